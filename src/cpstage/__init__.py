@@ -1,0 +1,129 @@
+"""Fetch and stage AWS CodePipeline job artifacts.
+
+The public API: names handed on from the modules that define them, and loaded when first used, so
+that a command which needs no AWS does not wait for it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from cpstage._version import __version__
+
+if TYPE_CHECKING:
+    from cpstage.archive import Limits
+    from cpstage.codepipeline import get_job, get_job_details
+    from cpstage.connection import Connection
+    from cpstage.describe import describe
+    from cpstage.document import mask_document, parse_job
+    from cpstage.environment import env_file, job_environment
+    from cpstage.errors import (
+        AccessDenied,
+        ArtifactRejected,
+        ConfigurationError,
+        CpstageError,
+        InternalError,
+        LocalIOError,
+        NotFound,
+        ObjectNotFound,
+        OutOfSync,
+        ServiceUnavailable,
+        Stopped,
+        UsageError,
+        WorkspaceUnavailable,
+    )
+    from cpstage.globs import Globs
+    from cpstage.job import Artifact, Job
+    from cpstage.outputs import Packing
+    from cpstage.progress import Progress, Silence, progress_to
+    from cpstage.receive import Unpacking
+    from cpstage.results import FetchResult, PushResult
+    from cpstage.send import Encryption
+    from cpstage.stage import fetch, push
+    from cpstage.store import ObjectInfo, Store
+    from cpstage.workspace import Workspace
+
+_HOMES = {
+    "archive": ("Limits",),
+    "codepipeline": ("get_job", "get_job_details"),
+    "connection": ("Connection",),
+    "describe": ("describe",),
+    "document": ("mask_document", "parse_job"),
+    "environment": ("env_file", "job_environment"),
+    "errors": (
+        "AccessDenied",
+        "ArtifactRejected",
+        "ConfigurationError",
+        "CpstageError",
+        "InternalError",
+        "LocalIOError",
+        "NotFound",
+        "ObjectNotFound",
+        "OutOfSync",
+        "ServiceUnavailable",
+        "Stopped",
+        "UsageError",
+        "WorkspaceUnavailable",
+    ),
+    "globs": ("Globs",),
+    "job": ("Artifact", "Job"),
+    "outputs": ("Packing",),
+    "progress": ("Progress", "Silence", "progress_to"),
+    "receive": ("Unpacking",),
+    "results": ("FetchResult", "PushResult"),
+    "send": ("Encryption",),
+    "stage": ("fetch", "push"),
+    "store": ("ObjectInfo", "Store"),
+    "workspace": ("Workspace",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AccessDenied",
+    "Artifact",
+    "ArtifactRejected",
+    "ConfigurationError",
+    "Connection",
+    "CpstageError",
+    "Encryption",
+    "FetchResult",
+    "Globs",
+    "InternalError",
+    "Job",
+    "Limits",
+    "LocalIOError",
+    "NotFound",
+    "ObjectInfo",
+    "ObjectNotFound",
+    "OutOfSync",
+    "Packing",
+    "Progress",
+    "PushResult",
+    "ServiceUnavailable",
+    "Silence",
+    "Stopped",
+    "Store",
+    "Unpacking",
+    "UsageError",
+    "Workspace",
+    "WorkspaceUnavailable",
+    "__version__",
+    "describe",
+    "env_file",
+    "fetch",
+    "get_job",
+    "get_job_details",
+    "job_environment",
+    "mask_document",
+    "parse_job",
+    "progress_to",
+    "push",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load the home of a public name when it is first asked for (PEP 562)."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)

@@ -1,0 +1,5 @@
+"""``python -m cpstage``."""
+
+from cpstage.cli import main
+
+main()

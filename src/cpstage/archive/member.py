@@ -1,0 +1,33 @@
+"""One member of an archive, as every reader gives it to the unpacker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+MemberKind = Literal["file", "directory", "link", "hard link"]
+
+CHUNK = 1 << 20
+"""Bytes that go from a reader to a file, or from a file to a writer, at a time."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """What an archive says of one member; nothing of it has been checked.
+
+    Attributes:
+        name: The name, bytes that are not UTF-8 as surrogates.
+        kind: What it is. Readers refuse what is none of the four.
+        chunks: Reads the data once, in pieces; of a symbolic link the data is its target.
+        size: The declared size of the data, in bytes.
+        executable: Whether its owner may execute it.
+        target: The name of the earlier member that a hard link stands for.
+    """
+
+    name: str
+    kind: MemberKind
+    chunks: Callable[[], Iterator[bytes]]
+    size: int = 0
+    executable: bool = False
+    target: str = ""

@@ -1,0 +1,126 @@
+"""The one door for names out of archives: checked here once, trusted after it.
+
+A name is taken as it stands or refused; it is never rewritten. A link is refused where following
+it, through whatever other links the archive holds, would leave the tree. This module knows
+nothing of formats; readers hand it decoded names, undecodable bytes as surrogates.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from cpstage.errors import ArtifactRejected
+from cpstage.tree import RelativePath
+
+_DRIVE = re.compile(r"[A-Za-z]:")
+_BACKSLASH_PARENT = re.compile(r"(^|[\\/])\.\.\\|\\\.\.($|[\\/])")
+_MOST_LINKS = 40
+"""Links that one look-up may go through: Linux gives up with ELOOP at the same number."""
+
+_MOST_STEPS = 2_000_000
+"""Components that the links of one tree may lead through together: some seconds of work."""
+
+_NAME_MAX, _PATH_MAX = 255, 4095
+"""Bytes of a component and of a path that Linux takes."""
+
+
+def check_name(name: str) -> RelativePath:
+    r"""Return a member's name as a path that stays below the tree.
+
+    Leading ``./`` and doubled or trailing slashes say nothing and are dropped. A backslash is a
+    character like any other on POSIX, but not where it would make ``..\`` elsewhere.
+
+    Raises:
+        ArtifactRejected: The name is empty, absolute, has a ``..``, a NUL, a drive letter or
+            bytes that are not UTF-8.
+    """
+    components = [part for part in name.split("/") if part not in ("", ".")]
+    rule = None
+    if "\0" in name:
+        rule = "it holds a NUL"
+    elif not _is_utf8(name):
+        rule = "it is not UTF-8"
+    elif not components:
+        rule = "it is empty"
+    elif name.startswith(("/", "\\")) or _DRIVE.match(name):
+        rule = "it is absolute"
+    elif ".." in components or _BACKSLASH_PARENT.search(name):
+        rule = "it leads upwards"
+    elif _is_too_long(name):
+        rule = f"it is over {_PATH_MAX} bytes long, or a component over {_NAME_MAX}"
+    if rule:
+        raise refused(name, f"has an unsafe name: {rule}")
+    return RelativePath("/".join(components))
+
+
+def is_root(name: str) -> bool:
+    """Tell whether a name is the tree itself, as ``tar -C DIR .`` writes it first."""
+    return name.startswith(".") and set(name.split("/")) <= {".", ""}
+
+
+def check_links(links: Mapping[RelativePath, str]) -> None:
+    """Check that symbolic links stay in their tree, whatever other links they go through.
+
+    Args:
+        links: All links of the tree, by their path: their targets.
+
+    Raises:
+        ArtifactRejected: A target is empty, absolute, too long or not text, or leads out of the
+            tree; or all of them together lead too far.
+    """
+    steps = 0
+    for path, target in links.items():
+        if not target or "\0" in target or not _is_utf8(target) or _is_too_long(target):
+            raise refused(path, f"is a link with an unusable target {target[:100]!r}")
+        for inside in _follow(path, links):
+            if not inside:
+                raise refused(path, f"is a link that leaves the tree: {target!r}")
+            steps += 1
+            if steps > _MOST_STEPS:
+                raise refused(path, "is one of too many links through one another")
+
+
+def _follow(path: RelativePath, links: Mapping[RelativePath, str]) -> Iterator[bool]:
+    """Follow a path as the kernel would, and tell after each component whether it is inside."""
+    here: list[str] = [""]
+    todo = path.split("/")[::-1]
+    followed = 0
+    while todo:
+        part = todo.pop()
+        if part in ("", "."):
+            continue
+        if part == "..":
+            yield len(here) > 1
+            here.pop()
+            continue
+        there = f"{here[-1]}/{part}".lstrip("/")
+        target = links.get(RelativePath(there))
+        followed += target is not None
+        if followed > _MOST_LINKS:
+            # A loop cannot be followed anywhere, so it cannot be followed out.
+            return
+        if target is None:
+            here.append(there)
+        else:
+            yield not target.startswith("/")
+            todo.extend(target.split("/")[::-1])
+        yield True
+
+
+def refused(name: str, why: str) -> ArtifactRejected:
+    """Return the error for one member of an archive, its name quoted."""
+    return ArtifactRejected(f"the entry {name!r} {why}")
+
+
+def _is_too_long(path: str) -> bool:
+    sizes = [len(part.encode(errors="surrogateescape")) for part in path.split("/")]
+    return max(sizes) > _NAME_MAX or sum(sizes) + len(sizes) - 1 > _PATH_MAX
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,77 @@
+"""Packing: entries that were listed and checked become one stream of bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from cpstage.archive.formats import Format
+from cpstage.archive.names import check_links, check_name
+from cpstage.archive.tarwriter import gzip_stream, tar_stream
+from cpstage.archive.zipwriter import zip_stream
+from cpstage.errors import ArtifactRejected
+from cpstage.globs import Globs
+from cpstage.walk import Entry, Symlinks, walk
+
+DEFAULT_LEVEL = 6
+
+
+def list_entries(
+    root: Path,
+    globs: Globs,
+    symlinks: Symlinks,
+    listed: Callable[[int], object] = lambda _: None,
+) -> list[Entry]:
+    """List what is to be packed, and check that it can be unpacked again.
+
+    Args:
+        root: The directory.
+        globs: What of it goes in.
+        symlinks: Whether links are kept, or replaced by what they point to.
+        listed: Is told of entries as they are found.
+
+    Raises:
+        ArtifactRejected: A link leads out of the tree, a name is not portable, or an entry is
+            neither file, directory nor link.
+        LocalIOError: Something cannot be read.
+    """
+    entries = []
+    for entry in walk(root, globs, symlinks):
+        entries.append(entry)
+        listed(1)
+    links = {entry.path: entry.target for entry in entries if entry.kind == "link"}
+    try:
+        for entry in entries:
+            check_name(entry.path)
+        check_links(links)
+    except ArtifactRejected as error:
+        raise ArtifactRejected(
+            f"cannot pack {root}: {error.message}",
+            hint="leave it out with --exclude, or pack what links point to with "
+            "--symlinks follow; nothing was uploaded",
+        ) from error
+    return entries
+
+
+def pack(
+    entries: Sequence[Entry],
+    archive_format: Format,
+    level: int = DEFAULT_LEVEL,
+    consumed: Callable[[int], object] = lambda _: None,
+) -> Iterator[bytes]:
+    """Pack entries; the same entries and level give the same bytes.
+
+    Args:
+        entries: What to pack, as :func:`list_entries` found it.
+        archive_format: What to make of it.
+        level: From 0 (not compressed) to 9.
+        consumed: Is told of the bytes of files as they are read.
+
+    Raises:
+        LocalIOError: A file cannot be read, or changed since it was listed.
+    """
+    if archive_format == "zip":
+        return zip_stream(entries, level, consumed)
+    if archive_format == "tar":
+        return tar_stream(entries, consumed)
+    return gzip_stream(tar_stream(entries, consumed), level)

@@ -1,0 +1,111 @@
+"""What a tree will hold: every member is admitted here before anything of it is written.
+
+The plan knows each path and what stands there, across all archives that go into one tree. It
+refuses duplicates, files where directories have to be, members below links, and links that leave
+the tree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cpstage.archive.limits import Budget
+from cpstage.archive.member import Member, MemberKind
+from cpstage.archive.names import check_links, check_name, refused
+from cpstage.errors import WorkspaceUnavailable
+from cpstage.tree import RelativePath
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What stands at a path, and which archive it is from."""
+
+    kind: MemberKind
+    source: str
+
+
+class Plan:
+    """The paths of one tree."""
+
+    def __init__(self) -> None:
+        self._planned: dict[RelativePath, Planned] = {}
+        self.links: dict[RelativePath, str] = {}
+
+    def admit(
+        self, member: Member, source: str, budget: Budget, *, last_wins: bool = False
+    ) -> tuple[RelativePath, bool]:
+        """Take a member into the plan.
+
+        Args:
+            member: The member.
+            source: Which archive it is from, for messages.
+            budget: The limits that it counts against.
+            last_wins: Whether a later file takes the place of an earlier one, as in tar.
+
+        Returns:
+            Its path, and whether something of the same kind is there already.
+
+        Raises:
+            ArtifactRejected: Its name is unsafe, or its place is taken or below a link.
+            WorkspaceUnavailable: Another archive has its place.
+        """
+        budget.spend_entry()
+        path = check_name(member.name)
+        budget.check_depth(path)
+        self._admit_parents(path, source, budget)
+        here = self._planned.get(path)
+        if here is None:
+            self._planned[path] = Planned(member.kind, source)
+            return path, False
+        if here.kind == member.kind == "directory":
+            return path, True
+        if here.source != source:
+            raise _collision(path, here.source, source)
+        if not last_wins or here.kind != member.kind:
+            raise refused(member.name, f"is there twice, first as a {here.kind}")
+        return path, True
+
+    def regular_file(self, member: Member, source: str) -> RelativePath:
+        """Return the earlier regular file of the same archive that a hard link stands for.
+
+        Raises:
+            ArtifactRejected: There is none.
+        """
+        path = check_name(member.target)
+        here = self._planned.get(path)
+        files = (Planned("file", source), Planned("hard link", source))
+        if here not in files or path == check_name(member.name):
+            raise refused(
+                member.name, f"is a hard link to {member.target!r}, which is no earlier file"
+            )
+        return path
+
+    def check_links(self) -> None:
+        """Check every link against the whole tree.
+
+        Raises:
+            ArtifactRejected: One of them leads out of it.
+        """
+        check_links(self.links)
+
+    def _admit_parents(self, path: RelativePath, source: str, budget: Budget) -> None:
+        end = path.rfind("/")
+        while end > 0:
+            parent = RelativePath(path[:end])
+            here = self._planned.get(parent)
+            if here is not None and here.kind == "directory":
+                return
+            if here is not None and here.source != source:
+                raise _collision(parent, here.source, source)
+            if here is not None:
+                raise refused(path, f"is below {parent!r}, which is a {here.kind}")
+            budget.spend_entry()
+            self._planned[parent] = Planned("directory", source)
+            end = path.rfind("/", 0, end)
+
+
+def _collision(path: RelativePath, first: str, second: str) -> WorkspaceUnavailable:
+    return WorkspaceUnavailable(
+        f"{path!r} is in both {first} and {second}",
+        hint="fetch with --layout per-artifact, or select one of them with --artifact",
+    )

@@ -1,0 +1,109 @@
+"""The command line: one small file per command; the only code that prints or exits.
+
+Commands hold no decisions: they gather options, call the public API, and print what it returns.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from cpstage._version import __version__
+from cpstage.cli.demo import demo
+from cpstage.cli.fetch import fetch
+from cpstage.cli.get_job_details import get_job_details
+from cpstage.cli.local import local
+from cpstage.cli.push import push
+from cpstage.cli.show import show
+from cpstage.cli.terminal import Terminal, flush_or_drop
+from cpstage.errors import InternalError, LocalIOError, Reportable, Stopped, UsageError
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALLED = 128
+"""A shell adds the number of a signal to this."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="cpstage")
+def cpstage() -> None:
+    """Fetch and stage AWS CodePipeline job artifacts.
+
+    A job id goes in, a directory to build in comes out; a directory of results goes in,
+    artifacts in the pipeline's bucket come out.
+    """
+
+
+for _command in (get_job_details, fetch, push, show, local, demo):
+    cpstage.add_command(_command)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command, and exit with its code."""
+    code = _run(sys.argv[1:] if arguments is None else arguments)
+    flush_or_drop()
+    if code > _SIGNALLED:
+        # All is cleaned up; a thread that still waits for an answer is not worth waiting for.
+        os._exit(code)
+    sys.exit(code)
+
+
+def _run(arguments: Sequence[str]) -> int:
+    terminal = Terminal()
+    for number in _SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) wants it
+            signal.signal(number, _stop)
+    try:
+        # Not click's own main(), which exits by itself on a broken pipe and an interrupt.
+        with cpstage.make_context("cpstage", list(arguments), obj=terminal) as context:
+            cpstage.invoke(context)
+    except click.exceptions.Exit as request:
+        return request.exit_code
+    except click.ClickException as error:
+        return _usage_failed(terminal, error)
+    except BrokenPipeError:
+        return _SIGNALLED + signal.SIGPIPE
+    except (Reportable, Exception) as error:
+        return _failed(terminal, _reportable(error))
+    return 0
+
+
+def _reportable(error: BaseException) -> Reportable:
+    """Give every failure its one line: the last line of defence."""
+    if isinstance(error, Reportable):
+        return error
+    found: Reportable
+    if isinstance(error, OSError):
+        found = LocalIOError(f"a local read or write failed: {os.strerror(error.errno or 0)}")
+    else:
+        # Nobody knows what the message of an unforeseen error holds: it is for --debug.
+        found = InternalError(f"unexpected {type(error).__name__}")
+    found.__cause__ = error
+    return found
+
+
+def _failed(terminal: Terminal, error: Reportable) -> int:
+    terminal.fail(error)
+    return error.exit_code
+
+
+def _usage_failed(terminal: Terminal, error: click.ClickException) -> int:
+    if type(error).__name__ == "NoArgsIsHelpError":  # not in click 8.1, which prints by itself
+        click.echo(error.format_message(), err=True)
+        return UsageError.exit_code
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "cpstage"
+    message = error.format_message().rstrip(".")
+    return _failed(terminal, UsageError(message, hint=f"see '{command} --help'"))
+
+
+def _stop(number: int, _: FrameType | None) -> NoReturn:
+    """Unwind, so that staging and uploads are cleaned up; a second signal kills as ever."""
+    for other in _SIGNALS:
+        signal.signal(other, signal.SIG_DFL)
+    raise Stopped(number, signal.Signals(number).name)

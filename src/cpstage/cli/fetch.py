@@ -1,0 +1,138 @@
+"""``cpstage fetch``: input artifacts into ``WORKSPACE/in/``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cpstage.cli.job_source import JobSource, job_options
+from cpstage.cli.options import (
+    aws_options,
+    context_option,
+    limit_options,
+    output_options,
+    progress_option,
+    session_option,
+    workspace_option,
+)
+from cpstage.cli.terminal import Terminal, counted
+from cpstage.errors import UsageError
+
+if TYPE_CHECKING:
+    from cpstage import Connection, FetchResult, Limits
+    from cpstage.results import Layout
+
+_EXAMPLES = """\b
+Examples:
+  cpstage fetch JOB_ID
+  cpstage fetch JOB_ID --workspace build --artifact 'App*'
+  cpstage fetch JOB_ID --replace --env-file cpstage.env
+  cpstage fetch --job-file saved.json --no-unpack
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("job_id", required=False)
+@job_options
+@workspace_option
+@click.option(
+    "--artifact",
+    "artifacts",
+    multiple=True,
+    metavar="NAME",
+    help="Name or glob of an input; repeatable.",
+)
+@click.option(
+    "--layout",
+    type=click.Choice(["per-artifact", "merged"]),
+    default="per-artifact",
+    show_default=True,
+    help="One directory per artifact, or all in in/ itself.",
+)
+@click.option("--no-unpack", is_flag=True, help="Stage each object as the file it is.")
+@click.option("--require-encrypted", is_flag=True, help="Refuse what is not in an envelope.")
+@click.option("--no-decrypt", is_flag=True, help="Stage an envelope as the file it is.")
+@click.option(
+    "--decrypt-key",
+    "decrypt_keys",
+    multiple=True,
+    metavar="ARN",
+    help="KMS key that may open an envelope, besides the job's and its account's; repeatable.",
+)
+@context_option
+@click.option("--replace", is_flag=True, help="Swap what is there for what the job has now.")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--env-file", metavar="FILE", help="Write the job's variables as NAME=value lines.")
+@click.option("--codebuild-env", is_flag=True, help="Add CODEBUILD_SRC_DIR variables to that file.")
+@limit_options
+@session_option
+@aws_options
+@output_options
+@progress_option
+def fetch(
+    *,
+    source: JobSource,
+    connection: Connection,
+    terminal: Terminal,
+    workspace: str,
+    layout: Layout,
+    limits: Limits,
+    no_unpack: bool,
+    require_encrypted: bool,
+    no_decrypt: bool,
+    decrypt_keys: tuple[str, ...],
+    encryption_context: dict[str, str],
+    env_file: str | None,
+    codebuild_env: bool,
+    **options: Any,
+) -> None:
+    """Stage a job's input artifacts.
+
+    Every input artifact is unpacked into WORKSPACE/in/<artifact>/, and WORKSPACE/out/<artifact>/
+    is made for every output. An artifact is there whole or not at all.
+
+    JOB_ID may also be given as CPSTAGE_JOB_ID.
+    """
+    import cpstage
+
+    if require_encrypted and no_decrypt:
+        raise UsageError("--require-encrypted and --no-decrypt are given", hint="give one of them")
+    if codebuild_env and env_file is None:
+        raise UsageError("--codebuild-env has no file to go to", hint="give --env-file FILE")
+    job = source.load(connection)
+    unpacking = cpstage.Unpacking(
+        layout=layout,
+        unpack=not no_unpack,
+        limits=limits,
+        envelopes="require" if require_encrypted else "keep" if no_decrypt else "open",
+        key_ids=decrypt_keys,
+        context=encryption_context,
+    )
+
+    def run() -> FetchResult:
+        return cpstage.fetch(job, workspace, unpacking=unpacking, connection=connection, **options)
+
+    if env_file is None or options["dry_run"]:
+        result = run()
+    else:
+        place = cpstage.Workspace(workspace)
+        # Names that collide are found before the fetch, and so is a file that cannot be written.
+        cpstage.job_environment(job, place, codebuild=codebuild_env)
+        with cpstage.env_file(env_file, place) as write:
+            result = run()
+            inputs: dict[str, Path] = {one.artifact.name: one.path for one in result.inputs}
+            write(cpstage.job_environment(job, place, inputs, codebuild=codebuild_env))
+    terminal.result(result.document(), _text(result))
+
+
+def _text(result: FetchResult) -> str:
+    lines = []
+    for staged in result.inputs:
+        origin = f"{counted(staged.info.size, 'byte')} at {staged.artifact.location}"
+        if staged.contents:
+            origin = f"{counted(staged.contents.files, 'file')} from {origin}"
+        lines.append(f"{staged.status}\t{staged.path}\t{origin}")
+    lines += [f"output\t{path}" for path in result.outputs.values()]
+    return "\n".join(lines)

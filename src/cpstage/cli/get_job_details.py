@@ -1,0 +1,140 @@
+"""``cpstage get-job-details``: the drop-in for ``aws codepipeline get-job-details``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cpstage._version import __version__
+from cpstage.cli.aws_cli.globals import call_options, in_full, options_without_effect
+from cpstage.cli.aws_cli.input import check_members, input_members, parameter
+from cpstage.cli.aws_cli.output import FORMATS, output_format, render
+from cpstage.cli.aws_cli.query import compile_query
+from cpstage.cli.aws_cli.skeleton import sample_output
+from cpstage.cli.options import aws_options, output_options
+from cpstage.cli.terminal import Terminal
+from cpstage.errors import ConfigurationError, UsageError
+
+if TYPE_CHECKING:
+    from cpstage import Connection
+
+_EXAMPLES = """\b
+Examples:
+  cpstage get-job-details --job-id JOB_ID
+  cpstage get-job-details --job-id JOB_ID --query jobDetails.data.inputArtifacts
+  cpstage get-job-details --job-id JOB_ID --reveal-secrets > job.json
+  cpstage get-job-details --cli-input-json file://input.json --output table
+
+Options of the AWS CLI that change nothing here, such as --no-paginate, are accepted.
+"""
+
+_INPUT_SKELETON = """\
+{
+    "jobId": ""
+}
+"""
+
+
+@click.command(
+    "get-job-details", epilog=_EXAMPLES, context_settings={"token_normalize_func": in_full}
+)
+@click.option("--job-id", metavar="ID|file://F", help="The job; else CPSTAGE_JOB_ID.")
+@click.option(
+    "--client-token",
+    metavar="TOKEN|file://F",
+    envvar="CPSTAGE_CLIENT_TOKEN",
+    help="Token of a third-party job: makes the call GetThirdPartyJobDetails.",
+)
+@click.option(
+    "--cli-input-json",
+    metavar="JSON|file://F",
+    help="The input as a JSON object; options come before it.",
+)
+@click.option(
+    "--generate-cli-skeleton",
+    is_flag=False,
+    flag_value="input",
+    type=click.Choice(["input", "output"]),
+    help="Print a sample of the input or output, and make no call.",
+)
+@click.option("--query", metavar="JMESPATH", help="Print what this selects of the document.")
+@click.option(
+    "--output",
+    type=click.Choice(FORMATS),
+    help="Format; else AWS_DEFAULT_OUTPUT, then the profile's, then json.",
+)
+@click.option(
+    "--reveal-secrets", is_flag=True, help="Print the document as it is, secrets included."
+)
+@aws_options
+@call_options
+@output_options
+@options_without_effect
+@click.version_option(__version__, prog_name="cpstage")
+def get_job_details(
+    *,
+    job_id: str | None,
+    client_token: str | None,
+    cli_input_json: str | None,
+    generate_cli_skeleton: str | None,
+    query: str | None,
+    output: str | None,
+    reveal_secrets: bool,
+    connection: Connection,
+    terminal: Terminal,
+) -> None:
+    """Print the job's document, as 'aws codepipeline get-job-details' does.
+
+    Secrets are masked, before --query sees the document: the session credentials, every value of
+    the action's configuration, and the continuation token. --reveal-secrets prints what the AWS
+    CLI prints.
+    """
+    search = compile_query(query)
+    members = input_members(cli_input_json)
+    if job_id is not None:
+        members["jobId"] = parameter(job_id, "--job-id")
+    # A file that holds an id or a token usually ends in a newline, which is no part of it.
+    token = (parameter(client_token, "--client-token") or "").strip()
+    if generate_cli_skeleton == "input":
+        _print(_INPUT_SKELETON)
+        return
+    check_members(members, known="jobId")
+    chosen = output_format(output, terminal.json, connection)
+    operation = "GetThirdPartyJobDetails" if token else "GetJobDetails"
+    if generate_cli_skeleton == "output":
+        document = sample_output("codepipeline", operation)
+    else:
+        document = _job_document(members.get("jobId"), token, connection, reveal_secrets)
+        if not reveal_secrets:
+            terminal.note("cpstage: secrets are masked; --reveal-secrets shows them")
+    _print(render(search(document), chosen, operation))
+
+
+def _job_document(
+    given: str | None, token: str, connection: Connection, reveal_secrets: bool
+) -> dict[str, Any]:
+    import cpstage
+
+    job_id = (os.environ.get("CPSTAGE_JOB_ID", "") if given is None else given).strip()
+    if not job_id:
+        raise UsageError(
+            "no job is given" if given is None else "the job id is empty",
+            hint="give --job-id, 'jobId' in --cli-input-json, or CPSTAGE_JOB_ID",
+        )
+    document = cpstage.get_job_details(job_id, client_token=token or None, connection=connection)
+    return document if reveal_secrets else cpstage.mask_document(document)
+
+
+def _print(text: str) -> None:
+    try:
+        # Without color=True escape sequences would be cut out of values when stdout is a pipe.
+        click.echo(text, nl=False, color=True)
+    except UnicodeEncodeError:
+        # The reason holds a character of the document.
+        raise ConfigurationError(
+            f"the document cannot be printed in the encoding {sys.stdout.encoding}",
+            hint="use a UTF-8 locale, or set PYTHONIOENCODING=utf-8",
+        ) from None

@@ -1,0 +1,201 @@
+"""Options that commands share, gathered into the objects that the API takes."""
+
+from __future__ import annotations
+
+import functools
+import math
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from cpstage.cli.terminal import Terminal
+from cpstage.errors import UsageError
+
+if TYPE_CHECKING:
+    from cpstage import Limits
+    from cpstage.progress import Mode
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Seconds(click.FloatRange):
+    """A number of seconds above zero."""
+
+    name = "seconds"
+
+    def __init__(self) -> None:
+        super().__init__(min=0, min_open=True, max=10**9)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Refuse what is no number as well: a comparison with NaN never fails."""
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is no number of seconds.", param, ctx)
+        return seconds
+
+
+def _add(function: Command, *options: Callable[[Command], Command]) -> Command:
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def aws_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the AWS CLI's common options; the command gets a ``connection``."""
+
+    @functools.wraps(function)
+    def command(
+        region: str | None,
+        profile: str | None,
+        endpoint_url: str | None,
+        ca_bundle: str | None,
+        no_verify_ssl: bool,
+        **others: Any,
+    ) -> Any:
+        from cpstage import Connection
+
+        connection = Connection(
+            region=region,
+            profile=profile,
+            endpoint_url=endpoint_url,
+            ca_bundle=ca_bundle,
+            verify_ssl=not no_verify_ssl,
+        )
+        return function(connection=connection, **others)
+
+    return _add(
+        command,
+        click.option("--region", help="AWS region; else AWS_REGION, then the profile's."),
+        click.option("--profile", help="Profile of the AWS configuration; else AWS_PROFILE."),
+        click.option("--endpoint-url", help="Endpoint of all services; else AWS_ENDPOINT_URL."),
+        click.option("--ca-bundle", metavar="FILE", help="CA certificates; else AWS_CA_BUNDLE."),
+        click.option("--no-verify-ssl", is_flag=True, help="Do not verify certificates."),
+    )
+
+
+def session_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--credentials-max-age``; the command gets a ``credentials_max_age``."""
+    return click.option(
+        "--credentials-max-age",
+        type=Seconds(),
+        default=14 * 60,
+        show_default=True,
+        metavar="SECONDS",
+        help="Age at which the job's session credentials are renewed ahead of time.",
+    )(function)
+
+
+def context_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--encryption-context``; the command gets ``encryption_context``, by name."""
+    return click.option(
+        "--encryption-context",
+        multiple=True,
+        metavar="K=V",
+        callback=_pairs,
+        help="Pair of the envelope's encryption context; repeatable.",
+    )(function)
+
+
+def _pairs(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    pairs = {}
+    for value in values:
+        name, equals, content = value.partition("=")
+        if not (name and equals and content):
+            raise UsageError(f"{value!r} is not of the form K=V", hint="see --encryption-context")
+        pairs[name] = content
+    return pairs
+
+
+def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--json``, ``-v``, ``-q`` and ``--debug``; the command gets a ``terminal``."""
+
+    @functools.wraps(function)
+    def command(json: bool, verbose: int, quiet: bool, debug: bool, **others: Any) -> Any:
+        terminal: Terminal = click.get_current_context().find_object(Terminal) or Terminal()
+        terminal.json = json
+        terminal.verbosity = -1 if quiet else verbose
+        terminal.debug = debug
+        terminal.log_calls()
+        return function(terminal=terminal, **others)
+
+    return _add(
+        command,
+        click.option("--json", is_flag=True, help="Print the result as one JSON document."),
+        click.option("-v", "--verbose", count=True, help="Say each call to AWS on stderr."),
+        click.option("-q", "--quiet", is_flag=True, help="No notes and no progress on stderr."),
+        click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+    )
+
+
+def progress_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--progress``; the command gets a ``progress``. Stands below ``output_options``."""
+
+    @functools.wraps(function)
+    def command(progress: Mode, terminal: Terminal, **others: Any) -> Any:
+        from cpstage import progress_to
+
+        shown = progress_to(sys.stderr, "none" if terminal.verbosity < 0 else progress)
+        return function(progress=shown, terminal=terminal, **others)
+
+    return click.option(
+        "--progress",
+        type=click.Choice(["auto", "bar", "log", "none"]),
+        default="auto",
+        show_default=True,
+        help="Bars on a terminal, lines in a log, or nothing.",
+    )(command)
+
+
+def workspace_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--workspace``."""
+    return click.option(
+        "-w",
+        "--workspace",
+        metavar="DIR",
+        default=".",
+        envvar="CPSTAGE_WORKSPACE",
+        help="Directory with in/ and out/. [the current directory]",
+    )(function)
+
+
+def limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the limits of unpacking; the command gets ``limits``."""
+
+    @functools.wraps(function)
+    def command(
+        max_size: int | None,
+        max_ratio: int | None,
+        max_entries: int | None,
+        max_depth: int | None,
+        **others: Any,
+    ) -> Any:
+        given = {
+            "size": max_size,
+            "ratio": max_ratio,
+            "entries": max_entries,
+            "depth": max_depth,
+        }
+        return function(limits=_limits(given), **others)
+
+    count, depth = click.IntRange(min=1), click.IntRange(1, 500)
+    return _add(
+        command,
+        click.option("--max-size", type=count, help="Bytes per artifact, unpacked. [20 GiB]"),
+        click.option(
+            "--max-ratio", type=count, help="The same per byte packed, above 64 MiB. [200]"
+        ),
+        click.option("--max-entries", type=count, help="Entries per artifact. [200000]"),
+        click.option("--max-depth", type=depth, help="Components in a path. [128]"),
+    )
+
+
+def _limits(given: dict[str, int | None]) -> Limits:
+    from cpstage import Limits
+
+    return Limits(**{name: value for name, value in given.items() if value is not None})

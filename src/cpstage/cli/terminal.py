@@ -1,0 +1,101 @@
+"""What the commands print: results on stdout, messages for people on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from cpstage.errors import Reportable
+
+
+@dataclass
+class Terminal:
+    """How much to say, and in which form.
+
+    Attributes:
+        json: Whether the result is one JSON document.
+        verbosity: -1 says errors only, 1 each call to AWS as well.
+        debug: Whether an error comes with its traceback.
+    """
+
+    json: bool = False
+    verbosity: int = 0
+    debug: bool = False
+
+    def result(self, document: Mapping[str, Any], text: str) -> None:
+        """Print the result of a command, as a document or as text."""
+        if self.json:
+            text = json.dumps(document, indent=2, ensure_ascii=not _speaks_unicode())
+        if text:
+            self.line(text)
+
+    def line(self, text: str) -> None:
+        """Print text on stdout; what its encoding does not have, as escapes."""
+        if not _speaks_unicode():
+            text = text.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding)
+        # Without color=True escape sequences would be cut out of values on a pipe.
+        click.echo(text.encode(errors="backslashreplace").decode(), color=True)
+
+    def note(self, message: str) -> None:
+        """Say something that a person may want to know."""
+        if self.verbosity >= 0:
+            _say(message)
+
+    def warn(self, message: str) -> None:
+        """Say something that a person should know."""
+        if self.verbosity >= 0:
+            _say(f"cpstage: warning: {message}")
+
+    def fail(self, error: Reportable) -> None:
+        """Say on one line what went wrong; before it the traceback, if that is wanted.
+
+        A traceback shows source lines and messages, and no values of variables: none of the
+        messages holds a secret.
+        """
+        if self.debug:
+            _say("".join(traceback.format_exception(type(error), error, error.__traceback__)))
+        _say(f"cpstage: error: {error}")
+
+    def log_calls(self) -> None:
+        """Send the log of calls to AWS to stderr, if that is wanted."""
+        if (self.verbosity > 0 or self.debug) and sys.stderr is not None:
+            logger = logging.getLogger("cpstage")
+            logger.setLevel(logging.INFO)
+            handler = logging.StreamHandler(sys.stderr)
+            handler.setFormatter(logging.Formatter("cpstage: %(message)s"))
+            logger.handlers[:] = [handler]
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a number of things, such as ``1 file`` or ``2,000 files``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def flush_or_drop() -> None:
+    """Flush our streams; what cannot be written goes nowhere, or the flush at exit would fail."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _speaks_unicode() -> bool:
+    return sys.stdout is None or sys.stdout.encoding.lower().replace("-", "") == "utf8"
+
+
+def _say(message: str) -> None:
+    """Write to stderr; whoever closed it did not want to know."""
+    with suppress(AttributeError, OSError, ValueError):
+        click.echo(message.rstrip("\n"), err=True)

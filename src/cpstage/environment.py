@@ -1,0 +1,97 @@
+"""The variables that tell a command where its job's artifacts are. Never a credential."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from cpstage.errors import ConfigurationError
+from cpstage.job import Job
+from cpstage.tree import local_failures
+from cpstage.workspace import Workspace
+
+
+def job_environment(
+    job: Job,
+    workspace: Workspace,
+    inputs: Mapping[str, Path] | None = None,
+    *,
+    codebuild: bool = False,
+) -> dict[str, str]:
+    """Return the variables of a job in a workspace.
+
+    Args:
+        job: The job.
+        workspace: Where it is staged.
+        inputs: Where which input artifact is; by default each in its own directory.
+        codebuild: Add the names that AWS CodeBuild has for input artifacts:
+            ``CODEBUILD_SRC_DIR`` for the first and ``CODEBUILD_SRC_DIR_<artifact>`` for each.
+
+    Raises:
+        ConfigurationError: Two artifacts have the same name as a variable.
+    """
+    if inputs is None:
+        inputs = {one.name: workspace.input(one.name) for one in job.input_artifacts}
+    context = job.pipeline_context
+    facts = {
+        "CPSTAGE_JOB_ID": job.id,
+        "CPSTAGE_WORKSPACE": str(workspace.root),
+        "CPSTAGE_PIPELINE": context.pipeline_name,
+        "CPSTAGE_STAGE": context.stage_name,
+        "CPSTAGE_ACTION": context.action_name,
+        "CPSTAGE_EXECUTION_ID": context.pipeline_execution_id,
+    }
+    variables = {name: value for name, value in facts.items() if value}
+    for name, path in inputs.items():
+        _add(variables, f"CPSTAGE_IN_{name.upper()}", path)
+    for artifact in job.output_artifacts:
+        _add(variables, f"CPSTAGE_OUT_{artifact.name.upper()}", workspace.output(artifact.name))
+    if codebuild:
+        for name, path in inputs.items():
+            variables.setdefault("CODEBUILD_SRC_DIR", str(path))
+            _add(variables, f"CODEBUILD_SRC_DIR_{name}", path)
+    return variables
+
+
+@contextmanager
+def env_file(
+    path: Path | str, workspace: Workspace
+) -> Iterator[Callable[[Mapping[str, str]], object]]:
+    """Make a file of ``NAME=value`` lines, quoted only where a shell needs it.
+
+    The context's value writes the variables. The file takes its place when the context ends well;
+    that it can be made is known before anything else is done. A workspace that it is to lie in is
+    made for it.
+
+    Raises:
+        WorkspaceUnavailable, LocalIOError: It cannot be written.
+    """
+    place = Path(path)
+    if place.parent.resolve() == workspace.root:
+        workspace.create()
+    with local_failures(place):
+        file = tempfile.NamedTemporaryFile(  # noqa: SIM115 (it outlives this block)
+            "w", encoding="utf-8", errors="surrogateescape", dir=place.parent, delete=False
+        )
+    try:
+        with local_failures(place), file:
+            yield lambda variables: file.writelines(
+                f"{name}={shlex.quote(value)}\n" for name, value in variables.items()
+            )
+        with local_failures(place):
+            Path(file.name).replace(place)
+    finally:
+        Path(file.name).unlink(missing_ok=True)
+
+
+def _add(variables: dict[str, str], name: str, path: Path) -> None:
+    name = name.replace("-", "_")
+    if name in variables:
+        raise ConfigurationError(
+            f"two artifacts of the job both become the variable {name}",
+            hint="rename one of them in the pipeline",
+        )
+    variables[name] = str(path)

@@ -1,0 +1,156 @@
+"""Every error a user can meet: one class for each row of the exit-code table.
+
+A class carries the exit code (``sysexits.h``), the failure type that CodePipeline is told
+(``FailureDetails.type`` of PutJobFailureResult), and what to do next. Nothing else in
+cpstage decides any of the three. This module knows nothing of AWS clients, archives or
+terminals.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+FailureType = Literal[
+    "JobFailed",
+    "ConfigurationError",
+    "PermissionError",
+    "RevisionOutOfSync",
+    "RevisionUnavailable",
+    "SystemUnavailable",
+]
+
+
+class Reportable(BaseException):
+    """What happened, where, and what to do about it, on one line.
+
+    Args:
+        message: What was wrong and where, without a full stop at the end.
+        hint: What to do; the class's own hint where none is given.
+    """
+
+    exit_code: int = 70
+    failure_type: ClassVar[FailureType] = "SystemUnavailable"
+    default_hint: ClassVar[str] = ""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        self.message = printable(message)
+        self.hint = printable(self.default_hint if hint is None else hint)
+        super().__init__(self.message, self.hint)
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+class CpstageError(Reportable, Exception):
+    """Whatever cpstage raises because it could not do what it was asked to."""
+
+
+class UsageError(CpstageError):
+    """The command line, or the arguments of a call, are not of the documented form."""
+
+    exit_code = 2
+    failure_type = "ConfigurationError"
+
+
+class ArtifactRejected(CpstageError):
+    """An artifact is unsafe, corrupt, over a limit, or failed a checksum or decryption."""
+
+    exit_code = 65
+    failure_type = "JobFailed"
+    default_hint = "nothing of it was staged"
+
+
+class NotFound(CpstageError):
+    """No such job, or nothing to push."""
+
+    exit_code = 66
+    failure_type: ClassVar[FailureType] = "ConfigurationError"
+
+
+class ObjectNotFound(NotFound):
+    """The job names an S3 object that is not there."""
+
+    failure_type = "RevisionUnavailable"
+    default_hint = "a lifecycle rule may have removed it: release the change again"
+
+
+class ServiceUnavailable(CpstageError):
+    """AWS could not be reached, or did not answer usefully after retries."""
+
+    exit_code = 69
+    failure_type = "SystemUnavailable"
+    default_hint = "check the network and try again"
+
+
+class InternalError(CpstageError):
+    """A bug of cpstage."""
+
+    exit_code = 70
+    failure_type = "SystemUnavailable"
+    default_hint = "this is a bug in cpstage: run again with --debug and report what it prints"
+
+
+class WorkspaceUnavailable(CpstageError):
+    """The workspace holds the target already, is in use by another run, or is read-only."""
+
+    exit_code = 73
+    failure_type = "ConfigurationError"
+
+
+class LocalIOError(CpstageError):
+    """A local read or write failed, or the disk is full."""
+
+    exit_code = 74
+    failure_type = "SystemUnavailable"
+
+
+class OutOfSync(CpstageError):
+    """The object changed while it was read, or the job is no longer in progress."""
+
+    exit_code = 75
+    failure_type = "RevisionOutOfSync"
+    default_hint = "run the command again"
+
+
+class AccessDenied(CpstageError):
+    """Credentials, a KMS key or a policy do not allow it."""
+
+    exit_code = 77
+    failure_type = "PermissionError"
+
+
+class ConfigurationError(CpstageError):
+    """No region, a bad job document, or outputs that do not match the job."""
+
+    exit_code = 78
+    failure_type = "ConfigurationError"
+
+
+class Stopped(Reportable):
+    """A signal ended the command.
+
+    It is no ``Exception``: botocore takes any of those, raised while it waits for an answer, for a
+    failure of the network, and tries again.
+
+    Args:
+        signal_number: The signal; the exit code is 128 plus its number, as in a shell.
+        signal_name: Its name, such as ``SIGTERM``.
+    """
+
+    failure_type = "JobFailed"
+
+    def __init__(self, signal_number: int, signal_name: str) -> None:
+        super().__init__(f"stopped by {signal_name}")
+        self.exit_code = 128 + signal_number
+
+
+def printable(text: str) -> str:
+    """Return text on one line, with control characters as escapes.
+
+    Names out of archives and answers of services end up in messages: they must not be able to
+    move the cursor of the terminal that shows them, nor to forge a second line of a log.
+    """
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )

@@ -1,0 +1,208 @@
+"""The job-worker operations of the CodePipeline API, version 2015-07-09, in JSON 1.1.
+
+PollForJobs, AcknowledgeJob, GetJobDetails, PutJobSuccessResult, PutJobFailureResult and their
+third-party twins, as the CodePipeline API Reference describes them. Who may call them is decided
+at the gate; what a job is, is the book's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NoReturn
+
+from botocore.loaders import Loader
+from botocore.model import ServiceModel
+
+from cpstage.local.identities import ACCOUNT, Identity
+from cpstage.local.jobs import OPEN, ActionType, Artifact, Book, JobState
+from cpstage.local.validation import validate
+from cpstage.local.wire import Refusal
+
+OPERATIONS = (
+    "PollForJobs",
+    "AcknowledgeJob",
+    "GetJobDetails",
+    "PutJobSuccessResult",
+    "PutJobFailureResult",
+    "PollForThirdPartyJobs",
+    "AcknowledgeThirdPartyJob",
+    "GetThirdPartyJobDetails",
+    "PutThirdPartyJobSuccessResult",
+    "PutThirdPartyJobFailureResult",
+)
+_OUTPUT_VARIABLES_LIMIT = 122_880
+_Document = dict[str, Any]
+
+
+class JobWorkerAPI:
+    """Answers the job-worker operations from the book of jobs.
+
+    Args:
+        book: The book of jobs.
+        issue: Makes new session credentials for a job.
+        region: The one region whose jobs the book holds.
+    """
+
+    def __init__(self, book: Book, issue: Callable[[JobState], Identity], region: str) -> None:
+        self._book = book
+        self._issue = issue
+        self._region = region
+        self._handlers: dict[str, Callable[[_Document], _Document]] = {
+            "PollForJobs": self._poll,
+            "PollForThirdPartyJobs": self._poll_third_party,
+            "GetJobDetails": self._details,
+            "GetThirdPartyJobDetails": self._third_party_details,
+        }
+        for kind in ("", "ThirdParty"):
+            self._handlers[f"Acknowledge{kind}Job"] = self._acknowledge
+            self._handlers[f"Put{kind}JobSuccessResult"] = self._put_success
+            self._handlers[f"Put{kind}JobFailureResult"] = self._put_failure
+
+    def answer(self, operation: str, body: bytes, region: str) -> _Document | None:
+        """Answer one call.
+
+        Returns:
+            The output document, or None for an operation without output.
+
+        Raises:
+            Refusal: One of the operation's errors.
+        """
+        if operation not in self._handlers:
+            raise Refusal(400, "UnknownOperationException", f"No operation {operation} here")
+        try:
+            document = json.loads(body or b"{}")
+        except ValueError:
+            raise Refusal(400, "SerializationException", "The body is not JSON") from None
+        model = _model().operation_model(operation)
+        validate(document, model.input_shape)
+        job_id = document.get("jobId")
+        if job_id is not None:
+            self._check_job(job_id, "ThirdParty" in operation, document, region)
+        output = self._handlers[operation](document)
+        return None if model.output_shape is None else output
+
+    def _check_job(self, job_id: str, third_party: bool, document: _Document, region: str) -> None:
+        """Refuse a job that is unknown in the region, or of the other kind."""
+        job = self._book.find(job_id)
+        if job is None or region != self._region or (job.third_party and not third_party):
+            _not_found(job_id)
+        if third_party and not job.third_party:
+            raise Refusal(400, "InvalidJobException", f"Job {job_id} is not a third-party job")
+        if third_party and job.client_token != document["clientToken"]:
+            raise Refusal(400, "InvalidClientTokenException", "The client token does not match")
+
+    def _poll(self, document: _Document) -> _Document:
+        return {
+            "jobs": [
+                {**self._job(job), "nonce": job.nonce, "accountId": ACCOUNT}
+                for job in self._dispatch(document, third_party=False)
+            ]
+        }
+
+    def _poll_third_party(self, document: _Document) -> _Document:
+        return {
+            "jobs": [
+                {"clientId": job.client_id, "jobId": job.id}
+                for job in self._dispatch(document, third_party=True)
+            ]
+        }
+
+    def _dispatch(self, document: _Document, third_party: bool) -> list[JobState]:
+        action_type = ActionType(**document["actionTypeId"])
+        owner = "ThirdParty" if third_party else "Custom"
+        if action_type.owner != owner or not self._book.knows(action_type):
+            message = f"The action type {'/'.join(document['actionTypeId'].values())} is not known"
+            raise Refusal(400, "ActionTypeNotFoundException", message)
+        query = (document.get("queryParam") or {}).items()
+        return self._book.dispatch(action_type, query, document.get("maxBatchSize") or 1)
+
+    def _acknowledge(self, document: _Document) -> _Document:
+        status = self._book.acknowledge(document["jobId"], document["nonce"])
+        if status is None:
+            message = "The nonce is not valid: another worker has polled for the job since"
+            raise Refusal(400, "InvalidNonceException", message)
+        return {"status": status}
+
+    def _details(self, document: _Document) -> _Document:
+        return {"jobDetails": {**self._job(self._open(document)), "accountId": ACCOUNT}}
+
+    def _third_party_details(self, document: _Document) -> _Document:
+        job = self._open(document)
+        return {"jobDetails": {**self._job(job), "nonce": job.nonce}}
+
+    def _open(self, document: _Document) -> JobState:
+        job = self._book.find(document["jobId"])
+        if job is None or job.status not in OPEN:
+            _not_found(document["jobId"])
+        return job
+
+    def _put_success(self, document: _Document) -> _Document:
+        variables = document.get("outputVariables") or {}
+        if variables and document.get("continuationToken"):
+            message = "outputVariables and continuationToken cannot be given together"
+            raise Refusal(400, "ValidationException", message)
+        size = sum(len(f"{key}{value}".encode()) for key, value in variables.items())
+        if size > _OUTPUT_VARIABLES_LIMIT:
+            message = f"The output variables take {size} bytes of {_OUTPUT_VARIABLES_LIMIT}"
+            raise Refusal(400, "OutputVariablesSizeExceededException", message)
+        return self._finish(document, "Succeeded")
+
+    def _put_failure(self, document: _Document) -> _Document:
+        return self._finish(document, "Failed")
+
+    def _finish(self, document: _Document, status: str) -> _Document:
+        kept = {k: v for k, v in document.items() if k not in ("jobId", "clientToken")}
+        if not self._book.finish(document["jobId"], status, kept):
+            message = f"Job {document['jobId']} is not in progress"
+            raise Refusal(400, "InvalidJobStateException", message)
+        return {}
+
+    def _job(self, job: JobState) -> _Document:
+        session = self._issue(job)
+        context: _Document = {
+            "pipelineName": job.pipeline,
+            "stage": {"name": job.stage},
+            "action": {"name": job.action, "actionExecutionId": job.action_execution_id},
+        }
+        if not job.third_party:
+            context["pipelineArn"] = f"arn:aws:codepipeline:{self._region}:{ACCOUNT}:{job.pipeline}"
+            context["pipelineExecutionId"] = job.pipeline_execution_id
+        data: _Document = {
+            "actionTypeId": vars(job.action_type),
+            "actionConfiguration": {"configuration": dict(job.configuration)},
+            "pipelineContext": context,
+            "inputArtifacts": [_artifact(artifact) for artifact in job.inputs],
+            "outputArtifacts": [_artifact(artifact) for artifact in job.outputs],
+            "artifactCredentials": {
+                "accessKeyId": session.access_key,
+                "secretAccessKey": session.secret,
+                "sessionToken": session.token,
+            },
+        }
+        if job.continuation_token is not None:
+            data["continuationToken"] = job.continuation_token
+        if job.encryption_key is not None:
+            data["encryptionKey"] = dict(job.encryption_key)
+        return {"id": job.id, "data": data}
+
+
+def _artifact(artifact: Artifact) -> _Document:
+    place = {"bucketName": artifact.bucket, "objectKey": artifact.key}
+    document: _Document = {
+        "name": artifact.name,
+        "location": {"type": "S3", "s3Location": place},
+    }
+    if artifact.revision is not None:
+        document["revision"] = artifact.revision
+    return document
+
+
+def _not_found(job_id: str) -> NoReturn:
+    raise Refusal(400, "JobNotFoundException", f"Job {job_id} was not found")
+
+
+@cache
+def _model() -> ServiceModel:
+    return ServiceModel(Loader().load_service_model("codepipeline", "service-2"))

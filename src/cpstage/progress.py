@@ -1,0 +1,165 @@
+"""Progress for people, on stderr: bars on a terminal, lines in a log, or silence.
+
+Whoever works reports phases and amounts to a :class:`Progress`; what becomes of them is decided
+here. This module knows nothing of what is transferred, and shows names only.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any, Literal, Protocol, TextIO
+
+Mode = Literal["auto", "bar", "log", "none"]
+Unit = Literal["B", "entries"]
+Advance = Callable[[int], object]
+
+_LOG_SECONDS = 5.0
+
+
+class Progress(Protocol):
+    """Takes note of phases of work."""
+
+    def phase(
+        self, label: str, total: int | None, unit: Unit = "B"
+    ) -> AbstractContextManager[Advance]:
+        """Begin a phase; the context's value is to be called with each amount that is done.
+
+        Args:
+            label: What is done to what.
+            total: How much there is to do, or None where that is not known.
+            unit: Bytes, or entries of a directory.
+        """
+
+
+class Stream(Protocol):
+    """Where progress is written to."""
+
+    def write(self, text: str, /) -> object:
+        """Write text."""
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+
+
+class Silence:
+    """Progress that nobody looks at."""
+
+    @contextmanager
+    def phase(self, label: str, total: int | None, unit: Unit = "B") -> Iterator[Advance]:  # noqa: ARG002 (the protocol's)
+        """Take note of nothing."""
+        yield lambda _: None
+
+
+class Bars:
+    """A tqdm bar for each phase, on a terminal."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    @contextmanager
+    def phase(self, label: str, total: int | None, unit: Unit = "B") -> Iterator[Advance]:
+        """Show a bar with amount, rate and remaining time."""
+        from tqdm import tqdm
+
+        with tqdm(
+            desc=label,
+            total=total,
+            unit="B" if unit == "B" else " entries",
+            unit_scale=True,
+            unit_divisor=1024 if unit == "B" else 1000,
+            file=self._stream,
+            **self._size(),
+        ) as bar:
+            yield bar.update
+
+    def _size(self) -> dict[str, Any]:
+        """Return the size of the bar: a terminal that a container made may have none itself."""
+        try:
+            has_size = all(os.get_terminal_size(self._stream.fileno()))
+        except OSError:
+            has_size = False
+        return {"dynamic_ncols": True} if has_size else {"ncols": 80, "nrows": 24}
+
+
+class LogLines:
+    """A line every few seconds and one at the end of each phase, for the log of a build."""
+
+    def __init__(self, stream: Stream, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._clock = clock
+
+    @contextmanager
+    def phase(self, label: str, total: int | None, unit: Unit = "B") -> Iterator[Advance]:
+        """Write lines such as ``AppSource: fetching: 12.0 MiB of 40.0 MiB, 8.1 MiB/s``."""
+        started = said = self._clock()
+        done = 0
+
+        def line(now: float) -> str:
+            rate = _amount(int(done / max(now - started, 1e-3)), unit)
+            of = f" of {_amount(total, unit)}" if total else ""
+            return f"{label}: {_amount(done, unit)}{of}, {rate}/s"
+
+        def advance(amount: int) -> None:
+            nonlocal done, said
+            done += amount
+            now = self._clock()
+            if now - said >= _LOG_SECONDS:
+                said = now
+                print(line(now), file=self._stream, flush=True)
+
+        yield advance
+        print(f"{line(self._clock())}: done", file=self._stream, flush=True)
+
+
+def progress_to(stream: TextIO | None, mode: Mode) -> Progress:
+    """Choose how to show progress.
+
+    Args:
+        stream: Where to; None, as Python has it for a closed stderr, shows nothing.
+        mode: ``auto`` shows bars where the stream is a terminal, else lines.
+    """
+    if stream is None or stream.closed or mode == "none":
+        return Silence()
+    if mode == "bar" or (mode == "auto" and stream.isatty()):
+        return Bars(_Forgiving(stream))
+    return LogLines(_Forgiving(stream))
+
+
+class _Forgiving:
+    """A stream that nobody has to read: work goes on when its reader is gone, or its disk full."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.encoding = stream.encoding
+
+    def write(self, text: str) -> object:
+        """Write, or do not."""
+        with suppress(OSError, ValueError):
+            return self._stream.write(text)
+        return None
+
+    def flush(self) -> None:
+        """Flush, or do not."""
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def fileno(self) -> int:
+        """Return the descriptor, whose terminal has a size."""
+        return self._stream.fileno()
+
+
+def _amount(count: int, unit: Unit) -> str:
+    if unit == "entries":
+        return f"{count:,} {'entry' if count == 1 else 'entries'}"
+    value = float(count)
+    for prefix in ("", "Ki", "Mi"):
+        if value < 1024:
+            return f"{value:.1f} {prefix}B" if prefix else f"{count} B"
+        value /= 1024
+    return f"{value:.1f} GiB"

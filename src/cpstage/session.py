@@ -1,0 +1,81 @@
+"""A job's session: clients that have its credentials and no others, and renew them.
+
+This is where the credentials, the job API that renews them and the store that uses them meet.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from cpstage.codepipeline import get_job
+from cpstage.connection import Connection
+from cpstage.credentials import RenewingCredentials
+from cpstage.errors import CpstageError, NotFound, OutOfSync
+from cpstage.job import Job, SessionCredentials
+from cpstage.store import Store
+
+if TYPE_CHECKING:
+    from mypy_boto3_kms import KMSClient
+
+DEFAULT_MAX_AGE = 14 * 60.0
+"""Seconds. The AWS CodePipeline plugin for Jenkins takes credentials for good for 15 minutes."""
+
+
+class JobSession:
+    """What may be done with a job's own credentials.
+
+    Args:
+        job: The job, with its credentials.
+        connection: How to reach AWS; the caller's credentials are used to renew, for nothing else.
+        max_age: Seconds after which the credentials are renewed ahead of time.
+
+    Raises:
+        AccessDenied: The job carries no credentials.
+    """
+
+    def __init__(self, job: Job, connection: Connection, max_age: float = DEFAULT_MAX_AGE) -> None:
+        self.job = job
+        self._connection = connection
+        self._credentials = RenewingCredentials(job.require_credentials(), self._renew, max_age)
+        self._kms: dict[str | None, KMSClient] = {}
+
+    @cached_property
+    def store(self) -> Store:
+        """The job's artifacts in S3."""
+        client = self._connection.s3(self._credentials, self.job.region)
+        return Store(client, self.job.encryption_key)
+
+    def kms(self, region: str | None) -> KMSClient:
+        """Return the KMS client of a region; None asks for the pipeline's.
+
+        Raises:
+            ConfigurationError: There is no region, or a setting is malformed.
+        """
+        if region not in self._kms:
+            where = region or self.job.region
+            self._kms[region] = self._connection.kms(self._credentials, where)
+        return self._kms[region]
+
+    def _renew(self) -> SessionCredentials:
+        """Ask for new credentials, as the caller.
+
+        Raises:
+            OutOfSync: The job is gone.
+            AccessDenied, ServiceUnavailable, ConfigurationError: They cannot be had, and why.
+        """
+        job = self.job
+        try:
+            new = get_job(job.id, client_token=job.client_token, connection=self._connection)
+            return new.require_credentials()
+        except NotFound as error:
+            raise OutOfSync(
+                f"the session of job {job.id} has expired, and the job is no longer in progress: "
+                f"{error.message}",
+                hint="release the change again",
+            ) from error
+        except CpstageError as error:
+            raise type(error)(
+                f"the session of job {job.id} has expired, and cannot be renewed: {error.message}",
+                hint=error.hint,
+            ) from error

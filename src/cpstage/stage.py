@@ -1,0 +1,162 @@
+"""Fetch and push: the story of the tool.
+
+Plan, stage, verify, publish: nothing is in the workspace before all of it is known to be good, and
+nothing goes up before everything that goes up has been found. Where bytes come from, what is in
+them and where they go is the business of the modules below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from cpstage.connection import Connection
+from cpstage.errors import UsageError
+from cpstage.inventory import Inventory, record_of
+from cpstage.job import Artifact, Job
+from cpstage.outputs import IfEmpty, Packing, find_outputs, require_contents
+from cpstage.progress import Progress, Silence
+from cpstage.receive import Receiver, Unpacking
+from cpstage.results import FetchResult, PushResult, Staged
+from cpstage.send import Encryption, Sender, planned
+from cpstage.session import DEFAULT_MAX_AGE, JobSession
+from cpstage.workspace import Workspace
+
+Warn = Callable[[str], object]
+
+
+def fetch(
+    job: Job,
+    workspace: Path | str = ".",
+    *,
+    artifacts: Sequence[str] = (),
+    unpacking: Unpacking | None = None,
+    replace: bool = False,
+    dry_run: bool = False,
+    connection: Connection | None = None,
+    credentials_max_age: float = DEFAULT_MAX_AGE,
+    progress: Progress | None = None,
+) -> FetchResult:
+    """Stage the job's input artifacts in a workspace, and make room for its outputs.
+
+    An artifact whose object has not changed since it was staged is left alone.
+
+    Args:
+        job: The job, with its session credentials.
+        workspace: The directory; artifacts go to ``in/<artifact>/`` in it.
+        artifacts: Names or globs of the inputs to stage; all where none is given.
+        unpacking: How to stage them: layout, limits, envelopes.
+        replace: Swap what is staged already for what the job has now.
+        dry_run: Look, and say what would be done, and do nothing.
+        connection: How to reach AWS.
+        credentials_max_age: Seconds after which the job's session is renewed ahead of time.
+        progress: Is told of all phases.
+
+    Raises:
+        UsageError: A glob matches no input.
+        ArtifactRejected: An artifact is unsafe, damaged, over a limit, or cannot be opened.
+        ObjectNotFound, AccessDenied, ServiceUnavailable, OutOfSync: As S3 and KMS say.
+        WorkspaceUnavailable: Something else is in the way, or somebody else is at work.
+        LocalIOError: The disk is full, or failed.
+    """
+    how = unpacking or Unpacking()
+    place = Workspace(workspace)
+    session = JobSession(job, connection or Connection(), credentials_max_age)
+    receiver = Receiver(session, place, how, progress or Silence())
+    outputs: dict[str, Path] = {one.name: place.output(one.name) for one in job.output_artifacts}
+
+    found = [receiver.look(artifact) for artifact in _choose(job.input_artifacts, artifacts)]
+    with nullcontext() if dry_run else place.locked():
+        inventory = Inventory(place, how)
+        todo, unchanged = inventory.sort(found)
+        place.require_outputs([*outputs.values()])
+        if not replace:
+            place.require_free([one.path for one in todo])
+        if dry_run:
+            planned = [receiver.with_format(one) for one in todo]
+            return FetchResult(job, _in_order(found, planned, unchanged), outputs)
+        with place.staging() as staging:
+            staged, moves = receiver.stage(todo, staging)
+            result = _in_order(found, staged, unchanged)
+            moves += place.output_moves([*outputs.values()], staging)
+            moves += place.record_moves(record_of(job), inventory.entries(result), staging)
+            place.publish(moves)
+    return FetchResult(job, result, outputs)
+
+
+def push(
+    job: Job,
+    workspace: Path | str = ".",
+    paths: Mapping[str, Path | str] | None = None,
+    *,
+    packing: Packing | None = None,
+    encryption: Encryption | None = None,
+    if_empty: IfEmpty = "error",
+    dry_run: bool = False,
+    connection: Connection | None = None,
+    credentials_max_age: float = DEFAULT_MAX_AGE,
+    progress: Progress | None = None,
+    warn: Warn = lambda _: None,
+) -> PushResult:
+    """Upload the job's output artifacts to the locations that CodePipeline assigned.
+
+    All outputs are found, listed and checked before the first byte goes up.
+
+    Args:
+        job: The job, with its session credentials.
+        workspace: The directory; artifacts are made of ``out/<artifact>/`` in it.
+        paths: Other directories or files, by the name of the output.
+        packing: How to make archives of directories.
+        encryption: How to encrypt them, besides SSE-KMS under the job's key.
+        if_empty: What to do when there is nothing to push for an output; with ``warn`` and
+            ``ignore`` it is left out.
+        dry_run: Look, and say what would be done, and do nothing.
+        connection: How to reach AWS.
+        credentials_max_age: Seconds after which the job's session is renewed ahead of time.
+        progress: Is told of all phases.
+        warn: Is given warnings, a line each.
+
+    Raises:
+        ConfigurationError: There is something to push that the job has no output for.
+        NotFound: There is nothing to push for an output, or a path does not exist.
+        ArtifactRejected: An entry cannot be packed safely.
+        LocalIOError: A file cannot be read, or changed while it was.
+        AccessDenied, ServiceUnavailable: As S3 and KMS say, or S3 did not encrypt as asked.
+    """
+    how = packing or Packing()
+    given = {name: Path(path) for name, path in (paths or {}).items()}
+    watched = progress or Silence()
+    outputs = find_outputs(job, Workspace(workspace), given, how, watched)
+    if if_empty == "error":
+        require_contents(outputs)
+    if if_empty == "warn":
+        for output in (one for one in outputs if one.is_empty):
+            warn(f"nothing to push for output {output.artifact.name} in {output.source}")
+    if dry_run:
+        return PushResult(job, tuple(planned(output) for output in outputs))
+
+    session = JobSession(job, connection or Connection(), credentials_max_age)
+    sender = Sender(session, encryption or Encryption(), how.level, watched)
+    sent = (planned(one) if one.is_empty else sender.send(one) for one in outputs)
+    return PushResult(job, tuple(sent))
+
+
+def _choose(artifacts: Sequence[Artifact], globs: Sequence[str]) -> list[Artifact]:
+    """Return the artifacts that any of the globs matches; all where there is no glob."""
+    for glob in globs:
+        if not any(fnmatchcase(artifact.name, glob) for artifact in artifacts):
+            known = ", ".join(artifact.name for artifact in artifacts) or "none"
+            raise UsageError(f"no input artifact matches {glob!r}", hint=f"the job has: {known}")
+    return [
+        artifact
+        for artifact in artifacts
+        if not globs or any(fnmatchcase(artifact.name, glob) for glob in globs)
+    ]
+
+
+def _in_order(found: Sequence[Staged], *done: Sequence[Staged]) -> tuple[Staged, ...]:
+    """Return what has become of artifacts in the order in which the job has them."""
+    by_name = {one.artifact.name: one for some in done for one in some}
+    return tuple(by_name[one.artifact.name] for one in found)

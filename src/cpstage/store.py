@@ -1,0 +1,281 @@
+"""S3, and nothing but S3: objects opened for ranged reads, streams uploaded under the job's key.
+
+One store belongs to one job and uses its session credentials. It calls GetObject, HeadObject (which
+needs the same permission), PutObject and the multipart operations; none that lists a bucket or
+looks at one. It knows nothing of archives.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from cpstage.encryption import SseKms, Upload
+from cpstage.errors import CpstageError, ServiceUnavailable
+from cpstage.failures import SESSION_EXPIRED_HINT, aws_failures
+from cpstage.job import Artifact, EncryptionKey
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+    from mypy_boto3_s3 import S3Client
+    from s3transfer.manager import TransferManager
+    from s3transfer.subscribers import BaseSubscriber
+
+_PART = 8 << 20
+_CANCEL_SECONDS = 15.0
+_MOST_PARTS = 9_000
+"""S3 takes 10,000 parts (API reference, Multipart upload limits); some are kept back, since what
+an archive adds to its files is only estimated."""
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """What S3 says of an object.
+
+    Attributes:
+        size: In bytes.
+        etag: The entity tag, with its quotes.
+        version_id: None where the bucket has no versions.
+        content_type: As the uploader wrote it.
+        encryption: ``aws:kms``, ``AES256`` or None: how S3 keeps it.
+        kms_key_id: The ARN of the key, for ``aws:kms``.
+        checksum: A checksum of the whole object that S3 keeps, such as ``CRC64NVME:…``.
+        metadata: The uploader's own, names in lower case without ``x-amz-meta-``.
+    """
+
+    size: int
+    etag: str
+    version_id: str | None
+    content_type: str
+    encryption: str | None
+    kms_key_id: str | None
+    checksum: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+class S3Object:
+    """An object as a blob: every read is a ranged GET of the version that was looked at first."""
+
+    def __init__(self, client: S3Client, artifact: Artifact, info: ObjectInfo) -> None:
+        self._client = client
+        self.artifact = artifact
+        self.info = info
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        return self.info.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return the bytes ``[offset, offset + length)``.
+
+        Raises:
+            OutOfSync: The object was replaced since it was opened.
+            AccessDenied, ObjectNotFound, ServiceUnavailable: As S3 says.
+        """
+        if not length:
+            return b""
+        span = f"bytes={offset}-{offset + length - 1}"
+        location = self.artifact.location
+        with _reading(self.artifact, self.info.kms_key_id):
+            answer = self._client.get_object(
+                Bucket=location.bucket,
+                Key=location.key,
+                Range=span,
+                IfMatch=self.info.etag,
+            )
+            data = answer["Body"].read()
+        if len(data) != length:
+            raise ServiceUnavailable(
+                f"S3 sent {len(data)} of {length} bytes of {location} from offset {offset}"
+            )
+        return data
+
+
+class Store:
+    """A job's artifacts in S3.
+
+    Args:
+        client: A client with the job's session credentials.
+        key: The key that the job's outputs are to be encrypted under, if it has one.
+    """
+
+    def __init__(self, client: S3Client, key: EncryptionKey | None) -> None:
+        self._client = client
+        self._key = key
+
+    def look_at(self, artifact: Artifact) -> ObjectInfo:
+        """Ask for size, version and encryption of an artifact's object.
+
+        Raises:
+            ObjectNotFound: There is none.
+            AccessDenied: The session or the key's policy does not allow to read it.
+            ServiceUnavailable: S3 could not be reached.
+        """
+        bucket, key = artifact.location.bucket, artifact.location.key
+        try:
+            with _reading(artifact):
+                answer = self._client.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
+        except CpstageError:
+            # The answer to a HEAD has no body, and so no reason: a GET of one byte has.
+            with _reading(artifact, self._key_of(artifact)):
+                self._client.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")
+            raise
+        return _object_info(answer)
+
+    def _key_of(self, artifact: Artifact) -> str | None:
+        """Ask for the key of an object that cannot be read; without its checksum that is free."""
+        bucket, key = artifact.location.bucket, artifact.location.key
+        try:
+            with _reading(artifact):
+                return self._client.head_object(Bucket=bucket, Key=key).get("SSEKMSKeyId")
+        except CpstageError:
+            return None
+
+    def open(self, artifact: Artifact, info: ObjectInfo) -> S3Object:
+        """Open the object that was looked at; nothing is read yet."""
+        return S3Object(self._client, artifact, info)
+
+    def upload(
+        self,
+        chunks: Iterator[bytes],
+        artifact: Artifact,
+        *,
+        content_type: str,
+        size_bound: int,
+        bucket_key: bool = False,
+        uploaded: Callable[[int], object] = lambda _: None,
+    ) -> Upload:
+        """Send a stream to an object, encrypted under the job's key, and check that it is.
+
+        Args:
+            chunks: The bytes. An error out of it ends the upload, and removes its parts.
+            artifact: Where to.
+            content_type: The media type of the object.
+            size_bound: How many bytes there can be at most, roughly; decides the size of parts.
+            bucket_key: Whether S3 is to use a Bucket Key.
+            uploaded: Is told of bytes as they have gone up.
+
+        Raises:
+            AccessDenied: The session, the bucket's policy or the key's does not allow it, or S3
+                did not encrypt as it was asked to.
+            ServiceUnavailable: S3 could not be reached.
+        """
+        from s3transfer.manager import TransferConfig, TransferManager
+
+        part = max(_PART, -(-size_bound // _MOST_PARTS))
+        config = TransferConfig(
+            multipart_threshold=part,
+            multipart_chunksize=part,
+            max_request_concurrency=4,
+            max_in_memory_upload_chunks=6,
+        )
+        stream = _Stream(chunks)
+        encryption = SseKms(self._client, self._key, bucket_key=bucket_key)
+        transfers = TransferManager(self._client, config)
+        with _writing(artifact, self._key), encryption, _shut_down(transfers):
+            transfers.upload(
+                io.BufferedReader(stream, part),
+                artifact.location.bucket,
+                artifact.location.key,
+                {"ContentType": content_type},
+                [_Subscriber(uploaded)],
+            ).result()
+        return encryption.check(artifact.location, stream.length)
+
+
+@contextmanager
+def _shut_down(transfers: TransferManager) -> Iterator[None]:
+    """End a transfer manager: after a failure its parts are removed from the bucket.
+
+    That takes answers of S3. One that does not come is waited for as long as botocore waits, which
+    is longer than anybody who has pressed Ctrl-C will.
+    """
+    try:
+        yield
+    except BaseException:
+        cancelling = threading.Thread(target=lambda: transfers.shutdown(cancel=True), daemon=True)
+        cancelling.start()
+        cancelling.join(_CANCEL_SECONDS)
+        raise
+    transfers.shutdown()
+
+
+class _Subscriber(BaseSubscriber if TYPE_CHECKING else object):  # type: ignore[misc] # loaded late
+    """Hands on how many bytes the transfer manager has sent."""
+
+    def __init__(self, uploaded: Callable[[int], object]) -> None:
+        self._uploaded = uploaded
+
+    def on_progress(self, future: object, bytes_transferred: int, **_: Any) -> None:
+        del future
+        self._uploaded(bytes_transferred)
+
+
+class _Stream(io.RawIOBase):
+    """An iterator of bytes as a file that can be read once."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+        self.length = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._rest = memoryview(chunk)
+        view = memoryview(buffer).cast("B")
+        piece = self._rest[: len(view)]
+        view[: len(piece)] = piece
+        self._rest = self._rest[len(piece) :]
+        self.length += len(piece)
+        return len(piece)
+
+
+def _object_info(answer: Any) -> ObjectInfo:
+    checksums = [
+        f"{name.removeprefix('Checksum')}:{value}"
+        for name, value in sorted(answer.items())
+        if name.startswith("Checksum") and name != "ChecksumType"
+    ]
+    return ObjectInfo(
+        size=answer["ContentLength"],
+        etag=answer.get("ETag", ""),
+        version_id=answer.get("VersionId"),
+        content_type=answer.get("ContentType", ""),
+        encryption=answer.get("ServerSideEncryption"),
+        kms_key_id=answer.get("SSEKMSKeyId"),
+        checksum=checksums[0] if checksums else None,
+        metadata=answer.get("Metadata", {}),
+    )
+
+
+def _reading(artifact: Artifact, kms_key_id: str | None = None) -> AbstractContextManager[None]:
+    key = f"its key {kms_key_id}" if kms_key_id else "its key"
+    return aws_failures(
+        f"read artifact {artifact.name} at {artifact.location}",
+        denied_hint=f"the job's session needs s3:GetObject on it and kms:Decrypt on {key}; a "
+        "missing object is also denied to who may not list the bucket",
+        expired_hint=SESSION_EXPIRED_HINT,
+        key_hint=f"check that {key} is enabled and lies in the bucket's region",
+    )
+
+
+def _writing(artifact: Artifact, key: EncryptionKey | None) -> AbstractContextManager[None]:
+    used = key.kms_key_id if key and key.kms_key_id else "the bucket's default key"
+    return aws_failures(
+        f"upload artifact {artifact.name} to {artifact.location} under {used}",
+        denied_hint="the job's session needs s3:PutObject on it, and kms:GenerateDataKey and "
+        "kms:Decrypt on the key",
+        expired_hint=SESSION_EXPIRED_HINT,
+        key_hint="check that the key is enabled and lies in the bucket's region",
+    )

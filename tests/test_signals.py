@@ -1,0 +1,56 @@
+"""Signals while AWS does not answer: the command ends at once, and cleans up."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from conftest import Cli
+from cpstage.local import Input, LocalAWS
+from stalling import stalling_server
+from trees import names
+
+PROMPT_SECONDS = 25
+"""Less than any time-out of botocore: who has to wait for one has not been heeded."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("variable", "command"),
+    [
+        ("AWS_ENDPOINT_URL_CODEPIPELINE", "fetch"),
+        ("AWS_ENDPOINT_URL_CODEPIPELINE", "show"),
+        ("AWS_ENDPOINT_URL_S3", "fetch"),
+        ("AWS_ENDPOINT_URL_S3", "show"),
+        ("AWS_ENDPOINT_URL_S3", "push"),
+    ],
+)
+def test_a_signal_is_heeded_while_aws_is_silent(
+    aws: LocalAWS, cli: Cli, number: signal.Signals, variable: str, command: str
+) -> None:
+    job_id = aws.add_job([Input("App", b"x")], outputs=["Built"])
+    (cli.directory / "out/Built").mkdir(parents=True)
+    (cli.directory / "out/Built/result").write_text("x" * 1000)
+    with (
+        stalling_server() as server,
+        subprocess.Popen(
+            [sys.executable, "-m", "cpstage", command, job_id],
+            cwd=cli.directory,
+            env={**cli.environment, variable: server.url},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as running,
+    ):
+        assert server.stalled.wait(60)
+        running.send_signal(number)
+        _, said = running.communicate(timeout=PROMPT_SECONDS)
+
+    assert running.returncode == 128 + number
+    assert said.splitlines()[-1] == f"cpstage: error: stopped by {number.name}"
+    assert names(cli.directory) == ["out", "out/Built", "out/Built/result"]
+    staging = cli.directory / ".cpstage/staging"
+    assert not staging.exists() or list(staging.iterdir()) == []

@@ -1,0 +1,58 @@
+"""The start of the command: what it may not import, and that it can be found at all."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import cpstage
+
+HEAVY = ("boto3", "botocore", "aws_encryption_sdk", "moto", "flask", "s3transfer", "tqdm")
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=True)
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version_load_nothing_heavy(option: str) -> None:
+    said = _run("-X", "importtime", "-m", "cpstage", option).stderr
+
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in said.splitlines()}
+    assert "click" in loaded
+    assert not loaded.intersection(HEAVY)
+
+
+@pytest.mark.parametrize(
+    "command", ["fetch", "push", "show", "get-job-details", "local", "local serve", "demo"]
+)
+def test_every_command_explains_itself_without_loading_anything(command: str) -> None:
+    done = _run("-X", "importtime", "-m", "cpstage", *command.split(), "--help")
+
+    loaded = {
+        line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()
+    }
+    assert done.stdout.startswith("Usage: ")
+    assert not loaded.intersection(HEAVY)
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    code = "import sys, cpstage; print(*sorted(sys.modules))"
+
+    loaded = {name.partition(".")[0] for name in _run("-c", code).stdout.split()}
+
+    assert not loaded.intersection({*HEAVY, "click"})
+
+
+def test_every_public_name_is_there() -> None:
+    assert sorted(cpstage.__all__) == sorted(
+        name for name in cpstage.__all__ if getattr(cpstage, name) is not None
+    )
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = cpstage.no_such_name
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert _run("-m", "cpstage", "--version").stdout == f"cpstage, version {cpstage.__version__}\n"
