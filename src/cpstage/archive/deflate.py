@@ -1,0 +1,110 @@
+"""DEFLATE (RFC 1951) and CRC-32, by ISA-L where there is a wheel of it, else by zlib.
+
+ISA-L inflates two to three times as fast as zlib, checks sums five times as fast, and deflates at
+its own levels 1 to 3 several times as fast at about the size of zlib's. Harder levels are zlib's
+everywhere. What comes out of inflating is the same with both; deflated bytes are the same only
+with the same library.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any, Protocol, cast
+
+_fast: Any = zlib
+try:
+    from isal import isal_zlib
+
+    _fast = isal_zlib
+except ImportError:  # no wheel for this machine
+    pass
+
+ERRORS: tuple[type[Exception], ...] = (zlib.error, _fast.error)
+"""What the decoders raise for damaged data."""
+
+ACCELERATED = _fast is not zlib
+
+RAW = -zlib.MAX_WBITS
+"""Window bits of a stream without header and trailer, as zip has it."""
+
+SYNC = zlib.Z_SYNC_FLUSH
+"""Ends a piece of a stream on a byte, so that another can follow."""
+
+_HARDEST_FAST_LEVEL = 3
+
+
+def crc32(data: bytes | memoryview, value: int = 0) -> int:
+    """Return the CRC-32 of data that follows data of the CRC-32 ``value``."""
+    return cast("int", _fast.crc32(data, value))
+
+
+class Inflater(Protocol):
+    """A stream being inflated, as ``zlib.decompressobj`` makes it."""
+
+    eof: bool
+    unused_data: bytes
+    unconsumed_tail: bytes
+
+    def decompress(self, data: bytes | memoryview, max_length: int = 0, /) -> bytes:
+        """Inflate; at most ``max_length`` bytes come out, unless that is 0."""
+
+
+class Deflater(Protocol):
+    """A stream being deflated, as ``zlib.compressobj`` makes it."""
+
+    def compress(self, data: bytes | memoryview, /) -> bytes:
+        """Deflate some, and return what is ready."""
+
+    def flush(self, mode: int = zlib.Z_FINISH, /) -> bytes:
+        """Return the rest."""
+
+
+def inflater() -> Inflater:
+    """Return the decoder of a raw stream."""
+    return cast("Inflater", _fast.decompressobj(RAW))
+
+
+def deflater(level: int) -> Deflater:
+    """Return the encoder of a raw stream, at a level of 1 to 9."""
+    library = _fast if level <= _HARDEST_FAST_LEVEL else zlib
+    return cast("Deflater", library.compressobj(level, zlib.DEFLATED, RAW))
+
+
+def crc32_combine(first: int, second: int, length: int) -> int:
+    """Return the CRC-32 of two pieces of data in a row.
+
+    Appending ``length`` bytes to a piece multiplies its CRC by ``x ** (8 * length)`` modulo the
+    polynomial; the second piece is added to that.
+
+    Args:
+        first: The CRC-32 of the first piece.
+        second: The CRC-32 of the second.
+        length: How many bytes the second has.
+    """
+    return _multiply(_power_of_x(8 * length), first) ^ second
+
+
+_POLYNOMIAL = 0xEDB88320
+"""CRC-32 (ISO 3309), its bits reversed: the highest bit is the coefficient of ``x ** 0``."""
+
+_ONE = 1 << 31
+
+
+def _multiply(first: int, second: int) -> int:
+    product = 0
+    while first:
+        if first & _ONE:
+            product ^= second
+        first = (first << 1) & 0xFFFFFFFF
+        second = second >> 1 ^ _POLYNOMIAL if second & 1 else second >> 1
+    return product
+
+
+def _power_of_x(exponent: int) -> int:
+    power, square = _ONE, _ONE >> 1
+    while exponent:
+        if exponent & 1:
+            power = _multiply(square, power)
+        square = _multiply(square, square)
+        exponent >>= 1
+    return power
