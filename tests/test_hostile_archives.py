@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 
 from cpstage import ArtifactRejected, Limits
-from cpstage.archive import BytesBlob, Contents, Unpacker, recognise
+from cpstage.archive import BytesBlob, Contents, ReadAhead, Unpacker, recognise
 from cpstage.tree import Tree
 from samples import tar_member, tar_of, tar_of_members, zip_of, zip_with_link
 from trees import listing
+from unpacking import unpack
 
 EVIL_NAMES = [
     "../evil",
@@ -32,21 +33,10 @@ EVIL_NAMES = [
 ]
 
 
-def unpack(body: bytes, into: Path, limits: Limits | None = None, *, name: str = "") -> Contents:
-    kind = recognise(body[:4096], name=name)
-    assert kind is not None
-    into.mkdir()
-    with Tree(into) as tree:
-        unpacker = Unpacker(tree, limits or Limits())
-        contents = unpacker.add(BytesBlob(body), kind, "App")
-        unpacker.finish()
-    return contents
-
-
 def refused(body: bytes, into: Path, limits: Limits | None = None) -> str:
     """Unpack, expect it to be refused, and return what it said."""
     with pytest.raises(ArtifactRejected) as caught:
-        unpack(body, into, limits)
+        unpack(body, into, limits=limits)
     assert caught.value.exit_code == 65
     assert "\n" not in str(caught.value)
     outside = [path for path in into.parent.rglob("*evil*") if not path.is_relative_to(into)]
@@ -99,7 +89,7 @@ def test_a_name_that_leaves_the_tree(tmp_path: Path, name: str, make: object) ->
 
     said = refused(make({"good": "x", name: "evil"}), tmp_path / "into")
 
-    assert "has an unsafe name" in said or "damaged" in said
+    assert any(why in said for why in ("has an unsafe name", "damaged", "directory with data"))
 
 
 @pytest.mark.parametrize("kind", HOSTILE_TARS)
@@ -200,7 +190,7 @@ def test_truncation_anywhere_is_refused(tmp_path: Path, mode: str) -> None:
         with Tree(into) as tree:
             unpacker = Unpacker(tree, Limits())
             try:
-                unpacker.add(BytesBlob(body), kind, "App")
+                unpacker.add(ReadAhead(BytesBlob(body)), kind, "App")
             except ArtifactRejected:
                 continue
         accepted.append(length)
@@ -323,7 +313,7 @@ def test_no_damage_to_a_zip_is_anything_but_a_rejection(tmp_path: Path, seed: in
         into.mkdir()
         with Tree(into) as tree:
             try:
-                Unpacker(tree, Limits()).add(BytesBlob(bytes(body)), "zip", "App")
+                Unpacker(tree, Limits()).add(ReadAhead(BytesBlob(bytes(body))), "zip", "App")
                 outcomes.add("accepted")
             except ArtifactRejected:
                 outcomes.add("rejected")

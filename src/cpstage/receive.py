@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from cpstage.archive import (
-    BLOCK,
     HEAD_BYTES,
     Blob,
-    BytesBlob,
     Contents,
     FileBlob,
     Format,
@@ -160,52 +158,54 @@ class Receiver:
 
     def _stage_one(self, planned: Staged, unpacker: Unpacker, staging: Path) -> Staged:
         artifact = planned.artifact
-        blob: Blob = self._session.store.open(artifact, planned.info)
-        if blob.size <= BLOCK:
-            blob = BytesBlob(blob.read(0, blob.size))
-        head = _head(blob)
-        header = self._header(head, artifact)
-        with _naming(artifact):
+        blob = self._session.store.open(artifact, planned.info)
+        label = f"{artifact.name}: fetching"
+        with (
+            self._progress.phase(label, blob.size) as advance,
+            ReadAhead(blob, advance) as stream,
+            _naming(artifact),
+        ):
+            head = stream.peek(ENVELOPE_HEAD_BYTES)
+            header = self._header(head, artifact)
             if header is None:
-                return self._unpacked(planned, blob, self._format(head, planned), unpacker)
+                return self._unpacked(planned, stream, self._format(head, planned), unpacker)
             sealed = replace(planned, envelope=header.document())
             if self._how.envelopes == "keep":
-                return self._unpacked(sealed, blob, None, unpacker)
-            with self._opened(blob, artifact, staging) as plain:
-                found = self._format(_head(plain), sealed)
+                return self._unpacked(sealed, stream, None, unpacker)
+            with self._opened(stream, artifact, staging) as plain:
+                found = self._format(plain.peek(HEAD_BYTES), sealed)
                 done = self._unpacked(sealed, plain, found, unpacker)
                 return replace(done, verified=(*done.verified, _AUTHENTICATED))
 
     def _unpacked(
-        self, planned: Staged, blob: Blob, found: Format | None, unpacker: Unpacker
+        self, planned: Staged, stream: ReadAhead, found: Format | None, unpacker: Unpacker
     ) -> Staged:
         """Unpack an archive, and write what is none as the file it is."""
         name = planned.artifact.name
         contents: Contents | None = None
-        with self._progress.phase(f"{name}: fetching", blob.size) as advance:
-            if found is None:
-                unpacker.keep(blob, planned.artifact.location.file_name, name, advance)
-            else:
-                contents = unpacker.add(blob, found, name, advance)
+        if found is None:
+            unpacker.keep(stream, planned.artifact.location.file_name, name)
+        else:
+            contents = unpacker.add(stream, found, name)
         return replace(
             planned, status="staged", format=found, contents=contents, verified=_VERIFIED[found]
         )
 
     @contextmanager
-    def _opened(self, blob: Blob, artifact: Artifact, staging: Path) -> Iterator[Blob]:
+    def _opened(self, stream: ReadAhead, artifact: Artifact, staging: Path) -> Iterator[ReadAhead]:
         """Open an envelope into hidden staging: an archive is read at random."""
         path = staging / f"{artifact.name}.opened"
-        label = f"{artifact.name}: opening"
-        with (
-            self._progress.phase(label, blob.size) as advance,
-            ReadAhead(blob, advance) as raw,
-            Tree(staging) as tree,
-        ):
-            chunks = self._plaintext(io.BufferedReader(raw, _CHUNK), artifact)
+        with Tree(staging) as tree:
+            chunks = self._plaintext(io.BufferedReader(stream, _CHUNK), artifact)
             tree.write_file(RelativePath(path.name), chunks, executable=False)
         plain = FileBlob(path)
+        label = f"{artifact.name}: unpacking"
         try:
-            yield plain
+            with (
+                self._progress.phase(label, plain.size) as advance,
+                ReadAhead(plain, advance) as opened,
+            ):
+                yield opened
         finally:
             plain.close()
             path.unlink()

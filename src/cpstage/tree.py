@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import NewType
@@ -24,9 +25,18 @@ RelativePath = NewType("RelativePath", str)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
+_MOST_OPEN = 64
+"""Directories that a thread keeps open; ulimit(1) often allows 1,024 descriptors in all."""
+
+_PROBE = "cpstage-\u00e9"
+_SAME_PROBE = ("CPSTAGE-\u00c9", "cpstage-e\u0301")
+"""The probe's name in capitals, and in the decomposed form (Unicode NFD)."""
+
 
 class Tree:
     """A directory that files, directories and links are created in, and nothing else.
+
+    Several threads may write to it at once.
 
     Args:
         root: An existing directory.
@@ -36,7 +46,8 @@ class Tree:
         self.root = root
         with local_failures(root):
             self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._parent: tuple[str, int] | None = None
+        self._local = threading.local()
+        self._caches: list[_OpenDirectories] = []
 
     def __enter__(self) -> Tree:
         return self
@@ -47,15 +58,18 @@ class Tree:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._forget_parent()
+        for cache in self._caches:
+            cache.close()
         os.close(self._root)
 
     def make_directory(self, path: RelativePath) -> None:
         """Create a directory and its parents; one that exists is fine."""
         with local_failures(self.root / path):
-            os.close(self._descend(path))
+            self._open(path)
 
-    def write_file(self, path: RelativePath, chunks: Iterable[bytes], *, executable: bool) -> int:
+    def write_file(
+        self, path: RelativePath, chunks: Iterable[bytes | memoryview], *, executable: bool
+    ) -> int:
         """Create a file, 0755 or 0644 under the umask, and return how many bytes it has.
 
         Raises:
@@ -63,68 +77,107 @@ class Tree:
             LocalIOError: The disk is full, or it failed.
         """
         written = 0
-        with local_failures(self.root / path):
-            parent, name = self._open_parent(path)
-            descriptor = os.open(name, _NEW_FILE, 0o755 if executable else 0o644, dir_fd=parent)
-        with os.fdopen(descriptor, "wb", buffering=0) as file:
-            for chunk in chunks:
-                with local_failures(self.root / path):
-                    _write_all(file.fileno(), chunk)
-                written += len(chunk)
+        directory, _, name = path.rpartition("/")
+        try:
+            parent = self._open(directory)
+            file = os.open(name, _NEW_FILE, 0o755 if executable else 0o644, dir_fd=parent)
+            try:
+                for chunk in chunks:
+                    written += _write_all(file, chunk)
+            finally:
+                os.close(file)
+        except OSError as error:
+            raise local_failure(error, self.root / path) from error
         return written
 
     def make_link(self, path: RelativePath, target: str) -> None:
         """Create a symbolic link; the target is the caller's to check."""
+        directory, _, name = path.rpartition("/")
         with local_failures(self.root / path):
-            parent, name = self._open_parent(path)
-            os.symlink(target, name, dir_fd=parent)
+            os.symlink(target, name, dir_fd=self._open(directory))
 
     def make_hard_link(self, path: RelativePath, existing: RelativePath) -> None:
         """Give a regular file of this tree a second name."""
+        there, _, old = existing.rpartition("/")
+        here, _, new = path.rpartition("/")
         with local_failures(self.root / path):
-            source = self._descend(existing.rpartition("/")[0])
+            source = os.dup(self._open(there))  # which opening the other may close
             try:
-                parent, name = self._open_parent(path)
-                os.link(
-                    existing.rpartition("/")[2],
-                    name,
-                    src_dir_fd=source,
-                    dst_dir_fd=parent,
-                    follow_symlinks=False,
-                )
+                parent = self._open(here)
+                os.link(old, new, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
             finally:
                 os.close(source)
 
     def remove_file(self, path: RelativePath) -> None:
         """Remove a file that was written before."""
-        with local_failures(self.root / path):
-            parent, name = self._open_parent(path)
-            os.unlink(name, dir_fd=parent)
-
-    def _open_parent(self, path: RelativePath) -> tuple[int, str]:
-        """Open the directory of a path, and keep it: the next path is often its neighbour."""
         directory, _, name = path.rpartition("/")
-        if self._parent is None or self._parent[0] != directory:
-            descriptor = self._descend(directory)
-            self._forget_parent()
-            self._parent = (directory, descriptor)
-        return self._parent[1], name
+        with local_failures(self.root / path):
+            os.unlink(name, dir_fd=self._open(directory))
 
-    def _descend(self, directory: str) -> int:
-        """Open a directory below the root, creating what is missing on the way."""
-        current = os.dup(self._root)
-        for name in filter(None, directory.split("/")):
-            parent = current
+    def folds_names(self) -> bool:
+        """Tell whether names that differ in case, or in the form of an accent, are one file here.
+
+        Raises:
+            WorkspaceUnavailable, LocalIOError: It cannot be tried.
+        """
+        with local_failures(self.root):
+            os.close(os.open(_PROBE, _NEW_FILE, 0o600, dir_fd=self._root))
             try:
-                current = _enter(parent, name)
+                return any(_exists(name, self._root) for name in _SAME_PROBE)
             finally:
-                os.close(parent)
+                os.unlink(_PROBE, dir_fd=self._root)
+
+    def _open(self, directory: str) -> int:
+        """Open a directory below the root, creating what is missing; it is not the caller's."""
+        cache: _OpenDirectories | None = getattr(self._local, "cache", None)
+        if cache is None:
+            cache = self._local.cache = _OpenDirectories(self._root)
+            self._caches.append(cache)
+        return cache.open(directory)
+
+
+class _OpenDirectories:
+    """Directories that a thread has open: what it writes next is often a neighbour.
+
+    Args:
+        root: The descriptor of the root, which stays its owner's.
+    """
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._open: dict[str, int] = {}
+
+    def open(self, directory: str) -> int:
+        """Open a directory, component by component, each one from its parent."""
+        if not directory:
+            return self._root
+        found = self._open.get(directory)
+        if found is not None:
+            return found
+        above, _, name = directory.rpartition("/")
+        missing = [name]
+        while above and above not in self._open:
+            above, _, name = above.rpartition("/")
+            missing.append(name)
+        current = self._open.get(above, self._root)
+        while missing:
+            name = missing.pop()
+            current = _enter(current, name)
+            above = f"{above}/{name}" if above else name
+            self._open[above] = current
+            if len(self._open) > _MOST_OPEN:
+                self._forget_all_but(above)
         return current
 
-    def _forget_parent(self) -> None:
-        if self._parent is not None:
-            os.close(self._parent[1])
-            self._parent = None
+    def close(self) -> None:
+        """Close them all."""
+        self._forget_all_but("")
+
+    def _forget_all_but(self, directory: str) -> None:
+        kept = self._open.pop(directory, None)
+        for descriptor in self._open.values():
+            os.close(descriptor)
+        self._open = {} if kept is None else {directory: kept}
 
 
 def _enter(parent: int, name: str) -> int:
@@ -132,15 +185,25 @@ def _enter(parent: int, name: str) -> int:
     try:
         return os.open(name, _DIRECTORY, dir_fd=parent)
     except FileNotFoundError:
-        os.mkdir(name, 0o755, dir_fd=parent)
+        with suppress(FileExistsError):  # another thread was faster
+            os.mkdir(name, 0o755, dir_fd=parent)
         return os.open(name, _DIRECTORY, dir_fd=parent)
 
 
-def _write_all(descriptor: int, chunk: bytes) -> None:
-    """Write a chunk whole: a full disk may first take a part of it."""
-    view = memoryview(chunk)
-    while view:
-        view = view[os.write(descriptor, view) :]
+def _exists(name: str, directory: int) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
+
+
+def _write_all(descriptor: int, chunk: bytes | memoryview) -> int:
+    """Write a chunk whole, and return its length: a full disk may first take a part of it."""
+    written = os.write(descriptor, chunk) if chunk else 0
+    while written < len(chunk):
+        written += os.write(descriptor, memoryview(chunk)[written:])
+    return written
 
 
 _TAKEN = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOTEMPTY}
@@ -162,11 +225,18 @@ def local_failures(path: Path, doing: str = "write") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what = f"cannot {doing} {path}: {os.strerror(error.errno or 0)}"
-        if error.errno in _TAKEN:
-            raise WorkspaceUnavailable(what, hint="something else is in its place") from error
-        if error.errno in _FORBIDDEN:
-            raise WorkspaceUnavailable(what, hint="check the owner and mode of it") from error
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise LocalIOError(what, hint="free some space, or give another --workspace") from error
-        raise LocalIOError(what) from error
+        raise local_failure(error, path, doing) from error
+
+
+def local_failure(
+    error: OSError, path: Path, doing: str = "write"
+) -> WorkspaceUnavailable | LocalIOError:
+    """Return our error for one of the file system; see :func:`local_failures`."""
+    what = f"cannot {doing} {path}: {os.strerror(error.errno or 0)}"
+    if error.errno in _TAKEN:
+        return WorkspaceUnavailable(what, hint="something else is in its place")
+    if error.errno in _FORBIDDEN:
+        return WorkspaceUnavailable(what, hint="check the owner and mode of it")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return LocalIOError(what, hint="free some space, or give another --workspace")
+    return LocalIOError(what)

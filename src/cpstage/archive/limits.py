@@ -25,12 +25,15 @@ class Limits:
         ratio: Bytes that may come out for each byte of the archive, above 64 MiB of output.
         entries: Members of the archive.
         depth: Components of a path.
+        header: Bytes of one extended header of a tar, and of the directory of a zip above 512
+            for each entry.
     """
 
     size: int = 20 * GIB
     ratio: int = 200
     entries: int = 200_000
     depth: int = 128
+    header: int = MIB
 
 
 class Budget:
@@ -53,9 +56,26 @@ class Budget:
         Raises:
             ArtifactRejected: It is one too many.
         """
+        self.expect_entries(1)
         self.entries += 1
-        if self.entries > self._limits.entries:
+
+    def expect_entries(self, count: int) -> None:
+        """Check how many members an archive says it has, before they are read.
+
+        Raises:
+            ArtifactRejected: They are too many.
+        """
+        if self.entries + count > self._limits.entries:
             raise _over("entries", f"{self._limits.entries:,} entries", "--max-entries")
+
+    def check_header(self, size: int) -> None:
+        """Check how long a header is, before it is read.
+
+        Raises:
+            ArtifactRejected: It is too long.
+        """
+        if size > self._limits.header:
+            raise _over("headers", f"{self._limits.header:,} bytes of a header", "--max-header")
 
     def check_depth(self, path: str) -> None:
         """Check how deep a path is.

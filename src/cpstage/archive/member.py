@@ -8,8 +8,9 @@ from typing import Literal
 
 MemberKind = Literal["file", "directory", "link", "hard link"]
 
-CHUNK = 1 << 20
-"""Bytes that go from a reader to a file, or from a file to a writer, at a time."""
+CHUNK = 64 << 10
+"""Bytes that go from a decoder to a file at a time: they stay in the processor's cache, and their
+memory is used again; with 1 MiB the system spent twice as long on fresh pages."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from cpstage.errors import ArtifactRejected
 from cpstage.tree import RelativePath
 
 _DRIVE = re.compile(r"[A-Za-z]:")
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./ @+,()=-]*")
 _BACKSLASH_PARENT = re.compile(r"(^|[\\/])\.\.\\|\\\.\.($|[\\/])")
 _MOST_LINKS = 40
 """Links that one look-up may go through: Linux gives up with ELOOP at the same number."""
@@ -35,6 +36,8 @@ def check_name(name: str) -> RelativePath:
         ArtifactRejected: The name is empty, absolute, has a ``..``, a NUL, a drive letter or
             bytes that are not UTF-8.
     """
+    if _is_plain(name):
+        return RelativePath(name.rstrip("/"))
     components = [part for part in name.split("/") if part not in ("", ".")]
     rule = None
     if "\0" in name:
@@ -52,6 +55,16 @@ def check_name(name: str) -> RelativePath:
     if rule:
         raise refused(name, f"has an unsafe name: {rule}")
     return RelativePath("/".join(components))
+
+
+def _is_plain(name: str) -> bool:
+    """Tell quickly whether there is nothing in a name to look at, as in most of 20,000."""
+    return (
+        _PLAIN.fullmatch(name) is not None
+        and "//" not in name
+        and "/." not in name
+        and len(name) <= _NAME_MAX
+    )
 
 
 def is_root(name: str) -> bool:

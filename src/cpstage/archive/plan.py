@@ -32,12 +32,13 @@ class Plan:
         self.links: dict[RelativePath, str] = {}
 
     def admit(
-        self, member: Member, source: str, budget: Budget, *, last_wins: bool = False
+        self, name: str, kind: MemberKind, source: str, budget: Budget, *, last_wins: bool = False
     ) -> tuple[RelativePath, bool]:
         """Take a member into the plan.
 
         Args:
-            member: The member.
+            name: The member's name, unchecked.
+            kind: What it is.
             source: Which archive it is from, for messages.
             budget: The limits that it counts against.
             last_wins: Whether a later file takes the place of an earlier one, as in tar.
@@ -50,19 +51,19 @@ class Plan:
             WorkspaceUnavailable: Another archive has its place.
         """
         budget.spend_entry()
-        path = check_name(member.name)
+        path = check_name(name)
         budget.check_depth(path)
         self._admit_parents(path, source, budget)
         here = self._planned.get(path)
         if here is None:
-            self._planned[path] = Planned(member.kind, source)
+            self._planned[path] = Planned(kind, source)
             return path, False
-        if here.kind == member.kind == "directory":
+        if here.kind == kind == "directory":
             return path, True
         if here.source != source:
             raise _collision(path, here.source, source)
-        if not last_wins or here.kind != member.kind:
-            raise refused(member.name, f"is there twice, first as a {here.kind}")
+        if not last_wins or here.kind != kind:
+            raise refused(name, f"is there twice, first as a {here.kind}")
         return path, True
 
     def regular_file(self, member: Member, source: str) -> RelativePath:

@@ -1,19 +1,20 @@
-"""A seekable file over a blob that fetches ahead of its reader, in parallel and within bounds.
+"""The bytes of a blob in order, fetched ahead of their reader in parallel and within bounds.
 
-Threads and buffers of the reading side live here and nowhere else. This module knows nothing of
+A blob is read once, from its start to its end, in blocks that several threads fetch; each byte is
+handed on without being copied, as far as it lies in one block. This module knows nothing of
 archive formats.
 """
 
 from __future__ import annotations
 
-import errno
 import io
-import os
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from cpstage.archive.blob import Blob
+from cpstage.archive.blob import Blob, BytesBlob
+from cpstage.errors import ArtifactRejected
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -21,84 +22,131 @@ if TYPE_CHECKING:
 BLOCK = 8 << 20
 """Bytes of one read of the blob: large enough that the time to its first byte does not matter."""
 
-_AHEAD = 3
-"""How many blocks are on their way while one is being consumed."""
+_FETCHERS = 4
+"""Blocks that are on their way or waiting, besides the one being consumed."""
 
 
 class ReadAhead(io.RawIOBase):
-    """A read-only file over a blob.
+    """A file over a blob that is read forwards only; fetching begins at once.
 
     Args:
         blob: What to read.
-        consumed: Is told of every byte that was read, once, as its block is first reached.
+        consumed: Is told of every byte once, as its block is reached.
     """
 
     def __init__(self, blob: Blob, consumed: Callable[[int], object] = lambda _: None) -> None:
-        self._blob = blob
+        if blob.size <= BLOCK:
+            blob = BytesBlob(blob.read(0, blob.size))  # then whoever reads at random has it too
+        self.blob = blob
         self._consumed = consumed
-        self._position = 0
-        self._blocks: dict[int, Future[bytes]] = {}
-        self._seen: set[int] = set()
-        self._pool = ThreadPoolExecutor(_AHEAD + 1, thread_name_prefix="cpstage-read")
+        self._block = memoryview(b"")
+        self._left = blob.size
+        self._wanted = 0
+        self._end = blob.size
+        self._coming: deque[Future[bytes]] = deque()
+        self._pool: ThreadPoolExecutor | None = None
+        if blob.size > BLOCK:
+            self._pool = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="cpstage-read")
+            self._fetch_ahead()
+
+    @property
+    def left(self) -> int:
+        """How many bytes there are from here to the end of the blob."""
+        return self._left
 
     def readable(self) -> bool:
         """A blob can be read."""
         return True
 
     def seekable(self) -> bool:
-        """A blob can be read anywhere."""
+        """It can be moved, forwards."""
         return True
 
     def tell(self) -> int:
         """Return the offset of the next read."""
-        return self._position
+        return self.blob.size - self._left
 
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to an offset from the start, the position or the end.
-
-        Raises:
-            OSError: EINVAL, where that is before the start, as lseek(2) has it.
-        """
-        origin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._blob.size}
-        target = origin[whence] + offset
-        if target < 0:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        self._position = target
-        return target
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Move forwards."""
+        for _ in self.pieces(offset - self.tell() if whence == 0 else offset):
+            pass
+        return self.tell()
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill the buffer as far as the current block goes."""
         view = memoryview(buffer).cast("B")
-        if self._position >= self._blob.size or not view:
-            return 0
-        index, start = divmod(self._position, BLOCK)
-        block = self._block(index)
-        piece = memoryview(block)[start : start + len(view)]
+        piece = self._some(len(view))
         view[: len(piece)] = piece
-        self._position += len(piece)
         return len(piece)
+
+    def peek(self, length: int) -> bytes:
+        """Return bytes without moving on: fewer than asked for only at the end of the block."""
+        self._reach()
+        return bytes(self._block[:length])
+
+    def take(self, length: int) -> memoryview:
+        """Move on by a number of bytes, and return them.
+
+        Raises:
+            ArtifactRejected: There are fewer.
+        """
+        piece = self._some(length)
+        if len(piece) == length:
+            return piece
+        return memoryview(b"".join([piece, *self.pieces(length - len(piece))]))
+
+    def pieces(self, length: int) -> Iterator[memoryview]:
+        """Move on by a number of bytes, and return them as they come.
+
+        Raises:
+            ArtifactRejected: There are fewer.
+        """
+        while length:
+            piece = self._some(length)
+            if not piece:
+                raise ArtifactRejected("the archive ends in the middle of its data")
+            length -= len(piece)
+            yield piece
+
+    def stop_at(self, end: int) -> None:
+        """Fetch no block from an offset on; whoever says so has what is there."""
+        self._end = end
+
+    def skip_rest(self) -> None:
+        """Count what is left as consumed, and be done."""
+        self._consumed(self._left - len(self._block))
+        self._block, self._left = memoryview(b""), 0
 
     def close(self) -> None:
         """Drop the buffers; reads that are on their way end when they end, and nobody waits."""
-        if not self.closed:
+        if not self.closed and self._pool:
             self._pool.shutdown(wait=False, cancel_futures=True)
-            self._blocks.clear()
+            self._coming.clear()
+        self._block = memoryview(b"")
         super().close()
 
-    def _block(self, index: int) -> bytes:
-        last = (self._blob.size - 1) // BLOCK
-        wanted = range(index, min(index + _AHEAD, last) + 1)
-        for behind in [known for known in self._blocks if known not in wanted]:
-            self._blocks.pop(behind).cancel()
-        for ahead in wanted:
-            if ahead not in self._blocks:
-                self._blocks[ahead] = self._pool.submit(self._fetch, ahead)
-        block = self._blocks[index].result()
-        if index not in self._seen:
-            self._seen.add(index)
-            self._consumed(len(block))
-        return block
+    def _some(self, length: int) -> memoryview:
+        """Move on by as much as the current block has."""
+        if length and self._left:
+            self._reach()
+        piece = self._block[:length]
+        self._block = self._block[len(piece) :]
+        self._left -= len(piece)
+        return piece
 
-    def _fetch(self, index: int) -> bytes:
-        offset = index * BLOCK
-        return self._blob.read(offset, min(BLOCK, self._blob.size - offset))
+    def _reach(self) -> None:
+        """Make the next block the current one, if that is used up."""
+        if self._block or not self._left:
+            return
+        block = self._coming.popleft().result() if self._pool else self._fetch(0)
+        self._block = memoryview(block)
+        self._consumed(len(block))
+        self._fetch_ahead()
+
+    def _fetch_ahead(self) -> None:
+        while self._pool and len(self._coming) < _FETCHERS and self._wanted < self._end:
+            self._coming.append(self._pool.submit(self._fetch, self._wanted))
+            self._wanted += BLOCK
+
+    def _fetch(self, offset: int) -> bytes:
+        return self.blob.read(offset, min(BLOCK, self.blob.size - offset))

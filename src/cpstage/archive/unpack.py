@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
-from functools import partial
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
-from cpstage.archive.blob import Blob
 from cpstage.archive.formats import Format
 from cpstage.archive.limits import Budget, Limits
-from cpstage.archive.member import CHUNK, Member
+from cpstage.archive.member import Member, MemberKind
 from cpstage.archive.names import is_root, refused
+from cpstage.archive.ordered import in_order, thread_count
 from cpstage.archive.plan import Plan
 from cpstage.archive.readahead import ReadAhead
 from cpstage.archive.tarreader import tar_members
-from cpstage.archive.zipreader import zip_members
+from cpstage.archive.zipdata import unpacked
+from cpstage.archive.zipdirectory import ZipEntry
+from cpstage.archive.zipreader import Slot, ZipReader
 from cpstage.tree import RelativePath, Tree
 
 _BUFFER = 1 << 18
@@ -33,6 +35,14 @@ class Contents:
     directories: int = 0
     links: int = 0
     size: int = 0
+
+    def count(self, kind: MemberKind, size: int, *, there: bool) -> None:
+        """Count a member, unless it is in the place of another one."""
+        self.size += size
+        if not there:
+            self.directories += kind == "directory"
+            self.links += kind == "link"
+            self.files += kind in ("file", "hard link")
 
 
 @dataclass(frozen=True)
@@ -57,62 +67,44 @@ class Unpacker:
         self._limits = limits
         self._plan = Plan()
 
-    def add(
-        self,
-        blob: Blob,
-        archive_format: Format,
-        source: str,
-        consumed: Callable[[int], object] = lambda _: None,
-    ) -> Contents:
+    def add(self, stream: ReadAhead, archive_format: Format, source: str) -> Contents:
         """Unpack an archive, all but its symbolic links.
 
         Args:
-            blob: The archive.
+            stream: The archive, from its first byte.
             archive_format: Its format.
             source: What to call it in messages.
-            consumed: Is told of the bytes of the archive as they are read.
 
         Raises:
             ArtifactRejected: The archive is unsafe, damaged or over a limit.
             WorkspaceUnavailable: It collides with another archive of the same tree.
             LocalIOError: The disk is full, or failed.
         """
-        intake = _Intake(source, Budget(self._limits, blob.size), Contents())
-        with ReadAhead(blob, consumed) as raw:
-            file = io.BufferedReader(raw, _BUFFER)
-            if archive_format == "zip":
-                with zip_members(file) as listed:
-                    self._write_listed(listed, intake)
-            else:
-                compressed, drained = archive_format == "tar.gz", intake.budget.spend_bytes
-                with tar_members(file, compressed=compressed, drained=drained) as streamed:
-                    self._write_streamed(streamed, intake)
+        intake = _Intake(source, Budget(self._limits, stream.blob.size), Contents())
+        if archive_format == "zip":
+            self._add_zip(stream, intake)
+        else:
+            file = io.BufferedReader(stream, _BUFFER)
+            compressed, drained = archive_format == "tar.gz", intake.budget.spend_bytes
+            with tar_members(file, compressed=compressed, drained=drained) as members:
+                self._add_tar(members, intake)
         return intake.contents
 
-    def keep(
-        self,
-        blob: Blob,
-        name: str,
-        source: str,
-        consumed: Callable[[int], object] = lambda _: None,
-    ) -> None:
+    def keep(self, stream: ReadAhead, name: str, source: str) -> None:
         """Write something that is no archive, as the file it is.
 
         Args:
-            blob: The content of the file.
+            stream: The content of the file.
             name: The name of the file.
             source: What to call it in messages.
-            consumed: Is told of the bytes as they are read.
 
         Raises:
             WorkspaceUnavailable: It collides with another artifact of the same tree.
             LocalIOError: The disk is full, or failed.
         """
-        with ReadAhead(blob, consumed) as file:
-            chunks = iter(partial(file.read, CHUNK), b"")
-            member = Member(name, "file", lambda: chunks, blob.size)
-            budget = Budget(replace(self._limits, size=blob.size), blob.size)
-            self._write_listed([member], _Intake(source, budget, Contents()))
+        budget = Budget(self._limits, stream.blob.size)
+        path, _ = self._plan.admit(name, "file", source, budget)
+        self._tree.write_file(path, stream.pieces(stream.left), executable=False)
 
     def finish(self) -> None:
         """Create the symbolic links, now that nothing more is written through the tree.
@@ -124,33 +116,79 @@ class Unpacker:
         for path, target in self._plan.links.items():
             self._tree.make_link(path, target)
 
-    def _write_listed(self, members: list[Member], intake: _Intake) -> None:
-        """Admit all members before the first of them is written."""
-        admit, source, budget = self._plan.admit, intake.source, intake.budget
-        below = _below_root(members)
-        admitted = [(*admit(member, source, budget), member) for member in below]
-        for path, there, member in admitted:
-            self._write(path, there, member, intake)
+    def _add_zip(self, stream: ReadAhead, intake: _Intake) -> None:
+        """Plan the whole archive before the first of it is written, then let threads write it."""
+        reader = ZipReader(stream, intake.budget)
+        places = self._admit_entries(reader.entries, intake)
+        for entry, target in reader.targets():
+            self._plan.links[places[entry.offset]] = target
+        self._plan.check_links()
 
-    def _write_streamed(self, members: Iterable[Member], intake: _Intake) -> None:
+        def write(group: list[Slot]) -> None:
+            for entry, data in group:
+                self._write_slot(entry, data, places.get(entry.offset))
+
+        def groups() -> Iterator[list[Slot]]:
+            for found in reader.groups():
+                if isinstance(found, list):
+                    yield found
+                    continue
+                chunks = reader.chunks(found)
+                if found.kind == "file":
+                    path = places[found.offset]
+                    self._tree.write_file(path, chunks, executable=found.executable)
+                else:
+                    deque(chunks, 0)
+
+        threads = thread_count()
+        deque(in_order(write, groups(), threads=threads, ahead=2 * threads), 0)
+
+    def _admit_entries(self, entries: list[ZipEntry], intake: _Intake) -> dict[int, RelativePath]:
+        """Admit all entries to the plan, and return their paths, by their offset."""
+        admit, budget, contents = self._plan.admit, intake.budget, intake.contents
+        places = {}
+        for entry in entries:
+            if entry.kind == "directory" and is_root(entry.name):
+                continue
+            budget.spend_bytes(entry.size)
+            path, there = admit(entry.name, entry.kind, intake.source, budget)
+            places[entry.offset] = path
+            contents.count(entry.kind, 0 if entry.kind == "link" else entry.size, there=there)
+        return places
+
+    def _write_slot(self, entry: ZipEntry, slot: memoryview, path: RelativePath | None) -> None:
+        """Write an entry; its bytes are checked in any case."""
+        chunks = unpacked(entry, slot)
+        if entry.kind == "file" and path:
+            self._tree.write_file(path, chunks, executable=entry.executable)
+            return
+        deque(chunks, 0)
+        if entry.kind == "directory" and path:
+            self._tree.make_directory(path)
+
+    def _add_tar(self, members: Iterable[Member], intake: _Intake) -> None:
         """Admit and write member by member, as they come."""
-        for member in _below_root(members):
-            path, there = self._plan.admit(member, intake.source, intake.budget, last_wins=True)
-            self._write(path, there, member, intake)
+        for member in members:
+            if member.kind == "directory" and is_root(member.name):
+                continue
+            path, there = self._plan.admit(
+                member.name, member.kind, intake.source, intake.budget, last_wins=True
+            )
+            self._write_member(path, there, member, intake)
 
-    def _write(self, path: RelativePath, there: bool, member: Member, intake: _Intake) -> None:
-        contents = intake.contents
+    def _write_member(
+        self, path: RelativePath, there: bool, member: Member, intake: _Intake
+    ) -> None:
+        size = 0
         if member.kind == "directory":
             self._tree.make_directory(path)
-            contents.directories += not there
         elif member.kind == "link":
             self._plan.links[path] = _target(member)
-            contents.links += not there
         else:
             if there:
                 self._tree.remove_file(path)
-            contents.files += not there
-            contents.size += self._write_file(path, member, intake)
+            size = self._write_file(path, member, intake)
+        intake.contents.count(member.kind, size, there=there)
 
     def _write_file(self, path: RelativePath, member: Member, intake: _Intake) -> int:
         if member.kind == "hard link":
@@ -159,11 +197,6 @@ class Unpacker:
             return 0
         chunks = _counted(member.chunks(), intake.budget)
         return self._tree.write_file(path, chunks, executable=member.executable)
-
-
-def _below_root(members: Iterable[Member]) -> Iterator[Member]:
-    """Pass over the tree's own directory, which is there already."""
-    return (one for one in members if not (one.kind == "directory" and is_root(one.name)))
 
 
 def _counted(chunks: Iterator[bytes], budget: Budget) -> Iterator[bytes]:

@@ -1,109 +1,148 @@
-"""Reading zip (PKWARE APPNOTE 6.3.10), on the standard library's decoder.
+"""Reading zip: first all that the directory says, then the data of all entries in one pass.
 
-``zipfile`` parses and inflates; what a member may be is decided here, and what may be written,
-in the plan.
+The bytes of the archive come in order and once. Entries that are close together are handed on as
+groups, each with its own bytes, for threads to decode; the data of a large one is decoded as it
+comes. What may be written, and where, is not decided here.
 """
 
 from __future__ import annotations
 
-import lzma
-import stat
-import zipfile
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import IO
+from typing import NamedTuple
 
-from cpstage.archive.member import CHUNK, Member, MemberKind
+from cpstage.archive.blob import Blob
+from cpstage.archive.limits import Budget
 from cpstage.archive.names import refused
-from cpstage.errors import ArtifactRejected
-
-_METHODS = {
-    zipfile.ZIP_STORED,
-    zipfile.ZIP_DEFLATED,
-    zipfile.ZIP_BZIP2,
-    zipfile.ZIP_LZMA,
-}
-_ENCRYPTED = 0x1 | 0x40 | 0x2000
-"""General purpose bits 0, 6 and 13: encrypted, strongly, or with a masked directory."""
-
-_UNIX_HOSTS = {3, 19}
-"""APPNOTE 4.4.2.2: UNIX and OS X, whose external attributes hold a mode."""
-
-_DECODER_ERRORS = (
-    zipfile.BadZipFile,
-    lzma.LZMAError,
-    zlib.error,
-    EOFError,
-    NotImplementedError,
-    OSError,  # bz2's complaint about damaged data, and a seek to an offset that cannot be
-    OverflowError,
-    RuntimeError,
-    UnicodeError,
-    ValueError,
+from cpstage.archive.readahead import BLOCK, ReadAhead
+from cpstage.archive.zipdata import (
+    LONGEST_DESCRIPTOR,
+    check_end,
+    data_start,
+    decoded,
+    refuse_hidden,
 )
+from cpstage.archive.zipdirectory import LOCAL_BYTES, SIGNATURES, ZipEntry, read_directory
+
+_GROUP = 1 << 20
+"""Bytes of one unit of work: milliseconds of it, a hundred times what handing it over costs."""
+
+_LONGEST_TARGET = 4096
+"""Bytes: more cannot be the target of a link."""
+
+_LONGEST_LINK = LOCAL_BYTES + 2 * 0xFFFF + _LONGEST_TARGET
+
+_NEAR = 256 << 10
+"""Links that lie no further apart than this are read at once."""
+
+_OVERLAP = len(SIGNATURES[0]) - 1
 
 
-@contextmanager
-def zip_members(file: IO[bytes]) -> Iterator[list[Member]]:
-    """Open a zip archive and list its members in the order of their data.
+class Slot(NamedTuple):
+    """An entry and all its bytes, from its local header to the next entry."""
+
+    entry: ZipEntry
+    data: memoryview
+
+
+class ZipReader:
+    """An archive whose directory has been read and checked.
+
+    Args:
+        stream: The archive, from its first byte.
+        budget: Its limits.
 
     Raises:
-        ArtifactRejected: It is no zip or is damaged, or a member is encrypted, packed with an
-            unknown method, or no file, directory or link.
+        ArtifactRejected: It is no zip, or is damaged, ambiguous or over a limit.
     """
-    with _decoding("the archive"):
-        archive = zipfile.ZipFile(file)
-    with archive:
-        infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
-        yield [_member(archive, info) for info in infos]
+
+    def __init__(self, stream: ReadAhead, budget: Budget) -> None:
+        self._stream = stream
+        self._directory = read_directory(stream.blob, budget)
+        self.entries = self._directory.entries
+        stream.stop_at(self._directory.end)
+
+    def targets(self) -> Iterator[tuple[ZipEntry, str]]:
+        """Read the targets of all links, which are needed before anything is written.
+
+        Raises:
+            ArtifactRejected: One is damaged, or too long.
+        """
+        links = [entry for entry in self.entries if entry.kind == "link"]
+        for entry in links:
+            if entry.size > _LONGEST_TARGET or entry.packed > _LONGEST_TARGET:
+                why = f"is a link with a target over {_LONGEST_TARGET:,} bytes"
+                raise refused(entry.name, why)
+        for entry, slot in _read_slots(self._stream.blob, links):
+            start = data_start(entry, slot)
+            target = b"".join(decoded(entry, (slot[start : start + entry.packed],)))
+            yield entry, target.decode("utf-8", "surrogateescape")
+
+    def groups(self) -> Iterator[list[Slot] | ZipEntry]:
+        """Go through the archive: groups of entries with their bytes, and large entries alone.
+
+        What :meth:`chunks` returns for a large entry has to be used up before the next step.
+
+        Raises:
+            ArtifactRejected: Bytes that belong to no entry hold records of another archive.
+        """
+        self._pass_over(self._directory.start, "before the first entry")
+        group: list[ZipEntry] = []
+        for entry in self.entries:
+            if group and entry.end - group[0].offset > _GROUP:
+                yield self._slots(group)
+                group = []
+            if entry.end - entry.offset > BLOCK:
+                yield entry
+            else:
+                group.append(entry)
+        if group:
+            yield self._slots(group)
+        self._stream.skip_rest()
+
+    def chunks(self, entry: ZipEntry) -> Iterator[bytes | memoryview]:
+        """Return the data of a large entry, as it comes.
+
+        Raises:
+            ArtifactRejected: It is not as the directory says.
+        """
+        take = self._stream.take
+        head = bytes(take(LOCAL_BYTES))
+        head += take(int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little"))
+        start = data_start(entry, head)
+        yield from decoded(entry, self._stream.pieces(entry.packed))
+        rest = entry.end - entry.offset - start - entry.packed
+        near = min(rest, LONGEST_DESCRIPTOR)
+        check_end(entry, take(near))
+        self._pass_over(rest - near, f"after the entry {entry.name!r}")
+
+    def _slots(self, entries: list[ZipEntry]) -> list[Slot]:
+        """Take the bytes of neighbours off the stream, and share them out."""
+        start = entries[0].offset
+        data = self._stream.take(entries[-1].end - start)
+        return [Slot(one, data[one.offset - start : one.end - start]) for one in entries]
+
+    def _pass_over(self, length: int, where: str) -> None:
+        """Pass over bytes that belong to no entry, and look for records in them."""
+        before = b""
+        for piece in self._stream.pieces(length):
+            gap = before + bytes(piece)
+            refuse_hidden(gap, where)
+            before = gap[-_OVERLAP:]
 
 
-def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Member:
-    name = _name(info)
-    if info.flag_bits & _ENCRYPTED:
-        raise refused(name, "is encrypted, which is not supported")
-    if info.compress_type not in _METHODS:
-        raise refused(name, f"is unsupported: method {info.compress_type}")
-    mode = info.external_attr >> 16 if info.create_system in _UNIX_HOSTS else 0
-    return Member(
-        name=name,
-        kind=_kind(name, mode),
-        chunks=lambda: _data(archive, info, name),
-        size=info.file_size,
-        executable=bool(mode & stat.S_IXUSR),
-    )
+def _read_slots(blob: Blob, entries: list[ZipEntry]) -> Iterator[Slot]:
+    """Read the first bytes of some entries, neighbours at once."""
+    start, data = 0, memoryview(b"")
+    for index, entry in enumerate(entries):
+        end = _end_of_link(entry)
+        if end > start + len(data):
+            for near in entries[index + 1 :]:
+                if near.offset > end + _NEAR or _end_of_link(near) > entry.offset + BLOCK:
+                    break
+                end = _end_of_link(near)
+            start, data = entry.offset, memoryview(blob.read(entry.offset, end - entry.offset))
+        yield Slot(entry, data[entry.offset - start : _end_of_link(entry) - start])
 
 
-def _name(info: zipfile.ZipInfo) -> str:
-    """Undo the decoder's guess for names without the UTF-8 flag, as Info-ZIP does on POSIX."""
-    name = info.orig_filename
-    if info.flag_bits & 0x800 or info.create_system not in _UNIX_HOSTS:
-        return name
-    try:
-        return name.encode("cp437").decode()
-    except UnicodeError:
-        return name
-
-
-def _kind(name: str, mode: int) -> MemberKind:
-    kind = stat.S_IFMT(mode)
-    if kind == stat.S_IFLNK:
-        return "link"
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        raise refused(name, "is neither a file, a directory nor a link")
-    return "directory" if name.endswith("/") or kind == stat.S_IFDIR else "file"
-
-
-def _data(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> Iterator[bytes]:
-    with _decoding(f"the entry {name!r}"), archive.open(info) as file:
-        while chunk := file.read(CHUNK):
-            yield chunk
-
-
-@contextmanager
-def _decoding(what: str) -> Iterator[None]:
-    try:
-        yield
-    except _DECODER_ERRORS as error:
-        raise ArtifactRejected(f"{what} is damaged, or no zip: {error}") from error
+def _end_of_link(entry: ZipEntry) -> int:
+    return min(entry.end, entry.offset + _LONGEST_LINK)

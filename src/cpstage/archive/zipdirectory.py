@@ -1,0 +1,346 @@
+"""The directory of a zip archive (PKWARE APPNOTE 6.3.10, sections 4.3.12 to 4.3.16).
+
+All of it is read and held against itself before anything else of the archive is: end records,
+counts, names, methods, sizes, and where each entry lies. Where two readers could take an archive
+for two different things, it is refused. What a name may be is not decided here.
+"""
+
+from __future__ import annotations
+
+import stat
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cpstage.archive.blob import Blob
+from cpstage.archive.deflate import crc32
+from cpstage.archive.limits import Budget
+from cpstage.archive.member import MemberKind
+from cpstage.archive.names import refused
+from cpstage.errors import ArtifactRejected
+
+STORED, DEFLATED, BZIP2, LZMA = 0, 8, 12, 14
+"""Compression methods (4.4.5) that are read."""
+
+ENCRYPTED, DESCRIPTOR_FOLLOWS, PATCHED, UTF8_NAME = 0x1 | 0x40 | 0x2000, 0x8, 0x20, 0x800
+"""General purpose bits (4.4.4): 0, 6 and 13 all mean some kind of encryption."""
+
+MAX16, MAX32 = 0xFFFF, 0xFFFFFFFF
+"""What stands in a field whose value is in a zip64 one."""
+
+SIGNATURES = (b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06")
+"""Of a local header, a directory record and an end record: what is none of ours has none."""
+
+LOCAL_BYTES = 30
+"""The fixed part of a local header."""
+
+_RECORD = struct.Struct("<4x6H3L5H2L")
+_RECORD_SIGNATURE = b"PK\x01\x02"
+_END = struct.Struct("<4s4H2LH")
+_LOCATOR = struct.Struct("<4sLQL")
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_SMALLEST_DESCRIPTOR = 12
+
+_TAIL_BYTES = 1 << 20
+"""Read at once from the end: the directory of an archive of some 10,000 entries."""
+
+_MOST_COMMENT = MAX16
+_RECORD_ROOM = 512
+"""Bytes that the directory may have for each entry, on average, besides the limit of headers."""
+
+_UNIX_HOSTS = {3, 19}
+"""4.4.2.2: UNIX and OS X, whose external attributes hold a mode."""
+
+_ZIP64, _UNICODE_PATH = 0x0001, 0x7075
+"""Extra fields (4.5.3, 4.6.9)."""
+
+
+@dataclass(slots=True)
+class ZipEntry:
+    """One entry, as its directory record describes it.
+
+    Attributes:
+        name: The name; bytes that are not text as surrogates.
+        raw_name: The bytes that the local header must have too.
+        kind: What it is.
+        executable: Whether its owner may execute it.
+        flags: General purpose bits.
+        method: How it is packed.
+        crc: CRC-32 of its data.
+        packed: Bytes of its data in the archive.
+        size: Bytes of its data.
+        offset: Where its local header is, from the start of the blob.
+        end: Where the next entry, or the directory, begins.
+    """
+
+    name: str
+    raw_name: bytes
+    kind: MemberKind
+    executable: bool
+    flags: int
+    method: int
+    crc: int
+    packed: int
+    size: int
+    offset: int
+    end: int = 0
+
+
+@dataclass(frozen=True)
+class ZipDirectory:
+    """A directory that has been checked.
+
+    Attributes:
+        start: Where the first entry begins; before it there may be a self-extractor.
+        end: Where the entries end, and the directory begins.
+        entries: In the order of their data, which do not overlap.
+    """
+
+    start: int
+    end: int
+    entries: list[ZipEntry]
+
+
+@dataclass(frozen=True)
+class _Ends:
+    """What the end records say, in places from the start of the blob."""
+
+    count: int
+    size: int
+    start: int
+    shift: int
+
+
+def read_directory(blob: Blob, budget: Budget) -> ZipDirectory:
+    """Read the directory of a zip archive, and check all that it says.
+
+    Args:
+        blob: The archive.
+        budget: Its limits.
+
+    Raises:
+        ArtifactRejected: It is no zip, is damaged, cut or ambiguous, or has more entries or longer
+            headers than the limits allow; an entry is encrypted, packed by an unknown method,
+            overlaps another one, or is no file, directory or link.
+    """
+    offset = max(0, blob.size - _TAIL_BYTES)
+    tail = blob.read(offset, blob.size - offset)
+    ends = _read_ends(tail, offset)
+    budget.expect_entries(ends.count)
+    budget.check_header(ends.size - ends.count * _RECORD_ROOM)
+    missing = max(0, offset - ends.start)
+    records = blob.read(ends.start, min(missing, ends.size)) if missing else b""
+    begin = max(0, ends.start - offset)
+    records += tail[begin : begin + ends.size - len(records)]
+    entries = sorted(_entries(records, ends), key=lambda entry: entry.offset)
+    return _laid_out(entries, ends.start)
+
+
+def _read_ends(tail: bytes, offset: int) -> _Ends:
+    """Find the end record (4.3.16), and the zip64 ones (4.3.14, 4.3.15) where there are any."""
+    at = tail.rfind(SIGNATURES[2], max(0, len(tail) - _END.size - _MOST_COMMENT - _END.size))
+    if at < 0 or at + _END.size > len(tail):
+        raise _damaged("it has no end record: it is cut off, or no zip")
+    _, disk, first_disk, here, count, size, start, comment = _END.unpack_from(tail, at)
+    if tail[at + _END.size + comment :].strip(b"\0") or at + _END.size + comment > len(tail):
+        raise _damaged("there is data after its end record, or the record's comment is cut off")
+    _refuse_another_end(tail, at)
+    end, shift = at, None
+    if tail[max(0, at - _LOCATOR.size) : at].startswith(b"PK\x06\x07"):
+        large, end, shift = _read_end64(tail, offset, at)
+        small = (disk, first_disk, here, count, size, start)
+        limits = (MAX16,) * 4 + (MAX32,) * 2
+        if any(s not in (value, most) for s, value, most in zip(small, large, limits, strict=True)):
+            raise _damaged("its end record and its zip64 end record disagree")
+        disk, first_disk, here, count, size, start = large
+    if disk or first_disk or here != count:
+        raise _damaged("it is one volume of several")
+    begin = offset + end - size
+    if begin < start or shift not in (None, begin - start):
+        raise _damaged("its directory is not where its end record says")
+    return _Ends(count, size, begin, begin - start)
+
+
+def _read_end64(tail: bytes, offset: int, at: int) -> tuple[tuple[int, ...], int, int]:
+    """Read the zip64 locator and the record it points to.
+
+    Returns:
+        Disk, first disk, two counts, size and start of the directory; where the record begins in
+        the tail; and how much less than that, from the start of the blob, the locator says.
+    """
+    locator = at - _LOCATOR.size
+    _, disk, said, disks = _LOCATOR.unpack_from(tail, locator)
+    record = said - offset
+    if tail[max(0, record) : record + 4] != b"PK\x06\x06" or record < 0:
+        # Behind a self-extractor that was put before an archive, places have shifted.
+        record = locator - _END64.size
+    if disk or disks > 1 or record < 0 or tail[record : record + 4] != b"PK\x06\x06":
+        raise _damaged("its zip64 locator does not point at its record")
+    _, length, _, _, *values = _END64.unpack_from(tail, record)
+    if record + 12 + length != locator or length < _END64.size - 12:
+        raise _damaged("its zip64 end record has a wrong length")
+    return tuple(values), record, offset + record - said
+
+
+def _refuse_another_end(tail: bytes, at: int) -> None:
+    """Refuse a second end record that reaches to the end too: readers would differ."""
+    other = tail.find(SIGNATURES[2], max(0, len(tail) - _END.size - _MOST_COMMENT))
+    while 0 <= other < at:
+        if other + _END.size <= len(tail):
+            comment = _END.unpack_from(tail, other)[-1]
+            if other + _END.size + comment == len(tail):
+                raise _damaged("it has several end records")
+        other = tail.find(SIGNATURES[2], other + 1)
+
+
+def _entries(records: bytes, ends: _Ends) -> Iterator[ZipEntry]:
+    at = 0
+    for _ in range(ends.count):
+        if records[at : at + 4] != _RECORD_SIGNATURE or at + 46 > len(records):
+            raise _damaged("its directory has fewer records than its end record says, or others")
+        fields = _RECORD.unpack_from(records, at)
+        name_at = at + 46
+        extra_at = name_at + fields[9]
+        comment_at = extra_at + fields[10]
+        at = comment_at + fields[11]
+        if at > len(records):
+            raise _damaged("a record of its directory is cut off")
+        raw_name, extra = records[name_at:extra_at], records[extra_at:comment_at]
+        yield _entry(fields, raw_name, extra, ends)
+    if at != len(records):
+        raise _damaged("its directory has more records than its end record says")
+
+
+def _entry(fields: tuple[int, ...], raw_name: bytes, extra: bytes, ends: _Ends) -> ZipEntry:
+    made_by, _, flags, method, _, _, crc, packed, size = fields[:9]
+    disk, _, attributes, offset = fields[12:16]
+    host = made_by >> 8
+    parts = extra_fields(extra, raw_name) if extra else {}
+    name = _name(raw_name, flags, host, parts)
+    if MAX32 in (packed, size, offset) or disk == MAX16:
+        eight = ((size, MAX32, 8), (packed, MAX32, 8), (offset, MAX32, 8))
+        size, packed, offset, disk = large_values(name, parts, (*eight, (disk, MAX16, 4)))
+    if disk:
+        raise refused(name, "is on another volume")
+    _check_readable(name, flags, method)
+    mode = attributes >> 16 if host in _UNIX_HOSTS else 0
+    kind = _kind(name, mode)
+    if kind == "directory" and size:
+        raise refused(name, "is a directory with data")
+    if method == STORED and packed != size:
+        raise refused(name, f"is stored, {size} bytes in {packed}")
+    return ZipEntry(
+        name,
+        raw_name,
+        kind,
+        bool(mode & stat.S_IXUSR),
+        flags,
+        method,
+        crc,
+        packed,
+        size,
+        offset + ends.shift,
+    )
+
+
+def extra_fields(extra: bytes, name: str | bytes) -> dict[int, bytes]:
+    """Take an extra field apart (4.5.1), by the ids of its parts.
+
+    Raises:
+        ArtifactRejected: A part is cut off, or one that counts is there twice.
+    """
+    parts: dict[int, bytes] = {}
+    at = 0
+    while at + 4 <= len(extra):
+        kind, length = struct.unpack_from("<2H", extra, at)
+        at += 4 + length
+        if kind in (_ZIP64, _UNICODE_PATH) and kind in parts:
+            raise refused(_text(name), f"has the extra field {kind:#06x} twice")
+        parts[kind] = extra[at - length : at]
+    if at > len(extra) or extra[at:].strip(b"\0"):
+        # Up to three zeros pad an archive that was aligned.
+        raise refused(_text(name), "has an extra field that is cut off")
+    return parts
+
+
+def large_values(
+    name: str, parts: dict[int, bytes], fields: tuple[tuple[int, int, int], ...]
+) -> list[int]:
+    """Return fields with the values of those that are in the zip64 extra field (4.5.3).
+
+    Args:
+        name: The entry, for messages.
+        parts: Its extra field.
+        fields: For each field in the order of the specification: its value, the value that stands
+            for "see the extra field", and its length there, in bytes.
+
+    Raises:
+        ArtifactRejected: A value is missing there.
+    """
+    large, at, values = parts.get(_ZIP64, b""), 0, []
+    for value, most, length in fields:
+        if value != most:
+            values.append(value)
+            continue
+        if at + length > len(large):
+            raise refused(name, "has no zip64 value for a field that needs one")
+        values.append(int.from_bytes(large[at : at + length], "little"))
+        at += length
+    return values
+
+
+def _check_readable(name: str, flags: int, method: int) -> None:
+    if flags & ENCRYPTED:
+        raise refused(name, "is encrypted, which is not supported")
+    if flags & PATCHED:
+        raise refused(name, "is a patch, which is not supported")
+    if method not in (STORED, DEFLATED, BZIP2, LZMA):
+        raise refused(name, f"is unsupported: method {method}")
+
+
+def _name(raw: bytes, flags: int, host: int, parts: dict[int, bytes]) -> str:
+    """Decode a name as Info-ZIP does on POSIX (4.4.4 bit 11, 4.6.9, appendix D)."""
+    unicode_path = parts.get(_UNICODE_PATH, b"")
+    if unicode_path[:1] == b"\1" and unicode_path[1:5] == crc32(raw).to_bytes(4, "little"):
+        return _text(unicode_path[5:])
+    if flags & UTF8_NAME or raw.isascii():
+        return _text(raw)
+    if host in _UNIX_HOSTS:
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            pass
+    return raw.decode("cp437")
+
+
+def _kind(name: str, mode: int) -> MemberKind:
+    kind = stat.S_IFMT(mode)
+    if kind == stat.S_IFLNK:
+        return "link"
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise refused(name, "is neither a file, a directory nor a link")
+    return "directory" if name.endswith("/") or kind == stat.S_IFDIR else "file"
+
+
+def _laid_out(entries: list[ZipEntry], directory: int) -> ZipDirectory:
+    """Check that entries do not overlap, and give each its end.
+
+    What an entry takes up at least is known here; how long its local header really is, when that
+    has arrived.
+    """
+    starts = [entry.offset for entry in entries]
+    for entry, end in zip(entries, [*starts[1:], directory], strict=False):
+        descriptor = _SMALLEST_DESCRIPTOR if entry.flags & DESCRIPTOR_FOLLOWS else 0
+        least = LOCAL_BYTES + len(entry.raw_name) + entry.packed + descriptor
+        if entry.offset + least > end:
+            raise refused(entry.name, "overlaps the next entry, or the directory")
+        entry.end = end
+    return ZipDirectory(entries[0].offset if entries else directory, directory, entries)
+
+
+def _text(name: str | bytes) -> str:
+    return name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
+
+
+def _damaged(why: str) -> ArtifactRejected:
+    return ArtifactRejected(f"the archive is damaged: {why}")
