@@ -33,11 +33,12 @@ if TYPE_CHECKING:
         UsageError,
         WorkspaceUnavailable,
     )
+    from cpstage.files import Packed, Sealing, Unpacked, pack, unpack
     from cpstage.globs import Globs
+    from cpstage.intake import Unpacking
     from cpstage.job import Artifact, Job
     from cpstage.outputs import Packing
     from cpstage.progress import Progress, Silence, progress_to
-    from cpstage.receive import Unpacking
     from cpstage.results import FetchResult, PushResult
     from cpstage.send import Encryption
     from cpstage.stage import fetch, push
@@ -66,11 +67,12 @@ _HOMES = {
         "UsageError",
         "WorkspaceUnavailable",
     ),
+    "files": ("Packed", "Sealing", "Unpacked", "pack", "unpack"),
     "globs": ("Globs",),
     "job": ("Artifact", "Job"),
     "outputs": ("Packing",),
     "progress": ("Progress", "Silence", "progress_to"),
-    "receive": ("Unpacking",),
+    "intake": ("Unpacking",),
     "results": ("FetchResult", "PushResult"),
     "send": ("Encryption",),
     "stage": ("fetch", "push"),
@@ -97,13 +99,16 @@ __all__ = [
     "ObjectInfo",
     "ObjectNotFound",
     "OutOfSync",
+    "Packed",
     "Packing",
     "Progress",
     "PushResult",
+    "Sealing",
     "ServiceUnavailable",
     "Silence",
     "Stopped",
     "Store",
+    "Unpacked",
     "Unpacking",
     "UsageError",
     "Workspace",
@@ -116,9 +121,11 @@ __all__ = [
     "get_job_details",
     "job_environment",
     "mask_document",
+    "pack",
     "parse_job",
     "progress_to",
     "push",
+    "unpack",
 ]
 
 

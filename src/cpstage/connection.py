@@ -95,11 +95,12 @@ class Connection:
         client: S3Client = self._job_client(credentials, "s3", region, **options)
         return client
 
-    def kms(self, credentials: Credentials, region: str | None) -> KMSClient:
+    def kms(self, credentials: Credentials | None, region: str | None) -> KMSClient:
         """Make a KMS client of a region, with the given credentials and no others.
 
         Args:
-            credentials: A job's. The caller's are never looked up.
+            credentials: A job's; the caller's are not looked up. None is for work without a job,
+                which is done with the caller's own.
             region: Where the key lies; a key can only be used in its own region.
 
         Raises:
@@ -123,13 +124,15 @@ class Connection:
         return Session(profile=self.profile)
 
     def _job_client(
-        self, credentials: Credentials, service: str, region: str | None, **config: Any
+        self, credentials: Credentials | None, service: str, region: str | None, **config: Any
     ) -> Any:
         with aws_failures("set up the AWS client"):
             session = self._session()
-            session.register_component("credential_provider", _Only(credentials))
+            if credentials:
+                session.register_component("credential_provider", _Only(credentials))
             client = self._client(session, service, region, **config)
-        credentials.attach(client)
+        if credentials:
+            credentials.attach(client)
         return client
 
     def _client(

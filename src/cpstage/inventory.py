@@ -14,8 +14,8 @@ from typing import Any
 
 from cpstage.archive import Contents
 from cpstage.errors import WorkspaceUnavailable
+from cpstage.intake import Unpacking
 from cpstage.job import Job
-from cpstage.receive import Unpacking
 from cpstage.results import Staged, location_document
 from cpstage.workspace import Workspace
 

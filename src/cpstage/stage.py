@@ -14,11 +14,12 @@ from pathlib import Path
 
 from cpstage.connection import Connection
 from cpstage.errors import UsageError
+from cpstage.intake import Unpacking
 from cpstage.inventory import Inventory, record_of
 from cpstage.job import Artifact, Job
 from cpstage.outputs import IfEmpty, Packing, find_outputs, require_contents
 from cpstage.progress import Progress, Silence
-from cpstage.receive import Receiver, Unpacking
+from cpstage.receive import Receiver
 from cpstage.results import FetchResult, PushResult, Staged
 from cpstage.send import Encryption, Sender, planned
 from cpstage.session import DEFAULT_MAX_AGE, JobSession

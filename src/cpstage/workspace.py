@@ -28,7 +28,7 @@ from typing import Any
 
 from cpstage.errors import LocalIOError, WorkspaceUnavailable
 from cpstage.exchange import exchange
-from cpstage.tree import local_failures
+from cpstage.tree import local_failures, remove_tree
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Workspace:
         try:
             yield staging
         finally:
-            _remove(staging)
+            remove_tree(staging)
 
     def require_free(self, inputs: Sequence[Path]) -> None:
         """Check that nothing stands where something is to be published.
@@ -218,7 +218,7 @@ class Workspace:
 
     def _sweep(self) -> None:
         """Remove stale staging: whoever holds the lock knows that nobody else is using it."""
-        _remove(self._state / "staging")
+        remove_tree(self._state / "staging")
 
 
 def _write_json(path: Path, document: Mapping[str, Any]) -> None:
@@ -229,19 +229,6 @@ def _write_json(path: Path, document: Mapping[str, Any]) -> None:
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             json.dump(document, file, indent=2)
             file.write("\n")
-
-
-def _remove(tree: Path) -> None:
-    """Remove a tree of ours, also where an archive or a build left it without permissions."""
-    shutil.rmtree(tree, ignore_errors=True)
-    if not tree.exists():
-        return
-    for directory, names, _ in os.walk(tree):
-        for inside in (Path(directory, name) for name in names):
-            with suppress(OSError):
-                if not inside.is_symlink():
-                    inside.chmod(0o700)
-    shutil.rmtree(tree, ignore_errors=True)
 
 
 def _is_taken(target: Path) -> bool:

@@ -14,7 +14,7 @@ knows of AWS, and nothing but :mod:`~cpstage.tree` writes to disk.
 """
 
 from cpstage.archive.blob import Blob, BytesBlob, FileBlob
-from cpstage.archive.formats import CONTENT_TYPES, HEAD_BYTES, Format, recognise
+from cpstage.archive.formats import CONTENT_TYPES, HEAD_BYTES, Format, format_of_name, recognise
 from cpstage.archive.limits import Limits
 from cpstage.archive.pack import DEFAULT_LEVEL, list_entries, pack
 from cpstage.archive.readahead import BLOCK, ReadAhead
@@ -33,6 +33,7 @@ __all__ = [
     "Limits",
     "ReadAhead",
     "Unpacker",
+    "format_of_name",
     "list_entries",
     "pack",
     "recognise",

@@ -19,9 +19,11 @@ from cpstage.cli.demo import demo
 from cpstage.cli.fetch import fetch
 from cpstage.cli.get_job_details import get_job_details
 from cpstage.cli.local import local
+from cpstage.cli.pack import pack
 from cpstage.cli.push import push
 from cpstage.cli.show import show
 from cpstage.cli.terminal import Terminal, flush_or_drop
+from cpstage.cli.unpack import unpack
 from cpstage.errors import InternalError, LocalIOError, Reportable, Stopped, UsageError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -39,7 +41,7 @@ def cpstage() -> None:
     """
 
 
-for _command in (get_job_details, fetch, push, show, local, demo):
+for _command in (get_job_details, fetch, push, show, unpack, pack, local, demo):
     cpstage.add_command(_command)
 
 

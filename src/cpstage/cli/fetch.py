@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from cpstage.cli.archive_options import unpacking_options
 from cpstage.cli.job_source import JobSource, job_options
 from cpstage.cli.options import (
     aws_options,
-    context_option,
-    limit_options,
     output_options,
     progress_option,
     session_option,
@@ -21,7 +21,7 @@ from cpstage.cli.terminal import Terminal, counted
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
-    from cpstage import Connection, FetchResult, Limits
+    from cpstage import Connection, FetchResult, Unpacking
     from cpstage.results import Layout
 
 _EXAMPLES = """\b
@@ -52,21 +52,11 @@ Examples:
     help="One directory per artifact, or all in in/ itself.",
 )
 @click.option("--no-unpack", is_flag=True, help="Stage each object as the file it is.")
-@click.option("--require-encrypted", is_flag=True, help="Refuse what is not in an envelope.")
-@click.option("--no-decrypt", is_flag=True, help="Stage an envelope as the file it is.")
-@click.option(
-    "--decrypt-key",
-    "decrypt_keys",
-    multiple=True,
-    metavar="ARN",
-    help="KMS key that may open an envelope, besides the job's and its account's; repeatable.",
-)
-@context_option
 @click.option("--replace", is_flag=True, help="Swap what is there for what the job has now.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--env-file", metavar="FILE", help="Write the job's variables as NAME=value lines.")
 @click.option("--codebuild-env", is_flag=True, help="Add CODEBUILD_SRC_DIR variables to that file.")
-@limit_options
+@unpacking_options
 @session_option
 @aws_options
 @output_options
@@ -78,12 +68,8 @@ def fetch(
     terminal: Terminal,
     workspace: str,
     layout: Layout,
-    limits: Limits,
+    unpacking: Unpacking,
     no_unpack: bool,
-    require_encrypted: bool,
-    no_decrypt: bool,
-    decrypt_keys: tuple[str, ...],
-    encryption_context: dict[str, str],
     env_file: str | None,
     codebuild_env: bool,
     **options: Any,
@@ -97,22 +83,13 @@ def fetch(
     """
     import cpstage
 
-    if require_encrypted and no_decrypt:
-        raise UsageError("--require-encrypted and --no-decrypt are given", hint="give one of them")
     if codebuild_env and env_file is None:
         raise UsageError("--codebuild-env has no file to go to", hint="give --env-file FILE")
     job = source.load(connection)
-    unpacking = cpstage.Unpacking(
-        layout=layout,
-        unpack=not no_unpack,
-        limits=limits,
-        envelopes="require" if require_encrypted else "keep" if no_decrypt else "open",
-        key_ids=decrypt_keys,
-        context=encryption_context,
-    )
+    how = replace(unpacking, layout=layout, unpack=not no_unpack)
 
     def run() -> FetchResult:
-        return cpstage.fetch(job, workspace, unpacking=unpacking, connection=connection, **options)
+        return cpstage.fetch(job, workspace, unpacking=how, connection=connection, **options)
 
     if env_file is None or options["dry_run"]:
         result = run()

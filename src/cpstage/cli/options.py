@@ -6,18 +6,16 @@ import functools
 import math
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cpstage.cli.terminal import Terminal
-from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
-    from cpstage import Limits
     from cpstage.progress import Mode
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+Function = Callable[..., Any]
 
 
 class Seconds(click.FloatRange):
@@ -38,7 +36,8 @@ class Seconds(click.FloatRange):
         return seconds
 
 
-def _add(function: Command, *options: Callable[[Command], Command]) -> Command:
+def add_options(function: Function, *options: Callable[[Function], Function]) -> Function:
+    """Add several options to a command, in the order in which its help shows them."""
     for option in reversed(options):
         function = option(function)
     return function
@@ -67,7 +66,7 @@ def aws_options(function: Callable[..., Any]) -> Callable[..., Any]:
         )
         return function(connection=connection, **others)
 
-    return _add(
+    return add_options(
         command,
         click.option("--region", help="AWS region; else AWS_REGION, then the profile's."),
         click.option("--profile", help="Profile of the AWS configuration; else AWS_PROFILE."),
@@ -89,29 +88,6 @@ def session_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
-def context_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--encryption-context``; the command gets ``encryption_context``, by name."""
-    return click.option(
-        "--encryption-context",
-        multiple=True,
-        metavar="K=V",
-        callback=_pairs,
-        help="Pair of the envelope's encryption context; repeatable.",
-    )(function)
-
-
-def _pairs(
-    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
-) -> dict[str, str]:
-    pairs = {}
-    for value in values:
-        name, equals, content = value.partition("=")
-        if not (name and equals and content):
-            raise UsageError(f"{value!r} is not of the form K=V", hint="see --encryption-context")
-        pairs[name] = content
-    return pairs
-
-
 def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--json``, ``-v``, ``-q`` and ``--debug``; the command gets a ``terminal``."""
 
@@ -124,7 +100,7 @@ def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
         terminal.log_calls()
         return function(terminal=terminal, **others)
 
-    return _add(
+    return add_options(
         command,
         click.option("--json", is_flag=True, help="Print the result as one JSON document."),
         click.option("-v", "--verbose", count=True, help="Say each call to AWS on stderr."),
@@ -162,40 +138,3 @@ def workspace_option(function: Callable[..., Any]) -> Callable[..., Any]:
         envvar="CPSTAGE_WORKSPACE",
         help="Directory with in/ and out/. [the current directory]",
     )(function)
-
-
-def limit_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the limits of unpacking; the command gets ``limits``."""
-
-    @functools.wraps(function)
-    def command(
-        max_size: int | None,
-        max_ratio: int | None,
-        max_entries: int | None,
-        max_depth: int | None,
-        **others: Any,
-    ) -> Any:
-        given = {
-            "size": max_size,
-            "ratio": max_ratio,
-            "entries": max_entries,
-            "depth": max_depth,
-        }
-        return function(limits=_limits(given), **others)
-
-    count, depth = click.IntRange(min=1), click.IntRange(1, 500)
-    return _add(
-        command,
-        click.option("--max-size", type=count, help="Bytes per artifact, unpacked. [20 GiB]"),
-        click.option(
-            "--max-ratio", type=count, help="The same per byte packed, above 64 MiB. [200]"
-        ),
-        click.option("--max-entries", type=count, help="Entries per artifact. [200000]"),
-        click.option("--max-depth", type=depth, help="Components in a path. [128]"),
-    )
-
-
-def _limits(given: dict[str, int | None]) -> Limits:
-    from cpstage import Limits
-
-    return Limits(**{name: value for name, value in given.items() if value is not None})

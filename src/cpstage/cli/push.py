@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cpstage.cli.archive_options import packing_options, sealing_options
 from cpstage.cli.job_source import JobSource, job_options
 from cpstage.cli.options import (
     aws_options,
-    context_option,
     output_options,
     progress_option,
     session_option,
@@ -19,7 +19,7 @@ from cpstage.cli.terminal import Terminal, counted
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
-    from cpstage import Connection, Progress, PushResult
+    from cpstage import Connection, Packing, Progress, PushResult
 
 _EXAMPLES = """\b
 Examples:
@@ -51,29 +51,9 @@ def _split(context: click.Context, _: click.Parameter, values: tuple[str, ...]) 
 )
 @job_options
 @workspace_option
-@click.option("--include", multiple=True, metavar="GLOB", help="Pack only these paths; repeatable.")
-@click.option("--exclude", multiple=True, metavar="GLOB", help="Leave these out; repeatable.")
-@click.option(
-    "--format",
-    "archive_format",
-    type=click.Choice(["auto", "zip", "tar", "tar.gz", "raw"]),
-    default="auto",
-    show_default=True,
-    help="auto packs a directory as zip, and sends a file as it is.",
-)
-@click.option(
-    "--compression-level",
-    type=click.IntRange(0, 9),
-    default=6,
-    show_default=True,
-    help="0 does not compress, 9 hardest.",
-)
-@click.option(
-    "--symlinks",
-    type=click.Choice(["keep", "follow"]),
-    default="keep",
-    show_default=True,
-    help="Pack links as links, or what they point to.",
+@packing_options(
+    ["auto", "zip", "tar", "tar.gz", "raw"],
+    "auto packs a directory as zip; a file goes as it is.",
 )
 @click.option(
     "--if-empty",
@@ -83,15 +63,7 @@ def _split(context: click.Context, _: click.Parameter, values: tuple[str, ...]) 
     help="When an output has no files: fail, or leave it out.",
 )
 @click.option("--bucket-key", is_flag=True, help="Let S3 use a Bucket Key: fewer calls to KMS.")
-@click.option("--encrypt", is_flag=True, help="Seal artifacts in an envelope before they go up.")
-@click.option(
-    "--encrypt-key",
-    "encrypt_keys",
-    multiple=True,
-    metavar="ARN",
-    help="KMS key to seal under instead of the job's; repeatable, each opens it.",
-)
-@context_option
+@sealing_options
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @session_option
 @aws_options
@@ -105,15 +77,11 @@ def push(
     progress: Progress,
     workspace: str,
     paths: dict[str, str],
-    include: tuple[str, ...],
-    exclude: tuple[str, ...],
-    archive_format: Any,
-    compression_level: int,
-    symlinks: Any,
+    packing: Packing,
     bucket_key: bool,
-    encrypt: bool,
-    encrypt_keys: tuple[str, ...],
-    encryption_context: dict[str, str],
+    seal: bool,
+    seal_keys: tuple[str, ...],
+    seal_context: dict[str, str],
     **options: Any,
 ) -> None:
     """Upload a job's output artifacts.
@@ -125,17 +93,12 @@ def push(
     """
     import cpstage
 
-    if (encrypt_keys or encryption_context) and not encrypt:
-        raise UsageError(
-            "--encrypt-key and --encryption-context are for envelopes", hint="add --encrypt"
-        )
-    globs = cpstage.Globs(include, exclude)
     result = cpstage.push(
         source.load(connection),
         workspace,
         paths,
-        packing=cpstage.Packing(archive_format, globs, symlinks, compression_level),
-        encryption=cpstage.Encryption(bucket_key, encrypt, encrypt_keys, encryption_context),
+        packing=packing,
+        encryption=cpstage.Encryption(bucket_key, seal, seal_keys, seal_context),
         connection=connection,
         progress=progress,
         warn=terminal.warn,

@@ -1,0 +1,217 @@
+"""Options about archives and envelopes, gathered into the objects that the API takes."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cpstage.cli.options import Function, add_options
+from cpstage.errors import UsageError
+
+if TYPE_CHECKING:
+    from cpstage import Limits
+
+DEFAULT_LEVEL = 6
+"""The same as :data:`cpstage.archive.DEFAULT_LEVEL`, which would be loaded for ``--help``."""
+
+
+def unpacking_options(function: Function) -> Function:
+    """Add limits, and what may open an envelope; the command gets ``unpacking``."""
+
+    @functools.wraps(function)
+    def command(
+        limits: Limits,
+        require_encrypted: bool,
+        no_decrypt: bool,
+        decrypt_keys: tuple[str, ...],
+        encryption_context: dict[str, str],
+        **others: Any,
+    ) -> Any:
+        from cpstage import Unpacking
+
+        if require_encrypted and no_decrypt:
+            raise UsageError(
+                "--require-encrypted and --no-decrypt are given", hint="give one of them"
+            )
+        unpacking = Unpacking(
+            limits=limits,
+            envelopes="require" if require_encrypted else "keep" if no_decrypt else "open",
+            key_ids=decrypt_keys,
+            context=encryption_context,
+        )
+        return function(unpacking=unpacking, **others)
+
+    return add_options(
+        command,
+        click.option(
+            "--require-encrypted", is_flag=True, help="Refuse what is not in an envelope."
+        ),
+        click.option("--no-decrypt", is_flag=True, help="Keep an envelope as the file it is."),
+        click.option(
+            "--decrypt-key",
+            "decrypt_keys",
+            multiple=True,
+            metavar="ARN",
+            help="KMS key that may open an envelope, besides a job's and its account's; "
+            "repeatable.",
+        ),
+        _context_option,
+        _limit_options,
+    )
+
+
+def packing_options(formats: Sequence[str], formats_help: str) -> Callable[[Function], Function]:
+    """Add how archives are made; the command gets ``packing``.
+
+    Args:
+        formats: The formats to choose from; the first is the default.
+        formats_help: What the default means.
+    """
+
+    def decorate(function: Function) -> Function:
+        @functools.wraps(function)
+        def command(
+            include: tuple[str, ...],
+            exclude: tuple[str, ...],
+            archive_format: Any,
+            compression_level: int,
+            symlinks: Any,
+            **others: Any,
+        ) -> Any:
+            from cpstage import Globs, Packing
+
+            packing = Packing(archive_format, Globs(include, exclude), symlinks, compression_level)
+            return function(packing=packing, **others)
+
+        return add_options(command, *_packing_options(formats, formats_help))
+
+    return decorate
+
+
+def sealing_options(function: Function) -> Function:
+    """Add how to seal; the command gets ``seal``, ``seal_keys`` and ``seal_context``."""
+
+    @functools.wraps(function)
+    def command(
+        encrypt: bool,
+        encrypt_keys: tuple[str, ...],
+        encryption_context: dict[str, str],
+        **others: Any,
+    ) -> Any:
+        if (encrypt_keys or encryption_context) and not encrypt:
+            raise UsageError(
+                "--encrypt-key and --encryption-context are for envelopes", hint="add --encrypt"
+            )
+        return function(
+            seal=encrypt, seal_keys=encrypt_keys, seal_context=encryption_context, **others
+        )
+
+    return add_options(
+        command,
+        click.option("--encrypt", is_flag=True, help="Seal it in an envelope on this machine."),
+        click.option(
+            "--encrypt-key",
+            "encrypt_keys",
+            multiple=True,
+            metavar="ARN",
+            help="KMS key to seal under, instead of a job's; repeatable, each opens it.",
+        ),
+        _context_option,
+    )
+
+
+def _packing_options(
+    formats: Sequence[str], formats_help: str
+) -> list[Callable[[Function], Function]]:
+    return [
+        click.option(
+            "--include", multiple=True, metavar="GLOB", help="Pack only these paths; repeatable."
+        ),
+        click.option(
+            "--exclude", multiple=True, metavar="GLOB", help="Leave these out; repeatable."
+        ),
+        click.option(
+            "--format",
+            "archive_format",
+            type=click.Choice(formats),
+            default=formats[0],
+            show_default=True,
+            help=formats_help,
+        ),
+        click.option(
+            "--compression-level",
+            type=click.IntRange(0, 9),
+            default=DEFAULT_LEVEL,
+            show_default=True,
+            help="0 does not compress, 9 hardest.",
+        ),
+        click.option(
+            "--symlinks",
+            type=click.Choice(["keep", "follow"]),
+            default="keep",
+            show_default=True,
+            help="Pack links as links, or what they point to.",
+        ),
+    ]
+
+
+def _context_option(function: Function) -> Function:
+    return click.option(
+        "--encryption-context",
+        multiple=True,
+        metavar="K=V",
+        callback=_pairs,
+        help="Pair of the envelope's encryption context; repeatable.",
+    )(function)
+
+
+def _pairs(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    pairs = {}
+    for value in values:
+        name, equals, content = value.partition("=")
+        if not (name and equals and content):
+            raise UsageError(f"{value!r} is not of the form K=V", hint="see --encryption-context")
+        pairs[name] = content
+    return pairs
+
+
+def _limit_options(function: Function) -> Function:
+    """Add the limits of unpacking; the command gets ``limits``."""
+
+    @functools.wraps(function)
+    def command(
+        max_size: int | None,
+        max_ratio: int | None,
+        max_entries: int | None,
+        max_depth: int | None,
+        max_header: int | None,
+        **others: Any,
+    ) -> Any:
+        from cpstage import Limits
+
+        given = {
+            "size": max_size,
+            "ratio": max_ratio,
+            "entries": max_entries,
+            "depth": max_depth,
+            "header": max_header,
+        }
+        limits = Limits(**{name: value for name, value in given.items() if value is not None})
+        return function(limits=limits, **others)
+
+    count, depth = click.IntRange(min=1), click.IntRange(1, 500)
+    return add_options(
+        command,
+        click.option("--max-size", type=count, help="Bytes per artifact, unpacked. [20 GiB]"),
+        click.option(
+            "--max-ratio", type=count, help="The same per byte packed, above 64 MiB. [200]"
+        ),
+        click.option("--max-entries", type=count, help="Entries per artifact. [200000]"),
+        click.option("--max-depth", type=depth, help="Components in a path. [128]"),
+        click.option("--max-header", type=count, help="Bytes of an extended header. [1 MiB]"),
+    )

@@ -1,0 +1,65 @@
+"""``cpstage pack``: the fast packer into a local file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from cpstage.cli.archive_options import packing_options, sealing_options
+from cpstage.cli.options import aws_options, output_options, progress_option
+from cpstage.cli.terminal import Terminal, counted
+from cpstage.errors import UsageError
+
+if TYPE_CHECKING:
+    from cpstage import Connection, Packing, Progress
+
+_EXAMPLES = """\b
+Examples:
+  cpstage pack dist --output dist.zip
+  cpstage pack dist --output dist.tar.gz --exclude '*.o'
+  cpstage pack dist --output sealed.zip --encrypt --encrypt-key arn:aws:kms:...
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("directory")
+@click.option("--output", required=True, metavar="FILE", help="The archive to make.")
+@click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
+@packing_options(["auto", "zip", "tar", "tar.gz"], "auto goes by the suffix of FILE, else zip.")
+@sealing_options
+@aws_options
+@output_options
+@progress_option
+def pack(
+    *,
+    directory: str,
+    output: str,
+    overwrite: bool,
+    packing: Packing,
+    seal: bool,
+    seal_keys: tuple[str, ...],
+    seal_context: dict[str, str],
+    connection: Connection,
+    terminal: Terminal,
+    progress: Progress,
+) -> None:
+    """Pack a directory into a zip, tar or tar.gz.
+
+    The same tree gives the same bytes. FILE is there whole in the end, or as it was.
+    """
+    import cpstage
+
+    if seal and not seal_keys:
+        raise UsageError("--encrypt has no key to seal under", hint="give --encrypt-key ARN")
+    done = cpstage.pack(
+        directory,
+        output,
+        packing=packing,
+        sealing=cpstage.Sealing(seal_keys, seal_context) if seal else None,
+        overwrite=overwrite,
+        connection=connection,
+        progress=progress,
+    )
+    what = f"{counted(done.size, 'byte')}, {done.format}, {counted(done.files, 'file')}"
+    terminal.result(done.document(), f"packed\t{done.path}\t{what} of {done.source}")

@@ -1,0 +1,56 @@
+"""``cpstage unpack``: the safe unpacker on a local file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from cpstage.cli.archive_options import unpacking_options
+from cpstage.cli.options import aws_options, output_options, progress_option
+from cpstage.cli.terminal import Terminal, counted
+
+if TYPE_CHECKING:
+    from cpstage import Connection, Progress, Unpacked, Unpacking
+
+_EXAMPLES = """\b
+Examples:
+  cpstage unpack app.zip --into app
+  cpstage unpack build.tar.gz --into build --max-size 100000000
+  cpstage unpack sealed.zip --into app --decrypt-key arn:aws:kms:...
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("archive")
+@click.option("--into", required=True, metavar="DIR", help="Directory: new, or empty.")
+@unpacking_options
+@aws_options
+@output_options
+@progress_option
+def unpack(
+    *,
+    archive: str,
+    into: str,
+    unpacking: Unpacking,
+    connection: Connection,
+    terminal: Terminal,
+    progress: Progress,
+) -> None:
+    """Unpack a zip, tar or tar.gz.
+
+    DIR is there whole in the end, or as it was: an archive that is unsafe, damaged or over a limit
+    leaves nothing behind. An envelope is opened under the keys given with --decrypt-key, with
+    your own AWS credentials.
+    """
+    import cpstage
+
+    done = cpstage.unpack(
+        archive, into, unpacking=unpacking, connection=connection, progress=progress
+    )
+    terminal.result(done.document(), _text(done))
+
+
+def _text(done: Unpacked) -> str:
+    what = counted(done.contents.files, "file") if done.contents else "the envelope"
+    return f"unpacked\t{done.path}\t{what} from {done.archive}"

@@ -1,0 +1,303 @@
+"""Unpack and pack: the same safe unpacker and fast packer between local files, without a job.
+
+Plan, stage, verify, publish holds here too: a directory or a file is there whole, or not at all.
+KMS, where an envelope needs it, is asked with the caller's own credentials.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from cpstage.archive import Contents, FileBlob, Format, Unpacker, format_of_name, list_entries
+from cpstage.archive import pack as pack_entries
+from cpstage.connection import Connection
+from cpstage.envelope import Clients, Header, seal
+from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound, WorkspaceUnavailable
+from cpstage.intake import Intake, Keys, Source, Taken, Unpacking
+from cpstage.outputs import Packing
+from cpstage.progress import Progress, Silence
+from cpstage.tree import RelativePath, Tree, local_failures, remove_tree
+
+_STAGING_PREFIX = ".cpstage-"
+
+
+@dataclass(frozen=True)
+class Sealing:
+    """The envelope that :func:`pack` puts an archive into.
+
+    Attributes:
+        key_ids: KMS keys to seal it under, each of which opens it.
+        context: The pairs of its encryption context.
+    """
+
+    key_ids: Sequence[str]
+    context: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """What :func:`unpack` has done.
+
+    Attributes:
+        archive: The file.
+        path: The directory.
+        format: The archive format, or None for an envelope that was kept as the file it is.
+        contents: What came out of it.
+        envelope: What the envelope says of itself that it was sealed in, if it was.
+    """
+
+    archive: Path
+    path: Path
+    format: Format | None
+    contents: Contents | None
+    envelope: Mapping[str, Any] | None
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        contents = self.contents
+        return {
+            "archive": str(self.archive),
+            "path": str(self.path),
+            "format": self.format,
+            "envelope": self.envelope,
+            "files": contents.files if contents else None,
+            "directories": contents.directories if contents else None,
+            "links": contents.links if contents else None,
+            "unpacked_size": contents.size if contents else None,
+        }
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What :func:`pack` has done.
+
+    Attributes:
+        source: The directory.
+        path: The archive.
+        format: Its format.
+        files: How many files it holds.
+        unpacked_size: How many bytes they have together.
+        size: How many bytes the archive has.
+        envelope: What the envelope says of itself that it is sealed in, if it is.
+    """
+
+    source: Path
+    path: Path
+    format: Format
+    files: int
+    unpacked_size: int
+    size: int
+    envelope: Mapping[str, Any] | None
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {
+            "source": str(self.source),
+            "path": str(self.path),
+            "format": self.format,
+            "envelope": self.envelope,
+            "files": self.files,
+            "unpacked_size": self.unpacked_size,
+            "size": self.size,
+        }
+
+
+def unpack(
+    archive: Path | str,
+    into: Path | str,
+    *,
+    unpacking: Unpacking | None = None,
+    connection: Connection | None = None,
+    progress: Progress | None = None,
+) -> Unpacked:
+    """Unpack an archive into a directory that is not there yet, or is empty.
+
+    Args:
+        archive: A zip, tar or tar.gz, sealed in an envelope or not.
+        into: The directory.
+        unpacking: Limits, and what may open an envelope.
+        connection: How to reach KMS, with the caller's own credentials.
+        progress: Is told of all phases.
+
+    Raises:
+        NotFound: There is no such file.
+        ArtifactRejected: It is no archive, or is unsafe, damaged, over a limit, or cannot be
+            opened; the directory is as it was.
+        WorkspaceUnavailable: The directory is not empty, or cannot be written to.
+        AccessDenied, ServiceUnavailable: As KMS says.
+        LocalIOError: The archive cannot be read, or the disk is full.
+    """
+    file, target, how = Path(archive), Path(into), unpacking or Unpacking()
+    with _opened(file) as blob, _staging_for(target) as staging:
+        kms = _clients(connection or Connection())
+        keys = Keys(kms, key_ids=how.key_ids, context=how.context)
+        source = Source(file.name, str(file), lambda: file.name, blob, keys, hint=file.name)
+        root = staging / "tree"
+        root.mkdir()
+        taken = _take(source, root, staging, how, progress or Silence())
+        _publish(root, target)
+    return Unpacked(file, target, taken.format, taken.contents, taken.envelope)
+
+
+def pack(
+    directory: Path | str,
+    output: Path | str,
+    *,
+    packing: Packing | None = None,
+    sealing: Sealing | None = None,
+    overwrite: bool = False,
+    connection: Connection | None = None,
+    progress: Progress | None = None,
+) -> Packed:
+    """Pack a directory into an archive.
+
+    Args:
+        directory: What to pack.
+        output: The archive; its suffix decides the format where ``packing`` leaves it open.
+        packing: How to pack.
+        sealing: An envelope to seal it in.
+        overwrite: Whether a file in its place is replaced.
+        connection: How to reach KMS, with the caller's own credentials.
+        progress: Is told of all phases.
+
+    Raises:
+        NotFound: There is no such directory.
+        ConfigurationError: The format is none for a directory.
+        ArtifactRejected: An entry cannot be packed safely.
+        WorkspaceUnavailable: The archive exists already, or cannot be written.
+        AccessDenied, ServiceUnavailable: As KMS says.
+        LocalIOError: A file cannot be read, or changed while it was; or the disk is full.
+    """
+    source, target, how = Path(directory), Path(output), packing or Packing()
+    shown = progress or Silence()
+    found = _format(how, target)
+    _require_directory(source)
+    if os.path.lexists(target) and (target.is_dir() or not overwrite):
+        raise WorkspaceUnavailable(
+            f"{target} exists already", hint="give another --output, or --overwrite to replace it"
+        )
+    with shown.phase(f"{target.name}: listing", None, "entries") as listed:
+        entries = list_entries(source, how.globs, how.symlinks, listed)
+    place = target.resolve()
+    entries = [one for one in entries if Path(one.source) != place]
+    size = sum(one.size for one in entries)
+    with shown.phase(f"{target.name}: packing", size) as packed:
+        chunks = pack_entries(entries, found, how.level, packed)
+        written, header = _write(chunks, target, sealing, connection or Connection())
+    files = sum(one.kind == "file" for one in entries)
+    envelope = header.document() if header else None
+    return Packed(source, target, found, files, size, written, envelope)
+
+
+def _take(source: Source, root: Path, staging: Path, how: Unpacking, progress: Progress) -> Taken:
+    with Tree(root) as tree:
+        unpacker = Unpacker(tree, how.limits)
+        taken = Intake(how, staging, progress).take(source, unpacker)
+        if taken.format is None and taken.envelope is None:
+            raise ArtifactRejected(f"{source.title} is no zip, tar or tar.gz")
+        unpacker.finish()
+    return taken
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[FileBlob]:
+    if not os.path.lexists(file):
+        raise NotFound(f"there is no {file}")
+    if not file.is_file():
+        raise ArtifactRejected(f"{file} is no regular file", hint="give an archive")
+    blob = FileBlob(file)
+    try:
+        yield blob
+    finally:
+        blob.close()
+
+
+@contextmanager
+def _staging_for(target: Path) -> Iterator[Path]:
+    """Make a hidden directory from which a rename leads to the target; it is gone at the end."""
+    with local_failures(target):
+        if os.path.lexists(target) and not target.is_dir():
+            raise WorkspaceUnavailable(f"{target} is no directory", hint="give another --into")
+        if target.is_dir() and any(target.iterdir()):
+            raise WorkspaceUnavailable(f"{target} is not empty", hint="give another --into")
+        # A directory that is there stays the same one: it may be somebody's current directory.
+        parent = target if target.is_dir() else target.absolute().parent
+        parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=parent))
+    try:
+        yield staging
+    finally:
+        remove_tree(staging)
+
+
+def _publish(root: Path, target: Path) -> None:
+    """Put a tree in its place: in one step, or entry by entry into a directory that is there."""
+    with local_failures(target):
+        if not target.is_dir():
+            root.rename(target)
+            return
+        moved = []
+        try:
+            for inside in sorted(root.iterdir()):
+                place = target / inside.name
+                if os.path.lexists(place):
+                    raise WorkspaceUnavailable(f"{place} has come up meanwhile")
+                inside.rename(place)
+                moved.append((place, inside))
+        except BaseException:
+            for place, inside in moved:
+                with suppress(OSError):
+                    place.rename(inside)
+            raise
+
+
+def _format(how: Packing, target: Path) -> Format:
+    if how.format == "raw":
+        raise ConfigurationError("a directory cannot be packed raw", hint="give another --format")
+    if how.format != "auto":
+        return how.format
+    return format_of_name(target.name) or "zip"
+
+
+def _require_directory(source: Path) -> None:
+    with local_failures(source, "read"):
+        if not os.path.lexists(source):
+            raise NotFound(f"there is no {source}")
+        if not source.is_dir():
+            raise ConfigurationError(f"{source} is no directory", hint="give one to pack")
+
+
+def _write(
+    chunks: Iterator[bytes], target: Path, sealing: Sealing | None, connection: Connection
+) -> tuple[int, Header | None]:
+    """Write an archive beside its place, and move it there when it is whole."""
+    header = None
+    if sealing:
+        kms = _clients(connection)
+        sealed = seal(chunks, key_ids=sealing.key_ids, context=sealing.context, kms=kms)
+        chunks, header = sealed.chunks, sealed.header
+    with local_failures(target):
+        staging = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=target.absolute().parent))
+    try:
+        with Tree(staging) as tree:
+            size = tree.write_file(RelativePath("packed"), chunks, executable=False)
+        with local_failures(target):
+            (staging / "packed").rename(target)
+    finally:
+        remove_tree(staging)
+    return size, header
+
+
+def _clients(connection: Connection) -> Clients:
+    @cache
+    def client(region: str | None) -> Any:
+        return connection.kms(None, region)
+
+    return client
