@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from cpstage.archive.forked import CAN_FORK, Work, forked
 from cpstage.archive.formats import Format
 from cpstage.archive.limits import Budget, Limits
 from cpstage.archive.member import Member, MemberKind
@@ -17,11 +19,14 @@ from cpstage.archive.readahead import ReadAhead
 from cpstage.archive.tarreader import tar_members
 from cpstage.archive.zipdata import unpacked
 from cpstage.archive.zipdirectory import ZipEntry
-from cpstage.archive.zipreader import Slot, ZipReader
+from cpstage.archive.zipreader import Group, ZipReader
 from cpstage.tree import RelativePath, Tree
 
 _BUFFER = 1 << 18
 """Between a decoder's many small reads and a block of the blob."""
+
+_MANY = 1000
+"""Entries from which on processes are worth being started: some 20 ms."""
 
 _LONGEST_TARGET = 4096
 """Bytes: more cannot be a target, and need not be read."""
@@ -124,24 +129,41 @@ class Unpacker:
             self._plan.links[places[entry.offset]] = target
         self._plan.check_links()
 
-        def write(group: list[Slot]) -> None:
-            for entry, data in group:
-                self._write_slot(entry, data, places.get(entry.offset))
+        def write(first: int, data: memoryview) -> None:
+            for entry, slot in reader.slots(first, data):
+                self._write_slot(entry, slot, places.get(entry.offset))
 
-        def groups() -> Iterator[list[Slot]]:
+        def groups() -> Iterator[Group]:
             for found in reader.groups():
-                if isinstance(found, list):
+                if isinstance(found, Group):
                     yield found
-                    continue
-                chunks = reader.chunks(found)
-                if found.kind == "file":
-                    path = places[found.offset]
-                    self._tree.write_file(path, chunks, executable=found.executable)
                 else:
-                    deque(chunks, 0)
+                    self._write_large(found, reader.chunks(found), places)
 
         threads = thread_count()
-        deque(in_order(write, groups(), threads=threads, ahead=2 * threads), 0)
+        with self._writers(write, len(places), threads) as do:
+            written = in_order(lambda one: do(*one), groups(), threads=threads, ahead=2 * threads)
+            deque(written, 0)
+
+    @contextmanager
+    def _writers(self, write: Work, entries: int, count: int) -> Iterator[Work]:
+        """Let processes write where there are many files, and threads where there are few."""
+        if entries < _MANY or not CAN_FORK:
+            yield write
+            return
+        with forked(write, count) as do:
+            yield do
+
+    def _write_large(
+        self,
+        entry: ZipEntry,
+        chunks: Iterator[bytes | memoryview],
+        places: Mapping[int, RelativePath],
+    ) -> None:
+        if entry.kind == "file":
+            self._tree.write_file(places[entry.offset], chunks, executable=entry.executable)
+        else:
+            deque(chunks, 0)
 
     def _admit_entries(self, entries: list[ZipEntry], intake: _Intake) -> dict[int, RelativePath]:
         """Admit all entries to the plan, and return their paths, by their offset."""

@@ -8,6 +8,7 @@ comes. What may be written, and where, is not decided here.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 from cpstage.archive.blob import Blob
@@ -37,10 +38,15 @@ _NEAR = 256 << 10
 _OVERLAP = len(SIGNATURES[0]) - 1
 
 
-class Slot(NamedTuple):
-    """An entry and all its bytes, from its local header to the next entry."""
+class Group(NamedTuple):
+    """Neighbours, and all their bytes.
 
-    entry: ZipEntry
+    Attributes:
+        first: The number of the first of the entries.
+        data: From its local header to the end of the last.
+    """
+
+    first: int
     data: memoryview
 
 
@@ -77,7 +83,7 @@ class ZipReader:
             target = b"".join(decoded(entry, (slot[start : start + entry.packed],)))
             yield entry, target.decode("utf-8", "surrogateescape")
 
-    def groups(self) -> Iterator[list[Slot] | ZipEntry]:
+    def groups(self) -> Iterator[Group | ZipEntry]:
         """Go through the archive: groups of entries with their bytes, and large entries alone.
 
         What :meth:`chunks` returns for a large entry has to be used up before the next step.
@@ -86,18 +92,28 @@ class ZipReader:
             ArtifactRejected: Bytes that belong to no entry hold records of another archive.
         """
         self._pass_over(self._directory.start, "before the first entry")
-        group: list[ZipEntry] = []
-        for entry in self.entries:
-            if group and entry.end - group[0].offset > _GROUP:
-                yield self._slots(group)
-                group = []
-            if entry.end - entry.offset > BLOCK:
-                yield entry
-            else:
-                group.append(entry)
-        if group:
-            yield self._slots(group)
+        first, count = 0, len(self.entries)
+        while first < count:
+            start = self.entries[first].offset
+            if self.entries[first].end - start > BLOCK:
+                yield self.entries[first]
+                first += 1
+                continue
+            last = first
+            while last + 1 < count and self.entries[last + 1].end - start <= _GROUP:
+                last += 1
+            yield Group(first, self._stream.take(self.entries[last].end - start))
+            first = last + 1
         self._stream.skip_rest()
+
+    def slots(self, first: int, data: memoryview) -> Iterator[tuple[ZipEntry, memoryview]]:
+        """Share the bytes of a group out to its entries."""
+        start = offset = self.entries[first].offset
+        for entry in islice(self.entries, first, None):
+            if offset - start == len(data):
+                return
+            offset = entry.end
+            yield entry, data[entry.offset - start : offset - start]
 
     def chunks(self, entry: ZipEntry) -> Iterator[bytes | memoryview]:
         """Return the data of a large entry, as it comes.
@@ -115,12 +131,6 @@ class ZipReader:
         check_end(entry, take(near))
         self._pass_over(rest - near, f"after the entry {entry.name!r}")
 
-    def _slots(self, entries: list[ZipEntry]) -> list[Slot]:
-        """Take the bytes of neighbours off the stream, and share them out."""
-        start = entries[0].offset
-        data = self._stream.take(entries[-1].end - start)
-        return [Slot(one, data[one.offset - start : one.end - start]) for one in entries]
-
     def _pass_over(self, length: int, where: str) -> None:
         """Pass over bytes that belong to no entry, and look for records in them."""
         before = b""
@@ -130,7 +140,7 @@ class ZipReader:
             before = gap[-_OVERLAP:]
 
 
-def _read_slots(blob: Blob, entries: list[ZipEntry]) -> Iterator[Slot]:
+def _read_slots(blob: Blob, entries: list[ZipEntry]) -> Iterator[tuple[ZipEntry, memoryview]]:
     """Read the first bytes of some entries, neighbours at once."""
     start, data = 0, memoryview(b"")
     for index, entry in enumerate(entries):
@@ -141,7 +151,7 @@ def _read_slots(blob: Blob, entries: list[ZipEntry]) -> Iterator[Slot]:
                     break
                 end = _end_of_link(near)
             start, data = entry.offset, memoryview(blob.read(entry.offset, end - entry.offset))
-        yield Slot(entry, data[entry.offset - start : _end_of_link(entry) - start])
+        yield entry, data[entry.offset - start : _end_of_link(entry) - start]
 
 
 def _end_of_link(entry: ZipEntry) -> int:
