@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
@@ -19,6 +20,7 @@ from cpstage.failures import aws_failures
 
 if TYPE_CHECKING:
     from botocore.client import BaseClient
+    from botocore.loaders import Loader
     from botocore.session import Session
     from mypy_boto3_codepipeline import CodePipelineClient
     from mypy_boto3_kms import KMSClient
@@ -121,7 +123,10 @@ class Connection:
     def _session(self) -> Session:
         from botocore.session import Session
 
-        return Session(profile=self.profile)
+        session = Session(profile=self.profile)
+        loader = _data_loader(session.get_config_variable("data_path"))
+        session.register_component("data_loader", loader)
+        return session
 
     def _job_client(
         self, credentials: Credentials | None, service: str, region: str | None, **config: Any
@@ -180,6 +185,18 @@ class Connection:
     def _verify(self) -> bool | str | None:
         """Return None to let botocore look at AWS_CA_BUNDLE and the profile."""
         return (self.ca_bundle or None) if self.verify_ssl else False
+
+
+@cache
+def _data_loader(path: str | None) -> Loader:
+    """Return what reads botocore's models: one for all sessions, since it keeps what it has read.
+
+    The endpoints and the list of services alone are 50 ms of work.
+    """
+    from botocore.loaders import create_loader
+
+    loader: Loader = create_loader(path)
+    return loader
 
 
 def _log_call(model: Any, parsed: dict[str, Any], **_: Any) -> None:

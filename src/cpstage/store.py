@@ -7,11 +7,11 @@ looks at one. It knows nothing of archives.
 
 from __future__ import annotations
 
-import io
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from cpstage.encryption import SseKms, Upload
@@ -20,7 +20,6 @@ from cpstage.failures import SESSION_EXPIRED_HINT, aws_failures
 from cpstage.job import Artifact, EncryptionKey
 
 if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
     from mypy_boto3_s3 import S3Client
     from s3transfer.manager import TransferManager
     from s3transfer.subscribers import BaseSubscriber
@@ -165,27 +164,51 @@ class Store:
                 did not encrypt as it was asked to.
             ServiceUnavailable: S3 could not be reached.
         """
+        part = max(_PART, -(-size_bound // _MOST_PARTS))
+        stream = _Stream(chunks)
+        encryption = SseKms(self._client, self._key, bucket_key=bucket_key)
+        with _writing(artifact, self._key), encryption:
+            first = stream.read(part)
+            if len(first) < part:
+                self._put(first, artifact, content_type)
+                uploaded(len(first))
+            else:
+                stream.push_back(first)
+                self._put_in_parts(stream, artifact, content_type, part, uploaded)
+        return encryption.check(artifact.location, stream.length)
+
+    def _put(self, body: bytes, artifact: Artifact, content_type: str) -> None:
+        """Send a small object in one request, without what it takes to send large ones."""
+        location = artifact.location
+        self._client.put_object(
+            Bucket=location.bucket, Key=location.key, Body=body, ContentType=content_type
+        )
+
+    def _put_in_parts(
+        self,
+        stream: _Stream,
+        artifact: Artifact,
+        content_type: str,
+        part: int,
+        uploaded: Callable[[int], object],
+    ) -> None:
         from s3transfer.manager import TransferConfig, TransferManager
 
-        part = max(_PART, -(-size_bound // _MOST_PARTS))
         config = TransferConfig(
             multipart_threshold=part,
             multipart_chunksize=part,
             max_request_concurrency=4,
-            max_in_memory_upload_chunks=6,
+            max_in_memory_upload_chunks=4,
         )
-        stream = _Stream(chunks)
-        encryption = SseKms(self._client, self._key, bucket_key=bucket_key)
         transfers = TransferManager(self._client, config)
-        with _writing(artifact, self._key), encryption, _shut_down(transfers):
+        with _shut_down(transfers):
             transfers.upload(
-                io.BufferedReader(stream, part),
+                stream,  # type: ignore[arg-type] # all that is used of it is read()
                 artifact.location.bucket,
                 artifact.location.key,
                 {"ContentType": content_type},
                 [_Subscriber(uploaded)],
             ).result()
-        return encryption.check(artifact.location, stream.length)
 
 
 @contextmanager
@@ -216,29 +239,35 @@ class _Subscriber(BaseSubscriber if TYPE_CHECKING else object):  # type: ignore[
         self._uploaded(bytes_transferred)
 
 
-class _Stream(io.RawIOBase):
-    """An iterator of bytes as a file that can be read once."""
+class _Stream:
+    """An iterator of bytes as a file that can be read once; all reads but the last are full."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
         self._rest = memoryview(b"")
         self.length = 0
 
-    def readable(self) -> bool:
-        return True
+    def read(self, length: int) -> bytes:
+        """Return so many bytes; fewer at the end."""
+        pieces = []
+        while length:
+            if not self._rest:
+                chunk = next(self._chunks, None)
+                if chunk is None:
+                    break
+                self._rest = memoryview(chunk)
+            piece = self._rest[:length]
+            pieces.append(piece)
+            self._rest = self._rest[len(piece) :]
+            length -= len(piece)
+            self.length += len(piece)
+        return b"".join(pieces)
 
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        while not self._rest:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return 0
-            self._rest = memoryview(chunk)
-        view = memoryview(buffer).cast("B")
-        piece = self._rest[: len(view)]
-        view[: len(piece)] = piece
-        self._rest = self._rest[len(piece) :]
-        self.length += len(piece)
-        return len(piece)
+    def push_back(self, data: bytes) -> None:
+        """Take back what was read."""
+        self._chunks = chain((data, bytes(self._rest)), self._chunks)
+        self._rest = memoryview(b"")
+        self.length -= len(data)
 
 
 def _object_info(answer: Any) -> ObjectInfo:
