@@ -138,7 +138,9 @@ def unpack(
     with _opened(file) as blob, _staging_for(target) as staging:
         kms = _clients(connection or Connection())
         keys = Keys(kms, key_ids=how.key_ids, context=how.context)
-        source = Source(file.name, str(file), lambda: file.name, blob, keys, hint=file.name)
+        source = Source(
+            file.name, str(file), lambda: file.name, blob, keys, file.name, doing="unpacking"
+        )
         root = staging / "tree"
         root.mkdir()
         taken = _take(source, root, staging, how, progress or Silence())

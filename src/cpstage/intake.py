@@ -90,6 +90,7 @@ class Source:
         keys: What opens its envelope, if it has one.
         hint: The key or file name whose suffix hints at the format.
         content_type: The media type, which hints at it too.
+        doing: What progress says is done to it.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Source:
     keys: Keys
     hint: str = ""
     content_type: str = ""
+    doing: str = "fetching"
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class Intake:
             LocalIOError: The disk is full, or failed.
         """
         with (
-            self._progress.phase(f"{source.name}: fetching", source.blob.size) as advance,
+            self._progress.phase(f"{source.name}: {source.doing}", source.blob.size) as advance,
             ReadAhead(source.blob, advance) as stream,
             naming(source.title),
         ):

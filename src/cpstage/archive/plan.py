@@ -7,6 +7,7 @@ the tree.
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 
 from cpstage.archive.limits import Budget
@@ -25,10 +26,16 @@ class Planned:
 
 
 class Plan:
-    """The paths of one tree."""
+    """The paths of one tree.
 
-    def __init__(self) -> None:
+    Args:
+        folds_names: Whether the tree's file system takes names for the same that differ in case or
+            in the form of an accent.
+    """
+
+    def __init__(self, *, folds_names: bool = False) -> None:
         self._planned: dict[RelativePath, Planned] = {}
+        self._folded: dict[str, RelativePath] | None = {} if folds_names else None
         self.links: dict[RelativePath, str] = {}
 
     def admit(
@@ -56,7 +63,7 @@ class Plan:
         self._admit_parents(path, source, budget)
         here = self._planned.get(path)
         if here is None:
-            self._planned[path] = Planned(kind, source)
+            self._take(path, Planned(kind, source))
             return path, False
         if here.kind == kind == "directory":
             return path, True
@@ -89,6 +96,13 @@ class Plan:
         """
         check_links(self.links)
 
+    def _take(self, path: RelativePath, planned: Planned) -> None:
+        self._planned[path] = planned
+        if self._folded is not None:
+            other = self._folded.setdefault(_folded(path), path)
+            if other != path:
+                raise refused(path, f"has the same name as {other!r} on this file system")
+
     def _admit_parents(self, path: RelativePath, source: str, budget: Budget) -> None:
         end = path.rfind("/")
         while end > 0:
@@ -101,8 +115,13 @@ class Plan:
             if here is not None:
                 raise refused(path, f"is below {parent!r}, which is a {here.kind}")
             budget.spend_entry()
-            self._planned[parent] = Planned("directory", source)
+            self._take(parent, Planned("directory", source))
             end = path.rfind("/", 0, end)
+
+
+def _folded(path: str) -> str:
+    """Return what two names have in common that a folding file system cannot tell apart."""
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", path).casefold())
 
 
 def _collision(path: RelativePath, first: str, second: str) -> WorkspaceUnavailable:

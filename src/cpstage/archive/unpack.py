@@ -7,7 +7,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 
+from cpstage.archive.ahead import ahead
 from cpstage.archive.forked import CAN_FORK, Work, forked
 from cpstage.archive.formats import Format
 from cpstage.archive.limits import Budget, Limits
@@ -24,6 +26,9 @@ from cpstage.tree import RelativePath, Tree
 
 _BUFFER = 1 << 18
 """Between a decoder's many small reads and a block of the blob."""
+
+_BATCH, _BATCHES_AHEAD = 8, 3
+"""Chunks that a decoder hands over at once, and how often before one of them is written."""
 
 _MANY = 1000
 """Entries from which on processes are worth being started: some 20 ms."""
@@ -70,7 +75,7 @@ class Unpacker:
     def __init__(self, tree: Tree, limits: Limits) -> None:
         self._tree = tree
         self._limits = limits
-        self._plan = Plan()
+        self._plan = Plan(folds_names=tree.folds_names())
 
     def add(self, stream: ReadAhead, archive_format: Format, source: str) -> Contents:
         """Unpack an archive, all but its symbolic links.
@@ -160,10 +165,13 @@ class Unpacker:
         chunks: Iterator[bytes | memoryview],
         places: Mapping[int, RelativePath],
     ) -> None:
-        if entry.kind == "file":
-            self._tree.write_file(places[entry.offset], chunks, executable=entry.executable)
-        else:
-            deque(chunks, 0)
+        """Decode in one thread and write in another: either takes as long as the other."""
+        with ahead(_batches(chunks), _BATCHES_AHEAD) as batches:
+            decoded = chain.from_iterable(batches)
+            if entry.kind == "file":
+                self._tree.write_file(places[entry.offset], decoded, executable=entry.executable)
+            else:
+                deque(decoded, 0)
 
     def _admit_entries(self, entries: list[ZipEntry], intake: _Intake) -> dict[int, RelativePath]:
         """Admit all entries to the plan, and return their paths, by their offset."""
@@ -219,6 +227,12 @@ class Unpacker:
             return 0
         chunks = _counted(member.chunks(), intake.budget)
         return self._tree.write_file(path, chunks, executable=member.executable)
+
+
+def _batches(chunks: Iterator[bytes | memoryview]) -> Iterator[list[bytes | memoryview]]:
+    """Gather chunks into lists: to hand each over by itself would cost more than to write it."""
+    while batch := list(islice(chunks, _BATCH)):
+        yield batch
 
 
 def _counted(chunks: Iterator[bytes], budget: Budget) -> Iterator[bytes]:

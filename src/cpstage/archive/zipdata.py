@@ -111,7 +111,7 @@ def decoded(entry: ZipEntry, pieces: Iterable[memoryview]) -> Iterator[bytes | m
         ArtifactRejected: It is damaged, or has another length or CRC-32 than the directory says.
     """
     crc = length = 0
-    for chunk in _stored(pieces) if entry.method == STORED else _decompressed(entry, pieces):
+    for chunk in _cut(pieces) if entry.method == STORED else _decompressed(entry, pieces):
         crc = crc32(chunk, crc)
         length += len(chunk)
         if length > entry.size:
@@ -158,7 +158,7 @@ def _descriptor_length(entry: ZipEntry, after: bytes | memoryview) -> int:
     raise refused(entry.name, "has a data descriptor that disagrees with the directory, or none")
 
 
-def _stored(pieces: Iterable[memoryview]) -> Iterator[memoryview]:
+def _cut(pieces: Iterable[memoryview]) -> Iterator[memoryview]:
     for piece in pieces:
         for at in range(0, len(piece), CHUNK):
             yield piece[at : at + CHUNK]
@@ -180,7 +180,8 @@ def _inflated(entry: ZipEntry, pieces: Iterable[memoryview]) -> Iterator[bytes]:
     stream = inflater()
     # One byte more than is declared, so that what is longer is noticed.
     room = min(CHUNK, entry.size + 1)
-    for piece in pieces:
+    # Cut small: what a call leaves over of its input is copied.
+    for piece in _cut(pieces):
         data: bytes | memoryview = piece
         while data or not stream.eof:
             if stream.eof:
