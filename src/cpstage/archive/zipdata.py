@@ -30,6 +30,7 @@ from cpstage.archive.zipdirectory import (
     ZipEntry,
     extra_fields,
     large_values,
+    unicode_path,
 )
 from cpstage.errors import ArtifactRejected
 
@@ -75,8 +76,11 @@ def data_start(entry: ZipEntry, head: bytes | memoryview) -> int:
         raise refused(entry.name, "has another name in its local header")
     if (flags ^ entry.flags) & _FLAGS_THAT_COUNT or method != entry.method:
         raise refused(entry.name, "has other flags or another method in its local header")
+    parts = extra_fields(bytes(head[LOCAL_BYTES + name : start]), entry.name) if extra else {}
+    other = unicode_path(entry.raw_name, parts) if parts and not flags & UTF8_NAME else None
+    if other not in (None, entry.name):
+        raise refused(entry.name, "has another name in the extra field of its local header")
     if (crc, packed, size) != (entry.crc, entry.packed, entry.size):
-        parts = extra_fields(bytes(head[LOCAL_BYTES + name : start]), entry.name)
         if MAX32 in (packed, size):
             size, packed = large_values(entry.name, parts, ((size, MAX32, 8), (packed, MAX32, 8)))
         said = ((crc, entry.crc), (packed, entry.packed), (size, entry.size))

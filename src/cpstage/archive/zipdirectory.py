@@ -51,6 +51,8 @@ _RECORD_ROOM = 512
 _UNIX_HOSTS = {3, 19}
 """4.4.2.2: UNIX and OS X, whose external attributes hold a mode."""
 
+_DOS_DIRECTORY = 0x10
+
 _ZIP64, _UNICODE_PATH = 0x0001, 0x7075
 """Extra fields (4.5.3, 4.6.9)."""
 
@@ -224,7 +226,7 @@ def _entry(fields: tuple[int, ...], raw_name: bytes, extra: bytes, ends: _Ends) 
         raise refused(name, "is on another volume")
     _check_readable(name, flags, method)
     mode = attributes >> 16 if host in _UNIX_HOSTS else 0
-    kind = _kind(name, mode)
+    kind = _kind(name, mode, attributes)
     if kind == "directory" and size:
         raise refused(name, "is a directory with data")
     if method == STORED and packed != size:
@@ -300,11 +302,13 @@ def _check_readable(name: str, flags: int, method: int) -> None:
 
 def _name(raw: bytes, flags: int, host: int, parts: dict[int, bytes]) -> str:
     """Decode a name as Info-ZIP does on POSIX (4.4.4 bit 11, 4.6.9, appendix D)."""
-    unicode_path = parts.get(_UNICODE_PATH, b"")
-    if unicode_path[:1] == b"\1" and unicode_path[1:5] == crc32(raw).to_bytes(4, "little"):
-        return _text(unicode_path[5:])
-    if flags & UTF8_NAME or raw.isascii():
+    if flags & UTF8_NAME:
         return _text(raw)
+    name = unicode_path(raw, parts) if parts else None
+    if name is not None:
+        return name
+    if raw.isascii():
+        return raw.decode("ascii")
     if host in _UNIX_HOSTS:
         try:
             return raw.decode()
@@ -313,13 +317,28 @@ def _name(raw: bytes, flags: int, host: int, parts: dict[int, bytes]) -> str:
     return raw.decode("cp437")
 
 
-def _kind(name: str, mode: int) -> MemberKind:
+def unicode_path(raw: bytes, parts: dict[int, bytes]) -> str | None:
+    """Return the name that the extra field of Info-ZIP has (4.6.9), where it is for this name."""
+    path = parts.get(_UNICODE_PATH, b"")
+    if path[:1] == b"\1" and path[1:5] == crc32(raw).to_bytes(4, "little"):
+        return _text(path[5:])
+    return None
+
+
+def _kind(name: str, mode: int, attributes: int) -> MemberKind:
+    """Tell what an entry is by its name and its mode, which have to agree on directories."""
     kind = stat.S_IFMT(mode)
+    if name.endswith("/"):
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise refused(name, "is a directory by its name, and something else by its mode")
+        return "directory"
     if kind == stat.S_IFLNK:
         return "link"
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+    if kind == stat.S_IFDIR or (not kind and attributes & _DOS_DIRECTORY):
+        raise refused(name, "is a directory by its attributes, and none by its name")
+    if kind not in (0, stat.S_IFREG):
         raise refused(name, "is neither a file, a directory nor a link")
-    return "directory" if name.endswith("/") or kind == stat.S_IFDIR else "file"
+    return "file"
 
 
 def _laid_out(entries: list[ZipEntry], directory: int) -> ZipDirectory:
