@@ -22,9 +22,7 @@ from cpstage.archive.zipdirectory import (
     ENCRYPTED,
     LOCAL_BYTES,
     LZMA,
-    MAX32,
     PATCHED,
-    SIGNATURES,
     STORED,
     UTF8_NAME,
     ZipEntry,
@@ -32,6 +30,7 @@ from cpstage.archive.zipdirectory import (
     large_values,
     unicode_path,
 )
+from cpstage.archive.zipends import MAX32, SIGNATURES
 from cpstage.errors import ArtifactRejected
 
 _LOCAL = struct.Struct("<4s5H3L2H")

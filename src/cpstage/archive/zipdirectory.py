@@ -17,7 +17,7 @@ from cpstage.archive.deflate import crc32
 from cpstage.archive.limits import Budget
 from cpstage.archive.member import MemberKind
 from cpstage.archive.names import refused
-from cpstage.errors import ArtifactRejected
+from cpstage.archive.zipends import MAX16, MAX32, Ends, damaged, read_ends
 
 STORED, DEFLATED, BZIP2, LZMA = 0, 8, 12, 14
 """Compression methods (4.4.5) that are read."""
@@ -25,26 +25,16 @@ STORED, DEFLATED, BZIP2, LZMA = 0, 8, 12, 14
 ENCRYPTED, DESCRIPTOR_FOLLOWS, PATCHED, UTF8_NAME = 0x1 | 0x40 | 0x2000, 0x8, 0x20, 0x800
 """General purpose bits (4.4.4): 0, 6 and 13 all mean some kind of encryption."""
 
-MAX16, MAX32 = 0xFFFF, 0xFFFFFFFF
-"""What stands in a field whose value is in a zip64 one."""
-
-SIGNATURES = (b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06")
-"""Of a local header, a directory record and an end record: what is none of ours has none."""
-
 LOCAL_BYTES = 30
 """The fixed part of a local header."""
 
 _RECORD = struct.Struct("<4x6H3L5H2L")
 _RECORD_SIGNATURE = b"PK\x01\x02"
-_END = struct.Struct("<4s4H2LH")
-_LOCATOR = struct.Struct("<4sLQL")
-_END64 = struct.Struct("<4sQ2H2L4Q")
 _SMALLEST_DESCRIPTOR = 12
 
 _TAIL_BYTES = 1 << 20
 """Read at once from the end: the directory of an archive of some 10,000 entries."""
 
-_MOST_COMMENT = MAX16
 _RECORD_ROOM = 512
 """Bytes that the directory may have for each entry, on average, besides the limit of headers."""
 
@@ -103,16 +93,6 @@ class ZipDirectory:
     entries: list[ZipEntry]
 
 
-@dataclass(frozen=True)
-class _Ends:
-    """What the end records say, in places from the start of the blob."""
-
-    count: int
-    size: int
-    start: int
-    shift: int
-
-
 def read_directory(blob: Blob, budget: Budget) -> ZipDirectory:
     """Read the directory of a zip archive, and check all that it says.
 
@@ -127,7 +107,7 @@ def read_directory(blob: Blob, budget: Budget) -> ZipDirectory:
     """
     offset = max(0, blob.size - _TAIL_BYTES)
     tail = blob.read(offset, blob.size - offset)
-    ends = _read_ends(tail, offset)
+    ends = read_ends(tail, offset)
     budget.expect_entries(ends.count)
     budget.check_header(ends.size - ends.count * _RECORD_ROOM)
     missing = max(0, offset - ends.start)
@@ -138,82 +118,25 @@ def read_directory(blob: Blob, budget: Budget) -> ZipDirectory:
     return _laid_out(entries, ends.start)
 
 
-def _read_ends(tail: bytes, offset: int) -> _Ends:
-    """Find the end record (4.3.16), and the zip64 ones (4.3.14, 4.3.15) where there are any."""
-    at = tail.rfind(SIGNATURES[2], max(0, len(tail) - _END.size - _MOST_COMMENT - _END.size))
-    if at < 0 or at + _END.size > len(tail):
-        raise _damaged("it has no end record: it is cut off, or no zip")
-    _, disk, first_disk, here, count, size, start, comment = _END.unpack_from(tail, at)
-    if tail[at + _END.size + comment :].strip(b"\0") or at + _END.size + comment > len(tail):
-        raise _damaged("there is data after its end record, or the record's comment is cut off")
-    _refuse_another_end(tail, at)
-    end, shift = at, None
-    if tail[max(0, at - _LOCATOR.size) : at].startswith(b"PK\x06\x07"):
-        large, end, shift = _read_end64(tail, offset, at)
-        small = (disk, first_disk, here, count, size, start)
-        limits = (MAX16,) * 4 + (MAX32,) * 2
-        if any(s not in (value, most) for s, value, most in zip(small, large, limits, strict=True)):
-            raise _damaged("its end record and its zip64 end record disagree")
-        disk, first_disk, here, count, size, start = large
-    if disk or first_disk or here != count:
-        raise _damaged("it is one volume of several")
-    begin = offset + end - size
-    if begin < start or shift not in (None, begin - start):
-        raise _damaged("its directory is not where its end record says")
-    return _Ends(count, size, begin, begin - start)
-
-
-def _read_end64(tail: bytes, offset: int, at: int) -> tuple[tuple[int, ...], int, int]:
-    """Read the zip64 locator and the record it points to.
-
-    Returns:
-        Disk, first disk, two counts, size and start of the directory; where the record begins in
-        the tail; and how much less than that, from the start of the blob, the locator says.
-    """
-    locator = at - _LOCATOR.size
-    _, disk, said, disks = _LOCATOR.unpack_from(tail, locator)
-    record = said - offset
-    if tail[max(0, record) : record + 4] != b"PK\x06\x06" or record < 0:
-        # Behind a self-extractor that was put before an archive, places have shifted.
-        record = locator - _END64.size
-    if disk or disks > 1 or record < 0 or tail[record : record + 4] != b"PK\x06\x06":
-        raise _damaged("its zip64 locator does not point at its record")
-    _, length, _, _, *values = _END64.unpack_from(tail, record)
-    if record + 12 + length != locator or length < _END64.size - 12:
-        raise _damaged("its zip64 end record has a wrong length")
-    return tuple(values), record, offset + record - said
-
-
-def _refuse_another_end(tail: bytes, at: int) -> None:
-    """Refuse a second end record that reaches to the end too: readers would differ."""
-    other = tail.find(SIGNATURES[2], max(0, len(tail) - _END.size - _MOST_COMMENT))
-    while 0 <= other < at:
-        if other + _END.size <= len(tail):
-            comment = _END.unpack_from(tail, other)[-1]
-            if other + _END.size + comment == len(tail):
-                raise _damaged("it has several end records")
-        other = tail.find(SIGNATURES[2], other + 1)
-
-
-def _entries(records: bytes, ends: _Ends) -> Iterator[ZipEntry]:
+def _entries(records: bytes, ends: Ends) -> Iterator[ZipEntry]:
     at = 0
     for _ in range(ends.count):
         if records[at : at + 4] != _RECORD_SIGNATURE or at + 46 > len(records):
-            raise _damaged("its directory has fewer records than its end record says, or others")
+            raise damaged("its directory has fewer records than its end record says, or others")
         fields = _RECORD.unpack_from(records, at)
         name_at = at + 46
         extra_at = name_at + fields[9]
         comment_at = extra_at + fields[10]
         at = comment_at + fields[11]
         if at > len(records):
-            raise _damaged("a record of its directory is cut off")
+            raise damaged("a record of its directory is cut off")
         raw_name, extra = records[name_at:extra_at], records[extra_at:comment_at]
         yield _entry(fields, raw_name, extra, ends)
     if at != len(records):
-        raise _damaged("its directory has more records than its end record says")
+        raise damaged("its directory has more records than its end record says")
 
 
-def _entry(fields: tuple[int, ...], raw_name: bytes, extra: bytes, ends: _Ends) -> ZipEntry:
+def _entry(fields: tuple[int, ...], raw_name: bytes, extra: bytes, ends: Ends) -> ZipEntry:
     made_by, _, flags, method, _, _, crc, packed, size = fields[:9]
     disk, _, attributes, offset = fields[12:16]
     host = made_by >> 8
@@ -359,7 +282,3 @@ def _laid_out(entries: list[ZipEntry], directory: int) -> ZipDirectory:
 
 def _text(name: str | bytes) -> str:
     return name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
-
-
-def _damaged(why: str) -> ArtifactRejected:
-    return ArtifactRejected(f"the archive is damaged: {why}")

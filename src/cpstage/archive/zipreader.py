@@ -22,7 +22,8 @@ from cpstage.archive.zipdata import (
     decoded,
     refuse_hidden,
 )
-from cpstage.archive.zipdirectory import LOCAL_BYTES, SIGNATURES, ZipEntry, read_directory
+from cpstage.archive.zipdirectory import LOCAL_BYTES, ZipEntry, read_directory
+from cpstage.archive.zipends import SIGNATURES
 
 _GROUP = 1 << 20
 """Bytes of one unit of work: milliseconds of it, a hundred times what handing it over costs."""

@@ -1,0 +1,110 @@
+"""The end records of a zip archive (PKWARE APPNOTE 6.3.10, sections 4.3.14 to 4.3.16).
+
+Readers look for the end record from the end, and take what they find; here there has to be one that
+they all find, and all that it says has to agree.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from cpstage.errors import ArtifactRejected
+
+MAX16, MAX32 = 0xFFFF, 0xFFFFFFFF
+"""What stands in a field whose value is in a zip64 one."""
+
+SIGNATURES = (b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06")
+"""Of a local header, a directory record and an end record: what is none of ours has none."""
+
+_END = struct.Struct("<4s4H2LH")
+_LOCATOR = struct.Struct("<4sLQL")
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_MOST_COMMENT = MAX16
+
+
+@dataclass(frozen=True)
+class Ends:
+    """What the end records say, in places from the start of the archive.
+
+    Attributes:
+        count: Records of the directory.
+        size: Bytes of it.
+        start: Where it begins.
+        shift: How much later everything is than the archive says, behind a self-extractor.
+    """
+
+    count: int
+    size: int
+    start: int
+    shift: int
+
+
+def read_ends(tail: bytes, offset: int) -> Ends:
+    """Find the end record (4.3.16), and the zip64 ones (4.3.14, 4.3.15) where there are any.
+
+    Args:
+        tail: The last bytes of the archive.
+        offset: Where they begin in it.
+
+    Raises:
+        ArtifactRejected: There is none or more than one, or they contradict themselves.
+    """
+    at = tail.rfind(SIGNATURES[2], max(0, len(tail) - _END.size - _MOST_COMMENT - _END.size))
+    if at < 0 or at + _END.size > len(tail):
+        raise damaged("it has no end record: it is cut off, or no zip")
+    _, disk, first_disk, here, count, size, start, comment = _END.unpack_from(tail, at)
+    if tail[at + _END.size + comment :].strip(b"\0") or at + _END.size + comment > len(tail):
+        raise damaged("there is data after its end record, or the record's comment is cut off")
+    _refuse_another_end(tail, at)
+    end, shift = at, None
+    if tail[max(0, at - _LOCATOR.size) : at].startswith(b"PK\x06\x07"):
+        large, end, shift = _read_end64(tail, offset, at)
+        small = (disk, first_disk, here, count, size, start)
+        limits = (MAX16,) * 4 + (MAX32,) * 2
+        if any(s not in (value, most) for s, value, most in zip(small, large, limits, strict=True)):
+            raise damaged("its end record and its zip64 end record disagree")
+        disk, first_disk, here, count, size, start = large
+    if disk or first_disk or here != count:
+        raise damaged("it is one volume of several")
+    begin = offset + end - size
+    if begin < start or shift not in (None, begin - start):
+        raise damaged("its directory is not where its end record says")
+    return Ends(count, size, begin, begin - start)
+
+
+def _read_end64(tail: bytes, offset: int, at: int) -> tuple[tuple[int, ...], int, int]:
+    """Read the zip64 locator and the record it points to.
+
+    Returns:
+        Disk, first disk, two counts, size and start of the directory; where the record begins in
+        the tail; and how much less than that, from the start of the blob, the locator says.
+    """
+    locator = at - _LOCATOR.size
+    _, disk, said, disks = _LOCATOR.unpack_from(tail, locator)
+    record = said - offset
+    if tail[max(0, record) : record + 4] != b"PK\x06\x06" or record < 0:
+        # Behind a self-extractor that was put before an archive, places have shifted.
+        record = locator - _END64.size
+    if disk or disks > 1 or record < 0 or tail[record : record + 4] != b"PK\x06\x06":
+        raise damaged("its zip64 locator does not point at its record")
+    _, length, _, _, *values = _END64.unpack_from(tail, record)
+    if record + 12 + length != locator or length < _END64.size - 12:
+        raise damaged("its zip64 end record has a wrong length")
+    return tuple(values), record, offset + record - said
+
+
+def _refuse_another_end(tail: bytes, at: int) -> None:
+    """Refuse a second end record that reaches to the end too: readers would differ."""
+    other = tail.find(SIGNATURES[2], max(0, len(tail) - _END.size - _MOST_COMMENT))
+    while 0 <= other < at:
+        if other + _END.size <= len(tail):
+            comment = _END.unpack_from(tail, other)[-1]
+            if other + _END.size + comment == len(tail):
+                raise damaged("it has several end records")
+        other = tail.find(SIGNATURES[2], other + 1)
+
+
+def damaged(why: str) -> ArtifactRejected:
+    """Return the error for an archive whose own records cannot be believed."""
+    return ArtifactRejected(f"the archive is damaged: {why}")
