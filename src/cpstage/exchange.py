@@ -7,7 +7,6 @@ second path is missing.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import sys
@@ -31,6 +30,8 @@ def exchange(first: Path, second: Path) -> None:
 def _exchanged_by_the_kernel(first: Path, second: Path) -> bool:
     if not sys.platform.startswith("linux"):
         return False
+    import ctypes
+
     try:
         renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
     except (AttributeError, OSError):
