@@ -40,9 +40,10 @@ if TYPE_CHECKING:
     from cpstage.outputs import Packing
     from cpstage.progress import Progress, Silence, progress_to
     from cpstage.results import FetchResult, PushResult
+    from cpstage.s3object import ObjectInfo
     from cpstage.send import Encryption
     from cpstage.stage import fetch, push
-    from cpstage.store import ObjectInfo, Store
+    from cpstage.store import Store
     from cpstage.workspace import Workspace
 
 _HOMES = {
@@ -76,7 +77,8 @@ _HOMES = {
     "results": ("FetchResult", "PushResult"),
     "send": ("Encryption",),
     "stage": ("fetch", "push"),
-    "store": ("ObjectInfo", "Store"),
+    "s3object": ("ObjectInfo",),
+    "store": ("Store",),
     "workspace": ("Workspace",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

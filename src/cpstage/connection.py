@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from cpstage.errors import ConfigurationError
 from cpstage.failures import aws_failures
+from cpstage.retries import DEFAULT_TIMEOUT
 
 if TYPE_CHECKING:
     from botocore.client import BaseClient
@@ -61,6 +62,7 @@ class Connection:
         verify_ssl: False switches the verification of certificates off.
         connect_timeout: Seconds to wait for a connection; None waits for ever.
         read_timeout: Seconds to wait for the next bytes of an answer; None waits for ever.
+        timeout: Seconds for which a failure of the network is met with another try.
         sign_requests: False sends the calls to CodePipeline without credentials.
     """
 
@@ -71,6 +73,7 @@ class Connection:
     verify_ssl: bool = True
     connect_timeout: float | None = 60
     read_timeout: float | None = 60
+    timeout: float = DEFAULT_TIMEOUT
     sign_requests: bool = True
 
     def codepipeline(self) -> CodePipelineClient:
@@ -156,8 +159,8 @@ class Connection:
                 endpoint_url=self.endpoint_url,
                 verify=self._verify(),
                 config=Config(
-                    connect_timeout=self.connect_timeout,
-                    read_timeout=self.read_timeout,
+                    connect_timeout=self._within_timeout(self.connect_timeout),
+                    read_timeout=self._within_timeout(self.read_timeout),
                     retries={"mode": "standard", "total_max_attempts": 5},
                     user_agent_extra="cpstage",
                     **config,
@@ -181,6 +184,9 @@ class Connection:
             or session.get_config_variable("region")
             or None
         )
+
+    def _within_timeout(self, seconds: float | None) -> float | None:
+        return None if seconds is None else min(seconds, self.timeout)
 
     def _verify(self) -> bool | str | None:
         """Return None to let botocore look at AWS_CA_BUNDLE and the profile."""

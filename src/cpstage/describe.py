@@ -12,8 +12,9 @@ from cpstage.envelope import read_header, s3_client_object
 from cpstage.errors import ArtifactRejected, CpstageError
 from cpstage.job import MASK, Artifact, Job
 from cpstage.results import location_document
+from cpstage.s3object import ObjectInfo
 from cpstage.session import JobSession
-from cpstage.store import ObjectInfo, Store
+from cpstage.store import Store
 
 
 def describe(

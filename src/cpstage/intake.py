@@ -24,6 +24,7 @@ from cpstage.archive import (
     Unpacker,
     recognise,
 )
+from cpstage.checksum import RunningChecksum
 from cpstage.envelope import HEAD_BYTES as ENVELOPE_HEAD_BYTES
 from cpstage.envelope import Clients, Header, open_sealed, read_header
 from cpstage.errors import ArtifactRejected
@@ -91,6 +92,7 @@ class Source:
         hint: The key or file name whose suffix hints at the format.
         content_type: The media type, which hints at it too.
         doing: What progress says is done to it.
+        checksum: The checksum that all of its bytes have, if it is known and can be computed.
     """
 
     name: str
@@ -101,6 +103,7 @@ class Source:
     hint: str = ""
     content_type: str = ""
     doing: str = "fetching"
+    checksum: RunningChecksum | None = None
 
 
 @dataclass(frozen=True)
@@ -145,22 +148,27 @@ class Intake:
         """
         with (
             self._progress.phase(f"{source.name}: {source.doing}", source.blob.size) as advance,
-            ReadAhead(source.blob, advance) as stream,
+            ReadAhead(source.blob, advance, source.checksum) as stream,
             naming(source.title),
         ):
-            head = stream.peek(ENVELOPE_HEAD_BYTES)
-            header = sealed_header(head, self._how)
-            if header is None:
-                found = archive_format(head, self._how, source)
-                return self._unpack(stream, found, source, unpacker)
-            envelope = header.document()
-            if self._how.envelopes == "keep":
-                self._unpack(stream, None, source, unpacker)
-                return Taken(None, None, envelope)
-            with self._opened(stream, source) as plain:
-                found = archive_format(plain.peek(HEAD_BYTES), self._how, source)
-                taken = self._unpack(plain, found, source, unpacker)
-            return Taken(found, taken.contents, envelope, opened=True)
+            taken = self._take(stream, source, unpacker)
+            stream.finish()
+            return taken
+
+    def _take(self, stream: ReadAhead, source: Source, unpacker: Unpacker) -> Taken:
+        head = stream.peek(ENVELOPE_HEAD_BYTES)
+        header = sealed_header(head, self._how)
+        if header is None:
+            found = archive_format(head, self._how, source)
+            return self._unpack(stream, found, source, unpacker)
+        envelope = header.document()
+        if self._how.envelopes == "keep":
+            self._unpack(stream, None, source, unpacker)
+            return Taken(None, None, envelope)
+        with self._opened(stream, source) as plain:
+            found = archive_format(plain.peek(HEAD_BYTES), self._how, source)
+            taken = self._unpack(plain, found, source, unpacker)
+        return Taken(found, taken.contents, envelope, opened=True)
 
     def _unpack(
         self, stream: ReadAhead, found: Format | None, source: Source, unpacker: Unpacker

@@ -119,8 +119,12 @@ class Receiver:
         return done, moves
 
     def _stage_one(self, planned: Staged, unpacker: Unpacker, intake: Intake) -> Staged:
-        taken = intake.take(self._source(planned), unpacker)
+        checksum = planned.info.checksum.begin() if planned.info.checksum else None
+        source = replace(self._source(planned), checksum=checksum)
+        taken = intake.take(source, unpacker)
         verified = _VERIFIED[taken.format]
+        if checksum:
+            verified = (*verified, f"{checksum.expected.algorithm} of the object")
         return replace(
             planned,
             status="staged",

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from cpstage.archive import Contents, Format
 from cpstage.encryption import Upload
 from cpstage.job import Artifact, Job
-from cpstage.store import ObjectInfo
+from cpstage.s3object import ObjectInfo
 
 Layout = Literal["per-artifact", "merged"]
 PushStatus = Literal["pushed", "planned", "skipped"]
@@ -52,7 +52,7 @@ class Staged:
             "version_id": info.version_id,
             "etag": info.etag,
             "size": info.size,
-            "checksum": info.checksum,
+            "checksum": str(info.checksum) if info.checksum else None,
             "encryption": info.encryption,
             "kms_key_id": info.kms_key_id,
             "envelope": self.envelope,

@@ -13,6 +13,7 @@ from cpstage.connection import Connection
 from cpstage.credentials import RenewingCredentials
 from cpstage.errors import CpstageError, NotFound, OutOfSync
 from cpstage.job import Job, SessionCredentials
+from cpstage.retries import Retries
 from cpstage.store import Store
 
 if TYPE_CHECKING:
@@ -39,12 +40,14 @@ class JobSession:
         self._connection = connection
         self._credentials = RenewingCredentials(job.require_credentials(), self._renew, max_age)
         self._kms: dict[str | None, KMSClient] = {}
+        self.retries = Retries(connection.timeout)
 
     @cached_property
     def store(self) -> Store:
         """The job's artifacts in S3."""
         client = self._connection.s3(self._credentials, self.job.region)
-        return Store(client, self.job.encryption_key)
+        self.retries.attach(client)
+        return Store(client, self.job.encryption_key, self.retries)
 
     def kms(self, region: str | None) -> KMSClient:
         """Return the KMS client of a region; None asks for the pipeline's.
@@ -54,7 +57,8 @@ class JobSession:
         """
         if region not in self._kms:
             where = region or self.job.region
-            self._kms[region] = self._connection.kms(self._credentials, where)
+            self._kms[region] = client = self._connection.kms(self._credentials, where)
+            self.retries.attach(client)
         return self._kms[region]
 
     def _renew(self) -> SessionCredentials:

@@ -8,16 +8,17 @@ looks at one. It knows nothing of archives.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from cpstage.encryption import SseKms, Upload
-from cpstage.errors import CpstageError, ServiceUnavailable
+from cpstage.errors import CpstageError
 from cpstage.failures import SESSION_EXPIRED_HINT, aws_failures
 from cpstage.job import Artifact, EncryptionKey
+from cpstage.retries import Retries
+from cpstage.s3object import ObjectInfo, S3Object, object_info, reading
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -31,81 +32,21 @@ _MOST_PARTS = 9_000
 an archive adds to its files is only estimated."""
 
 
-@dataclass(frozen=True)
-class ObjectInfo:
-    """What S3 says of an object.
-
-    Attributes:
-        size: In bytes.
-        etag: The entity tag, with its quotes.
-        version_id: None where the bucket has no versions.
-        content_type: As the uploader wrote it.
-        encryption: ``aws:kms``, ``AES256`` or None: how S3 keeps it.
-        kms_key_id: The ARN of the key, for ``aws:kms``.
-        checksum: A checksum of the whole object that S3 keeps, such as ``CRC64NVME:…``.
-        metadata: The uploader's own, names in lower case without ``x-amz-meta-``.
-    """
-
-    size: int
-    etag: str
-    version_id: str | None
-    content_type: str
-    encryption: str | None
-    kms_key_id: str | None
-    checksum: str | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
-
-
-class S3Object:
-    """An object as a blob: every read is a ranged GET of the version that was looked at first."""
-
-    def __init__(self, client: S3Client, artifact: Artifact, info: ObjectInfo) -> None:
-        self._client = client
-        self.artifact = artifact
-        self.info = info
-
-    @property
-    def size(self) -> int:
-        """How many bytes it has."""
-        return self.info.size
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Return the bytes ``[offset, offset + length)``.
-
-        Raises:
-            OutOfSync: The object was replaced since it was opened.
-            AccessDenied, ObjectNotFound, ServiceUnavailable: As S3 says.
-        """
-        if not length:
-            return b""
-        span = f"bytes={offset}-{offset + length - 1}"
-        location = self.artifact.location
-        with _reading(self.artifact, self.info.kms_key_id):
-            answer = self._client.get_object(
-                Bucket=location.bucket,
-                Key=location.key,
-                Range=span,
-                IfMatch=self.info.etag,
-            )
-            data = answer["Body"].read()
-        if len(data) != length:
-            raise ServiceUnavailable(
-                f"S3 sent {len(data)} of {length} bytes of {location} from offset {offset}"
-            )
-        return data
-
-
 class Store:
     """A job's artifacts in S3.
 
     Args:
         client: A client with the job's session credentials.
         key: The key that the job's outputs are to be encrypted under, if it has one.
+        retries: How long to go on when the network fails.
     """
 
-    def __init__(self, client: S3Client, key: EncryptionKey | None) -> None:
+    def __init__(
+        self, client: S3Client, key: EncryptionKey | None, retries: Retries | None = None
+    ) -> None:
         self._client = client
         self._key = key
+        self._retries = retries or Retries()
 
     def look_at(self, artifact: Artifact) -> ObjectInfo:
         """Ask for size, version and encryption of an artifact's object.
@@ -117,27 +58,27 @@ class Store:
         """
         bucket, key = artifact.location.bucket, artifact.location.key
         try:
-            with _reading(artifact):
+            with reading(artifact):
                 answer = self._client.head_object(Bucket=bucket, Key=key, ChecksumMode="ENABLED")
         except CpstageError:
             # The answer to a HEAD has no body, and so no reason: a GET of one byte has.
-            with _reading(artifact, self._key_of(artifact)):
+            with reading(artifact, self._key_of(artifact)):
                 self._client.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")
             raise
-        return _object_info(answer)
+        return object_info(answer)
 
     def _key_of(self, artifact: Artifact) -> str | None:
         """Ask for the key of an object that cannot be read; without its checksum that is free."""
         bucket, key = artifact.location.bucket, artifact.location.key
         try:
-            with _reading(artifact):
+            with reading(artifact):
                 return self._client.head_object(Bucket=bucket, Key=key).get("SSEKMSKeyId")
         except CpstageError:
             return None
 
     def open(self, artifact: Artifact, info: ObjectInfo) -> S3Object:
         """Open the object that was looked at; nothing is read yet."""
-        return S3Object(self._client, artifact, info)
+        return S3Object(self._client, artifact, info, self._retries)
 
     def upload(
         self,
@@ -268,35 +209,6 @@ class _Stream:
         self._chunks = chain((data, bytes(self._rest)), self._chunks)
         self._rest = memoryview(b"")
         self.length -= len(data)
-
-
-def _object_info(answer: Any) -> ObjectInfo:
-    checksums = [
-        f"{name.removeprefix('Checksum')}:{value}"
-        for name, value in sorted(answer.items())
-        if name.startswith("Checksum") and name != "ChecksumType"
-    ]
-    return ObjectInfo(
-        size=answer["ContentLength"],
-        etag=answer.get("ETag", ""),
-        version_id=answer.get("VersionId"),
-        content_type=answer.get("ContentType", ""),
-        encryption=answer.get("ServerSideEncryption"),
-        kms_key_id=answer.get("SSEKMSKeyId"),
-        checksum=checksums[0] if checksums else None,
-        metadata=answer.get("Metadata", {}),
-    )
-
-
-def _reading(artifact: Artifact, kms_key_id: str | None = None) -> AbstractContextManager[None]:
-    key = f"its key {kms_key_id}" if kms_key_id else "its key"
-    return aws_failures(
-        f"read artifact {artifact.name} at {artifact.location}",
-        denied_hint=f"the job's session needs s3:GetObject on it and kms:Decrypt on {key}; a "
-        "missing object is also denied to who may not list the bucket",
-        expired_hint=SESSION_EXPIRED_HINT,
-        key_hint=f"check that {key} is enabled and lies in the bucket's region",
-    )
 
 
 def _writing(artifact: Artifact, key: EncryptionKey | None) -> AbstractContextManager[None]:

@@ -6,7 +6,9 @@
              (threads,      (members, unchecked)     (names,   (files first,
               buffers)                                limits)   links last)
 
-    walk ──▶ pack ──▶ zipwriter / tarwriter ──▶ a stream of bytes
+    walk ──▶ portions ──▶ compression ──▶ zipwriter / tarwriter ──▶ a stream of bytes
+             (groups,     (in threads,    (in order)
+              blocks)      by ordered)
 
 What comes out of an archive is untrusted until :mod:`~cpstage.archive.plan` has admitted it:
 names pass :mod:`~cpstage.archive.names`, amounts :mod:`~cpstage.archive.limits`. Nothing here

@@ -11,7 +11,7 @@ import io
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from cpstage.archive.blob import Blob, BytesBlob
 from cpstage.errors import ArtifactRejected
@@ -26,23 +26,39 @@ _FETCHERS = 4
 """Blocks that are on their way or waiting, besides the one being consumed."""
 
 
+class Digest(Protocol):
+    """Something that is computed over a stream, and compared at its end."""
+
+    def update(self, data: bytes) -> None:
+        """Take the next bytes."""
+
+    def verify(self) -> None:
+        """Complain where what was taken is not what it should be."""
+
+
 class ReadAhead(io.RawIOBase):
     """A file over a blob that is read forwards only; fetching begins at once.
 
     Args:
         blob: What to read.
         consumed: Is told of every byte once, as its block is reached.
+        digest: Is given every byte, in order.
     """
 
-    def __init__(self, blob: Blob, consumed: Callable[[int], object] = lambda _: None) -> None:
+    def __init__(
+        self,
+        blob: Blob,
+        consumed: Callable[[int], object] = lambda _: None,
+        digest: Digest | None = None,
+    ) -> None:
         if blob.size <= BLOCK:
             blob = BytesBlob(blob.read(0, blob.size))  # then whoever reads at random has it too
         self.blob = blob
         self._consumed = consumed
+        self._digest = digest
         self._block = memoryview(b"")
         self._left = blob.size
         self._wanted = 0
-        self._end = blob.size
         self._coming: deque[Future[bytes]] = deque()
         self._pool: ThreadPoolExecutor | None = None
         if blob.size > BLOCK:
@@ -108,14 +124,16 @@ class ReadAhead(io.RawIOBase):
             length -= len(piece)
             yield piece
 
-    def stop_at(self, end: int) -> None:
-        """Fetch no block from an offset on; whoever says so has what is there."""
-        self._end = end
+    def finish(self) -> None:
+        """Read what is left, and compare all that was read with the digest, if there is one.
 
-    def skip_rest(self) -> None:
-        """Count what is left as consumed, and be done."""
-        self._consumed(self._left - len(self._block))
-        self._block, self._left = memoryview(b""), 0
+        Raises:
+            ArtifactRejected: They differ.
+        """
+        for _ in self.pieces(self._left):
+            pass
+        if self._digest:
+            self._digest.verify()
 
     def close(self) -> None:
         """Drop the buffers; reads that are on their way end when they end, and nobody waits."""
@@ -140,11 +158,13 @@ class ReadAhead(io.RawIOBase):
             return
         block = self._coming.popleft().result() if self._pool else self._fetch(0)
         self._block = memoryview(block)
+        if self._digest:
+            self._digest.update(block)
         self._consumed(len(block))
         self._fetch_ahead()
 
     def _fetch_ahead(self) -> None:
-        while self._pool and len(self._coming) < _FETCHERS and self._wanted < self._end:
+        while self._pool and len(self._coming) < _FETCHERS and self._wanted < self.blob.size:
             self._coming.append(self._pool.submit(self._fetch, self._wanted))
             self._wanted += BLOCK
 

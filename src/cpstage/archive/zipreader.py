@@ -66,7 +66,6 @@ class ZipReader:
         self._stream = stream
         self._directory = read_directory(stream.blob, budget)
         self.entries = self._directory.entries
-        stream.stop_at(self._directory.end)
 
     def targets(self) -> Iterator[tuple[ZipEntry, str]]:
         """Read the targets of all links, which are needed before anything is written.
@@ -105,7 +104,6 @@ class ZipReader:
                 last += 1
             yield Group(first, self._stream.take(self.entries[last].end - start))
             first = last + 1
-        self._stream.skip_rest()
 
     def slots(self, first: int, data: memoryview) -> Iterator[tuple[ZipEntry, memoryview]]:
         """Share the bytes of a group out to its entries."""
