@@ -53,6 +53,7 @@ def test_the_table_of_exit_codes() -> None:
         "WorkspaceUnavailable": (73, "ConfigurationError"),
         "LocalIOError": (74, "SystemUnavailable"),
         "OutOfSync": (75, "RevisionOutOfSync"),
+        "ObjectChanged": (75, "RevisionOutOfSync"),
         "AccessDenied": (77, "PermissionError"),
         "ConfigurationError": (78, "ConfigurationError"),
         "Stopped": (70, "JobFailed"),
@@ -357,8 +358,7 @@ def test_an_upload_that_fails_leaves_no_parts(aws: LocalAWS, cli: Cli) -> None:
     job_id = aws.add_job(outputs=["Built"])
     source = cli.directory / "out/Built/growing"
     source.parent.mkdir(parents=True)
-    os.mkfifo(cli.directory / "started")
-    source.write_bytes(os.urandom(40 << 20))
+    source.write_bytes(os.urandom(1 << 20) * 240)  # far more than is in memory at a time
     with subprocess.Popen(
         [sys.executable, "-m", "cpstage", "push", job_id, "--progress", "none", "-v"],
         cwd=cli.directory,
@@ -377,7 +377,7 @@ def test_an_upload_that_fails_leaves_no_parts(aws: LocalAWS, cli: Cli) -> None:
 
     left = s3(aws.admin_environment).list_multipart_uploads(Bucket=bucket).get("Uploads", [])
     assert running.returncode == 74, lines
-    assert "changed its size while it was read" in lines[-1]
+    assert "growing changed its size while it was read" in lines[-1]
     assert [upload for upload in left if upload["Key"] == key] == []
     assert Path(source).stat().st_size == 1000
 

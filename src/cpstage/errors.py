@@ -112,6 +112,10 @@ class OutOfSync(CpstageError):
     default_hint = "run the command again"
 
 
+class ObjectChanged(OutOfSync):
+    """The object is not the one any more that was looked at first."""
+
+
 class AccessDenied(CpstageError):
     """Credentials, a KMS key or a policy do not allow it."""
 

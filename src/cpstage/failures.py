@@ -15,6 +15,7 @@ from cpstage.errors import (
     ConfigurationError,
     CpstageError,
     NotFound,
+    ObjectChanged,
     ObjectNotFound,
     OutOfSync,
     ServiceUnavailable,
@@ -54,7 +55,8 @@ _NO_IDENTITY = {
 _SKEWED = {"RequestTimeTooSkewed", "RequestInTheFuture"}
 _NO_JOB = {"JobNotFoundException", "InvalidJobException"}
 _NO_OBJECT = {"NoSuchKey", "NoSuchBucket", "NoSuchVersion", "NotFound", "404"}
-_OUT_OF_SYNC = {"PreconditionFailed", "412", "InvalidJobStateException", "InvalidNonceException"}
+_CHANGED = {"PreconditionFailed", "412"}
+_OUT_OF_SYNC = {"InvalidJobStateException", "InvalidNonceException"}
 _WRONG_REGION = {
     "301",
     "AuthorizationHeaderMalformed",
@@ -166,8 +168,8 @@ def _service_failure(error: Any, doing: str, hints: tuple[str, str, str]) -> Cps
         result = NotFound(what, hint="check the job id and the region; a finished job is gone")
     elif code in _NO_OBJECT:
         result = ObjectNotFound(what)
-    elif code in _OUT_OF_SYNC:
-        result = OutOfSync(what)
+    elif code in _CHANGED | _OUT_OF_SYNC:
+        result = ObjectChanged(what) if code in _CHANGED else OutOfSync(what)
     elif code in _WRONG_REGION:
         result = ConfigurationError(what, hint="give the region of the pipeline with --region")
     elif code in _BUSY or status >= 500:

@@ -184,7 +184,7 @@ def _require_one_file(artifact: Artifact, source: Path, entries: tuple[Entry, ..
 
 
 def _raw_content_type(entry: Entry) -> str:
-    blob = FileBlob(entry.source)
+    blob = FileBlob(Path(entry.source))
     try:
         found = recognise(blob.read(0, min(HEAD_BYTES, blob.size)), name=entry.path)
     except ArtifactRejected:

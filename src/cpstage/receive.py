@@ -6,13 +6,14 @@ may open an envelope, and what may be claimed of the bytes that came.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from cpstage.archive import Format, Unpacker
 from cpstage.envelope import S3_CLIENT_HINT, job_context, s3_client_object
-from cpstage.errors import ArtifactRejected
+from cpstage.errors import ArtifactRejected, ObjectChanged
 from cpstage.intake import (
     Intake,
     Keys,
@@ -27,8 +28,10 @@ from cpstage.job import Artifact
 from cpstage.progress import Progress
 from cpstage.results import Staged
 from cpstage.session import JobSession
-from cpstage.tree import Tree
+from cpstage.tree import Tree, remove_tree
 from cpstage.workspace import Move, Workspace
+
+_LOGGER = logging.getLogger("cpstage")
 
 _VERIFIED: dict[Format | None, tuple[str, ...]] = {
     "zip": ("length", "entity tag", "CRC-32 of every file"),
@@ -91,6 +94,9 @@ class Receiver:
     def stage(self, todo: Sequence[Staged], staging: Path) -> tuple[list[Staged], list[Move]]:
         """Read, check and unpack artifacts below a staging directory.
 
+        Where an object changes while it is read, all that came of it is thrown away, and it is
+        read once more from its start.
+
         Returns:
             What was staged, and the moves that put it into its places.
 
@@ -103,20 +109,31 @@ class Receiver:
         self._workspace.require_space(sum(one.info.size for one in todo))
         merged = self._how.layout == "merged"
         groups = [list(todo)] if merged and todo else [[one] for one in todo]
-        intake = Intake(self._how, staging, self._progress)
         done: list[Staged] = []
         moves: list[Move] = []
         for group in groups:
             target = group[0].path
             root = staging / target.name
-            root.mkdir()
-            with Tree(root) as tree:
-                unpacker = Unpacker(tree, self._how.limits)
-                done += [self._stage_one(one, unpacker, intake) for one in group]
-                with naming(", ".join(_title(one.artifact) for one in group)):
-                    unpacker.finish()
+            try:
+                done += self._stage_group(group, root, staging)
+            except ObjectChanged as error:
+                _LOGGER.info("%s: beginning again", error.message)
+                remove_tree(root)
+                again = [self.look(one.artifact) for one in group]
+                done += self._stage_group(again, root, staging)
             moves.append(Move(root, target))
         return done, moves
+
+    def _stage_group(self, group: Sequence[Staged], root: Path, staging: Path) -> list[Staged]:
+        """Stage artifacts that go into one directory."""
+        intake = Intake(self._how, staging, self._progress)
+        root.mkdir()
+        with Tree(root) as tree:
+            unpacker = Unpacker(tree, self._how.limits)
+            done = [self._stage_one(one, unpacker, intake) for one in group]
+            with naming(", ".join(_title(one.artifact) for one in group)):
+                unpacker.finish()
+        return done
 
     def _stage_one(self, planned: Staged, unpacker: Unpacker, intake: Intake) -> Staged:
         checksum = planned.info.checksum.begin() if planned.info.checksum else None

@@ -67,11 +67,16 @@ class Staged:
 
 @dataclass(frozen=True)
 class FetchResult:
-    """What a fetch has done: the inputs it was asked for, and where outputs go."""
+    """What a fetch has done: the inputs it was asked for, and where outputs go.
+
+    Attributes:
+        retries: How many requests to S3 and KMS had to be made again.
+    """
 
     job: Job
     inputs: tuple[Staged, ...]
     outputs: dict[str, Path]
+    retries: int = 0
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -79,6 +84,7 @@ class FetchResult:
             "job_id": self.job.id,
             "inputs": [staged.document() for staged in self.inputs],
             "outputs": {name: str(path) for name, path in self.outputs.items()},
+            "retries": self.retries,
         }
 
 
@@ -128,16 +134,22 @@ class Pushed:
 
 @dataclass(frozen=True)
 class PushResult:
-    """What a push has done: every output artifact of the job."""
+    """What a push has done: every output artifact of the job.
+
+    Attributes:
+        retries: How many requests to S3 and KMS had to be made again.
+    """
 
     job: Job
     outputs: tuple[Pushed, ...]
+    retries: int = 0
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON has it."""
         return {
             "job_id": self.job.id,
             "outputs": [pushed.document() for pushed in self.outputs],
+            "retries": self.retries,
         }
 
 

@@ -38,6 +38,7 @@ def fetch(
     dry_run: bool = False,
     connection: Connection | None = None,
     credentials_max_age: float = DEFAULT_MAX_AGE,
+    wait: float = 0,
     progress: Progress | None = None,
 ) -> FetchResult:
     """Stage the job's input artifacts in a workspace, and make room for its outputs.
@@ -53,6 +54,7 @@ def fetch(
         dry_run: Look, and say what would be done, and do nothing.
         connection: How to reach AWS.
         credentials_max_age: Seconds after which the job's session is renewed ahead of time.
+        wait: Seconds to wait for another run in the same workspace to end.
         progress: Is told of all phases.
 
     Raises:
@@ -69,7 +71,7 @@ def fetch(
     outputs: dict[str, Path] = {one.name: place.output(one.name) for one in job.output_artifacts}
 
     found = [receiver.look(artifact) for artifact in _choose(job.input_artifacts, artifacts)]
-    with nullcontext() if dry_run else place.locked():
+    with nullcontext() if dry_run else place.locked(wait):
         inventory = Inventory(place, how)
         todo, unchanged = inventory.sort(found)
         place.require_outputs([*outputs.values()])
@@ -77,14 +79,15 @@ def fetch(
             place.require_free([one.path for one in todo])
         if dry_run:
             planned = [receiver.with_format(one) for one in todo]
-            return FetchResult(job, _in_order(found, planned, unchanged), outputs)
+            result = _in_order(found, planned, unchanged)
+            return FetchResult(job, result, outputs, session.retries.count)
         with place.staging() as staging:
             staged, moves = receiver.stage(todo, staging)
             result = _in_order(found, staged, unchanged)
             moves += place.output_moves([*outputs.values()], staging)
             moves += place.record_moves(record_of(job), inventory.entries(result), staging)
             place.publish(moves)
-    return FetchResult(job, result, outputs)
+    return FetchResult(job, result, outputs, session.retries.count)
 
 
 def push(
@@ -141,7 +144,7 @@ def push(
     session = JobSession(job, connection or Connection(), credentials_max_age)
     sender = Sender(session, encryption or Encryption(), how.level, watched)
     sent = (planned(one) if one.is_empty else sender.send(one) for one in outputs)
-    return PushResult(job, tuple(sent))
+    return PushResult(job, tuple(sent), session.retries.count)
 
 
 def _choose(artifacts: Sequence[Artifact], globs: Sequence[str]) -> list[Artifact]:

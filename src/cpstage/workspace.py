@@ -73,8 +73,11 @@ class Workspace:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, wait: float = 0) -> Iterator[None]:
         """Keep every other run out, and remove what killed ones left behind.
+
+        Args:
+            wait: Seconds to wait for another run to end.
 
         Raises:
             WorkspaceUnavailable: Another run is in it, or it cannot be created or written to.
@@ -88,14 +91,14 @@ class Workspace:
         with suppress(OSError):
             self._state.chmod(0o700)
         holder = self._state / "holder.json"
-        lock = FileLock(self._state / "lock", timeout=0, mode=0o600)
+        lock = FileLock(self._state / "lock", timeout=wait, mode=0o600)
         with local_failures(self._state / "lock"):
             try:
                 lock.acquire()
             except Timeout as error:
                 raise WorkspaceUnavailable(
                     f"the workspace {self.root} is in use by {_describe(_read_json(holder))}",
-                    hint="wait until that run has ended, or give another --workspace",
+                    hint="wait for that run with --wait, or give another --workspace",
                 ) from error
         try:
             _write_json(holder, _this_process())

@@ -62,8 +62,8 @@ def ahead(items: Iterator[Item], most: int) -> Iterator[Iterator[Item]]:
 
     for _ in range(most):
         room.put(None)
-    threading.Thread(target=work, name="cpstage-ahead", daemon=True).start()
     try:
+        threading.Thread(target=work, name="cpstage-ahead", daemon=True).start()
         yield taken()
     finally:
         left.set()

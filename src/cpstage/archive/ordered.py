@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -30,7 +30,7 @@ def thread_count() -> int:
 
 def in_order(
     work: Callable[[Unit], Result], units: Iterable[Unit], *, threads: int, ahead: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Do work on units in threads, and yield the results in the order of the units.
 
     The units are taken one by one by the caller's thread. When a unit fails, when taking one

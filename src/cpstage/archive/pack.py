@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 from cpstage.archive.formats import Format
 from cpstage.archive.names import check_links, check_name
+from cpstage.archive.ordered import thread_count
 from cpstage.archive.tarwriter import gzip_stream, tar_stream
 from cpstage.archive.zipwriter import zip_stream
 from cpstage.errors import ArtifactRejected
 from cpstage.globs import Globs
 from cpstage.walk import Entry, Symlinks, walk
 
-DEFAULT_LEVEL = 6
+DEFAULT_LEVEL = 2
+"""ISA-L's, as fast as 1 and a little smaller; 3 takes two thirds longer for 3% less (measured on
+20,000 files of source text, which come out 12% larger than by ``zip -6``)."""
 
 
 def list_entries(
@@ -58,20 +61,26 @@ def pack(
     archive_format: Format,
     level: int = DEFAULT_LEVEL,
     consumed: Callable[[int], object] = lambda _: None,
-) -> Iterator[bytes]:
+    threads: int | None = None,
+) -> Generator[bytes, None, None]:
     """Pack entries; the same entries and level give the same bytes.
+
+    Threads read and deflate ahead of whoever takes the bytes, until there are no more or the
+    generator is closed.
 
     Args:
         entries: What to pack, as :func:`list_entries` found it.
         archive_format: What to make of it.
         level: From 0 (not compressed) to 9.
         consumed: Is told of the bytes of files as they are read.
+        threads: How many; as many as there are processors where none is given.
 
     Raises:
         LocalIOError: A file cannot be read, or changed since it was listed.
     """
+    many = threads or thread_count()
     if archive_format == "zip":
-        return zip_stream(entries, level, consumed)
+        return zip_stream(entries, level, consumed, many)
     if archive_format == "tar":
         return tar_stream(entries, consumed)
-    return gzip_stream(tar_stream(entries, consumed), level)
+    return gzip_stream(entries, level, consumed, many)

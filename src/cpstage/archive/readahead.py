@@ -74,20 +74,6 @@ class ReadAhead(io.RawIOBase):
         """A blob can be read."""
         return True
 
-    def seekable(self) -> bool:
-        """It can be moved, forwards."""
-        return True
-
-    def tell(self) -> int:
-        """Return the offset of the next read."""
-        return self.blob.size - self._left
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Move forwards."""
-        for _ in self.pieces(offset - self.tell() if whence == 0 else offset):
-            pass
-        return self.tell()
-
     def readinto(self, buffer: WriteableBuffer) -> int:
         """Fill the buffer as far as the current block goes."""
         view = memoryview(buffer).cast("B")

@@ -1,148 +1,265 @@
-"""Reading tar and tar.gz (POSIX.1-2017 ustar and pax, GNU extensions; RFC 1952).
+"""Reading tar and tar.gz: the members of a stream, in its order (POSIX.1-2017, pax; GNU tar).
 
-``tarfile`` parses the headers. Left alone it takes a damaged header for the end of the archive,
-and never looks at the gzip trailer; both are mended here. Members come in the order of the
-stream, and each has to be read before the next.
+A damaged header is never taken for the end of the archive: that is a block of zeros, and nothing
+but zeros after it. Where readers of tar understand an archive differently it is refused: data of
+links and directories, names that are given twice, and bytes behind the end of a name. What may be
+written, and where, is not decided here.
 """
 
 from __future__ import annotations
 
-import gzip
-import tarfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, cast
+from functools import partial
+from typing import IO
 
-from cpstage.archive.limits import HEADER_BYTES
+from cpstage.archive.ahead import ahead
+from cpstage.archive.forward import Damaged, Forward
+from cpstage.archive.gzipreader import inflated
+from cpstage.archive.limits import Budget, Limits
 from cpstage.archive.member import CHUNK, Member, MemberKind
 from cpstage.archive.names import refused
+from cpstage.archive.sparse import PREFIX, Sparse, sparse_of_header, sparse_of_records
+from cpstage.archive.tarheader import (
+    BLOCK,
+    GNU,
+    Header,
+    Record,
+    decimal,
+    number,
+    read_header,
+    read_records,
+    text,
+)
 from cpstage.errors import ArtifactRejected
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+_READ = 256 << 10
+_AHEAD = 2
+"""Blocks of inflated data that may wait."""
+
+_ZEROS = bytes(BLOCK)
+_OWNER_EXECUTES = 0o100
 
 _KINDS: dict[bytes, MemberKind] = {
-    tarfile.REGTYPE: "file",
-    tarfile.AREGTYPE: "file",
-    tarfile.CONTTYPE: "file",
-    tarfile.GNUTYPE_SPARSE: "file",
-    tarfile.DIRTYPE: "directory",
-    tarfile.SYMTYPE: "link",
-    tarfile.LNKTYPE: "hard link",
+    b"0": "file",
+    b"\0": "file",
+    b"7": "file",
+    b"S": "file",
+    b"5": "directory",
+    b"2": "link",
+    b"1": "hard link",
 }
-_EXTENSIONS = {
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
+_SPARSE = b"S"
+_LONG_NAME, _LONG_LINK, _PAX, _SOLARIS_PAX, _GLOBAL_PAX = b"L", b"K", b"x", b"X", b"g"
+_MAY_PRECEDE: dict[bytes, tuple[bytes, ...]] = {
+    _LONG_NAME: (_LONG_LINK,),
+    _LONG_LINK: (_LONG_NAME,),
+    _PAX: (),
+    _SOLARIS_PAX: (),
+    _GLOBAL_PAX: (),
 }
-_HeaderError = tarfile.HeaderError
-_EndOfArchive: type[Exception] = tarfile.EOFHeaderError  # type: ignore[attr-defined] # no stub
-_DECODER_ERRORS = (
-    tarfile.TarError,
-    gzip.BadGzipFile,
-    zlib.error,
-    EOFError,
-    OverflowError,
-    UnicodeError,
-    ValueError,
-)
+"""The extended headers, and which of them may stand before it for the same member."""
 
-
-class _StrictTarInfo(tarfile.TarInfo):
-    """A header that is whole, or an error; the parser's own reaction is to stop quietly."""
-
-    @classmethod
-    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
-        try:
-            return super().fromtarfile(tarfile)
-        except _EndOfArchive:
-            raise
-        except _HeaderError as error:
-            raise ArtifactRejected(f"the archive is damaged or cut off: {error}") from error
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        info = super().frombuf(buf, encoding, errors)
-        if info.type in _EXTENSIONS and info.size > HEADER_BYTES:
-            raise ArtifactRejected(
-                f"the archive has an extended header of {info.size:,} bytes",
-                hint=f"at most {HEADER_BYTES:,} are allowed; nothing of it was staged",
-            )
-        return info
+_UNSUPPORTED = {
+    b"3": "a character device",
+    b"4": "a block device",
+    b"6": "a fifo",
+    b"D": "a directory of an incremental backup",
+    b"M": "a part of an archive in several volumes",
+    b"N": "a list of long names",
+    b"V": "the label of a volume",
+}
+_PATH, _LINK_PATH, _SIZE = b"path", b"linkpath", b"size"
+_SPARSE_NAME = PREFIX + b"name"
+_VOLUME_OFFSET = b"GNU.volume.offset"
 
 
 @contextmanager
 def tar_members(
-    file: IO[bytes], *, compressed: bool, drained: Callable[[int], object]
+    file: IO[bytes],
+    *,
+    compressed: bool,
+    drained: Callable[[int], object],
+    check_header: Callable[[int], object] | None = None,
 ) -> Iterator[Iterator[Member]]:
-    """Open a tar archive, and read it to its end: the trailer of gzip comes after the last member.
+    """Open a tar archive; whoever takes the last member has had it read and verified to its end.
 
     Args:
-        file: The archive.
+        file: The archive; it is read forwards only.
         compressed: Whether it is tar.gz.
-        drained: Is told how many bytes came after the last member.
+        drained: Is told of bytes that came out of the stream and are no data of a file: extended
+            headers, and what follows the last member.
+        check_header: Is asked whether an extended header may be so long, before it is read.
 
     Raises:
         ArtifactRejected: It is no tar or is damaged or cut off, or a member is no file,
             directory or link.
     """
-    stream = cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if compressed else file
-    with _decoding():
-        archive = tarfile.TarFile(
-            fileobj=stream, tarinfo=_StrictTarInfo, encoding="utf-8", errors="surrogateescape"
-        )
-    with archive:
-        yield _members(archive)
-        with _decoding():
-            while chunk := stream.read(CHUNK):
-                drained(len(chunk))
-                if any(chunk):
-                    raise ArtifactRejected("there is data after the end of the archive")
-
-
-def _members(archive: tarfile.TarFile) -> Iterator[Member]:
-    if archive.firstmember is None:  # type: ignore[attr-defined] # no stub
-        return  # Python 3.10 would seek to -1 for the member after none
-    while True:
-        with _decoding():
-            info = archive.next()
-        if info is None:
-            return
-        # The parser keeps every header it has seen; a stream of 200,000 needs none of them.
-        archive.members.clear()  # type: ignore[attr-defined] # no stub
-        if info.type not in _KINDS:
-            raise refused(info.name, f"is of the unsupported type {info.type!r}")
-        yield _member(archive, info)
-
-
-def _member(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Member:
-    kind = _KINDS[info.type]
-    return Member(
-        name=info.name,
-        kind=kind,
-        chunks=lambda: _data(archive, info),
-        size=info.size,
-        executable=bool(info.mode & 0o100),
-        target=info.linkname if kind == "hard link" else "",
-    )
-
-
-def _data(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Iterator[bytes]:
-    if info.issym():
-        yield info.linkname.encode("utf-8", "surrogateescape")
+    check = check_header or Budget(Limits(), packed=0).check_header
+    blocks = iter(partial(file.read, _READ), b"")
+    if not compressed:
+        yield _TarReader(blocks, drained, check).members()
         return
-    with _decoding():
-        file = archive.extractfile(info)
-        while file is not None and (chunk := file.read(CHUNK)):
-            yield chunk
+    with ahead(inflated(Forward(blocks)), _AHEAD) as uncompressed:
+        yield _TarReader(uncompressed, drained, check).members()
 
 
-@contextmanager
-def _decoding() -> Iterator[None]:
-    try:
-        yield
-    except _DECODER_ERRORS as error:
-        raise ArtifactRejected(f"the archive is damaged or cut off: {error}") from error
+class _TarReader:
+    """The members of a tar stream.
+
+    Args:
+        blocks: The stream.
+        drained: As :func:`tar_members` has it.
+        check_header: The same.
+    """
+
+    def __init__(
+        self,
+        blocks: Iterator[bytes],
+        drained: Callable[[int], object],
+        check_header: Callable[[int], object],
+    ) -> None:
+        self._stream = Forward(self._checked(blocks))
+        self._drained = drained
+        self._check_header = check_header
+        self._name: str | None = None
+        self._left = 0
+        self._extended: dict[bytes, list[Record]] = {}
+
+    def members(self) -> Iterator[Member]:
+        """Read member by member; what is left of the data of one is passed over."""
+        try:
+            while (block := self._stream.read(BLOCK)) != _ZEROS:
+                header = read_header(block)
+                if header.kind in _MAY_PRECEDE:
+                    self._extend(header)
+                    continue
+                member, padding = self._member(header, block)
+                yield member
+                if self._left:
+                    self._drained(sum(map(len, self._pieces(self._left))))
+                self._stream.read(padding)
+            if self._extended:
+                raise Damaged("an extended header is not followed by a member")
+        except Damaged as error:
+            raise self._damaged(error) from error
+        self._drain()
+
+    def _drain(self) -> None:
+        """Read what follows the end marker, to the end of the stream."""
+        while piece := self._stream.some(CHUNK):
+            self._drained(len(piece))
+            if piece.strip(b"\0"):
+                raise ArtifactRejected("there is data after the end of the archive")
+
+    def _extend(self, header: Header) -> None:
+        """Read an extended header, which says more of the member after it, or of all."""
+        size = number(header.size, "size of an extended header")
+        for before in self._extended:
+            if before not in _MAY_PRECEDE[header.kind]:
+                raise Damaged(f"an extended header of type {header.kind!r} follows {before!r}")
+        self._check_header(size)
+        self._left = size
+        body = b"".join(self._pieces(size))
+        self._drained(BLOCK + size + len(self._stream.read(-size % BLOCK)))
+        if header.kind == _GLOBAL_PAX:
+            _check_global(read_records(body))
+        elif header.kind == _LONG_NAME:
+            self._extended[header.kind] = [(_PATH, text(body))]
+        elif header.kind == _LONG_LINK:
+            self._extended[header.kind] = [(_LINK_PATH, text(body))]
+        else:
+            self._extended[header.kind] = read_records(body)
+
+    def _member(self, header: Header, block: bytes) -> tuple[Member, int]:
+        """Return the member that a header begins, and how much padding follows its data."""
+        extended, self._extended = self._extended, {}
+        records = [record for records in extended.values() for record in records]
+        overrides = dict(records)
+        path = overrides.get(_SPARSE_NAME, overrides.get(_PATH))
+        self._name = name = _decoded(header.path if path is None else path)
+        kind = _kind(header, name)
+        size = overrides.get(_SIZE)
+        stored = number(header.size, "size") if size is None else decimal(size, "size")
+        self._left, padding = stored, -stored % BLOCK
+        if kind == "file":
+            holes = self._sparse(header, block, records)
+            executable = bool(number(header.mode, "mode") & _OWNER_EXECUTES)
+            if holes is None:
+                return Member(name, kind, self._data, stored, executable), padding
+            content = partial(holes.content, self._pieces)
+            return Member(name, kind, content, holes.size, executable), padding
+        if stored or header.kind == _SPARSE:
+            raise refused(name, f"is a {kind} with data")
+        target = overrides.get(_LINK_PATH, text(header.link))
+        if kind == "hard link":
+            return Member(name, kind, self._data, target=_decoded(target)), 0
+        return Member(name, kind, partial(iter, (target,) if kind == "link" else ())), 0
+
+    def _sparse(self, header: Header, block: bytes, records: list[Record]) -> Sparse | None:
+        """Read the map of a sparse file, if it is one."""
+        if header.kind == _SPARSE:
+            found = sparse_of_header(block, self._map_block)
+        elif any(key.startswith(PREFIX) for key, _ in records):
+            found = sparse_of_records(records, self._map_in_data)
+        else:
+            return None
+        found.check(self._left)
+        return found
+
+    def _map_block(self) -> bytes:
+        block = self._stream.read(BLOCK)
+        if len(block) < BLOCK:
+            raise Damaged("it is cut off")
+        self._drained(BLOCK)
+        return block
+
+    def _map_in_data(self) -> bytes:
+        if self._left < BLOCK:
+            raise Damaged("the map of a sparse file is longer than its data")
+        self._left -= BLOCK
+        return self._map_block()
+
+    def _data(self) -> Iterator[bytes]:
+        return self._pieces(self._left)
+
+    def _pieces(self, count: int) -> Iterator[bytes]:
+        """Read data of the current member."""
+        while count:
+            piece = self._stream.some(min(count, CHUNK))
+            if not piece:
+                raise self._damaged("it is cut off")
+            count -= len(piece)
+            self._left -= len(piece)
+            yield piece
+
+    def _checked(self, blocks: Iterator[bytes]) -> Iterator[bytes]:
+        """Say of damage to what holds the stream where in the archive it is."""
+        try:
+            yield from blocks
+        except Damaged as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, why: object) -> ArtifactRejected:
+        where = "" if self._name is None else f" in or after the entry {self._name!r}"
+        return ArtifactRejected(f"the archive is damaged{where}: {why}")
+
+
+def _kind(header: Header, name: str) -> MemberKind:
+    """Return what a member is; one whose name ends as a directory's is one (v7 and BSD)."""
+    kind = _KINDS.get(header.kind)
+    if kind is None or (header.kind == _SPARSE and header.magic != GNU):
+        what = _UNSUPPORTED.get(header.kind, "of an unknown type")
+        raise refused(name, f"is {what} ({header.kind!r}), which is not supported")
+    return "directory" if kind == "file" and name.endswith("/") else kind
+
+
+def _check_global(records: list[Record]) -> None:
+    """Check that a global header says nothing that the members after it could differ on."""
+    for key, _ in records:
+        if key in (_PATH, _LINK_PATH, _SIZE, _VOLUME_OFFSET) or key.startswith(PREFIX):
+            raise Damaged(f"a global header sets {key!r}")
+
+
+def _decoded(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")

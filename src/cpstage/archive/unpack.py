@@ -96,7 +96,9 @@ class Unpacker:
         else:
             file = io.BufferedReader(stream, _BUFFER)
             compressed, drained = archive_format == "tar.gz", intake.budget.spend_bytes
-            with tar_members(file, compressed=compressed, drained=drained) as members:
+            check = intake.budget.check_header
+            opened = tar_members(file, compressed=compressed, drained=drained, check_header=check)
+            with opened as members:
                 self._add_tar(members, intake)
         return intake.contents
 

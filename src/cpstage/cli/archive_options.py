@@ -14,7 +14,7 @@ from cpstage.errors import UsageError
 if TYPE_CHECKING:
     from cpstage import Limits
 
-DEFAULT_LEVEL = 6
+DEFAULT_LEVEL = 2
 """The same as :data:`cpstage.archive.DEFAULT_LEVEL`, which would be loaded for ``--help``."""
 
 

@@ -53,12 +53,21 @@ Examples:
 )
 @click.option("--no-unpack", is_flag=True, help="Stage each object as the file it is.")
 @click.option("--replace", is_flag=True, help="Swap what is there for what the job has now.")
+@click.option(
+    "--wait",
+    is_flag=False,
+    flag_value=-1.0,
+    default=0.0,
+    type=float,
+    metavar="[SECONDS]",
+    help="Wait for another run in the workspace to end; without a number, as long as it takes.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--env-file", metavar="FILE", help="Write the job's variables as NAME=value lines.")
 @click.option("--codebuild-env", is_flag=True, help="Add CODEBUILD_SRC_DIR variables to that file.")
 @unpacking_options
-@session_option
 @aws_options
+@session_option
 @output_options
 @progress_option
 def fetch(

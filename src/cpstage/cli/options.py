@@ -6,6 +6,7 @@ import functools
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -13,6 +14,7 @@ import click
 from cpstage.cli.terminal import Terminal
 
 if TYPE_CHECKING:
+    from cpstage import Connection
     from cpstage.progress import Mode
 
 Function = Callable[..., Any]
@@ -77,15 +79,34 @@ def aws_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def session_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--credentials-max-age``; the command gets a ``credentials_max_age``."""
-    return click.option(
-        "--credentials-max-age",
-        type=Seconds(),
-        default=14 * 60,
-        show_default=True,
-        metavar="SECONDS",
-        help="Age at which the job's session credentials are renewed ahead of time.",
-    )(function)
+    """Add what is about a job's session; stands below ``aws_options``.
+
+    The command gets a ``credentials_max_age``, and its ``connection`` a timeout.
+    """
+
+    @functools.wraps(function)
+    def command(timeout: float, connection: Connection, **others: Any) -> Any:
+        return function(connection=replace(connection, timeout=timeout), **others)
+
+    return add_options(
+        command,
+        click.option(
+            "--credentials-max-age",
+            type=Seconds(),
+            default=14 * 60,
+            show_default=True,
+            metavar="SECONDS",
+            help="Age at which the job's session credentials are renewed ahead of time.",
+        ),
+        click.option(
+            "--timeout",
+            type=Seconds(),
+            default=300,
+            show_default=True,
+            metavar="SECONDS",
+            help="How long to try again when the network or AWS fails.",
+        ),
+    )
 
 
 def output_options(function: Callable[..., Any]) -> Callable[..., Any]:

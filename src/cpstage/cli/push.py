@@ -65,8 +65,8 @@ def _split(context: click.Context, _: click.Parameter, values: tuple[str, ...]) 
 @click.option("--bucket-key", is_flag=True, help="Let S3 use a Bucket Key: fewer calls to KMS.")
 @sealing_options
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@session_option
 @aws_options
+@session_option
 @output_options
 @progress_option
 def push(

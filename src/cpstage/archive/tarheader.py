@@ -1,0 +1,151 @@
+"""The headers of tar, read strictly (POSIX.1-2017, pax: ustar and pax formats; GNU tar; v7).
+
+A field is what the format says, or it is refused: what one reader takes for a number or the end of
+a name, another does not. Owners, times and device numbers are not looked at, since nothing becomes
+of them. This module knows nothing of where headers come from, and what follows them.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+from zlib import adler32
+
+from cpstage.archive.forward import Damaged
+
+BLOCK = 512
+
+POSIX, GNU, V7 = b"ustar\0", b"ustar  \0", bytes(8)
+"""Of POSIX, a version follows, which some writers leave empty."""
+
+_FIELDS = struct.Struct("100s8s16x12s12x8sc100s8s80x155s12x")
+_CHECKSUM = slice(148, 156)
+_SPACES = sum(b" " * 8)
+_POSITIVE, _NEGATIVE = 0x80, 0xFF
+_LARGEST = (1 << 63) - 1
+_MOST_DIGITS = len(str(_LARGEST))
+
+Record = tuple[bytes, bytes]
+"""The key and value of one record of a pax header."""
+
+
+class Header(NamedTuple):
+    """The fields of a header that are of use, as they stand."""
+
+    name: bytes
+    mode: bytes
+    size: bytes
+    checksum: bytes
+    kind: bytes
+    link: bytes
+    magic: bytes
+    prefix: bytes
+
+    @property
+    def path(self) -> bytes:
+        """The whole name; only POSIX has a prefix, where GNU keeps other things."""
+        name = text(self.name)
+        if self.prefix[0] and self.magic.startswith(POSIX):
+            return text(self.prefix) + b"/" + name
+        return name
+
+
+def read_header(block: bytes) -> Header:
+    """Read a block.
+
+    Raises:
+        Damaged: Its checksum is wrong, it is of no known format, or not a whole block.
+    """
+    if len(block) < BLOCK:
+        raise Damaged("it is cut off in a header" if block else "it has no end marker")
+    header = Header._make(_FIELDS.unpack(block))
+    declared = octal(header.checksum, "checksum")
+    # The sum is taken with spaces in its own place; historic writers had signed characters.
+    total = _sum(block) - sum(header.checksum) + _SPACES
+    if declared != total and declared != total - 256 * _negative(block):
+        raise Damaged("the checksum of a header is wrong")
+    if not (header.magic.startswith(POSIX) or header.magic in (GNU, V7)):
+        raise Damaged(f"a header is of the unknown format {header.magic!r}")
+    return header
+
+
+def text(field: bytes) -> bytes:
+    """Return the text of a field, less the zeros that fill it up; those inside are not its end."""
+    return field.rstrip(b"\0")
+
+
+def number(field: bytes, what: str) -> int:
+    """Return the number in a field: octal digits, or GNU's base 256.
+
+    Raises:
+        Damaged: It is none, negative, or larger than any file.
+    """
+    if field[0] == _POSITIVE:
+        value = int.from_bytes(field[1:], "big")
+        if value > _LARGEST:
+            raise Damaged(f"the {what} is too large")
+        return value
+    if field[0] == _NEGATIVE:
+        raise Damaged(f"the {what} is negative")
+    return octal(field, what)
+
+
+def octal(field: bytes, what: str) -> int:
+    """Return the number in a field of octal digits; an empty field is zero.
+
+    Raises:
+        Damaged: There is something else in it.
+    """
+    digits = field.rstrip(b"\0 ").lstrip(b" ")
+    if not digits:
+        return 0
+    try:
+        # int() alone would take signs, underscores and 0o.
+        return int(digits if digits.isdigit() else b"", 8)
+    except ValueError:
+        raise Damaged(f"the {what} is no number: {field!r}") from None
+
+
+def decimal(digits: bytes, what: str) -> int:
+    """Return the number that a pax record holds.
+
+    Raises:
+        Damaged: It is none, negative, or has more digits than any size.
+    """
+    if not digits.isdigit() or len(digits) > _MOST_DIGITS:
+        raise Damaged(f"the {what} is no number: {digits[:40]!r}")
+    return int(digits)
+
+
+def read_records(body: bytes) -> list[Record]:
+    r"""Read the records of a pax header, each of them ``length key=value\n``.
+
+    Raises:
+        Damaged: One of them is not of that form, or ends somewhere else than it says.
+    """
+    records, at = [], 0
+    while at < len(body):
+        digits, _, _ = body[at : at + _MOST_DIGITS + 1].partition(b" ")
+        end = at + decimal(digits, "length of a record of a pax header")
+        key, is_there, value = body[at + len(digits) + 1 : end - 1].partition(b"=")
+        # Some readers pass over more than one space before a key.
+        is_key = bool(key) and not key[:1].isspace()
+        if not (is_key and is_there) or digits[:1] == b"0" or body[end - 1 : end] != b"\n":
+            raise Damaged(f"a pax header is damaged at {body[at : at + 40]!r}")
+        records.append((key, value))
+        at = end
+    return records
+
+
+def _sum(block: bytes) -> int:
+    """Add up the bytes of a block.
+
+    The lower half of an Adler-32 is one and the sum of all bytes, modulo more than what 512 bytes
+    of ASCII come to. It takes 0.2 µs, and sum() 3.5 µs, of 8 µs for a whole member.
+    """
+    return (adler32(block) & 0xFFFF) - 1 if block.isascii() else sum(block)
+
+
+def _negative(block: bytes) -> int:
+    """Count the bytes that were negative numbers to a writer with signed characters."""
+    return sum(byte > 0x7F for byte in block[: _CHECKSUM.start] + block[_CHECKSUM.stop :])

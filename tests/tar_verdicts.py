@@ -1,0 +1,84 @@
+"""What there is to say of a tar archive: refused, and how; or accepted, and by whom else.
+
+GNU tar and libarchive are the independent readers of what is accepted.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cpstage import ArtifactRejected, Limits
+from trees import listing, needs
+from unpacking import unpack
+
+Listing = dict[str, tuple[str, bool, bytes]]
+
+PEERS = ("tar", "bsdtar")
+
+
+def refused(
+    body: bytes,
+    root: Path,
+    says: str,
+    *,
+    entry: str | None = None,
+    limits: Limits | None = None,
+) -> str:
+    """Expect an archive to be refused, and return the message.
+
+    Args:
+        body: The archive.
+        root: An empty directory; the archive is unpacked two levels below it.
+        says: A pattern of the rule that the message has to name.
+        entry: The name of the entry that it has to quote.
+        limits: What the archive may unpack to.
+    """
+    into = root / "above" / "into"
+    into.parent.mkdir(parents=True)
+    with pytest.raises(ArtifactRejected) as caught:
+        unpack(body, into, name=_name(body), limits=limits)
+    said = str(caught.value)
+    assert caught.value.exit_code == 65
+    assert said.isprintable()
+    assert re.search(says, said), said
+    assert entry is None or repr(entry) in said, said
+    beside = [path for path in root.rglob("*") if into not in (path, *path.parents)]
+    assert beside == [into.parent], "something was written outside"
+    return said
+
+
+def accepted(body: bytes, root: Path, *peers: str, limits: Limits | None = None) -> Listing:
+    """Expect an archive to be accepted, with the tree that other readers make of it."""
+    root.mkdir(exist_ok=True)
+    unpack(body, root / "into", name=_name(body), limits=limits)
+    found: Listing = listing(root / "into")
+    for peer in peers:
+        other = read_by(peer, body, root)
+        assert found == other, f"{peer} makes {other} of it, and not {found}"
+    return found
+
+
+def read_by(peer: str, body: bytes, root: Path) -> Listing:
+    """Return the tree that another reader makes of an archive."""
+    needs(peer)
+    (root / peer).mkdir()
+    # GNU tar finds out by itself what a file is compressed with, but not what a pipe brings it.
+    archive = root / f"for-{peer}"
+    archive.write_bytes(body)
+    done = subprocess.run(
+        [peer, "-xf", str(archive), "-C", peer, "--no-same-owner"],
+        cwd=root,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env={"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"},
+    )
+    assert done.returncode == 0, done.stderr
+    return listing(root / peer)
+
+
+def _name(body: bytes) -> str:
+    return "app.tar.gz" if body[:2] == b"\x1f\x8b" else "app.tar"
