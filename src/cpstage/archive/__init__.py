@@ -1,18 +1,34 @@
 """Archives: zip, tar and tar.gz, in and out.
 
-::
+Unpacking. A blob is read once, from its start to its end, in blocks that threads fetch ahead; what
+comes out goes straight into the files of a tree that nobody sees yet::
 
-    blob ──▶ readahead ──▶ zipreader / tarreader ──▶ plan ──▶ unpack ──▶ tree
-             (threads,      (members, unchecked)     (names,   (files first,
-              buffers)                                limits)   links last)
+    blob ──▶ readahead ──┬──▶ zipreader ──▶ zipdata ─────────┐
+      │     (blocks, in  │     (groups,      (inflate, CRC)   ├──▶ tree
+      │      order)      │      large ones)  in forked/ahead  │   (by descriptor)
+      │                  └──▶ gzipreader ──▶ tarreader ───────┘
+      │                       (in ahead)    (member by member)
+      └──▶ zipends ──▶ zipdirectory ──▶ plan ◀── names, limits
+           (the tail)  (all entries)    (all of it before the first write; of a tar, each member)
+
+The directory of a zip is read from its end first, and all that it says is held against itself:
+counts, places, names, methods, sizes. Nothing is written before the plan has admitted every entry
+and the targets of all links. Each local header is compared with the directory when its bytes
+arrive. A tar has no directory; its members are admitted as they come. In both, links are created
+last, and whoever calls publishes the tree only when the last byte has been read and verified.
+
+Files are written by child processes where there are many (:mod:`~cpstage.archive.forked` says
+why), by threads where there are few; a large one is decoded in one thread and written in another.
+
+Packing. A list of entries is cut into portions of work, whose bytes depend on the list alone::
 
     walk ──▶ portions ──▶ compression ──▶ zipwriter / tarwriter ──▶ a stream of bytes
-             (groups,     (in threads,    (in order)
+             (groups,     (in threads,    (headers, in order)
               blocks)      by ordered)
 
-What comes out of an archive is untrusted until :mod:`~cpstage.archive.plan` has admitted it:
-names pass :mod:`~cpstage.archive.names`, amounts :mod:`~cpstage.archive.limits`. Nothing here
-knows of AWS, and nothing but :mod:`~cpstage.tree` writes to disk.
+Threads and bounds are in ``readahead``, ``ordered``, ``ahead`` and ``forked``, which know nothing
+of formats. What comes out of an archive is untrusted until :mod:`~cpstage.archive.plan` has
+admitted it. Nothing here knows of AWS, and nothing but :mod:`~cpstage.tree` writes to disk.
 """
 
 from cpstage.archive.blob import Blob, BytesBlob, FileBlob
