@@ -32,7 +32,8 @@ class SseKms:
     """The encryption of one upload: as a context, it takes part in the calls of a client.
 
     The transfer manager keeps S3's answers to itself, and knows nothing of Bucket Keys; the
-    client's events have both.
+    client's events have both. Of a large upload, S3 says how it encrypts with each part; other
+    stores say so with nothing else.
 
     Args:
         client: The client that the upload is made with; one upload at a time.
@@ -41,7 +42,7 @@ class SseKms:
     """
 
     _ASKING = ("PutObject", "CreateMultipartUpload")
-    _ANSWERING = (*_ASKING, "CompleteMultipartUpload")
+    _ANSWERING = (*_ASKING, "UploadPart", "CompleteMultipartUpload")
     _MEMBERS = ("ETag", "VersionId", "ServerSideEncryption", "SSEKMSKeyId")
 
     def __init__(self, client: S3Client, key: EncryptionKey | None, *, bucket_key: bool) -> None:

@@ -20,7 +20,7 @@ from cpstage.archive import pack as pack_entries
 from cpstage.connection import Connection
 from cpstage.envelope import Clients, Header, seal
 from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound, WorkspaceUnavailable
-from cpstage.intake import Intake, Keys, Source, Taken, Unpacking
+from cpstage.intake import Intake, Keys, Source, Taken, Unpacking, naming
 from cpstage.outputs import Packing
 from cpstage.progress import Progress, Silence
 from cpstage.tree import RelativePath, Tree, local_failures, remove_tree
@@ -204,7 +204,8 @@ def _take(source: Source, root: Path, staging: Path, how: Unpacking, progress: P
         taken = Intake(how, staging, progress).take(source, unpacker)
         if taken.format is None and taken.envelope is None:
             raise ArtifactRejected(f"{source.title} is no zip, tar or tar.gz")
-        unpacker.finish()
+        with naming(source.title):
+            unpacker.finish()
     return taken
 
 

@@ -36,6 +36,7 @@ class Plan:
     def __init__(self, *, folds_names: bool = False) -> None:
         self._planned: dict[RelativePath, Planned] = {}
         self._folded: dict[str, RelativePath] | None = {} if folds_names else None
+        self._kinds: dict[tuple[MemberKind, str], Planned] = {}
         self.links: dict[RelativePath, str] = {}
 
     def admit(
@@ -63,7 +64,7 @@ class Plan:
         self._admit_parents(path, source, budget)
         here = self._planned.get(path)
         if here is None:
-            self._take(path, Planned(kind, source))
+            self._take(path, kind, source)
             return path, False
         if here.kind == kind == "directory":
             return path, True
@@ -96,8 +97,10 @@ class Plan:
         """
         check_links(self.links)
 
-    def _take(self, path: RelativePath, planned: Planned) -> None:
-        self._planned[path] = planned
+    def _take(self, path: RelativePath, kind: MemberKind, source: str) -> None:
+        # One object for all that are alike: with 100,000 entries that is 6 MB less.
+        alike = self._kinds.setdefault((kind, source), Planned(kind, source))
+        self._planned[path] = alike
         if self._folded is not None:
             other = self._folded.setdefault(_folded(path), path)
             if other != path:
@@ -115,7 +118,7 @@ class Plan:
             if here is not None:
                 raise refused(path, f"is below {parent!r}, which is a {here.kind}")
             budget.spend_entry()
-            self._take(parent, Planned("directory", source))
+            self._take(parent, "directory", source)
             end = path.rfind("/", 0, end)
 
 

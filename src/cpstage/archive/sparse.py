@@ -17,7 +17,10 @@ from cpstage.archive.tarheader import BLOCK, Record, decimal, number
 
 _ZEROS = bytes(CHUNK)
 PREFIX = b"GNU.sparse."
-"""Of the keys of all pax records that are about it."""
+"""Of the keys of all pax records that are read here."""
+
+_OTHER_FORMS = (b"SCHILY.realsize", b"SUN.holesdata")
+"""Keys of star and of Solaris, of which libarchive knows."""
 
 
 class Sparse(NamedTuple):
@@ -66,6 +69,11 @@ def _hole(length: int) -> Iterator[bytes]:
     yield _ZEROS[: length % CHUNK]
 
 
+def is_about_holes(key: bytes) -> bool:
+    """Tell whether a pax record says that a file is sparse."""
+    return key.startswith(PREFIX) or key in _OTHER_FORMS
+
+
 def sparse_of_header(block: bytes, read: Callable[[], bytes]) -> Sparse:
     """Read the old form, of type ``S``: four extents in the header, 21 in each block after it.
 
@@ -106,7 +114,7 @@ def sparse_of_records(records: list[Record], read: Callable[[], bytes]) -> Spars
     if (last.get(b"major"), last.get(b"minor")) == (b"1", b"0"):
         numbers, size = _map_in_data(read), last.get(b"realsize", b"")
         offsets, lengths = numbers[::2], numbers[1::2]
-    elif b"major" in last:
+    elif b"major" in last or not last:
         raise Damaged("a sparse file is of an unknown form")
     elif b"map" in last:
         numbers = last[b"map"].split(b",") if last[b"map"] else []

@@ -18,8 +18,14 @@ BLOCK = 512
 POSIX, GNU, V7 = b"ustar\0", b"ustar  \0", bytes(8)
 """Of POSIX, a version follows, which some writers leave empty."""
 
+SPARSE = b"S"
+"""GNU's type of a sparse file with a map in the header."""
+
 _FIELDS = struct.Struct("100s8s16x12s12x8sc100s8s80x155s12x")
 _CHECKSUM = slice(148, 156)
+_MAP = slice(386 - 345, 495 - 345)
+"""Where GNU has the map, in what is the prefix elsewhere."""
+
 _SPACES = sum(b" " * 8)
 _POSITIVE, _NEGATIVE = 0x80, 0xFF
 _LARGEST = (1 << 63) - 1
@@ -66,6 +72,9 @@ def read_header(block: bytes) -> Header:
         raise Damaged("the checksum of a header is wrong")
     if not (header.magic.startswith(POSIX) or header.magic in (GNU, V7)):
         raise Damaged(f"a header is of the unknown format {header.magic!r}")
+    if header.magic == GNU and header.kind != SPARSE and header.prefix[_MAP].strip(b"\0"):
+        # libarchive would follow it.
+        raise Damaged("a header has the map of a sparse file, and says that it is none")
     return header
 
 
@@ -91,13 +100,13 @@ def number(field: bytes, what: str) -> int:
 
 
 def octal(field: bytes, what: str) -> int:
-    """Return the number in a field of octal digits; an empty field is zero.
+    """Return the number in a field of octal digits; a field of zeros alone is one, and no blanks.
 
     Raises:
         Damaged: There is something else in it.
     """
     digits = field.rstrip(b"\0 ").lstrip(b" ")
-    if not digits:
+    if not digits and not field.strip(b"\0"):
         return 0
     try:
         # int() alone would take signs, underscores and 0o.

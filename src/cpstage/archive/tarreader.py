@@ -19,10 +19,17 @@ from cpstage.archive.gzipreader import inflated
 from cpstage.archive.limits import Budget, Limits
 from cpstage.archive.member import CHUNK, Member, MemberKind
 from cpstage.archive.names import refused
-from cpstage.archive.sparse import PREFIX, Sparse, sparse_of_header, sparse_of_records
+from cpstage.archive.sparse import (
+    PREFIX,
+    Sparse,
+    is_about_holes,
+    sparse_of_header,
+    sparse_of_records,
+)
 from cpstage.archive.tarheader import (
     BLOCK,
     GNU,
+    SPARSE,
     Header,
     Record,
     decimal,
@@ -44,12 +51,11 @@ _KINDS: dict[bytes, MemberKind] = {
     b"0": "file",
     b"\0": "file",
     b"7": "file",
-    b"S": "file",
+    SPARSE: "file",
     b"5": "directory",
     b"2": "link",
     b"1": "hard link",
 }
-_SPARSE = b"S"
 _LONG_NAME, _LONG_LINK, _PAX, _SOLARIS_PAX, _GLOBAL_PAX = b"L", b"K", b"x", b"X", b"g"
 _MAY_PRECEDE: dict[bytes, tuple[bytes, ...]] = {
     _LONG_NAME: (_LONG_LINK,),
@@ -161,15 +167,18 @@ class _TarReader:
         self._check_header(size)
         self._left = size
         body = b"".join(self._pieces(size))
-        self._drained(BLOCK + size + len(self._stream.read(-size % BLOCK)))
+        padding = self._stream.read(-size % BLOCK)
+        self._drained(BLOCK + size + len(padding))
         if header.kind == _GLOBAL_PAX:
             _check_global(read_records(body))
-        elif header.kind == _LONG_NAME:
-            self._extended[header.kind] = [(_PATH, text(body))]
-        elif header.kind == _LONG_LINK:
-            self._extended[header.kind] = [(_LINK_PATH, text(body))]
-        else:
+        elif header.kind in (_PAX, _SOLARIS_PAX):
             self._extended[header.kind] = read_records(body)
+        elif b"\0" in (body[-1:], padding[:1]):
+            key = _PATH if header.kind == _LONG_NAME else _LINK_PATH
+            self._extended[header.kind] = [(key, text(body))]
+        else:
+            # GNU tar would read on, to the next zero.
+            raise Damaged("a long name has no end")
 
     def _member(self, header: Header, block: bytes) -> tuple[Member, int]:
         """Return the member that a header begins, and how much padding follows its data."""
@@ -179,31 +188,33 @@ class _TarReader:
         path = overrides.get(_SPARSE_NAME, overrides.get(_PATH))
         self._name = name = _decoded(header.path if path is None else path)
         kind = _kind(header, name)
-        size = overrides.get(_SIZE)
-        stored = number(header.size, "size") if size is None else decimal(size, "size")
+        stored = number(header.size, "size")
+        if _SIZE in overrides:
+            stored = decimal(overrides[_SIZE], "size")
         self._left, padding = stored, -stored % BLOCK
-        if kind == "file":
+        executable = bool(number(header.mode, "mode") & _OWNER_EXECUTES)
+        has_map = header.kind == SPARSE or any(map(is_about_holes, overrides))
+        if kind == "file" and has_map:
             holes = self._sparse(header, block, records)
-            executable = bool(number(header.mode, "mode") & _OWNER_EXECUTES)
-            if holes is None:
-                return Member(name, kind, self._data, stored, executable), padding
             content = partial(holes.content, self._pieces)
             return Member(name, kind, content, holes.size, executable), padding
-        if stored or header.kind == _SPARSE:
+        if kind == "file":
+            return Member(name, kind, self._data, stored, executable), padding
+        if stored or has_map:
             raise refused(name, f"is a {kind} with data")
         target = overrides.get(_LINK_PATH, text(header.link))
         if kind == "hard link":
             return Member(name, kind, self._data, target=_decoded(target)), 0
         return Member(name, kind, partial(iter, (target,) if kind == "link" else ())), 0
 
-    def _sparse(self, header: Header, block: bytes, records: list[Record]) -> Sparse | None:
-        """Read the map of a sparse file, if it is one."""
-        if header.kind == _SPARSE:
-            found = sparse_of_header(block, self._map_block)
-        elif any(key.startswith(PREFIX) for key, _ in records):
+    def _sparse(self, header: Header, block: bytes, records: list[Record]) -> Sparse:
+        """Read the map of a sparse file."""
+        if header.kind != SPARSE:
             found = sparse_of_records(records, self._map_in_data)
+        elif any(is_about_holes(key) for key, _ in records):
+            raise Damaged("a sparse file has two maps")
         else:
-            return None
+            found = sparse_of_header(block, self._map_block)
         found.check(self._left)
         return found
 
@@ -248,7 +259,7 @@ class _TarReader:
 def _kind(header: Header, name: str) -> MemberKind:
     """Return what a member is; one whose name ends as a directory's is one (v7 and BSD)."""
     kind = _KINDS.get(header.kind)
-    if kind is None or (header.kind == _SPARSE and header.magic != GNU):
+    if kind is None or (header.kind == SPARSE and header.magic != GNU):
         what = _UNSUPPORTED.get(header.kind, "of an unknown type")
         raise refused(name, f"is {what} ({header.kind!r}), which is not supported")
     return "directory" if kind == "file" and name.endswith("/") else kind
@@ -257,7 +268,7 @@ def _kind(header: Header, name: str) -> MemberKind:
 def _check_global(records: list[Record]) -> None:
     """Check that a global header says nothing that the members after it could differ on."""
     for key, _ in records:
-        if key in (_PATH, _LINK_PATH, _SIZE, _VOLUME_OFFSET) or key.startswith(PREFIX):
+        if key in (_PATH, _LINK_PATH, _SIZE, _VOLUME_OFFSET) or is_about_holes(key):
             raise Damaged(f"a global header sets {key!r}")
 
 

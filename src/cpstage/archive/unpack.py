@@ -149,7 +149,7 @@ class Unpacker:
 
         threads = thread_count()
         with self._writers(write, len(places), threads) as do:
-            written = in_order(lambda one: do(*one), groups(), threads=threads, ahead=2 * threads)
+            written = in_order(lambda one: do(*one), groups(), threads=threads, ahead=threads + 1)
             deque(written, 0)
 
     @contextmanager
