@@ -1,0 +1,105 @@
+"""How each tool makes an archive of a tree, and gets it into the bucket under a KMS key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from benchmarks.measure import Step
+from benchmarks.peers import Programs
+
+_BOTO3 = str(Path(__file__).with_name("boto3_transfer.py"))
+OUTPUT = "Output"
+
+
+@dataclass(frozen=True)
+class Push:
+    """One push: the tree, where it goes, and a new directory for what lies between."""
+
+    tree: Path
+    bucket: str
+    key: str
+    key_arn: str
+    job_id: str
+    directory: Path
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self.bucket}/{self.key}"
+
+    @property
+    def archive(self) -> str:
+        return str(self.directory / "artifact.zip")
+
+    @property
+    def encryption(self) -> list[str]:
+        return ["--sse", "aws:kms", "--sse-kms-key-id", self.key_arn]
+
+
+@dataclass(frozen=True)
+class Pusher:
+    """One way to push.
+
+    Attributes:
+        name: For `--tools`.
+        title: For tables.
+        needs: Programs of the operating system.
+        steps: What it runs.
+    """
+
+    name: str
+    title: str
+    needs: frozenset[str]
+    steps: Callable[[Programs, Push], list[Step]]
+
+
+def _cpstage(programs: Programs, push: Push) -> list[Step]:
+    command = [programs.cpstage, "-m", "cpstage", "push", push.job_id, f"{OUTPUT}={push.tree}"]
+    command += ["-w", str(push.directory)]
+    return [Step("cpstage", [command], push.directory)]
+
+
+def _pack(push: Push, *packer: str) -> Step:
+    return Step("pack", [[*packer, push.archive, "."]], push.tree)
+
+
+def _with_aws(*packer: str) -> Callable[[Programs, Push], list[Step]]:
+    def steps(programs: Programs, push: Push) -> list[Step]:
+        command = [programs.aws, "s3", "cp", "--only-show-errors", *push.encryption]
+        command += [push.archive, push.url]
+        return [_pack(push, *packer), Step("upload", [command], push.directory)]
+
+    return steps
+
+
+def _with_s5cmd(*packer: str) -> Callable[[Programs, Push], list[Step]]:
+    def steps(programs: Programs, push: Push) -> list[Step]:
+        command = [programs.s5cmd, "--log", "error", "cp", *push.encryption]
+        command += [push.archive, push.url]
+        return [_pack(push, *packer), Step("upload", [command], push.directory)]
+
+    return steps
+
+
+def _boto3(programs: Programs, push: Push) -> list[Step]:
+    command = [programs.boto3, _BOTO3, "push", push.bucket, push.key, str(push.tree)]
+    return [Step("boto3", [[*command, "--kms-key-id", push.key_arn]], push.directory)]
+
+
+_zip = partial(Pusher, needs=frozenset({"zip"}))
+
+PUSHERS = (
+    Pusher("cpstage", "cpstage push", frozenset(), _cpstage),
+    _zip("zip-aws", "zip, aws s3 cp", steps=_with_aws("zip", "-r", "-q")),
+    _zip("zip-s5cmd", "zip, s5cmd cp", steps=_with_s5cmd("zip", "-r", "-q")),
+    _zip("zip1-s5cmd", "zip -1, s5cmd cp", steps=_with_s5cmd("zip", "-1", "-r", "-q")),
+    Pusher(
+        "7z1-s5cmd",
+        "7z -mx1, s5cmd cp",
+        frozenset({"7z"}),
+        _with_s5cmd("7z", "a", "-tzip", "-mx1", "-bd", "-y"),
+    ),
+    Pusher("boto3-zipfile", "boto3, zipfile", frozenset(), _boto3),
+)

@@ -1,0 +1,171 @@
+"""All tools on one kind of artifact, in turn, round after round.
+
+The first round is also verified, and the memory of all processes of a tool is watched in it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from benchmarks import limits, verify
+from benchmarks.artifacts import Kind
+from benchmarks.fetchers import INPUT, Fetch, Fetcher
+from benchmarks.limits import Limits
+from benchmarks.measure import Failed, Sample, Series
+from benchmarks.pushers import OUTPUT, Push, Pusher
+from benchmarks.testbed import Testbed
+
+_INPUT_KEY = f"Benchmark/{INPUT}/UUWPDJm.zip"
+_OUTPUT_KEY = f"Benchmark/{OUTPUT}/JG0Py6O"
+_MANY = 1_000
+_Tool = TypeVar("_Tool", Fetcher, Pusher)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One kind of artifact on disk: the tree, and the zip that is fetched."""
+
+    kind: Kind
+    tree: Path
+    archive: Path
+    digests: Mapping[str, str]
+    contents: verify.Contents
+
+    @property
+    def many_files(self) -> bool:
+        return len(self.digests) > _MANY
+
+
+@dataclass
+class Results:
+    """What was measured with one kind of artifact.
+
+    Attributes:
+        kind: Its letter.
+        title: What it stands for.
+        files: How many.
+        size: Their bytes.
+        archive: The bytes of the zip that is fetched.
+        limits: What no tool can beat, if that was measured.
+        fetch: The fetching tools' runs, by their names.
+        push: The pushing tools' runs, by their names.
+        failures: What a tool said that did not do its work, by its name.
+    """
+
+    kind: str
+    title: str
+    files: int
+    size: int
+    archive: int
+    limits: Limits | None = None
+    fetch: dict[str, Series] = field(default_factory=dict)
+    push: dict[str, Series] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+@contextmanager
+def prepared(bed: Testbed, kind: Kind) -> Iterator[Prepared]:
+    """Write the files of a kind, and the zip of them."""
+    with bed.directory(many_files=True) as directory:
+        tree, archive = directory / "tree", directory / "input.zip"
+        kind.write(tree)
+        subprocess.run(["zip", "-r", "-6", "-q", str(archive), "."], cwd=tree, check=True)
+        yield Prepared(
+            kind, tree, archive, verify.tree_digests(tree), verify.archive_contents(archive)
+        )
+
+
+def describe(artifact: Prepared) -> Results:
+    size = sum(size for size, _ in artifact.contents.values())
+    kind = artifact.kind
+    return Results(
+        kind.name, kind.title, len(artifact.contents), size, artifact.archive.stat().st_size
+    )
+
+
+def measure_fetch(
+    bed: Testbed, artifact: Prepared, tools: Sequence[Fetcher], rounds: int, results: Results
+) -> None:
+    """Measure the limits, then the tools that fetch. It uses the input zip up."""
+    with bed.store.bucket() as bucket:
+        bed.store.put(bucket, _INPUT_KEY, artifact.archive)
+        job_id = bed.jobs.add(
+            bucket, bed.store.key_arn, {INPUT: _INPUT_KEY}, {OUTPUT: f"{_OUTPUT_KEY}-unused"}
+        )
+        with bed.directory(many_files=artifact.many_files) as directory:
+            results.limits = limits.measure(
+                artifact.archive,
+                bed.store.url(bucket, _INPUT_KEY),
+                directory / "files",
+                rounds,
+                lambda step: bed.run([step]),
+            )
+        artifact.archive.unlink()
+
+        def once(tool: Fetcher, first: bool) -> Sample:
+            with bed.directory(many_files=artifact.many_files) as directory:
+                fetch = Fetch(bucket, _INPUT_KEY, job_id, directory)
+                sample = bed.run(tool.steps(bed.programs, fetch), watch=first)
+                if first:
+                    verify.check_tree(directory / tool.tree, artifact.digests)
+            return sample
+
+        _in_turn(tools, rounds, once, results.fetch, f"{results.kind} fetch", results.failures)
+
+
+def measure_push(
+    bed: Testbed, artifact: Prepared, tools: Sequence[Pusher], rounds: int, results: Results
+) -> None:
+    """Measure the tools that push."""
+    sizes: dict[str, int] = {}
+
+    def once(tool: Pusher, first: bool) -> Sample:
+        with bed.store.bucket() as bucket, bed.directory(many_files=False) as directory:
+            key_arn = bed.store.key_arn
+            job_id = bed.jobs.add(bucket, key_arn, {}, {OUTPUT: _OUTPUT_KEY})
+            push = Push(artifact.tree, bucket, _OUTPUT_KEY, key_arn, job_id, directory)
+            sample = bed.run(tool.steps(bed.programs, push), watch=first)
+            if first:
+                Path(push.archive).unlink(missing_ok=True)
+                stored = verify.check_object(
+                    bed.store, bucket, _OUTPUT_KEY, directory, artifact.contents
+                )
+                sizes[tool.name] = stored.size
+        return sample
+
+    _in_turn(tools, rounds, once, results.push, f"{results.kind} push", results.failures)
+    for name, series in results.push.items():
+        series.archive = sizes[name]
+
+
+def _in_turn(
+    tools: Sequence[_Tool],
+    rounds: int,
+    once: Callable[[_Tool, bool], Sample],
+    series: dict[str, Series],
+    what: str,
+    failures: dict[str, str],
+) -> None:
+    """Run every tool once per round; one that fails is told of, and left out from then on."""
+    left = list(tools)
+    for number in range(rounds):
+        for tool in list(left):
+            try:
+                sample = once(tool, number == 0)
+            except Failed as failure:
+                left.remove(tool)
+                series.pop(tool.name, None)
+                failures[f"{what}: {tool.name}"] = str(failure)
+                print(f"{what}: {tool.title} FAILED: {failure}", flush=True)
+                continue
+            series.setdefault(tool.name, Series()).samples.append(sample)
+            print(
+                f"{what}, round {number + 1}: {tool.title:28} {sample.wall:8.2f} s "
+                f"{sample.cpu:8.2f} CPU s {sample.peak / 1e6:6.0f} MB",
+                flush=True,
+            )
