@@ -10,6 +10,7 @@ each unit of work. This module knows nothing of archive formats, nor of what the
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import queue
@@ -121,6 +122,7 @@ def forked(work: Work, count: int) -> Iterator[Work]:
 def _serve(work: Work, requests: int, replies: int) -> NoReturn:
     """Be the child: work on units until the parent closes the pipe, however it comes to that."""
     code = 1
+    gc.disable()  # what the parent has to clean up is not the child's
     try:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's is for the parent to handle
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
