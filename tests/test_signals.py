@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 
 from conftest import Cli
 from cpstage.local import Input, LocalAWS
+from local_support import s3
 from stalling import stalling_server
 from trees import names
 
@@ -54,3 +56,33 @@ def test_a_signal_is_heeded_while_aws_is_silent(
     assert names(cli.directory) == ["out", "out/Built", "out/Built/result"]
     staging = cli.directory / ".cpstage/staging"
     assert not staging.exists() or list(staging.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("kind", ["zip", "tar.gz", "raw"])
+def test_a_signal_in_a_multipart_upload_leaves_no_parts(
+    aws: LocalAWS, cli: Cli, number: signal.Signals, kind: str
+) -> None:
+    job_id = aws.add_job(outputs=["Built"])
+    source = cli.directory / "out/Built/noise"
+    source.parent.mkdir(parents=True)
+    source.write_bytes(os.urandom(1 << 20) * 300)
+    with subprocess.Popen(
+        [sys.executable, "-m", "cpstage", "push", job_id, "-v", "--format", kind],
+        cwd=cli.directory,
+        env=cli.environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert running.stderr is not None
+        while "s3.UploadPart" not in running.stderr.readline():
+            assert running.poll() is None
+        running.send_signal(number)
+        said = running.communicate(timeout=60)[1]
+
+    artifact = aws.job(job_id).outputs[0]
+    store = s3(aws.admin_environment)
+    uploads = store.list_multipart_uploads(Bucket=artifact.bucket).get("Uploads", [])
+    assert running.returncode == 128 + number, said
+    assert f"stopped by {number.name}" in said
+    assert [upload for upload in uploads if upload["Key"] == artifact.key] == []

@@ -14,7 +14,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from cpstage.encryption import SseKms, Upload
-from cpstage.errors import CpstageError
+from cpstage.errors import CpstageError, ServiceUnavailable
 from cpstage.failures import SESSION_EXPIRED_HINT, aws_failures
 from cpstage.job import Artifact, EncryptionKey
 from cpstage.retries import Retries
@@ -142,7 +142,7 @@ class Store:
             max_in_memory_upload_chunks=4,
         )
         transfers = TransferManager(self._client, config)
-        with _shut_down(transfers):
+        with _shut_down(transfers, stream):
             transfers.upload(
                 stream,  # type: ignore[arg-type] # all that is used of it is read()
                 artifact.location.bucket,
@@ -153,7 +153,7 @@ class Store:
 
 
 @contextmanager
-def _shut_down(transfers: TransferManager) -> Iterator[None]:
+def _shut_down(transfers: TransferManager, stream: _Stream) -> Iterator[None]:
     """End a transfer manager: after a failure its parts are removed from the bucket.
 
     That takes answers of S3. One that does not come is waited for as long as botocore waits, which
@@ -161,8 +161,10 @@ def _shut_down(transfers: TransferManager) -> Iterator[None]:
     """
     try:
         yield
-    except BaseException:
-        cancelling = threading.Thread(target=lambda: transfers.shutdown(cancel=True), daemon=True)
+    except BaseException as error:
+        stream.stop()  # or it would be read to its end first
+        failed = (type(error), error, error.__traceback__)
+        cancelling = threading.Thread(target=lambda: transfers.__exit__(*failed), daemon=True)
         cancelling.start()
         cancelling.join(_CANCEL_SECONDS)
         raise
@@ -186,12 +188,19 @@ class _Stream:
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
         self._rest = memoryview(b"")
+        self._stopped = False
         self.length = 0
 
     def read(self, length: int) -> bytes:
-        """Return so many bytes; fewer at the end."""
+        """Return so many bytes; fewer at the end.
+
+        Raises:
+            ServiceUnavailable: The upload has been given up.
+        """
         pieces = []
         while length:
+            if self._stopped:
+                raise ServiceUnavailable("the upload was given up")
             if not self._rest:
                 chunk = next(self._chunks, None)
                 if chunk is None:
@@ -203,6 +212,10 @@ class _Stream:
             length -= len(piece)
             self.length += len(piece)
         return b"".join(pieces)
+
+    def stop(self) -> None:
+        """Hand out nothing more, to whoever reads."""
+        self._stopped = True
 
     def push_back(self, data: bytes) -> None:
         """Take back what was read."""

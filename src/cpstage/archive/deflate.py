@@ -73,16 +73,20 @@ def deflater(level: int) -> Deflater:
 def crc32_combine(first: int, second: int, length: int) -> int:
     """Return the CRC-32 of two pieces of data in a row.
 
-    Appending ``length`` bytes to a piece multiplies its CRC by ``x ** (8 * length)`` modulo the
-    polynomial; the second piece is added to that.
+    Where the library cannot do it: appending ``length`` bytes to a piece multiplies its CRC by
+    ``x ** (8 * length)`` modulo the polynomial; the second piece is added to that.
 
     Args:
         first: The CRC-32 of the first piece.
         second: The CRC-32 of the second.
         length: How many bytes the second has.
     """
+    if _combine is not None:
+        return cast("int", _combine(first, second, length))
     return _multiply(_power_of_x(8 * length), first) ^ second
 
+
+_combine: Any = getattr(_fast, "crc32_combine", None)
 
 _POLYNOMIAL = 0xEDB88320
 """CRC-32 (ISO 3309), its bits reversed: the highest bit is the coefficient of ``x ** 0``."""
