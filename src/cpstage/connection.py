@@ -210,9 +210,13 @@ def _data_loader(path: str | None) -> Loader:
     return KnownServices([os.path.expanduser(os.path.expandvars(one)) for one in more])
 
 
-def _log_call(model: Any, parsed: dict[str, Any], **_: Any) -> None:
+def _log_call(model: Any, parsed: dict[str, Any], context: Any = None, **_: Any) -> None:
     """Log the name and outcome of a call; its parameters and answer can hold secrets."""
     answer = parsed.get("ResponseMetadata", {})
+    redirect = (context or {}).get("s3_redirect", {})
+    if redirect.get("redirected"):  # once for a bucket: botocore remembers where it is
+        region = (context or {}).get("signing", {}).get("region", "another region")
+        _LOGGER.warning("bucket %s is in %s: redirected", redirect.get("bucket"), region)
     _LOGGER.info(
         "%s.%s: status %s, %s retries",
         model.service_model.service_name,

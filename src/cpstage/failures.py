@@ -12,6 +12,7 @@ from typing import Any
 
 from cpstage.errors import (
     AccessDenied,
+    ArtifactRejected,
     ConfigurationError,
     CpstageError,
     NotFound,
@@ -202,6 +203,9 @@ def _client_failure(error: Exception, doing: str) -> CpstageError:
         result = ConfigurationError(what, hint="give --region, or set AWS_REGION")
     elif kinds.intersection(_LOCAL_CREDENTIALS):
         result = AccessDenied(what, hint="check the AWS credentials of this shell or profile")
+    elif "FlexibleChecksumError" in kinds:
+        hint = "something on the way changed it: run the command again"
+        result = ArtifactRejected(what, hint=hint)
     elif "SSLError" in kinds:
         result = ConfigurationError(what, hint="trust the certificate with --ca-bundle FILE")
     elif kinds.intersection(_NETWORK):

@@ -66,10 +66,11 @@ class Terminal:
         _say(f"cpstage: error: {error}")
 
     def log_calls(self) -> None:
-        """Send the log of calls to AWS to stderr, if that is wanted."""
-        if (self.verbosity > 0 or self.debug) and sys.stderr is not None:
+        """Send the log to stderr: what a person should know, and each call if that is wanted."""
+        if sys.stderr is not None and (self.verbosity >= 0 or self.debug):
             logger = logging.getLogger("cpstage")
-            logger.setLevel(logging.INFO)
+            everything = self.verbosity > 0 or self.debug
+            logger.setLevel(logging.INFO if everything else logging.WARNING)
             handler = logging.StreamHandler(sys.stderr)
             handler.setFormatter(logging.Formatter("cpstage: %(message)s"))
             logger.handlers[:] = [handler]
