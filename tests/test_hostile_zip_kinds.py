@@ -197,6 +197,13 @@ def test_a_special_file(tmp_path: Path, kind: int, data: bytes) -> None:
     refused(body, tmp_path, "neither a file, a directory nor a link", entry="odd")
 
 
+@pytest.mark.parametrize("mode", [stat.S_IFIFO | 0o644, stat.S_IFSOCK | 0o644, LINK])
+def test_a_directory_that_is_something_else_by_its_mode(tmp_path: Path, mode: int) -> None:
+    body = zip_bytes(file("good"), Entry("d/", mode=mode))
+
+    refused(body, tmp_path, "directory", entry="d/")
+
+
 @pytest.mark.parametrize(
     "mode", [stat.S_IFDIR | 0o755, stat.S_IFREG | 0o644, 0, LINK], ids=["d", "-", "none", "l"]
 )
@@ -247,7 +254,7 @@ def test_modes_of_other_hosts_are_none(tmp_path: Path, mode: int) -> None:
     assert accepted(body, tmp_path, "bsdtar")["plain"] == ("file", False, b"good")
 
 
-@pytest.fixture(params=[0o022, 0o077], ids=["umask 022", "umask 077"])
+@pytest.fixture(params=[0o022, 0o077, 0o000], ids=["umask 022", "umask 077", "umask 000"])
 def umask(request: pytest.FixtureRequest) -> Iterator[int]:
     before = os.umask(request.param)
     yield request.param

@@ -13,11 +13,14 @@ from collections.abc import Iterator, Mapping
 from cpstage.errors import ArtifactRejected
 from cpstage.tree import RelativePath
 
-_DRIVE = re.compile(r"[A-Za-z]:")
+_OTHER_ROOT = re.compile(r"[A-Za-z]:|\\")
+"""A drive letter, or the backslash before a host's name."""
+
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./ @+,()=-]*")
 _BACKSLASH_PARENT = re.compile(r"(^|[\\/])\.\.\\|\\\.\.($|[\\/])")
-_MOST_LINKS = 40
-"""Links that one look-up may go through: Linux gives up with ELOOP at the same number."""
+_FEWEST_LINKS = 40
+"""Links that one look-up may go through in any tree: Linux gives up with ELOOP at that number.
+Others go on, and take a loop for a name like any other: what stands behind it must be harmless."""
 
 _MOST_STEPS = 2_000_000
 """Components that the links of one tree may lead through together: some seconds of work."""
@@ -46,7 +49,7 @@ def check_name(name: str) -> RelativePath:
         rule = "it is not UTF-8"
     elif not components:
         rule = "it is empty"
-    elif name.startswith(("/", "\\")) or _DRIVE.match(name):
+    elif name.startswith("/") or _OTHER_ROOT.match(components[0]):
         rule = "it is absolute"
     elif ".." in components or _BACKSLASH_PARENT.search(name):
         rule = "it leads upwards"
@@ -110,8 +113,8 @@ def _follow(path: RelativePath, links: Mapping[RelativePath, str]) -> Iterator[b
         there = f"{here[-1]}/{part}".lstrip("/")
         target = links.get(RelativePath(there))
         followed += target is not None
-        if followed > _MOST_LINKS:
-            # A loop cannot be followed anywhere, so it cannot be followed out.
+        if followed > max(_FEWEST_LINKS, len(links)):
+            yield ".." not in todo
             return
         if target is None:
             here.append(there)

@@ -170,10 +170,13 @@ class Unpacker:
         """Decode in one thread and write in another: either takes as long as the other."""
         with ahead(_batches(chunks), _BATCHES_AHEAD) as batches:
             decoded = chain.from_iterable(batches)
-            if entry.kind == "file":
-                self._tree.write_file(places[entry.offset], decoded, executable=entry.executable)
-            else:
-                deque(decoded, 0)
+            path = places.get(entry.offset)
+            if entry.kind == "file" and path:
+                self._tree.write_file(path, decoded, executable=entry.executable)
+                return
+            deque(decoded, 0)
+        if entry.kind == "directory" and path:
+            self._tree.make_directory(path)
 
     def _admit_entries(self, entries: list[ZipEntry], intake: _Intake) -> dict[int, RelativePath]:
         """Admit all entries to the plan, and return their paths, by their offset."""

@@ -89,7 +89,7 @@ def _read_end64(tail: bytes, offset: int, at: int) -> tuple[tuple[int, ...], int
     if disk or disks > 1 or record < 0 or tail[record : record + 4] != b"PK\x06\x06":
         raise damaged("its zip64 locator does not point at its record")
     _, length, _, _, *values = _END64.unpack_from(tail, record)
-    if record + 12 + length != locator or length < _END64.size - 12:
+    if record + 12 + length != locator or length != _END64.size - 12:
         raise damaged("its zip64 end record has a wrong length")
     return tuple(values), record, offset + record - said
 

@@ -126,13 +126,12 @@ class ZipReader:
         start = data_start(entry, head)
         yield from decoded(entry, self._stream.pieces(entry.packed))
         rest = entry.end - entry.offset - start - entry.packed
-        near = min(rest, LONGEST_DESCRIPTOR)
-        check_end(entry, take(near))
-        self._pass_over(rest - near, f"after the entry {entry.name!r}")
+        after = bytes(take(min(rest, LONGEST_DESCRIPTOR)))
+        check_end(entry, after)
+        self._pass_over(rest - len(after), f"after the entry {entry.name!r}", after[-_OVERLAP:])
 
-    def _pass_over(self, length: int, where: str) -> None:
+    def _pass_over(self, length: int, where: str, before: bytes = b"") -> None:
         """Pass over bytes that belong to no entry, and look for records in them."""
-        before = b""
         for piece in self._stream.pieces(length):
             gap = before + bytes(piece)
             refuse_hidden(gap, where)
