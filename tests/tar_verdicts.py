@@ -5,6 +5,7 @@ GNU tar and libarchive are the independent readers of what is accepted.
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cpstage import ArtifactRejected, Limits
+from cpstage.archive.tarreader import tar_members
 from trees import listing, needs
 from unpacking import unpack
 
@@ -78,6 +80,16 @@ def read_by(peer: str, body: bytes, root: Path) -> Listing:
     )
     assert done.returncode == 0, done.stderr
     return listing(root / peer)
+
+
+def members_of(body: bytes) -> list[tuple[str, str, bool, str, bytes]]:
+    """Return what the reader makes of an archive: for all of its bytes in turn, this is quick."""
+    compressed = body[:2] == b"\x1f\x8b"
+    with tar_members(io.BytesIO(body), compressed=compressed, drained=int) as members:
+        return [
+            (one.name, one.kind, one.executable, one.target, b"".join(one.chunks()))
+            for one in members
+        ]
 
 
 def _name(body: bytes) -> str:

@@ -107,10 +107,13 @@ def test_a_signal_ends_the_consumer_that_waits() -> None:
         raise Stopped(number, "SIGUSR1")
 
     source = Source(waits_at=2)
+    was_stopped = threading.Event()
 
     def interrupt() -> None:
+        """Send it until it is noticed: what comes just before a thread waits, does not wake it."""
         assert source.is_waiting.wait(_SECONDS)
-        os.kill(os.getpid(), signal.SIGUSR1)
+        while not was_stopped.wait(0.05):
+            os.kill(os.getpid(), signal.SIGUSR1)
 
     def consume() -> None:
         with ahead(iter(source), 2) as items:
@@ -123,8 +126,10 @@ def test_a_signal_ends_the_consumer_that_waits() -> None:
         with pytest.raises(Stopped):
             consume()
     finally:
-        signal.signal(signal.SIGUSR1, before)
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        was_stopped.set()
         sender.join(_SECONDS)
+        signal.signal(signal.SIGUSR1, before)
     source.may_go_on.set()
 
     assert source.has_ended()

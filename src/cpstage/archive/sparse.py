@@ -1,24 +1,24 @@
 """Sparse files in tar (GNU tar manual, "Sparse Formats"): where their data belongs.
 
-Four forms are read: the old one of GNU tar in headers of its own, and 0.0, 0.1 and 1.0 in pax
-headers. What comes out are the bytes of the file, the zeros of its holes among them.
+Two forms are read: the old one of GNU tar in headers of its own, and 1.0 in pax headers, which
+libarchive writes wherever a file has holes. Forms 0.0 and 0.1 have not been written since 2006.
+What comes out are the bytes of the file, the zeros of its holes among them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import repeat
 from typing import NamedTuple
 
 from cpstage.archive.forward import Damaged
-from cpstage.archive.limits import HEADER_BYTES
 from cpstage.archive.member import CHUNK
-from cpstage.archive.tarheader import BLOCK, Record, decimal, number
+from cpstage.archive.tarheader import BLOCK, decimal, number
 
 _ZEROS = bytes(CHUNK)
-PREFIX = b"GNU.sparse."
-"""Of the keys of all pax records that are read here."""
-
+_PREFIX = b"GNU.sparse."
+SPARSE_NAME, _REAL_SIZE = _PREFIX + b"name", _PREFIX + b"realsize"
+_FORM = {_PREFIX + b"major": b"1", _PREFIX + b"minor": b"0"}
 _OTHER_FORMS = (b"SCHILY.realsize", b"SUN.holesdata")
 """Keys of star and of Solaris, of which libarchive knows."""
 
@@ -71,7 +71,7 @@ def _hole(length: int) -> Iterator[bytes]:
 
 def is_about_holes(key: bytes) -> bool:
     """Tell whether a pax record says that a file is sparse."""
-    return key.startswith(PREFIX) or key in _OTHER_FORMS
+    return key.startswith(_PREFIX) or key in _OTHER_FORMS
 
 
 def sparse_of_header(block: bytes, read: Callable[[], bytes]) -> Sparse:
@@ -79,70 +79,38 @@ def sparse_of_header(block: bytes, read: Callable[[], bytes]) -> Sparse:
 
     Args:
         block: The header.
-        read: Returns the next block.
+        read: Returns the next block; it does not for ever.
     """
-    extents = _extents(block[386:482])
-    more, size = block[482], number(block[483:495], "size")
-    length = 0
+    fields, more = [block[386:482]], block[482]
     while more:
-        length += BLOCK
-        _check_length(length)
-        block = read()
-        extents += _extents(block[:504])
-        more = block[504]
-    return Sparse(size, extents)
-
-
-def _extents(fields: bytes) -> list[tuple[int, int]]:
-    numbers = [fields[at : at + 12] for at in range(0, len(fields), 12)]
-    return [
-        (number(offset, "offset"), number(length, "length"))
-        for offset, length in zip(numbers[::2], numbers[1::2], strict=True)
-        if (offset + length).strip(b"\0")
+        following = read()
+        fields.append(following[:504])
+        more = following[504]
+    used = (field[at : at + 24] for field in fields for at in range(0, len(field), 24))
+    extents = [
+        (number(extent[:12], "offset"), number(extent[12:], "length"))
+        for extent in used
+        if extent.strip(b"\0")
     ]
+    return Sparse(number(block[483:495], "size"), extents)
 
 
-def sparse_of_records(records: list[Record], read: Callable[[], bytes]) -> Sparse:
-    """Read one of the forms in a pax header.
+def sparse_of_records(records: Mapping[bytes, bytes], read: Callable[[], bytes]) -> Sparse:
+    """Read form 1.0: a pax header, and the map in lines of digits before the data.
 
     Args:
-        records: The records.
-        read: Returns the next block of the data, where 1.0 has its map.
+        records: The records of the header.
+        read: Returns the next block of the data.
     """
-    last = {key.removeprefix(PREFIX): value for key, value in records if key.startswith(PREFIX)}
-    size = last.get(b"size", b"")
-    if (last.get(b"major"), last.get(b"minor")) == (b"1", b"0"):
-        numbers, size = _map_in_data(read), last.get(b"realsize", b"")
-        offsets, lengths = numbers[::2], numbers[1::2]
-    elif b"major" in last or not last:
-        raise Damaged("a sparse file is of an unknown form")
-    elif b"map" in last:
-        numbers = last[b"map"].split(b",") if last[b"map"] else []
-        offsets, lengths = numbers[::2], numbers[1::2]
-    else:
-        offsets = [value for key, value in records if key == PREFIX + b"offset"]
-        lengths = [value for key, value in records if key == PREFIX + b"numbytes"]
-    if len(offsets) != len(lengths):
-        raise Damaged("the map of a sparse file ends early")
-    extents = [
-        (decimal(offset, "map of a sparse file"), decimal(length, "map of a sparse file"))
-        for offset, length in zip(offsets, lengths, strict=True)
-    ]
-    return Sparse(decimal(size, "size of a sparse file"), extents)
-
-
-def _map_in_data(read: Callable[[], bytes]) -> list[bytes]:
-    """Read lines of digits: how many extents there are, then the offset and length of each."""
+    if any(records.get(key) != value for key, value in _FORM.items()):
+        raise Damaged("a sparse file is of a form that is not supported")
+    size = decimal(records.get(_REAL_SIZE, b""), "size of a sparse file")
     blocks = [read()]
     count = decimal(blocks[0].partition(b"\n")[0], "map of a sparse file")
     lines = blocks[0].count(b"\n")
     while lines < 2 * count + 1:
-        _check_length(len(blocks) * BLOCK)
         blocks.append(read())
         lines += blocks[-1].count(b"\n")
-    return b"".join(blocks).split(b"\n")[1 : 2 * count + 1]
-
-
-def _check_length(length: int) -> None:
-    if length > HEADER_BYTES:
-        raise Damaged(f"the map of a sparse file is over {HEADER_BYTES:,} bytes long")
+    digits = b"".join(blocks).split(b"\n")[1 : 2 * count + 1]
+    numbers = iter([decimal(one, "map of a sparse file") for one in digits])
+    return Sparse(size, list(zip(numbers, numbers, strict=True)))

@@ -20,7 +20,7 @@ from cpstage.archive.limits import Budget, Limits
 from cpstage.archive.member import CHUNK, Member, MemberKind
 from cpstage.archive.names import refused
 from cpstage.archive.sparse import (
-    PREFIX,
+    SPARSE_NAME,
     Sparse,
     is_about_holes,
     sparse_of_header,
@@ -76,7 +76,6 @@ _UNSUPPORTED = {
     b"V": "the label of a volume",
 }
 _PATH, _LINK_PATH, _SIZE = b"path", b"linkpath", b"size"
-_SPARSE_NAME = PREFIX + b"name"
 _VOLUME_OFFSET = b"GNU.volume.offset"
 
 
@@ -129,8 +128,8 @@ class _TarReader:
         self._drained = drained
         self._check_header = check_header
         self._name: str | None = None
-        self._left = 0
-        self._extended: dict[bytes, list[Record]] = {}
+        self._left = self._map_length = 0
+        self._extended: dict[bytes, dict[bytes, bytes]] = {}
 
     def members(self) -> Iterator[Member]:
         """Read member by member; what is left of the data of one is passed over."""
@@ -172,10 +171,10 @@ class _TarReader:
         if header.kind == _GLOBAL_PAX:
             _check_global(read_records(body))
         elif header.kind in (_PAX, _SOLARIS_PAX):
-            self._extended[header.kind] = read_records(body)
+            self._extended[header.kind] = dict(read_records(body))
         elif b"\0" in (body[-1:], padding[:1]):
             key = _PATH if header.kind == _LONG_NAME else _LINK_PATH
-            self._extended[header.kind] = [(key, text(body))]
+            self._extended[header.kind] = {key: text(body)}
         else:
             # GNU tar would read on, to the next zero.
             raise Damaged("a long name has no end")
@@ -183,9 +182,8 @@ class _TarReader:
     def _member(self, header: Header, block: bytes) -> tuple[Member, int]:
         """Return the member that a header begins, and how much padding follows its data."""
         extended, self._extended = self._extended, {}
-        records = [record for records in extended.values() for record in records]
-        overrides = dict(records)
-        path = overrides.get(_SPARSE_NAME, overrides.get(_PATH))
+        overrides = {key: value for one in extended.values() for key, value in one.items()}
+        path = overrides.get(SPARSE_NAME, overrides.get(_PATH))
         self._name = name = _decoded(header.path if path is None else path)
         kind = _kind(header, name)
         stored = number(header.size, "size")
@@ -195,7 +193,7 @@ class _TarReader:
         executable = bool(number(header.mode, "mode") & _OWNER_EXECUTES)
         has_map = header.kind == SPARSE or any(map(is_about_holes, overrides))
         if kind == "file" and has_map:
-            holes = self._sparse(header, block, records)
+            holes = self._sparse(header, block, overrides)
             content = partial(holes.content, self._pieces)
             return Member(name, kind, content, holes.size, executable), padding
         if kind == "file":
@@ -207,11 +205,12 @@ class _TarReader:
             return Member(name, kind, self._data, target=_decoded(target)), 0
         return Member(name, kind, partial(iter, (target,) if kind == "link" else ())), 0
 
-    def _sparse(self, header: Header, block: bytes, records: list[Record]) -> Sparse:
-        """Read the map of a sparse file."""
+    def _sparse(self, header: Header, block: bytes, overrides: dict[bytes, bytes]) -> Sparse:
+        """Read the map of a sparse file, which counts as a header."""
+        self._map_length = 0
         if header.kind != SPARSE:
-            found = sparse_of_records(records, self._map_in_data)
-        elif any(is_about_holes(key) for key, _ in records):
+            found = sparse_of_records(overrides, self._map_in_data)
+        elif any(map(is_about_holes, overrides)):
             raise Damaged("a sparse file has two maps")
         else:
             found = sparse_of_header(block, self._map_block)
@@ -219,6 +218,8 @@ class _TarReader:
         return found
 
     def _map_block(self) -> bytes:
+        self._map_length += BLOCK
+        self._check_header(self._map_length)
         block = self._stream.read(BLOCK)
         if len(block) < BLOCK:
             raise Damaged("it is cut off")
