@@ -87,17 +87,21 @@ def test_nobody_waits_for_a_thread_that_waits() -> None:
 
 
 def test_a_consumer_that_fails_ends_the_thread() -> None:
-    source = Source(waits_at=1000)
+    """The thread has no room for the last that it has taken by then."""
+    source = Source(waits_at=3)
+    source.may_go_on.set()
 
     def fail() -> None:
         with ahead(iter(source), 2) as items:
-            raise LocalIOError(f"the disk was full at {next(items)}")
+            first = next(items)
+            assert source.is_waiting.wait(_SECONDS)
+            raise LocalIOError(f"the disk was full at {first}")
 
     with pytest.raises(LocalIOError, match="full at 0"):
         fail()
 
     assert source.has_ended()
-    assert source.taken < 10
+    assert source.taken == 4
 
 
 def test_a_signal_ends_the_consumer_that_waits() -> None:

@@ -91,7 +91,8 @@ def test_damage_names_the_entry_that_it_is_found_at(tmp_path: Path) -> None:
     body = bytearray(gzip(tar(member("one", "1"), member("two", NOISE * 800))))
     body[len(body) // 2] ^= 0x55
 
-    refused(bytes(body), tmp_path, "gzip stream", entry="two")
+    refused(bytes(body), tmp_path / "data", "gzip stream", entry="two")
+    refused(gzip(BODY, size=1), tmp_path / "trailer", "CRC-32 and length", entry="zeros")
 
 
 WITH_EVERYTHING = gzip(

@@ -237,6 +237,13 @@ def test_a_size_in_pax_is_the_size(tmp_path: Path) -> None:
     assert {content for _, _, content in accepted(body, tmp_path, "tar").values()} == {data}
 
 
+@pytest.mark.parametrize("said", [b"1 1".ljust(12), b"-1".ljust(12), base256(-1, 12)])
+def test_a_size_in_pax_makes_no_number_of_what_is_none(tmp_path: Path, said: bytes) -> None:
+    body = tar(pax(record("size", "1")), member("it", "x", size=said))
+
+    refused(body, tmp_path, "the size is", entry="it")
+
+
 @pytest.mark.parametrize(
     "size", ["", "-1", "+1", "1.0", "0x1", "1 ", " 1", "1_0", "x", "\u0661", "9" * 20, "9" * 5000]
 )

@@ -97,8 +97,8 @@ def test_what_other_packers_make_of_holes(tmp_path: Path, options: list[str]) ->
 
 SIZE = len(DATA)
 LIES = {
-    "overlap": [(0, 512), (500, 3)],
-    "backwards": [(1000, 512), (0, 3)],
+    "overlap": [(0, 512), (500, 3), (9000, 0)],
+    "backwards": [(1000, 512), (0, 3), (9000, 0)],
     "beyond the size": [(9000, SIZE)],
     "short of the size": [(0, SIZE)],
     "less than the data": [(9000 - SIZE + 1, SIZE - 1)],

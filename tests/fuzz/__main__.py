@@ -5,17 +5,16 @@ Needs Atheris, which nothing else does: make a venv of its own, and in it
     python -m pip install . atheris
     PYTHONPATH=tests python -m fuzz zip -max_total_time=600
 
-The targets are those of targets.py; what follows is for libFuzzer. Inputs that lead further are
-kept in a temporary directory while it runs; one that is a find is written to the current
-directory, and is shown by `python -m fuzz zip FILE`. Once mended, a find goes into corpus/ as
-`refused-…`, below 4 KB, and test_fuzz_corpus.py replays it.
+The targets are those of targets.py; what follows is for libFuzzer, such as a directory to keep
+inputs in that lead further. An input that is a find is written to the current directory, and is
+shown by `python -m fuzz zip FILE`. Once mended, a find goes into corpus/ as `refused-…`, below
+4 KB, and test_fuzz_corpus.py replays it.
 """
 
 from __future__ import annotations
 
 import random
 import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -54,15 +53,15 @@ def main(arguments: list[str]) -> None:
             changed = mend(changed)[:longest]
         return changed
 
-    with tempfile.TemporaryDirectory(prefix="cpstage-fuzz-corpus-") as found:
-        own = [f"-artifact_prefix={name}-", f"-max_len={_LONGEST}", "-timeout=10", *options]
-        dictionary = CORPUS.parent / f"{name}.dict"
-        if dictionary.exists():
-            own.append(f"-dict={dictionary}")
-        if not any(Path(option).exists() for option in options):
-            own += [found, str(CORPUS / name)]
-        atheris.Setup([arguments[0], *own], read, custom_mutator=mutate)
-        atheris.Fuzz()
+    own = [f"-artifact_prefix={name}-", f"-max_len={_LONGEST}", "-timeout=10"]
+    dictionary = CORPUS.parent / f"{name}.dict"
+    if dictionary.exists():
+        own.append(f"-dict={dictionary}")
+    if not any(Path(option).is_file() for option in options):
+        seeds = sorted(str(path) for path in (CORPUS / name).iterdir())
+        own.append(f"-seed_inputs={','.join(seeds)}")
+    atheris.Setup([arguments[0], *own, *options], read, custom_mutator=mutate)
+    atheris.Fuzz()
 
 
 if __name__ == "__main__":
