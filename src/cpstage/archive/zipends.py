@@ -86,7 +86,8 @@ def _read_end64(tail: bytes, offset: int, at: int) -> tuple[tuple[int, ...], int
     if tail[max(0, record) : record + 4] != b"PK\x06\x06" or record < 0:
         # Behind a self-extractor that was put before an archive, places have shifted.
         record = locator - _END64.size
-    if disk or disks > 1 or record < 0 or tail[record : record + 4] != b"PK\x06\x06":
+    is_there = record >= 0 and tail[record : record + 4] == b"PK\x06\x06"
+    if disk or disks > 1 or not is_there or record + _END64.size > len(tail):
         raise damaged("its zip64 locator does not point at its record")
     _, length, _, _, *values = _END64.unpack_from(tail, record)
     if record + 12 + length != locator or length != _END64.size - 12:
