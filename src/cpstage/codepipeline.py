@@ -1,11 +1,13 @@
-"""The CodePipeline job API: one job by its id, for both kinds of job.
+"""The CodePipeline job API, for both kinds of job.
 
-The operations are those of the API reference, ``GetJobDetails`` and ``GetThirdPartyJobDetails``.
-This module calls them with the caller's own credentials, and knows nothing of S3.
+The operations are those of the API reference, such as ``GetJobDetails`` and
+``GetThirdPartyJobDetails``. This module calls them with the caller's own credentials, and knows
+nothing of S3.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +15,46 @@ from cpstage.connection import Connection
 from cpstage.document import parse_job
 from cpstage.failures import aws_failures
 from cpstage.job import Job
+
+
+def call(
+    connection: Connection,
+    operation: str,
+    parameters: Mapping[str, Any],
+    doing: str,
+    *,
+    secrets: Sequence[str | None] = (),
+) -> dict[str, Any]:
+    """Call one operation of the job API.
+
+    Args:
+        connection: How to reach AWS.
+        operation: As the API reference has it, such as ``PutJobSuccessResult``.
+        parameters: Its request members.
+        doing: What the call does, as in "cannot <doing>".
+        secrets: Values that the service may quote back, and nobody may see.
+
+    Returns:
+        The members of the answer, in the order of the API's model.
+
+    Raises:
+        NotFound: There is no such job in the region, or it has ended.
+        OutOfSync: The job is in another state than the call needs.
+        AccessDenied: No credentials, or they do not allow the call.
+        ServiceUnavailable: CodePipeline could not be reached.
+        ConfigurationError: No region, or a malformed parameter.
+    """
+    client = connection.codepipeline()
+    denied_hint = f"the caller needs codepipeline:{operation}"
+    secret = next((one for one in secrets if one), None)
+    doing = f"{doing} in {client.meta.region_name}"
+    with aws_failures(doing, denied_hint=denied_hint, secret=secret):
+        method = next(
+            name for name, op in client.meta.method_to_api_mapping.items() if op == operation
+        )
+        answer: dict[str, Any] = {**getattr(client, method)(**parameters)}
+    answer.pop("ResponseMetadata", None)
+    return answer
 
 
 def get_job_details(
@@ -30,23 +72,19 @@ def get_job_details(
         The output of the call, members in the order of the API's model.
 
     Raises:
-        NotFound: There is no such job in the region, or it has ended.
-        AccessDenied: No credentials, or they do not allow the call.
-        ServiceUnavailable: CodePipeline could not be reached.
-        ConfigurationError: No region, or a malformed id.
+        NotFound, AccessDenied, ServiceUnavailable, ConfigurationError: As :func:`call` does.
     """
-    client = (connection or Connection()).codepipeline()
-    operation = "GetThirdPartyJobDetails" if client_token else "GetJobDetails"
-    where = f"get job {job_id} in {client.meta.region_name}"
-    answer: dict[str, Any]
-    denied_hint = f"the caller needs codepipeline:{operation}"
-    with aws_failures(where, denied_hint=denied_hint, secret=client_token):
-        if client_token:
-            answer = {**client.get_third_party_job_details(jobId=job_id, clientToken=client_token)}
-        else:
-            answer = {**client.get_job_details(jobId=job_id)}
-    answer.pop("ResponseMetadata", None)
-    return answer
+    operation, parameters = "GetJobDetails", {"jobId": job_id}
+    if client_token:
+        operation = "GetThirdPartyJobDetails"
+        parameters["clientToken"] = client_token
+    return call(
+        connection or Connection(),
+        operation,
+        parameters,
+        f"get job {job_id}",
+        secrets=[client_token],
+    )
 
 
 def get_job(
