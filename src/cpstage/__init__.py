@@ -14,6 +14,7 @@ from cpstage._version import __version__
 if TYPE_CHECKING:
     from cpstage.archive import Limits
     from cpstage.codepipeline import get_job, get_job_details
+    from cpstage.command import Execution, Finished
     from cpstage.connection import Connection
     from cpstage.describe import describe
     from cpstage.document import mask_document, parse_job
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from cpstage.errors import (
         AccessDenied,
         ArtifactRejected,
+        CommandFailed,
+        CommandNotStarted,
         ConfigurationError,
         CpstageError,
         InternalError,
@@ -36,10 +39,14 @@ if TYPE_CHECKING:
     from cpstage.files import Packed, Sealing, Unpacked, pack, unpack
     from cpstage.globs import Globs
     from cpstage.intake import Unpacking
+    from cpstage.interrupts import Interrupts
     from cpstage.job import Artifact, Job
     from cpstage.outputs import Packing
     from cpstage.progress import Progress, Silence, progress_to
+    from cpstage.reporting import Details, Reported, Revision, report_failure, report_success
     from cpstage.results import FetchResult, PushResult
+    from cpstage.rundata import Delivery, RunResult, Staging, Surroundings
+    from cpstage.runner import run
     from cpstage.s3object import ObjectInfo
     from cpstage.send import Encryption
     from cpstage.stage import fetch, push
@@ -56,6 +63,8 @@ _HOMES = {
     "errors": (
         "AccessDenied",
         "ArtifactRejected",
+        "CommandFailed",
+        "CommandNotStarted",
         "ConfigurationError",
         "CpstageError",
         "InternalError",
@@ -79,6 +88,25 @@ _HOMES = {
     "stage": ("fetch", "push"),
     "s3object": ("ObjectInfo",),
     "store": ("Store",),
+    "command": (
+        "Execution",
+        "Finished",
+    ),
+    "rundata": (
+        "Delivery",
+        "RunResult",
+        "Staging",
+        "Surroundings",
+    ),
+    "reporting": (
+        "Details",
+        "Reported",
+        "Revision",
+        "report_failure",
+        "report_success",
+    ),
+    "runner": ("run",),
+    "interrupts": ("Interrupts",),
     "workspace": ("Workspace",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -87,13 +115,20 @@ __all__ = [
     "AccessDenied",
     "Artifact",
     "ArtifactRejected",
+    "CommandFailed",
+    "CommandNotStarted",
     "ConfigurationError",
     "Connection",
     "CpstageError",
+    "Delivery",
+    "Details",
     "Encryption",
+    "Execution",
     "FetchResult",
+    "Finished",
     "Globs",
     "InternalError",
+    "Interrupts",
     "Job",
     "Limits",
     "LocalIOError",
@@ -105,11 +140,16 @@ __all__ = [
     "Packing",
     "Progress",
     "PushResult",
+    "Reported",
+    "Revision",
+    "RunResult",
     "Sealing",
     "ServiceUnavailable",
     "Silence",
+    "Staging",
     "Stopped",
     "Store",
+    "Surroundings",
     "Unpacked",
     "Unpacking",
     "UsageError",
@@ -127,6 +167,9 @@ __all__ = [
     "parse_job",
     "progress_to",
     "push",
+    "report_failure",
+    "report_success",
+    "run",
     "unpack",
 ]
 
