@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cpstage.connection import Connection
     from cpstage.describe import describe
     from cpstage.document import mask_document, parse_job
-    from cpstage.environment import env_file, job_environment
+    from cpstage.environment import env_file, job_environment, staged_environment
     from cpstage.errors import (
         AccessDenied,
         ArtifactRejected,
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from cpstage.interrupts import Interrupts
     from cpstage.job import Artifact, Job
     from cpstage.outputs import Packing
+    from cpstage.process_credentials import process_credentials
     from cpstage.progress import Progress, Silence, progress_to
     from cpstage.reporting import Details, Reported, Revision, report_failure, report_success
     from cpstage.results import FetchResult, PushResult
@@ -59,7 +60,7 @@ _HOMES = {
     "connection": ("Connection",),
     "describe": ("describe",),
     "document": ("mask_document", "parse_job"),
-    "environment": ("env_file", "job_environment"),
+    "environment": ("env_file", "job_environment", "staged_environment"),
     "errors": (
         "AccessDenied",
         "ArtifactRejected",
@@ -81,6 +82,7 @@ _HOMES = {
     "globs": ("Globs",),
     "job": ("Artifact", "Job"),
     "outputs": ("Packing",),
+    "process_credentials": ("process_credentials",),
     "progress": ("Progress", "Silence", "progress_to"),
     "intake": ("Unpacking",),
     "results": ("FetchResult", "PushResult"),
@@ -165,11 +167,13 @@ __all__ = [
     "mask_document",
     "pack",
     "parse_job",
+    "process_credentials",
     "progress_to",
     "push",
     "report_failure",
     "report_success",
     "run",
+    "staged_environment",
     "unpack",
 ]
 
