@@ -71,9 +71,7 @@ def test_what_is_said_does_not_have_to_be_read(aws: LocalAWS, cli: Cli) -> None:
     assert aws.job(job_id).status == "Succeeded"
 
 
-@pytest.mark.parametrize(
-    ("option", "place"), [("App", "in/App"), ("in/App/sub", "in/App/sub"), (".", ".")]
-)
+@pytest.mark.parametrize(("option", "place"), [("App", "in/App"), ("in/App/sub", "in/App/sub")])
 def test_the_command_runs_in_the_workspace_or_where_it_is_told(
     aws: LocalAWS, cli: Cli, option: str, place: str
 ) -> None:
@@ -356,6 +354,13 @@ def test_the_job_may_be_in_a_variable(aws: LocalAWS, cli: Cli) -> None:
     done = cli("run", "-q", "--", "echo", "--report", CPSTAGE_JOB_ID=job_id)
 
     assert (done.returncode, done.stdout) == (0, "--report\n")
+
+
+def test_what_is_to_be_reported_needs_report(cli: Cli) -> None:
+    done = cli("run", "some-job", "--summary", "built", "--", "true")
+
+    assert done.returncode == 2
+    assert done.stderr.endswith("give --report\n")
 
 
 def test_without_a_command_it_says_where_to_put_it(cli: Cli) -> None:

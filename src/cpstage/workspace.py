@@ -28,7 +28,7 @@ from typing import Any
 
 from cpstage.errors import LocalIOError, WorkspaceUnavailable
 from cpstage.exchange import exchange
-from cpstage.tree import local_failures, remove_tree
+from cpstage.tree import local_failures, remove_tree, write_private
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Workspace:
                     hint="wait for that run with --wait, or give another --workspace",
                 ) from error
         try:
-            write_json(holder, _this_process())
+            _write_json(holder, _this_process())
             yield
         finally:
             with suppress(OSError):
@@ -218,7 +218,7 @@ class Workspace:
             "manifest.json": {"version": 1, "artifacts": artifacts},
         }
         for name, document in documents.items():
-            write_json(staging / name, document)
+            _write_json(staging / name, document)
         return [Move(staging / name, self._state / name) for name in documents]
 
     def manifest(self) -> dict[str, Any]:
@@ -245,14 +245,11 @@ class Workspace:
         remove_tree(self._state / name)
 
 
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
+def _write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Write a file that is readable by its owner only; what was there is replaced."""
     with local_failures(path):
         path.unlink(missing_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            json.dump(document, file, indent=2)
-            file.write("\n")
+    write_private(path, json.dumps(document, indent=2) + "\n")
 
 
 def _is_taken(target: Path) -> bool:
