@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+import cpstage
 from conftest import Cli
+from cpstage import Details, Interrupts, Stopped
 from cpstage.local import Input, LocalAWS
 from running import add_job, document, failure, puts, reports, run, shell
 from samples import zip_of
@@ -416,3 +420,25 @@ def test_what_a_killed_run_left_for_its_command_is_removed_by_the_next(
     assert done.returncode == 0, done.stderr
     assert "run" not in names(cli.directory / ".cpstage")
     assert stat.S_IMODE((cli.directory / ".cpstage").stat().st_mode) == 0o700
+
+
+def test_a_run_in_another_thread_is_stopped_by_whoever_started_it(
+    aws: LocalAWS, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = add_job(aws)
+    for name, value in aws.environment.items():
+        monkeypatch.setenv(name, value)
+    os.mkfifo(workspace / "fifo")
+    interrupts = Interrupts()
+    command = shell("echo > fifo; exec sleep 600")
+
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(
+            cpstage.run, job_id, command, workspace, report=Details(), interrupts=interrupts
+        )
+        (workspace / "fifo").read_text()
+        interrupts.receive(signal.SIGTERM)
+        result = running.result(60)
+
+    assert isinstance(result.error, Stopped)
+    assert failure(aws, job_id)["message"] == "stopped by SIGTERM"
