@@ -81,7 +81,8 @@ def _may_have_proxies() -> bool:
     """Spare the import of ``urllib.request`` where no variable tells of a proxy."""
     if sys.platform in ("darwin", "win32"):
         return True
-    return any(name.lower().endswith("_proxy") and os.environ[name] for name in os.environ)
+    names = (name for name in os.environ if os.environ[name])
+    return any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in names)
 
 
 def _proxy(url: str) -> Proxy:
