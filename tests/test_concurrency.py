@@ -349,7 +349,7 @@ UNFORESEEN = {
     "zip of many": (zip_of({f"{n}": bytes(4096) for n in range(1500)}), ".zip", "size=4m"),
     "tar": (tar_of({f"{n}": "x" for n in range(60)}), ".tar", "size=4m,nr_inodes=40"),
     "tar.gz": (tar_of({"zeros": bytes(8 * MIB)}, mode="w:gz"), ".tar.gz", "size=4m"),
-    "file": (b"text", ".txt", "size=4m,nr_inodes=8"),
+    "file": (b"text", ".txt", "size=4m,nr_inodes=9"),
 }
 """What the size of the object does not tell: it unpacks to more, or is more files."""
 
