@@ -81,7 +81,7 @@ def test_ten_runs_in_one_workspace_leave_it_whole(aws: LocalAWS, cli: Cli) -> No
     assert codes in ([0], [0, 73]), [one.stderr for one in done]
     for refused in (one for one in done if one.returncode == 73):
         said = refused.stderr.splitlines()[-1]
-        assert f"the workspace {cli.directory} is in use by " in said
+        assert f"the workspace {cli.directory} is in use by process " in said
     assert content_below(cli.directory / "in/App") == FILES
     assert os.listdir(cli.directory / "out") == ["Built"]
     assert staged_by(cli.directory) == []

@@ -113,5 +113,5 @@ def _is_there(holder: Mapping[str, Any]) -> bool:
 
 def _describe(holder: Mapping[str, Any]) -> str:
     if "pid" not in holder:
-        return "another run"
+        return "another run, which does not say who it is"
     return f"process {holder['pid']} on {holder.get('host')} since {holder.get('since')}"
