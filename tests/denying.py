@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 _NUMBERS = {
-    "x86_64": {"flock": 73, "renameat2": 316},
-    "aarch64": {"flock": 32, "renameat2": 276},
+    "x86_64": {"flock": 73, "fsync": 74, "renameat2": 316},
+    "aarch64": {"flock": 32, "fsync": 82, "renameat2": 276},
 }
 _LOAD_WORD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000

@@ -270,6 +270,35 @@ def test_a_workspace_that_may_not_be_written_to_is_named(aws: LocalAWS, cli: Cli
     assert list(cli.directory.iterdir()) == []
 
 
+@pytest.mark.parametrize("closed", ["in", "out"])
+def test_a_place_in_it_that_may_not_be_written_to_is_named(
+    aws: LocalAWS, cli: Cli, closed: str
+) -> None:
+    """What was published before that is taken back."""
+    job_id = add_job(aws)
+    for name in ("in", "out"):
+        (cli.directory / name).mkdir()
+    (cli.directory / closed).chmod(0o500)
+    command = [sys.executable, "-m", "cpstage", "fetch", job_id]
+
+    done = subprocess.run(
+        [*without_privileges(), *command],
+        cwd=cli.directory,
+        env=dict(cli.environment),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    (cli.directory / closed).chmod(0o700)
+    artifact = {"in": "in/App", "out": "out/Built"}[closed]
+    assert done.returncode == 73
+    assert f"cannot write {cli.directory}/{artifact}: Permission denied" in done.stderr
+    assert names(cli.directory) == ["in", "out"]
+    assert sorted(os.listdir(cli.directory / ".cpstage")) == ["lock", "staging"]
+    assert cli("fetch", job_id).returncode == 0
+
+
 def within(cli: Cli, prefix: Sequence[str], *arguments: str) -> Done:
     """Run a command in another namespace, whose current directory is not ours."""
     return subprocess.run(

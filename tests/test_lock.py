@@ -115,6 +115,18 @@ def test_a_holder_that_never_names_itself_is_another_run(aws: LocalAWS, cli: Cli
     assert "in use by another run, which does not say who it is; wait for" in done.stderr
 
 
+def fetch_without(
+    call: str, code: str, aws: LocalAWS, cli: Cli
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*without(call, code), sys.executable, "-m", "cpstage", "fetch", add_job(aws)],
+        cwd=cli.directory,
+        env=cli.environment,
+        capture_output=True,
+        text=True,
+    )
+
+
 @can_deny
 @pytest.mark.parametrize(
     ("code", "says"),
@@ -128,18 +140,28 @@ def test_a_file_system_without_locks_is_named(
     aws: LocalAWS, cli: Cli, code: str, says: str
 ) -> None:
     """As on NFS where nobody serves locks."""
-    command = [sys.executable, "-m", "cpstage", "fetch", add_job(aws)]
-    done = subprocess.run(
-        [*without("flock", code), *command],
-        cwd=cli.directory,
-        env=cli.environment,
-        capture_output=True,
-        text=True,
-    )
+    done = fetch_without("flock", code, aws, cli)
 
     assert done.returncode == 73
     [line] = done.stderr.splitlines()
     assert line.startswith(f"cpstage: error: cannot lock {cli.directory}: {says}; its file system")
+    assert names(cli.directory) == []
+
+
+@can_deny
+def test_a_file_system_that_cannot_sync_is_good_enough(aws: LocalAWS, cli: Cli) -> None:
+    done = fetch_without("fsync", "EINVAL", aws, cli)
+
+    assert done.returncode == 0, done.stderr
+    assert names(cli.directory) == ["in", "in/App", "in/App/f"]
+
+
+@can_deny
+def test_a_disk_that_fails_is_named_before_anything_is_published(aws: LocalAWS, cli: Cli) -> None:
+    done = fetch_without("fsync", "EIO", aws, cli)
+
+    assert done.returncode == 74
+    assert "/.cpstage/journal.json: Input/output error" in done.stderr
     assert names(cli.directory) == []
 
 

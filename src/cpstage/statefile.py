@@ -5,6 +5,7 @@ This module knows nothing of what is in them.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from cpstage.tree import local_failures
+
+_NOT_OFFERED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -47,7 +50,7 @@ def write_json_durably(path: Path, document: Mapping[str, Any]) -> None:
         new.rename(path)
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            os.fsync(directory)
+            _sync(directory)
         finally:
             os.close(directory)
 
@@ -64,4 +67,13 @@ def _write_new(path: Path, document: Mapping[str, Any], *, durable: bool) -> Non
         file.write("\n")
         if durable:
             file.flush()
-            os.fsync(descriptor)
+            _sync(descriptor)
+
+
+def _sync(descriptor: int) -> None:
+    """Wait for the disk, where the file system knows how."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NOT_OFFERED:
+            raise
