@@ -166,13 +166,17 @@ def test_a_fetch_that_is_stopped_while_it_reads(
 def test_a_fetch_that_is_stopped_while_it_unpacks(
     aws: LocalAWS, cli: Cli, before: Listing, number: signal.Signals
 ) -> None:
-    """The second artifact is half there, the first one whole."""
+    """The second artifact is half there, the first one whole, and the file of variables begun."""
     job_id = add_job(aws, NEW)
+    arguments = ("fetch", job_id, "--replace", "--env-file", "job.env")
 
-    done = finish(start(cli, stopping(number, "opening f7", 2, "fetch", job_id, "--replace")))
+    done = finish(start(cli, stopping(number, "opening f7", 2, *arguments)))
 
     expect_stop(done, number)
     expect_old_or_whole(cli, before, number)
+    assert cli(*arguments).returncode == 0
+    (cli.directory / "job.env").unlink()
+    assert sorted(os.listdir(cli.directory)) == [STATE, "in", "out"]
     expect_complete(cli, job_id)
 
 

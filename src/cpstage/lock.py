@@ -31,12 +31,13 @@ _NAMING_POLL = 0.02
 
 
 @contextmanager
-def locked(place: Path, state: Path, wait: float) -> Iterator[None]:
+def locked(place: Path, lock_file: Path, holder: Path, wait: float) -> Iterator[None]:
     """Keep every other run out of a place.
 
     Args:
         place: What is locked, as messages call it.
-        state: The directory for the lock; it exists.
+        lock_file: The lock; its directory exists.
+        holder: The file beside it that says who has it.
         wait: Seconds to wait for another run to end.
 
     Raises:
@@ -45,10 +46,9 @@ def locked(place: Path, state: Path, wait: float) -> Iterator[None]:
     """
     from filelock import FileLock
 
-    _require_locks(place, state)
-    holder = state / "holder.json"
-    with local_failures(state / "lock"):
-        lock = FileLock(state / "lock", mode=0o600)
+    _require_locks(place, lock_file.parent)
+    with local_failures(lock_file):
+        lock = FileLock(lock_file, mode=0o600)
         _acquire(lock, wait, holder, place)
     try:
         write_json(holder, _this_process())

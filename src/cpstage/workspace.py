@@ -77,16 +77,21 @@ class Workspace:
         Raises:
             WorkspaceUnavailable: Another run is in it, or it cannot be created or written to.
         """
+        with self._held("lock", "holder.json", wait):
+            # Whoever holds the lock knows that nobody else is using what is there.
+            self._journal.take_back()
+            remove_tree(self._state / "staging")
+            yield
+
+    @contextmanager
+    def _held(self, name: str, holder_name: str, wait: float) -> Iterator[None]:
         self.create()
         with local_failures(self._state):
             self._state.mkdir(mode=0o700, exist_ok=True)
         self._refuse_links()
         with suppress(OSError):
             self._state.chmod(0o700)
-        with lock.locked(self.root, self._state, wait):
-            # Whoever holds the lock knows that nobody else is using what is there.
-            self._journal.take_back()
-            remove_tree(self._state / "staging")
+        with lock.locked(self.root, self._state / name, self._state / holder_name, wait):
             yield
 
     @contextmanager
