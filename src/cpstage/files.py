@@ -16,6 +16,7 @@ from typing import Any
 
 from cpstage.archive import Contents, FileBlob, Format, Unpacker, format_of_name, list_entries
 from cpstage.archive import pack as pack_entries
+from cpstage.aws.json_api import JsonService
 from cpstage.connection import Connection
 from cpstage.envelope import Clients, Header, seal
 from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound, WorkspaceUnavailable
@@ -284,7 +285,7 @@ def _write(
 
 def _clients(connection: Connection) -> Clients:
     @cache
-    def client(region: str | None) -> Any:
+    def client(region: str | None) -> JsonService:
         return connection.kms(None, region)
 
     return client
