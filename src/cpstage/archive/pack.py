@@ -8,7 +8,6 @@ from pathlib import Path
 from cpstage.archive.formats import Format
 from cpstage.archive.names import check_links, check_name
 from cpstage.archive.ordered import thread_count
-from cpstage.archive.tarwriter import gzip_stream, tar_stream
 from cpstage.archive.zipwriter import zip_stream
 from cpstage.errors import ArtifactRejected
 from cpstage.globs import Globs
@@ -81,6 +80,8 @@ def pack(
     many = threads or thread_count()
     if archive_format == "zip":
         return zip_stream(entries, level, consumed, many)
+    from cpstage.archive.tarwriter import gzip_stream, tar_stream  # it loads tarfile
+
     if archive_format == "tar":
         return tar_stream(entries, consumed)
     return gzip_stream(entries, level, consumed, many)

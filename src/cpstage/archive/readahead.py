@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 BLOCK = 8 << 20
 """Bytes of one read of the blob: large enough that the time to its first byte does not matter."""
 
+_FIRST = 1 << 20
+"""Bytes of the first read: what is in the archive can be told by its start, long before 8 MiB are
+there."""
+
 _FETCHERS = 4
 """Blocks that are on their way or waiting, besides the one being consumed."""
 
@@ -142,7 +146,8 @@ class ReadAhead(io.RawIOBase):
         """Make the next block the current one, if that is used up."""
         if self._block or not self._left:
             return
-        block = self._coming.popleft().result() if self._pool else self._fetch(0)
+        whole = self.blob.read
+        block = self._coming.popleft().result() if self._pool else whole(0, self.blob.size)
         self._block = memoryview(block)
         if self._digest:
             self._digest.update(block)
@@ -151,8 +156,6 @@ class ReadAhead(io.RawIOBase):
 
     def _fetch_ahead(self) -> None:
         while self._pool and len(self._coming) < _FETCHERS and self._wanted < self.blob.size:
-            self._coming.append(self._pool.submit(self._fetch, self._wanted))
-            self._wanted += BLOCK
-
-    def _fetch(self, offset: int) -> bytes:
-        return self.blob.read(offset, min(BLOCK, self.blob.size - offset))
+            length = min(BLOCK if self._wanted else _FIRST, self.blob.size - self._wanted)
+            self._coming.append(self._pool.submit(self.blob.read, self._wanted, length))
+            self._wanted += length

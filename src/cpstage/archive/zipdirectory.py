@@ -36,8 +36,10 @@ _EXTRA = struct.Struct("<2H")
 _RECORD_SIGNATURE = b"PK\x01\x02"
 _SMALLEST_DESCRIPTOR = 12
 
-_TAIL_BYTES = 1 << 20
-"""Read at once from the end: the directory of an archive of some 10,000 entries."""
+_SHORTEST_TAIL, _LONGEST_TAIL = 256 << 10, 4 << 20
+_TAIL_SHARE = 20
+"""What is read at once from the end, and what share of the archive: with small files, as source
+code has them, the directory is some twentieth of it."""
 
 _RECORD_ROOM = 512
 """Bytes that the directory may have for each entry, on average, besides the limit of headers."""
@@ -109,7 +111,8 @@ def read_directory(blob: Blob, budget: Budget) -> ZipDirectory:
             headers than the limits allow; an entry is encrypted, packed by an unknown method,
             overlaps another one, or is no file, directory or link.
     """
-    offset = max(0, blob.size - _TAIL_BYTES)
+    tail_bytes = min(max(blob.size // _TAIL_SHARE, _SHORTEST_TAIL), _LONGEST_TAIL)
+    offset = max(0, blob.size - tail_bytes)
     tail = blob.read(offset, blob.size - offset)
     ends = read_ends(tail, offset)
     budget.expect_entries(ends.count)
