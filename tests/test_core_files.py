@@ -27,6 +27,16 @@ make_no_core_file()
 subprocess.run(["sh", "-c", "kill -ABRT $$"])
 """
 
+FORK_A_CHILD = """
+import os
+from cpstage.cli.core_files import make_no_core_file
+make_no_core_file()
+pid = os.fork()
+if not pid:
+    os.abort()
+print(os.WCOREDUMP(os.waitpid(pid, 0)[1]))
+"""
+
 
 @pytest.fixture(scope="module")
 def aws() -> Iterator[LocalAWS]:
@@ -90,6 +100,19 @@ def test_a_crash_with_a_session_leaves_no_core_file(
     assert not dumped
     assert core_files(cli.directory) == []
     assert files_with_it(places(cli)) == []
+
+
+def test_the_children_that_write_archives_leave_none_either(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "control").mkdir()
+    require_core_files(tmp_path / "control")
+
+    command = [*UNLIMITED, sys.executable, "-c", FORK_A_CHILD]
+    done = subprocess.run(
+        command, cwd=cli.directory, env=cli.environment, capture_output=True, text=True, timeout=60
+    )
+
+    assert done.stdout == "False\n", done.stderr
+    assert core_files(cli.directory) == []
 
 
 def test_what_a_command_starts_has_core_files_as_ever(cli: Cli) -> None:
