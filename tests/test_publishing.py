@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from collections.abc import Iterator
 from itertools import count
@@ -93,6 +94,21 @@ def test_a_workspace_that_was_moved_meanwhile_is_taken_back_where_it_is(
 
     with Workspace(tmp_path / "after").locked():
         assert what_is_in(tmp_path / "after") == old
+
+
+def test_who_cleared_up_by_hand_loses_what_was_there_and_no_more(
+    run: Steps, workspace: Path
+) -> None:
+    """With the staging went what was replaced; what was published of the new goes as well."""
+    old_place(workspace)
+    assert run("publish", workspace, 3) == -signal.SIGKILL
+    shutil.rmtree(workspace / ".cpstage/staging")
+
+    with Workspace(workspace).locked():
+        pass
+
+    assert sorted(path.name for path in (workspace / "in").iterdir()) == ["Two"]
+    assert (workspace / "in/Two/which").read_text() == "old"
 
 
 def test_what_fails_is_taken_back_at_once(workspace: Path) -> None:

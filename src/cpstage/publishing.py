@@ -171,7 +171,8 @@ def _put(move: Move, *, replace: bool) -> None:
 
 def _take_back(move: Move, inode: int) -> None:
     """Undo a move, if it got so far."""
-    if os.path.lexists(move.target) and move.target.lstat().st_ino == inode:
+    move.staged.parent.mkdir(parents=True, exist_ok=True)  # somebody may have cleared up by hand
+    if os.path.lexists(move.target) and _is(move.target, inode, move.staged.parent):
         if os.path.lexists(move.staged):
             if exchange(move.staged, move.target):
                 return
@@ -179,3 +180,9 @@ def _take_back(move: Move, inode: int) -> None:
         move.target.rename(move.staged)
     if os.path.lexists(move.replaced) and not os.path.lexists(move.target):
         move.replaced.rename(move.target)
+
+
+def _is(path: Path, inode: int, neighbour: Path) -> bool:
+    """Tell whether something is what has an inode of the file system of another path."""
+    found = path.lstat()
+    return (found.st_dev, found.st_ino) == (neighbour.stat().st_dev, inode)
