@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shlex
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from cpstage.errors import ConfigurationError
 from cpstage.job import Job
+from cpstage.staging import staging_in, sweep
 from cpstage.tree import local_failures
 from cpstage.workspace import Workspace
 
@@ -72,19 +73,14 @@ def env_file(
     place = Path(path)
     if place.parent.resolve() == workspace.root:
         workspace.create()
-    with local_failures(place):
-        file = tempfile.NamedTemporaryFile(  # noqa: SIM115 (it outlives this block)
-            "w", encoding="utf-8", errors="surrogateescape", dir=place.parent, delete=False
-        )
-    try:
-        with local_failures(place), file:
+    sweep(place.parent)
+    with staging_in(place.parent, place) as staging, local_failures(place):
+        new = os.open(staging / "variables", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(new, "w", encoding="utf-8", errors="surrogateescape") as file:
             yield lambda variables: file.writelines(
                 f"{name}={shlex.quote(value)}\n" for name, value in variables.items()
             )
-        with local_failures(place):
-            Path(file.name).replace(place)
-    finally:
-        Path(file.name).unlink(missing_ok=True)
+        (staging / "variables").replace(place)
 
 
 def _add(variables: dict[str, str], name: str, path: Path) -> None:

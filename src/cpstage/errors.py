@@ -8,7 +8,8 @@ terminals.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal, TypeVar
 
 FailureType = Literal[
     "JobFailed",
@@ -18,6 +19,8 @@ FailureType = Literal[
     "RevisionUnavailable",
     "SystemUnavailable",
 ]
+
+_Error = TypeVar("_Error", bound="Reportable")
 
 
 class Reportable(BaseException):
@@ -39,6 +42,12 @@ class Reportable(BaseException):
 
     def __str__(self) -> str:
         return f"{self.message}; {self.hint}" if self.hint else self.message
+
+    def __reduce__(
+        self: _Error,
+    ) -> tuple[Callable[..., _Error], tuple[type[_Error], tuple[Any, ...]], Mapping[str, Any]]:
+        """Copy and pickle what it says, not how it was made: subclasses take other arguments."""
+        return _again, (type(self), self.args), self.__dict__
 
 
 class CpstageError(Reportable, Exception):
@@ -146,6 +155,10 @@ class Stopped(Reportable):
     def __init__(self, signal_number: int, signal_name: str) -> None:
         super().__init__(f"stopped by {signal_name}")
         self.exit_code = 128 + signal_number
+
+
+def _again(kind: type[_Error], arguments: tuple[Any, ...]) -> _Error:
+    return kind.__new__(kind, *arguments)
 
 
 def printable(text: str) -> str:

@@ -16,6 +16,7 @@ from typing import NoReturn
 import click
 
 from cpstage._version import __version__
+from cpstage.cli.core_files import make_no_core_file
 from cpstage.cli.demo import demo
 from cpstage.cli.fetch import fetch
 from cpstage.cli.get_job_details import get_job_details
@@ -44,6 +45,7 @@ def cpstage() -> None:
     A job id goes in, a directory to build in comes out; a directory of results goes in,
     artifacts in the pipeline's bucket come out.
     """
+    make_no_core_file()
 
 
 for _command in (get_job_details, fetch, push, show, unpack, pack, local, demo):

@@ -11,6 +11,8 @@ import click
 from cpstage.cli.archive_options import unpacking_options
 from cpstage.cli.job_source import JobSource, job_options
 from cpstage.cli.options import (
+    MOST_SECONDS,
+    Seconds,
     aws_options,
     output_options,
     progress_option,
@@ -56,9 +58,9 @@ Examples:
 @click.option(
     "--wait",
     is_flag=False,
-    flag_value=-1.0,
+    flag_value=MOST_SECONDS,
     default=0.0,
-    type=float,
+    type=Seconds(or_none=True),
     metavar="[SECONDS]",
     help="Wait for another run in the workspace to end; without a number, as long as it takes.",
 )
