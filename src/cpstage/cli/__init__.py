@@ -60,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if code > _SIGNALLED:
         # All is cleaned up; a thread that still waits for an answer is not worth waiting for.
         os._exit(code)
+    gc.freeze()  # or the last collection looks through all that ends with the process anyway
     sys.exit(code)
 
 
