@@ -99,11 +99,18 @@ class ZipDirectory:
     entries: list[ZipEntry]
 
 
-def read_directory(blob: Blob, budget: Budget) -> ZipDirectory:
+def read_tail(blob: Blob) -> bytes:
+    """Read the end of an archive, as much as its directory is likely to take."""
+    length = min(max(blob.size // _TAIL_SHARE, _SHORTEST_TAIL), _LONGEST_TAIL, blob.size)
+    return blob.read(blob.size - length, length)
+
+
+def read_directory(blob: Blob, tail: bytes, budget: Budget) -> ZipDirectory:
     """Read the directory of a zip archive, and check all that it says.
 
     Args:
         blob: The archive.
+        tail: Its end, as :func:`read_tail` has read it.
         budget: Its limits.
 
     Raises:
@@ -111,9 +118,7 @@ def read_directory(blob: Blob, budget: Budget) -> ZipDirectory:
             headers than the limits allow; an entry is encrypted, packed by an unknown method,
             overlaps another one, or is no file, directory or link.
     """
-    tail_bytes = min(max(blob.size // _TAIL_SHARE, _SHORTEST_TAIL), _LONGEST_TAIL)
-    offset = max(0, blob.size - tail_bytes)
-    tail = blob.read(offset, blob.size - offset)
+    offset = blob.size - len(tail)
     ends = read_ends(tail, offset)
     budget.expect_entries(ends.count)
     budget.check_header(ends.size - ends.count * _RECORD_ROOM)

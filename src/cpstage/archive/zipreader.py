@@ -22,7 +22,7 @@ from cpstage.archive.zipdata import (
     decoded,
     refuse_hidden,
 )
-from cpstage.archive.zipdirectory import LOCAL_BYTES, ZipEntry, read_directory
+from cpstage.archive.zipdirectory import LOCAL_BYTES, ZipEntry, read_directory, read_tail
 from cpstage.archive.zipends import SIGNATURES
 
 _GROUP = 1 << 20
@@ -64,7 +64,9 @@ class ZipReader:
 
     def __init__(self, stream: ReadAhead, budget: Budget) -> None:
         self._stream = stream
-        self._directory = read_directory(stream.blob, budget)
+        tail = read_tail(stream.blob)
+        stream.fetch_ahead()  # not before: all that the directory waits for is the end
+        self._directory = read_directory(stream.blob, tail, budget)
         self.entries = self._directory.entries
 
     def targets(self) -> Iterator[tuple[ZipEntry, str]]:
