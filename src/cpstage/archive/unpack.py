@@ -9,19 +9,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 
-from cpstage.archive.ahead import ahead
-from cpstage.archive.forked import Work, forked, is_worth_forking
+from cpstage.archive.flow.ahead import ahead
+from cpstage.archive.flow.forked import Work, forked, is_worth_forking
+from cpstage.archive.flow.ordered import in_order, thread_count
+from cpstage.archive.flow.readahead import ReadAhead
 from cpstage.archive.formats import Format
 from cpstage.archive.limits import Budget, Limits
 from cpstage.archive.member import Member, MemberKind
 from cpstage.archive.names import is_root, refused
-from cpstage.archive.ordered import in_order, thread_count
 from cpstage.archive.plan import Plan
-from cpstage.archive.readahead import ReadAhead
-from cpstage.archive.tarreader import tar_members
-from cpstage.archive.zipdata import unpacked
-from cpstage.archive.zipdirectory import ZipEntry
-from cpstage.archive.zipreader import Group, ZipReader
+from cpstage.archive.tar.reader import tar_members
+from cpstage.archive.zip.data import unpacked
+from cpstage.archive.zip.directory import ZipEntry
+from cpstage.archive.zip.reader import Group, ZipReader
 from cpstage.tree import RelativePath, Tree
 
 _BUFFER = 1 << 18

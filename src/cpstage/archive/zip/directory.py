@@ -20,7 +20,7 @@ from cpstage.archive.deflate import crc32
 from cpstage.archive.limits import Budget
 from cpstage.archive.member import MemberKind
 from cpstage.archive.names import refused
-from cpstage.archive.zipends import MAX16, MAX32, Ends, damaged, read_ends
+from cpstage.archive.zip.ends import MAX16, MAX32, Ends, damaged, read_ends
 
 STORED, DEFLATED, BZIP2, LZMA = 0, 8, 12, 14
 """Compression methods (4.4.5) that are read."""

@@ -15,7 +15,7 @@ from itertools import chain
 from cpstage.archive.deflate import ERRORS, crc32, inflater
 from cpstage.archive.member import CHUNK
 from cpstage.archive.names import refused
-from cpstage.archive.zipdirectory import (
+from cpstage.archive.zip.directory import (
     BZIP2,
     DEFLATED,
     DESCRIPTOR_FOLLOWS,
@@ -30,7 +30,7 @@ from cpstage.archive.zipdirectory import (
     large_values,
     unicode_path,
 )
-from cpstage.archive.zipends import MAX32, SIGNATURES
+from cpstage.archive.zip.ends import MAX32, SIGNATURES
 from cpstage.errors import ArtifactRejected
 
 _LOCAL = struct.Struct("<4s5H3L2H")

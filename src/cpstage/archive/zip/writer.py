@@ -20,8 +20,8 @@ from typing import NamedTuple, cast
 
 from cpstage.archive.compression import deflated, deflated_piece
 from cpstage.archive.deflate import crc32, crc32_combine
-from cpstage.archive.forked import forked, is_worth_forking
-from cpstage.archive.ordered import in_order
+from cpstage.archive.flow.forked import forked, is_worth_forking
+from cpstage.archive.flow.ordered import in_order
 from cpstage.archive.portions import AHEAD, Block, Group, portions
 from cpstage.walk import Entry, read
 
