@@ -16,16 +16,9 @@ from typing import NoReturn
 import click
 
 from cpstage._version import __version__
+from cpstage.cli.commands import LazyCommands
 from cpstage.cli.core_files import make_no_core_file
-from cpstage.cli.demo import demo
-from cpstage.cli.fetch import fetch
-from cpstage.cli.get_job_details import get_job_details
-from cpstage.cli.local import local
-from cpstage.cli.pack import pack
-from cpstage.cli.push import push
-from cpstage.cli.show import show
 from cpstage.cli.terminal import Terminal, flush_or_drop
-from cpstage.cli.unpack import unpack
 from cpstage.errors import InternalError, LocalIOError, Reportable, Stopped, UsageError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -37,7 +30,10 @@ _OBJECTS_BETWEEN_COLLECTIONS = 400_000
 700 new ones, as Python does by itself, takes a fifth of the start."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyCommands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="cpstage")
 def cpstage() -> None:
     """Fetch and stage AWS CodePipeline job artifacts.
@@ -46,10 +42,6 @@ def cpstage() -> None:
     artifacts in the pipeline's bucket come out.
     """
     make_no_core_file()
-
-
-for _command in (get_job_details, fetch, push, show, unpack, pack, local, demo):
-    cpstage.add_command(_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -86,7 +86,7 @@ def get_job_details(
     connection: Connection,
     terminal: Terminal,
 ) -> None:
-    """Print the job's document, as 'aws codepipeline get-job-details' does.
+    """Print the job's document, as the AWS CLI does.
 
     Secrets are masked, before --query sees the document: the session credentials, every value of
     the action's configuration, and the continuation token. --reveal-secrets prints what the AWS
