@@ -6,10 +6,12 @@ a ValidationException. This module knows nothing of how a result came about.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import get_args
 
+from cpstage.aws.service import ServiceError
 from cpstage.codepipeline import put_failure, put_success
 from cpstage.connection import Connection
 from cpstage.details import Details, Reported, check_length, given
@@ -170,8 +172,15 @@ def _put(put: Callable[[], None], job_id: str, connection: Connection) -> None:
         put()
 
     try:
-        Retries(connection.timeout)(attempt, ServiceUnavailable, f"result of job {job_id}")
+        Retries(connection.timeout)(attempt, _tries, f"result of job {job_id}")
     except OutOfSync as error:
         # The answer to an earlier try may have been lost, and not the try itself.
         hint = _MAYBE_PUT if tries > 1 else _NOT_IN_PROGRESS
         raise OutOfSync(error.message, hint=hint) from error
+
+
+def _tries(error: Exception) -> float:
+    """Return how often a result is put that fails this way: hours of work may hang on it."""
+    cause = error.__cause__
+    final = cause is None or (isinstance(cause, ServiceError) and not cause.may_pass)
+    return math.inf if isinstance(error, ServiceUnavailable) and not final else 0
