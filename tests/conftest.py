@@ -78,3 +78,16 @@ def cli(aws: LocalAWS, workspace: Path, tmp_path: Path) -> Cli:
     home = tmp_path / "home"
     home.mkdir()
     return Cli({**plain_environment(home), **aws.environment}, workspace)
+
+
+@pytest.fixture
+def user(cli: Cli, tmp_path: Path) -> Cli:
+    """A user who has ``cpstage`` on the path, and a directory for temporary files."""
+    command = tmp_path / "bin/cpstage"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m cpstage "$@"\n')
+    command.chmod(0o755)
+    (tmp_path / "tmp").mkdir()
+    path = f"{command.parent}:{cli.environment['PATH']}"
+    variables = {"PATH": path, "TMPDIR": str(tmp_path / "tmp"), "PYTHON": sys.executable}
+    return Cli({**cli.environment, **variables}, cli.directory)

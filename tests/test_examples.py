@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
-
-import pytest
 
 from conftest import Cli
 from cpstage.local import LocalAWS
 from cpstage.local.sample import BUILD_COMMAND, add_sample_job
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-
-
-@pytest.fixture
-def user(cli: Cli, tmp_path: Path) -> Cli:
-    """A user who has ``cpstage`` on the path, and a directory for temporary files."""
-    command = tmp_path / "bin/cpstage"
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m cpstage "$@"\n')
-    command.chmod(0o755)
-    (tmp_path / "tmp").mkdir()
-    path = f"{command.parent}:{cli.environment['PATH']}"
-    variables = {"PATH": path, "TMPDIR": str(tmp_path / "tmp"), "PYTHON": sys.executable}
-    return Cli({**cli.environment, **variables}, cli.directory)
 
 
 def _run(user: Cli, *arguments: str) -> subprocess.CompletedProcess[str]:
