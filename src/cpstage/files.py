@@ -22,6 +22,7 @@ from cpstage.envelope import Clients, Header, seal
 from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound, WorkspaceUnavailable
 from cpstage.intake import Intake, Keys, Source, Taken, Unpacking, naming
 from cpstage.outputs import Packing
+from cpstage.posix import require_posix
 from cpstage.progress import Progress, Silence
 from cpstage.publishing import Move
 from cpstage.staging import journal_in, staging_in, sweep
@@ -127,6 +128,7 @@ def unpack(
         progress: Is told of all phases.
 
     Raises:
+        ConfigurationError: This system is not POSIX.
         NotFound: There is no such file.
         ArtifactRejected: It is no archive, or is unsafe, damaged, over a limit, or cannot be
             opened; the directory is as it was.
@@ -134,6 +136,7 @@ def unpack(
         AccessDenied, ServiceUnavailable: As KMS says.
         LocalIOError: The archive cannot be read, or the disk is full.
     """
+    require_posix()
     file, target, how = Path(archive), Path(into), unpacking or Unpacking()
     with _opened(file) as blob, _staging_for(target) as staging:
         kms = _clients(connection or Connection())
@@ -171,12 +174,13 @@ def pack(
 
     Raises:
         NotFound: There is no such directory.
-        ConfigurationError: The format is none for a directory.
+        ConfigurationError: The format is none for a directory, or this system is not POSIX.
         ArtifactRejected: An entry cannot be packed safely.
         WorkspaceUnavailable: The archive exists already, or cannot be written.
         AccessDenied, ServiceUnavailable: As KMS says.
         LocalIOError: A file cannot be read, or changed while it was; or the disk is full.
     """
+    require_posix()
     source, target, how = Path(directory), Path(output), packing or Packing()
     shown = progress or Silence()
     found = _format(how, target)

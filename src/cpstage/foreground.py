@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
 
-_TERMINAL_STOPS = {signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU}
+from cpstage.posix import signals
+
+_TERMINAL_STOPS = signals("SIGTSTP", "SIGTTIN", "SIGTTOU")
 
 
 class Foreground:

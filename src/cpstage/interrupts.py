@@ -15,8 +15,9 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from cpstage.errors import Stopped
+from cpstage.posix import signals
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+SIGNALS = signals("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
 
 Receiver = Callable[[int], object]
 

@@ -8,7 +8,6 @@ longer there, has come at the very moment between the two, and looks again for a
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import tempfile
@@ -61,6 +60,8 @@ def locked(place: Path, lock_file: Path, holder: Path, wait: float) -> Iterator[
 
 def _require_locks(place: Path, state: Path) -> None:
     """Check that the file system has locks: what makes do without is left behind by a kill."""
+    import fcntl
+
     with local_failures(state):
         probe = tempfile.TemporaryFile(dir=state)  # noqa: SIM115 (closed below, with other errors)
     with probe:

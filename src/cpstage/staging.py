@@ -9,7 +9,6 @@ swept.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
@@ -17,11 +16,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cpstage.errors import CpstageError
+from cpstage.posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW
 from cpstage.publishing import Journal
 from cpstage.tree import local_failures, remove_tree
 
 _PREFIX = ".cpstage-staging-"
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
 
 
 @contextmanager
@@ -59,6 +59,8 @@ def sweep(directory: Path) -> None:
 
 
 def _make(directory: Path) -> tuple[Path, int]:
+    import fcntl
+
     while True:
         staging = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=directory.resolve()))
         try:
@@ -73,6 +75,8 @@ def _make(directory: Path) -> tuple[Path, int]:
 
 
 def _sweep_one(staging: Path) -> None:
+    import fcntl
+
     try:
         lock = os.open(staging, _DIRECTORY)
     except OSError:  # gone, no directory, or closed to us

@@ -19,12 +19,13 @@ from types import TracebackType
 from typing import NewType
 
 from cpstage.errors import LocalIOError, WorkspaceUnavailable
+from cpstage.posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW
 
 RelativePath = NewType("RelativePath", str)
 """A path below a tree: components joined by ``/``, none of them empty, ``.`` or ``..``."""
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_DIRECTORY = os.O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_NOFOLLOW | O_CLOEXEC
 
 _MOST_OPEN = 64
 """Directories that a thread keeps open; ulimit(1) often allows 1,024 descriptors in all."""
@@ -46,7 +47,7 @@ class Tree:
     def __init__(self, root: Path) -> None:
         self.root = root
         with local_failures(root):
-            self._root = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._root = os.open(root, os.O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         self._local = threading.local()
         self._caches: list[_OpenDirectories] = []
 

@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 
 from cpstage.errors import ArtifactRejected, LocalIOError
 from cpstage.globs import Globs
+from cpstage.posix import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK
 from cpstage.tree import RelativePath
 
 Symlinks = Literal["keep", "follow"]
@@ -24,7 +25,7 @@ Kind = Literal["file", "directory", "link"]
 
 _CHUNK = 1 << 20
 
-_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_READ = os.O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC
 """Without O_NONBLOCK, opening a FIFO that took a file's place would wait for a writer."""
 
 _BY_NAME = attrgetter("name")

@@ -29,6 +29,7 @@ from typing import Any
 
 from cpstage import lock
 from cpstage.errors import LocalIOError, WorkspaceUnavailable
+from cpstage.posix import require_posix
 from cpstage.publishing import Journal, Move
 from cpstage.statefile import read_json, write_json
 from cpstage.tree import local_failures, remove_tree
@@ -39,9 +40,13 @@ class Workspace:
 
     Args:
         path: The directory; it is made (0700) by the first command that needs it.
+
+    Raises:
+        ConfigurationError: This system is not POSIX.
     """
 
     def __init__(self, path: Path | str) -> None:
+        require_posix()
         try:
             self.root = Path(path).resolve()
         except RuntimeError as error:  # what Python before 3.13 says of links in a circle

@@ -20,8 +20,9 @@ from cpstage.cli.commands import LazyCommands
 from cpstage.cli.core_files import make_no_core_file
 from cpstage.cli.terminal import Terminal, flush_or_drop
 from cpstage.errors import Reportable, Stopped, UsageError, reportable
+from cpstage.posix import signals
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = signals("SIGINT", "SIGTERM", "SIGHUP")
 _SIGNALLED = 128
 """A shell adds the number of a signal to this."""
 
@@ -70,7 +71,7 @@ def _run(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         return _usage_failed(terminal, error)
     except BrokenPipeError:
-        return _SIGNALLED + signal.SIGPIPE
+        return _SIGNALLED + sum(signals("SIGPIPE"))
     except (Reportable, Exception) as error:
         return _failed(terminal, reportable(error))
     return 0

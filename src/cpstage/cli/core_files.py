@@ -24,8 +24,8 @@ def make_no_core_file() -> None:
         with suppress(AttributeError, OSError):
             if ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) == 0:
                 return
-    import resource
+    with suppress(ImportError, OSError, ValueError):
+        import resource
 
-    with suppress(OSError, ValueError):
         hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
         resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
