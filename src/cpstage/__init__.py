@@ -14,13 +14,17 @@ from cpstage._version import __version__
 if TYPE_CHECKING:
     from cpstage.archive import Limits
     from cpstage.codepipeline import get_job, get_job_details
+    from cpstage.command import Execution, Finished
     from cpstage.connection import Connection
     from cpstage.describe import describe
+    from cpstage.details import Details, Reported, Revision
     from cpstage.document import mask_document, parse_job
-    from cpstage.environment import env_file, job_environment
+    from cpstage.environment import env_file, job_environment, staged_environment
     from cpstage.errors import (
         AccessDenied,
         ArtifactRejected,
+        CommandFailed,
+        CommandNotStarted,
         ConfigurationError,
         CpstageError,
         InternalError,
@@ -36,10 +40,15 @@ if TYPE_CHECKING:
     from cpstage.files import Packed, Sealing, Unpacked, pack, unpack
     from cpstage.globs import Globs
     from cpstage.intake import Unpacking
+    from cpstage.interrupts import Interrupts
     from cpstage.job import Artifact, Job
     from cpstage.outputs import Packing
+    from cpstage.process_credentials import process_credentials
     from cpstage.progress import Progress, Silence, progress_to
+    from cpstage.reporting import report_failure, report_success
     from cpstage.results import FetchResult, PushResult
+    from cpstage.rundata import Delivery, RunResult, Staging, Surroundings
+    from cpstage.runner import run
     from cpstage.s3object import ObjectInfo
     from cpstage.send import Encryption
     from cpstage.stage import fetch, push
@@ -52,10 +61,12 @@ _HOMES = {
     "connection": ("Connection",),
     "describe": ("describe",),
     "document": ("mask_document", "parse_job"),
-    "environment": ("env_file", "job_environment"),
+    "environment": ("env_file", "job_environment", "staged_environment"),
     "errors": (
         "AccessDenied",
         "ArtifactRejected",
+        "CommandFailed",
+        "CommandNotStarted",
         "ConfigurationError",
         "CpstageError",
         "InternalError",
@@ -72,6 +83,7 @@ _HOMES = {
     "globs": ("Globs",),
     "job": ("Artifact", "Job"),
     "outputs": ("Packing",),
+    "process_credentials": ("process_credentials",),
     "progress": ("Progress", "Silence", "progress_to"),
     "intake": ("Unpacking",),
     "results": ("FetchResult", "PushResult"),
@@ -79,6 +91,12 @@ _HOMES = {
     "stage": ("fetch", "push"),
     "s3object": ("ObjectInfo",),
     "store": ("Store",),
+    "command": ("Execution", "Finished"),
+    "rundata": ("Delivery", "RunResult", "Staging", "Surroundings"),
+    "reporting": ("report_failure", "report_success"),
+    "details": ("Details", "Reported", "Revision"),
+    "runner": ("run",),
+    "interrupts": ("Interrupts",),
     "workspace": ("Workspace",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -87,13 +105,20 @@ __all__ = [
     "AccessDenied",
     "Artifact",
     "ArtifactRejected",
+    "CommandFailed",
+    "CommandNotStarted",
     "ConfigurationError",
     "Connection",
     "CpstageError",
+    "Delivery",
+    "Details",
     "Encryption",
+    "Execution",
     "FetchResult",
+    "Finished",
     "Globs",
     "InternalError",
+    "Interrupts",
     "Job",
     "Limits",
     "LocalIOError",
@@ -105,11 +130,16 @@ __all__ = [
     "Packing",
     "Progress",
     "PushResult",
+    "Reported",
+    "Revision",
+    "RunResult",
     "Sealing",
     "ServiceUnavailable",
     "Silence",
+    "Staging",
     "Stopped",
     "Store",
+    "Surroundings",
     "Unpacked",
     "Unpacking",
     "UsageError",
@@ -125,8 +155,13 @@ __all__ = [
     "mask_document",
     "pack",
     "parse_job",
+    "process_credentials",
     "progress_to",
     "push",
+    "report_failure",
+    "report_success",
+    "run",
+    "staged_environment",
     "unpack",
 ]
 

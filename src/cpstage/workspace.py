@@ -9,6 +9,7 @@
         lock             held by the run that is at work; holder.json says which that is
         staging/         what is not verified yet; swept by the next run
         journal.json     there while things are published
+        run.lock, run/   held by the run of a command, and what is handed to that
         job.json, manifest.json
 
 Nothing in ``in/`` exists before every byte of it has been verified. Then all that was staged, and
@@ -82,6 +83,17 @@ class Workspace:
             self._journal.take_back()
             remove_tree(self._state / "staging")
             yield
+
+    @contextmanager
+    def occupied(self, wait: float = 0) -> Iterator[Path]:
+        """Keep every other run of a command out, as :meth:`locked` does with fetches.
+
+        Yields:
+            The place for what the command is handed; nothing is there.
+        """
+        with self._held("run.lock", "runner.json", wait):
+            remove_tree(self._state / "run")
+            yield self._state / "run"
 
     @contextmanager
     def _held(self, name: str, holder_name: str, wait: float) -> Iterator[None]:
@@ -187,9 +199,14 @@ class Workspace:
         entries = found if isinstance(found, dict) else {}
         return {name: entry for name, entry in entries.items() if isinstance(entry, dict)}
 
+    def record(self) -> dict[str, Any]:
+        """Return the public facts of the job that was staged last; nothing where there is none."""
+        return read_json(self._state / "job.json")
+
     def _refuse_links(self) -> None:
         """Refuse links in the layout: they would lead writes and renames elsewhere."""
-        for directory in (self.inputs, self.outputs, self._state, self._state / "staging"):
+        ours = (self._state, self._state / "staging", self._state / "run")
+        for directory in (self.inputs, self.outputs, *ours):
             if directory.is_symlink():
                 raise WorkspaceUnavailable(
                     f"{directory} is a symbolic link", hint="replace it by a directory"
