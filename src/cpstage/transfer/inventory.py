@@ -14,10 +14,10 @@ from typing import Any
 
 from cpstage.archive import Contents
 from cpstage.errors import ConfigurationError, WorkspaceUnavailable
-from cpstage.intake import Unpacking
 from cpstage.job import Artifact, Job, PipelineContext, S3Location, check_artifact_name
-from cpstage.results import Staged, location_document
-from cpstage.workspace import Workspace
+from cpstage.transfer.intake import Unpacking
+from cpstage.transfer.results import Staged, location_document
+from cpstage.workspace.layout import Workspace
 
 _OBJECT = ("path", "location", "version_id", "etag", "size")
 """What of an object has to be the same for an artifact to count as unchanged."""

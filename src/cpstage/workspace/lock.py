@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpstage.errors import WorkspaceUnavailable
-from cpstage.statefile import read_json, write_json
 from cpstage.tree import local_failures
+from cpstage.workspace.statefile import read_json, write_json
 
 if TYPE_CHECKING:
     from filelock import FileLock

@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cpstage.connection import Connection
-from cpstage.details import Details
 from cpstage.errors import ConfigurationError, Reportable, UsageError, reportable
-from cpstage.interrupts import Interrupts
 from cpstage.job import MASK, Job
-from cpstage.reporting import MOST_MESSAGE, end_of, report_failure, report_success
-from cpstage.rundata import RunResult
+from cpstage.report.details import Details
+from cpstage.report.put import MOST_MESSAGE, end_of, report_failure, report_success
+from cpstage.runner.data import RunResult
+from cpstage.runner.interrupts import Interrupts
 
 _STOPPED_SECONDS = 20.0
 """For a report after a signal: whoever has sent it will not wait long."""

@@ -13,8 +13,8 @@
         job.json, manifest.json
 
 Nothing in ``in/`` exists before every byte of it has been verified. Then all that was staged, and
-the manifest with it, is published in one go, or not at all (see :mod:`cpstage.publishing`). This
-module knows nothing of AWS: it is told names and facts.
+the manifest with it, is published in one go, or not at all (see
+:mod:`cpstage.workspace.publishing`). This module knows nothing of AWS: it is told names and facts.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from cpstage import lock
 from cpstage.errors import LocalIOError, WorkspaceUnavailable
-from cpstage.publishing import Journal, Move
-from cpstage.statefile import read_json, write_json
 from cpstage.tree import local_failures, remove_tree
+from cpstage.workspace import lock
+from cpstage.workspace.publishing import Journal, Move
+from cpstage.workspace.statefile import read_json, write_json
 
 
 class Workspace:

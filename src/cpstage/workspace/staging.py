@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cpstage.errors import CpstageError
-from cpstage.publishing import Journal
 from cpstage.tree import local_failures, remove_tree
+from cpstage.workspace.publishing import Journal
 
 _PREFIX = ".cpstage-staging-"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
