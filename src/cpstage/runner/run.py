@@ -141,7 +141,7 @@ class _Course:
         Raises:
             Reportable: Something of it failed.
         """
-        with place.occupied(self.staging.wait) as handed:
+        with place.occupied(job.id, self.staging.wait) as handed:
             self.result.fetched = fetch(job, place.root, **self.staging.arguments(), **self.session)
             self.interrupts.check()
             failure = self._execute(job, place, handed)
