@@ -14,7 +14,10 @@ from pathlib import Path
 from cpstage.archive import Format, Unpacker
 from cpstage.envelope import S3_CLIENT_HINT, job_context, s3_client_object
 from cpstage.errors import ArtifactRejected, ObjectChanged
-from cpstage.intake import (
+from cpstage.job import Artifact
+from cpstage.progress import Progress
+from cpstage.session import JobSession
+from cpstage.transfer.intake import (
     Intake,
     Keys,
     Source,
@@ -24,13 +27,10 @@ from cpstage.intake import (
     read_head,
     sealed_header,
 )
-from cpstage.job import Artifact
-from cpstage.progress import Progress
-from cpstage.publishing import Move
-from cpstage.results import Staged
-from cpstage.session import JobSession
+from cpstage.transfer.results import Staged
 from cpstage.tree import Tree, remove_tree
-from cpstage.workspace import Workspace
+from cpstage.workspace.layout import Workspace
+from cpstage.workspace.publishing import Move
 
 _LOGGER = logging.getLogger("cpstage")
 

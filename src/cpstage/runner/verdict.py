@@ -9,12 +9,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cpstage.connection import Connection
-from cpstage.details import Details
-from cpstage.errors import ConfigurationError, Reportable, UsageError, reportable
-from cpstage.interrupts import Interrupts
+from cpstage.errors import (
+    ConfigurationError,
+    Reportable,
+    UsageError,
+    WorkspaceInUse,
+    reportable,
+)
 from cpstage.job import MASK, Job
-from cpstage.reporting import MOST_MESSAGE, end_of, report_failure, report_success
-from cpstage.rundata import RunResult
+from cpstage.report.details import Details
+from cpstage.report.put import MOST_MESSAGE, end_of, report_failure, report_success
+from cpstage.runner.data import RunResult
+from cpstage.runner.interrupts import Interrupts
 
 _STOPPED_SECONDS = 20.0
 """For a report after a signal: whoever has sent it will not wait long."""
@@ -42,6 +48,8 @@ def report_run(
         connection: How to reach AWS.
         interrupts: Where signals come from.
     """
+    if isinstance(result.failure, WorkspaceInUse) and result.failure.job_id == result.job_id:
+        return  # the job is being worked on, and its result is that run's to put
     token = client_token or (job.client_token if job else None)
     if result.failure is None:
         refused = _tell_success(result, details, token, connection, interrupts)

@@ -13,8 +13,8 @@
         job.json, manifest.json
 
 Nothing in ``in/`` exists before every byte of it has been verified. Then all that was staged, and
-the manifest with it, is published in one go, or not at all (see :mod:`cpstage.publishing`). This
-module knows nothing of AWS: it is told names and facts.
+the manifest with it, is published in one go, or not at all (see
+:mod:`cpstage.workspace.publishing`). This module knows nothing of AWS: it is told names and facts.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from cpstage import lock
 from cpstage.errors import LocalIOError, WorkspaceUnavailable
 from cpstage.posix import require_posix
-from cpstage.publishing import Journal, Move
-from cpstage.statefile import read_json, write_json
 from cpstage.tree import local_failures, remove_tree
+from cpstage.workspace import lock
+from cpstage.workspace.publishing import Journal, Move
+from cpstage.workspace.statefile import read_json, write_json
 
 
 class Workspace:
@@ -90,25 +90,35 @@ class Workspace:
             yield
 
     @contextmanager
-    def occupied(self, wait: float = 0) -> Iterator[Path]:
+    def occupied(self, job_id: str, wait: float = 0) -> Iterator[Path]:
         """Keep every other run of a command out, as :meth:`locked` does with fetches.
+
+        Args:
+            job_id: The job that the command works on.
+            wait: Seconds to wait for another run to end.
+
+        Raises:
+            WorkspaceInUse: Another run is in it; it says which job it works on.
 
         Yields:
             The place for what the command is handed; nothing is there.
         """
-        with self._held("run.lock", "runner.json", wait):
+        with self._held("run.lock", "runner.json", wait, job_id):
             remove_tree(self._state / "run")
             yield self._state / "run"
 
     @contextmanager
-    def _held(self, name: str, holder_name: str, wait: float) -> Iterator[None]:
+    def _held(
+        self, name: str, holder_name: str, wait: float, job_id: str | None = None
+    ) -> Iterator[None]:
         self.create()
         with local_failures(self._state):
             self._state.mkdir(mode=0o700, exist_ok=True)
         self._refuse_links()
         with suppress(OSError):
             self._state.chmod(0o700)
-        with lock.locked(self.root, self._state / name, self._state / holder_name, wait):
+        place, state = self.root, self._state
+        with lock.locked(place, state / name, state / holder_name, wait, job_id):
             yield
 
     @contextmanager

@@ -18,9 +18,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpstage.errors import WorkspaceUnavailable
-from cpstage.statefile import read_json, write_json
+from cpstage.errors import WorkspaceInUse, WorkspaceUnavailable
 from cpstage.tree import local_failures
+from cpstage.workspace.statefile import read_json, write_json
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -30,7 +30,9 @@ _NAMING_POLL = 0.02
 
 
 @contextmanager
-def locked(place: Path, lock_file: Path, holder: Path, wait: float) -> Iterator[None]:
+def locked(
+    place: Path, lock_file: Path, holder: Path, wait: float, job_id: str | None = None
+) -> Iterator[None]:
     """Keep every other run out of a place.
 
     Args:
@@ -38,9 +40,11 @@ def locked(place: Path, lock_file: Path, holder: Path, wait: float) -> Iterator[
         lock_file: The lock; its directory exists.
         holder: The file beside it that says who has it.
         wait: Seconds to wait for another run to end.
+        job_id: The job that is worked on, for others to know.
 
     Raises:
-        WorkspaceUnavailable: Another run is in it, or it cannot be locked.
+        WorkspaceInUse: Another run is in it.
+        WorkspaceUnavailable: It cannot be locked.
         LocalIOError: The disk failed.
     """
     from filelock import FileLock
@@ -50,7 +54,7 @@ def locked(place: Path, lock_file: Path, holder: Path, wait: float) -> Iterator[
         lock = FileLock(lock_file, mode=0o600)
         _acquire(lock, wait, holder, place)
     try:
-        write_json(holder, _this_process())
+        write_json(holder, _this_process(job_id))
         yield
     finally:
         with suppress(OSError):
@@ -86,16 +90,19 @@ def _acquire(lock: FileLock, wait: float, holder: Path, place: Path) -> None:
             if not _is_there(found) and time.monotonic() < naming_until:
                 wait = _NAMING_POLL
                 continue
-            raise WorkspaceUnavailable(
+            taken = WorkspaceInUse(
                 f"the workspace {place} is in use by {_describe(found)}",
                 hint="wait for that run with --wait, or give another --workspace",
-            ) from error
+            )
+            taken.job_id = found.get("job_id")
+            raise taken from error
         return
 
 
-def _this_process() -> dict[str, Any]:
+def _this_process(job_id: str | None) -> dict[str, Any]:
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
+    known = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
+    return {**known, "job_id": job_id} if job_id else known
 
 
 def _is_there(holder: Mapping[str, Any]) -> bool:

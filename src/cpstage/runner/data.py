@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cpstage.command import Finished
-from cpstage.details import Reported
 from cpstage.errors import Reportable
-from cpstage.handover import Left
-from cpstage.intake import Unpacking
-from cpstage.outputs import IfEmpty, Packing
-from cpstage.results import FetchResult, PushResult
-from cpstage.send import Encryption
+from cpstage.report.details import Reported
+from cpstage.runner.command import Finished
+from cpstage.runner.handover import Left
+from cpstage.transfer.intake import Unpacking
+from cpstage.transfer.outputs import IfEmpty, Packing
+from cpstage.transfer.results import FetchResult, PushResult
+from cpstage.transfer.send import Encryption
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from pathlib import Path
 
 from cpstage.errors import ConfigurationError
 from cpstage.job import Job
-from cpstage.reporting import read_token
+from cpstage.report.put import read_token
+from cpstage.report.variables import read_variables
 from cpstage.tree import local_failures, remove_tree, write_private
-from cpstage.variables import read_variables
 
 _CREDENTIALS = {
     "AWS_ACCESS_KEY_ID",

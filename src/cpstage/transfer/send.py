@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cpstage.archive import pack
-from cpstage.encryption import Upload
 from cpstage.envelope import Header, job_context, seal
 from cpstage.errors import ConfigurationError
-from cpstage.outputs import Output
 from cpstage.progress import Advance, Progress
-from cpstage.results import Pushed, PushStatus
 from cpstage.session import JobSession
+from cpstage.store.encryption import Upload
+from cpstage.transfer.outputs import Output
+from cpstage.transfer.results import Pushed, PushStatus
 from cpstage.walk import read_file
 
 _SEALED_CONTENT_TYPE = "application/octet-stream"

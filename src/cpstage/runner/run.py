@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cpstage.codepipeline import get_job
-from cpstage.command import Execution, execute
 from cpstage.connection import Connection
-from cpstage.details import Details
 from cpstage.environment import job_environment
 from cpstage.errors import (
     ConfigurationError,
@@ -26,15 +24,17 @@ from cpstage.errors import (
     UsageError,
     reportable,
 )
-from cpstage.handover import handover, inherited
-from cpstage.interrupts import Interrupts
 from cpstage.job import Job
 from cpstage.progress import Progress
-from cpstage.rundata import Delivery, RunResult, Staging, Surroundings
+from cpstage.report.details import Details
+from cpstage.runner.command import Execution, execute
+from cpstage.runner.data import Delivery, RunResult, Staging, Surroundings
+from cpstage.runner.handover import handover, inherited
+from cpstage.runner.interrupts import Interrupts
+from cpstage.runner.verdict import report_run
 from cpstage.session import DEFAULT_MAX_AGE
 from cpstage.stage import Warn, fetch, push
-from cpstage.verdict import report_run
-from cpstage.workspace import Workspace
+from cpstage.workspace.layout import Workspace
 
 
 def run(
@@ -141,7 +141,7 @@ class _Course:
         Raises:
             Reportable: Something of it failed.
         """
-        with place.occupied(self.staging.wait) as handed:
+        with place.occupied(job.id, self.staging.wait) as handed:
             self.result.fetched = fetch(job, place.root, **self.staging.arguments(), **self.session)
             self.interrupts.check()
             failure = self._execute(job, place, handed)

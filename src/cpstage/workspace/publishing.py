@@ -37,9 +37,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cpstage.errors import WorkspaceUnavailable
-from cpstage.exchange import exchange
-from cpstage.statefile import read_json, unfinished, write_json_durably
 from cpstage.tree import local_failures
+from cpstage.workspace.exchange import exchange
+from cpstage.workspace.statefile import read_json, unfinished, write_json_durably
 
 
 @dataclass(frozen=True)

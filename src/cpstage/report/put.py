@@ -14,7 +14,6 @@ from typing import get_args
 from cpstage.aws.service import ServiceError
 from cpstage.codepipeline import put_failure, put_success
 from cpstage.connection import Connection
-from cpstage.details import Details, Reported, check_length, given
 from cpstage.errors import (
     ConfigurationError,
     FailureType,
@@ -23,8 +22,9 @@ from cpstage.errors import (
     UsageError,
     local_reason,
 )
+from cpstage.report.details import Details, Reported, check_length, given
+from cpstage.report.variables import check_variables
 from cpstage.retries import Retries
-from cpstage.variables import check_variables
 
 MOST_MESSAGE = 5000
 """Characters of a failure's message (API reference, ``FailureDetails``)."""

@@ -24,12 +24,12 @@ from cpstage.archive import (
     Unpacker,
     recognise,
 )
-from cpstage.checksum import RunningChecksum
 from cpstage.envelope import HEAD_BYTES as ENVELOPE_HEAD_BYTES
 from cpstage.envelope import Clients, Header, open_sealed, read_header
 from cpstage.errors import ArtifactRejected
 from cpstage.progress import Progress
-from cpstage.results import Layout
+from cpstage.store.checksum import RunningChecksum
+from cpstage.transfer.results import Layout
 from cpstage.tree import RelativePath, Tree
 
 Envelopes = Literal["open", "require", "keep"]

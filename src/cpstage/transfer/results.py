@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cpstage.archive import Contents, Format
-from cpstage.encryption import Upload
 from cpstage.job import Artifact, Job
-from cpstage.s3object import ObjectInfo
+from cpstage.store.encryption import Upload
+from cpstage.store.object import ObjectInfo
 
 Layout = Literal["per-artifact", "merged"]
 PushStatus = Literal["pushed", "planned", "skipped"]

@@ -11,9 +11,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from cpstage.aws.s3_api import S3
-from cpstage.checksum import Checksum, full_object_checksum
 from cpstage.failures import SESSION_EXPIRED_HINT, aws_failures
 from cpstage.job import Artifact
+from cpstage.store.checksum import Checksum, full_object_checksum
 
 _METADATA = "x-amz-meta-"
 

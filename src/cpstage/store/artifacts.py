@@ -12,12 +12,12 @@ from itertools import chain
 
 from cpstage.archive.deflate import crc32
 from cpstage.aws.s3_api import S3
-from cpstage.encryption import SseKms, Upload
 from cpstage.errors import CpstageError
 from cpstage.failures import SESSION_EXPIRED_HINT, aws_failures
 from cpstage.job import Artifact, EncryptionKey
-from cpstage.multipart import MultipartUpload
-from cpstage.s3object import ObjectInfo, S3Object, object_info, reading
+from cpstage.store.encryption import SseKms, Upload
+from cpstage.store.multipart import MultipartUpload
+from cpstage.store.object import ObjectInfo, S3Object, object_info, reading
 
 _PART = 8 << 20
 _MOST_PARTS = 9_000

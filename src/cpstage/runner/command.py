@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from cpstage.errors import CommandFailed, CommandNotStarted, Reportable, local_reason
-from cpstage.foreground import Foreground
-from cpstage.interrupts import Interrupts, stopped_by
-from cpstage.tee import Tee
+from cpstage.runner.foreground import Foreground
+from cpstage.runner.interrupts import Interrupts, stopped_by
+from cpstage.runner.tee import Tee
 
 TIMED_OUT = 124
 """The exit code of timeout(1)."""

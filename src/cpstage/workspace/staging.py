@@ -17,8 +17,8 @@ from pathlib import Path
 
 from cpstage.errors import CpstageError
 from cpstage.posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW
-from cpstage.publishing import Journal
 from cpstage.tree import local_failures, remove_tree
+from cpstage.workspace.publishing import Journal
 
 _PREFIX = ".cpstage-staging-"
 _DIRECTORY = os.O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC

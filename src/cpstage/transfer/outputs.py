@@ -27,7 +27,7 @@ from cpstage.job import Artifact, Job
 from cpstage.progress import Advance, Progress
 from cpstage.tree import local_failures
 from cpstage.walk import Entry, Symlinks, single
-from cpstage.workspace import Workspace
+from cpstage.workspace.layout import Workspace
 
 OutputFormat = Literal["auto", "zip", "tar", "tar.gz", "raw"]
 IfEmpty = Literal["error", "warn", "ignore"]
