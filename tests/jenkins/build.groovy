@@ -165,6 +165,7 @@ steps.with {
     sh = { step -> agent.sh(step instanceof Map ? step : [script: step]) }
     withEnv = agent.&withEnv
     dir = agent.&dir
+    pwd = { -> agent.directory.path }
     deleteDir = { -> agent.directory.deleteDir() }
     isUnix = { -> agent.env.AGENT != 'windows' }
     echo = { text -> println text }

@@ -7,7 +7,10 @@
  *     removed); fetch and push: lists with more options of these commands
  */
 void call(Map job = [:], Closure body) {
-    String place = job.workspace ?: "${env.WORKSPACE}/codepipeline-${env.BUILD_NUMBER}"
+    String place = ''
+    dir(job.workspace ?: "codepipeline-${env.BUILD_NUMBER}") {
+        place = pwd() // in full: the steps of the block may go elsewhere
+    }
     List<String> variables = ["CPSTAGE_WORKSPACE=${place}"]
     if (job.jobId) {
         variables << "CPSTAGE_JOB_ID=${job.jobId}"
@@ -17,11 +20,11 @@ void call(Map job = [:], Closure body) {
             cpstageFetch(job.fetch ?: [])
             dir(place) {
                 body()
+                if (currentBuild.currentResult != 'SUCCESS') {
+                    error "the build is ${currentBuild.currentResult}"
+                }
+                cpstagePush(job.push ?: [])
             }
-            if (currentBuild.currentResult != 'SUCCESS') {
-                error "the build is ${currentBuild.currentResult}"
-            }
-            cpstagePush(job.push ?: [])
             cpstage(['report', 'success', '--execution-id', env.BUILD_TAG, '--summary', env.BUILD_URL])
         } catch (Throwable failure) {
             reportFailure(failure)
