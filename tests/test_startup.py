@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import subprocess
 import sys
 
@@ -56,6 +57,13 @@ def test_every_public_name_is_there() -> None:
     )
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = cpstage.no_such_name
+
+
+def test_no_module_takes_the_place_of_a_public_name() -> None:
+    """Python makes a module that is loaded an attribute of its package."""
+    modules = {module.name for module in pkgutil.iter_modules(cpstage.__path__)}
+
+    assert modules.intersection(cpstage.__all__) == set()
 
 
 def test_the_version_is_that_of_the_distribution() -> None:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from cpstage.archive import Limits
     from cpstage.codepipeline import get_job, get_job_details
     from cpstage.connection import Connection
-    from cpstage.describe import describe
+    from cpstage.credential_process import process_credentials
+    from cpstage.description import describe
     from cpstage.document import mask_document, parse_job
     from cpstage.environment import env_file, job_environment, staged_environment
     from cpstage.errors import (
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from cpstage.files import Packed, Sealing, Unpacked, pack, unpack
     from cpstage.globs import Globs
     from cpstage.job import Artifact, Job
-    from cpstage.process_credentials import process_credentials
     from cpstage.progress import Progress, Silence, progress_to
     from cpstage.report.details import Details, Reported, Revision
     from cpstage.report.put import report_failure, report_success
@@ -59,7 +59,7 @@ _HOMES = {
     "archive": ("Limits",),
     "codepipeline": ("get_job", "get_job_details"),
     "connection": ("Connection",),
-    "describe": ("describe",),
+    "description": ("describe",),
     "document": ("mask_document", "parse_job"),
     "environment": ("env_file", "job_environment", "staged_environment"),
     "errors": (
@@ -83,7 +83,7 @@ _HOMES = {
     "globs": ("Globs",),
     "job": ("Artifact", "Job"),
     "transfer.outputs": ("Packing",),
-    "process_credentials": ("process_credentials",),
+    "credential_process": ("process_credentials",),
     "progress": ("Progress", "Silence", "progress_to"),
     "transfer.intake": ("Unpacking",),
     "transfer.results": ("FetchResult", "PushResult"),
