@@ -13,7 +13,8 @@ from cpstage._version import __version__
 
 if TYPE_CHECKING:
     from cpstage.archive import Limits
-    from cpstage.codepipeline import get_job, get_job_details
+    from cpstage.claims import JobQueue, read_client_tokens
+    from cpstage.codepipeline import acknowledge_job, get_job, get_job_details, poll_for_jobs
     from cpstage.connection import Connection
     from cpstage.describe import describe
     from cpstage.document import mask_document, parse_job
@@ -33,10 +34,13 @@ if TYPE_CHECKING:
         UsageError,
         WorkspaceUnavailable,
     )
+    from cpstage.events import Event
     from cpstage.files import Packed, Sealing, Unpacked, pack, unpack
     from cpstage.globs import Globs
+    from cpstage.health import Health, health_page
     from cpstage.intake import Unpacking
-    from cpstage.job import Artifact, Job
+    from cpstage.job import ActionTypeId, Artifact, Job
+    from cpstage.jobprocess import JobCommand
     from cpstage.outputs import Packing
     from cpstage.progress import Progress, Silence, progress_to
     from cpstage.results import FetchResult, PushResult
@@ -44,11 +48,14 @@ if TYPE_CHECKING:
     from cpstage.send import Encryption
     from cpstage.stage import fetch, push
     from cpstage.store import Store
+    from cpstage.worker import Worker, WorkerTerms
+    from cpstage.workingjob import JobPlaces
     from cpstage.workspace import Workspace
 
 _HOMES = {
     "archive": ("Limits",),
-    "codepipeline": ("get_job", "get_job_details"),
+    "claims": ("JobQueue", "read_client_tokens"),
+    "codepipeline": ("acknowledge_job", "get_job", "get_job_details", "poll_for_jobs"),
     "connection": ("Connection",),
     "describe": ("describe",),
     "document": ("mask_document", "parse_job"),
@@ -68,9 +75,12 @@ _HOMES = {
         "UsageError",
         "WorkspaceUnavailable",
     ),
+    "events": ("Event",),
     "files": ("Packed", "Sealing", "Unpacked", "pack", "unpack"),
     "globs": ("Globs",),
-    "job": ("Artifact", "Job"),
+    "health": ("Health", "health_page"),
+    "job": ("ActionTypeId", "Artifact", "Job"),
+    "jobprocess": ("JobCommand",),
     "outputs": ("Packing",),
     "progress": ("Progress", "Silence", "progress_to"),
     "intake": ("Unpacking",),
@@ -79,22 +89,30 @@ _HOMES = {
     "stage": ("fetch", "push"),
     "s3object": ("ObjectInfo",),
     "store": ("Store",),
+    "worker": ("Worker", "WorkerTerms"),
+    "workingjob": ("JobPlaces",),
     "workspace": ("Workspace",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AccessDenied",
+    "ActionTypeId",
     "Artifact",
     "ArtifactRejected",
     "ConfigurationError",
     "Connection",
     "CpstageError",
     "Encryption",
+    "Event",
     "FetchResult",
     "Globs",
+    "Health",
     "InternalError",
     "Job",
+    "JobCommand",
+    "JobPlaces",
+    "JobQueue",
     "Limits",
     "LocalIOError",
     "NotFound",
@@ -113,20 +131,26 @@ __all__ = [
     "Unpacked",
     "Unpacking",
     "UsageError",
+    "Worker",
+    "WorkerTerms",
     "Workspace",
     "WorkspaceUnavailable",
     "__version__",
+    "acknowledge_job",
     "describe",
     "env_file",
     "fetch",
     "get_job",
     "get_job_details",
+    "health_page",
     "job_environment",
     "mask_document",
     "pack",
     "parse_job",
+    "poll_for_jobs",
     "progress_to",
     "push",
+    "read_client_tokens",
     "unpack",
 ]
 

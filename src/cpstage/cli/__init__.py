@@ -25,6 +25,7 @@ from cpstage.cli.push import push
 from cpstage.cli.show import show
 from cpstage.cli.terminal import Terminal, flush_or_drop
 from cpstage.cli.unpack import unpack
+from cpstage.cli.work import work
 from cpstage.errors import InternalError, LocalIOError, Reportable, Stopped, UsageError
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -46,7 +47,7 @@ def cpstage() -> None:
     """
 
 
-for _command in (get_job_details, fetch, push, show, unpack, pack, local, demo):
+for _command in (get_job_details, fetch, push, work, show, unpack, pack, local, demo):
     cpstage.add_command(_command)
 
 
