@@ -125,8 +125,9 @@ def test_output_of_jobs_can_go_to_stdout(aws: LocalAWS, cli: Cli) -> None:
 def test_options_of_a_run_are_for_every_job(aws: LocalAWS, cli: Cli) -> None:
     job_id = queued(aws, configuration={"Target": "release"})
 
-    work(cli, "--once", "--pass-configuration", "--report-tail", "1",
-         "--", "sh", "-c", 'grep -o release "$CPSTAGE_CONFIGURATION"; echo first; echo last; exit 1')  # fmt: skip
+    command = 'grep -o release "$CPSTAGE_CONFIGURATION"; echo first; echo last; exit 1'
+
+    work(cli, "--once", "--pass-configuration", "--report-tail", "1", "--", "sh", "-c", command)
 
     assert message(aws, job_id).endswith("\nlast")
     assert "release" in (kept(cli, job_id) / ".cpstage/output.log").read_text()
@@ -154,7 +155,9 @@ def test_a_job_whose_process_is_killed_fails_alone(aws: LocalAWS, cli: Cli) -> N
     job_id = queued(aws)
     command = 'test -e "$0" || { touch "$0"; kill -9 $PPID; }; touch "$CPSTAGE_OUT_BUILT/b"'
 
-    with worker(cli, "--max-jobs", "2", "--", "sh", "-c", command, str(cli.directory / "seen")) as running:
+    with worker(
+        cli, "--max-jobs", "2", "--", "sh", "-c", command, str(cli.directory / "seen")
+    ) as running:
         running.until("failed", job_id=job_id)
         other = queued(aws)
         code = running.end()
@@ -171,8 +174,10 @@ def test_jobs_run_at_the_same_time(aws: LocalAWS, cli: Cli) -> None:
     fifo = cli.directory / "fifo"
     os.mkfifo(fifo)
     # Each opens its end when the other does: who comes first reads, who comes second writes.
-    command = 'if mkdir "$0.first" 2>/dev/null; then read x <"$0"; else echo x >"$0"; fi; ' \
+    command = (
+        'if mkdir "$0.first" 2>/dev/null; then read x <"$0"; else echo x >"$0"; fi; '
         'touch "$CPSTAGE_OUT_BUILT/b"'
+    )
 
     done = work(cli, "--once", "--concurrency", "2", "--", "sh", "-c", command, str(fifo))
 
@@ -187,7 +192,16 @@ def test_no_more_jobs_are_claimed_than_wanted(aws: LocalAWS, cli: Cli) -> None:
 
     assert done.process.returncode == 0
     assert sorted(aws.job(job_id).status for job_id in jobs) == ["Queued", "Succeeded", "Succeeded"]
-    assert len([call for call in aws.calls() if call.job_id in jobs and call.action == "AcknowledgeJob"]) == 2
+    assert (
+        len(
+            [
+                call
+                for call in aws.calls()
+                if call.job_id in jobs and call.action == "AcknowledgeJob"
+            ]
+        )
+        == 2
+    )
 
 
 def test_only_jobs_that_match_are_claimed(aws: LocalAWS, cli: Cli) -> None:
@@ -223,7 +237,7 @@ def test_a_third_party_job_is_worked_on_with_the_token_of_its_client(
 
 def test_no_secret_reaches_arguments_variables_or_the_log(aws: LocalAWS, cli: Cli) -> None:
     job_id = queued(aws, configuration={"Password": "hidden-" * 5})
-    clean = {name: "" for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")}
+    clean = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "")
     profile = cli.directory.parent / "home/.aws/credentials"
     profile.parent.mkdir()
     profile.write_text(
@@ -265,8 +279,11 @@ def test_a_job_that_another_worker_has_polled_since_is_dropped(aws: LocalAWS, cl
         aws.set_status(job_id, "Queued")
         codepipeline(aws.environment).poll_for_jobs(
             actionTypeId={
-                "category": "Build", "owner": "Custom", "provider": "CpstageLocal", "version": "1",
-            }  # fmt: skip
+                "category": "Build",
+                "owner": "Custom",
+                "provider": "CpstageLocal",
+                "version": "1",
+            }
         )
 
     with FaultProxy(aws.endpoint_url, [Rule(Meanwhile(other_worker), "AcknowledgeJob")]) as proxy:
@@ -431,7 +448,16 @@ def test_health_is_a_page_and_a_file(aws: LocalAWS, cli: Cli) -> None:
     queued(aws)
 
     with worker(
-        cli, "--health-port", "0", "--health-file", str(file), "--", "sh", "-c", 'read x <"$0"', str(fifo)
+        cli,
+        "--health-port",
+        "0",
+        "--health-file",
+        str(file),
+        "--",
+        "sh",
+        "-c",
+        'read x <"$0"',
+        str(fifo),
     ) as running:
         url = running.until("health")["message"]
         running.until("started")
@@ -453,7 +479,12 @@ def test_a_worker_whose_polls_fail_is_unwell(aws: LocalAWS, cli: Cli) -> None:
     with (
         FaultProxy(aws.endpoint_url, [rule]) as proxy,
         worker(
-            cli, "--health-port", "0", "--unhealthy-after", "0.01", *BUILD,
+            cli,
+            "--health-port",
+            "0",
+            "--unhealthy-after",
+            "0.01",
+            *BUILD,
             AWS_ENDPOINT_URL=proxy.url,
         ) as running,  # fmt: skip
     ):

@@ -103,7 +103,10 @@ def result(aws: LocalAWS, job_id: str) -> tuple[str, str]:
     """How a job has ended, and what was said of it."""
     job = aws.job(job_id)
     failure = (job.result or {}).get("failureDetails") or {}
-    return job.status, failure.get("type", ""), 
+    return (
+        job.status,
+        failure.get("type", ""),
+    )
 
 
 def message(aws: LocalAWS, job_id: str) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cpstage.archive import Limits
     from cpstage.claims import JobQueue, read_client_tokens
     from cpstage.codepipeline import acknowledge_job, get_job, get_job_details, poll_for_jobs
+    from cpstage.command import Execution, Finished
     from cpstage.connection import Connection
     from cpstage.describe import describe
     from cpstage.document import mask_document, parse_job
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from cpstage.errors import (
         AccessDenied,
         ArtifactRejected,
+        CommandFailed,
+        CommandNotStarted,
         ConfigurationError,
         CpstageError,
         InternalError,
@@ -39,11 +42,15 @@ if TYPE_CHECKING:
     from cpstage.globs import Globs
     from cpstage.health import Health, health_page
     from cpstage.intake import Unpacking
+    from cpstage.interrupts import Interrupts
     from cpstage.job import ActionTypeId, Artifact, Job
     from cpstage.jobprocess import JobCommand
     from cpstage.outputs import Packing
     from cpstage.progress import Progress, Silence, progress_to
+    from cpstage.reporting import Details, Reported, Revision, report_failure, report_success
     from cpstage.results import FetchResult, PushResult
+    from cpstage.rundata import Delivery, RunResult, Staging, Surroundings
+    from cpstage.runner import run
     from cpstage.s3object import ObjectInfo
     from cpstage.send import Encryption
     from cpstage.stage import fetch, push
@@ -63,6 +70,8 @@ _HOMES = {
     "errors": (
         "AccessDenied",
         "ArtifactRejected",
+        "CommandFailed",
+        "CommandNotStarted",
         "ConfigurationError",
         "CpstageError",
         "InternalError",
@@ -91,6 +100,25 @@ _HOMES = {
     "store": ("Store",),
     "worker": ("Worker", "WorkerTerms"),
     "workingjob": ("JobPlaces",),
+    "command": (
+        "Execution",
+        "Finished",
+    ),
+    "rundata": (
+        "Delivery",
+        "RunResult",
+        "Staging",
+        "Surroundings",
+    ),
+    "reporting": (
+        "Details",
+        "Reported",
+        "Revision",
+        "report_failure",
+        "report_success",
+    ),
+    "runner": ("run",),
+    "interrupts": ("Interrupts",),
     "workspace": ("Workspace",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -100,15 +128,22 @@ __all__ = [
     "ActionTypeId",
     "Artifact",
     "ArtifactRejected",
+    "CommandFailed",
+    "CommandNotStarted",
     "ConfigurationError",
     "Connection",
     "CpstageError",
+    "Delivery",
+    "Details",
     "Encryption",
     "Event",
+    "Execution",
     "FetchResult",
+    "Finished",
     "Globs",
     "Health",
     "InternalError",
+    "Interrupts",
     "Job",
     "JobCommand",
     "JobPlaces",
@@ -123,11 +158,16 @@ __all__ = [
     "Packing",
     "Progress",
     "PushResult",
+    "Reported",
+    "Revision",
+    "RunResult",
     "Sealing",
     "ServiceUnavailable",
     "Silence",
+    "Staging",
     "Stopped",
     "Store",
+    "Surroundings",
     "Unpacked",
     "Unpacking",
     "UsageError",
@@ -151,6 +191,9 @@ __all__ = [
     "progress_to",
     "push",
     "read_client_tokens",
+    "report_failure",
+    "report_success",
+    "run",
     "unpack",
 ]
 

@@ -164,3 +164,56 @@ def acknowledge_job(
         secrets=[client_token],
     )
     return str(answer.get("status"))
+
+
+def put_success(
+    job_id: str,
+    members: Mapping[str, Any],
+    *,
+    client_token: str | None = None,
+    connection: Connection,
+) -> None:
+    """Put the result of a job that has done its work.
+
+    Args:
+        job_id: The id of the job.
+        members: Further request members of PutJobSuccessResult.
+        client_token: The client's half of a third-party job's token; makes the call
+            PutThirdPartyJobSuccessResult.
+        connection: How to reach AWS.
+
+    Raises:
+        OutOfSync: The job is not in progress.
+        NotFound, AccessDenied, ServiceUnavailable, ConfigurationError: As :func:`call` does.
+    """
+    _put_result("Success", job_id, members, client_token, connection)
+
+
+def put_failure(
+    job_id: str,
+    details: Mapping[str, Any],
+    *,
+    client_token: str | None = None,
+    connection: Connection,
+) -> None:
+    """Put the result of a job that has failed: ``FailureDetails``, else as :func:`put_success`."""
+    _put_result("Failure", job_id, {"failureDetails": details}, client_token, connection)
+
+
+def _put_result(
+    kind: str,
+    job_id: str,
+    members: Mapping[str, Any],
+    client_token: str | None,
+    connection: Connection,
+) -> None:
+    parameters = {"jobId": job_id, **members}
+    if client_token:
+        parameters["clientToken"] = client_token
+    call(
+        connection,
+        f"Put{'ThirdParty' if client_token else ''}Job{kind}Result",
+        parameters,
+        f"report the {kind.lower()} of job {job_id}",
+        secrets=[client_token, members.get("continuationToken")],
+    )

@@ -1,7 +1,7 @@
 """A claimed job on its way to its end: a fresh workspace, its process, and the clearing up.
 
-The process of the job reports by itself. Where it could not, because it was killed or never started, that is
-done here. This module knows nothing of polling.
+The process of the job reports by itself. Where it could not, because it was killed or never
+started, that is done here. This module knows nothing of polling.
 """
 
 from __future__ import annotations

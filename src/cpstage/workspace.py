@@ -5,7 +5,7 @@
     WORKSPACE/
       in/<artifact>/     there whole, or not there
       out/<artifact>/    where the job's results are put
-      .cpstage/          0700: lock, job.json, manifest.json, staging/
+      .cpstage/          0700: lock, job.json, manifest.json, staging/, run/
 
 Nothing in ``in/`` exists before every byte of it has been verified. What is staged is renamed into
 its place; when that fails half way, what was moved is moved back. This module knows nothing of
@@ -74,14 +74,31 @@ class Workspace:
 
     @contextmanager
     def locked(self, wait: float = 0) -> Iterator[None]:
-        """Keep every other run out, and remove what killed ones left behind.
+        """Keep every other fetch out, and remove what killed ones left behind.
 
         Args:
-            wait: Seconds to wait for another run to end.
+            wait: Seconds to wait for another one to end.
 
         Raises:
-            WorkspaceUnavailable: Another run is in it, or it cannot be created or written to.
+            WorkspaceUnavailable: Another one is in it, or it cannot be created or written to.
         """
+        with self._held("lock", "holder.json", wait):
+            self._sweep("staging")
+            yield
+
+    @contextmanager
+    def occupied(self, wait: float = 0) -> Iterator[Path]:
+        """Keep every other run of a command out, as :meth:`locked` does with fetches.
+
+        Yields:
+            The place for what the command is handed; nothing is there.
+        """
+        with self._held("run.lock", "runner.json", wait):
+            self._sweep("run")
+            yield self._state / "run"
+
+    @contextmanager
+    def _held(self, name: str, holder_name: str, wait: float) -> Iterator[None]:
         from filelock import FileLock, Timeout
 
         self.create()
@@ -90,9 +107,9 @@ class Workspace:
         self._refuse_links()
         with suppress(OSError):
             self._state.chmod(0o700)
-        holder = self._state / "holder.json"
-        lock = FileLock(self._state / "lock", timeout=wait, mode=0o600)
-        with local_failures(self._state / "lock"):
+        holder = self._state / holder_name
+        lock = FileLock(self._state / name, timeout=wait, mode=0o600)
+        with local_failures(self._state / name):
             try:
                 lock.acquire()
             except Timeout as error:
@@ -101,8 +118,7 @@ class Workspace:
                     hint="wait for that run with --wait, or give another --workspace",
                 ) from error
         try:
-            _write_json(holder, _this_process())
-            self._sweep()
+            write_json(holder, _this_process())
             yield
         finally:
             with suppress(OSError):
@@ -202,7 +218,7 @@ class Workspace:
             "manifest.json": {"version": 1, "artifacts": artifacts},
         }
         for name, document in documents.items():
-            _write_json(staging / name, document)
+            write_json(staging / name, document)
         return [Move(staging / name, self._state / name) for name in documents]
 
     def manifest(self) -> dict[str, Any]:
@@ -211,20 +227,25 @@ class Workspace:
         entries = found if isinstance(found, dict) else {}
         return {name: entry for name, entry in entries.items() if isinstance(entry, dict)}
 
+    def record(self) -> dict[str, Any]:
+        """Return the public facts of the job that was staged last; nothing where there is none."""
+        return _read_json(self._state / "job.json")
+
     def _refuse_links(self) -> None:
         """Refuse links in the layout: they would lead writes and renames elsewhere."""
-        for directory in (self.inputs, self.outputs, self._state, self._state / "staging"):
+        ours = (self._state, self._state / "staging", self._state / "run")
+        for directory in (self.inputs, self.outputs, *ours):
             if directory.is_symlink():
                 raise WorkspaceUnavailable(
                     f"{directory} is a symbolic link", hint="replace it by a directory"
                 )
 
-    def _sweep(self) -> None:
-        """Remove stale staging: whoever holds the lock knows that nobody else is using it."""
-        remove_tree(self._state / "staging")
+    def _sweep(self, name: str) -> None:
+        """Remove what is stale: whoever holds its lock knows that nobody else is using it."""
+        remove_tree(self._state / name)
 
 
-def _write_json(path: Path, document: Mapping[str, Any]) -> None:
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Write a file that is readable by its owner only; what was there is replaced."""
     with local_failures(path):
         path.unlink(missing_ok=True)

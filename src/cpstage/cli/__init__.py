@@ -22,11 +22,12 @@ from cpstage.cli.get_job_details import get_job_details
 from cpstage.cli.local import local
 from cpstage.cli.pack import pack
 from cpstage.cli.push import push
+from cpstage.cli.run import run
 from cpstage.cli.show import show
 from cpstage.cli.terminal import Terminal, flush_or_drop
 from cpstage.cli.unpack import unpack
 from cpstage.cli.work import work
-from cpstage.errors import InternalError, LocalIOError, Reportable, Stopped, UsageError
+from cpstage.errors import Reportable, Stopped, UsageError, reportable
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SIGNALLED = 128
@@ -47,7 +48,7 @@ def cpstage() -> None:
     """
 
 
-for _command in (get_job_details, fetch, push, work, show, unpack, pack, local, demo):
+for _command in (get_job_details, fetch, push, run, work, show, unpack, pack, local, demo):
     cpstage.add_command(_command)
 
 
@@ -78,22 +79,8 @@ def _run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         return _SIGNALLED + signal.SIGPIPE
     except (Reportable, Exception) as error:
-        return _failed(terminal, _reportable(error))
+        return _failed(terminal, reportable(error))
     return 0
-
-
-def _reportable(error: BaseException) -> Reportable:
-    """Give every failure its one line: the last line of defence."""
-    if isinstance(error, Reportable):
-        return error
-    found: Reportable
-    if isinstance(error, OSError):
-        found = LocalIOError(f"a local read or write failed: {os.strerror(error.errno or 0)}")
-    else:
-        # Nobody knows what the message of an unforeseen error holds: it is for --debug.
-        found = InternalError(f"unexpected {type(error).__name__}")
-    found.__cause__ = error
-    return found
 
 
 def _failed(terminal: Terminal, error: Reportable) -> int:

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,10 +44,18 @@ class JobSource:
         from cpstage import get_job, parse_job
 
         if self.file is not None:
-            return parse_job(self._document(self.file))
+            return replace(parse_job(self._document(self.file)), client_token=self.client_token)
+        return get_job(self.require_id(), client_token=self.client_token, connection=connection)
+
+    def require_id(self) -> str:
+        """Return the id of the job.
+
+        Raises:
+            UsageError: None is given.
+        """
         if not self.job_id:
             raise UsageError("no job is given", hint="give JOB_ID, CPSTAGE_JOB_ID or --job-file")
-        return get_job(self.job_id, client_token=self.client_token, connection=connection)
+        return self.job_id
 
     def credentials_age(self) -> float | None:
         """Return how old the job's credentials are at least, in seconds."""

@@ -169,7 +169,7 @@ def places_options(function: Function) -> Function:
             type=click.Choice(["file", "stdout"]),
             default="file",
             show_default=True,
-            help="Where jobs' output goes: .cpstage/output.log in the workspace, or the worker's stdout.",
+            help="Where CMD's output goes: .cpstage/output.log in the workspace, or our stdout.",
         ),
     )
 

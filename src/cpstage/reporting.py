@@ -1,0 +1,289 @@
+"""The result of a job, checked before it is put, and put as often as that helps.
+
+What the API reference limits is held against its limits here, so that hours of work do not end in
+a ValidationException. This module knows nothing of how a result came about.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any, Literal, get_args
+
+from cpstage.codepipeline import put_failure, put_success
+from cpstage.connection import Connection
+from cpstage.errors import (
+    ConfigurationError,
+    FailureType,
+    OutOfSync,
+    ServiceUnavailable,
+    UsageError,
+)
+from cpstage.retries import Retries
+from cpstage.variables import check_variables
+
+MOST_MESSAGE = 5000
+"""Characters of a failure's message (API reference, ``FailureDetails``)."""
+
+_MOST_TOKEN = 2048
+
+
+@dataclass(frozen=True)
+class Revision:
+    """``CurrentRevision``: what an action has made or deployed.
+
+    Attributes:
+        revision: Its id.
+        change_identifier: What brought it about.
+        summary: A word for people.
+        created: When it was made; a time without a zone is this machine's.
+    """
+
+    revision: str
+    change_identifier: str
+    summary: str | None = None
+    created: datetime | None = None
+
+    def members(self) -> dict[str, Any]:
+        """Return it as the API has it.
+
+        Raises:
+            UsageError: A member is empty or too long.
+        """
+        _check("revision", self.revision, 1500)
+        _check("change identifier", self.change_identifier, 100)
+        _check("revision summary", self.summary, 2048)
+        return _given(
+            revision=self.revision,
+            changeIdentifier=self.change_identifier,
+            created=self.created.timestamp() if self.created else None,
+            revisionSummary=self.summary,
+        )
+
+
+@dataclass(frozen=True)
+class Details:
+    """What a result says besides how the job ended.
+
+    Attributes:
+        summary: A word for people, shown with the action (success only).
+        external_execution_id: The id of the work in another system.
+        percent_complete: How much of it is done, 0 to 100 (success only).
+        revision: What it has made (success only).
+    """
+
+    summary: str | None = None
+    external_execution_id: str | None = None
+    percent_complete: int | None = None
+    revision: Revision | None = None
+
+    def check(self) -> None:
+        """Hold everything against the limits of the service.
+
+        Raises:
+            UsageError: A member is empty, too long or out of its range.
+        """
+        _check("summary", self.summary, 2048)
+        _check("external execution id", self.external_execution_id, 1500)
+        if self.percent_complete is not None and not 0 <= self.percent_complete <= 100:
+            raise UsageError(f"{self.percent_complete} percent complete is not 0 to 100")
+        if self.revision:
+            self.revision.members()
+
+    def success_members(self) -> dict[str, Any]:
+        """Return the request members of a success that say it."""
+        self.check()
+        execution = _given(
+            summary=self.summary,
+            externalExecutionId=self.external_execution_id,
+            percentComplete=self.percent_complete,
+        )
+        revision = self.revision.members() if self.revision else None
+        return _given(currentRevision=revision, executionDetails=execution or None)
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A result that CodePipeline has taken.
+
+    Attributes:
+        job_id: The job's.
+        result: Which it was.
+        failure_type: Of a failure, its type.
+        message: Of a failure, what was told.
+        output_variables: The names of the output variables.
+        continued: Whether a continuation token went with it: another job will follow.
+    """
+
+    job_id: str
+    result: Literal["success", "failure"]
+    failure_type: FailureType | None = None
+    message: str | None = field(default=None, repr=False)
+    output_variables: tuple[str, ...] = ()
+    continued: bool = False
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {
+            "job_id": self.job_id,
+            "result": self.result,
+            "failure_type": self.failure_type,
+            "message": self.message,
+            "output_variables": list(self.output_variables),
+            "continued": self.continued,
+        }
+
+
+def report_success(
+    job_id: str,
+    *,
+    details: Details | None = None,
+    output_variables: Mapping[str, str] | None = None,
+    continuation_token: str | None = None,
+    client_token: str | None = None,
+    connection: Connection | None = None,
+) -> Reported:
+    """Tell CodePipeline that a job has done its work.
+
+    Args:
+        job_id: The id of the job.
+        details: What to say besides.
+        output_variables: The action's output variables.
+        continuation_token: Ends this job and starts another, which is handed the token; the action
+            goes on until a job of it ends without one.
+        client_token: The client's half of a third-party job's token.
+        connection: How to reach AWS.
+
+    Raises:
+        UsageError, ConfigurationError: The service would not take what is to be said.
+        OutOfSync, NotFound: The job is not in progress, or there is none.
+        AccessDenied, ServiceUnavailable: As CodePipeline says; the latter after retries.
+    """
+    variables = check_variables(output_variables or {})
+    if variables and continuation_token:
+        raise ConfigurationError(
+            "there are output variables and a continuation token: CodePipeline takes one of them",
+            hint="leave output variables to the last job of the action",
+        )
+    if variables and client_token:
+        raise ConfigurationError("the result of a third-party job has no output variables")
+    parameters = (details or Details()).success_members()
+    if variables:
+        parameters["outputVariables"] = variables
+    if continuation_token is not None:
+        parameters["continuationToken"] = check_token(continuation_token)
+    link = connection or Connection()
+
+    def put() -> None:
+        put_success(job_id, parameters, client_token=client_token, connection=link)
+
+    _put(put, job_id, link)
+    return Reported(
+        job_id, "success", output_variables=(*variables,), continued=continuation_token is not None
+    )
+
+
+def report_failure(
+    job_id: str,
+    message: str,
+    *,
+    failure_type: FailureType = "JobFailed",
+    external_execution_id: str | None = None,
+    client_token: str | None = None,
+    connection: Connection | None = None,
+) -> Reported:
+    """Tell CodePipeline that a job has failed.
+
+    Args:
+        job_id: The id of the job.
+        message: Why; of a longer one than the service takes, the end is kept.
+        failure_type: Whose fault it is.
+        external_execution_id: The id of the work in another system.
+        client_token: The client's half of a third-party job's token.
+        connection: How to reach AWS.
+
+    Raises:
+        UsageError: There is no message, or no such type.
+        OutOfSync, NotFound: The job is not in progress, or there is none.
+        AccessDenied, ServiceUnavailable: As CodePipeline says; the latter after retries.
+    """
+    if not message.strip():
+        raise UsageError("the message of a failure is empty", hint="say what went wrong")
+    if failure_type not in get_args(FailureType):
+        raise UsageError(f"there is no failure type {failure_type!r}")
+    _check("external execution id", external_execution_id, 1500)
+    told = end_of(message, MOST_MESSAGE)
+    parameters = _given(type=failure_type, message=told, externalExecutionId=external_execution_id)
+    link = connection or Connection()
+
+    def put() -> None:
+        put_failure(job_id, parameters, client_token=client_token, connection=link)
+
+    _put(put, job_id, link)
+    return Reported(job_id, "failure", failure_type, told)
+
+
+def check_token(token: str) -> str:
+    """Return a continuation token, if the service would take it.
+
+    Raises:
+        ConfigurationError: It is empty or too long.
+    """
+    if not 1 <= len(token) <= _MOST_TOKEN:
+        raise ConfigurationError(
+            f"the continuation token has {len(token):,} characters, and not 1 to {_MOST_TOKEN:,}"
+        )
+    return token
+
+
+def end_of(text: str, most: int) -> str:
+    """Return the end of a text, as long as it may be.
+
+    Lengths are counted as Java has them (UTF-16), which no other way of counting exceeds.
+    """
+    units = text.encode("utf-16-le", "replace")
+    return units[-2 * most :].decode("utf-16-le", "ignore") if most > 0 else ""
+
+
+def parse_time(text: str) -> datetime:
+    """Read a time in the form of ISO 8601; ``Z`` is UTC, and no zone is this machine's.
+
+    Raises:
+        UsageError: It has another form.
+    """
+    try:
+        return datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text)).astimezone(timezone.utc)
+    except (ValueError, OverflowError) as error:
+        raise UsageError(
+            f"{text!r} is not a time such as 2030-01-31T12:00:00Z", hint="see --created"
+        ) from error
+
+
+def _put(put: Callable[[], None], job_id: str, connection: Connection) -> None:
+    """Put a result until it is taken, it is refused, or time is over."""
+    tries = 0
+
+    def attempt() -> None:
+        nonlocal tries
+        tries += 1
+        put()
+
+    try:
+        Retries(connection.timeout)(attempt, ServiceUnavailable, f"result of job {job_id}")
+    except OutOfSync as error:
+        if tries == 1:
+            raise
+        # The answer to an earlier try may have been lost, and not the try itself.
+        hint = "an earlier try may have put it: look at the pipeline"
+        raise OutOfSync(error.message, hint=hint) from error
+
+
+def _check(what: str, value: str | None, most: int) -> None:
+    if value is not None and not 1 <= len(value) <= most:
+        raise UsageError(f"the {what} has {len(value):,} characters, and not 1 to {most:,}")
+
+
+def _given(**members: Any) -> dict[str, Any]:
+    return {name: value for name, value in members.items() if value is not None}
