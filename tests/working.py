@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,9 @@ from cpstage.local import LocalAWS
 
 Line = dict[str, Any]
 ACTION = ("--category", "Build", "--provider", "CpstageLocal", "--version", "1")
+LONGEST = 60
+"""Seconds that any worker of a test may take."""
+
 QUICK = ("--poll-interval", "0.2", "--log-format", "json")
 
 
@@ -73,14 +77,14 @@ def worker(
         stderr=subprocess.PIPE,
         text=True,
     )
-    try:
-        with process:
-            try:
-                yield Working(process)
-            finally:
-                process.kill()
-    finally:
-        process.wait()
+    watchdog = threading.Timer(LONGEST, process.kill)
+    watchdog.start()
+    with process:
+        try:
+            yield Working(process)
+        finally:
+            watchdog.cancel()
+            process.kill()
 
 
 def work(cli: Cli, *arguments: str, **options: Any) -> Working:

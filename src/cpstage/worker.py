@@ -94,6 +94,7 @@ class Worker:
         self._signals = 0
         self._next_poll = time.monotonic()
         self._has_polled = False
+        self._has_told = False
         self._escalate: float | None = None
         self.counts = Counts()
 
@@ -203,6 +204,9 @@ class Worker:
         self._health.beat(status=status, running=len(self._jobs), **vars(self.counts))
         if self._file:
             self._file.write()
+        if self._signals and not self._has_told:
+            self._has_told = True
+            self._tell(Event("draining", message=f"{len(self._jobs)} running"))
 
     def _wait(self) -> None:
         """Wait for mail, or until there is something to do without."""
@@ -213,15 +217,12 @@ class Worker:
         if self.was_stopped:
             self._escalate = self._escalate or now + self._terms.grace
             until = min(until, self._escalate)
-        draining = self._signals
         with suppress(Empty):
             self._receive(self._mail.get(timeout=max(0.0, until - now)))
         if self._escalate is not None and time.monotonic() >= self._escalate:
             self._escalate = time.monotonic() + self._terms.grace
             for job in self._jobs.values():
                 job.stop()
-        if not draining and self._signals:
-            self._tell(Event("draining", message=f"{len(self._jobs)} running"))
 
     def _receive(self, ending: Ending | None) -> None:
         if ending is None:
