@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from typing import Any
 from conftest import Cli
 from cpstage.local import LocalAWS
 
-Line = dict[str, Any]
-ACTION = ("--category", "Build", "--provider", "CpstageLocal", "--version", "1")
 LONGEST = 60
 """Seconds that any worker of a test may take."""
 
+Line = dict[str, Any]
+ACTION = ("--category", "Build", "--provider", "CpstageLocal", "--version", "1")
 QUICK = ("--poll-interval", "0.2", "--log-format", "json")
 
 
@@ -30,6 +30,7 @@ class Working:
         self.process = process
         self.log: list[Line] = []
         self.said: list[str] = []
+        self._reader: threading.Thread | None = None
 
     def until(self, event: str, **members: Any) -> Line:
         """Read the log up to a line, which may have been read before."""
@@ -44,11 +45,24 @@ class Working:
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
+    def follow(self, tell: Callable[[str], object], event: str) -> None:
+        """Read the log to its end in a thread, and tell the job of each line with an event."""
+
+        def read() -> None:
+            for line in self._lines():
+                if line["event"] == event:
+                    tell(line["job_id"])
+
+        self._reader = threading.Thread(target=read)
+        self._reader.start()
+
     def end(self) -> int:
         """Read the log to its end, and return the exit code."""
+        if self._reader:
+            self._reader.join()
         for _ in self._lines():
             pass
-        return self.process.wait(60)
+        return self.process.wait(LONGEST)
 
     def events(self, job_id: str | None = None) -> list[str]:
         """The names of what has happened, to one job if that is given."""

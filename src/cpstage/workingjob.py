@@ -97,6 +97,7 @@ class WorkingJob:
         self._process: JobProcess | None = None
         self._has_workspace = False
         self._stops = 0
+        self._stopping = threading.RLock()  # a signal may come while it is held
 
     def start(self, ended: Callable[[Ending], object]) -> None:
         """Work on it in a thread.
@@ -113,9 +114,10 @@ class WorkingJob:
 
         May be called in a signal handler.
         """
-        self._stops += 1
-        if self._process:
-            self._process.kill() if self._stops > 2 else self._process.stop()
+        with self._stopping:
+            self._stops += 1
+            if self._process:
+                self._process.kill() if self._stops > 2 else self._process.stop()
 
     def _work(self, ended: Callable[[Ending], object]) -> None:
         outcome = Outcome(InternalError.exit_code)
@@ -146,9 +148,10 @@ class WorkingJob:
             state.mkdir(mode=0o700)
         with self._output(state / "output.log") as output:
             process = JobProcess(self._workspace, output)
-            self._process = process
-            for _ in range(self._stops):  # that came before there was anything to stop
-                process.stop()
+            with self._stopping:
+                self._process = process
+                if self._stops:  # before there was anything to stop
+                    process.stop()
             self._event("started")
             outcome = process.work_on(job, self._command, self._connection)
         if isinstance(outcome, Outcome):
