@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cpstage.connection import Connection
     from cpstage.describe import describe
     from cpstage.document import mask_document, parse_job
-    from cpstage.environment import env_file, job_environment
+    from cpstage.environment import env_file, job_environment, staged_environment
     from cpstage.errors import (
         AccessDenied,
         ArtifactRejected,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from cpstage.job import ActionTypeId, Artifact, Job
     from cpstage.jobprocess import JobCommand
     from cpstage.outputs import Packing
+    from cpstage.process_credentials import process_credentials
     from cpstage.progress import Progress, Silence, progress_to
     from cpstage.reporting import Details, Reported, Revision, report_failure, report_success
     from cpstage.results import FetchResult, PushResult
@@ -66,7 +67,7 @@ _HOMES = {
     "connection": ("Connection",),
     "describe": ("describe",),
     "document": ("mask_document", "parse_job"),
-    "environment": ("env_file", "job_environment"),
+    "environment": ("env_file", "job_environment", "staged_environment"),
     "errors": (
         "AccessDenied",
         "ArtifactRejected",
@@ -91,6 +92,7 @@ _HOMES = {
     "job": ("ActionTypeId", "Artifact", "Job"),
     "jobprocess": ("JobCommand",),
     "outputs": ("Packing",),
+    "process_credentials": ("process_credentials",),
     "progress": ("Progress", "Silence", "progress_to"),
     "intake": ("Unpacking",),
     "results": ("FetchResult", "PushResult"),
@@ -188,12 +190,14 @@ __all__ = [
     "pack",
     "parse_job",
     "poll_for_jobs",
+    "process_credentials",
     "progress_to",
     "push",
     "read_client_tokens",
     "report_failure",
     "report_success",
     "run",
+    "staged_environment",
     "unpack",
 ]
 

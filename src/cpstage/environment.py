@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from cpstage.errors import ConfigurationError
+from cpstage.inventory import job_of, staged_inputs
 from cpstage.job import Job
+from cpstage.shells import render
 from cpstage.tree import local_failures
 from cpstage.workspace import Workspace
 
@@ -56,6 +57,25 @@ def job_environment(
     return variables
 
 
+def staged_environment(
+    workspace: Workspace, job_id: str | None = None, *, codebuild: bool = False
+) -> dict[str, str] | None:
+    """Return the variables of the job that has been fetched into a workspace.
+
+    Args:
+        workspace: The workspace.
+        job_id: The job it has to be, if that matters.
+        codebuild: As for :func:`job_environment`.
+
+    Returns:
+        The variables; None where no job or another one has been fetched.
+    """
+    job = job_of(workspace.record())
+    if job is None or job_id not in (None, job.id):
+        return None
+    return job_environment(job, workspace, staged_inputs(workspace, job), codebuild=codebuild)
+
+
 @contextmanager
 def env_file(
     path: Path | str, workspace: Workspace
@@ -74,13 +94,11 @@ def env_file(
         workspace.create()
     with local_failures(place):
         file = tempfile.NamedTemporaryFile(  # noqa: SIM115 (it outlives this block)
-            "w", encoding="utf-8", errors="surrogateescape", dir=place.parent, delete=False
+            dir=place.parent, delete=False
         )
     try:
         with local_failures(place), file:
-            yield lambda variables: file.writelines(
-                f"{name}={shlex.quote(value)}\n" for name, value in variables.items()
-            )
+            yield lambda variables: file.write(render(variables, "dotenv"))
         with local_failures(place):
             Path(file.name).replace(place)
     finally:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from cpstage.errors import ConfigurationError
 from cpstage.job import Job
-from cpstage.reporting import check_token
+from cpstage.reporting import read_token
 from cpstage.tree import local_failures, remove_tree
 from cpstage.variables import read_variables
 
@@ -93,7 +93,7 @@ class Handover:
             ConfigurationError: It is nothing that could be reported.
         """
         variables = read_variables(self._variables) if self._variables.exists() else {}
-        token = read_token(self._next_token) if self._next_token.exists() else None
+        token = read_token(self._next_token) if _has_content(self._next_token) else None
         if token is not None and variables:
             raise ConfigurationError(
                 "the command left output variables and a continuation token: "
@@ -135,20 +135,9 @@ def inherited(environment: Mapping[str, str], *, credentials: bool) -> dict[str,
     return {name: value for name, value in environment.items() if name not in withheld}
 
 
-def read_token(path: Path | str) -> str | None:
-    """Read a continuation token, without the end of its line; None of an empty file.
-
-    Raises:
-        ConfigurationError: It cannot be read, or is nothing that could be reported.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
-    except OSError as error:
-        why = os.strerror(error.errno or 0)
-        raise ConfigurationError(f"cannot read the continuation token {path}: {why}") from error
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"the continuation token {path} is not UTF-8 text") from None
-    return check_token(text) if text else None
+def _has_content(path: Path) -> bool:
+    """Tell whether the command has left something there; it may have removed the file."""
+    return path.exists() and path.stat().st_size > 0
 
 
 def _write(path: Path, text: str) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from cpstage.archive import Contents
-from cpstage.errors import WorkspaceUnavailable
+from cpstage.errors import ConfigurationError, WorkspaceUnavailable
 from cpstage.intake import Unpacking
-from cpstage.job import Job
+from cpstage.job import Artifact, Job, PipelineContext, S3Location, check_artifact_name
 from cpstage.results import Staged, location_document
 from cpstage.workspace import Workspace
 
@@ -108,6 +108,47 @@ def record_of(job: Job) -> dict[str, Any]:
         "outputs": {one.name: location_document(one) for one in job.output_artifacts},
         "kms_key_id": job.encryption_key.kms_key_id if job.encryption_key else None,
     }
+
+
+def job_of(record: Mapping[str, Any]) -> Job | None:
+    """Return the job of such facts, without what is secret or unknown; None of anything else."""
+    try:
+        return Job(
+            id=str(record["id"]),
+            account_id=record["account_id"],
+            action_type_id=None,
+            pipeline_context=PipelineContext(
+                record["pipeline"],
+                record["stage"],
+                record["action"],
+                record["action_execution_id"],
+                record["pipeline_arn"],
+                record["execution_id"],
+            ),
+            input_artifacts=_artifacts_of(record["inputs"]),
+            output_artifacts=_artifacts_of(record["outputs"]),
+            encryption_key=None,
+        )
+    except (AttributeError, KeyError, TypeError, ConfigurationError):
+        return None  # somebody has been at it
+
+
+def staged_inputs(workspace: Workspace, job: Job) -> dict[str, Path]:
+    """Return where which input of a job is staged, by the manifest."""
+    entries = workspace.manifest()
+    return {
+        one.name: workspace.inputs if entry["layout"] == "merged" else workspace.input(one.name)
+        for one in job.input_artifacts
+        if (entry := entries.get(one.name, {})).get("location") == location_document(one)
+        and "layout" in entry
+    }
+
+
+def _artifacts_of(documents: Mapping[str, Mapping[str, str]]) -> tuple[Artifact, ...]:
+    return tuple(
+        Artifact(check_artifact_name(name), S3Location(place["bucket"], place["key"]))
+        for name, place in documents.items()
+    )
 
 
 def _is_there(path: Path, entry: Mapping[str, Any]) -> bool:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from cpstage.codepipeline import put_failure, put_success
@@ -20,6 +21,7 @@ from cpstage.errors import (
     OutOfSync,
     ServiceUnavailable,
     UsageError,
+    local_reason,
 )
 from cpstage.retries import Retries
 from cpstage.variables import check_variables
@@ -28,6 +30,9 @@ MOST_MESSAGE = 5000
 """Characters of a failure's message (API reference, ``FailureDetails``)."""
 
 _MOST_TOKEN = 2048
+
+_NOT_IN_PROGRESS = "it has a result already, timed out, or was never acknowledged"
+_MAYBE_PUT = "an earlier try may have put the result: look at the pipeline"
 
 
 @dataclass(frozen=True)
@@ -238,6 +243,22 @@ def check_token(token: str) -> str:
     return token
 
 
+def read_token(path: Path | str) -> str:
+    """Read a continuation token, without the end of its line.
+
+    Raises:
+        ConfigurationError: It cannot be read, or the service would not take it.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        why = local_reason(error)
+        raise ConfigurationError(f"cannot read the continuation token {path}: {why}") from error
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"the continuation token {path} is not UTF-8 text") from None
+    return check_token(text.rstrip("\r\n"))
+
+
 def end_of(text: str, most: int) -> str:
     """Return the end of a text, as long as it may be.
 
@@ -273,10 +294,8 @@ def _put(put: Callable[[], None], job_id: str, connection: Connection) -> None:
     try:
         Retries(connection.timeout)(attempt, ServiceUnavailable, f"result of job {job_id}")
     except OutOfSync as error:
-        if tries == 1:
-            raise
         # The answer to an earlier try may have been lost, and not the try itself.
-        hint = "an earlier try may have put it: look at the pipeline"
+        hint = _MAYBE_PUT if tries > 1 else _NOT_IN_PROGRESS
         raise OutOfSync(error.message, hint=hint) from error
 
 

@@ -1,9 +1,9 @@
 r"""Output variables of an action: from arguments and files, within the limits of the service.
 
 A file holds ``NAME=value`` lines or one JSON object of strings. Lines may be empty or comments,
-and may begin with ``export``; a value in single quotes is taken as it is, one in double quotes
-knows ``\n``, ``\"`` and ``\\``. Of a name that comes twice the last value counts, so that a file
-can be appended to.
+and may begin with ``export``. A value that is all in quotes may go over several lines: in single
+quotes it is taken as it is, in double quotes ``\n``, ``\t``, ``\"`` and ``\\`` are what they are
+elsewhere. Of a name that comes twice the last value counts, so that a file can be appended to.
 """
 
 from __future__ import annotations
@@ -19,6 +19,19 @@ MOST_BYTES = 122_880
 """Of all names and values of an action (quotas of the CodePipeline user guide)."""
 
 _NAME = re.compile(r"[A-Za-z0-9@\-_]+")
+_LINE = re.compile(
+    r"""
+    [ \t\r]* (?:
+        (?: \#[^\n]* )?
+      | (?:export[ \t]+)? (?P<name>[^=\s]+) [ \t]* = [ \t]* (?:
+            '(?P<single>[^']*)' [ \t\r]*
+          | "(?P<double>(?:[^"\\]|\\.)*)" [ \t\r]*
+          | (?P<plain>[^\n]*)
+        )
+    ) (?:\n|\Z)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t"}
 _MOST_READ = 4 * MOST_BYTES
@@ -85,24 +98,25 @@ def _of_json(text: str, path: Path | str) -> dict[str, str]:
 
 def _of_lines(text: str, path: Path | str) -> dict[str, str]:
     variables = {}
-    for number, line in enumerate(text.split("\n"), 1):
-        stripped = line.strip()
-        if not stripped or stripped.startswith("#"):
-            continue
-        name, equals, value = stripped.removeprefix("export ").partition("=")
-        if not equals:
+    at, end = 0, len(text)
+    while at < end:
+        found = _LINE.match(text, at)
+        if found is None:
             # The line itself may be a piece of a secret.
             raise ConfigurationError(
-                f"line {number} of the output variables {path} is not of the form NAME=value",
-                hint='a value of several lines is written in double quotes, with "\\n" in it',
+                f"line {text.count(chr(10), 0, at) + 1} of the output variables {path} is not of "
+                "the form NAME=value",
+                hint="a value of several lines is written in quotes",
             )
-        variables[name.strip()] = _unquoted(value.strip())
+        at = found.end()
+        if found["name"] is not None:
+            variables[found["name"]] = _value(found)
     return variables
 
 
-def _unquoted(value: str) -> str:
-    if len(value) >= 2 and value[0] == value[-1] == "'":
-        return value[1:-1]
-    if len(value) >= 2 and value[0] == value[-1] == '"':
-        return _ESCAPE.sub(lambda match: _ESCAPED.get(match[1], match[1]), value[1:-1])
+def _value(found: re.Match[str]) -> str:
+    """Return the value of a line, by the form that it is written in."""
+    if found["double"] is not None:
+        return _ESCAPE.sub(lambda escape: _ESCAPED.get(escape[1], escape[1]), found["double"])
+    value: str = found["plain"].strip() if found["single"] is None else found["single"]
     return value

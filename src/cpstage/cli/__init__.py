@@ -16,12 +16,15 @@ from typing import NoReturn
 import click
 
 from cpstage._version import __version__
+from cpstage.cli.credentials import credentials
 from cpstage.cli.demo import demo
+from cpstage.cli.env import env
 from cpstage.cli.fetch import fetch
 from cpstage.cli.get_job_details import get_job_details
 from cpstage.cli.local import local
 from cpstage.cli.pack import pack
 from cpstage.cli.push import push
+from cpstage.cli.report import report
 from cpstage.cli.run import run
 from cpstage.cli.show import show
 from cpstage.cli.terminal import Terminal, flush_or_drop
@@ -48,7 +51,21 @@ def cpstage() -> None:
     """
 
 
-for _command in (get_job_details, fetch, push, run, work, show, unpack, pack, local, demo):
+for _command in (
+    get_job_details,
+    show,
+    fetch,
+    push,
+    run,
+    work,
+    report,
+    env,
+    credentials,
+    unpack,
+    pack,
+    local,
+    demo,
+):
     cpstage.add_command(_command)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.errors import ConfigurationError, UsageError
+from cpstage.errors import ConfigurationError, UsageError, local_reason
 
 if TYPE_CHECKING:
     from cpstage import Connection, Job
@@ -48,11 +48,16 @@ class JobSource:
         return get_job(self.require_id(), client_token=self.client_token, connection=connection)
 
     def require_id(self) -> str:
-        """Return the id of the job.
+        """Return the id of the job, which a saved document tells as well.
 
         Raises:
             UsageError: None is given.
+            ConfigurationError: The document holds no job.
         """
+        if self.file is not None:
+            from cpstage import parse_job
+
+            return parse_job(self._document(self.file)).id
         if not self.job_id:
             raise UsageError("no job is given", hint="give JOB_ID, CPSTAGE_JOB_ID or --job-file")
         return self.job_id
@@ -65,21 +70,31 @@ class JobSource:
 
     @staticmethod
     def _document(file: str) -> Any:
-        where = "stdin" if file == "-" else file
         try:
-            if file == "-" and sys.stdin is None:
-                raise ConfigurationError("cannot read the job file stdin: it is closed")
-            data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-            return json.loads(data)
-        except OSError as error:
-            why = os.strerror(error.errno or 0)
-            raise ConfigurationError(f"cannot read the job file {where}: {why}") from error
+            return json.loads(read_file(file, "job file"))
         except (ValueError, RecursionError):
             # What stopped the parser holds the whole document, and with it the secrets.
             raise ConfigurationError(
-                f"the job file {where} is not JSON",
+                f"the job file {'stdin' if file == '-' else file} is not JSON",
                 hint="save the output of 'cpstage get-job-details --reveal-secrets'",
             ) from None
+
+
+def read_file(file: str, what: str) -> bytes:
+    """Read a file, or stdin where its name is ``-``.
+
+    Raises:
+        ConfigurationError: It cannot be read.
+    """
+    where = f"{what} {'stdin' if file == '-' else file}"
+    try:
+        if file != "-":
+            return Path(file).read_bytes()
+        if sys.stdin is None:
+            raise ConfigurationError(f"cannot read the {where}: it is closed")
+        return sys.stdin.buffer.read()
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the {where}: {local_reason(error)}") from error
 
 
 def job_options(function: Callable[..., Any]) -> Callable[..., Any]:

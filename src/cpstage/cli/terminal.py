@@ -50,6 +50,10 @@ class Terminal:
         # Without color=True escape sequences would be cut out of values on a pipe.
         click.echo(text.encode(errors="backslashreplace").decode(), color=True)
 
+    def raw(self, data: bytes) -> None:
+        """Print bytes on stdout as they are: names of files may be no text."""
+        click.echo(data, nl=False)
+
     def note(self, message: str) -> None:
         """Say something that a person may want to know."""
         if self.verbosity >= 0:
