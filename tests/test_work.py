@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import urllib.error
 import urllib.request
@@ -21,7 +22,7 @@ from fault_proxy import FaultProxy
 from faults import INTERNAL_ERROR, Close, Meanwhile
 from local_support import codepipeline
 from samples import zip_of
-from working import ACTION, calls, kept, message, result, work, worker
+from working import ACTION, LONGEST, calls, kept, message, result, work, worker
 
 BUILD = ("--", "sh", "-c", 'cp "$CPSTAGE_IN_SOURCE/a" "$CPSTAGE_OUT_BUILT/b"')
 
@@ -171,6 +172,23 @@ def test_a_job_whose_process_is_killed_fails_alone(aws: LocalAWS, cli: Cli) -> N
     assert message(aws, job_id) == "stopped by SIGKILL"
     assert results(aws, job_id) == [("PutJobFailureResult", 200)]
     assert result(aws, other) == ("Succeeded", "")
+
+
+def test_what_a_killed_job_has_started_is_ended_too(aws: LocalAWS, cli: Cli) -> None:
+    queued(aws)
+    fifo = cli.directory / "fifo"
+    os.mkfifo(fifo)
+    command = 'echo $$ $PPID >"$0"; exec cat "$0"'
+
+    with worker(cli, "--max-jobs", "1", "--", "sh", "-c", command, str(fifo)) as running:
+        pid, parent = map(int, fifo.read_text().split())
+        process = os.pidfd_open(pid)
+        os.kill(parent, signal.SIGKILL)
+        running.until("failed")
+        ended, _, _ = select.select([process], [], [], LONGEST)
+        os.close(process)
+
+    assert ended == [process]
 
 
 def test_jobs_run_at_the_same_time(aws: LocalAWS, cli: Cli) -> None:

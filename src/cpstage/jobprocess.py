@@ -141,9 +141,24 @@ class JobProcess:
         self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it at once, with what it has in its process group."""
-        with suppress(OSError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        """End it at once, and all that it has started, as far as the system tells what that is."""
+        for pid in (self._process.pid, *_session_of(self._process.pid)):
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _session_of(leader: int) -> list[int]:
+    """Return the processes of a session, where there is a /proc (proc(5)); the leader may be gone.
+
+    A command has a process group of its own, but shares the session.
+    """
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, ValueError, IndexError):
+            # The name of the program, in brackets, may hold anything.
+            if int(stat.read_text(errors="replace").rpartition(")")[2].split()[3]) == leader:
+                found.append(int(stat.parent.name))
+    return found
 
 
 def main(answer: int) -> None:
