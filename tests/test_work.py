@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from answering import answering_server
 from canary import is_in, planted_aws
 from conftest import Cli
 from cpstage.local import Input, LocalAWS
@@ -277,7 +278,36 @@ def test_no_secret_reaches_arguments_variables_or_the_log(aws: LocalAWS, cli: Cl
     assert not is_in("".join(done.said), secrets)
 
 
+def test_an_action_goes_on_in_another_job(aws: LocalAWS, cli: Cli) -> None:
+    job_id = queued(aws)
+    command = (
+        'touch "$CPSTAGE_OUT_BUILT/b"; '
+        'test -n "${CPSTAGE_CONTINUATION_TOKEN_FILE-}" || '
+        'echo again >"$CPSTAGE_NEXT_CONTINUATION_TOKEN_FILE"'
+    )
+
+    done = work(cli, "--max-jobs", "2", "--", "sh", "-c", command)
+
+    following = str(aws.job(job_id).continued_as)
+    assert done.process.returncode == 0
+    assert result(aws, job_id) == ("Succeeded", "")
+    assert result(aws, following) == ("Succeeded", "")
+    assert aws.job(following).continued_as is None
+
+
 # What is not ours
+
+
+def test_a_job_whose_id_leads_elsewhere_is_not_claimed(cli: Cli) -> None:
+    job = {"id": "../evil", "nonce": "1", "data": {}}
+    body = json.dumps({"jobs": [job], "status": "InProgress"}).encode()
+
+    with answering_server(200, body, {"Content-Type": "application/x-amz-json-1.1"}) as url:
+        done = work(cli, "--once", "--", "true", AWS_ENDPOINT_URL=url)
+
+    assert done.process.returncode == 0
+    assert done.events() == ["polling", "dropped", "stopped"]
+    assert "'../evil', which cannot name a directory" in done.until("dropped")["message"]
 
 
 def test_a_job_that_is_over_by_then_is_dropped(aws: LocalAWS, cli: Cli) -> None:
@@ -418,6 +448,13 @@ def test_a_caller_who_may_not_poll_is_told(aws: LocalAWS, cli: Cli) -> None:
 
     assert done.returncode == 77
     assert "codepipeline:PollForJobs" in done.stderr.splitlines()[-1]
+
+
+def test_a_health_file_that_cannot_be_written_is_told(cli: Cli) -> None:
+    done = cli("work", *ACTION, "--health-file", "missing/health.json", *BUILD)
+
+    assert done.returncode == 74
+    assert "cannot write missing/health.json: No such file or directory" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -37,10 +37,10 @@ if TYPE_CHECKING:
         UsageError,
         WorkspaceUnavailable,
     )
-    from cpstage.events import Event
+    from cpstage.events import WorkerEvent
     from cpstage.files import Packed, Sealing, Unpacked, pack, unpack
     from cpstage.globs import Globs
-    from cpstage.health import Health, health_page
+    from cpstage.health import WorkerHealth, health_page
     from cpstage.intake import Unpacking
     from cpstage.interrupts import Interrupts
     from cpstage.job import ActionTypeId, Artifact, Job
@@ -85,10 +85,10 @@ _HOMES = {
         "UsageError",
         "WorkspaceUnavailable",
     ),
-    "events": ("Event",),
+    "events": ("WorkerEvent",),
     "files": ("Packed", "Sealing", "Unpacked", "pack", "unpack"),
     "globs": ("Globs",),
-    "health": ("Health", "health_page"),
+    "health": ("WorkerHealth", "health_page"),
     "job": ("ActionTypeId", "Artifact", "Job"),
     "jobprocess": ("JobCommand",),
     "outputs": ("Packing",),
@@ -138,12 +138,10 @@ __all__ = [
     "Delivery",
     "Details",
     "Encryption",
-    "Event",
     "Execution",
     "FetchResult",
     "Finished",
     "Globs",
-    "Health",
     "InternalError",
     "Interrupts",
     "Job",
@@ -174,6 +172,8 @@ __all__ = [
     "Unpacking",
     "UsageError",
     "Worker",
+    "WorkerEvent",
+    "WorkerHealth",
     "WorkerTerms",
     "Workspace",
     "WorkspaceUnavailable",

@@ -96,12 +96,7 @@ class JobQueue:
                 error.message,
                 hint="create the action type, or check category, provider, version and region",
             ) from error
-        return [
-            Offer(job["jobId"], client_id=job.get("clientId"))
-            if self.action_type.is_third_party
-            else Offer(job["id"], job)
-            for job in jobs
-        ]
+        return [self._offer(job) for job in jobs[:most]]
 
     def claim(self, offer: Offer) -> Claim:
         """Acknowledge a job.
@@ -119,7 +114,7 @@ class JobQueue:
             )["jobDetails"]
         status = acknowledge_job(
             offer.job_id,
-            document["nonce"],
+            _text(document, "nonce"),
             client_token=token,
             connection=self._within(ACKNOWLEDGE_TIMEOUT),
         )
@@ -129,6 +124,11 @@ class JobQueue:
 
     def _within(self, seconds: float) -> Connection:
         return replace(self.connection, timeout=min(seconds, self.connection.timeout))
+
+    def _offer(self, job: Mapping[str, Any]) -> Offer:
+        if self.action_type.is_third_party:
+            return Offer(_text(job, "jobId"), client_id=_text(job, "clientId"))
+        return Offer(_text(job, "id"), job)
 
     def _client_token(self, offer: Offer) -> str:
         if self.client_tokens is None:
@@ -163,3 +163,11 @@ def read_client_tokens(file: Path) -> dict[str, str]:
             hint='write {"CLIENT_ID": "TOKEN"}',
         )
     return tokens
+
+
+def _text(document: Mapping[str, Any], member: str) -> str:
+    """Return a member that every job has."""
+    value = document.get(member)
+    if not isinstance(value, str):
+        raise ConfigurationError(f"a job came without {member!r}", hint="check the endpoint")
+    return value

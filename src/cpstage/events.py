@@ -28,7 +28,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Event:
+class WorkerEvent:
     """One change of state.
 
     Attributes:
@@ -71,7 +71,7 @@ class Event:
         return printable(" ".join(filter(None, (head, rest, message))))
 
 
-Tell = Callable[[Event], object]
+Tell = Callable[[WorkerEvent], object]
 
 
 def described(job_id: str, document: Mapping[str, Any]) -> Subject:

@@ -30,7 +30,7 @@ DEFAULT_PATIENCE = 300.0
 LOOPBACK = "127.0.0.1"
 
 
-class Health:
+class WorkerHealth:
     """What is known of a worker's health; safe to ask and to tell in several threads.
 
     Args:
@@ -90,7 +90,7 @@ class HealthFile:
         WorkspaceUnavailable, LocalIOError: It cannot be written.
     """
 
-    def __init__(self, path: Path, health: Health) -> None:
+    def __init__(self, path: Path, health: WorkerHealth) -> None:
         self._path = path
         self._health = health
         with local_failures(path):
@@ -119,7 +119,7 @@ class HealthFile:
 
 
 @contextmanager
-def health_page(health: Health, host: str, port: int) -> Iterator[int]:
+def health_page(health: WorkerHealth, host: str, port: int) -> Iterator[int]:
     """Answer ``GET /healthz`` with 200 while the worker is well, and 503 while it is not.
 
     Args:
@@ -153,7 +153,7 @@ def health_page(health: Health, host: str, port: int) -> Iterator[int]:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, address: tuple[str, int], health: Health) -> None:
+    def __init__(self, address: tuple[str, int], health: WorkerHealth) -> None:
         self.health = health
         if ":" in address[0]:
             self.address_family = socket.AF_INET6

@@ -16,8 +16,8 @@ from typing import Literal
 
 from cpstage.claims import JobQueue, Offer
 from cpstage.errors import CpstageError, ServiceUnavailable
-from cpstage.events import Event, Tell, described
-from cpstage.health import Health, HealthFile
+from cpstage.events import Tell, WorkerEvent, described
+from cpstage.health import HealthFile, WorkerHealth
 from cpstage.jobprocess import JobCommand
 from cpstage.pacing import DEFAULT_INTERVAL, Pace
 from cpstage.workingjob import Ending, JobPlaces, WorkingJob
@@ -77,7 +77,7 @@ class Worker:
         places: JobPlaces,
         *,
         terms: WorkerTerms | None = None,
-        health: Health | None = None,
+        health: WorkerHealth | None = None,
         health_file: Path | None = None,
         tell: Tell = lambda _: None,
     ) -> None:
@@ -85,7 +85,7 @@ class Worker:
         self._command = command
         self._places = places
         self._terms = terms or WorkerTerms()
-        self._health = health or Health()
+        self._health = health or WorkerHealth()
         self._file = HealthFile(health_file, self._health) if health_file else None
         self._tell = tell
         self._pace = Pace(self._terms.interval)
@@ -123,7 +123,7 @@ class Worker:
             WorkspaceUnavailable, LocalIOError: The directory of the workspaces cannot be made.
         """
         self._places.create()
-        self._tell(Event("polling", message=str(self._queue.action_type)))
+        self._tell(WorkerEvent("polling", message=str(self._queue.action_type)))
         try:
             while not self._is_done():
                 if self._wants_jobs() and time.monotonic() >= self._next_poll:
@@ -137,7 +137,7 @@ class Worker:
                 self._file.remove()
         counts = self.counts
         self._tell(
-            Event("stopped", message=f"{counts.succeeded} succeeded, {counts.failed} failed")
+            WorkerEvent("stopped", message=f"{counts.succeeded} succeeded, {counts.failed} failed")
         )
 
     def _is_done(self) -> bool:
@@ -176,7 +176,7 @@ class Worker:
         if not passes or self._terms.once:
             raise error
         if self._health.poll_failed():
-            self._tell(Event("poll-failed", message=str(error)))
+            self._tell(WorkerEvent("poll-failed", message=str(error)))
         self._next_poll = time.monotonic() + self._pace.failed()
 
     def _claim(self, offer: Offer) -> bool:
@@ -185,7 +185,7 @@ class Worker:
         except CpstageError as error:
             self.counts.dropped += 1
             about = described(offer.job_id, offer.document or {})
-            self._tell(Event("dropped", about, message=str(error)))
+            self._tell(WorkerEvent("dropped", about, message=str(error)))
             return False
         self.counts.claimed += 1
         job = WorkingJob(claim, self._command, self._places, self._queue.connection, self._tell)
@@ -206,7 +206,7 @@ class Worker:
             self._file.write()
         if self._signals and not self._has_told:
             self._has_told = True
-            self._tell(Event("draining", message=f"{len(self._jobs)} running"))
+            self._tell(WorkerEvent("draining", message=f"{len(self._jobs)} running"))
 
     def _wait(self) -> None:
         """Wait for mail, or until there is something to do without."""

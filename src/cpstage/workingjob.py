@@ -20,7 +20,7 @@ from cpstage.claims import Claim
 from cpstage.connection import Connection
 from cpstage.document import parse_job
 from cpstage.errors import CpstageError, InternalError, Reportable, Stopped, reportable
-from cpstage.events import Event, Tell, described
+from cpstage.events import Tell, WorkerEvent, described
 from cpstage.jobprocess import JobCommand, JobProcess, Outcome
 from cpstage.reporting import report_failure
 from cpstage.tree import local_failures, remove_tree
@@ -207,4 +207,4 @@ class WorkingJob:
         )
 
     def _event(self, name: str, **members: Any) -> None:
-        self._tell(Event(name, self._about, **members))
+        self._tell(WorkerEvent(name, self._about, **members))

@@ -77,7 +77,7 @@ class Fleet:
         while not is_over():
             if time.monotonic() > began + longest:
                 raise TimeoutError("the fleet does not come to an end")
-            time.sleep(0.05)
+            time.sleep(0.1)
         return time.monotonic() - began
 
     def drain(self) -> list[int]:

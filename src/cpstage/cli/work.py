@@ -26,12 +26,12 @@ if TYPE_CHECKING:
         ActionTypeId,
         Connection,
         Delivery,
-        Event,
         Execution,
         JobPlaces,
         Staging,
         Surroundings,
         Worker,
+        WorkerEvent,
         WorkerTerms,
     )
 
@@ -120,9 +120,9 @@ def work(
     """
     import cpstage
 
-    health = cpstage.Health(unhealthy_after)
+    health = cpstage.WorkerHealth(unhealthy_after)
 
-    def tell(event: Event) -> None:
+    def tell(event: WorkerEvent) -> None:
         terminal.note(json.dumps(event.members()) if log_format == "json" else event.text())
 
     worker = cpstage.Worker(
@@ -146,7 +146,7 @@ def work(
         page = cpstage.health_page(health, health_host, health_port)
     with page as port:
         if port is not None:
-            tell(cpstage.Event("health", message=f"http://{health_host}:{port}/healthz"))
+            tell(cpstage.WorkerEvent("health", message=f"http://{health_host}:{port}/healthz"))
         _work_until_stopped(worker)
 
 
