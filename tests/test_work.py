@@ -6,6 +6,7 @@ import json
 import os
 import select
 import signal
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from conftest import Cli
 from cpstage.local import Input, LocalAWS
 from fault_plans import Rule
 from fault_proxy import FaultProxy
-from faults import INTERNAL_ERROR, Close, Meanwhile
+from faults import INTERNAL_ERROR, Close, Drop, Meanwhile
 from local_support import codepipeline
 from samples import zip_of
 from working import ACTION, LONGEST, calls, kept, message, result, work, worker
@@ -365,6 +366,36 @@ def test_a_result_that_nobody_wants_any_more_is_told(aws: LocalAWS, cli: Cli) ->
     assert done.process.returncode == 0
     assert done.events(job_id) == ["claimed", "started", "report-failed", "failed"]
     assert done.until("failed")["exit_code"] == 75
+
+
+def test_a_worker_that_is_cut_off_leaves_its_job_in_progress(aws: LocalAWS, cli: Cli) -> None:
+    job_id = queued(aws)
+    cut = threading.Event()
+    rule = Rule(Drop(), when=lambda _: cut.is_set(), times=None)
+    fifo = cli.directory / "fifo"
+    os.mkfifo(fifo)
+    command = 'echo x >"$0"; read x <"$0"; touch "$CPSTAGE_OUT_BUILT/b"'
+
+    with (
+        FaultProxy(aws.endpoint_url, [rule]) as proxy,
+        worker(
+            cli, "--retry-timeout", "1", "--", "sh", "-c", command, str(fifo),
+            AWS_ENDPOINT_URL=proxy.url,
+        ) as running,
+    ):  # fmt: skip
+        running.until("started", job_id=job_id)
+        fifo.read_text()  # the command runs
+        cut.set()
+        fifo.write_text("go\n")
+        running.until("report-failed", job_id=job_id)
+        running.until("failed", job_id=job_id, exit_code=69)
+        running.until("poll-failed")
+        running.send(signal.SIGTERM)
+        code = running.end()
+
+    assert code == 0
+    assert aws.job(job_id).status == "InProgress"
+    assert results(aws, job_id) == []
 
 
 # How it ends
