@@ -26,7 +26,11 @@ def test_help_and_version_load_nothing_heavy(option: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["fetch", "push", "work", "show", "get-job-details", "local", "local serve", "demo"]
+    "command",
+    [
+        *("fetch", "push", "run", "work", "report success", "report failure", "env", "credentials"),
+        *("show", "get-job-details", "local", "local serve", "demo"),
+    ],
 )
 def test_every_command_explains_itself_without_loading_anything(command: str) -> None:
     done = _run("-X", "importtime", "-m", "cpstage", *command.split(), "--help")

@@ -56,7 +56,7 @@ class Foreground:
         """
         if self._terminal is None or number not in _TERMINAL_STOPS:
             return  # somebody else wants it so, and will let it go on
-        if number == signal.SIGTSTP or not self._is_in_front(self._own):
+        if number == signal.SIGTSTP or not self._is_in_front(self._own, group):
             self.take_back(group)
             if not self._stop(number) and number != signal.SIGTSTP:
                 return  # nobody can let it go on: it would want the terminal again, and again
@@ -74,11 +74,11 @@ class Foreground:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def _is_in_front(self, group: int) -> bool:
+    def _is_in_front(self, *groups: int) -> bool:
         if self._terminal is None:
             return False
         try:
-            return os.tcgetpgrp(self._terminal) == group
+            return os.tcgetpgrp(self._terminal) in groups
         except OSError:  # it has hung up
             return False
 

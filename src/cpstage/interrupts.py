@@ -22,7 +22,7 @@ Receiver = Callable[[int], object]
 
 
 class Interrupts:
-    """What is to happen to signals; a context in which they come here.
+    """What is to happen to signals; a context in which they come here, and may be entered twice.
 
     Only the main thread of a process gets signals. A run in another thread gets what is handed to
     :meth:`receive`: its command at once, and the stages of the run between them.
@@ -31,10 +31,12 @@ class Interrupts:
     def __init__(self) -> None:
         self._receivers: list[Receiver] = []
         self._handlers: dict[int, Any] = {}
+        self._depth = 0
         self.first: int | None = None
 
     def __enter__(self) -> Interrupts:
-        if threading.current_thread() is threading.main_thread():
+        self._depth += 1
+        if self._depth == 1 and threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) wants it
                     self._handlers[number] = signal.signal(number, self._handle)
@@ -46,7 +48,8 @@ class Interrupts:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        while self._handlers:
+        self._depth -= 1
+        while self._depth == 0 and self._handlers:
             signal.signal(*self._handlers.popitem())
 
     def receive(self, number: int) -> None:

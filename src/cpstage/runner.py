@@ -74,7 +74,7 @@ def run(
         credentials_max_age: Seconds after which the job's session is renewed ahead of time.
         progress: Is told of all phases.
         warn: Is given warnings, a line each.
-        interrupts: Where signals come from, for a run in another thread.
+        interrupts: Where signals come from, for a run in another thread, or to catch them sooner.
 
     Raises:
         UsageError: There is no command, or what is to be reported is not what the service takes.
@@ -102,6 +102,7 @@ def run(
     with signals:
         try:
             with signals.stopping():
+                signals.check()
                 if known is None:
                     known = get_job(result.job_id, client_token=client_token, connection=link)
                 course.take(known, Workspace(workspace))

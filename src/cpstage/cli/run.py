@@ -23,6 +23,7 @@ from cpstage.cli.push import pushed_text
 from cpstage.cli.report_options import details_options
 from cpstage.cli.stage_options import delivery_options, staging_options
 from cpstage.cli.terminal import Terminal
+from cpstage.interrupts import Interrupts
 
 if TYPE_CHECKING:
     from cpstage import (
@@ -96,23 +97,26 @@ def run(
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
-    import cpstage
+    # What comes while the rest is loaded is a signal to the run as well.
+    with Interrupts() as interrupts:
+        import cpstage
 
-    result = cpstage.run(
-        source.load(connection) if source.file is not None else source.require_id(),
-        command,
-        workspace,
-        client_token=source.client_token,
-        staging=staging,
-        surroundings=surroundings,
-        execution=replace(execution, stdout_to_stderr=terminal.json),
-        delivery=replace(delivery, paths=paths, always=push_always),
-        report=details if report else None,
-        connection=connection,
-        credentials_max_age=credentials_max_age,
-        progress=progress,
-        warn=terminal.warn,
-    )
+        result = cpstage.run(
+            source.load(connection) if source.file is not None else source.require_id(),
+            command,
+            workspace,
+            client_token=source.client_token,
+            staging=staging,
+            surroundings=surroundings,
+            execution=replace(execution, stdout_to_stderr=terminal.json),
+            delivery=replace(delivery, paths=paths, always=push_always),
+            report=details if report else None,
+            connection=connection,
+            credentials_max_age=credentials_max_age,
+            progress=progress,
+            warn=terminal.warn,
+            interrupts=interrupts,
+        )
     _tell(result, terminal)
 
 
