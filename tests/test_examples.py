@@ -13,6 +13,7 @@ import pytest
 from conftest import Cli
 from cpstage.local import LocalAWS
 from cpstage.local.sample import BUILD_COMMAND, add_sample_job
+from fates import WORKER_ACTIONS
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -108,6 +109,12 @@ def test_systemd_understands_the_unit(tmp_path: Path) -> None:
     )
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_role_of_the_worker_allows_what_workers_do_and_no_more() -> None:
+    template = (EXAMPLES / "worker/pipeline.yaml").read_text()
+
+    assert {*re.findall(r"codepipeline:[A-Z]\w+", template)} == {*WORKER_ACTIONS}
 
 
 def _options(text: str) -> set[str]:

@@ -27,14 +27,15 @@ from cpstage.tree import local_failures
 DEFAULT_PATIENCE = 300.0
 """Seconds for which polling may fail before the worker counts as unwell."""
 
-LOOPBACK = "127.0.0.1"
+_STANDSTILL = 150.0
+"""Seconds in which the loop of a worker turns at least once, whatever AWS does."""
 
 
 class WorkerHealth:
     """What is known of a worker's health; safe to ask and to tell in several threads.
 
     Args:
-        patience: Seconds for which polling may fail, or the loop stand still.
+        patience: Seconds for which polling may fail.
     """
 
     def __init__(self, patience: float = DEFAULT_PATIENCE) -> None:
@@ -70,7 +71,7 @@ class WorkerHealth:
         with self._lock:
             now = time.monotonic()
             failing = 0.0 if self._failing is None else now - self._failing
-            well = max(failing, now - self._alive) <= self._patience
+            well = failing <= self._patience and now - self._alive <= _STANDSTILL
             return well, {
                 "healthy": well,
                 **self._facts,

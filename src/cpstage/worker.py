@@ -25,6 +25,9 @@ from cpstage.workingjob import Ending, JobPlaces, WorkingJob
 DEFAULT_GRACE = 30.0
 """Seconds that a stopped job has to end by itself, and then again to report that it was killed."""
 
+_LONGEST_TURN = 30.0
+"""Seconds after which the loop says that it is alive, however rarely it polls."""
+
 
 @dataclass(frozen=True)
 class WorkerTerms:
@@ -189,9 +192,10 @@ class Worker:
             return False
         self.counts.claimed += 1
         job = WorkingJob(claim, self._command, self._places, self._queue.connection, self._tell)
+        was_stopped = self.was_stopped
         self._jobs[claim.job_id] = job
         job.start(self._mail.put)
-        if self.was_stopped:  # since it was put there
+        if was_stopped:  # while the claim was on its way, and nobody knew of the job
             job.stop()
         return True
 
@@ -211,7 +215,7 @@ class Worker:
     def _wait(self) -> None:
         """Wait for mail, or until there is something to do without."""
         now = time.monotonic()
-        until = now + self._terms.interval
+        until = now + min(self._terms.interval, _LONGEST_TURN)
         if self._wants_jobs():
             until = min(until, self._next_poll)
         if self.was_stopped:

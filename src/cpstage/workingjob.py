@@ -19,7 +19,14 @@ from typing import Any, BinaryIO, Literal
 from cpstage.claims import Claim
 from cpstage.connection import Connection
 from cpstage.document import parse_job
-from cpstage.errors import CpstageError, InternalError, Reportable, Stopped, reportable
+from cpstage.errors import (
+    CpstageError,
+    InternalError,
+    LocalIOError,
+    Reportable,
+    Stopped,
+    reportable,
+)
 from cpstage.events import Tell, WorkerEvent, described
 from cpstage.jobprocess import JobCommand, JobProcess, Outcome
 from cpstage.reporting import report_failure
@@ -107,7 +114,11 @@ class WorkingJob:
         """
         self._event("claimed")
         thread = threading.Thread(target=self._work, args=(ended,), name=self._claim.job_id)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # the machine has no more of them
+            self._conclude(self._report(LocalIOError("the worker can start no more threads")))
+            ended(Ending(self._claim.job_id, succeeded=False))
 
     def stop(self) -> None:
         """Stop it; twice, kill its command; three times, kill everything at once.
