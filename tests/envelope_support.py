@@ -10,12 +10,12 @@ import sys
 import venv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from aws_encryption_sdk import CommitmentPolicy, EncryptionSDKClient
@@ -23,12 +23,11 @@ from aws_encryption_sdk.identifiers import AlgorithmSuite
 from aws_encryption_sdk.key_providers.kms import KMSMasterKey
 from filelock import FileLock
 
+from cpstage import Connection
+from cpstage.aws.json_api import JsonService
 from cpstage.envelope import open_sealed, seal
 from cpstage.local import LocalAWS
 from local_support import kms
-
-if TYPE_CHECKING:
-    from mypy_boto3_kms import KMSClient
 
 CONTEXT = {"cpstage:pipeline": "Shop", "cpstage:artifact": "App"}
 COMMITTING = AlgorithmSuite.AES_256_GCM_HKDF_SHA512_COMMIT_KEY
@@ -48,7 +47,7 @@ class Keeper:
     key_id: str
     asked_regions: list[str | None] = field(default_factory=list)
 
-    def kms(self, region: str | None) -> KMSClient:
+    def kms(self, region: str | None) -> JsonService:
         self.asked_regions.append(region)
         return _client(tuple(self.environment.items()), region)
 
@@ -90,7 +89,7 @@ class Keeper:
         )
         message, _ = EncryptionSDKClient(commitment_policy=policy).encrypt(
             source=plaintext,
-            key_provider=KMSMasterKey(key_id=self.key_id, client=self.kms(None)),
+            key_provider=KMSMasterKey(key_id=self.key_id, client=kms(self.environment)),
             encryption_context=dict(context),
             algorithm=algorithm,
             frame_length=frame_length,
@@ -98,9 +97,42 @@ class Keeper:
         return bytes(message)
 
 
+@dataclass(frozen=True)
+class _Unchanging:
+    """Credentials that nobody renews."""
+
+    environment: Mapping[str, str]
+
+    @property
+    def access_key(self) -> str:
+        return self.environment["AWS_ACCESS_KEY_ID"]
+
+    @property
+    def secret_key(self) -> str:
+        return self.environment["AWS_SECRET_ACCESS_KEY"]
+
+    @property
+    def token(self) -> str | None:
+        return self.environment.get("AWS_SESSION_TOKEN")
+
+    def get_frozen_credentials(self) -> _Unchanging:
+        return self
+
+    def renew_after(self, token: str | None) -> None:
+        """They stay what they are."""
+
+
 @cache
-def _client(environment: tuple[tuple[str, str], ...], region: str | None) -> KMSClient:
-    return kms(dict(environment), region)
+def _client(environment: tuple[tuple[str, str], ...], region: str | None) -> JsonService:
+    return kms_service(dict(environment), region)
+
+
+def kms_service(environment: Mapping[str, str], region: str | None = None) -> JsonService:
+    """KMS, as one identity, and without another try."""
+    there = region or environment["AWS_REGION"]
+    connection = Connection(endpoint_url=environment["AWS_ENDPOINT_URL"], timeout=1e-6)
+    connection = replace(connection, connect_timeout=None, read_timeout=None)
+    return connection.kms(_Unchanging(environment), there)
 
 
 def administrator(aws: LocalAWS, key_id: str | None = None) -> Keeper:
@@ -126,8 +158,8 @@ class Pipe(io.RawIOBase):
 
 
 @contextmanager
-def kms_that_answers(status: int, code: str) -> Iterator[KMSClient]:
-    """A client of a KMS that refuses everything, with a code that the local AWS never gives."""
+def kms_that_answers(status: int, code: str) -> Iterator[JsonService]:
+    """A KMS that refuses everything, with a code that the local AWS never gives."""
 
     class Refuse(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -148,7 +180,7 @@ def kms_that_answers(status: int, code: str) -> Iterator[KMSClient]:
         names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
         secrets = dict.fromkeys(names, "x")
         try:
-            yield kms({"AWS_ENDPOINT_URL": url, "AWS_REGION": "us-east-1", **secrets})
+            yield kms_service({"AWS_ENDPOINT_URL": url, "AWS_REGION": "us-east-1", **secrets})
         finally:
             server.shutdown()
             thread.join()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cpstage import ArtifactRejected, Limits
-from cpstage.archive.tarreader import tar_members
+from cpstage.archive.tar.reader import tar_members
 from trees import listing, needs
 from unpacking import unpack
 

@@ -81,7 +81,7 @@ def test_ten_runs_in_one_workspace_leave_it_whole(aws: LocalAWS, cli: Cli) -> No
     assert codes in ([0], [0, 73]), [one.stderr for one in done]
     for refused in (one for one in done if one.returncode == 73):
         said = refused.stderr.splitlines()[-1]
-        assert f"the workspace {cli.directory} is in use by " in said
+        assert f"the workspace {cli.directory} is in use by process " in said
     assert content_below(cli.directory / "in/App") == FILES
     assert os.listdir(cli.directory / "out") == ["Built"]
     assert staged_by(cli.directory) == []
@@ -270,6 +270,35 @@ def test_a_workspace_that_may_not_be_written_to_is_named(aws: LocalAWS, cli: Cli
     assert list(cli.directory.iterdir()) == []
 
 
+@pytest.mark.parametrize("closed", ["in", "out"])
+def test_a_place_in_it_that_may_not_be_written_to_is_named(
+    aws: LocalAWS, cli: Cli, closed: str
+) -> None:
+    """What was published before that is taken back."""
+    job_id = add_job(aws)
+    for name in ("in", "out"):
+        (cli.directory / name).mkdir()
+    (cli.directory / closed).chmod(0o500)
+    command = [sys.executable, "-m", "cpstage", "fetch", job_id]
+
+    done = subprocess.run(
+        [*without_privileges(), *command],
+        cwd=cli.directory,
+        env=dict(cli.environment),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    (cli.directory / closed).chmod(0o700)
+    artifact = {"in": "in/App", "out": "out/Built"}[closed]
+    assert done.returncode == 73
+    assert f"cannot write {cli.directory}/{artifact}: Permission denied" in done.stderr
+    assert names(cli.directory) == ["in", "out"]
+    assert sorted(os.listdir(cli.directory / ".cpstage")) == ["lock", "staging"]
+    assert cli("fetch", job_id).returncode == 0
+
+
 def within(cli: Cli, prefix: Sequence[str], *arguments: str) -> Done:
     """Run a command in another namespace, whose current directory is not ours."""
     return subprocess.run(
@@ -349,7 +378,7 @@ UNFORESEEN = {
     "zip of many": (zip_of({f"{n}": bytes(4096) for n in range(1500)}), ".zip", "size=4m"),
     "tar": (tar_of({f"{n}": "x" for n in range(60)}), ".tar", "size=4m,nr_inodes=40"),
     "tar.gz": (tar_of({"zeros": bytes(8 * MIB)}, mode="w:gz"), ".tar.gz", "size=4m"),
-    "file": (b"text", ".txt", "size=4m,nr_inodes=8"),
+    "file": (b"text", ".txt", "size=4m,nr_inodes=9"),
 }
 """What the size of the object does not tell: it unpacks to more, or is more files."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import threading
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 from answering import answering_server
 from conftest import Cli
 from cpstage import AccessDenied, Connection, CpstageError, OutOfSync, get_job
+from cpstage.aws.s3_api import OpenUpload, Part
 from cpstage.credentials import RenewingCredentials
 from cpstage.job import SessionCredentials
 from cpstage.local import SESSION_ACTIONS, Call, Input, LocalAWS
@@ -135,6 +138,10 @@ def test_eight_threads_read_through_many_expiries(
     assert _renewals(calls) == len(_expired_sessions(calls))
 
 
+def _crc32(data: bytes) -> str:
+    return base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()
+
+
 def test_eight_threads_write_through_many_expiries(
     aws: LocalAWS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,32 +157,27 @@ def test_eight_threads_write_through_many_expiries(
     client = Connection().s3(credentials)
     location = job.output_artifacts[0].location
     bucket, key = location.bucket, location.key
-    encryption = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": aws.key_arn}
+    encryption = {
+        "x-amz-server-side-encryption": "aws:kms",
+        "x-amz-server-side-encryption-aws-kms-key-id": aws.key_arn,
+    }
 
-    def begin() -> str:
+    def begin() -> OpenUpload:
         aws.expire_sessions(job_id)
-        answer = client.create_multipart_upload(Bucket=bucket, Key=key, **encryption)  # type: ignore[arg-type]
-        return answer["UploadId"]
+        return client.create_multipart_upload(bucket, key, encryption)[0]
 
-    def put(number: int) -> str:
+    def put(number: int) -> Part:
         part = body[(number - 1) * 8 * MIB : number * 8 * MIB]
-        where = {"Bucket": bucket, "Key": key, "UploadId": upload}
-        return client.upload_part(**where, PartNumber=number, Body=part)["ETag"]  # type: ignore[arg-type]
+        return client.upload_part(upload, number, part, _crc32(part))[0]
 
     upload = begin()
     with ThreadPoolExecutor(8) as pool:
-        tags = list(pool.map(put, range(1, 33)))
-    parts = [{"PartNumber": number, "ETag": tag} for number, tag in enumerate(tags, 1)]
+        parts = list(pool.map(put, range(1, 33)))
     aws.expire_sessions(job_id)
-    client.complete_multipart_upload(
-        Bucket=bucket,
-        Key=key,
-        UploadId=upload,
-        MultipartUpload={"Parts": parts},  # type: ignore[typeddict-item]
-    )
+    client.complete_multipart_upload(upload, parts, _crc32(body))
     given_up = begin()
     aws.expire_sessions(job_id)
-    client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=given_up)
+    client.abort_multipart_upload(given_up, timeout=60)
 
     calls = aws.calls()[since:]
     stored = s3(aws.admin_environment).get_object(Bucket=bucket, Key=key)
@@ -244,7 +246,7 @@ def test_a_third_party_session_is_renewed_with_its_client_token(aws: LocalAWS, c
     job_id = aws.add_job(
         [Input("App", zip_of({"noise": os.urandom(40 * MIB)}))],
         third_party=True,
-        session_seconds=0.2,
+        session_seconds=0.02,
     )
     token = aws.job(job_id).client_token
     assert token is not None

@@ -17,8 +17,6 @@ from typing import Any
 import pytest
 from aws_encryption_sdk import EncryptionSDKClient
 from aws_encryption_sdk.identifiers import AlgorithmSuite
-from botocore.config import Config
-from botocore.session import Session
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -55,6 +53,7 @@ from envelope_support import (
     Pipe,
     administrator,
     flipped,
+    kms_service,
     kms_that_answers,
     modules_loaded_by,
     official_cli,
@@ -373,16 +372,10 @@ class TestKmsRefuses:
 
     def test_unreachable(self, keeper: Keeper) -> None:
         message = keeper.seal(b"text")
-        session = Session()
-        session.set_credentials("AKIA", "secret")
         with socket.socket() as deaf:  # bound, so that nobody else can listen there
             deaf.bind(("127.0.0.1", 0))
-            client: Any = session.create_client(
-                "kms",
-                region_name="us-east-1",
-                endpoint_url=f"http://127.0.0.1:{deaf.getsockname()[1]}",
-                config=Config(retries={"total_max_attempts": 1}),
-            )
+            url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+            client = kms_service({**keeper.environment, "AWS_ENDPOINT_URL": url})
             with pytest.raises(ServiceUnavailable, match="connect"):
                 seal([b"text"], key_ids=[keeper.key_id], context=CONTEXT, kms=lambda _: client)
             opening = open_sealed(

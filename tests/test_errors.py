@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from pickle import dumps, loads
 
 import pytest
 
@@ -58,6 +61,27 @@ def test_the_table_of_exit_codes() -> None:
         "ConfigurationError": (78, "ConfigurationError"),
         "Stopped": (70, "JobFailed"),
     }
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.ObjectNotFound("no object", hint="release again"),
+        errors.OutOfSync("changed"),
+        errors.Stopped(signal.SIGTERM, "SIGTERM"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, lambda one: loads(dumps(one))])
+def test_an_error_says_the_same_when_it_is_copied_or_pickled(
+    error: errors.Reportable, way: Callable[[errors.Reportable], errors.Reportable]
+) -> None:
+    again = way(error)
+
+    assert type(again) is type(error)
+    assert str(again) == str(error)
+    assert vars(again) == vars(error)
+    assert (again.args, again.exit_code) == (error.args, error.exit_code)
     assert errors.Stopped(signal.SIGTERM, "SIGTERM").exit_code == 143
 
 
@@ -212,6 +236,8 @@ def test_a_job_file_that_is_not_there(cli: Cli) -> None:
         (["fetch", ""], "JOB_ID is empty"),
         (["fetch", "id", "--codebuild-env"], "--env-file"),
         (["fetch", "id", "--credentials-max-age", "nan"], "nan"),
+        (["fetch", "id", "--wait", "nan"], "nan"),
+        (["fetch", "id", "--wait=-1"], "-1"),
         (["local", "serve", "--region", "bad region"], "'bad region'"),
     ],
 )
@@ -310,7 +336,7 @@ def test_a_command_alone_shows_its_help(cli: Cli, command: list[str]) -> None:
 
     assert done.returncode == 2
     assert done.stderr.startswith("Usage: cpstage")
-    assert "Commands:" in done.stderr.splitlines()
+    assert {"Commands:", "Without an AWS account:"} & {*done.stderr.splitlines()}
 
 
 def test_nohup_is_heeded(cli: Cli) -> None:

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 from botocore.loaders import Loader
 from botocore.model import ServiceModel
@@ -24,9 +23,8 @@ from botocore.validate import ParamValidator
 
 import cpstage
 from conftest import Cli
-from cpstage.cli.aws_cli.globals import call_options
-from cpstage.cli.options import aws_options
 from cpstage.local import Input, LocalAWS
+from stalling import stalling_server
 
 SECRETS = {
     "Password": "pl4nted-secret",
@@ -506,23 +504,13 @@ def test_every_global_option_of_the_aws_cli_is_taken(aws: LocalAWS, cli: Cli, ba
     assert done.stdout == theirs.stdout
 
 
-def test_the_timeouts_reach_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AWS_PROFILE", "AWS_CA_BUNDLE"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
+def test_a_read_timeout_ends_the_wait_for_an_answer(cli: Cli) -> None:
+    with stalling_server() as server:
+        done = ours(cli, "--job-id", "x", "--endpoint-url", server.url, "--cli-read-timeout", "1")
 
-    @click.command()
-    @aws_options
-    @call_options
-    def timeouts(connection: cpstage.Connection) -> list[float | None]:
-        config: Any = connection.codepipeline().meta.config
-        return [config.connect_timeout, config.read_timeout]
-
-    def given(*arguments: str) -> object:
-        return timeouts.main(["--region", "us-east-1", *arguments], standalone_mode=False)
-
-    assert given("--cli-connect-timeout", "7", "--cli-read-timeout", "0") == [7, None]
-    assert given() == [60, 60]
+    assert done.returncode == 69
+    assert_one_line(done.stderr)
+    assert "timed out" in done.stderr
 
 
 def test_a_call_without_a_signature_is_refused_as_such(aws: LocalAWS, cli: Cli, bare: str) -> None:

@@ -185,11 +185,24 @@ def _written_by(*command: str) -> Callable[[Path], bytes]:
     return write
 
 
+def _written_by_zip(*options: str) -> Callable[[Path], bytes]:
+    """Into a file: Info-ZIP does not always write links into a pipe, nor with descriptors."""
+
+    def write(tree: Path) -> bytes:
+        if "-fd" in options:
+            for link in filter(Path.is_symlink, [*tree.rglob("*")]):
+                link.unlink()
+        _written_by("zip", "-qry", *options, "../written.zip", ".")(tree)
+        return (tree.parent / "written.zip").read_bytes()
+
+    return write
+
+
 WRITERS = {
-    "zip": _written_by("zip", "-qry", "-", "."),
-    "zip -0": _written_by("zip", "-qry0", "-", "."),
-    "zip -fd": _written_by("zip", "-qry", "-fd", "-", "."),
-    "zip -Z bzip2": _written_by("zip", "-qry", "-Z", "bzip2", "-", "."),
+    "zip": _written_by_zip(),
+    "zip -0": _written_by_zip("-0"),
+    "zip -fd": _written_by_zip("-fd"),
+    "zip -Z bzip2": _written_by_zip("-Z", "bzip2"),
     "bsdtar": _written_by("bsdtar", "-cf", "-", "--format", "zip", "."),
     "zipfile": _written_by_python,
 }

@@ -15,7 +15,7 @@ import pytest
 
 from cpstage import LocalIOError
 from cpstage.archive import DEFAULT_LEVEL, Format, pack
-from cpstage.archive.ordered import in_order
+from cpstage.archive.flow.ordered import in_order
 from cpstage.archive.portions import BLOCK
 from cpstage.errors import ArtifactRejected
 from cpstage.walk import single

@@ -239,13 +239,11 @@ def test_a_saved_document_names_the_job(aws: LocalAWS, cli: Cli) -> None:
     ("arguments", "code", "words"),
     [
         (["failure", "JOB"], 2, "give --message or --message-file"),
-        (["failure", "JOB", "-m", "x", "--message-file", "y"], 2, "give --message or"),
         (["failure", "JOB", "-m", ""], 2, "the message of a failure is empty"),
         (["failure", "JOB", "--message-file", "none"], 78, "cannot read the message none"),
         (["failure", "JOB", "-m", "x", "--failure-type", "Odd"], 2, "'Odd' is not one of"),
         (["failure", "-m", "x"], 2, "no job is given"),
         (["success", "JOB", "--revision", "r"], 2, "--change-identifier"),
-        (["success", "JOB", "--created", "now"], 2, "--change-identifier"),
         (
             ["success", "J", "--revision", "r", "--change-identifier", "c", "--created", "now"],
             2,

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+import cpstage
 from conftest import Cli
+from cpstage import Details, Interrupts, Stopped
 from cpstage.local import Input, LocalAWS
 from running import add_job, document, failure, puts, reports, run, shell
 from samples import zip_of
@@ -71,9 +75,7 @@ def test_what_is_said_does_not_have_to_be_read(aws: LocalAWS, cli: Cli) -> None:
     assert aws.job(job_id).status == "Succeeded"
 
 
-@pytest.mark.parametrize(
-    ("option", "place"), [("App", "in/App"), ("in/App/sub", "in/App/sub"), (".", ".")]
-)
+@pytest.mark.parametrize(("option", "place"), [("App", "in/App"), ("in/App/sub", "in/App/sub")])
 def test_the_command_runs_in_the_workspace_or_where_it_is_told(
     aws: LocalAWS, cli: Cli, option: str, place: str
 ) -> None:
@@ -358,6 +360,13 @@ def test_the_job_may_be_in_a_variable(aws: LocalAWS, cli: Cli) -> None:
     assert (done.returncode, done.stdout) == (0, "--report\n")
 
 
+def test_what_is_to_be_reported_needs_report(cli: Cli) -> None:
+    done = cli("run", "some-job", "--summary", "built", "--", "true")
+
+    assert done.returncode == 2
+    assert done.stderr.endswith("give --report\n")
+
+
 def test_without_a_command_it_says_where_to_put_it(cli: Cli) -> None:
     done = cli("run", "some-job", "--report")
 
@@ -411,3 +420,25 @@ def test_what_a_killed_run_left_for_its_command_is_removed_by_the_next(
     assert done.returncode == 0, done.stderr
     assert "run" not in names(cli.directory / ".cpstage")
     assert stat.S_IMODE((cli.directory / ".cpstage").stat().st_mode) == 0o700
+
+
+def test_a_run_in_another_thread_is_stopped_by_whoever_started_it(
+    aws: LocalAWS, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = add_job(aws)
+    for name, value in aws.environment.items():
+        monkeypatch.setenv(name, value)
+    os.mkfifo(workspace / "fifo")
+    interrupts = Interrupts()
+    command = shell("echo > fifo; exec sleep 600")
+
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(
+            cpstage.run, job_id, command, workspace, report=Details(), interrupts=interrupts
+        )
+        (workspace / "fifo").read_text()
+        interrupts.receive(signal.SIGTERM)
+        result = running.result(60)
+
+    assert isinstance(result.error, Stopped)
+    assert failure(aws, job_id)["message"] == "stopped by SIGTERM"

@@ -120,8 +120,14 @@ def test_a_stopped_command_can_be_ended(aws: LocalAWS, cli: Cli) -> None:
     assert (code, said) == (128 + signal.SIGTERM, "")
 
 
-@pytest.mark.parametrize("operation", ["GetJobDetails", "GetObject", "PutObject"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("operation", "number"),
+    [
+        ("GetJobDetails", signal.SIGINT),
+        ("GetObject", signal.SIGTERM),
+        ("PutObject", signal.SIGHUP),
+    ],
+)
 def test_a_signal_while_aws_is_silent_is_reported(
     aws: LocalAWS, cli: Cli, number: signal.Signals, operation: str
 ) -> None:

@@ -301,7 +301,9 @@ def test_kms_calls_go_on_when_the_session_expires(
 
     for _ in range(2):
         aws.expire_sessions(job_id)
-        answer = session.kms(None).generate_data_key(KeyId=aws.key_arn, KeySpec="AES_256")
+        answer = session.kms(None).call(
+            "GenerateDataKey", {"KeyId": aws.key_arn, "KeySpec": "AES_256"}
+        )
         assert answer["KeyId"] == aws.key_arn
 
     calls = aws.calls()[since:]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cpstage.command import Execution, Finished
     from cpstage.connection import Connection
     from cpstage.describe import describe
+    from cpstage.details import Details, Reported, Revision
     from cpstage.document import mask_document, parse_job
     from cpstage.environment import env_file, job_environment, staged_environment
     from cpstage.errors import (
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from cpstage.outputs import Packing
     from cpstage.process_credentials import process_credentials
     from cpstage.progress import Progress, Silence, progress_to
-    from cpstage.reporting import Details, Reported, Revision, report_failure, report_success
+    from cpstage.reporting import report_failure, report_success
     from cpstage.results import FetchResult, PushResult
     from cpstage.rundata import Delivery, RunResult, Staging, Surroundings
     from cpstage.runner import run
@@ -102,23 +103,10 @@ _HOMES = {
     "store": ("Store",),
     "worker": ("Worker", "WorkerTerms"),
     "workingjob": ("JobPlaces",),
-    "command": (
-        "Execution",
-        "Finished",
-    ),
-    "rundata": (
-        "Delivery",
-        "RunResult",
-        "Staging",
-        "Surroundings",
-    ),
-    "reporting": (
-        "Details",
-        "Reported",
-        "Revision",
-        "report_failure",
-        "report_success",
-    ),
+    "command": ("Execution", "Finished"),
+    "rundata": ("Delivery", "RunResult", "Staging", "Surroundings"),
+    "reporting": ("report_failure", "report_success"),
+    "details": ("Details", "Reported", "Revision"),
     "runner": ("run",),
     "interrupts": ("Interrupts",),
     "workspace": ("Workspace",),

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from cpstage.archive.deflate import crc32
 from cpstage.errors import ArtifactRejected
@@ -19,7 +18,7 @@ _Crc = Callable[[bytes, int], int]
 
 
 class Checksum:
-    """A checksum of a whole object, as the API has it: ``ChecksumCRC32`` and its likes.
+    """A checksum of a whole object, as S3 has it: ``x-amz-checksum-crc32`` and its likes.
 
     Args:
         algorithm: Its name, such as ``CRC64NVME``.
@@ -95,16 +94,16 @@ class _RunningCrc(RunningChecksum):
         return self._value.to_bytes(8 if "64" in self.expected.algorithm else 4, "big")
 
 
-def full_object_checksum(answer: Mapping[str, Any]) -> Checksum | None:
+def full_object_checksum(headers: Mapping[str, str]) -> Checksum | None:
     """Return the checksum of the whole object that an answer of S3 has, if it has one.
 
     A composite one, of the checksums of parts, is of no use to who does not know the parts.
     """
-    if answer.get("ChecksumType", "FULL_OBJECT") != "FULL_OBJECT":
+    if headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT":
         return None
     for algorithm in ("CRC32", "CRC64NVME", "CRC32C", "SHA256", "SHA1"):
-        value = answer.get(f"Checksum{algorithm}")
-        if isinstance(value, str) and "-" not in value:
+        value = headers.get(f"x-amz-checksum-{algorithm.lower()}")
+        if value and "-" not in value:
             return Checksum(algorithm, value)
     return None
 

@@ -35,7 +35,7 @@ def call(
         secrets: Values that the service may quote back, and nobody may see.
 
     Returns:
-        The members of the answer, in the order of the API's model.
+        The members of the answer.
 
     Raises:
         NotFound: There is no such job in the region, or it has ended.
@@ -44,17 +44,10 @@ def call(
         ServiceUnavailable: CodePipeline could not be reached.
         ConfigurationError: No region, or a malformed parameter.
     """
-    client = connection.codepipeline()
+    service = connection.codepipeline()
     denied_hint = f"the caller needs codepipeline:{operation}"
-    secret = next((one for one in secrets if one), None)
-    doing = f"{doing} in {client.meta.region_name}"
-    with aws_failures(doing, denied_hint=denied_hint, secret=secret):
-        method = next(
-            name for name, op in client.meta.method_to_api_mapping.items() if op == operation
-        )
-        answer: dict[str, Any] = {**getattr(client, method)(**parameters)}
-    answer.pop("ResponseMetadata", None)
-    return answer
+    with aws_failures(f"{doing} in {service.endpoint.region}", denied_hint=denied_hint):
+        return service.call(operation, parameters, [one for one in secrets if one])
 
 
 def get_job_details(
@@ -69,7 +62,7 @@ def get_job_details(
         connection: How to reach AWS; by default as the AWS CLI would.
 
     Returns:
-        The output of the call, members in the order of the API's model.
+        The output of the call.
 
     Raises:
         NotFound, AccessDenied, ServiceUnavailable, ConfigurationError: As :func:`call` does.

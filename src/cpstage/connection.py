@@ -1,54 +1,24 @@
-"""How cpstage reaches AWS: the settings, and the one place where clients are made.
+"""How cpstage reaches AWS: the settings, and the one place where services are set up.
 
 The settings have the AWS CLI's names, values and precedence: option, then environment, then
-profile. Clients come from botocore itself: boto3's resources and its transfer layer would cost
-every command a tenth of a second that most commands have no use for. This module knows nothing
-of jobs.
+profile. This module knows nothing of jobs.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-from dataclasses import dataclass, replace
-from functools import cache
-from typing import TYPE_CHECKING, Any, Protocol
-from urllib.parse import urlsplit
+from dataclasses import dataclass
+from functools import cached_property
 
-from cpstage.errors import ConfigurationError
+from cpstage.aws.json_api import Api, JsonService
+from cpstage.aws.s3_api import S3
+from cpstage.aws.service import Endpoint, Renewing
+from cpstage.aws.settings import Given, Settings
+from cpstage.aws.transport import Tls, Transport
 from cpstage.failures import aws_failures
-from cpstage.retries import DEFAULT_TIMEOUT
+from cpstage.retries import DEFAULT_TIMEOUT, Retries
 
-if TYPE_CHECKING:
-    from botocore.client import BaseClient
-    from botocore.loaders import Loader
-    from botocore.session import Session
-    from mypy_boto3_codepipeline import CodePipelineClient
-    from mypy_boto3_kms import KMSClient
-    from mypy_boto3_s3 import S3Client
-
-
-_LOGGER = logging.getLogger("cpstage")
-
-
-class Credentials(Protocol):
-    """What signs the requests of a client, and answers when they are refused as expired."""
-
-    def get_frozen_credentials(self) -> Any:
-        """Return what to sign the next request with."""
-
-    def attach(self, client: BaseClient) -> None:
-        """Take part in the requests of a client."""
-
-
-@dataclass(frozen=True)
-class _Only:
-    """A provider that has these credentials, and looks for none elsewhere."""
-
-    credentials: Credentials
-
-    def load_credentials(self) -> Credentials:
-        return self.credentials
+_CODEPIPELINE = Api("codepipeline", "CodePipeline_20150709")
+_KMS = Api("kms", "TrentService")
 
 
 @dataclass(frozen=True)
@@ -76,158 +46,97 @@ class Connection:
     timeout: float = DEFAULT_TIMEOUT
     sign_requests: bool = True
 
-    def codepipeline(self) -> CodePipelineClient:
-        """Make a client of the job API, signed with the caller's own credentials.
+    def codepipeline(self, retries: Retries | None = None) -> JsonService:
+        """Set up the job API, signed with the caller's own credentials.
+
+        Args:
+            retries: How long to go on when something fails that may pass.
+
+        Raises:
+            ConfigurationError: No region, no such profile, or a setting is malformed.
+            AccessDenied: There are no credentials, or they cannot be had.
+        """
+        with aws_failures("set up the AWS client"):
+            endpoint = self._settings.endpoint("codepipeline")
+            return JsonService(
+                _CODEPIPELINE,
+                endpoint,
+                self._transport(),
+                self._settings.credentials() if self.sign_requests else None,
+                retries or Retries(self.timeout),
+            )
+
+    def s3(
+        self, credentials: Renewing, region: str | None = None, retries: Retries | None = None
+    ) -> S3:
+        """Set up S3 with the given credentials and no others.
+
+        Args:
+            credentials: A job's. The caller's are never looked up.
+            region: Where the pipeline lies, for callers who have no region of their own.
+            retries: How long to go on when something fails that may pass.
 
         Raises:
             ConfigurationError: No region, no such profile, or a setting is malformed.
         """
         with aws_failures("set up the AWS client"):
-            client: CodePipelineClient = self._client(self._session(), "codepipeline")
-            return client
+            home = self._settings.region(region)
 
-    def s3(self, credentials: Credentials, region: str | None = None) -> S3Client:
-        """Make an S3 client that has the given credentials and no others.
+            def locate(bucket: str, moved: str | None) -> Endpoint:
+                return self._settings.bucket(bucket, moved or home)
 
-        Args:
-            credentials: A job's. The caller's are never looked up.
-            region: Where the pipeline lies, for callers who have no region of their own.
+            return S3(
+                locate,
+                self._transport(),
+                credentials,
+                retries or Retries(self.timeout),
+                renew=credentials.renew_after,
+            )
 
-        Raises:
-            ConfigurationError: No region, no such profile, or a setting is malformed.
-        """
-        options = {"signature_version": "s3v4", "max_pool_connections": 16}
-        client: S3Client = self._job_client(credentials, "s3", region, **options)
-        return client
-
-    def kms(self, credentials: Credentials | None, region: str | None) -> KMSClient:
-        """Make a KMS client of a region, with the given credentials and no others.
+    def kms(
+        self,
+        credentials: Renewing | None,
+        region: str | None,
+        retries: Retries | None = None,
+    ) -> JsonService:
+        """Set up KMS in a region, with the given credentials and no others.
 
         Args:
             credentials: A job's; the caller's are not looked up. None is for work without a job,
                 which is done with the caller's own.
             region: Where the key lies; a key can only be used in its own region.
+            retries: How long to go on when something fails that may pass.
 
         Raises:
             ConfigurationError: No region, no such profile, or a setting is malformed.
+            AccessDenied: There are no credentials, or they cannot be had.
         """
-        there = replace(self, region=region or self.region)
-        client: KMSClient = there._job_client(credentials, "kms", region)
-        return client
+        with aws_failures("set up the AWS client"):
+            return JsonService(
+                _KMS,
+                self._settings.endpoint("kms", region),
+                self._transport(),
+                credentials or self._settings.credentials(),
+                retries or Retries(self.timeout),
+                renew=credentials.renew_after if credentials else None,
+            )
 
     def setting(self, name: str, environment_variable: str) -> str | None:
         """Look up a setting of the AWS CLI: first the environment, then the profile."""
         with aws_failures("read the AWS configuration"):
-            value = os.environ.get(environment_variable) or self._session().get_scoped_config().get(
-                name
-            )
-            return value if isinstance(value, str) else None
+            return self._settings.setting(name, environment_variable)
 
-    def _session(self) -> Session:
-        from botocore.session import Session
+    @cached_property
+    def _settings(self) -> Settings:
+        given = Given(self.region, self.profile, self.endpoint_url, self.ca_bundle, self.verify_ssl)
+        return Settings(given)
 
-        session = Session(profile=self.profile)
-        loader = _data_loader(session.get_config_variable("data_path"))
-        session.register_component("data_loader", loader)
-        return session
-
-    def _job_client(
-        self, credentials: Credentials | None, service: str, region: str | None, **config: Any
-    ) -> Any:
-        with aws_failures("set up the AWS client"):
-            session = self._session()
-            if credentials:
-                session.register_component("credential_provider", _Only(credentials))
-            client = self._client(session, service, region, **config)
-        if credentials:
-            credentials.attach(client)
-        return client
-
-    def _client(
-        self, session: Session, service: str, region: str | None = None, **config: Any
-    ) -> Any:
-        from botocore import UNSIGNED
-        from botocore.config import Config
-        from botocore.exceptions import BotoCoreError
-
-        if not self.sign_requests and service == "codepipeline":
-            config["signature_version"] = UNSIGNED
-        try:
-            client = session.create_client(
-                service,
-                region_name=self._region(session) or region or _no_region(),
-                endpoint_url=self.endpoint_url,
-                verify=self._verify(),
-                config=Config(
-                    connect_timeout=self._within_timeout(self.connect_timeout),
-                    read_timeout=self._within_timeout(self.read_timeout),
-                    retries={"mode": "standard", "total_max_attempts": 5},
-                    user_agent_extra="cpstage",
-                    **config,
-                ),
-            )
-            _ = urlsplit(client.meta.endpoint_url).port
-        except BotoCoreError:
-            raise
-        except ValueError as error:
-            raise ConfigurationError(
-                f"cannot set up the AWS client: {error}", hint="check --endpoint-url"
-            ) from error
-        client.meta.events.register("after-call", _log_call)
-        return client
-
-    def _region(self, session: Session) -> str | None:
-        """Prefer AWS_REGION, which every SDK but botocore reads, over AWS_DEFAULT_REGION."""
-        return (
-            self.region
-            or os.environ.get("AWS_REGION")
-            or session.get_config_variable("region")
-            or None
+    def _transport(self) -> Transport:
+        return Transport(
+            Tls(self.verify_ssl, self._settings.ca_bundle()),
+            self._within_timeout(self.connect_timeout),
+            self._within_timeout(self.read_timeout),
         )
 
     def _within_timeout(self, seconds: float | None) -> float | None:
         return None if seconds is None else min(seconds, self.timeout)
-
-    def _verify(self) -> bool | str | None:
-        """Return None to let botocore look at AWS_CA_BUNDLE and the profile."""
-        return (self.ca_bundle or None) if self.verify_ssl else False
-
-
-@cache
-def _data_loader(path: str | None) -> Loader:
-    """Return what reads botocore's models: one for all sessions, since it keeps what it has read.
-
-    To see whether a service exists, botocore looks into the directories of all 400. Those that
-    are used here exist, and a start is a tenth shorter.
-    """
-    from botocore.loaders import Loader
-
-    class KnownServices(Loader):
-        def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002
-            return ["codepipeline", "kms", "s3"]
-
-    more = path.split(os.pathsep) if path else []
-    return KnownServices([os.path.expanduser(os.path.expandvars(one)) for one in more])
-
-
-def _log_call(model: Any, parsed: dict[str, Any], context: Any = None, **_: Any) -> None:
-    """Log the name and outcome of a call; its parameters and answer can hold secrets."""
-    answer = parsed.get("ResponseMetadata", {})
-    redirect = (context or {}).get("s3_redirect", {})
-    if redirect.get("redirected"):  # once for a bucket: botocore remembers where it is
-        region = (context or {}).get("signing", {}).get("region", "another region")
-        _LOGGER.warning("bucket %s is in %s: redirected", redirect.get("bucket"), region)
-    _LOGGER.info(
-        "%s.%s: status %s, %s retries",
-        model.service_model.service_name,
-        model.name,
-        answer.get("HTTPStatusCode"),
-        answer.get("RetryAttempts", 0),
-    )
-
-
-def _no_region() -> str:
-    raise ConfigurationError(
-        "no AWS region is configured",
-        hint="give --region, or set AWS_REGION or the profile's region",
-    )

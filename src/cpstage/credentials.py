@@ -15,20 +15,12 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 from cpstage.errors import CpstageError
 from cpstage.job import SessionCredentials
 
-if TYPE_CHECKING:
-    from botocore.client import BaseClient
-
 _LOGGER = logging.getLogger("cpstage")
-
-_EXPIRED_CODES = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
-
-_MOST_RENEWALS = 10
-"""For one request: a session that expires faster than a request can be sent will not get there."""
 
 _TRY_AGAIN_SECONDS = 30.0
 """After a renewal ahead of time has failed; the old credentials may well last a while longer."""
@@ -37,19 +29,18 @@ Renew = Callable[[], SessionCredentials]
 
 
 class _Frozen(NamedTuple):
-    """One state of the credentials, in the form that botocore signs with."""
+    """One state of the credentials, in the form that requests are signed with."""
 
     access_key: str
     secret_key: str
     token: str | None
-    account_id: None = None
 
     def __repr__(self) -> str:
         return "credentials(********)"
 
 
 class RenewingCredentials:
-    """A job's session credentials, for clients of botocore.
+    """A job's session credentials.
 
     Args:
         first: The credentials that came with the job.
@@ -57,9 +48,6 @@ class RenewingCredentials:
         max_age: Seconds after which they are renewed ahead of time.
         clock: Seconds that never go back.
     """
-
-    method = "cpstage"
-    account_id = None
 
     def __init__(
         self,
@@ -77,25 +65,13 @@ class RenewingCredentials:
     def __repr__(self) -> str:
         return "RenewingCredentials(********)"
 
-    def attach(self, client: BaseClient) -> None:
-        """Make a client sign a request again when its token turns out to have expired."""
-        events, service = client.meta.events, client.meta.service_model.service_id.hyphenize()
-        # Last, since the request has to be signed; first, before the client's own retries.
-        events.register_last(f"request-created.{service}", _note_token)
-        events.register_first(f"needs-retry.{service}", self._retry_when_expired)
-
     def get_frozen_credentials(self) -> _Frozen:
-        """Return what to sign the next request with; botocore calls this for each one."""
+        """Return what to sign the next request with."""
         if self._is_old():
             with self._lock:
                 if self._is_old():
                     self._renew_ahead_of_time()
         return self._frozen
-
-    def get_deferred_property(self, name: str) -> Callable[[], Any]:
-        """Return a function for a property that endpoints may depend on; there is none."""
-        del name
-        return lambda: None
 
     def renew_after(self, token: str | None) -> None:
         """Renew, unless somebody has done it since a request was signed with this token.
@@ -106,17 +82,6 @@ class RenewingCredentials:
         with self._lock:
             if token == self._frozen.token:
                 self._use(self._renew())
-
-    def _retry_when_expired(self, response: Any, request_dict: dict[str, Any], **_: Any) -> Any:
-        """Answer ``needs-retry``: 0 seconds for an expired token, else no opinion."""
-        if response is None or not _is_expired(*response):
-            return None
-        context = request_dict["context"]
-        renewals = context["cpstage_renewals"] = context.get("cpstage_renewals", 0) + 1
-        if renewals > _MOST_RENEWALS:
-            return None
-        self.renew_after(context.get("cpstage_token"))
-        return 0.0
 
     def _renew_ahead_of_time(self) -> None:
         """Renew; when that fails, go on with what there is, until AWS refuses it."""
@@ -132,20 +97,3 @@ class RenewingCredentials:
     def _use(self, new: SessionCredentials) -> None:
         self._frozen = _Frozen(new.access_key_id, new.secret_access_key, new.session_token)
         self._old_at = self._clock() + self._max_age
-
-
-def _note_token(request: Any, **_: Any) -> None:
-    """Keep with a request the token that it was signed with."""
-    request.context["cpstage_token"] = request.headers.get("X-Amz-Security-Token")
-
-
-def _is_expired(http: Any, parsed: dict[str, Any]) -> bool:
-    """Tell whether an answer says that the token has expired.
-
-    The answer to a HEAD has no body, and says 400 only; so does one from another region, which
-    names it in a header.
-    """
-    code = parsed.get("Error", {}).get("Code")
-    if code == "400":
-        return http is not None and "x-amz-bucket-region" not in http.headers
-    return code in _EXPIRED_CODES

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from cpstage.aws.s3_api import S3
 from cpstage.codepipeline import get_job
 from cpstage.connection import Connection
 from cpstage.credentials import RenewingCredentials
@@ -28,8 +29,6 @@ from cpstage.stage import fetch, push
 from cpstage.workspace import Workspace
 
 if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
-
     from cpstage.local import LocalAWS
     from cpstage.results import FetchResult, PushResult
 
@@ -114,8 +113,8 @@ def _build(
         raise ArtifactRejected(f"the build step ended with exit code {done.returncode}", hint="")
 
 
-def _administrator(aws: LocalAWS) -> S3Client:
-    """Return a client that may look at everything, which neither the caller nor a job may."""
+def _administrator(aws: LocalAWS) -> S3:
+    """Return an S3 that may look at everything, which neither the caller nor a job may."""
     identity = aws.admin_environment
     keys = SessionCredentials(
         identity["AWS_ACCESS_KEY_ID"], identity["AWS_SECRET_ACCESS_KEY"], session_token=None
@@ -124,11 +123,11 @@ def _administrator(aws: LocalAWS) -> S3Client:
     return Connection(region=aws.region).s3(credentials)
 
 
-def _tell_bucket(say: Say, client: S3Client, result: PushResult) -> None:
+def _tell_bucket(say: Say, s3: S3, result: PushResult) -> None:
     """Say what S3 has now, unpacked by another reader than our own."""
     for pushed in result.outputs:
         location = pushed.artifact.location
-        body = client.get_object(Bucket=location.bucket, Key=location.key)["Body"].read()
+        body = s3.get_object(location.bucket, location.key)
         encryption = pushed.upload.encryption if pushed.upload else "none"
         say(f"  {pushed.artifact.location}")
         say(f"    {len(body):,} bytes, {pushed.format}, encrypted with {encryption}")

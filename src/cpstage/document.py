@@ -7,6 +7,7 @@ unusable member is refused by name. This module knows JSON values, and no file t
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -159,9 +160,8 @@ def _artifacts(data: Document, member: str) -> tuple[Artifact, ...]:
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
         raise ConfigurationError(f"{member!r} in the job document is not a list of artifacts")
     artifacts = tuple(_artifact(one) for one in listed)
-    names = [artifact.name for artifact in artifacts]
-    for name in names:
-        if names.count(name) > 1:
+    for name, count in Counter(artifact.name for artifact in artifacts).items():
+        if count > 1:
             raise ConfigurationError(f"{member!r} in the job document names {name!r} twice")
     return artifacts
 

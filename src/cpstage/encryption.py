@@ -6,14 +6,15 @@ else. It names a key only where the job has one; without, S3 takes the key of th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from cpstage.errors import AccessDenied
 from cpstage.job import EncryptionKey, S3Location
 
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
+_SSE = "x-amz-server-side-encryption"
+_KEY = f"{_SSE}-aws-kms-key-id"
+_BUCKET_KEY = f"{_SSE}-bucket-key-enabled"
 
 
 @dataclass(frozen=True)
@@ -29,51 +30,35 @@ class Upload:
 
 
 class SseKms:
-    """The encryption of one upload: as a context, it takes part in the calls of a client.
+    """The encryption of one upload: what is asked for, and what all answers to it say.
 
-    The transfer manager keeps S3's answers to itself, and knows nothing of Bucket Keys; the
-    client's events have both. Of a large upload, S3 says how it encrypts with each part; other
-    stores say so with nothing else.
+    Of a large upload, S3 says how it encrypts with each part; other stores say so with nothing
+    else.
 
     Args:
-        client: The client that the upload is made with; one upload at a time.
         key: The job's key, if it has one.
         bucket_key: Whether S3 is to use a Bucket Key, which saves calls to KMS.
     """
 
-    _ASKING = ("PutObject", "CreateMultipartUpload")
-    _ANSWERING = (*_ASKING, "UploadPart", "CompleteMultipartUpload")
-    _MEMBERS = ("ETag", "VersionId", "ServerSideEncryption", "SSEKMSKeyId")
+    _NOTED = ("etag", "x-amz-version-id", _SSE, _KEY)
 
-    def __init__(self, client: S3Client, key: EncryptionKey | None, *, bucket_key: bool) -> None:
-        self._events = client.meta.events
+    def __init__(self, key: EncryptionKey | None, *, bucket_key: bool) -> None:
         self._key_id = key.kms_key_id if key else None
         self._bucket_key = bucket_key
-        self._members: dict[str, str] = {}
+        self._noted: dict[str, str] = {}
 
-    def __enter__(self) -> SseKms:
-        for call in self._ASKING:
-            self._events.register(f"before-parameter-build.s3.{call}", self._ask)
-        for call in self._ANSWERING:
-            self._events.register(f"after-call.s3.{call}", self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for call in self._ASKING:
-            self._events.unregister(f"before-parameter-build.s3.{call}", self._ask)
-        for call in self._ANSWERING:
-            self._events.unregister(f"after-call.s3.{call}", self._note)
-
-    def _ask(self, params: dict[str, Any], **_: Any) -> None:
+    def headers(self) -> dict[str, str]:
         """Ask for SSE-KMS always, and name a key only where the job has one."""
-        params["ServerSideEncryption"] = "aws:kms"
+        asked = {_SSE: "aws:kms"}
         if self._key_id:
-            params["SSEKMSKeyId"] = self._key_id
+            asked[_KEY] = self._key_id
         if self._bucket_key:
-            params["BucketKeyEnabled"] = True
+            asked[_BUCKET_KEY] = "true"
+        return asked
 
-    def _note(self, parsed: dict[str, Any], **_: Any) -> None:
-        self._members.update({name: parsed[name] for name in self._MEMBERS if parsed.get(name)})
+    def note(self, headers: Mapping[str, str]) -> None:
+        """Take note of an answer of S3."""
+        self._noted.update({name: headers[name] for name in self._NOTED if headers.get(name)})
 
     def check(self, location: S3Location, size: int) -> Upload:
         """Hold S3's answers against what was asked for.
@@ -81,8 +66,8 @@ class SseKms:
         Raises:
             AccessDenied: The object lies in the bucket otherwise than it should.
         """
-        encryption = self._members.get("ServerSideEncryption")
-        used = self._members.get("SSEKMSKeyId")
+        encryption = self._noted.get(_SSE)
+        used = self._noted.get(_KEY)
         if encryption != "aws:kms":
             raise AccessDenied(
                 f"S3 stored {location} with encryption {encryption or 'none'}, though asked for "
@@ -95,7 +80,7 @@ class SseKms:
                 f"S3 stored {location} under the key {used}, though asked for {asked}",
                 hint="the artifact is in the bucket: remove it, and check the bucket's encryption",
             )
-        etag, version_id = self._members.get("ETag", ""), self._members.get("VersionId")
+        etag, version_id = self._noted.get("etag", ""), self._noted.get("x-amz-version-id")
         return Upload(location, size, etag, version_id, encryption, used)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +11,7 @@ from cpstage.errors import ConfigurationError
 from cpstage.inventory import job_of, staged_inputs
 from cpstage.job import Job
 from cpstage.shells import render
+from cpstage.staging import staging_in, sweep
 from cpstage.tree import local_failures
 from cpstage.workspace import Workspace
 
@@ -92,17 +93,12 @@ def env_file(
     place = Path(path)
     if place.parent.resolve() == workspace.root:
         workspace.create()
-    with local_failures(place):
-        file = tempfile.NamedTemporaryFile(  # noqa: SIM115 (it outlives this block)
-            dir=place.parent, delete=False
-        )
-    try:
-        with local_failures(place), file:
+    sweep(place.parent)
+    with staging_in(place.parent, place) as staging, local_failures(place):
+        new = os.open(staging / "variables", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(new, "wb") as file:
             yield lambda variables: file.write(render(variables, "dotenv"))
-        with local_failures(place):
-            Path(file.name).replace(place)
-    finally:
-        Path(file.name).unlink(missing_ok=True)
+        (staging / "variables").replace(place)
 
 
 def _add(variables: dict[str, str], name: str, path: Path) -> None:

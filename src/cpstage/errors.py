@@ -9,7 +9,8 @@ terminals.
 from __future__ import annotations
 
 import os
-from typing import ClassVar, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal, TypeVar
 
 FailureType = Literal[
     "JobFailed",
@@ -19,6 +20,8 @@ FailureType = Literal[
     "RevisionUnavailable",
     "SystemUnavailable",
 ]
+
+_Error = TypeVar("_Error", bound="Reportable")
 
 
 class Reportable(BaseException):
@@ -40,6 +43,12 @@ class Reportable(BaseException):
 
     def __str__(self) -> str:
         return f"{self.message}; {self.hint}" if self.hint else self.message
+
+    def __reduce__(
+        self: _Error,
+    ) -> tuple[Callable[..., _Error], tuple[type[_Error], tuple[Any, ...]], Mapping[str, Any]]:
+        """Copy and pickle what it says, not how it was made: subclasses take other arguments."""
+        return _again, (type(self), self.args), self.__dict__
 
 
 class CpstageError(Reportable, Exception):
@@ -188,6 +197,10 @@ def reportable(error: BaseException) -> Reportable:
 def local_reason(error: OSError) -> str:
     """Return what the system says of a failure, without the names that it concerns."""
     return os.strerror(error.errno or 0)
+
+
+def _again(kind: type[_Error], arguments: tuple[Any, ...]) -> _Error:
+    return kind.__new__(kind, *arguments)
 
 
 def printable(text: str) -> str:

@@ -1,8 +1,6 @@
-"""Swap two paths of one file system, in one step where the system can.
+"""Swap two paths of one file system in one step, where the system can.
 
 Linux has ``renameat2`` with ``RENAME_EXCHANGE`` (renameat2(2)), which Python does not offer.
-Elsewhere, and on file systems without it, three renames do the same, with a moment in which the
-second path is missing.
 """
 
 from __future__ import annotations
@@ -17,17 +15,12 @@ _RENAME_EXCHANGE = 2
 _NOT_OFFERED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
 
 
-def exchange(first: Path, second: Path) -> None:
-    """Swap what stands at two paths.
+def exchange(first: Path, second: Path) -> bool:
+    """Swap what stands at two paths, and tell whether the system, or its file system, can do that.
 
     Raises:
-        OSError: Neither was changed.
+        OSError: It can, and failed; neither was changed.
     """
-    if not _exchanged_by_the_kernel(first, second):
-        _exchange_by_renames(first, second)
-
-
-def _exchanged_by_the_kernel(first: Path, second: Path) -> bool:
     if not sys.platform.startswith("linux"):
         return False
     import ctypes
@@ -43,14 +36,3 @@ def _exchanged_by_the_kernel(first: Path, second: Path) -> bool:
     if code in _NOT_OFFERED:
         return False
     raise OSError(code, os.strerror(code), str(second))
-
-
-def _exchange_by_renames(first: Path, second: Path) -> None:
-    aside = first.with_name(f"{first.name}.aside")
-    second.rename(aside)
-    try:
-        first.rename(second)
-    except OSError:
-        aside.rename(second)
-        raise
-    aside.rename(first)

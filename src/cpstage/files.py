@@ -7,9 +7,8 @@ KMS, where an envelope needs it, is asked with the caller's own credentials.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -17,15 +16,16 @@ from typing import Any
 
 from cpstage.archive import Contents, FileBlob, Format, Unpacker, format_of_name, list_entries
 from cpstage.archive import pack as pack_entries
+from cpstage.aws.json_api import JsonService
 from cpstage.connection import Connection
 from cpstage.envelope import Clients, Header, seal
 from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound, WorkspaceUnavailable
 from cpstage.intake import Intake, Keys, Source, Taken, Unpacking, naming
 from cpstage.outputs import Packing
 from cpstage.progress import Progress, Silence
-from cpstage.tree import RelativePath, Tree, local_failures, remove_tree
-
-_STAGING_PREFIX = ".cpstage-"
+from cpstage.publishing import Move
+from cpstage.staging import journal_in, staging_in, sweep
+from cpstage.tree import RelativePath, Tree, local_failures
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def unpack(
         root = staging / "tree"
         root.mkdir()
         taken = _take(source, root, staging, how, progress or Silence())
-        _publish(root, target)
+        _publish(staging, root, target)
     return Unpacked(file, target, taken.format, taken.contents, taken.envelope)
 
 
@@ -185,6 +185,7 @@ def pack(
         raise WorkspaceUnavailable(
             f"{target} exists already", hint="give another --output, or --overwrite to replace it"
         )
+    sweep(target.absolute().parent)
     with shown.phase(f"{target.name}: listing", None, "entries") as listed:
         entries = list_entries(source, how.globs, how.symlinks, listed)
     place = target.resolve()
@@ -226,39 +227,27 @@ def _opened(file: Path) -> Iterator[FileBlob]:
 def _staging_for(target: Path) -> Iterator[Path]:
     """Make a hidden directory from which a rename leads to the target; it is gone at the end."""
     with local_failures(target):
+        # A directory that is there stays the same one: it may be somebody's current directory.
+        parent = target if target.is_dir() else target.absolute().parent
+        sweep(parent)
         if os.path.lexists(target) and not target.is_dir():
             raise WorkspaceUnavailable(f"{target} is no directory", hint="give another --into")
         if target.is_dir() and any(target.iterdir()):
             raise WorkspaceUnavailable(f"{target} is not empty", hint="give another --into")
-        # A directory that is there stays the same one: it may be somebody's current directory.
-        parent = target if target.is_dir() else target.absolute().parent
         parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=parent))
-    try:
+    with staging_in(parent, target) as staging:
         yield staging
-    finally:
-        remove_tree(staging)
 
 
-def _publish(root: Path, target: Path) -> None:
+def _publish(staging: Path, root: Path, target: Path) -> None:
     """Put a tree in its place: in one step, or entry by entry into a directory that is there."""
     with local_failures(target):
         if not target.is_dir():
             root.rename(target)
             return
-        moved = []
-        try:
-            for inside in sorted(root.iterdir()):
-                place = target / inside.name
-                if os.path.lexists(place):
-                    raise WorkspaceUnavailable(f"{place} has come up meanwhile")
-                inside.rename(place)
-                moved.append((place, inside))
-        except BaseException:
-            for place, inside in moved:
-                with suppress(OSError):
-                    place.rename(inside)
-            raise
+        place = target.resolve()
+        moves = [Move(inside, place / inside.name) for inside in sorted(root.iterdir())]
+    journal_in(staging).publish(moves, replace=False)
 
 
 def _format(how: Packing, target: Path) -> Format:
@@ -286,21 +275,17 @@ def _write(
         kms = _clients(connection)
         sealed = seal(chunks, key_ids=sealing.key_ids, context=sealing.context, kms=kms)
         chunks, header = sealed.chunks, sealed.header
-    with local_failures(target):
-        staging = Path(tempfile.mkdtemp(prefix=_STAGING_PREFIX, dir=target.absolute().parent))
-    try:
+    with staging_in(target.absolute().parent, target) as staging:
         with Tree(staging) as tree:
             size = tree.write_file(RelativePath("packed"), chunks, executable=False)
         with local_failures(target):
             (staging / "packed").rename(target)
-    finally:
-        remove_tree(staging)
     return size, header
 
 
 def _clients(connection: Connection) -> Clients:
     @cache
-    def client(region: str | None) -> Any:
+    def client(region: str | None) -> JsonService:
         return connection.kms(None, region)
 
     return client

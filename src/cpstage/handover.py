@@ -14,7 +14,6 @@ command go on with the token that it came with.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +22,7 @@ from pathlib import Path
 from cpstage.errors import ConfigurationError
 from cpstage.job import Job
 from cpstage.reporting import read_token
-from cpstage.tree import local_failures, remove_tree
+from cpstage.tree import local_failures, remove_tree, write_private
 from cpstage.variables import read_variables
 
 _CREDENTIALS = {
@@ -75,15 +74,15 @@ class Handover:
         """Write them."""
         with local_failures(self._directory):
             self._directory.mkdir(mode=0o700)
-        _write(self._variables, "")
-        _write(self._next_token, "")
+        write_private(self._variables, "")
+        write_private(self._next_token, "")
         if job.continuation_token is not None:
             path = self._directory / "continuation-token"
-            _write(path, job.continuation_token)
+            write_private(path, job.continuation_token)
             self.environment["CPSTAGE_CONTINUATION_TOKEN_FILE"] = str(path)
         if pass_configuration:
             path = self._directory / "configuration.json"
-            _write(path, json.dumps(dict(job.action_configuration), indent=2) + "\n")
+            write_private(path, json.dumps(dict(job.action_configuration), indent=2) + "\n")
             self.environment["CPSTAGE_CONFIGURATION"] = str(path)
 
     def collect(self) -> Left:
@@ -138,10 +137,3 @@ def inherited(environment: Mapping[str, str], *, credentials: bool) -> dict[str,
 def _has_content(path: Path) -> bool:
     """Tell whether the command has left something there; it may have removed the file."""
     return path.exists() and path.stat().st_size > 0
-
-
-def _write(path: Path, text: str) -> None:
-    with local_failures(path):
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
-            file.write(text)

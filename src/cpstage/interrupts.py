@@ -22,7 +22,7 @@ Receiver = Callable[[int], object]
 
 
 class Interrupts:
-    """What is to happen to signals; a context in which they come here, and may be entered twice.
+    """What becomes of signals during one run; a context, also within itself, in which they come.
 
     Only the main thread of a process gets signals. A run in another thread gets what is handed to
     :meth:`receive`: its command at once, and the stages of the run between them.
@@ -38,7 +38,8 @@ class Interrupts:
         self._depth += 1
         if self._depth == 1 and threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) wants it
+                # One that is ignored stays so, as nohup(1) wants it.
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
                     self._handlers[number] = signal.signal(number, self._handle)
         return self
 

@@ -20,9 +20,10 @@ from typing import BinaryIO
 
 from cpstage.command import Execution
 from cpstage.connection import Connection
+from cpstage.core_files import make_no_core_file
+from cpstage.details import Details
 from cpstage.errors import FailureType, UsageError
 from cpstage.job import Job
-from cpstage.reporting import Details
 from cpstage.rundata import Delivery, Staging, Surroundings
 from cpstage.runner import run
 from cpstage.session import DEFAULT_MAX_AGE
@@ -167,6 +168,7 @@ def main(answer: int) -> None:
     Args:
         answer: The descriptor that the outcome is written to.
     """
+    make_no_core_file()
     os.set_inheritable(answer, False)
     order: _Order = pickle.load(sys.stdin.buffer)  # noqa: S301 (it comes from ourselves)
     warnings: list[str] = []

@@ -26,10 +26,11 @@ from cpstage.intake import (
 )
 from cpstage.job import Artifact
 from cpstage.progress import Progress
+from cpstage.publishing import Move
 from cpstage.results import Staged
 from cpstage.session import JobSession
 from cpstage.tree import Tree, remove_tree
-from cpstage.workspace import Move, Workspace
+from cpstage.workspace import Workspace
 
 _LOGGER = logging.getLogger("cpstage")
 

@@ -6,15 +6,15 @@ a ValidationException. This module knows nothing of how a result came about.
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import get_args
 
+from cpstage.aws.service import ServiceError
 from cpstage.codepipeline import put_failure, put_success
 from cpstage.connection import Connection
+from cpstage.details import Details, Reported, check_length, given
 from cpstage.errors import (
     ConfigurationError,
     FailureType,
@@ -33,112 +33,6 @@ _MOST_TOKEN = 2048
 
 _NOT_IN_PROGRESS = "it has a result already, timed out, or was never acknowledged"
 _MAYBE_PUT = "an earlier try may have put the result: look at the pipeline"
-
-
-@dataclass(frozen=True)
-class Revision:
-    """``CurrentRevision``: what an action has made or deployed.
-
-    Attributes:
-        revision: Its id.
-        change_identifier: What brought it about.
-        summary: A word for people.
-        created: When it was made; a time without a zone is this machine's.
-    """
-
-    revision: str
-    change_identifier: str
-    summary: str | None = None
-    created: datetime | None = None
-
-    def members(self) -> dict[str, Any]:
-        """Return it as the API has it.
-
-        Raises:
-            UsageError: A member is empty or too long.
-        """
-        _check("revision", self.revision, 1500)
-        _check("change identifier", self.change_identifier, 100)
-        _check("revision summary", self.summary, 2048)
-        return _given(
-            revision=self.revision,
-            changeIdentifier=self.change_identifier,
-            created=self.created.timestamp() if self.created else None,
-            revisionSummary=self.summary,
-        )
-
-
-@dataclass(frozen=True)
-class Details:
-    """What a result says besides how the job ended.
-
-    Attributes:
-        summary: A word for people, shown with the action (success only).
-        external_execution_id: The id of the work in another system.
-        percent_complete: How much of it is done, 0 to 100 (success only).
-        revision: What it has made (success only).
-    """
-
-    summary: str | None = None
-    external_execution_id: str | None = None
-    percent_complete: int | None = None
-    revision: Revision | None = None
-
-    def check(self) -> None:
-        """Hold everything against the limits of the service.
-
-        Raises:
-            UsageError: A member is empty, too long or out of its range.
-        """
-        _check("summary", self.summary, 2048)
-        _check("external execution id", self.external_execution_id, 1500)
-        if self.percent_complete is not None and not 0 <= self.percent_complete <= 100:
-            raise UsageError(f"{self.percent_complete} percent complete is not 0 to 100")
-        if self.revision:
-            self.revision.members()
-
-    def success_members(self) -> dict[str, Any]:
-        """Return the request members of a success that say it."""
-        self.check()
-        execution = _given(
-            summary=self.summary,
-            externalExecutionId=self.external_execution_id,
-            percentComplete=self.percent_complete,
-        )
-        revision = self.revision.members() if self.revision else None
-        return _given(currentRevision=revision, executionDetails=execution or None)
-
-
-@dataclass(frozen=True)
-class Reported:
-    """A result that CodePipeline has taken.
-
-    Attributes:
-        job_id: The job's.
-        result: Which it was.
-        failure_type: Of a failure, its type.
-        message: Of a failure, what was told.
-        output_variables: The names of the output variables.
-        continued: Whether a continuation token went with it: another job will follow.
-    """
-
-    job_id: str
-    result: Literal["success", "failure"]
-    failure_type: FailureType | None = None
-    message: str | None = field(default=None, repr=False)
-    output_variables: tuple[str, ...] = ()
-    continued: bool = False
-
-    def document(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
-        return {
-            "job_id": self.job_id,
-            "result": self.result,
-            "failure_type": self.failure_type,
-            "message": self.message,
-            "output_variables": list(self.output_variables),
-            "continued": self.continued,
-        }
 
 
 def report_success(
@@ -218,9 +112,9 @@ def report_failure(
         raise UsageError("the message of a failure is empty", hint="say what went wrong")
     if failure_type not in get_args(FailureType):
         raise UsageError(f"there is no failure type {failure_type!r}")
-    _check("external execution id", external_execution_id, 1500)
+    check_length("external execution id", external_execution_id, 1500)
     told = end_of(message, MOST_MESSAGE)
-    parameters = _given(type=failure_type, message=told, externalExecutionId=external_execution_id)
+    parameters = given(type=failure_type, message=told, externalExecutionId=external_execution_id)
     link = connection or Connection()
 
     def put() -> None:
@@ -268,20 +162,6 @@ def end_of(text: str, most: int) -> str:
     return units[-2 * most :].decode("utf-16-le", "ignore") if most > 0 else ""
 
 
-def parse_time(text: str) -> datetime:
-    """Read a time in the form of ISO 8601; ``Z`` is UTC, and no zone is this machine's.
-
-    Raises:
-        UsageError: It has another form.
-    """
-    try:
-        return datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text)).astimezone(timezone.utc)
-    except (ValueError, OverflowError) as error:
-        raise UsageError(
-            f"{text!r} is not a time such as 2030-01-31T12:00:00Z", hint="see --created"
-        ) from error
-
-
 def _put(put: Callable[[], None], job_id: str, connection: Connection) -> None:
     """Put a result until it is taken, it is refused, or time is over."""
     tries = 0
@@ -292,17 +172,15 @@ def _put(put: Callable[[], None], job_id: str, connection: Connection) -> None:
         put()
 
     try:
-        Retries(connection.timeout)(attempt, ServiceUnavailable, f"result of job {job_id}")
+        Retries(connection.timeout)(attempt, _tries, f"result of job {job_id}")
     except OutOfSync as error:
         # The answer to an earlier try may have been lost, and not the try itself.
         hint = _MAYBE_PUT if tries > 1 else _NOT_IN_PROGRESS
         raise OutOfSync(error.message, hint=hint) from error
 
 
-def _check(what: str, value: str | None, most: int) -> None:
-    if value is not None and not 1 <= len(value) <= most:
-        raise UsageError(f"the {what} has {len(value):,} characters, and not 1 to {most:,}")
-
-
-def _given(**members: Any) -> dict[str, Any]:
-    return {name: value for name, value in members.items() if value is not None}
+def _tries(error: Exception) -> float:
+    """Return how often a result is put that fails this way: hours of work may hang on it."""
+    cause = error.__cause__
+    final = cause is None or (isinstance(cause, ServiceError) and not cause.may_pass)
+    return math.inf if isinstance(error, ServiceUnavailable) and not final else 0

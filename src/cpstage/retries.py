@@ -1,18 +1,18 @@
-"""Trying again: what botocore cannot retry, a body that was cut while it was read.
+"""Trying again what may pass, with growing delays, within the time that a command has for it.
 
-botocore tries a request again until its answer has begun; from then on it is ours to do. Delays
-have full jitter (a random time up to a bound that doubles), so that many workers that were
+Delays have full jitter (a random time up to a bound that doubles), so that many workers that were
 interrupted together do not come back together. This module knows nothing of what is tried.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 Result = TypeVar("Result")
 
@@ -36,33 +36,31 @@ class Retries:
         self.count = 0
 
     def __call__(
-        self,
-        attempt: Callable[[], Result],
-        on: type[Exception] | tuple[type[Exception], ...],
-        what: str,
+        self, attempt: Callable[[], Result], tries: Callable[[Exception], float], what: str
     ) -> Result:
-        """Call a function until it does not fail that way, or time is over.
+        """Call a function until it does not fail, or not that way, or time is over.
 
         Args:
-            attempt: What to try; what else it raises goes through.
-            on: The failures that may pass.
+            attempt: What to try.
+            tries: Tells how often it is tried that fails with an error: 0 where that is final.
             what: What is tried, for the log.
         """
         try:
             return attempt()
-        except on as error:
-            return self._again(attempt, error, on, what)
+        except Exception as error:
+            if tries(error) <= 1 or time.monotonic() >= self._until:
+                raise
+            return self._again(attempt, error, tries, what)
 
-    def attach(self, client: Any) -> None:
-        """Count what a client of botocore tries again by itself."""
-        for event in ("after-call", "after-call-error"):
-            client.meta.events.register(event, self._note)
+    def stop(self) -> None:
+        """Try nothing again from now on."""
+        self._until = -math.inf
 
     def _again(
         self,
         attempt: Callable[[], Result],
         error: Exception,
-        on: type[Exception] | tuple[type[Exception], ...],
+        tries: Callable[[Exception], float],
         what: str,
     ) -> Result:
         import stamina
@@ -72,16 +70,15 @@ class Retries:
 
         def delay(failure: Exception) -> float | bool:
             nonlocal failures
-            if not isinstance(failure, on):
-                return False
             failures += 1
-            self._add(1)
+            if failures >= tries(failure) or time.monotonic() >= self._until:
+                return False
+            with self._lock:
+                self.count += 1
             _LOGGER.info("%s: trying again: %s", what, failure)
             return random.uniform(0, min(_LONGEST_DELAY, _FIRST_DELAY * 2**failures))  # noqa: S311
 
-        left = self._until - time.monotonic()
-        if left <= 0:
-            raise error
+        left = max(self._until - time.monotonic(), 0.001)
         pending: Exception | None = error
         for trial in stamina.retry_context(delay, attempts=None, timeout=left):
             with trial:
@@ -90,12 +87,3 @@ class Retries:
                     raise failed
                 return attempt()
         raise error
-
-    def _note(self, http_response: Any = None, parsed: Any = None, **_: Any) -> None:
-        del http_response
-        again = (parsed or {}).get("ResponseMetadata", {}).get("RetryAttempts", 0)
-        self._add(int(again))
-
-    def _add(self, count: int) -> None:
-        with self._lock:
-            self.count += count

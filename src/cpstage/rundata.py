@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from cpstage.command import Finished
+from cpstage.details import Reported
 from cpstage.errors import Reportable
 from cpstage.handover import Left
 from cpstage.intake import Unpacking
 from cpstage.outputs import IfEmpty, Packing
-from cpstage.reporting import Reported
 from cpstage.results import FetchResult, PushResult
 from cpstage.send import Encryption
 

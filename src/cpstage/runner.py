@@ -15,6 +15,7 @@ from typing import Any
 from cpstage.codepipeline import get_job
 from cpstage.command import Execution, execute
 from cpstage.connection import Connection
+from cpstage.details import Details
 from cpstage.environment import job_environment
 from cpstage.errors import (
     ConfigurationError,
@@ -29,7 +30,6 @@ from cpstage.handover import handover, inherited
 from cpstage.interrupts import Interrupts
 from cpstage.job import Job
 from cpstage.progress import Progress
-from cpstage.reporting import Details
 from cpstage.rundata import Delivery, RunResult, Staging, Surroundings
 from cpstage.session import DEFAULT_MAX_AGE
 from cpstage.stage import Warn, fetch, push

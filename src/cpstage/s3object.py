@@ -9,15 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
+from cpstage.aws.s3_api import S3
 from cpstage.checksum import Checksum, full_object_checksum
 from cpstage.failures import SESSION_EXPIRED_HINT, aws_failures
 from cpstage.job import Artifact
-from cpstage.retries import Retries
 
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
+_METADATA = "x-amz-meta-"
 
 
 @dataclass(frozen=True)
@@ -49,17 +47,13 @@ class S3Object:
     """An object as a blob: every read is a ranged GET of the version that was looked at first.
 
     Args:
-        client: A client with the job's session credentials.
+        s3: S3 with the job's session credentials.
         artifact: Whose object it is.
         info: What S3 said of it.
-        retries: How long to go on when the network fails.
     """
 
-    def __init__(
-        self, client: S3Client, artifact: Artifact, info: ObjectInfo, retries: Retries
-    ) -> None:
-        self._client = client
-        self._retries = retries
+    def __init__(self, s3: S3, artifact: Artifact, info: ObjectInfo) -> None:
+        self._s3 = s3
         self.artifact = artifact
         self.info = info
 
@@ -72,49 +66,31 @@ class S3Object:
         """Return the bytes ``[offset, offset + length)``.
 
         Raises:
-            OutOfSync: The object was replaced since it was opened.
+            ObjectChanged: The object was replaced since it was looked at.
             AccessDenied, ObjectNotFound, ServiceUnavailable: As S3 says.
         """
         if not length:
             return b""
-        from botocore.exceptions import (
-            IncompleteReadError,
-            ReadTimeoutError,
-            ResponseStreamingError,
-        )
-
-        cut = (IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
-        what = f"bytes {offset:,} to {offset + length:,} of {self.artifact.location}"
-        with reading(self.artifact, self.info.kms_key_id):
-            return self._retries(lambda: self._get(offset, length), cut, what)
-
-    def _get(self, offset: int, length: int) -> bytes:
-        from botocore.exceptions import IncompleteReadError
-
         location = self.artifact.location
-        answer = self._client.get_object(
-            Bucket=location.bucket,
-            Key=location.key,
-            Range=f"bytes={offset}-{offset + length - 1}",
-            IfMatch=self.info.etag,
-        )
-        data = answer["Body"].read()
-        if len(data) != length:
-            raise IncompleteReadError(actual_bytes=len(data), expected_bytes=length)
-        return data
+        with reading(self.artifact, self.info.kms_key_id):
+            return self._s3.get_range(location.bucket, location.key, offset, length, self.info.etag)
 
 
-def object_info(answer: Any) -> ObjectInfo:
-    """Return what the answer to a HeadObject says."""
+def object_info(headers: Mapping[str, str]) -> ObjectInfo:
+    """Return what the headers of an object say."""
     return ObjectInfo(
-        size=answer["ContentLength"],
-        etag=answer.get("ETag", ""),
-        version_id=answer.get("VersionId"),
-        content_type=answer.get("ContentType", ""),
-        encryption=answer.get("ServerSideEncryption"),
-        kms_key_id=answer.get("SSEKMSKeyId"),
-        checksum=full_object_checksum(answer),
-        metadata=answer.get("Metadata", {}),
+        size=int(headers.get("content-length", "0")),
+        etag=headers.get("etag", ""),
+        version_id=headers.get("x-amz-version-id"),
+        content_type=headers.get("content-type", ""),
+        encryption=headers.get("x-amz-server-side-encryption"),
+        kms_key_id=headers.get("x-amz-server-side-encryption-aws-kms-key-id"),
+        checksum=full_object_checksum(headers),
+        metadata={
+            name.removeprefix(_METADATA): value
+            for name, value in headers.items()
+            if name.startswith(_METADATA)
+        },
     )
 
 

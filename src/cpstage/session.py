@@ -1,4 +1,4 @@
-"""A job's session: clients that have its credentials and no others, and renew them.
+"""A job's session: services that are called with its credentials and no others.
 
 This is where the credentials, the job API that renews them and the store that uses them meet.
 """
@@ -6,8 +6,8 @@ This is where the credentials, the job API that renews them and the store that u
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
 
+from cpstage.aws.json_api import JsonService
 from cpstage.codepipeline import get_job
 from cpstage.connection import Connection
 from cpstage.credentials import RenewingCredentials
@@ -15,9 +15,6 @@ from cpstage.errors import CpstageError, NotFound, OutOfSync
 from cpstage.job import Job, SessionCredentials
 from cpstage.retries import Retries
 from cpstage.store import Store
-
-if TYPE_CHECKING:
-    from mypy_boto3_kms import KMSClient
 
 DEFAULT_MAX_AGE = 14 * 60.0
 """Seconds. The AWS CodePipeline plugin for Jenkins takes credentials for good for 15 minutes."""
@@ -39,26 +36,24 @@ class JobSession:
         self.job = job
         self._connection = connection
         self._credentials = RenewingCredentials(job.require_credentials(), self._renew, max_age)
-        self._kms: dict[str | None, KMSClient] = {}
+        self._kms: dict[str | None, JsonService] = {}
         self.retries = Retries(connection.timeout)
 
     @cached_property
     def store(self) -> Store:
         """The job's artifacts in S3."""
-        client = self._connection.s3(self._credentials, self.job.region)
-        self.retries.attach(client)
-        return Store(client, self.job.encryption_key, self.retries)
+        s3 = self._connection.s3(self._credentials, self.job.region, self.retries)
+        return Store(s3, self.job.encryption_key)
 
-    def kms(self, region: str | None) -> KMSClient:
-        """Return the KMS client of a region; None asks for the pipeline's.
+    def kms(self, region: str | None) -> JsonService:
+        """Return KMS in a region; None asks for the pipeline's.
 
         Raises:
             ConfigurationError: There is no region, or a setting is malformed.
         """
         if region not in self._kms:
             where = region or self.job.region
-            self._kms[region] = client = self._connection.kms(self._credentials, where)
-            self.retries.attach(client)
+            self._kms[region] = self._connection.kms(self._credentials, where, self.retries)
         return self._kms[region]
 
     def _renew(self) -> SessionCredentials:

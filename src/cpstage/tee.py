@@ -17,6 +17,9 @@ from types import TracebackType
 _MOST_KEPT = 20_000
 """Bytes: more than a failure's message can hold."""
 
+_MOST_IN_PIPES = 2 << 20
+"""Bytes: fs.pipe-max-size of Linux, twice. What comes after is from somebody else."""
+
 
 class Tee:
     """Two pipes, and a thread that reads them; a context in which it runs.
@@ -92,22 +95,24 @@ class Tee:
             for reader in (*self._targets, self._ended):
                 selector.register(reader, selectors.EVENT_READ)
             open_ones = set(self._targets)
-            timeout = None
-            while open_ones:
+            timeout, left = None, 1
+            while open_ones and left > 0:
                 ready = [key.fd for key, _ in selector.select(timeout)]
                 if self._ended in ready:
                     selector.unregister(self._ended)
-                    timeout = 0.0  # what is there now, and no longer
+                    timeout, left = 0.0, _MOST_IN_PIPES  # what is there now, and no longer
                     ready.remove(self._ended)
                 elif not ready:
                     return
                 for reader in ready:
-                    if not self._pass_on_some(reader):
+                    count = self._pass_on_some(reader)
+                    left -= count if timeout is not None else 0
+                    if not count:
                         selector.unregister(reader)
                         open_ones.discard(reader)
 
-    def _pass_on_some(self, reader: int) -> bool:
-        """Pass on what there is; False at the end of the stream, or where nobody takes it."""
+    def _pass_on_some(self, reader: int) -> int:
+        """Pass on some bytes; none at the end of the stream, or where nobody takes them."""
         data = os.read(reader, 1 << 16)
         self._keep(reader, data)
         try:
@@ -115,8 +120,8 @@ class Tee:
         except OSError:
             os.close(reader)  # so that the command learns of it, as it would have without us
             del self._targets[reader]
-            return False
-        return bool(data)
+            return 0
+        return len(data)
 
     def _keep(self, reader: int, data: bytes) -> None:
         *lines, rest = (self._pending[reader] + data).split(b"\n")

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cpstage.connection import Connection
+from cpstage.details import Details
 from cpstage.errors import ConfigurationError, Reportable, UsageError, reportable
 from cpstage.interrupts import Interrupts
 from cpstage.job import MASK, Job
-from cpstage.reporting import MOST_MESSAGE, Details, end_of, report_failure, report_success
+from cpstage.reporting import MOST_MESSAGE, end_of, report_failure, report_success
 from cpstage.rundata import RunResult
 
 _STOPPED_SECONDS = 20.0

@@ -71,35 +71,35 @@ def walk(root: Path, globs: Globs, symlinks: Symlinks = "keep") -> Iterator[Entr
     """
     # A stack and not recursion: a tree may be deeper than the interpreter's own.
     above = [os.path.realpath(root)]
-    stack = [_listed(above[0], "", globs)]
+    stack = [iter(_listed(above, "", globs, symlinks))]
     while stack:
-        found = next(stack[-1], None)
-        if found is None:
+        entry = next(stack[-1], None)
+        if entry is None:
             stack.pop()
             above.pop()
             continue
-        entry = _entry(*found, symlinks, above)
-        if globs.takes(entry.path):
+        if not globs.include or globs.takes(entry.path):
             yield entry
         if entry.kind == "directory":
             above.append(entry.source)
-            stack.append(_listed(entry.source, f"{entry.path}/", globs))
+            stack.append(iter(_listed(above, f"{entry.path}/", globs, symlinks)))
 
 
-def _listed(
-    directory: str, prefix: str, globs: Globs
-) -> Iterator[tuple[os.DirEntry[str], RelativePath]]:
-    """List a directory in the order of its names, less what is excluded."""
+def _listed(above: list[str], prefix: str, globs: Globs, symlinks: Symlinks) -> list[Entry]:
+    """List the last of some directories in the order of its names, less what is excluded."""
+    directory = above[-1]
     try:
         with os.scandir(directory) as scanned:
             inside = sorted(scanned, key=_BY_NAME)
     except OSError as error:
         raise _unreadable(directory, error) from error
+    entries = []
     for found in inside:
         path = RelativePath(prefix + found.name)
-        if not globs.prunes(path):
+        if not globs.exclude or not globs.prunes(path):
             _require_utf8(found.name, directory)
-            yield found, path
+            entries.append(_entry(found, path, symlinks, above))
+    return entries
 
 
 def single(path: Path) -> Entry:
@@ -118,6 +118,8 @@ def single(path: Path) -> Entry:
 
 
 def _require_utf8(name: str, directory: str) -> None:
+    if name.isascii():
+        return
     try:
         name.encode()
     except UnicodeEncodeError:

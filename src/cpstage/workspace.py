@@ -1,42 +1,37 @@
-"""The workspace: layout, lock, hidden staging, publishing by rename, and the manifest.
+"""The workspace: layout, lock, hidden staging, publishing, and the manifest.
 
 ::
 
     WORKSPACE/
       in/<artifact>/     there whole, or not there
       out/<artifact>/    where the job's results are put
-      .cpstage/          0700: lock, job.json, manifest.json, staging/, run/
+      .cpstage/          0700
+        lock             held by the run that is at work; holder.json says which that is
+        staging/         what is not verified yet; swept by the next run
+        journal.json     there while things are published
+        run.lock, run/   held by the run of a command, and what is handed to that
+        job.json, manifest.json
 
-Nothing in ``in/`` exists before every byte of it has been verified. What is staged is renamed into
-its place; when that fails half way, what was moved is moved back. This module knows nothing of
-AWS: it is told names and facts.
+Nothing in ``in/`` exists before every byte of it has been verified. Then all that was staged, and
+the manifest with it, is published in one go, or not at all (see :mod:`cpstage.publishing`). This
+module knows nothing of AWS: it is told names and facts.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from cpstage import lock
 from cpstage.errors import LocalIOError, WorkspaceUnavailable
-from cpstage.exchange import exchange
+from cpstage.publishing import Journal, Move
+from cpstage.statefile import read_json, write_json
 from cpstage.tree import local_failures, remove_tree
-
-
-@dataclass(frozen=True)
-class Move:
-    """Something staged, and the place in the workspace that it is for."""
-
-    staged: Path
-    target: Path
 
 
 class Workspace:
@@ -54,6 +49,7 @@ class Workspace:
         self.inputs = self.root / "in"
         self.outputs = self.root / "out"
         self._state = self.root / ".cpstage"
+        self._journal = Journal(self._state / "journal.json", self.root)
 
     def input(self, name: str) -> Path:
         """Return the directory of an input artifact."""
@@ -74,16 +70,18 @@ class Workspace:
 
     @contextmanager
     def locked(self, wait: float = 0) -> Iterator[None]:
-        """Keep every other fetch out, and remove what killed ones left behind.
+        """Keep every other run out, and clear up after killed ones.
 
         Args:
-            wait: Seconds to wait for another one to end.
+            wait: Seconds to wait for another run to end.
 
         Raises:
-            WorkspaceUnavailable: Another one is in it, or it cannot be created or written to.
+            WorkspaceUnavailable: Another run is in it, or it cannot be created or written to.
         """
         with self._held("lock", "holder.json", wait):
-            self._sweep("staging")
+            # Whoever holds the lock knows that nobody else is using what is there.
+            self._journal.take_back()
+            remove_tree(self._state / "staging")
             yield
 
     @contextmanager
@@ -94,36 +92,19 @@ class Workspace:
             The place for what the command is handed; nothing is there.
         """
         with self._held("run.lock", "runner.json", wait):
-            self._sweep("run")
+            remove_tree(self._state / "run")
             yield self._state / "run"
 
     @contextmanager
     def _held(self, name: str, holder_name: str, wait: float) -> Iterator[None]:
-        from filelock import FileLock, Timeout
-
         self.create()
         with local_failures(self._state):
             self._state.mkdir(mode=0o700, exist_ok=True)
         self._refuse_links()
         with suppress(OSError):
             self._state.chmod(0o700)
-        holder = self._state / holder_name
-        lock = FileLock(self._state / name, timeout=wait, mode=0o600)
-        with local_failures(self._state / name):
-            try:
-                lock.acquire()
-            except Timeout as error:
-                raise WorkspaceUnavailable(
-                    f"the workspace {self.root} is in use by {_describe(_read_json(holder))}",
-                    hint="wait for that run with --wait, or give another --workspace",
-                ) from error
-        try:
-            write_json(holder, _this_process())
+        with lock.locked(self.root, self._state / name, self._state / holder_name, wait):
             yield
-        finally:
-            with suppress(OSError):
-                holder.unlink()
-            lock.release()
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
@@ -135,7 +116,8 @@ class Workspace:
         try:
             yield staging
         finally:
-            remove_tree(staging)
+            if not self._journal.is_open:
+                remove_tree(staging)
 
     def require_free(self, inputs: Sequence[Path]) -> None:
         """Check that nothing stands where something is to be published.
@@ -180,23 +162,13 @@ class Workspace:
     def publish(self, moves: Sequence[Move]) -> None:
         """Rename what was staged into its places: all of it, or none.
 
-        What stands in a place is swapped for the new in one step where the system can do that,
-        and ends up in the staging directory.
+        What stands in a place is swapped for the new, and ends up in the staging directory.
 
         Raises:
             WorkspaceUnavailable: A place cannot be written to.
+            LocalIOError: The disk is full, or failed.
         """
-        begun: list[tuple[Move, int]] = []
-        try:
-            for move in moves:
-                with local_failures(move.target):
-                    move.target.parent.mkdir(exist_ok=True)
-                    begun.append((move, move.staged.lstat().st_ino))
-                    _put(move)
-        except BaseException:
-            for move, inode in reversed(begun):
-                _take_back(move, inode)
-            raise
+        self._journal.publish(moves)
 
     def output_moves(self, outputs: Sequence[Path], staging: Path) -> list[Move]:
         """Return the moves that make the directories of the outputs where they are missing."""
@@ -223,13 +195,13 @@ class Workspace:
 
     def manifest(self) -> dict[str, Any]:
         """Return what was staged before, by artifact; what is damaged counts as nothing."""
-        found = _read_json(self._state / "manifest.json").get("artifacts")
+        found = read_json(self._state / "manifest.json").get("artifacts")
         entries = found if isinstance(found, dict) else {}
         return {name: entry for name, entry in entries.items() if isinstance(entry, dict)}
 
     def record(self) -> dict[str, Any]:
         """Return the public facts of the job that was staged last; nothing where there is none."""
-        return _read_json(self._state / "job.json")
+        return read_json(self._state / "job.json")
 
     def _refuse_links(self) -> None:
         """Refuse links in the layout: they would lead writes and renames elsewhere."""
@@ -240,20 +212,6 @@ class Workspace:
                     f"{directory} is a symbolic link", hint="replace it by a directory"
                 )
 
-    def _sweep(self, name: str) -> None:
-        """Remove what is stale: whoever holds its lock knows that nobody else is using it."""
-        remove_tree(self._state / name)
-
-
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a file that is readable by its owner only; what was there is replaced."""
-    with local_failures(path):
-        path.unlink(missing_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            json.dump(document, file, indent=2)
-            file.write("\n")
-
 
 def _is_taken(target: Path) -> bool:
     """Tell whether something stands there; an empty directory is as good as nothing."""
@@ -261,42 +219,3 @@ def _is_taken(target: Path) -> bool:
         with local_failures(target):
             return any(target.iterdir())
     return os.path.lexists(target)
-
-
-def _put(move: Move) -> None:
-    if os.path.lexists(move.target):
-        exchange(move.staged, move.target)
-    else:
-        move.staged.rename(move.target)
-
-
-def _take_back(move: Move, inode: int) -> None:
-    """Undo a move, if it got so far; what was staged is known by its inode."""
-    if not os.path.lexists(move.target) or move.target.lstat().st_ino != inode:
-        return
-    if os.path.lexists(move.staged):
-        exchange(move.staged, move.target)
-    else:
-        move.target.rename(move.staged)
-        with suppress(OSError):
-            move.target.parent.rmdir()
-
-
-def _this_process() -> dict[str, Any]:
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
-
-
-def _describe(holder: Mapping[str, Any]) -> str:
-    if "pid" not in holder:
-        return "another run"
-    return f"process {holder['pid']} on {holder.get('host')} since {holder.get('since')}"
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """Read one of our own files; one that is missing or damaged says nothing."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, RecursionError, ValueError):
-        return {}
-    return document if isinstance(document, dict) else {}

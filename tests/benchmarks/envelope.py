@@ -15,17 +15,13 @@ import resource
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
-from botocore.session import Session
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from cpstage import Connection
 from cpstage.envelope import open_sealed, seal
 from cpstage.envelope.sealing import FRAME_LENGTH
 from cpstage.local import LocalAWS
-
-if TYPE_CHECKING:
-    from mypy_boto3_kms import KMSClient
 
 _CHUNK = 1 << 20
 _CONTEXT = {"cpstage:pipeline": "benchmark"}
@@ -41,14 +37,8 @@ class Bench:
         self._chunk = os.urandom(_CHUNK)
         self._count = size
         self._rounds = rounds
-        session = Session()
-        environment = aws.admin_environment
-        session.set_credentials(
-            environment["AWS_ACCESS_KEY_ID"], environment["AWS_SECRET_ACCESS_KEY"]
-        )
-        self._client: KMSClient = session.create_client(  # type: ignore[assignment] # by its name
-            "kms", region_name=aws.region, endpoint_url=aws.endpoint_url
-        )
+        os.environ.update(aws.admin_environment)
+        self._client = Connection().kms(None, None)
 
     def raw(self, frame_length: int) -> None:
         """AES-256-GCM of frames, and nothing else."""

@@ -3,13 +3,13 @@
 Unpacking. A blob is read once, from its start to its end, in blocks that threads fetch ahead; what
 comes out goes straight into the files of a tree that nobody sees yet::
 
-    blob ──▶ readahead ──┬──▶ zipreader ──▶ zipdata ─────────┐
-      │     (blocks, in  │     (groups,      (inflate, CRC)   ├──▶ tree
-      │      order)      │      large ones)  in forked/ahead  │   (by descriptor)
-      │                  └──▶ gzipreader ──▶ tarreader ───────┘
-      │                       (in ahead)    (member by member)
-      └──▶ zipends ──▶ zipdirectory ──▶ plan ◀── names, limits
-           (the tail)  (all entries)    (all of it before the first write; of a tar, each member)
+    blob ──▶ flow.readahead ──┬──▶ zip.reader ──▶ zip.data ──────┐
+      │      (blocks, in      │    (groups,       (inflate, CRC)  ├──▶ tree
+      │       order)          │     large ones)   in flow.forked  │    (by descriptor)
+      │                       └──▶ tar.gzip ──▶ tar.reader ───────┘
+      │                            (in flow.ahead)  (member by member)
+      └──▶ zip.ends ──▶ zip.directory ──▶ plan ◀── names, limits
+           (the tail)   (all entries)     (all of it before the first write; of a tar, each member)
 
 The directory of a zip is read from its end first, and all that it says is held against itself:
 counts, places, names, methods, sizes. Nothing is written before the plan has admitted every entry
@@ -17,25 +17,24 @@ and the targets of all links. Each local header is compared with the directory w
 arrive. A tar has no directory; its members are admitted as they come. In both, links are created
 last, and whoever calls publishes the tree only when the last byte has been read and verified.
 
-Files are written by child processes where there are many (:mod:`~cpstage.archive.forked` says
-why), by threads where there are few; a large one is decoded in one thread and written in another.
-
 Packing. A list of entries is cut into portions of work, whose bytes depend on the list alone::
 
-    walk ──▶ portions ──▶ compression ──▶ zipwriter / tarwriter ──▶ a stream of bytes
-             (groups,     (in threads,    (headers, in order)
-              blocks)      by ordered)
+    walk ──▶ portions ──▶ compression ──▶ zip.writer / tar.writer ──▶ a stream of bytes
+             (groups,     (in flow.forked  (headers, in order)
+              blocks)      or threads)
 
-Threads and bounds are in ``readahead``, ``ordered``, ``ahead`` and ``forked``, which know nothing
-of formats. What comes out of an archive is untrusted until :mod:`~cpstage.archive.plan` has
-admitted it. Nothing here knows of AWS, and nothing but :mod:`~cpstage.tree` writes to disk.
+Where there are many files, child processes read and write them, where there are few, threads
+(:mod:`~cpstage.archive.flow.forked` says why); a large one is decoded in one thread and written in
+another. Threads, processes and bounds are in ``flow``, which knows nothing of formats. What comes
+out of an archive is untrusted until :mod:`~cpstage.archive.plan` has admitted it. Nothing here
+knows of AWS, and nothing but :mod:`~cpstage.tree` writes to disk.
 """
 
 from cpstage.archive.blob import Blob, BytesBlob, FileBlob
+from cpstage.archive.flow.readahead import BLOCK, ReadAhead
 from cpstage.archive.formats import CONTENT_TYPES, HEAD_BYTES, Format, format_of_name, recognise
 from cpstage.archive.limits import Limits
 from cpstage.archive.pack import DEFAULT_LEVEL, list_entries, pack
-from cpstage.archive.readahead import BLOCK, ReadAhead
 from cpstage.archive.unpack import Contents, Unpacker
 
 __all__ = [

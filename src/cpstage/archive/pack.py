@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
+from cpstage.archive.flow.ordered import thread_count
 from cpstage.archive.formats import Format
 from cpstage.archive.names import check_links, check_name
-from cpstage.archive.ordered import thread_count
-from cpstage.archive.tarwriter import gzip_stream, tar_stream
-from cpstage.archive.zipwriter import zip_stream
+from cpstage.archive.zip.writer import zip_stream
 from cpstage.errors import ArtifactRejected
 from cpstage.globs import Globs
 from cpstage.walk import Entry, Symlinks, walk
@@ -81,6 +80,8 @@ def pack(
     many = threads or thread_count()
     if archive_format == "zip":
         return zip_stream(entries, level, consumed, many)
+    from cpstage.archive.tar.writer import gzip_stream, tar_stream  # it loads tarfile
+
     if archive_format == "tar":
         return tar_stream(entries, consumed)
     return gzip_stream(entries, level, consumed, many)

@@ -9,19 +9,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 
-from cpstage.archive.ahead import ahead
-from cpstage.archive.forked import CAN_FORK, Work, forked
+from cpstage.archive.flow.ahead import ahead
+from cpstage.archive.flow.forked import Work, forked, is_worth_forking
+from cpstage.archive.flow.ordered import in_order, thread_count
+from cpstage.archive.flow.readahead import ReadAhead
 from cpstage.archive.formats import Format
 from cpstage.archive.limits import Budget, Limits
 from cpstage.archive.member import Member, MemberKind
 from cpstage.archive.names import is_root, refused
-from cpstage.archive.ordered import in_order, thread_count
 from cpstage.archive.plan import Plan
-from cpstage.archive.readahead import ReadAhead
-from cpstage.archive.tarreader import tar_members
-from cpstage.archive.zipdata import unpacked
-from cpstage.archive.zipdirectory import ZipEntry
-from cpstage.archive.zipreader import Group, ZipReader
+from cpstage.archive.tar.reader import tar_members
+from cpstage.archive.zip.data import unpacked
+from cpstage.archive.zip.directory import ZipEntry
+from cpstage.archive.zip.reader import Group, ZipReader
 from cpstage.tree import RelativePath, Tree
 
 _BUFFER = 1 << 18
@@ -29,9 +29,6 @@ _BUFFER = 1 << 18
 
 _BATCH, _BATCHES_AHEAD = 8, 3
 """Chunks that a decoder hands over at once, and how often before one of them is written."""
-
-_MANY = 1000
-"""Entries from which on processes are worth being started: some 20 ms."""
 
 _LONGEST_TARGET = 4096
 """Bytes: more cannot be a target, and need not be read."""
@@ -136,9 +133,10 @@ class Unpacker:
             self._plan.links[places[entry.offset]] = target
         self._plan.check_links()
 
-        def write(first: int, data: memoryview) -> None:
-            for entry, slot in reader.slots(first, data):
+        def write(first: int, data: memoryview | bytes) -> bytes:
+            for entry, slot in reader.slots(first, memoryview(data)):
                 self._write_slot(entry, slot, places.get(entry.offset))
+            return b""
 
         def groups() -> Iterator[Group]:
             for found in reader.groups():
@@ -155,11 +153,11 @@ class Unpacker:
     @contextmanager
     def _writers(self, write: Work, entries: int, count: int) -> Iterator[Work]:
         """Let processes write where there are many files, and threads where there are few."""
-        if entries < _MANY or not CAN_FORK:
+        if is_worth_forking(entries):
+            with forked(write, count) as do:
+                yield do
+        else:
             yield write
-            return
-        with forked(write, count) as do:
-            yield do
 
     def _write_large(
         self,

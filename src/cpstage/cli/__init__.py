@@ -16,20 +16,9 @@ from typing import NoReturn
 import click
 
 from cpstage._version import __version__
-from cpstage.cli.credentials import credentials
-from cpstage.cli.demo import demo
-from cpstage.cli.env import env
-from cpstage.cli.fetch import fetch
-from cpstage.cli.get_job_details import get_job_details
-from cpstage.cli.local import local
-from cpstage.cli.pack import pack
-from cpstage.cli.push import push
-from cpstage.cli.report import report
-from cpstage.cli.run import run
-from cpstage.cli.show import show
+from cpstage.cli.commands import LazyCommands
 from cpstage.cli.terminal import Terminal, flush_or_drop
-from cpstage.cli.unpack import unpack
-from cpstage.cli.work import work
+from cpstage.core_files import make_no_core_file
 from cpstage.errors import Reportable, Stopped, UsageError, reportable
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -41,7 +30,10 @@ _OBJECTS_BETWEEN_COLLECTIONS = 400_000
 700 new ones, as Python does by itself, takes a fifth of the start."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=LazyCommands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="cpstage")
 def cpstage() -> None:
     """Fetch and stage AWS CodePipeline job artifacts.
@@ -49,24 +41,7 @@ def cpstage() -> None:
     A job id goes in, a directory to build in comes out; a directory of results goes in,
     artifacts in the pipeline's bucket come out.
     """
-
-
-for _command in (
-    get_job_details,
-    show,
-    fetch,
-    push,
-    run,
-    work,
-    report,
-    env,
-    credentials,
-    unpack,
-    pack,
-    local,
-    demo,
-):
-    cpstage.add_command(_command)
+    make_no_core_file()
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -77,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if code > _SIGNALLED:
         # All is cleaned up; a thread that still waits for an answer is not worth waiting for.
         os._exit(code)
+    gc.freeze()  # or the last collection looks through all that ends with the process anyway
     sys.exit(code)
 
 

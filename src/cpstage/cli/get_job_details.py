@@ -11,9 +11,9 @@ import click
 from cpstage._version import __version__
 from cpstage.cli.aws_cli.globals import call_options, in_full, options_without_effect
 from cpstage.cli.aws_cli.input import check_members, input_members, parameter
+from cpstage.cli.aws_cli.model import as_modelled, sample_output
 from cpstage.cli.aws_cli.output import FORMATS, output_format, render
 from cpstage.cli.aws_cli.query import compile_query
-from cpstage.cli.aws_cli.skeleton import sample_output
 from cpstage.cli.options import aws_options, output_options
 from cpstage.cli.terminal import Terminal
 from cpstage.errors import ConfigurationError, UsageError
@@ -86,7 +86,7 @@ def get_job_details(
     connection: Connection,
     terminal: Terminal,
 ) -> None:
-    """Print the job's document, as 'aws codepipeline get-job-details' does.
+    """Print the job's document, as the AWS CLI does.
 
     Secrets are masked, before --query sees the document: the session credentials, every value of
     the action's configuration, and the continuation token. --reveal-secrets prints what the AWS
@@ -108,6 +108,7 @@ def get_job_details(
         document = sample_output("codepipeline", operation)
     else:
         document = _job_document(members.get("jobId"), token, connection, reveal_secrets)
+        document = as_modelled(document, "codepipeline", operation)
         if not reveal_secrets:
             terminal.note("cpstage: secrets are masked; --reveal-secrets shows them")
     _print(render(search(document), chosen, operation))

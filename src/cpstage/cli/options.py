@@ -21,13 +21,17 @@ if TYPE_CHECKING:
 Function = Callable[..., Any]
 
 
+MOST_SECONDS = 1e9
+"""Some thirty years: as long as it takes."""
+
+
 class Seconds(click.FloatRange):
-    """A number of seconds above zero."""
+    """A number of seconds, above zero where zero makes no sense."""
 
     name = "seconds"
 
-    def __init__(self) -> None:
-        super().__init__(min=0, min_open=True, max=10**9)
+    def __init__(self, *, or_none: bool = False) -> None:
+        super().__init__(min=0, min_open=not or_none, max=MOST_SECONDS)
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None

@@ -23,6 +23,7 @@ from cpstage.cli.push import pushed_text
 from cpstage.cli.report_options import details_options
 from cpstage.cli.stage_options import delivery_options, staging_options
 from cpstage.cli.terminal import Terminal
+from cpstage.errors import UsageError
 from cpstage.interrupts import Interrupts
 
 if TYPE_CHECKING:
@@ -97,12 +98,18 @@ def run(
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
+    if not report and (
+        execution.tail_lines or any(one is not None for one in vars(details).values())
+    ):
+        raise UsageError("there is something to report, and no --report", hint="give --report")
     # What comes while the rest is loaded is a signal to the run as well.
     with Interrupts() as interrupts:
         import cpstage
 
+        with interrupts.stopping():  # stdin may not come to an end
+            job = source.load(connection) if source.file is not None else source.require_id()
         result = cpstage.run(
-            source.load(connection) if source.file is not None else source.require_id(),
+            job,
             command,
             workspace,
             client_token=source.client_token,

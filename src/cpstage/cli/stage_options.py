@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cpstage.cli.archive_options import packing_options, sealing_options, unpacking_options
-from cpstage.cli.options import Function, add_options
+from cpstage.cli.options import MOST_SECONDS, Function, Seconds, add_options
 
 if TYPE_CHECKING:
     from cpstage import Packing, Unpacking
@@ -69,9 +69,9 @@ def staging_options(function: Function, context_option: str = _CONTEXT) -> Funct
         click.option(
             "--wait",
             is_flag=False,
-            flag_value=-1.0,
+            flag_value=MOST_SECONDS,
             default=0.0,
-            type=float,
+            type=Seconds(or_none=True),
             metavar="[SECONDS]",
             help="Wait for another run in the workspace to end; without a number, as long as it "
             "takes.",

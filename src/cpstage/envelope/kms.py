@@ -7,20 +7,26 @@ knows nothing of messages.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
-from cpstage.errors import AccessDenied, ArtifactRejected, ConfigurationError
+from cpstage.aws.json_api import JsonService
+from cpstage.aws.service import ServiceError
+from cpstage.errors import (
+    AccessDenied,
+    ArtifactRejected,
+    ConfigurationError,
+    ServiceUnavailable,
+)
 from cpstage.failures import SESSION_EXPIRED_HINT, aws_failures
 
-if TYPE_CHECKING:
-    from mypy_boto3_kms import KMSClient
-
-Clients = Callable[["str | None"], "KMSClient"]
-"""Gives a client for a region; None asks for the pipeline's."""
+Clients = Callable[["str | None"], JsonService]
+"""Gives KMS in a region; None asks for the pipeline's."""
 
 _DATA_KEY_BYTES = 32
 
@@ -62,6 +68,30 @@ def parse_arn(text: str) -> Arn | None:
     return Arn(**match.groupdict()) if match else None
 
 
+@dataclass(frozen=True, repr=False)
+class _Answer:
+    """What KMS answered to a call, and what the call was for."""
+
+    doing: str
+    members: Mapping[str, Any]
+
+    def text(self, name: str) -> str:
+        """Return a member that is text."""
+        value = self.members.get(name)
+        if not isinstance(value, str) or not value:
+            what = f"cannot {self.doing}: KMS answered without a usable {name}"
+            raise ServiceUnavailable(what, hint="something else than KMS may have answered")
+        return value
+
+    def blob(self, name: str) -> bytes:
+        """Return a member that is bytes."""
+        try:
+            return base64.b64decode(self.text(name), validate=True)
+        except (binascii.Error, ValueError):  # it would quote a key
+            what = f"cannot {self.doing}: KMS answered a {name} that is no base64"
+            raise ServiceUnavailable(what) from None
+
+
 @dataclass(frozen=True)
 class Kms:
     """The three calls that envelopes need.
@@ -77,11 +107,15 @@ class Kms:
         Raises:
             AccessDenied, ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
         """
-        with _failures(f"seal under the KMS key {key_id}", "kms:GenerateDataKey"):
-            answer = self._client(key_id).generate_data_key(
-                KeyId=key_id, NumberOfBytes=_DATA_KEY_BYTES, EncryptionContext=context
-            )
-        return answer["Plaintext"], WrappedKey(answer["KeyId"], answer["CiphertextBlob"])
+        doing = f"seal under the KMS key {key_id}"
+        answer = self._call(
+            doing,
+            "GenerateDataKey",
+            key_id,
+            {"NumberOfBytes": _DATA_KEY_BYTES, "EncryptionContext": {**context}},
+        )
+        wrapped = WrappedKey(answer.text("KeyId"), answer.blob("CiphertextBlob"))
+        return answer.blob("Plaintext"), wrapped
 
     def wrap(self, key_id: str, data_key: bytes, context: Mapping[str, str]) -> WrappedKey:
         """Have a data key wrapped under one more key (Encrypt).
@@ -89,11 +123,14 @@ class Kms:
         Raises:
             AccessDenied, ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
         """
-        with _failures(f"seal under the KMS key {key_id}", "kms:Encrypt"):
-            answer = self._client(key_id).encrypt(
-                KeyId=key_id, Plaintext=data_key, EncryptionContext=context
-            )
-        return WrappedKey(answer["KeyId"], answer["CiphertextBlob"])
+        doing = f"seal under the KMS key {key_id}"
+        answer = self._call(
+            doing,
+            "Encrypt",
+            key_id,
+            {"Plaintext": _encoded(data_key), "EncryptionContext": {**context}},
+        )
+        return WrappedKey(answer.text("KeyId"), answer.blob("CiphertextBlob"))
 
     def unwrap(self, key_id: str, wrapped: WrappedKey, context: Mapping[str, str]) -> bytes:
         """Have a wrapped data key decrypted, by the named key and no other (Decrypt).
@@ -102,19 +139,30 @@ class Kms:
             ArtifactRejected: The wrapped key or the context is not what was sealed.
             AccessDenied, ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
         """
-        with _failures(f"open the envelope with the KMS key {key_id}", "kms:Decrypt"):
-            answer = self._client(key_id).decrypt(
-                KeyId=key_id, CiphertextBlob=wrapped.blob, EncryptionContext=context
-            )
-        if answer["KeyId"] != wrapped.arn:
+        answer = self._call(
+            f"open the envelope with the KMS key {key_id}",
+            "Decrypt",
+            key_id,
+            {"CiphertextBlob": _encoded(wrapped.blob), "EncryptionContext": {**context}},
+        )
+        used = answer.text("KeyId")
+        if used != wrapped.arn:
             raise ArtifactRejected(
-                f"the envelope names the KMS key {wrapped.arn}, but {answer['KeyId']} opened it"
+                f"the envelope names the KMS key {wrapped.arn}, but {used} opened it"
             )
-        return answer["Plaintext"]
+        return answer.blob("Plaintext")
 
-    def _client(self, key_id: str) -> KMSClient:
+    def _call(
+        self, doing: str, operation: str, key_id: str, parameters: Mapping[str, Any]
+    ) -> _Answer:
+        service = self._client(key_id)
+        with _failures(doing, f"kms:{operation}"):
+            answer = service.call(operation, {"KeyId": key_id, **parameters})
+        return _Answer(doing, answer)
+
+    def _client(self, key_id: str) -> JsonService:
         arn = parse_arn(key_id)
-        if arn is None and key_id.startswith("arn:"):
+        if arn is None and (not key_id or key_id.startswith("arn:")):
             raise ConfigurationError(
                 f"{key_id!r} is not the ARN of a KMS key or alias",
                 hint="arn:aws:kms:REGION:ACCOUNT:key/ID is one",
@@ -125,17 +173,18 @@ class Kms:
 @contextmanager
 def _failures(doing: str, permission: str) -> Iterator[None]:
     """Translate what KMS refuses, with its own code in the message."""
-    from botocore.exceptions import ClientError
-
     hint = f"the job's session and the key's policy have to allow {permission} on it"
     with aws_failures(doing, denied_hint=hint, expired_hint=SESSION_EXPIRED_HINT):
         try:
             yield
-        except ClientError as error:
-            answer = error.response["Error"]
-            what = f"cannot {doing}: {answer['Code']}: {answer.get('Message') or 'no message'}"
-            if answer["Code"] in _KEY_UNUSABLE:
-                raise AccessDenied(what.rstrip("."), hint=_KEY_HINT) from error
-            if answer["Code"] == _NOT_AS_SEALED:
-                raise ArtifactRejected(what.rstrip(".")) from error
+        except ServiceError as error:
+            what = f"cannot {doing}: {error.code}: {error.message}".rstrip(".")
+            if error.code in _KEY_UNUSABLE:
+                raise AccessDenied(what, hint=_KEY_HINT) from error
+            if error.code == _NOT_AS_SEALED:
+                raise ArtifactRejected(what) from error
             raise
+
+
+def _encoded(data: bytes) -> str:
+    return base64.b64encode(data).decode()

@@ -38,7 +38,7 @@ def open_sealed(
         key_ids: The keys that may open it: ARNs, bare ids or aliases.
         account_id: An account whose keys may open it too.
         partition: The partition of that account.
-        kms: Gives the KMS client of a region; None asks for the pipeline's, where bare ids are.
+        kms: Gives KMS in a region; None asks for the pipeline's, where bare ids are.
 
     Raises:
         ArtifactRejected: The message was changed, cut or added to, was sealed for something else,

@@ -55,7 +55,7 @@ def seal(
         key_ids: The keys, each of which can open the message alone: ARNs, bare ids or aliases, of
             any region and account. The first makes the data key.
         context: The encryption context.
-        kms: Gives the KMS client of a region; None asks for the pipeline's, where bare ids are.
+        kms: Gives KMS in a region; None asks for the pipeline's, where bare ids are.
         frame_length: Bytes of plaintext in a frame.
 
     Raises:

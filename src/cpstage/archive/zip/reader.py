@@ -12,18 +12,18 @@ from itertools import islice
 from typing import NamedTuple
 
 from cpstage.archive.blob import Blob
+from cpstage.archive.flow.readahead import BLOCK, ReadAhead
 from cpstage.archive.limits import Budget
 from cpstage.archive.names import refused
-from cpstage.archive.readahead import BLOCK, ReadAhead
-from cpstage.archive.zipdata import (
+from cpstage.archive.zip.data import (
     LONGEST_DESCRIPTOR,
     check_end,
     data_start,
     decoded,
     refuse_hidden,
 )
-from cpstage.archive.zipdirectory import LOCAL_BYTES, ZipEntry, read_directory
-from cpstage.archive.zipends import SIGNATURES
+from cpstage.archive.zip.directory import LOCAL_BYTES, ZipEntry, read_directory, read_tail
+from cpstage.archive.zip.ends import SIGNATURES
 
 _GROUP = 1 << 20
 """Bytes of one unit of work: milliseconds of it, a hundred times what handing it over costs."""
@@ -64,7 +64,9 @@ class ZipReader:
 
     def __init__(self, stream: ReadAhead, budget: Budget) -> None:
         self._stream = stream
-        self._directory = read_directory(stream.blob, budget)
+        tail = read_tail(stream.blob)
+        stream.fetch_ahead()  # not before: all that the directory waits for is the end
+        self._directory = read_directory(stream.blob, tail, budget)
         self.entries = self._directory.entries
 
     def targets(self) -> Iterator[tuple[ZipEntry, str]]:

@@ -1,7 +1,6 @@
 """Work in threads whose results come in order, with a bounded number of units under way.
 
-Threads and bounds live here and in :mod:`~cpstage.archive.readahead`; this module knows nothing of
-archive formats, nor of what the work is.
+This module knows nothing of archive formats, nor of what the work is.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 
 from cpstage.archive.deflate import ERRORS, crc32, inflater
-from cpstage.archive.forward import Damaged, Forward
+from cpstage.archive.flow.forward import Damaged, Forward
 from cpstage.archive.limits import HEADER_BYTES
 
 _MOST_STEPS = 256

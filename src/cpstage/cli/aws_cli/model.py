@@ -1,7 +1,10 @@
-"""``--generate-cli-skeleton``: sample documents of an operation's output, out of its model."""
+"""What an operation returns, by the model of it that the AWS CLI works with."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 
@@ -12,12 +15,29 @@ def sample_output(service: str, operation: str) -> dict[str, Any]:
         service: The name of the service in botocore's data, such as ``codepipeline``.
         operation: The name of the operation in the API reference.
     """
+    sample: dict[str, Any] = _sample(_output_shape(service, operation), operation)
+    return sample
+
+
+def as_modelled(document: Mapping[str, Any], service: str, operation: str) -> dict[str, Any]:
+    """Return a document as the AWS CLI has it: known members only, in the order of the model."""
+    from botocore.parsers import create_parser
+
+    answer = {"body": json.dumps(document).encode(), "headers": {}, "status_code": 200}
+    modelled: dict[str, Any] = create_parser("json").parse(
+        answer, _output_shape(service, operation)
+    )
+    modelled.pop("ResponseMetadata", None)
+    return modelled
+
+
+@cache
+def _output_shape(service: str, operation: str) -> Any:
     from botocore.loaders import Loader
     from botocore.model import ServiceModel
 
     model = ServiceModel(Loader().load_service_model(service, "service-2"))
-    sample: dict[str, Any] = _sample(model.operation_model(operation).output_shape, operation)
-    return sample
+    return model.operation_model(operation).output_shape
 
 
 def _sample(shape: Any, name: str) -> Any:

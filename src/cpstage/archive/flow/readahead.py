@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 BLOCK = 8 << 20
 """Bytes of one read of the blob: large enough that the time to its first byte does not matter."""
 
+_FIRST = 1 << 20
+"""Bytes of the first read: what is in the archive can be told by its start, long before 8 MiB are
+there."""
+
 _FETCHERS = 4
 """Blocks that are on their way or waiting, besides the one being consumed."""
 
@@ -37,7 +41,7 @@ class Digest(Protocol):
 
 
 class ReadAhead(io.RawIOBase):
-    """A file over a blob that is read forwards only; fetching begins at once.
+    """A file over a blob that is read forwards only; fetching of its start begins at once.
 
     Args:
         blob: What to read.
@@ -63,7 +67,7 @@ class ReadAhead(io.RawIOBase):
         self._pool: ThreadPoolExecutor | None = None
         if blob.size > BLOCK:
             self._pool = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="cpstage-read")
-            self._fetch_ahead()
+            self._fetch(self._pool, _FIRST)
 
     @property
     def left(self) -> int:
@@ -129,10 +133,16 @@ class ReadAhead(io.RawIOBase):
         self._block = memoryview(b"")
         super().close()
 
+    def fetch_ahead(self) -> None:
+        """Fetch as much ahead as there is room for; reading does so by itself."""
+        while self._pool and len(self._coming) < _FETCHERS and self._wanted < self.blob.size:
+            self._fetch(self._pool, BLOCK)
+
     def _some(self, length: int) -> memoryview:
         """Move on by as much as the current block has."""
         if length and self._left:
             self._reach()
+            self.fetch_ahead()
         piece = self._block[:length]
         self._block = self._block[len(piece) :]
         self._left -= len(piece)
@@ -142,17 +152,14 @@ class ReadAhead(io.RawIOBase):
         """Make the next block the current one, if that is used up."""
         if self._block or not self._left:
             return
-        block = self._coming.popleft().result() if self._pool else self._fetch(0)
+        whole = self.blob.read
+        block = self._coming.popleft().result() if self._pool else whole(0, self.blob.size)
         self._block = memoryview(block)
         if self._digest:
             self._digest.update(block)
         self._consumed(len(block))
-        self._fetch_ahead()
 
-    def _fetch_ahead(self) -> None:
-        while self._pool and len(self._coming) < _FETCHERS and self._wanted < self.blob.size:
-            self._coming.append(self._pool.submit(self._fetch, self._wanted))
-            self._wanted += BLOCK
-
-    def _fetch(self, offset: int) -> bytes:
-        return self.blob.read(offset, min(BLOCK, self.blob.size - offset))
+    def _fetch(self, pool: ThreadPoolExecutor, most: int) -> None:
+        length = min(most, self.blob.size - self._wanted)
+        self._coming.append(pool.submit(self.blob.read, self._wanted, length))
+        self._wanted += length

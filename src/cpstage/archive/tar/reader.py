@@ -13,20 +13,13 @@ from contextlib import contextmanager
 from functools import partial
 from typing import IO
 
-from cpstage.archive.ahead import ahead
-from cpstage.archive.forward import Damaged, Forward
-from cpstage.archive.gzipreader import inflated
+from cpstage.archive.flow.ahead import ahead
+from cpstage.archive.flow.forward import Damaged, Forward
 from cpstage.archive.limits import Budget, Limits
 from cpstage.archive.member import CHUNK, Member, MemberKind
 from cpstage.archive.names import refused
-from cpstage.archive.sparse import (
-    SPARSE_NAME,
-    Sparse,
-    is_about_holes,
-    sparse_of_header,
-    sparse_of_records,
-)
-from cpstage.archive.tarheader import (
+from cpstage.archive.tar.gzip import inflated
+from cpstage.archive.tar.header import (
     BLOCK,
     GNU,
     SPARSE,
@@ -37,6 +30,13 @@ from cpstage.archive.tarheader import (
     read_header,
     read_records,
     text,
+)
+from cpstage.archive.tar.sparse import (
+    SPARSE_NAME,
+    Sparse,
+    is_about_holes,
+    sparse_of_header,
+    sparse_of_records,
 )
 from cpstage.errors import ArtifactRejected
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import repeat
 from typing import NamedTuple
 
-from cpstage.archive.forward import Damaged
+from cpstage.archive.flow.forward import Damaged
 from cpstage.archive.member import CHUNK
-from cpstage.archive.tarheader import BLOCK, decimal, number
+from cpstage.archive.tar.header import BLOCK, decimal, number
 
 _ZEROS = bytes(CHUNK)
 _PREFIX = b"GNU.sparse."

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from operator import attrgetter
+from types import MappingProxyType
 
 from cpstage.archive.blob import Blob
 from cpstage.archive.deflate import crc32
 from cpstage.archive.limits import Budget
 from cpstage.archive.member import MemberKind
 from cpstage.archive.names import refused
-from cpstage.archive.zipends import MAX16, MAX32, Ends, damaged, read_ends
+from cpstage.archive.zip.ends import MAX16, MAX32, Ends, damaged, read_ends
 
 STORED, DEFLATED, BZIP2, LZMA = 0, 8, 12, 14
 """Compression methods (4.4.5) that are read."""
@@ -29,11 +32,14 @@ LOCAL_BYTES = 30
 """The fixed part of a local header."""
 
 _RECORD = struct.Struct("<4x6H3L5H2L")
+_EXTRA = struct.Struct("<2H")
 _RECORD_SIGNATURE = b"PK\x01\x02"
 _SMALLEST_DESCRIPTOR = 12
 
-_TAIL_BYTES = 1 << 20
-"""Read at once from the end: the directory of an archive of some 10,000 entries."""
+_SHORTEST_TAIL, _LONGEST_TAIL = 256 << 10, 4 << 20
+_TAIL_SHARE = 20
+"""What is read at once from the end, and what share of the archive: with small files, as source
+code has them, the directory is some twentieth of it."""
 
 _RECORD_ROOM = 512
 """Bytes that the directory may have for each entry, on average, besides the limit of headers."""
@@ -93,11 +99,18 @@ class ZipDirectory:
     entries: list[ZipEntry]
 
 
-def read_directory(blob: Blob, budget: Budget) -> ZipDirectory:
+def read_tail(blob: Blob) -> bytes:
+    """Read the end of an archive, as much as its directory is likely to take."""
+    length = min(max(blob.size // _TAIL_SHARE, _SHORTEST_TAIL), _LONGEST_TAIL, blob.size)
+    return blob.read(blob.size - length, length)
+
+
+def read_directory(blob: Blob, tail: bytes, budget: Budget) -> ZipDirectory:
     """Read the directory of a zip archive, and check all that it says.
 
     Args:
         blob: The archive.
+        tail: Its end, as :func:`read_tail` has read it.
         budget: Its limits.
 
     Raises:
@@ -105,8 +118,7 @@ def read_directory(blob: Blob, budget: Budget) -> ZipDirectory:
             headers than the limits allow; an entry is encrypted, packed by an unknown method,
             overlaps another one, or is no file, directory or link.
     """
-    offset = max(0, blob.size - _TAIL_BYTES)
-    tail = blob.read(offset, blob.size - offset)
+    offset = blob.size - len(tail)
     ends = read_ends(tail, offset)
     budget.expect_entries(ends.count)
     budget.check_header(ends.size - ends.count * _RECORD_ROOM)
@@ -114,7 +126,7 @@ def read_directory(blob: Blob, budget: Budget) -> ZipDirectory:
     records = blob.read(ends.start, min(missing, ends.size)) if missing else b""
     begin = max(0, ends.start - offset)
     records += tail[begin : begin + ends.size - len(records)]
-    entries = sorted(_entries(records, ends), key=lambda entry: entry.offset)
+    entries = sorted(_entries(records, ends), key=attrgetter("offset"))
     return _laid_out(entries, ends.start)
 
 
@@ -168,28 +180,36 @@ def _entry(fields: tuple[int, ...], raw_name: bytes, extra: bytes, ends: Ends) -
     )
 
 
-def extra_fields(extra: bytes, name: str | bytes) -> dict[int, bytes]:
+def extra_fields(extra: bytes, name: str | bytes) -> Mapping[int, bytes]:
     """Take an extra field apart (4.5.1), by the ids of its parts.
 
     Raises:
         ArtifactRejected: A part is cut off, or one that counts is there twice.
     """
+    try:
+        return _extra_fields(extra)
+    except ValueError as error:
+        raise refused(_text(name), str(error)) from None
+
+
+@lru_cache(4096)  # most hold times, and files of one tree have been written in the same seconds
+def _extra_fields(extra: bytes) -> Mapping[int, bytes]:
     parts: dict[int, bytes] = {}
     at = 0
     while at + 4 <= len(extra):
-        kind, length = struct.unpack_from("<2H", extra, at)
+        kind, length = _EXTRA.unpack_from(extra, at)
         at += 4 + length
         if kind in (_ZIP64, _UNICODE_PATH) and kind in parts:
-            raise refused(_text(name), f"has the extra field {kind:#06x} twice")
+            raise ValueError(f"has the extra field {kind:#06x} twice")
         parts[kind] = extra[at - length : at]
     if at > len(extra) or extra[at:].strip(b"\0"):
         # Up to three zeros pad an archive that was aligned.
-        raise refused(_text(name), "has an extra field that is cut off")
-    return parts
+        raise ValueError("has an extra field that is cut off")
+    return MappingProxyType(parts)
 
 
 def large_values(
-    name: str, parts: dict[int, bytes], fields: tuple[tuple[int, int, int], ...]
+    name: str, parts: Mapping[int, bytes], fields: tuple[tuple[int, int, int], ...]
 ) -> list[int]:
     """Return fields with the values of those that are in the zip64 extra field (4.5.3).
 
@@ -223,7 +243,7 @@ def _check_readable(name: str, flags: int, method: int) -> None:
         raise refused(name, f"is unsupported: method {method}")
 
 
-def _name(raw: bytes, flags: int, host: int, parts: dict[int, bytes]) -> str:
+def _name(raw: bytes, flags: int, host: int, parts: Mapping[int, bytes]) -> str:
     """Decode a name as Info-ZIP does on POSIX (4.4.4 bit 11, 4.6.9, appendix D)."""
     if flags & UTF8_NAME:
         return _text(raw)
@@ -240,7 +260,7 @@ def _name(raw: bytes, flags: int, host: int, parts: dict[int, bytes]) -> str:
     return raw.decode("cp437")
 
 
-def unicode_path(raw: bytes, parts: dict[int, bytes]) -> str | None:
+def unicode_path(raw: bytes, parts: Mapping[int, bytes]) -> str | None:
     """Return the name that the extra field of Info-ZIP has (4.6.9), where it is for this name."""
     path = parts.get(_UNICODE_PATH, b"")
     if path[:1] == b"\1" and path[1:5] == crc32(raw).to_bytes(4, "little"):

@@ -11,7 +11,7 @@ import struct
 from typing import NamedTuple
 from zlib import adler32
 
-from cpstage.archive.forward import Damaged
+from cpstage.archive.flow.forward import Damaged
 
 BLOCK = 512
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from cpstage.archive.compression import deflated_piece
 from cpstage.archive.deflate import crc32, crc32_combine
-from cpstage.archive.ordered import in_order
+from cpstage.archive.flow.ordered import in_order
 from cpstage.archive.portions import AHEAD, Block, Group, portions
 from cpstage.walk import Entry, Kind, read
 

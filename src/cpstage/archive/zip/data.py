@@ -15,7 +15,7 @@ from itertools import chain
 from cpstage.archive.deflate import ERRORS, crc32, inflater
 from cpstage.archive.member import CHUNK
 from cpstage.archive.names import refused
-from cpstage.archive.zipdirectory import (
+from cpstage.archive.zip.directory import (
     BZIP2,
     DEFLATED,
     DESCRIPTOR_FOLLOWS,
@@ -30,7 +30,7 @@ from cpstage.archive.zipdirectory import (
     large_values,
     unicode_path,
 )
-from cpstage.archive.zipends import MAX32, SIGNATURES
+from cpstage.archive.zip.ends import MAX32, SIGNATURES
 from cpstage.errors import ArtifactRejected
 
 _LOCAL = struct.Struct("<4s5H3L2H")
@@ -103,8 +103,30 @@ def unpacked(entry: ZipEntry, slot: memoryview) -> Iterator[bytes | memoryview]:
     """
     start = data_start(entry, slot)
     end = start + entry.packed
-    yield from decoded(entry, (slot[start:end],))
-    check_end(entry, slot[end:])
+    data = slot[start:end]
+    if entry.method == DEFLATED and entry.size <= CHUNK and data:
+        yield _at_once(entry, data)
+    else:
+        yield from decoded(entry, (data,))
+    if len(slot) > end or entry.flags & DESCRIPTOR_FOLLOWS:
+        check_end(entry, slot[end:])
+
+
+def _at_once(entry: ZipEntry, data: memoryview) -> bytes:
+    """Inflate a small entry in one call: of 20,000 of them, four iterators each were a fifth."""
+    stream = inflater()
+    try:
+        # One byte more than is declared, so that what is longer is noticed.
+        chunk = stream.decompress(data, entry.size + 1)
+    except ERRORS as error:
+        raise refused(entry.name, f"is damaged: {error}") from error
+    if len(chunk) <= entry.size:
+        if not stream.eof:
+            raise _cut_off(entry)
+        if stream.unused_data:
+            raise _goes_on(entry)
+    _verify(entry, len(chunk), crc32(chunk))
+    return chunk
 
 
 def decoded(entry: ZipEntry, pieces: Iterable[memoryview]) -> Iterator[bytes | memoryview]:
@@ -120,6 +142,11 @@ def decoded(entry: ZipEntry, pieces: Iterable[memoryview]) -> Iterator[bytes | m
         if length > entry.size:
             break
         yield chunk
+    _verify(entry, length, crc)
+
+
+def _verify(entry: ZipEntry, length: int, crc: int) -> None:
+    """Hold the length and the CRC-32 of what came out against the directory."""
     if length != entry.size:
         more = "more" if length > entry.size else "fewer"
         raise refused(entry.name, f"unpacks to {more} than the {entry.size:,} bytes it declares")
@@ -188,7 +215,7 @@ def _inflated(entry: ZipEntry, pieces: Iterable[memoryview]) -> Iterator[bytes]:
         data: bytes | memoryview = piece
         while data or not stream.eof:
             if stream.eof:
-                raise refused(entry.name, "has data after the end of its deflate stream")
+                raise _goes_on(entry)
             chunk = stream.decompress(data, room)
             if chunk:
                 yield chunk
@@ -196,7 +223,15 @@ def _inflated(entry: ZipEntry, pieces: Iterable[memoryview]) -> Iterator[bytes]:
             if not data and len(chunk) < room:
                 break
     if not stream.eof:
-        raise refused(entry.name, "ends in the middle of its deflate stream")
+        raise _cut_off(entry)
+
+
+def _goes_on(entry: ZipEntry) -> ArtifactRejected:
+    return refused(entry.name, "has data after the end of its deflate stream")
+
+
+def _cut_off(entry: ZipEntry) -> ArtifactRejected:
+    return refused(entry.name, "ends in the middle of its deflate stream")
 
 
 def _expanded(entry: ZipEntry, pieces: Iterable[memoryview]) -> Iterator[bytes]:

@@ -11,16 +11,17 @@ method 0 before a descriptor has no end that they could know of, and many refuse
 
 from __future__ import annotations
 
+import pickle
 import stat
 import struct
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import NamedTuple, cast
 
 from cpstage.archive.compression import deflated, deflated_piece
 from cpstage.archive.deflate import crc32, crc32_combine
-from cpstage.archive.ordered import in_order
+from cpstage.archive.flow.forked import forked, is_worth_forking
+from cpstage.archive.flow.ordered import in_order
 from cpstage.archive.portions import AHEAD, Block, Group, portions
 from cpstage.walk import Entry, read
 
@@ -97,7 +98,6 @@ class _Record(NamedTuple):
 class _PackedGroup(NamedTuple):
     """Small entries: their local headers and data, and where in that each begins."""
 
-    portion: Group
     data: bytes
     records: list[tuple[_Record, int]]
 
@@ -105,13 +105,12 @@ class _PackedGroup(NamedTuple):
 class _PackedBlock(NamedTuple):
     """A part of a large file, and the CRC-32 of what it was."""
 
-    portion: Block
     data: bytes
     crc: int
 
 
 def zip_stream(
-    entries: Iterable[Entry], level: int, consumed: Callable[[int], object], threads: int
+    entries: Sequence[Entry], level: int, consumed: Callable[[int], object], threads: int
 ) -> Generator[bytes, None, None]:
     """Pack entries, deflated at a level of 0 (not at all) to 9.
 
@@ -125,15 +124,39 @@ def zip_stream(
         LocalIOError: A file cannot be read, or changed since it was listed.
     """
     archive = _Archive()
-    work, ahead = partial(_packed, level=level), threads + AHEAD
-    with closing(in_order(work, portions(entries), threads=threads, ahead=ahead)) as done:
-        for packed in done:
-            consumed(packed.portion.size)
+    units = list(portions(entries))
+    with (
+        _packers(units, level, len(entries), threads) as packer,
+        closing(
+            in_order(packer, range(len(units)), threads=threads, ahead=threads + AHEAD)
+        ) as done,
+    ):
+        for unit, packed in zip(units, done, strict=True):
+            consumed(unit.size)
             if isinstance(packed, _PackedGroup):
                 yield archive.add_group(packed)
             else:
-                yield from archive.add_block(packed)
+                yield from archive.add_block(cast("Block", unit), packed)
     yield from archive.directory()
+
+
+@contextmanager
+def _packers(
+    units: Sequence[Group | Block], level: int, entries: int, count: int
+) -> Iterator[Callable[[int], _PackedGroup | _PackedBlock]]:
+    """Let processes read and deflate where there are many files, and threads where there are few.
+
+    With 20,000 files on two processors, two threads took no less time than one.
+    """
+    if not is_worth_forking(entries):
+        yield lambda number: _packed(units[number], level)
+        return
+
+    def pack(number: int, _: bytes | memoryview) -> bytes:
+        return pickle.dumps(_packed(units[number], level))
+
+    with forked(pack, count) as do:
+        yield lambda number: pickle.loads(do(number, b""))  # noqa: S301 (our own child's)
 
 
 def _packed(portion: Group | Block, level: int) -> _PackedGroup | _PackedBlock:
@@ -141,7 +164,7 @@ def _packed(portion: Group | Block, level: int) -> _PackedGroup | _PackedBlock:
         return _packed_group(portion, level)
     data = read(portion.entry, portion.offset, portion.size)
     packed = deflated_piece(data, level, last=portion.is_last)
-    return _PackedBlock(portion, packed, crc32(data))
+    return _PackedBlock(packed, crc32(data))
 
 
 def _packed_group(group: Group, level: int) -> _PackedGroup:
@@ -160,7 +183,7 @@ def _packed_group(group: Group, level: int) -> _PackedGroup:
         pieces += (header, body)
         records.append((record, offset))
         offset += len(header) + len(body)
-    return _PackedGroup(group, b"".join(pieces), records)
+    return _PackedGroup(b"".join(pieces), records)
 
 
 def _content(entry: Entry) -> bytes:
@@ -200,9 +223,8 @@ class _Archive:
         self._offset += len(group.data)
         return group.data
 
-    def add_block(self, block: _PackedBlock) -> Iterator[bytes]:
+    def add_block(self, portion: Block, block: _PackedBlock) -> Iterator[bytes]:
         """Add a part of a large file, and yield its bytes."""
-        portion = block.portion
         if portion.is_first:
             self._crc, self._packed, self._start = 0, 0, self._offset
             yield self._written(self._large(portion.entry).local_header())

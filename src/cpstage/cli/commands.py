@@ -1,0 +1,76 @@
+"""Which commands there are, in groups, each loaded only when it is run.
+
+What a command is for stands here as well as in the command, so that ``cpstage --help`` need not
+load them all; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import NamedTuple
+
+import click
+
+
+class _Command(NamedTuple):
+    """A command: its module below :mod:`cpstage.cli`, and what it is for."""
+
+    module: str
+    help: str
+
+
+GROUPS: dict[str, dict[str, _Command]] = {
+    "A job's artifacts": {
+        "fetch": _Command("fetch", "Stage a job's input artifacts."),
+        "push": _Command("push", "Upload a job's output artifacts."),
+    },
+    "A job from its start to its result": {
+        "run": _Command("run", "Fetch a job's inputs, run CMD, push its outputs."),
+        "work": _Command("work", "Work on the jobs of an action type, until stopped."),
+        "report": _Command("report", "Tell CodePipeline the result of a job."),
+        "env": _Command("env", "Print the variables of a job in a workspace."),
+        "credentials": _Command(
+            "credentials", "Print a job's session credentials, SECRETS included."
+        ),
+    },
+    "The job itself": {
+        "show": _Command("show", "Show a job and what lies at its locations."),
+        "get-job-details": _Command(
+            "get_job_details",
+            "Print the job's document, as the AWS CLI does.",
+        ),
+    },
+    "Local files": {
+        "unpack": _Command("unpack", "Unpack a zip, tar or tar.gz."),
+        "pack": _Command("pack", "Pack a directory into a zip, tar or tar.gz."),
+    },
+    "Without an AWS account": {
+        "demo": _Command("demo", "Show the whole way on an embedded local AWS."),
+        "local": _Command(
+            "local", "Run an embedded local AWS: S3, KMS and the job API, on loopback."
+        ),
+    },
+}
+_COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
+
+
+class LazyCommands(click.Group):
+    """A group whose commands are loaded when they are run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return the names of all commands."""
+        return [*_COMMANDS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Load a command; its name in its module is that of the command."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module = import_module(f"cpstage.cli.{_COMMANDS[cmd_name].module}")
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the commands in their groups."""
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, command.help) for name, command in commands.items()])

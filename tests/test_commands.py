@@ -1,0 +1,39 @@
+"""The list of commands, which are loaded only when they are run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import pytest
+
+from conftest import Cli
+from cpstage import cli as command_line
+from cpstage.cli.commands import GROUPS
+
+COMMANDS = {name: listed for group in GROUPS.values() for name, listed in group.items()}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_list_says_of_a_command_what_its_own_help_says(name: str) -> None:
+    group = command_line.cpstage
+    command = group.get_command(click.Context(group), name)
+
+    assert command is not None
+    assert command.name == name
+    assert (command.help or "").splitlines()[0] == COMMANDS[name].help
+
+
+def test_help_lists_every_command_on_a_line(cli: Cli) -> None:
+    said = cli("--help").stdout.splitlines()
+
+    for name, listed in COMMANDS.items():
+        assert any(line.split(maxsplit=1) == [name, listed.help] for line in said)
+    assert max(map(len, said)) <= 80
+
+
+def test_every_module_of_a_command_is_in_the_list() -> None:
+    package = Path(command_line.__file__).parent
+    modules = {path for path in package.glob("*.py") if "@click.command(" in path.read_text()}
+
+    assert {path.stem for path in modules} <= {listed.module for listed in COMMANDS.values()}

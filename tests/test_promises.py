@@ -1,0 +1,38 @@
+"""What the README promises is held by tests that there are."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+README = (TESTS.parent / "README.md").read_text(encoding="utf-8")
+
+
+def promises() -> dict[str, list[str]]:
+    """The promises of the README, and the tests that it names for each."""
+    section = README.split("## What it promises\n", 1)[1].split("\n## ", 1)[0]
+    rows = [row.strip("| ").split(" | ") for row in section.splitlines() if row.startswith("| ")]
+    return {
+        row[0]: re.findall(r"`([^`]+)`", row[1])
+        for row in rows[1:]
+        if len(row) == 2 and not row[0].startswith("**")
+    }
+
+
+def functions_of(file: str) -> set[str]:
+    tree = ast.parse((TESTS / file).read_text(encoding="utf-8"))
+    return {one.name for one in ast.walk(tree) if isinstance(one, ast.FunctionDef)}
+
+
+def test_every_promise_names_the_tests_that_hold_it() -> None:
+    found = promises()
+
+    assert len(found) > 20
+    assert [promise for promise, tests in found.items() if not tests] == []
+    for test in (test for tests in found.values() for test in tests):
+        file, _, name = test.partition("::")
+        assert (TESTS / file).is_file(), test
+        assert not name or name in functions_of(file), test
+        assert (name or file).startswith("test_"), test
