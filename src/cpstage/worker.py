@@ -134,6 +134,7 @@ class Worker:
                 self._beat()
                 if not self._is_done():
                     self._wait()
+                self._tell_of_signals()
         finally:
             self._abandon()
             if self._file:
@@ -208,6 +209,9 @@ class Worker:
         self._health.beat(status=status, running=len(self._jobs), **vars(self.counts))
         if self._file:
             self._file.write()
+
+    def _tell_of_signals(self) -> None:
+        """Say once that there was a first one; a handler could not."""
         if self._signals and not self._has_told:
             self._has_told = True
             self._tell(WorkerEvent("draining", message=f"{len(self._jobs)} running"))
