@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from conftest import Cli
-from cpstage import Workspace, staged_environment
+from cpstage import Workspace, parse_job, staged_environment
+from cpstage.inventory import record_of
 from cpstage.local import Input, LocalAWS
 from cpstage.shells import Syntax, render
 from samples import zip_of
@@ -147,9 +148,32 @@ def test_a_workspace_with_an_odd_name(aws: LocalAWS, cli: Cli, tmp_path: Path) -
     assert said == odd + b"/in/App"
 
 
-@pytest.mark.parametrize("damage", ["{}", "[]", '{"id": "x", "inputs": {"../x": {}}}', "not JSON"])
+_RECORD = record_of(parse_job({"id": "some-job", "data": {}}))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "{}",
+        "[]",
+        "not JSON",
+        json.dumps({**_RECORD, "pipeline": ["x"]}),
+        json.dumps({**_RECORD, "inputs": {"../x": {"bucket": "b", "key": "k"}}}),
+        json.dumps({**_RECORD, "outputs": ["x"]}),
+    ],
+)
 def test_a_damaged_record_counts_as_none(workspace: Path, damage: str) -> None:
     (workspace / ".cpstage").mkdir()
     (workspace / ".cpstage/job.json").write_text(damage)
 
     assert staged_environment(Workspace(workspace)) is None
+
+
+def test_a_record_of_little_tells_what_it_can(workspace: Path) -> None:
+    (workspace / ".cpstage").mkdir()
+    (workspace / ".cpstage/job.json").write_text(json.dumps(_RECORD))
+
+    assert staged_environment(Workspace(workspace)) == {
+        "CPSTAGE_JOB_ID": "some-job",
+        "CPSTAGE_WORKSPACE": str(workspace),
+    }

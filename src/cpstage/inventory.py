@@ -23,6 +23,17 @@ _OBJECT = ("path", "location", "version_id", "etag", "size")
 """What of an object has to be the same for an artifact to count as unchanged."""
 
 
+_CONTEXT = (
+    "pipeline",
+    "stage",
+    "action",
+    "action_execution_id",
+    "pipeline_arn",
+    "execution_id",
+)
+"""The members of a pipeline context, in the order of its fields."""
+
+
 class Inventory:
     """The artifacts of a workspace, by its manifest.
 
@@ -114,17 +125,10 @@ def job_of(record: Mapping[str, Any]) -> Job | None:
     """Return the job of such facts, without what is secret or unknown; None of anything else."""
     try:
         return Job(
-            id=str(record["id"]),
-            account_id=record["account_id"],
+            id=_text(record, "id") or "",
+            account_id=_text(record, "account_id"),
             action_type_id=None,
-            pipeline_context=PipelineContext(
-                record["pipeline"],
-                record["stage"],
-                record["action"],
-                record["action_execution_id"],
-                record["pipeline_arn"],
-                record["execution_id"],
-            ),
+            pipeline_context=PipelineContext(*(_text(record, name) for name in _CONTEXT)),
             input_artifacts=_artifacts_of(record["inputs"]),
             output_artifacts=_artifacts_of(record["outputs"]),
             encryption_key=None,
@@ -142,6 +146,13 @@ def staged_inputs(workspace: Workspace, job: Job) -> dict[str, Path]:
         if (entry := entries.get(one.name, {})).get("location") == location_document(one)
         and "layout" in entry
     }
+
+
+def _text(record: Mapping[str, Any], name: str) -> str | None:
+    value = record[name]
+    if not isinstance(value, str | None):
+        raise TypeError(name)
+    return value
 
 
 def _artifacts_of(documents: Mapping[str, Mapping[str, str]]) -> tuple[Artifact, ...]:
