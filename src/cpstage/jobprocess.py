@@ -127,13 +127,12 @@ class JobProcess:
             reported nothing; zero is an end without a word.
         """
         assert self._process.stdin is not None  # noqa: S101 (it was asked for)
-        with suppress(BrokenPipeError), self._process.stdin as stdin:
-            pickle.dump(_Order(job, command, self._workspace, connection), stdin)
-        with os.fdopen(self._answer, "rb") as answer:
+        with self._process, os.fdopen(self._answer, "rb") as answer:
+            with suppress(BrokenPipeError), self._process.stdin as stdin:
+                pickle.dump(_Order(job, command, self._workspace, connection), stdin)
             told = answer.read()
-        code = self._process.wait()
         if not told:
-            return min(code, 0)
+            return min(self._process.returncode, 0)
         outcome: Outcome = pickle.loads(told)  # noqa: S301 (it comes from ourselves)
         return outcome
 
