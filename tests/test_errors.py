@@ -59,6 +59,8 @@ def test_the_table_of_exit_codes() -> None:
         "ObjectChanged": (75, "RevisionOutOfSync"),
         "AccessDenied": (77, "PermissionError"),
         "ConfigurationError": (78, "ConfigurationError"),
+        "CommandFailed": (1, "JobFailed"),
+        "CommandNotStarted": (127, "ConfigurationError"),
         "Stopped": (70, "JobFailed"),
     }
 
@@ -68,6 +70,7 @@ def test_the_table_of_exit_codes() -> None:
     [
         errors.ObjectNotFound("no object", hint="release again"),
         errors.OutOfSync("changed"),
+        errors.CommandNotStarted("cannot start make", 126),
         errors.Stopped(signal.SIGTERM, "SIGTERM"),
     ],
     ids=lambda error: type(error).__name__,

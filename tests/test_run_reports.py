@@ -160,6 +160,16 @@ def test_a_job_that_has_ended_meanwhile_changes_the_exit_code(aws: LocalAWS, cli
     assert reports(aws, job_id) == [_FAILURE, _SUCCESS]
 
 
+def test_a_result_whose_answer_is_lost_may_have_been_put(aws: LocalAWS, cli: Cli) -> None:
+    job_id = add_job(aws)
+    with FaultProxy(aws.endpoint_url, [Rule(Close(None), _SUCCESS)]) as proxy:
+        done = run(cli, job_id, "--report", AWS_ENDPOINT_URL_CODEPIPELINE=proxy.url)
+
+    assert done.returncode == 75
+    assert done.stderr.endswith("an earlier try may have put the result: look at the pipeline\n")
+    assert aws.job(job_id).status == "Succeeded"
+
+
 def test_the_commands_exit_code_stays_when_the_report_fails_too(aws: LocalAWS, cli: Cli) -> None:
     job_id = add_job(aws)
     with FaultProxy(aws.endpoint_url, [Rule(ACCESS_DENIED, _FAILURE, times=None)]) as proxy:

@@ -15,6 +15,7 @@ from cpstage.connection import Connection
 from cpstage.document import parse_job
 from cpstage.failures import aws_failures
 from cpstage.job import ActionTypeId, Job
+from cpstage.retries import Retries
 
 
 def call(
@@ -24,6 +25,7 @@ def call(
     doing: str,
     *,
     secrets: Sequence[str | None] = (),
+    retries: Retries | None = None,
 ) -> dict[str, Any]:
     """Call one operation of the job API.
 
@@ -33,6 +35,7 @@ def call(
         parameters: Its request members.
         doing: What the call does, as in "cannot <doing>".
         secrets: Values that the service may quote back, and nobody may see.
+        retries: How long to go on when something fails that may pass, if not for the timeout.
 
     Returns:
         The members of the answer.
@@ -44,7 +47,7 @@ def call(
         ServiceUnavailable: CodePipeline could not be reached.
         ConfigurationError: No region, or a malformed parameter.
     """
-    service = connection.codepipeline()
+    service = connection.codepipeline(retries)
     denied_hint = f"the caller needs codepipeline:{operation}"
     with aws_failures(f"{doing} in {service.endpoint.region}", denied_hint=denied_hint):
         return service.call(operation, parameters, [one for one in secrets if one])
@@ -166,7 +169,7 @@ def put_success(
     client_token: str | None = None,
     connection: Connection,
 ) -> None:
-    """Put the result of a job that has done its work.
+    """Put the result of a job that has done its work: one try.
 
     Args:
         job_id: The id of the job.
@@ -209,4 +212,5 @@ def _put_result(
         parameters,
         f"report the {kind.lower()} of job {job_id}",
         secrets=[client_token, members.get("continuationToken")],
+        retries=Retries(0),
     )

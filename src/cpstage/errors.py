@@ -148,6 +148,7 @@ class CommandFailed(CpstageError):
         exit_code: Its exit code, as a shell would tell it.
     """
 
+    exit_code = 1
     failure_type: ClassVar[FailureType] = "JobFailed"
 
     def __init__(self, message: str, exit_code: int, *, hint: str | None = None) -> None:
@@ -158,6 +159,7 @@ class CommandFailed(CpstageError):
 class CommandNotStarted(CommandFailed):
     """The command of a run cannot be started: it is not there (127), or cannot run (126)."""
 
+    exit_code = 127
     failure_type = "ConfigurationError"
     default_hint = "check the command behind --, and PATH"
 
