@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from canary import descendants
 from conftest import Cli
 from cpstage.local import LocalAWS
 
@@ -91,14 +93,22 @@ def worker(
         stderr=subprocess.PIPE,
         text=True,
     )
-    watchdog = threading.Timer(LONGEST, process.kill)
+
+    def kill() -> None:
+        """End it with its jobs, which would go on without it."""
+        if process.poll() is None:
+            for pid in descendants(process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    watchdog = threading.Timer(LONGEST, kill)
     watchdog.start()
     with process:
         try:
             yield Working(process)
         finally:
             watchdog.cancel()
-            process.kill()
+            kill()
 
 
 def work(cli: Cli, *arguments: str, **options: Any) -> Working:
