@@ -13,14 +13,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote, urlsplit
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from urllib.parse import quote
 
 from cpstage.aws.origin import origin_of
 from cpstage.aws.service import Credentials, Endpoint
 from cpstage.errors import AccessDenied, ConfigurationError
 
 if TYPE_CHECKING:
+    from botocore.awsrequest import AWSPreparedRequest
     from botocore.loaders import Loader
     from botocore.session import Session
 
@@ -46,8 +47,6 @@ _PLAIN_VARIABLES = {
 
 _PLAIN_REGION = re.compile(r"(af|ap|ca|eu|il|me|mx|sa|us)-[a-z]+-[0-9]")
 """A region of the partition ``aws``, whose endpoints are named alike; not ``us-gov-west-1``."""
-
-_DEFAULT_PROFILE = re.compile(r"^\s*\[\s*(profile\s+)?[\"']?default\b", re.MULTILINE)
 
 _HOST_BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 """A bucket that can be a component of a host name, also of one that a certificate is for."""
@@ -141,7 +140,8 @@ class Settings:
         """
         where = region or self.region()
         if not self._is_plain_in(where):
-            return _endpoint(self._client(service, where).meta.endpoint_url, where)
+            client = self._client(service, where).meta
+            return _endpoint(client.endpoint_url, client.region_name)
         url = self._endpoint_url(service) or f"https://{service}.{where}.amazonaws.com"
         return _endpoint(url, where)
 
@@ -156,7 +156,7 @@ class Settings:
             ConfigurationError: The endpoint is no URL.
             botocore.exceptions.BotoCoreError: A setting is malformed.
         """
-        if not self._is_plain_in(region):
+        if not self._is_plain_in(region) or name.startswith("arn:"):
             return self._looked_up_bucket(name, region)
         url = self._endpoint_url("s3")
         if url is None and _HOST_BUCKET.fullmatch(name):
@@ -213,11 +213,17 @@ class Settings:
         return self.is_plain and _PLAIN_REGION.fullmatch(region) is not None
 
     def _looked_up_bucket(self, name: str, region: str) -> Endpoint:
-        """Let botocore's rules for endpoints say where a bucket is: they are in a presigned URL."""
+        """Let botocore's rules say where a bucket is: they are in a request that is never sent.
+
+        A presigned URL will not do, which names the older endpoint that is one for all regions.
+        """
         client = self._client("s3", region)
-        url = client.generate_presigned_url("head_object", {"Bucket": name, "Key": "key"})
-        parts = urlsplit(url)
-        return _endpoint(f"{parts.scheme}://{parts.netloc}{parts.path[: -len('/key')]}", region)
+        client.meta.events.register("before-send.s3", _not_sent)
+        try:
+            client.head_object(Bucket=name, Key="key")
+        except _NotSent as one:
+            return _endpoint(one.url.removesuffix("/key"), one.region)
+        raise AssertionError("botocore has sent what it was only asked for")
 
     @cached_property
     def _session(self) -> Session:
@@ -240,20 +246,40 @@ class Settings:
                 endpoint_url=given.endpoint_url,
                 verify=(given.ca_bundle or None) if given.verify_ssl else False,
                 aws_access_key_id="nobody",
-                aws_secret_access_key="nothing",  # noqa: S106 (signs the URL of _looked_up_bucket)
+                aws_secret_access_key="nothing",  # noqa: S106 (signs what _looked_up_bucket asks)
                 config=Config(signature_version="s3v4" if service == "s3" else None),
             )
         except ValueError as error:
-            if isinstance(error, Exception) and type(error).__module__.startswith("botocore"):
+            if _is_botocores(error):
                 raise
             raise _no_url(str(error)) from error
+
+
+class _NotSent(Exception):
+    """Where a request would have gone, and the region that it is signed for."""
+
+    def __init__(self, url: str, region: str) -> None:
+        super().__init__()
+        self.url = url
+        self.region = region
+
+
+def _not_sent(request: AWSPreparedRequest, **_: object) -> NoReturn:
+    authorization = bytes(request.headers["Authorization"]).decode()
+    raise _NotSent(request.url, authorization.partition("Credential=")[2].split("/")[2])
+
+
+def _is_botocores(error: Exception) -> bool:
+    return type(error).__module__.startswith("botocore")
 
 
 def _readable(read: Callable[[], Any]) -> Any:
     """Have botocore read credentials; a helper program or a file may hold anything at all."""
     try:
         return read()
-    except (AttributeError, KeyError, TypeError, UnicodeError):
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        if _is_botocores(error):
+            raise
         # What stopped it may quote a secret.
         what = "the AWS credentials cannot be read: they have another form than they should"
         hint = "check the credentials file, or what the profile's credential_process prints"
@@ -273,12 +299,25 @@ def _no_url(why: str) -> ConfigurationError:
 
 
 def _has_default_profile() -> bool:
-    """Tell whether there is a configuration that applies when no profile is named."""
-    file = Path(os.path.expanduser(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config"))
+    """Tell whether there may be settings that apply when no profile is named.
+
+    Botocore takes settings out of the file of credentials, too.
+    """
+    files = {
+        "AWS_CONFIG_FILE": "~/.aws/config",
+        "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials",
+    }
+    return any(
+        "default" in _content(os.environ.get(variable) or usual)
+        for variable, usual in files.items()
+    )
+
+
+def _content(file: str) -> str:
     try:
-        return _DEFAULT_PROFILE.search(file.read_text(errors="replace")) is not None
+        return Path(os.path.expanduser(os.path.expandvars(file))).read_text(errors="replace")
     except OSError:
-        return False
+        return ""
 
 
 @cache
