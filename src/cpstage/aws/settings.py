@@ -265,7 +265,7 @@ class _NotSent(Exception):
 
 
 def _not_sent(request: AWSPreparedRequest, **_: object) -> NoReturn:
-    authorization = bytes(request.headers["Authorization"]).decode()
+    authorization = str(request.headers["Authorization"])
     raise _NotSent(request.url, authorization.partition("Credential=")[2].split("/")[2])
 
 
