@@ -276,6 +276,7 @@ def test_an_endpoint_that_is_given_comes_first(monkeypatch: pytest.MonkeyPatch, 
     [
         "http://",
         "ftp://example.com",
+        "ftp://example.com:21",
         "http://a b/",
         "http://a..b/",
         f"http://{'a' * 64}.example.com/",

@@ -22,6 +22,7 @@ _LONGEST_DOCUMENT = 16 << 20
 _PIECE = 256 << 10
 """Bytes of a body that are sent in one call, whose time-out is for all of them."""
 
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _REFUSED_TUNNEL = re.compile(r"Tunnel connection failed: [0-9]{3}")
 
 
@@ -155,6 +156,8 @@ def _send(line: Line, request: Request) -> OSError | None:
         )
         connection.putheader("Host", request.origin.authority)
         for name, value in (*request.headers.items(), *line.headers.items()):
+            if _CONTROL.search(value):
+                raise UnsendableError
             connection.putheader(name, value.encode())  # as it is signed
         if request.body or request.method in ("PUT", "POST"):
             connection.putheader("Content-Length", str(len(request.body)))

@@ -58,12 +58,12 @@ def origin_of(url: str) -> tuple[Origin, str]:
     try:
         parts = urlsplit(url)
         scheme, host, path = parts.scheme, _host(parts.hostname), parts.path.rstrip("/")
-        port = _PORTS[scheme] if parts.port is None else parts.port
+        usual, port = _PORTS[scheme], parts.port
     except (KeyError, ValueError):  # which may quote a password
         raise no_url from None
     if parts.query or parts.fragment or not _SENDABLE.fullmatch(path):
         raise no_url
-    return Origin(scheme, host, port), path
+    return Origin(scheme, host, usual if port is None else port), path
 
 
 def _host(name: str | None) -> str:
@@ -107,8 +107,8 @@ def _proxy(url: str) -> Proxy:
     headers = {}
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
-        port = _PORTS[parts.scheme] if parts.port is None else parts.port
-        origin = Origin(parts.scheme, _host(parts.hostname), port)
+        usual, port = _PORTS[parts.scheme], parts.port
+        origin = Origin(parts.scheme, _host(parts.hostname), usual if port is None else port)
     except (KeyError, ValueError):  # which may quote a password
         raise ValueError("the proxy of the environment is no http:// or https:// URL") from None
     if parts.username is not None:
