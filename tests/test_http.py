@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
+import string
 import threading
 from typing import NamedTuple
 
@@ -335,3 +337,29 @@ def test_a_region_that_is_no_name_is_not_followed_to() -> None:
 
     assert caught.value.code == "301"
     assert len(server.heads) == 1
+
+
+def test_a_secret_that_a_service_cuts_is_not_shown() -> None:
+    """Neither its start, nor its end, nor what comes at the end of what is shown."""
+    token = "".join(random.Random(1).choices(string.ascii_letters + string.digits, k=900))
+
+    def quote(visit: Visit) -> None:
+        visit.hear()
+        said = f"{'a' * 450} {token[:100]} b {token[50:]} c {token}"
+        body = f"<Error><Code>{token[:40]}</Code><Message>{said}</Message></Error>".encode()
+        head = f"HTTP/1.1 403 Forbidden\r\nContent-Length: {len(body)}\r\n\r\n"
+        visit.stream.send(head.encode() + body)
+
+    with scripted_server(quote) as server:
+        origin, path = origin_of(server.url)
+        place = Endpoint(origin, path, "us-east-1")
+        keys = _Nobody(token=token)
+        s3 = S3(lambda *_: place, _transport(), keys, Retries(0.01))
+        with pytest.raises(ServiceError) as caught:
+            s3.get_object("bucket", "key")
+
+    shown = f"{caught.value.code} {caught.value.message}"
+    assert caught.value.code == "403"
+    assert len(caught.value.message) <= 500
+    pieces = [token[start : start + 12] for start in range(len(token) - 11)]
+    assert [piece for piece in pieces if piece in shown] == []
