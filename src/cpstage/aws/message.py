@@ -125,6 +125,7 @@ def exchange(line: Line, request: Request) -> tuple[Answer, bool]:
     try:
         body = _body(response, request)
     except (OSError, HTTPException, ValueError) as error:
+        response.close()
         message = f"the answer of {request.origin} was cut: {why(error)}"
         raise NetworkError(message, began=True) from None
     headers = {name.lower(): value for name, value in response.getheaders()}
@@ -205,7 +206,8 @@ def _is_loss(error: Exception) -> bool:
 
 
 def _is_readable(sock: socket.socket | None) -> bool:
-    if sock is None:
+    decrypted = getattr(sock, "pending", int)  # of a record of TLS that has been read already
+    if sock is None or decrypted():
         return True
     watched = select.poll()
     watched.register(sock, select.POLLIN)
