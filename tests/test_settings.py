@@ -15,7 +15,8 @@ from botocore.loaders import Loader
 from botocore.session import Session
 
 from conftest import Cli
-from cpstage.aws.settings import Given, Settings
+from cpstage.aws.botocore_settings import Given
+from cpstage.aws.settings import Settings
 from cpstage.local import LocalAWS
 
 _LOADER = Loader()

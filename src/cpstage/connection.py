@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from cpstage.aws.botocore_settings import Given
 from cpstage.aws.json_api import Api, JsonService
 from cpstage.aws.s3_api import S3
 from cpstage.aws.service import Endpoint, Renewing
-from cpstage.aws.settings import Given, Settings
+from cpstage.aws.settings import Settings
 from cpstage.aws.tls import Tls
 from cpstage.aws.transport import Transport
 from cpstage.failures import aws_failures
