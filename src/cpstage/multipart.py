@@ -72,11 +72,11 @@ class MultipartUpload:
             Exception: What getting a part raised, or S3's refusal; then no part is left.
         """
         where = self._location
-        upload, answer = self._s3.create_multipart_upload(where.bucket, where.key, self._headers)
-        self._noted(answer)
         pool = ThreadPoolExecutor(_UPLOADERS, thread_name_prefix="cpstage-upload")
         futures: list[Future[_Sent]] = []
-        try:
+        upload, answer = self._s3.create_multipart_upload(where.bucket, where.key, self._headers)
+        try:  # from here on there is something to remove
+            self._noted(answer)
             sent = self._send_all(upload, parts, pool, futures)
             size, crc = 0, 0
             for one in sent:
