@@ -107,7 +107,7 @@ def test_who_is_silent_is_not_asked_twice() -> None:
         silent.wait(30)
 
     with scripted_server(fall_silent, says(OK)) as server:
-        transport = Transport(Tls(), 10, 0.3)
+        transport = Transport(Tls(), 10, 1.0)
         _ask(transport, server)
         with pytest.raises(NetworkError, match="timed out"):
             _ask(transport, server)

@@ -306,7 +306,7 @@ def test_a_signal_while_a_part_stalls_leaves_nothing(
     ):
         assert proxy.stalled.wait(60)
         running.send_signal(number)
-        _, said = running.communicate(timeout=10)
+        _, said = running.communicate(timeout=15)
 
     assert running.returncode == 128 + number
     assert said.splitlines()[-1] == f"cpstage: error: stopped by {number.name}"
