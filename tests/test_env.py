@@ -14,9 +14,9 @@ import pytest
 
 from conftest import Cli
 from cpstage import Workspace, parse_job, staged_environment
-from cpstage.inventory import record_of
 from cpstage.local import Input, LocalAWS
 from cpstage.shells import Syntax, render
+from cpstage.transfer.inventory import record_of
 from samples import zip_of
 
 _VALUES = {

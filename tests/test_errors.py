@@ -54,6 +54,7 @@ def test_the_table_of_exit_codes() -> None:
         "ServiceUnavailable": (69, "SystemUnavailable"),
         "InternalError": (70, "SystemUnavailable"),
         "WorkspaceUnavailable": (73, "ConfigurationError"),
+        "WorkspaceInUse": (73, "ConfigurationError"),
         "LocalIOError": (74, "SystemUnavailable"),
         "OutOfSync": (75, "RevisionOutOfSync"),
         "ObjectChanged": (75, "RevisionOutOfSync"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cpstage import ConfigurationError
-from cpstage.variables import MOST_BYTES, read_variables
+from cpstage.report.variables import MOST_BYTES, read_variables
 
 
 def _read(directory: Path, content: str | bytes) -> dict[str, str]:

@@ -14,7 +14,7 @@ from conftest import Cli
 from cpstage import ConfigurationError, Details, OutOfSync, Revision, UsageError
 from cpstage.errors import FailureType
 from cpstage.local import LocalAWS
-from cpstage.variables import MOST_BYTES
+from cpstage.report.variables import MOST_BYTES
 from local_support import codepipeline
 
 

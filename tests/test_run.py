@@ -378,12 +378,13 @@ def test_a_second_run_in_a_workspace_is_refused_while_the_command_of_the_first_r
     aws: LocalAWS, cli: Cli
 ) -> None:
     job_id = add_job(aws, outputs=[])
-    again = f'"$PYTHON" -m cpstage run {job_id} -q -- true'
+    again = f'"$PYTHON" -m cpstage run {job_id} -q --report -- true'
 
     done = run(cli, job_id, "-q", "--pass-credentials", command=shell(again), PYTHON=sys.executable)
 
     assert done.returncode == 73
     assert "is in use by process" in done.stderr
+    assert aws.job(job_id).status == "InProgress"  # its result is the first run's to put
 
 
 def test_a_saved_document_from_stdin(aws: LocalAWS, cli: Cli) -> None:

@@ -173,7 +173,7 @@ def test_a_job_whose_process_is_killed_fails_alone(aws: LocalAWS, cli: Cli) -> N
     assert result(aws, job_id) == ("Failed", "JobFailed")
     assert message(aws, job_id) == "stopped by SIGKILL"
     assert results(aws, job_id) == [("PutJobFailureResult", 200)]
-    assert result(aws, other) == ("Succeeded", "")
+    assert result(aws, other) == ("Succeeded", ""), message(aws, other)
 
 
 def test_what_a_killed_job_has_started_is_ended_too(aws: LocalAWS, cli: Cli) -> None:

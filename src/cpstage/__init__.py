@@ -13,12 +13,9 @@ from cpstage._version import __version__
 
 if TYPE_CHECKING:
     from cpstage.archive import Limits
-    from cpstage.claims import JobQueue, read_client_tokens
     from cpstage.codepipeline import acknowledge_job, get_job, get_job_details, poll_for_jobs
-    from cpstage.command import Execution, Finished
     from cpstage.connection import Connection
     from cpstage.describe import describe
-    from cpstage.details import Details, Reported, Revision
     from cpstage.document import mask_document, parse_job
     from cpstage.environment import env_file, job_environment, staged_environment
     from cpstage.errors import (
@@ -38,32 +35,35 @@ if TYPE_CHECKING:
         UsageError,
         WorkspaceUnavailable,
     )
-    from cpstage.events import WorkerEvent
     from cpstage.files import Packed, Sealing, Unpacked, pack, unpack
     from cpstage.globs import Globs
-    from cpstage.health import WorkerHealth, health_page
-    from cpstage.intake import Unpacking
-    from cpstage.interrupts import Interrupts
     from cpstage.job import ActionTypeId, Artifact, Job
-    from cpstage.jobprocess import JobCommand
-    from cpstage.outputs import Packing
     from cpstage.process_credentials import process_credentials
     from cpstage.progress import Progress, Silence, progress_to
-    from cpstage.reporting import report_failure, report_success
-    from cpstage.results import FetchResult, PushResult
-    from cpstage.rundata import Delivery, RunResult, Staging, Surroundings
-    from cpstage.runner import run
-    from cpstage.s3object import ObjectInfo
-    from cpstage.send import Encryption
+    from cpstage.report.details import Details, Reported, Revision
+    from cpstage.report.put import report_failure, report_success
+    from cpstage.runner.command import Execution, Finished
+    from cpstage.runner.data import Delivery, RunResult, Staging, Surroundings
+    from cpstage.runner.interrupts import Interrupts
+    from cpstage.runner.run import run
     from cpstage.stage import fetch, push
-    from cpstage.store import Store
-    from cpstage.worker import Worker, WorkerTerms
-    from cpstage.workingjob import JobPlaces
-    from cpstage.workspace import Workspace
+    from cpstage.store.artifacts import Store
+    from cpstage.store.object import ObjectInfo
+    from cpstage.transfer.intake import Unpacking
+    from cpstage.transfer.outputs import Packing
+    from cpstage.transfer.results import FetchResult, PushResult
+    from cpstage.transfer.send import Encryption
+    from cpstage.worker.claims import JobQueue, read_client_tokens
+    from cpstage.worker.events import WorkerEvent
+    from cpstage.worker.health import WorkerHealth, health_page
+    from cpstage.worker.loop import Worker, WorkerTerms
+    from cpstage.worker.process import JobCommand
+    from cpstage.worker.workingjob import JobPlaces
+    from cpstage.workspace.layout import Workspace
 
 _HOMES = {
     "archive": ("Limits",),
-    "claims": ("JobQueue", "read_client_tokens"),
+    "worker.claims": ("JobQueue", "read_client_tokens"),
     "codepipeline": ("acknowledge_job", "get_job", "get_job_details", "poll_for_jobs"),
     "connection": ("Connection",),
     "describe": ("describe",),
@@ -86,30 +86,30 @@ _HOMES = {
         "UsageError",
         "WorkspaceUnavailable",
     ),
-    "events": ("WorkerEvent",),
+    "worker.events": ("WorkerEvent",),
     "files": ("Packed", "Sealing", "Unpacked", "pack", "unpack"),
     "globs": ("Globs",),
-    "health": ("WorkerHealth", "health_page"),
+    "worker.health": ("WorkerHealth", "health_page"),
     "job": ("ActionTypeId", "Artifact", "Job"),
-    "jobprocess": ("JobCommand",),
-    "outputs": ("Packing",),
+    "worker.process": ("JobCommand",),
+    "transfer.outputs": ("Packing",),
     "process_credentials": ("process_credentials",),
     "progress": ("Progress", "Silence", "progress_to"),
-    "intake": ("Unpacking",),
-    "results": ("FetchResult", "PushResult"),
-    "send": ("Encryption",),
+    "transfer.intake": ("Unpacking",),
+    "transfer.results": ("FetchResult", "PushResult"),
+    "transfer.send": ("Encryption",),
     "stage": ("fetch", "push"),
-    "s3object": ("ObjectInfo",),
-    "store": ("Store",),
-    "worker": ("Worker", "WorkerTerms"),
-    "workingjob": ("JobPlaces",),
-    "command": ("Execution", "Finished"),
-    "rundata": ("Delivery", "RunResult", "Staging", "Surroundings"),
-    "reporting": ("report_failure", "report_success"),
-    "details": ("Details", "Reported", "Revision"),
-    "runner": ("run",),
-    "interrupts": ("Interrupts",),
-    "workspace": ("Workspace",),
+    "store.object": ("ObjectInfo",),
+    "store.artifacts": ("Store",),
+    "runner.command": ("Execution", "Finished"),
+    "runner.data": ("Delivery", "RunResult", "Staging", "Surroundings"),
+    "report.put": ("report_failure", "report_success"),
+    "report.details": ("Details", "Reported", "Revision"),
+    "runner.run": ("run",),
+    "runner.interrupts": ("Interrupts",),
+    "worker.loop": ("Worker", "WorkerTerms"),
+    "worker.workingjob": ("JobPlaces",),
+    "workspace.layout": ("Workspace",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cpstage.errors import ConfigurationError
-from cpstage.inventory import job_of, staged_inputs
 from cpstage.job import Job
 from cpstage.shells import render
-from cpstage.staging import staging_in, sweep
+from cpstage.transfer.inventory import job_of, staged_inputs
 from cpstage.tree import local_failures
-from cpstage.workspace import Workspace
+from cpstage.workspace.layout import Workspace
+from cpstage.workspace.staging import staging_in, sweep
 
 
 def job_environment(

@@ -107,6 +107,16 @@ class WorkspaceUnavailable(CpstageError):
     failure_type = "ConfigurationError"
 
 
+class WorkspaceInUse(WorkspaceUnavailable):
+    """Another run is in the workspace.
+
+    Attributes:
+        job_id: The job that it works on, where it says so.
+    """
+
+    job_id: str | None = None
+
+
 class LocalIOError(CpstageError):
     """A local read or write failed, or the disk is full."""
 

@@ -9,7 +9,7 @@ import click
 
 from cpstage.cli.options import Function, Seconds, add_options
 
-_COMMAND = "cpstage.command"
+_COMMAND = "cpstage command"
 
 
 class TakesCommand(click.Command):

@@ -90,8 +90,8 @@ def success(
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     import cpstage
-    from cpstage.reporting import read_token
-    from cpstage.variables import read_variables
+    from cpstage.report.put import read_token
+    from cpstage.report.variables import read_variables
 
     token = os.environ.get("CPSTAGE_CONTINUATION_TOKEN") or None
     if continuation_token_file is not None:

@@ -27,7 +27,7 @@ def details_options(function: Function) -> Function:
         **others: Any,
     ) -> Any:
         from cpstage import Details, Revision
-        from cpstage.details import parse_time
+        from cpstage.report.details import parse_time
 
         made = None
         if revision is not None and change_identifier is not None:

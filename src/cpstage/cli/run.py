@@ -24,7 +24,7 @@ from cpstage.cli.report_options import details_options
 from cpstage.cli.stage_options import delivery_options, staging_options
 from cpstage.cli.terminal import Terminal
 from cpstage.errors import UsageError
-from cpstage.interrupts import Interrupts
+from cpstage.runner.interrupts import Interrupts
 
 if TYPE_CHECKING:
     from cpstage import (

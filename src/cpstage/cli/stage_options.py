@@ -13,8 +13,8 @@ from cpstage.cli.options import MOST_SECONDS, Function, Seconds, add_options
 
 if TYPE_CHECKING:
     from cpstage import Packing, Unpacking
-    from cpstage.outputs import IfEmpty
-    from cpstage.results import Layout
+    from cpstage.transfer.outputs import IfEmpty
+    from cpstage.transfer.results import Layout
 
 _CONTEXT = "--encryption-context"
 

@@ -13,7 +13,7 @@ from cpstage.cli.options import Function, Seconds, add_options
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
-    from cpstage.workingjob import Keep, Output
+    from cpstage.worker.workingjob import Keep, Output
 
 _QUERY_VALUE = re.compile(r"[A-Za-z0-9_-]{1,50}")
 

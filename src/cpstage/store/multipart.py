@@ -1,0 +1,132 @@
+"""A stream uploaded in parts, by several threads and in bounded memory (S3's multipart upload).
+
+The whole object has one CRC-32, which S3 compares. An upload that fails, or is interrupted, removes
+its parts from the bucket. This module knows nothing of what is in the stream.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from contextlib import suppress
+from dataclasses import dataclass
+
+from cpstage.archive.deflate import crc32, crc32_combine
+from cpstage.aws.s3_api import S3, OpenUpload, Part
+from cpstage.job import S3Location
+from cpstage.store.checksum import Checksum, crc32_checksum
+
+_UPLOADERS = 4
+"""Parts that are on their way at once; one more is being put together."""
+
+_GIVE_UP_SECONDS = 5.0
+_ABORT_SECONDS = 15.0
+"""How long an interrupted upload waits for its threads, and for S3 to remove what it has. Nobody
+who has pressed Ctrl-C waits longer."""
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A part that has arrived."""
+
+    part: Part
+    size: int
+    crc: int
+
+
+class MultipartUpload:
+    """One upload in parts.
+
+    Args:
+        s3: S3 with the job's session credentials.
+        location: Where to.
+        headers: Of the object: media type and encryption.
+        noted: Is given the headers of each answer.
+        uploaded: Is told of bytes as they have gone up.
+    """
+
+    def __init__(
+        self,
+        s3: S3,
+        location: S3Location,
+        headers: Mapping[str, str],
+        noted: Callable[[Mapping[str, str]], object],
+        uploaded: Callable[[int], object],
+    ) -> None:
+        self._s3 = s3
+        self._location = location
+        self._headers = headers
+        self._noted = noted
+        self._uploaded = uploaded
+
+    def send(self, parts: Iterator[bytes]) -> tuple[int, Checksum]:
+        """Upload all parts, in their order, and make the object of them.
+
+        Returns:
+            The size of the object, and the checksum that S3 has compared.
+
+        Raises:
+            Exception: What getting a part raised, or S3's refusal; then no part is left.
+        """
+        where = self._location
+        pool = ThreadPoolExecutor(_UPLOADERS, thread_name_prefix="cpstage-upload")
+        futures: list[Future[_Sent]] = []
+        upload, answer = self._s3.create_multipart_upload(where.bucket, where.key, self._headers)
+        try:  # from here on there is something to remove
+            self._noted(answer)
+            sent = self._send_all(upload, parts, pool, futures)
+            size, crc = 0, 0
+            for one in sent:
+                size += one.size
+                crc = crc32_combine(crc, one.crc, one.size)
+            etag, answer = self._s3.complete_multipart_upload(
+                upload, [one.part for one in sent], crc32_checksum(crc).value
+            )
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            self._give_up(upload, futures)
+            raise
+        pool.shutdown()
+        self._noted({**answer, "etag": etag})
+        return size, crc32_checksum(crc)
+
+    def _send_all(
+        self,
+        upload: OpenUpload,
+        parts: Iterator[bytes],
+        pool: ThreadPoolExecutor,
+        futures: list[Future[_Sent]],
+    ) -> list[_Sent]:
+        under_way: deque[Future[_Sent]] = deque()
+        sent = []
+        for number, body in enumerate(parts, 1):
+            under_way.append(pool.submit(self._send_one, upload, number, body))
+            futures.append(under_way[-1])
+            if len(under_way) >= _UPLOADERS:
+                sent.append(under_way.popleft().result())
+        return sent + [one.result() for one in under_way]
+
+    def _send_one(self, upload: OpenUpload, number: int, body: bytes) -> _Sent:
+        crc = crc32(body)
+        part, answer = self._s3.upload_part(upload, number, body, crc32_checksum(crc).value)
+        self._noted(answer)
+        self._uploaded(len(body))
+        return _Sent(part, len(body), crc)
+
+    def _give_up(self, upload: OpenUpload, futures: list[Future[_Sent]]) -> None:
+        """Break off what is on its way, and have S3 remove what has arrived.
+
+        In this order: a part that arrives after the removal would stay.
+        """
+        self._s3.interrupt()
+        wait_for(futures, timeout=_GIVE_UP_SECONDS)
+        aborting = threading.Thread(target=self._abort, args=(upload,), daemon=True)
+        aborting.start()
+        aborting.join(_ABORT_SECONDS)
+
+    def _abort(self, upload: OpenUpload) -> None:
+        with suppress(Exception):  # why the upload failed matters, not that this failed too
+            self._s3.abort_multipart_upload(upload, _ABORT_SECONDS)
