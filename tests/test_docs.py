@@ -103,7 +103,7 @@ def _parse(group: click.Group, words: list[str]) -> None:
         rest = [*context._protected_args, *context.args]
         _, command, rest = context.command.resolve_command(context, rest)
         assert command is not None
-        if isinstance(command, click.Group) and not rest:
+        if not rest:
             return  # is named, and no more
         context = command.make_context(command.name, rest, parent=context)
 

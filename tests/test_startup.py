@@ -29,7 +29,7 @@ def test_help_and_version_load_nothing_heavy(option: str) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *("fetch", "push", "run", "report success", "report failure", "env", "credentials"),
+        *("fetch", "push", "run", "work", "report success", "report failure", "env", "credentials"),
         *("show", "get-job-details", "local", "local serve", "demo"),
     ],
 )

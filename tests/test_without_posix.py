@@ -58,6 +58,7 @@ def test_a_saved_job_is_shown(bare: Cli) -> None:
         ("fetch", "--job-file", "job.json"),
         ("push", "--job-file", "job.json"),
         ("run", "--job-file", "job.json", "--", "true"),
+        ("work", "--category=Build", "--provider=P", "--version=1", "--once", "--", "true"),
         ("unpack", "a.zip", "--into", "new"),
         ("pack", "d", "--output", "new.tar.gz"),
     ],
