@@ -16,7 +16,7 @@ from typing import Any
 
 from cpstage.codepipeline import acknowledge_job, get_job_details, poll_for_jobs
 from cpstage.connection import Connection
-from cpstage.errors import AccessDenied, ConfigurationError, OutOfSync, ServiceUnavailable
+from cpstage.errors import AccessDenied, ConfigurationError, OutOfSync
 from cpstage.job import ActionTypeId, check_job_directory
 
 POLL_TIMEOUT = 10.0
@@ -82,20 +82,12 @@ class JobQueue:
             AccessDenied: The worker may not poll.
             ServiceUnavailable: CodePipeline could not be reached.
         """
-        try:
-            jobs = poll_for_jobs(
-                self.action_type,
-                most=most,
-                query=self.query,
-                connection=self._within(POLL_TIMEOUT),
-            )
-        except ServiceUnavailable as error:
-            if "ActionTypeNotFoundException" not in error.message:
-                raise
-            raise ConfigurationError(
-                error.message,
-                hint="create the action type, or check category, provider, version and region",
-            ) from error
+        jobs = poll_for_jobs(
+            self.action_type,
+            most=most,
+            query=self.query,
+            connection=self._within(POLL_TIMEOUT),
+        )
         return [self._offer(job) for job in jobs[:most]]
 
     def claim(self, offer: Offer) -> Claim:
