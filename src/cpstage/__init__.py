@@ -14,8 +14,11 @@ from cpstage._version import __version__
 if TYPE_CHECKING:
     from cpstage.archive import Limits
     from cpstage.codepipeline import get_job, get_job_details
+    from cpstage.comparing import Comparison, compare
     from cpstage.connection import Connection
+    from cpstage.content import read_member
     from cpstage.describe import describe
+    from cpstage.doctor import Check, diagnose
     from cpstage.document import mask_document, parse_job
     from cpstage.environment import env_file, job_environment
     from cpstage.errors import (
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from cpstage.globs import Globs
     from cpstage.intake import Unpacking
     from cpstage.job import Artifact, Job
+    from cpstage.listing import Listing, list_artifacts
     from cpstage.outputs import Packing
     from cpstage.progress import Progress, Silence, progress_to
     from cpstage.results import FetchResult, PushResult
@@ -49,8 +53,11 @@ if TYPE_CHECKING:
 _HOMES = {
     "archive": ("Limits",),
     "codepipeline": ("get_job", "get_job_details"),
+    "comparing": ("Comparison", "compare"),
     "connection": ("Connection",),
+    "content": ("read_member",),
     "describe": ("describe",),
+    "doctor": ("Check", "diagnose"),
     "document": ("mask_document", "parse_job"),
     "environment": ("env_file", "job_environment"),
     "errors": (
@@ -71,6 +78,7 @@ _HOMES = {
     "files": ("Packed", "Sealing", "Unpacked", "pack", "unpack"),
     "globs": ("Globs",),
     "job": ("Artifact", "Job"),
+    "listing": ("Listing", "list_artifacts"),
     "outputs": ("Packing",),
     "progress": ("Progress", "Silence", "progress_to"),
     "intake": ("Unpacking",),
@@ -87,6 +95,8 @@ __all__ = [
     "AccessDenied",
     "Artifact",
     "ArtifactRejected",
+    "Check",
+    "Comparison",
     "ConfigurationError",
     "Connection",
     "CpstageError",
@@ -96,6 +106,7 @@ __all__ = [
     "InternalError",
     "Job",
     "Limits",
+    "Listing",
     "LocalIOError",
     "NotFound",
     "ObjectInfo",
@@ -116,17 +127,21 @@ __all__ = [
     "Workspace",
     "WorkspaceUnavailable",
     "__version__",
+    "compare",
     "describe",
+    "diagnose",
     "env_file",
     "fetch",
     "get_job",
     "get_job_details",
     "job_environment",
+    "list_artifacts",
     "mask_document",
     "pack",
     "parse_job",
     "progress_to",
     "push",
+    "read_member",
     "unpack",
 ]
 

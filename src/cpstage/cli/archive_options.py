@@ -59,7 +59,7 @@ def unpacking_options(function: Function) -> Function:
             "repeatable.",
         ),
         _context_option,
-        _limit_options,
+        limit_options,
     )
 
 
@@ -180,7 +180,7 @@ def _pairs(
     return pairs
 
 
-def _limit_options(function: Function) -> Function:
+def limit_options(function: Function) -> Function:
     """Add the limits of unpacking; the command gets ``limits``."""
 
     @functools.wraps(function)

@@ -115,9 +115,22 @@ def session_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--json``, ``-v``, ``-q`` and ``--debug``; the command gets a ``terminal``."""
+    return _output_options(
+        function,
+        click.option("--json", is_flag=True, help="Print the result as one JSON document."),
+    )
 
+
+def log_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``-v``, ``-q`` and ``--debug`` to a command whose result has a form of its own."""
+    return _output_options(function)
+
+
+def _output_options(
+    function: Callable[..., Any], *more: Callable[[Function], Function]
+) -> Callable[..., Any]:
     @functools.wraps(function)
-    def command(json: bool, verbose: int, quiet: bool, debug: bool, **others: Any) -> Any:
+    def command(verbose: int, quiet: bool, debug: bool, json: bool = False, **others: Any) -> Any:
         terminal: Terminal = click.get_current_context().find_object(Terminal) or Terminal()
         terminal.json = json
         terminal.verbosity = -1 if quiet else verbose
@@ -127,7 +140,7 @@ def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     return add_options(
         command,
-        click.option("--json", is_flag=True, help="Print the result as one JSON document."),
+        *more,
         click.option("-v", "--verbose", count=True, help="Say each call to AWS on stderr."),
         click.option("-q", "--quiet", is_flag=True, help="No notes and no progress on stderr."),
         click.option("--debug", is_flag=True, help="Show the traceback of an error."),
