@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cpstage.cli.archive_options import unpacking_options
+from cpstage.cli.completion import a_file
 from cpstage.cli.job_source import JobSource, job_options
 from cpstage.cli.options import (
     MOST_SECONDS,
@@ -65,7 +66,12 @@ Examples:
     help="Wait for another run in the workspace to end; without a number, as long as it takes.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@click.option("--env-file", metavar="FILE", help="Write the job's variables as NAME=value lines.")
+@click.option(
+    "--env-file",
+    metavar="FILE",
+    shell_complete=a_file,
+    help="Write the job's variables as NAME=value lines.",
+)
 @click.option("--codebuild-env", is_flag=True, help="Add CODEBUILD_SRC_DIR variables to that file.")
 @unpacking_options
 @aws_options

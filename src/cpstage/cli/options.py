@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cpstage.cli.completion import a_directory, a_file
 from cpstage.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -77,7 +78,12 @@ def aws_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--region", help="AWS region; else AWS_REGION, then the profile's."),
         click.option("--profile", help="Profile of the AWS configuration; else AWS_PROFILE."),
         click.option("--endpoint-url", help="Endpoint of all services; else AWS_ENDPOINT_URL."),
-        click.option("--ca-bundle", metavar="FILE", help="CA certificates; else AWS_CA_BUNDLE."),
+        click.option(
+            "--ca-bundle",
+            metavar="FILE",
+            shell_complete=a_file,
+            help="CA certificates; else AWS_CA_BUNDLE.",
+        ),
         click.option("--no-verify-ssl", is_flag=True, help="Do not verify certificates."),
     )
 
@@ -174,5 +180,6 @@ def workspace_option(function: Callable[..., Any]) -> Callable[..., Any]:
         metavar="DIR",
         default=".",
         envvar="CPSTAGE_WORKSPACE",
+        shell_complete=a_directory,
         help="Directory with in/ and out/. [the current directory]",
     )(function)
