@@ -22,6 +22,17 @@ from cpstage.cli.commands import GROUPS
 HERE = Path(__file__).parent
 MADE = "<!-- Made by docs/generate.py; change the commands, or the schemas, and run it. -->"
 
+VARIABLES = {
+    "CPSTAGE_JOB_ID": "The job, where no `JOB_ID` is given.",
+    "CPSTAGE_WORKSPACE": "The workspace, where no `--workspace` is given.",
+    "CPSTAGE_CLIENT_TOKEN": "The token of a third-party job.",
+    "AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL, AWS_CA_BUNDLE and others": "As the AWS CLI has "
+    "them.",
+    "HTTPS_PROXY, HTTP_PROXY, NO_PROXY": "Proxies.",
+    "NO_COLOR": "Nothing is printed in color, with it or without.",
+    "_CPSTAGE_COMPLETE": "What a shell sets to have words completed.",
+}
+
 Leaf = tuple[str, click.Command]
 
 
@@ -34,7 +45,7 @@ def reference() -> str:
         for name in names:
             for path, command in leaves(name, _command(name)):
                 lines += _of_command(path, command)
-    return "\n".join([*lines, *_exit_codes()]) + "\n"
+    return "\n".join([*lines, *_environment(), "", *_exit_codes()]) + "\n"
 
 
 def json_page() -> str:
@@ -81,8 +92,8 @@ def _of_command(path: str, command: click.Command) -> list[str]:
     lines += ["| option | |", "|---|---|"]
     options = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
     lines += [f"| {_cell(_names(one))} | {_cell(_what(one))} |" for one in options]
-    examples = (command.epilog or "").partition("Examples:\n")[2].splitlines()
-    lines += ["", "```sh", *(line[2:] for line in examples if line.startswith("  ")), "```", ""]
+    said = (command.epilog or "").splitlines()
+    lines += ["", "```", *(line[2:] for line in said if line.startswith("  ")), "```", ""]
     return lines
 
 
@@ -117,12 +128,23 @@ def _what(option: click.Option) -> str:
     return f"{said}{default}" + (f" Else {', '.join(named)}." if named else "")
 
 
+def _environment() -> list[str]:
+    return [
+        "## Environment",
+        "",
+        "| variable | |",
+        "|---|---|",
+        *(f"| `{name}` | {said} |" for name, said in VARIABLES.items()),
+    ]
+
+
 def _exit_codes() -> list[str]:
     """Return the table of the errors, which the classes themselves are."""
     classes = [
         one
         for one in vars(errors).values()
         if isinstance(one, type) and issubclass(one, errors.CpstageError)
+        if one not in (errors.CommandFailed, errors.CommandNotStarted)
     ]
     rows: dict[int, list[str]] = {0: ["Done."], 1: ["`cpstage diff` found a difference."]}
     for one in classes:
@@ -130,7 +152,12 @@ def _exit_codes() -> list[str]:
             rows[one.exit_code] = [inspect.cleandoc(one.__doc__ or "").splitlines()[0]]
     lines = ["## Exit codes", "", "| code | |", "|---|---|"]
     lines += [f"| {code} | {_cell(said)} |" for code, (said,) in sorted(rows.items())]
-    return [*lines, "| 128+n | Stopped by signal n. |"]
+    return [
+        *lines,
+        "| 126, 127 | Of `cpstage run`: CMD cannot be started, or is not there. |",
+        "| any | Of `cpstage run`: what CMD failed with; 124 after `--timeout`. |",
+        "| 128+n | Stopped by signal n. |",
+    ]
 
 
 def _members(schema: dict[str, Any], shared: dict[str, Any], prefix: str = "") -> Iterator[str]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cpstage import Workspace
-from cpstage.publishing import Move
+from cpstage.workspace.publishing import Move
 from denying import deny
 from stopping import stop_before
 

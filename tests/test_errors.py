@@ -54,11 +54,14 @@ def test_the_table_of_exit_codes() -> None:
         "ServiceUnavailable": (69, "SystemUnavailable"),
         "InternalError": (70, "SystemUnavailable"),
         "WorkspaceUnavailable": (73, "ConfigurationError"),
+        "WorkspaceInUse": (73, "ConfigurationError"),
         "LocalIOError": (74, "SystemUnavailable"),
         "OutOfSync": (75, "RevisionOutOfSync"),
         "ObjectChanged": (75, "RevisionOutOfSync"),
         "AccessDenied": (77, "PermissionError"),
         "ConfigurationError": (78, "ConfigurationError"),
+        "CommandFailed": (1, "JobFailed"),
+        "CommandNotStarted": (127, "ConfigurationError"),
         "Stopped": (70, "JobFailed"),
     }
 
@@ -68,6 +71,7 @@ def test_the_table_of_exit_codes() -> None:
     [
         errors.ObjectNotFound("no object", hint="release again"),
         errors.OutOfSync("changed"),
+        errors.CommandNotStarted("cannot start make", 126),
         errors.Stopped(signal.SIGTERM, "SIGTERM"),
     ],
     ids=lambda error: type(error).__name__,

@@ -133,6 +133,23 @@ def test_what_goes_wrong(aws: LocalAWS, cli: Cli) -> None:
     _check("doctor", cli("doctor", "no-such-job", "--json").stdout)
 
 
+def test_a_run_and_its_result(aws: LocalAWS, cli: Cli) -> None:
+    def printed(*command: str) -> str:
+        job_id = aws.add_job([Input("App", zip_of({"f": "x"}))], ["Built"])
+        workspace = ("--workspace", job_id)
+        return cli(command[0], job_id, *workspace, "--json", *command[1:]).stdout
+
+    copy = ("--", "sh", "-c", 'cp in/App/f "$CPSTAGE_OUT_BUILT"')
+    good = _check("run", printed("run", "--report", *copy))
+    bad = _check("run", printed("run", "--report", "--", "sh", "-c", "exit 3"))
+    assert (good["report"]["result"], bad["report"]["result"]) == ("success", "failure")
+    _check("env", printed("env"))
+    _check("credentials", cli("credentials", aws.add_job()).stdout)
+    for result, more in (("success", []), ("failure", ["--message", "it failed"])):
+        done = cli("report", result, aws.add_job(), "--json", *more)
+        _check(f"report-{result}", done.stdout)
+
+
 def test_the_document_of_a_job(aws: LocalAWS, cli: Cli) -> None:
     ours = aws.add_job([Input("App", b"", revision="1")], ["Built"], configuration={"A": "b"})
     bare = aws.add_job(encryption_key=None)

@@ -17,10 +17,10 @@ import pytest
 from conftest import Cli
 from cpstage.archive import FileBlob, Limits
 from cpstage.job import Artifact, S3Location, check_artifact_name
-from cpstage.listing import list_remote
 from cpstage.local import SESSION_ACTIONS, Call, Input, LocalAWS, Output
-from cpstage.remote import Counted, Remote
-from cpstage.s3object import ObjectInfo
+from cpstage.looking.listing import list_remote
+from cpstage.looking.remote import Counted, Remote
+from cpstage.store.object import ObjectInfo
 from samples import tar_member, tar_of, tar_of_members, zip_of, zip_with_link
 from zip_bytes import Entry, file, zip_bytes
 

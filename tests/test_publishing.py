@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cpstage import CpstageError, LocalIOError, Workspace, WorkspaceUnavailable
-from cpstage.publishing import Move
+from cpstage.workspace.publishing import Move
 from denying import can_deny
 from publishing_steps import NAMES, Steps, running_steps
 from trees import listing

@@ -24,7 +24,7 @@ PREFIX = ".cpstage-staging-"
 HOLD_STAGING = """
 import sys
 from pathlib import Path
-from cpstage.staging import staging_in
+from cpstage.workspace.staging import staging_in
 with staging_in(Path("."), Path("target")) as staging:
     (staging / "tree").mkdir()
     print(staging.name, flush=True)

@@ -27,7 +27,10 @@ def test_help_and_version_load_nothing_heavy(option: str) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["fetch", "push", "show", "ls", "doctor", "get-job-details", "local", "local serve", "demo"],
+    [
+        *("fetch", "push", "run", "report success", "report failure", "env", "credentials"),
+        *("show", "ls", "doctor", "get-job-details", "local", "local serve", "demo"),
+    ],
 )
 def test_every_command_explains_itself_without_loading_anything(command: str) -> None:
     done = _run("-X", "importtime", "-m", "cpstage", *command.split(), "--help")

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from conftest import Cli
-from cpstage.exchange import exchange
 from cpstage.local import Input, LocalAWS
+from cpstage.workspace.exchange import exchange
 from samples import zip_of
 from trees import names
 

@@ -14,16 +14,16 @@ from cpstage._version import __version__
 if TYPE_CHECKING:
     from cpstage.archive import Limits
     from cpstage.codepipeline import get_job, get_job_details
-    from cpstage.comparing import Comparison, compare
     from cpstage.connection import Connection
-    from cpstage.content import read_member
     from cpstage.describe import describe
     from cpstage.doctor import Check, diagnose
     from cpstage.document import mask_document, parse_job
-    from cpstage.environment import env_file, job_environment
+    from cpstage.environment import env_file, job_environment, staged_environment
     from cpstage.errors import (
         AccessDenied,
         ArtifactRejected,
+        CommandFailed,
+        CommandNotStarted,
         ConfigurationError,
         CpstageError,
         InternalError,
@@ -38,31 +38,42 @@ if TYPE_CHECKING:
     )
     from cpstage.files import Packed, Sealing, Unpacked, pack, unpack
     from cpstage.globs import Globs
-    from cpstage.intake import Unpacking
     from cpstage.job import Artifact, Job
-    from cpstage.listing import Listing, list_artifacts
-    from cpstage.outputs import Packing
+    from cpstage.looking.comparing import Comparison, compare
+    from cpstage.looking.content import read_member
+    from cpstage.looking.listing import Listing, list_artifacts
+    from cpstage.process_credentials import process_credentials
     from cpstage.progress import Progress, Silence, progress_to
-    from cpstage.results import FetchResult, PushResult
-    from cpstage.s3object import ObjectInfo
-    from cpstage.send import Encryption
+    from cpstage.report.details import Details, Reported, Revision
+    from cpstage.report.put import report_failure, report_success
+    from cpstage.runner.command import Execution, Finished
+    from cpstage.runner.data import Delivery, RunResult, Staging, Surroundings
+    from cpstage.runner.interrupts import Interrupts
+    from cpstage.runner.run import run
     from cpstage.stage import fetch, push
-    from cpstage.store import Store
-    from cpstage.workspace import Workspace
+    from cpstage.store.artifacts import Store
+    from cpstage.store.object import ObjectInfo
+    from cpstage.transfer.intake import Unpacking
+    from cpstage.transfer.outputs import Packing
+    from cpstage.transfer.results import FetchResult, PushResult
+    from cpstage.transfer.send import Encryption
+    from cpstage.workspace.layout import Workspace
 
 _HOMES = {
     "archive": ("Limits",),
     "codepipeline": ("get_job", "get_job_details"),
-    "comparing": ("Comparison", "compare"),
+    "looking.comparing": ("Comparison", "compare"),
     "connection": ("Connection",),
-    "content": ("read_member",),
+    "looking.content": ("read_member",),
     "describe": ("describe",),
     "doctor": ("Check", "diagnose"),
     "document": ("mask_document", "parse_job"),
-    "environment": ("env_file", "job_environment"),
+    "environment": ("env_file", "job_environment", "staged_environment"),
     "errors": (
         "AccessDenied",
         "ArtifactRejected",
+        "CommandFailed",
+        "CommandNotStarted",
         "ConfigurationError",
         "CpstageError",
         "InternalError",
@@ -78,16 +89,23 @@ _HOMES = {
     "files": ("Packed", "Sealing", "Unpacked", "pack", "unpack"),
     "globs": ("Globs",),
     "job": ("Artifact", "Job"),
-    "listing": ("Listing", "list_artifacts"),
-    "outputs": ("Packing",),
+    "looking.listing": ("Listing", "list_artifacts"),
+    "transfer.outputs": ("Packing",),
+    "process_credentials": ("process_credentials",),
     "progress": ("Progress", "Silence", "progress_to"),
-    "intake": ("Unpacking",),
-    "results": ("FetchResult", "PushResult"),
-    "send": ("Encryption",),
+    "transfer.intake": ("Unpacking",),
+    "transfer.results": ("FetchResult", "PushResult"),
+    "transfer.send": ("Encryption",),
     "stage": ("fetch", "push"),
-    "s3object": ("ObjectInfo",),
-    "store": ("Store",),
-    "workspace": ("Workspace",),
+    "store.object": ("ObjectInfo",),
+    "store.artifacts": ("Store",),
+    "runner.command": ("Execution", "Finished"),
+    "runner.data": ("Delivery", "RunResult", "Staging", "Surroundings"),
+    "report.put": ("report_failure", "report_success"),
+    "report.details": ("Details", "Reported", "Revision"),
+    "runner.run": ("run",),
+    "runner.interrupts": ("Interrupts",),
+    "workspace.layout": ("Workspace",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -96,14 +114,21 @@ __all__ = [
     "Artifact",
     "ArtifactRejected",
     "Check",
+    "CommandFailed",
+    "CommandNotStarted",
     "Comparison",
     "ConfigurationError",
     "Connection",
     "CpstageError",
+    "Delivery",
+    "Details",
     "Encryption",
+    "Execution",
     "FetchResult",
+    "Finished",
     "Globs",
     "InternalError",
+    "Interrupts",
     "Job",
     "Limits",
     "Listing",
@@ -116,11 +141,16 @@ __all__ = [
     "Packing",
     "Progress",
     "PushResult",
+    "Reported",
+    "Revision",
+    "RunResult",
     "Sealing",
     "ServiceUnavailable",
     "Silence",
+    "Staging",
     "Stopped",
     "Store",
+    "Surroundings",
     "Unpacked",
     "Unpacking",
     "UsageError",
@@ -139,9 +169,14 @@ __all__ = [
     "mask_document",
     "pack",
     "parse_job",
+    "process_credentials",
     "progress_to",
     "push",
     "read_member",
+    "report_failure",
+    "report_success",
+    "run",
+    "staged_environment",
     "unpack",
 ]
 

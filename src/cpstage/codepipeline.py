@@ -15,6 +15,7 @@ from cpstage.connection import Connection
 from cpstage.document import parse_job
 from cpstage.failures import aws_failures
 from cpstage.job import Job
+from cpstage.retries import Retries
 
 
 def call(
@@ -24,6 +25,7 @@ def call(
     doing: str,
     *,
     secrets: Sequence[str | None] = (),
+    retries: Retries | None = None,
 ) -> dict[str, Any]:
     """Call one operation of the job API.
 
@@ -33,6 +35,7 @@ def call(
         parameters: Its request members.
         doing: What the call does, as in "cannot <doing>".
         secrets: Values that the service may quote back, and nobody may see.
+        retries: How long to go on when something fails that may pass, if not for the timeout.
 
     Returns:
         The members of the answer.
@@ -44,7 +47,7 @@ def call(
         ServiceUnavailable: CodePipeline could not be reached.
         ConfigurationError: No region, or a malformed parameter.
     """
-    service = connection.codepipeline()
+    service = connection.codepipeline(retries)
     denied_hint = f"the caller needs codepipeline:{operation}"
     with aws_failures(f"{doing} in {service.endpoint.region}", denied_hint=denied_hint):
         return service.call(operation, parameters, [one for one in secrets if one])
@@ -86,3 +89,57 @@ def get_job(
     """Fetch a job: arguments and errors as in :func:`get_job_details`."""
     job = parse_job(get_job_details(job_id, client_token=client_token, connection=connection))
     return replace(job, client_token=client_token)
+
+
+def put_success(
+    job_id: str,
+    members: Mapping[str, Any],
+    *,
+    client_token: str | None = None,
+    connection: Connection,
+) -> None:
+    """Put the result of a job that has done its work: one try.
+
+    Args:
+        job_id: The id of the job.
+        members: Further request members of PutJobSuccessResult.
+        client_token: The client's half of a third-party job's token; makes the call
+            PutThirdPartyJobSuccessResult.
+        connection: How to reach AWS.
+
+    Raises:
+        OutOfSync: The job is not in progress.
+        NotFound, AccessDenied, ServiceUnavailable, ConfigurationError: As :func:`call` does.
+    """
+    _put_result("Success", job_id, members, client_token, connection)
+
+
+def put_failure(
+    job_id: str,
+    details: Mapping[str, Any],
+    *,
+    client_token: str | None = None,
+    connection: Connection,
+) -> None:
+    """Put the result of a job that has failed: ``FailureDetails``, else as :func:`put_success`."""
+    _put_result("Failure", job_id, {"failureDetails": details}, client_token, connection)
+
+
+def _put_result(
+    kind: str,
+    job_id: str,
+    members: Mapping[str, Any],
+    client_token: str | None,
+    connection: Connection,
+) -> None:
+    parameters = {"jobId": job_id, **members}
+    if client_token:
+        parameters["clientToken"] = client_token
+    call(
+        connection,
+        f"Put{'ThirdParty' if client_token else ''}Job{kind}Result",
+        parameters,
+        f"report the {kind.lower()} of job {job_id}",
+        secrets=[client_token, members.get("continuationToken")],
+        retries=Retries(0),
+    )

@@ -26,11 +26,11 @@ from cpstage.errors import ArtifactRejected
 from cpstage.job import SessionCredentials
 from cpstage.progress import Progress
 from cpstage.stage import fetch, push
-from cpstage.workspace import Workspace
+from cpstage.workspace.layout import Workspace
 
 if TYPE_CHECKING:
     from cpstage.local import LocalAWS
-    from cpstage.results import FetchResult, PushResult
+    from cpstage.transfer.results import FetchResult, PushResult
 
 Say = Callable[[str], object]
 

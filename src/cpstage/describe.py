@@ -11,10 +11,10 @@ from cpstage.envelope import HEAD_BYTES as ENVELOPE_HEAD_BYTES
 from cpstage.envelope import read_header, s3_client_object
 from cpstage.errors import ArtifactRejected, CpstageError
 from cpstage.job import MASK, Artifact, Job
-from cpstage.results import location_document
-from cpstage.s3object import ObjectInfo
 from cpstage.session import JobSession
-from cpstage.store import Store
+from cpstage.store.artifacts import Store
+from cpstage.store.object import ObjectInfo
+from cpstage.transfer.results import location_document
 
 
 def describe(

@@ -21,9 +21,9 @@ from cpstage.connection import Connection
 from cpstage.errors import AccessDenied, CpstageError, UsageError
 from cpstage.job import Artifact, Job
 from cpstage.session import JobSession
-from cpstage.store import Store, Trial
+from cpstage.store.artifacts import Store, Trial
 from cpstage.tree import local_failures
-from cpstage.workspace import Workspace
+from cpstage.workspace.layout import Workspace
 
 Status = Literal["ok", "warning", "failed", "skipped"]
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from cpstage.errors import ConfigurationError
 from cpstage.job import Job
-from cpstage.staging import staging_in, sweep
+from cpstage.shells import render
+from cpstage.transfer.inventory import job_of, staged_inputs
 from cpstage.tree import local_failures
-from cpstage.workspace import Workspace
+from cpstage.workspace.layout import Workspace
+from cpstage.workspace.staging import staging_in, sweep
 
 
 def job_environment(
@@ -57,6 +58,25 @@ def job_environment(
     return variables
 
 
+def staged_environment(
+    workspace: Workspace, job_id: str | None = None, *, codebuild: bool = False
+) -> dict[str, str] | None:
+    """Return the variables of the job that has been fetched into a workspace.
+
+    Args:
+        workspace: The workspace.
+        job_id: The job it has to be, if that matters.
+        codebuild: As for :func:`job_environment`.
+
+    Returns:
+        The variables; None where no job or another one has been fetched.
+    """
+    job = job_of(workspace.record())
+    if job is None or job_id not in (None, job.id):
+        return None
+    return job_environment(job, workspace, staged_inputs(workspace, job), codebuild=codebuild)
+
+
 @contextmanager
 def env_file(
     path: Path | str, workspace: Workspace
@@ -76,10 +96,8 @@ def env_file(
     sweep(place.parent)
     with staging_in(place.parent, place) as staging, local_failures(place):
         new = os.open(staging / "variables", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(new, "w", encoding="utf-8", errors="surrogateescape") as file:
-            yield lambda variables: file.writelines(
-                f"{name}={shlex.quote(value)}\n" for name, value in variables.items()
-            )
+        with open(new, "wb") as file:
+            yield lambda variables: file.write(render(variables, "dotenv"))
         (staging / "variables").replace(place)
 
 

@@ -8,6 +8,7 @@ terminals.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -106,6 +107,16 @@ class WorkspaceUnavailable(CpstageError):
     failure_type = "ConfigurationError"
 
 
+class WorkspaceInUse(WorkspaceUnavailable):
+    """Another run is in the workspace.
+
+    Attributes:
+        job_id: The job that it works on, where it says so.
+    """
+
+    job_id: str | None = None
+
+
 class LocalIOError(CpstageError):
     """A local read or write failed, or the disk is full."""
 
@@ -139,6 +150,30 @@ class ConfigurationError(CpstageError):
     failure_type = "ConfigurationError"
 
 
+class CommandFailed(CpstageError):
+    """The command of a run failed, or took longer than it may.
+
+    Args:
+        message: How it ended.
+        exit_code: Its exit code, as a shell would tell it.
+    """
+
+    exit_code = 1
+    failure_type: ClassVar[FailureType] = "JobFailed"
+
+    def __init__(self, message: str, exit_code: int, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = exit_code
+
+
+class CommandNotStarted(CommandFailed):
+    """The command of a run cannot be started: it is not there (127), or cannot run (126)."""
+
+    exit_code = 127
+    failure_type = "ConfigurationError"
+    default_hint = "check the command behind --, and PATH"
+
+
 class Stopped(Reportable):
     """A signal ended the command.
 
@@ -155,6 +190,25 @@ class Stopped(Reportable):
     def __init__(self, signal_number: int, signal_name: str) -> None:
         super().__init__(f"stopped by {signal_name}")
         self.exit_code = 128 + signal_number
+
+
+def reportable(error: BaseException) -> Reportable:
+    """Give every failure its row of the table and its one line: the last line of defence."""
+    if isinstance(error, Reportable):
+        return error
+    found: Reportable
+    if isinstance(error, OSError):
+        found = LocalIOError(f"a local read or write failed: {local_reason(error)}")
+    else:
+        # Nobody knows what the message of an unforeseen error holds: it is for --debug.
+        found = InternalError(f"unexpected {type(error).__name__}")
+    found.__cause__ = error
+    return found
+
+
+def local_reason(error: OSError) -> str:
+    """Return what the system says of a failure, without the names that it concerns."""
+    return os.strerror(error.errno or 0)
 
 
 def _again(kind: type[_Error], arguments: tuple[Any, ...]) -> _Error:

@@ -20,12 +20,12 @@ from cpstage.aws.json_api import JsonService
 from cpstage.connection import Connection
 from cpstage.envelope import Clients, Header, seal
 from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound, WorkspaceUnavailable
-from cpstage.intake import Intake, Keys, Source, Taken, Unpacking, naming
-from cpstage.outputs import Packing
 from cpstage.progress import Progress, Silence
-from cpstage.publishing import Move
-from cpstage.staging import journal_in, staging_in, sweep
+from cpstage.transfer.intake import Intake, Keys, Source, Taken, Unpacking, naming
+from cpstage.transfer.outputs import Packing
 from cpstage.tree import RelativePath, Tree, local_failures
+from cpstage.workspace.publishing import Move
+from cpstage.workspace.staging import journal_in, staging_in, sweep
 
 
 @dataclass(frozen=True)

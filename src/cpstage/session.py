@@ -14,7 +14,7 @@ from cpstage.credentials import RenewingCredentials
 from cpstage.errors import CpstageError, NotFound, OutOfSync
 from cpstage.job import Job, SessionCredentials
 from cpstage.retries import Retries
-from cpstage.store import Store
+from cpstage.store.artifacts import Store
 
 DEFAULT_MAX_AGE = 14 * 60.0
 """Seconds. The AWS CodePipeline plugin for Jenkins takes credentials for good for 15 minutes."""

@@ -12,17 +12,17 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from cpstage.connection import Connection
-from cpstage.intake import Unpacking
-from cpstage.inventory import Inventory, record_of
 from cpstage.job import Job
-from cpstage.outputs import IfEmpty, Packing, find_outputs, require_contents
 from cpstage.progress import Progress, Silence
-from cpstage.receive import Receiver
-from cpstage.results import FetchResult, PushResult, Staged
 from cpstage.selection import choose
-from cpstage.send import Encryption, Sender, planned
 from cpstage.session import DEFAULT_MAX_AGE, JobSession
-from cpstage.workspace import Workspace
+from cpstage.transfer.intake import Unpacking
+from cpstage.transfer.inventory import Inventory, record_of
+from cpstage.transfer.outputs import IfEmpty, Packing, find_outputs, require_contents
+from cpstage.transfer.receive import Receiver
+from cpstage.transfer.results import FetchResult, PushResult, Staged
+from cpstage.transfer.send import Encryption, Sender, planned
+from cpstage.workspace.layout import Workspace
 
 Warn = Callable[[str], object]
 

@@ -220,6 +220,16 @@ def remove_tree(tree: Path) -> None:
     shutil.rmtree(tree, ignore_errors=True)
 
 
+def write_private(path: Path, text: str) -> None:
+    """Write a new file that only its owner may read.
+
+    Raises:
+        WorkspaceUnavailable, LocalIOError: It is there already, or cannot be written.
+    """
+    with local_failures(path), os.fdopen(os.open(path, _NEW_FILE, 0o600), "wb") as file:
+        file.write(text.encode(errors="surrogatepass"))
+
+
 _TAKEN = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOTEMPTY}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from cpstage import CpstageError, InternalError, Limits, mask_document, parse_job
 from cpstage.envelope import read_header
-from cpstage.inventory import record_of
+from cpstage.transfer.inventory import record_of
 from unpacking import unpack
 
 CORPUS = Path(__file__).parent / "corpus"

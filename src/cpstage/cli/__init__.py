@@ -20,7 +20,7 @@ from cpstage.cli.commands import LazyCommands
 from cpstage.cli.completion import complete
 from cpstage.cli.core_files import make_no_core_file
 from cpstage.cli.terminal import Terminal, flush_or_drop
-from cpstage.errors import InternalError, LocalIOError, Reportable, Stopped, UsageError
+from cpstage.errors import Reportable, Stopped, UsageError, reportable
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SIGNALLED = 128
@@ -75,22 +75,8 @@ def _run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         return _SIGNALLED + signal.SIGPIPE
     except (Reportable, Exception) as error:
-        return _failed(terminal, _reportable(error))
+        return _failed(terminal, reportable(error))
     return 0
-
-
-def _reportable(error: BaseException) -> Reportable:
-    """Give every failure its one line: the last line of defence."""
-    if isinstance(error, Reportable):
-        return error
-    found: Reportable
-    if isinstance(error, OSError):
-        found = LocalIOError(f"a local read or write failed: {os.strerror(error.errno or 0)}")
-    else:
-        # Nobody knows what the message of an unforeseen error holds: it is for --debug.
-        found = InternalError(f"unexpected {type(error).__name__}")
-    found.__cause__ = error
-    return found
 
 
 def _failed(terminal: Terminal, error: Reportable) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.options import Function, add_options
+from cpstage.cli.options import Function, add_options, pairs
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,8 +18,16 @@ DEFAULT_LEVEL = 2
 """The same as :data:`cpstage.archive.DEFAULT_LEVEL`, which would be loaded for ``--help``."""
 
 
-def unpacking_options(function: Function) -> Function:
-    """Add limits, and what may open an envelope; the command gets ``unpacking``."""
+_CONTEXT = "--encryption-context"
+
+
+def unpacking_options(function: Function, context_option: str = _CONTEXT) -> Function:
+    """Add limits, and what may open an envelope; the command gets ``unpacking``.
+
+    Args:
+        function: The command.
+        context_option: The name of the option for the context that is expected.
+    """
 
     @functools.wraps(function)
     def command(
@@ -27,7 +35,7 @@ def unpacking_options(function: Function) -> Function:
         require_encrypted: bool,
         no_decrypt: bool,
         decrypt_keys: tuple[str, ...],
-        encryption_context: dict[str, str],
+        decrypt_context: dict[str, str],
         **others: Any,
     ) -> Any:
         from cpstage import Unpacking
@@ -40,7 +48,7 @@ def unpacking_options(function: Function) -> Function:
             limits=limits,
             envelopes="require" if require_encrypted else "keep" if no_decrypt else "open",
             key_ids=decrypt_keys,
-            context=encryption_context,
+            context=decrypt_context,
         )
         return function(unpacking=unpacking, **others)
 
@@ -58,7 +66,7 @@ def unpacking_options(function: Function) -> Function:
             help="KMS key that may open an envelope, besides a job's and its account's; "
             "repeatable.",
         ),
-        _context_option,
+        _context_option(context_option, "decrypt_context"),
         limit_options,
     )
 
@@ -91,22 +99,27 @@ def packing_options(formats: Sequence[str], formats_help: str) -> Callable[[Func
     return decorate
 
 
-def sealing_options(function: Function) -> Function:
-    """Add how to seal; the command gets ``seal``, ``seal_keys`` and ``seal_context``."""
+def sealing_options(function: Function, context_option: str = _CONTEXT) -> Function:
+    """Add how to seal; the command gets ``seal``, ``seal_keys`` and ``seal_context``.
+
+    Args:
+        function: The command.
+        context_option: The name of the option for the context that is sealed in.
+    """
 
     @functools.wraps(function)
     def command(
         encrypt: bool,
         encrypt_keys: tuple[str, ...],
-        encryption_context: dict[str, str],
+        encrypt_context: dict[str, str],
         **others: Any,
     ) -> Any:
-        if (encrypt_keys or encryption_context) and not encrypt:
+        if (encrypt_keys or encrypt_context) and not encrypt:
             raise UsageError(
-                "--encrypt-key and --encryption-context are for envelopes", hint="add --encrypt"
+                f"--encrypt-key and {context_option} are for envelopes", hint="add --encrypt"
             )
         return function(
-            seal=encrypt, seal_keys=encrypt_keys, seal_context=encryption_context, **others
+            seal=encrypt, seal_keys=encrypt_keys, seal_context=encrypt_context, **others
         )
 
     return add_options(
@@ -119,7 +132,7 @@ def sealing_options(function: Function) -> Function:
             metavar="ARN",
             help="KMS key to seal under, instead of a job's; repeatable, each opens it.",
         ),
-        _context_option,
+        _context_option(context_option, "encrypt_context"),
     )
 
 
@@ -158,26 +171,15 @@ def _packing_options(
     ]
 
 
-def _context_option(function: Function) -> Function:
+def _context_option(option: str, name: str) -> Callable[[Function], Function]:
     return click.option(
-        "--encryption-context",
+        option,
+        name,
         multiple=True,
         metavar="K=V",
-        callback=_pairs,
+        callback=pairs,
         help="Pair of the envelope's encryption context; repeatable.",
-    )(function)
-
-
-def _pairs(
-    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
-) -> dict[str, str]:
-    pairs = {}
-    for value in values:
-        name, equals, content = value.partition("=")
-        if not (name and equals and content):
-            raise UsageError(f"{value!r} is not of the form K=V", hint="see --encryption-context")
-        pairs[name] = content
-    return pairs
+    )
 
 
 def limit_options(function: Function) -> Function:

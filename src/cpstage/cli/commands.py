@@ -24,6 +24,14 @@ GROUPS: dict[str, dict[str, _Command]] = {
         "fetch": _Command("fetch", "Stage a job's input artifacts."),
         "push": _Command("push", "Upload a job's output artifacts."),
     },
+    "A job from its start to its result": {
+        "run": _Command("run", "Fetch a job's inputs, run CMD, push its outputs."),
+        "report": _Command("report", "Tell CodePipeline the result of a job."),
+        "env": _Command("env", "Print the variables of a job in a workspace."),
+        "credentials": _Command(
+            "credentials", "Print a job's session credentials, SECRETS included."
+        ),
+    },
     "The job itself": {
         "show": _Command("show", "Show a job and what lies at its locations."),
         "get-job-details": _Command(

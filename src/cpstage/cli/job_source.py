@@ -8,14 +8,14 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cpstage.cli.completion import a_file
-from cpstage.errors import ConfigurationError, UsageError
+from cpstage.errors import ConfigurationError, UsageError, local_reason
 
 if TYPE_CHECKING:
     from cpstage import Connection, Job
@@ -45,10 +45,23 @@ class JobSource:
         from cpstage import get_job, parse_job
 
         if self.file is not None:
-            return parse_job(self._document(self.file))
+            return replace(parse_job(self._document(self.file)), client_token=self.client_token)
+        return get_job(self.require_id(), client_token=self.client_token, connection=connection)
+
+    def require_id(self) -> str:
+        """Return the id of the job, which a saved document tells as well.
+
+        Raises:
+            UsageError: None is given.
+            ConfigurationError: The document holds no job.
+        """
+        if self.file is not None:
+            from cpstage import parse_job
+
+            return parse_job(self._document(self.file)).id
         if not self.job_id:
             raise UsageError("no job is given", hint="give JOB_ID, CPSTAGE_JOB_ID or --job-file")
-        return get_job(self.job_id, client_token=self.client_token, connection=connection)
+        return self.job_id
 
     def credentials_age(self) -> float | None:
         """Return how old the job's credentials are at least, in seconds."""
@@ -58,21 +71,31 @@ class JobSource:
 
     @staticmethod
     def _document(file: str) -> Any:
-        where = "stdin" if file == "-" else file
         try:
-            if file == "-" and sys.stdin is None:
-                raise ConfigurationError("cannot read the job file stdin: it is closed")
-            data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
-            return json.loads(data)
-        except OSError as error:
-            why = os.strerror(error.errno or 0)
-            raise ConfigurationError(f"cannot read the job file {where}: {why}") from error
+            return json.loads(read_file(file, "job file"))
         except (ValueError, RecursionError):
             # What stopped the parser holds the whole document, and with it the secrets.
             raise ConfigurationError(
-                f"the job file {where} is not JSON",
+                f"the job file {'stdin' if file == '-' else file} is not JSON",
                 hint="save the output of 'cpstage get-job-details --reveal-secrets'",
             ) from None
+
+
+def read_file(file: str, what: str) -> bytes:
+    """Read a file, or stdin where its name is ``-``.
+
+    Raises:
+        ConfigurationError: It cannot be read.
+    """
+    where = f"{what} {'stdin' if file == '-' else file}"
+    try:
+        if file != "-":
+            return Path(file).read_bytes()
+        if sys.stdin is None:
+            raise ConfigurationError(f"cannot read the {where}: it is closed")
+        return sys.stdin.buffer.read()
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the {where}: {local_reason(error)}") from error
 
 
 def job_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -15,7 +15,7 @@ from cpstage.errors import printable
 
 if TYPE_CHECKING:
     from cpstage import Connection, Limits, Listing, Progress
-    from cpstage.listing import Listed
+    from cpstage.looking.listing import Listed
 
 _EXAMPLES = """\b
 Examples:

@@ -13,6 +13,7 @@ import click
 
 from cpstage.cli.completion import a_directory, a_file
 from cpstage.cli.terminal import Terminal
+from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
     from cpstage import Connection
@@ -88,18 +89,32 @@ def aws_options(function: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
-def session_option(function: Callable[..., Any]) -> Callable[..., Any]:
+def pairs(
+    _context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    """Read the values of a repeatable option ``K=V``; a callback of click."""
+    found = {}
+    for value in values:
+        name, equals, content = value.partition("=")
+        if not (name and equals and content):
+            raise UsageError(f"{value!r} is not of the form K=V", hint=f"see {parameter.opts[0]}")
+        found[name] = content
+    return found
+
+
+def session_option(
+    function: Callable[..., Any], retry_option: str = "--timeout"
+) -> Callable[..., Any]:
     """Add what is about a job's session; stands below ``aws_options``.
 
     The command gets a ``credentials_max_age``, and its ``connection`` a timeout.
+
+    Args:
+        function: The command.
+        retry_option: The name of the option for that, where ``--timeout`` is something else's.
     """
-
-    @functools.wraps(function)
-    def command(timeout: float, connection: Connection, **others: Any) -> Any:
-        return function(connection=replace(connection, timeout=timeout), **others)
-
     return add_options(
-        command,
+        retry_option_named(retry_option)(function),
         click.option(
             "--credentials-max-age",
             type=Seconds(),
@@ -108,15 +123,28 @@ def session_option(function: Callable[..., Any]) -> Callable[..., Any]:
             metavar="SECONDS",
             help="Age at which the job's session credentials are renewed ahead of time.",
         ),
-        click.option(
-            "--timeout",
+    )
+
+
+def retry_option_named(name: str) -> Callable[[Function], Function]:
+    """Add how long to try again; the ``connection`` of the command gets it as its timeout."""
+
+    def decorate(function: Function) -> Function:
+        @functools.wraps(function)
+        def command(retry_timeout: float, connection: Connection, **others: Any) -> Any:
+            return function(connection=replace(connection, timeout=retry_timeout), **others)
+
+        return click.option(
+            name,
+            "retry_timeout",
             type=Seconds(),
             default=300,
             show_default=True,
             metavar="SECONDS",
             help="How long to try again when the network or AWS fails.",
-        ),
-    )
+        )(command)
+
+    return decorate
 
 
 def output_options(function: Callable[..., Any]) -> Callable[..., Any]:

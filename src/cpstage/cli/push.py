@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.archive_options import packing_options, sealing_options
 from cpstage.cli.job_source import JobSource, job_options
 from cpstage.cli.options import (
     aws_options,
@@ -15,11 +15,12 @@ from cpstage.cli.options import (
     session_option,
     workspace_option,
 )
+from cpstage.cli.stage_options import delivery_options
 from cpstage.cli.terminal import Terminal, counted
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
-    from cpstage import Connection, Packing, Progress, PushResult
+    from cpstage import Connection, Delivery, Progress, PushResult
 
 _EXAMPLES = """\b
 Examples:
@@ -51,19 +52,7 @@ def _split(context: click.Context, _: click.Parameter, values: tuple[str, ...]) 
 )
 @job_options
 @workspace_option
-@packing_options(
-    ["auto", "zip", "tar", "tar.gz", "raw"],
-    "auto packs a directory as zip; a file goes as it is.",
-)
-@click.option(
-    "--if-empty",
-    type=click.Choice(["error", "warn", "ignore"]),
-    default="error",
-    show_default=True,
-    help="When an output has no files: fail, or leave it out.",
-)
-@click.option("--bucket-key", is_flag=True, help="Let S3 use a Bucket Key: fewer calls to KMS.")
-@sealing_options
+@delivery_options
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @aws_options
 @session_option
@@ -77,11 +66,7 @@ def push(
     progress: Progress,
     workspace: str,
     paths: dict[str, str],
-    packing: Packing,
-    bucket_key: bool,
-    seal: bool,
-    seal_keys: tuple[str, ...],
-    seal_context: dict[str, str],
+    delivery: Delivery,
     **options: Any,
 ) -> None:
     """Upload a job's output artifacts.
@@ -96,18 +81,17 @@ def push(
     result = cpstage.push(
         source.load(connection),
         workspace,
-        paths,
-        packing=packing,
-        encryption=cpstage.Encryption(bucket_key, seal, seal_keys, seal_context),
+        **replace(delivery, paths=paths).arguments(),
         connection=connection,
         progress=progress,
         warn=terminal.warn,
         **options,
     )
-    terminal.result(result.document(), _text(result))
+    terminal.result(result.document(), pushed_text(result))
 
 
-def _text(result: PushResult) -> str:
+def pushed_text(result: PushResult) -> str:
+    """Return a line for each artifact."""
     lines = []
     for pushed in result.outputs:
         what = f"{pushed.format}, {counted(pushed.files, 'file')} of {pushed.source}"

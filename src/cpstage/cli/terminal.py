@@ -34,9 +34,14 @@ class Terminal:
     def result(self, document: Mapping[str, Any], text: str) -> None:
         """Print the result of a command, as a document or as text."""
         if self.json:
-            text = json.dumps(document, indent=2, ensure_ascii=not _speaks_unicode())
-        if text:
+            self.document(document)
+        elif text:
             self.line(text)
+
+    def document(self, document: Mapping[str, Any]) -> None:
+        """Print a document, where documents are wanted."""
+        if self.json:
+            self.line(json.dumps(document, indent=2, ensure_ascii=not _speaks_unicode()))
 
     def line(self, text: str) -> None:
         """Print text on stdout; what its encoding does not have, as escapes."""
@@ -44,6 +49,10 @@ class Terminal:
             text = text.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding)
         # Without color=True escape sequences would be cut out of values on a pipe.
         click.echo(text.encode(errors="backslashreplace").decode(), color=True)
+
+    def raw(self, data: bytes) -> None:
+        """Print bytes on stdout as they are: names of files may be no text."""
+        click.echo(data, nl=False)
 
     def note(self, message: str) -> None:
         """Say something that a person may want to know."""

@@ -1,0 +1,92 @@
+"""The command behind ``--``, and options of how it is run."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import click
+
+from cpstage.cli.options import Function, Seconds, add_options
+
+_COMMAND = "cpstage command"
+
+
+class TakesCommand(click.Command):
+    """A command of ours that runs another one, which stands behind ``--`` and is left alone."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Set aside what is behind the first ``--``."""
+        ours, theirs = args, []
+        if "--" in args:
+            at = args.index("--")
+            ours, theirs = args[:at], args[at + 1 :]
+        ctx.meta[_COMMAND] = tuple(theirs)
+        return super().parse_args(ctx, ours)
+
+
+def command_options(function: Function) -> Function:
+    """Add how the command is run; ours gets ``command``, ``execution`` and ``surroundings``."""
+
+    @functools.wraps(function)
+    def command(
+        *,
+        cwd: str,
+        timeout: float | None,
+        kill_after: float | None,
+        report_tail: int,
+        pass_configuration: bool,
+        pass_credentials: bool,
+        codebuild_env: bool,
+        **others: Any,
+    ) -> Any:
+        from cpstage import Execution, Surroundings
+
+        return function(
+            command=click.get_current_context().meta[_COMMAND],
+            execution=Execution(timeout, kill_after, report_tail),
+            surroundings=Surroundings(cwd, pass_configuration, pass_credentials, codebuild_env),
+            **others,
+        )
+
+    return add_options(
+        command,
+        click.option(
+            "--cwd",
+            default=".",
+            metavar="DIR",
+            help="Where CMD runs: an input artifact's name, or a path. [the workspace]",
+        ),
+        click.option(
+            "--timeout",
+            type=Seconds(),
+            metavar="SECONDS",
+            help="End CMD after this long. [without end]",
+        ),
+        click.option(
+            "--kill-after",
+            type=Seconds(),
+            metavar="SECONDS",
+            help="Kill CMD when it goes on for this long after it was asked to end. "
+            "[10 after --timeout; a second signal, after a first one]",
+        ),
+        click.option(
+            "--report-tail",
+            type=click.IntRange(0, 1000),
+            default=0,
+            metavar="N",
+            help="Report the last N lines of CMD's output when it fails; it then prints into "
+            "pipes. [0]",
+        ),
+        click.option(
+            "--pass-configuration",
+            is_flag=True,
+            help="Hand CMD the action's configuration in the file CPSTAGE_CONFIGURATION.",
+        ),
+        click.option(
+            "--pass-credentials",
+            is_flag=True,
+            help="Leave your own AWS credential variables to CMD; a job's it never gets.",
+        ),
+        click.option("--codebuild-env", is_flag=True, help="Add CODEBUILD_SRC_DIR variables."),
+    )

@@ -1,0 +1,65 @@
+"""``cpstage credentials``: a job's session credentials for other AWS tools."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from cpstage.cli.job_source import JobSource, job_options
+from cpstage.cli.options import Seconds, aws_options, output_options
+from cpstage.cli.terminal import Terminal
+from cpstage.errors import UsageError
+
+if TYPE_CHECKING:
+    from cpstage import Connection
+
+_EXAMPLES = """\b
+Example, in ~/.aws/config:
+  [profile job]
+  credential_process = cpstage credentials JOB_ID --profile worker
+  region = eu-central-1
+\b
+  aws s3 cp s3://BUCKET/KEY - --profile job
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("job_id", required=False)
+@job_options
+@click.option(
+    "--expires-in",
+    type=Seconds(),
+    default=14 * 60,
+    show_default=True,
+    metavar="SECONDS",
+    help="When tools are to ask again, counted from when the credentials were handed out.",
+)
+@click.option("--force", is_flag=True, help="Print them to a terminal, too.")
+@aws_options
+@output_options
+def credentials(
+    source: JobSource, connection: Connection, terminal: Terminal, expires_in: float, force: bool
+) -> None:
+    """Print a job's session credentials, SECRETS included.
+
+    The form is that of a credential_process (version 1), for ad-hoc use of any AWS tool with what
+    the job may do: read its inputs, write its outputs. CodePipeline tells no expiry: the one that
+    is printed makes tools ask again in time.
+
+    JOB_ID may also be given as CPSTAGE_JOB_ID.
+    """
+    import cpstage
+
+    if not force and sys.stdout is not None and sys.stdout.isatty():
+        raise UsageError(
+            "secrets are not printed to a terminal",
+            hint="use it as a credential_process (see --help), or give --force",
+        )
+    job = source.load(connection)
+    age = source.credentials_age()
+    terminal.line(
+        json.dumps(cpstage.process_credentials(job, lifetime=expires_in, age=age), indent=2)
+    )

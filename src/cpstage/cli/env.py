@@ -1,0 +1,68 @@
+"""``cpstage env``: the variables of a staged job, for a shell."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from cpstage.cli.job_source import JobSource, job_options
+from cpstage.cli.options import aws_options, output_options, workspace_option
+from cpstage.cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from cpstage import Connection
+    from cpstage.shells import Syntax
+
+_EXAMPLES = """\b
+Examples:
+  eval "$(cpstage env JOB_ID)"
+  cpstage env JOB_ID --format fish | source
+  cpstage env JOB_ID --format powershell | Out-String | Invoke-Expression
+  cpstage env --workspace build --format json
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("job_id", required=False)
+@job_options
+@workspace_option
+@click.option(
+    "--format",
+    "syntax",
+    type=click.Choice(["sh", "fish", "powershell", "dotenv", "json"]),
+    default="sh",
+    show_default=True,
+    help="What is going to read it.",
+)
+@click.option("--codebuild-env", is_flag=True, help="Add CODEBUILD_SRC_DIR variables.")
+@aws_options
+@output_options
+def env(
+    *,
+    source: JobSource,
+    connection: Connection,
+    terminal: Terminal,
+    workspace: str,
+    syntax: Syntax,
+    codebuild_env: bool,
+) -> None:
+    """Print the variables of a job in a workspace.
+
+    They tell where each artifact is; none is a credential. For the job that was fetched into the
+    workspace, which is also the one without JOB_ID, AWS is not asked.
+
+    JOB_ID may also be given as CPSTAGE_JOB_ID.
+    """
+    import cpstage
+    from cpstage.shells import render
+
+    place = cpstage.Workspace(workspace)
+    job = source.load(connection) if source.file is not None else None
+    variables = cpstage.staged_environment(
+        place, job.id if job else source.job_id, codebuild=codebuild_env
+    )
+    if variables is None:
+        job = job or source.load(connection)
+        variables = cpstage.job_environment(job, place, codebuild=codebuild_env)
+    terminal.raw(render(variables, "json" if terminal.json else syntax))

@@ -1,0 +1,163 @@
+"""``cpstage report``: the result of a job, put by hand or by a script."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, get_args
+
+import click
+
+from cpstage.cli.job_source import JobSource, job_options, read_file
+from cpstage.cli.options import aws_options, output_options, retry_option_named
+from cpstage.cli.report_options import details_options, execution_id_option
+from cpstage.cli.terminal import Terminal
+from cpstage.errors import FailureType, UsageError
+
+if TYPE_CHECKING:
+    from cpstage import Connection, Details, Reported
+
+_SUCCESS_EXAMPLES = """\b
+Examples:
+  cpstage report success JOB_ID --summary 'built 1.2'
+  cpstage report success JOB_ID --output-variable version=1.2 --execution-id build-17
+  cpstage report success JOB_ID --revision 4f2a --change-identifier 1234
+  cpstage report success JOB_ID --continuation-token-file token
+"""
+_FAILURE_EXAMPLES = """\b
+Examples:
+  cpstage report failure JOB_ID --message 'the tests failed'
+  tail -50 build.log | cpstage report failure JOB_ID --message-file -
+  cpstage report failure JOB_ID --failure-type ConfigurationError --message 'no such target'
+"""
+
+
+@click.group()
+def report() -> None:
+    """Tell CodePipeline the result of a job."""
+
+
+def _variables(
+    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    """Read ``K=V``, where the value may be empty."""
+    found = {}
+    for value in values:
+        name, equals, content = value.partition("=")
+        if not (name and equals):
+            raise UsageError("an --output-variable is not of the form K=V")
+        found[name] = content
+    return found
+
+
+@report.command(epilog=_SUCCESS_EXAMPLES)
+@click.argument("job_id", required=False)
+@job_options
+@details_options
+@click.option(
+    "--output-variable",
+    "output_variables",
+    multiple=True,
+    metavar="K=V",
+    callback=_variables,
+    help="Output variable of the action; repeatable.",
+)
+@click.option(
+    "--output-variables-file",
+    metavar="FILE",
+    help="More of them: NAME=value lines, or a JSON object.",
+)
+@click.option(
+    "--continuation-token-file",
+    metavar="FILE",
+    help="File with a token, which makes the action go on in another job; the token may also be "
+    "in CPSTAGE_CONTINUATION_TOKEN. Others would see it on a command line.",
+)
+@aws_options
+@retry_option_named("--timeout")
+@output_options
+def success(
+    *,
+    source: JobSource,
+    connection: Connection,
+    terminal: Terminal,
+    details: Details,
+    output_variables: dict[str, str],
+    output_variables_file: str | None,
+    continuation_token_file: str | None,
+) -> None:
+    """Report that a job has done its work.
+
+    JOB_ID may also be given as CPSTAGE_JOB_ID.
+    """
+    import cpstage
+    from cpstage.report.put import read_token
+    from cpstage.report.variables import read_variables
+
+    token = os.environ.get("CPSTAGE_CONTINUATION_TOKEN") or None
+    if continuation_token_file is not None:
+        token = read_token(continuation_token_file)
+    variables = read_variables(output_variables_file) if output_variables_file is not None else {}
+    reported = cpstage.report_success(
+        source.require_id(),
+        details=details,
+        output_variables={**variables, **output_variables},
+        continuation_token=token,
+        client_token=source.client_token,
+        connection=connection,
+    )
+    _tell(reported, terminal)
+
+
+@report.command(epilog=_FAILURE_EXAMPLES)
+@click.argument("job_id", required=False)
+@job_options
+@click.option("-m", "--message", metavar="TEXT", help="What went wrong.")
+@click.option(
+    "--message-file",
+    metavar="FILE|-",
+    help="The same out of a file, such as a log: of a long one the last 5000 characters.",
+)
+@click.option(
+    "--failure-type",
+    type=click.Choice(get_args(FailureType)),
+    default="JobFailed",
+    show_default=True,
+    help="Whose fault it is.",
+)
+@execution_id_option
+@aws_options
+@retry_option_named("--timeout")
+@output_options
+def failure(
+    *,
+    source: JobSource,
+    connection: Connection,
+    terminal: Terminal,
+    message: str | None,
+    message_file: str | None,
+    failure_type: FailureType,
+    execution_id: str | None,
+) -> None:
+    """Report that a job has failed.
+
+    JOB_ID may also be given as CPSTAGE_JOB_ID.
+    """
+    import cpstage
+
+    if (message is None) == (message_file is None):
+        raise UsageError("there is no one message", hint="give --message or --message-file")
+    if message_file is not None:
+        message = read_file(message_file, "message").decode("utf-8", "replace").rstrip()
+    reported = cpstage.report_failure(
+        source.require_id(),
+        message or "",
+        failure_type=failure_type,
+        external_execution_id=execution_id,
+        client_token=source.client_token,
+        connection=connection,
+    )
+    _tell(reported, terminal)
+
+
+def _tell(reported: Reported, terminal: Terminal) -> None:
+    terminal.result(reported.document(), f"reported\t{reported.result}\t{reported.job_id}")

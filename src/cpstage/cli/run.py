@@ -1,0 +1,147 @@
+"""``cpstage run``: a command between fetch and push, and the result of it all."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+from cpstage.cli.command_options import TakesCommand, command_options
+from cpstage.cli.fetch import fetched_text
+from cpstage.cli.job_source import JobSource, job_options
+from cpstage.cli.options import (
+    aws_options,
+    output_options,
+    pairs,
+    progress_option,
+    session_option,
+    workspace_option,
+)
+from cpstage.cli.push import pushed_text
+from cpstage.cli.report_options import details_options
+from cpstage.cli.stage_options import delivery_options, staging_options
+from cpstage.cli.terminal import Terminal
+from cpstage.errors import UsageError
+from cpstage.runner.interrupts import Interrupts
+
+if TYPE_CHECKING:
+    from cpstage import (
+        Connection,
+        Delivery,
+        Details,
+        Execution,
+        Progress,
+        RunResult,
+        Staging,
+        Surroundings,
+    )
+
+_EXAMPLES = """\b
+Examples:
+  cpstage run JOB_ID -- make release
+  cpstage run JOB_ID --report --report-tail 20 --timeout 3600 -- sh in/App/build.sh
+  cpstage run JOB_ID --cwd AppSource --output AppBuild=in/AppSource/dist -- npm run build
+  cpstage run JOB_ID --report -- sh -c 'echo version=1.2 >> "$CPSTAGE_OUTPUT_VARIABLES"'
+"""
+
+
+@click.command(cls=TakesCommand, epilog=_EXAMPLES)
+@click.argument("job_id", required=False, metavar="[JOB_ID] -- CMD [ARG]...")
+@job_options
+@workspace_option
+@click.option("--report", is_flag=True, help="Report the result, whatever it is.")
+@command_options
+@details_options
+@click.option(
+    "--output",
+    "paths",
+    multiple=True,
+    metavar="NAME=PATH",
+    callback=pairs,
+    help="Make an output of this, and not of out/NAME; repeatable.",
+)
+@click.option("--push-always", is_flag=True, help="Push also when CMD has failed.")
+@partial(staging_options, context_option="--decrypt-context")
+@partial(delivery_options, context_option="--encrypt-context")
+@aws_options
+@partial(session_option, retry_option="--retry-timeout")
+@output_options
+@progress_option
+def run(
+    *,
+    source: JobSource,
+    connection: Connection,
+    terminal: Terminal,
+    progress: Progress,
+    workspace: str,
+    command: tuple[str, ...],
+    staging: Staging,
+    surroundings: Surroundings,
+    execution: Execution,
+    delivery: Delivery,
+    paths: dict[str, str],
+    push_always: bool,
+    report: bool,
+    details: Details,
+    credentials_max_age: float,
+) -> None:
+    """Fetch a job's inputs, run CMD, push its outputs.
+
+    CMD has the variables of the job, and stdin, stdout and stderr of its own. When it fails, its
+    exit code is that of cpstage, and nothing is pushed. With --report, CodePipeline is told the
+    result: success, or whatever it was that failed.
+
+    A signal is handed on to CMD, a second one kills it; both end the run. With --json, CMD's stdout
+    goes to stderr.
+
+    JOB_ID may also be given as CPSTAGE_JOB_ID.
+    """
+    if not report and (
+        execution.tail_lines or any(one is not None for one in vars(details).values())
+    ):
+        raise UsageError("there is something to report, and no --report", hint="give --report")
+    # What comes while the rest is loaded is a signal to the run as well.
+    with Interrupts() as interrupts:
+        import cpstage
+
+        with interrupts.stopping():  # stdin may not come to an end
+            job = source.load(connection) if source.file is not None else source.require_id()
+        result = cpstage.run(
+            job,
+            command,
+            workspace,
+            client_token=source.client_token,
+            staging=staging,
+            surroundings=surroundings,
+            execution=replace(execution, stdout_to_stderr=terminal.json),
+            delivery=replace(delivery, paths=paths, always=push_always),
+            report=details if report else None,
+            connection=connection,
+            credentials_max_age=credentials_max_age,
+            progress=progress,
+            warn=terminal.warn,
+            interrupts=interrupts,
+        )
+    _tell(result, terminal)
+
+
+def _tell(result: RunResult, terminal: Terminal) -> None:
+    """Say what has been done; stdout is the command's, unless a document is wanted.
+
+    Raises:
+        Reportable: The failure of the run.
+    """
+    terminal.document(result.document())
+    for text in (
+        fetched_text(result.fetched) if result.fetched else "",
+        pushed_text(result.pushed) if result.pushed else "",
+        f"reported\t{result.reported.result}" if result.reported else "",
+    ):
+        if text:
+            terminal.note(text)
+    if result.failure and result.report_failure:
+        terminal.fail(result.report_failure)
+    if result.error:
+        raise result.error

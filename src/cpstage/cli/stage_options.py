@@ -1,0 +1,123 @@
+"""Options of what is fetched and pushed, for the commands that do either or both."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cpstage.cli.archive_options import packing_options, sealing_options, unpacking_options
+from cpstage.cli.options import MOST_SECONDS, Function, Seconds, add_options
+
+if TYPE_CHECKING:
+    from cpstage import Packing, Unpacking
+    from cpstage.transfer.outputs import IfEmpty
+    from cpstage.transfer.results import Layout
+
+_CONTEXT = "--encryption-context"
+
+
+def staging_options(function: Function, context_option: str = _CONTEXT) -> Function:
+    """Add which inputs are staged, and how; the command gets a ``staging``.
+
+    Args:
+        function: The command.
+        context_option: The name of the option for the context that envelopes are to have.
+    """
+
+    @functools.wraps(function)
+    def command(
+        *,
+        artifacts: tuple[str, ...],
+        layout: Layout,
+        no_unpack: bool,
+        replace_staged: bool,
+        wait: float,
+        unpacking: Unpacking,
+        **others: Any,
+    ) -> Any:
+        from cpstage import Staging
+
+        how = replace(unpacking, layout=layout, unpack=not no_unpack)
+        return function(staging=Staging(artifacts, how, replace_staged, wait), **others)
+
+    return add_options(
+        unpacking_options(command, context_option),
+        click.option(
+            "--artifact",
+            "artifacts",
+            multiple=True,
+            metavar="NAME",
+            help="Name or glob of an input; repeatable.",
+        ),
+        click.option(
+            "--layout",
+            type=click.Choice(["per-artifact", "merged"]),
+            default="per-artifact",
+            show_default=True,
+            help="One directory per artifact, or all in in/ itself.",
+        ),
+        click.option("--no-unpack", is_flag=True, help="Stage each object as the file it is."),
+        click.option(
+            "--replace",
+            "replace_staged",
+            is_flag=True,
+            help="Swap what is there for what the job has now.",
+        ),
+        click.option(
+            "--wait",
+            is_flag=False,
+            flag_value=MOST_SECONDS,
+            default=0.0,
+            type=Seconds(or_none=True),
+            metavar="[SECONDS]",
+            help="Wait for another run in the workspace to end; without a number, as long as it "
+            "takes.",
+        ),
+    )
+
+
+def delivery_options(function: Function, context_option: str = _CONTEXT) -> Function:
+    """Add how outputs are made and pushed; the command gets a ``delivery``.
+
+    Args:
+        function: The command.
+        context_option: The name of the option for the context that envelopes get.
+    """
+
+    @functools.wraps(function)
+    def command(
+        *,
+        packing: Packing,
+        if_empty: IfEmpty,
+        bucket_key: bool,
+        seal: bool,
+        seal_keys: tuple[str, ...],
+        seal_context: dict[str, str],
+        **others: Any,
+    ) -> Any:
+        from cpstage import Delivery, Encryption
+
+        encryption = Encryption(bucket_key, seal, seal_keys, seal_context)
+        delivery = Delivery(packing=packing, encryption=encryption, if_empty=if_empty)
+        return function(delivery=delivery, **others)
+
+    return add_options(
+        sealing_options(command, context_option),
+        packing_options(
+            ["auto", "zip", "tar", "tar.gz", "raw"],
+            "auto packs a directory as zip; a file goes as it is.",
+        ),
+        click.option(
+            "--if-empty",
+            type=click.Choice(["error", "warn", "ignore"]),
+            default="error",
+            show_default=True,
+            help="When an output has no files: fail, or leave it out.",
+        ),
+        click.option(
+            "--bucket-key", is_flag=True, help="Let S3 use a Bucket Key: fewer calls to KMS."
+        ),
+    )

@@ -1,0 +1,257 @@
+"""One command, from its start to its end: its streams, its signals, its time.
+
+It runs in a process group of its own. A signal to cpstage is handed on to that group, a second one
+kills it; so does time that is over, after it was asked to end. This module knows nothing of jobs.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cpstage.errors import CommandFailed, CommandNotStarted, Reportable, local_reason
+from cpstage.runner.foreground import Foreground
+from cpstage.runner.interrupts import Interrupts, stopped_by
+from cpstage.runner.tee import Tee
+
+TIMED_OUT = 124
+"""The exit code of timeout(1)."""
+
+_NOT_FOUND, _NOT_RUN, _SIGNALLED = 127, 126, 128
+"""As a shell has them."""
+
+_KILL_AFTER = 10.0
+
+_NEW_GROUP: dict[str, Any] = (
+    {"process_group": 0} if sys.version_info >= (3, 11) else {"preexec_fn": os.setpgrp}
+)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How to run a command.
+
+    Attributes:
+        time_limit: Seconds that it may take; None is without end.
+        kill_after: Seconds from the signal that asks it to end to the one that makes it; where it
+            is None, 10 after the time is over, and no end after a signal that came from outside.
+        tail_lines: How many of the last lines that it prints are kept. Where any are, it prints
+            into pipes, also on a terminal.
+        stdout_to_stderr: Whether its stdout goes to our stderr.
+    """
+
+    time_limit: float | None = None
+    kill_after: float | None = None
+    tail_lines: int = 0
+    stdout_to_stderr: bool = False
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What became of a command.
+
+    Attributes:
+        argv: The command.
+        exit_code: Its exit code; 128 plus the number of the signal that ended it, as in a shell.
+        seconds: How long it took.
+        timed_out: Whether it took longer than it may.
+        stopped_by: The first signal from outside that it was handed.
+        tail: The last lines that it printed, where they were wanted.
+    """
+
+    argv: tuple[str, ...]
+    exit_code: int
+    seconds: float
+    timed_out: bool = False
+    stopped_by: int | None = None
+    tail: str = field(default="", repr=False)
+
+    def failure(self) -> Reportable | None:
+        """Return what there is to say of it; None of a command that did what it should."""
+        name = self.argv[0]
+        if self.stopped_by is not None:
+            return stopped_by(self.stopped_by)
+        if self.timed_out:
+            return CommandFailed(f"{name} took longer than it may", TIMED_OUT, hint="see --timeout")
+        if self.exit_code > _SIGNALLED and (number := self.exit_code - _SIGNALLED) in _NUMBERS:
+            ended = f"{name} was ended by {signal.Signals(number).name}"
+            return CommandFailed(ended, self.exit_code)
+        if self.exit_code:
+            return CommandFailed(f"{name} failed with exit code {self.exit_code}", self.exit_code)
+        return None
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {
+            "argv": list(self.argv),
+            "exit_code": self.exit_code,
+            "seconds": round(self.seconds, 3),
+            "timed_out": self.timed_out,
+            "stopped_by": signal.Signals(self.stopped_by).name if self.stopped_by else None,
+        }
+
+
+_NUMBERS = {*signal.Signals}
+
+
+def execute(
+    argv: Sequence[str],
+    directory: Path,
+    environment: Mapping[str, str],
+    execution: Execution,
+    interrupts: Interrupts,
+) -> Finished:
+    """Run a command to its end.
+
+    Args:
+        argv: The command and its arguments.
+        directory: Its working directory.
+        environment: All of its environment.
+        execution: How to run it.
+        interrupts: Where signals come from.
+
+    Raises:
+        CommandNotStarted: It cannot be started.
+    """
+    command = _Command(execution)
+    began = time.monotonic()
+    with ExitStack() as stack:
+        stack.enter_context(interrupts.forwarded(command.receive))
+        foreground = stack.enter_context(Foreground())
+        tee = stack.enter_context(_tee(execution))
+        process = _start(argv, directory, environment, execution, tee)
+        command.began(process.pid)
+        stack.callback(command.ended)
+        foreground.lend(process.pid)
+        if tee:
+            tee.begin()
+        process.returncode = _wait(process.pid, foreground)
+        foreground.take_back(process.pid)
+    code = process.returncode
+    return Finished(
+        argv=tuple(argv),
+        exit_code=_SIGNALLED - code if code < 0 else code,
+        seconds=time.monotonic() - began,
+        timed_out=command.timed_out,
+        stopped_by=command.signals[0] if command.signals else None,
+        tail=tee.tail() if tee else "",
+    )
+
+
+class _Command:
+    """A running command's process group, and who wants it to end."""
+
+    def __init__(self, execution: Execution) -> None:
+        self._execution = execution
+        self._group: int | None = None
+        self._timers: list[threading.Timer] = []
+        self.signals: list[int] = []
+        self.timed_out = False
+
+    def receive(self, number: int) -> None:
+        """Take a signal for it: the first is handed on, any other kills."""
+        self.signals.append(number)
+        if self._group is not None:
+            self._deliver(number)
+
+    def began(self, group: int) -> None:
+        """Note that it runs: its time begins, and it gets what came before."""
+        self._group = group
+        if self._execution.time_limit is not None:
+            self._later(self._execution.time_limit, self._expire)
+        for number in [*self.signals]:
+            self._deliver(number)
+
+    def ended(self) -> None:
+        """Note that it runs no more. What it left behind is ended with it if it was made to."""
+        if self.timed_out or self.signals:
+            self._kill()
+        self._group = None
+        for timer in self._timers:
+            timer.cancel()
+
+    def _deliver(self, number: int) -> None:
+        if len(self.signals) > 1 or self.timed_out:
+            self._kill()
+        else:
+            self._send(number)
+            if self._execution.kill_after is not None:
+                self._later(self._execution.kill_after, self._kill)
+
+    def _expire(self) -> None:
+        self.timed_out = True
+        self._send(signal.SIGTERM)
+        kill_after = self._execution.kill_after
+        self._later(_KILL_AFTER if kill_after is None else kill_after, self._kill)
+
+    def _kill(self) -> None:
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: int) -> None:
+        group = self._group
+        if group is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, number)
+                os.killpg(group, signal.SIGCONT)  # one that is stopped cannot end
+
+    def _later(self, seconds: float, what: Any) -> None:
+        timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), what)
+        timer.daemon = True
+        self._timers.append(timer)
+        timer.start()
+
+
+@contextmanager
+def _tee(execution: Execution) -> Iterator[Tee | None]:
+    if not execution.tail_lines:
+        yield None
+        return
+    stdout = 2 if execution.stdout_to_stderr else 1
+    with Tee(execution.tail_lines, stdout, 2) as tee:
+        yield tee
+
+
+def _start(
+    argv: Sequence[str],
+    directory: Path,
+    environment: Mapping[str, str],
+    execution: Execution,
+    tee: Tee | None,
+) -> subprocess.Popen[bytes]:
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):
+            stream.flush()
+    stdout = 2 if execution.stdout_to_stderr else None
+    try:
+        return subprocess.Popen(  # noqa: S603 (what the user asked for)
+            argv,
+            cwd=directory,
+            env=environment,
+            stdout=tee.stdout if tee else stdout,
+            stderr=tee.stderr if tee else None,
+            **_NEW_GROUP,
+        )
+    except (OSError, ValueError) as error:
+        why = local_reason(error) if isinstance(error, OSError) else "it holds a NUL"
+        absent = isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENOTDIR)
+        code = _NOT_FOUND if absent else _NOT_RUN
+        raise CommandNotStarted(f"cannot start {argv[0]}: {why}", code) from error
+
+
+def _wait(pid: int, foreground: Foreground) -> int:
+    """Wait for a process to end, and stop and go on with it."""
+    while True:
+        _, status = os.waitpid(pid, os.WUNTRACED)
+        if not os.WIFSTOPPED(status):
+            return os.waitstatus_to_exitcode(status)
+        foreground.follow_stop(pid, os.WSTOPSIG(status))

@@ -1,0 +1,139 @@
+"""What a command is handed besides its artifacts, and what it leaves: files that only it may read.
+
+======================================  ====================================================
+``CPSTAGE_OUTPUT_VARIABLES``            empty; the command appends ``NAME=value`` lines
+``CPSTAGE_NEXT_CONTINUATION_TOKEN_FILE``  empty; a token in it lets the action go on in another job
+``CPSTAGE_CONTINUATION_TOKEN_FILE``     the token that an earlier job left, where one did
+``CPSTAGE_CONFIGURATION``               the action's configuration as JSON, where it is wanted
+======================================  ====================================================
+
+They are gone when the command has ended, however it has. Two files for tokens, and not one, let a
+command go on with the token that it came with.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cpstage.errors import ConfigurationError
+from cpstage.job import Job
+from cpstage.report.put import read_token
+from cpstage.report.variables import read_variables
+from cpstage.tree import local_failures, remove_tree, write_private
+
+_CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SECURITY_TOKEN",
+    "AWS_SESSION_TOKEN",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+}
+"""What is a caller's credential, or buys one."""
+
+_OURS = {"CPSTAGE_CLIENT_TOKEN", "CPSTAGE_CONTINUATION_TOKEN"}
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a command has left behind.
+
+    Attributes:
+        output_variables: Its output variables.
+        continuation_token: The token of the job that is to follow.
+    """
+
+    output_variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    continuation_token: str | None = field(default=None, repr=False)
+
+
+class Handover:
+    """The files of one command.
+
+    Args:
+        directory: Where they are.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._variables = directory / "output-variables"
+        self._next_token = directory / "next-continuation-token"
+        self.environment = {
+            "CPSTAGE_OUTPUT_VARIABLES": str(self._variables),
+            "CPSTAGE_NEXT_CONTINUATION_TOKEN_FILE": str(self._next_token),
+        }
+
+    def prepare(self, job: Job, *, pass_configuration: bool) -> None:
+        """Write them."""
+        with local_failures(self._directory):
+            self._directory.mkdir(mode=0o700)
+        write_private(self._variables, "")
+        write_private(self._next_token, "")
+        if job.continuation_token is not None:
+            path = self._directory / "continuation-token"
+            write_private(path, job.continuation_token)
+            self.environment["CPSTAGE_CONTINUATION_TOKEN_FILE"] = str(path)
+        if pass_configuration:
+            path = self._directory / "configuration.json"
+            write_private(path, json.dumps(dict(job.action_configuration), indent=2) + "\n")
+            self.environment["CPSTAGE_CONFIGURATION"] = str(path)
+
+    def collect(self) -> Left:
+        """Read what the command has left.
+
+        Raises:
+            ConfigurationError: It is nothing that could be reported.
+        """
+        variables = read_variables(self._variables) if self._variables.exists() else {}
+        token = read_token(self._next_token) if _has_content(self._next_token) else None
+        if token is not None and variables:
+            raise ConfigurationError(
+                "the command left output variables and a continuation token: "
+                "CodePipeline takes one of them",
+                hint="leave output variables to the last job of the action",
+            )
+        return Left(variables, token)
+
+
+@contextmanager
+def handover(directory: Path, job: Job, *, pass_configuration: bool) -> Iterator[Handover]:
+    """Make the files of a command, and remove them at the end.
+
+    Args:
+        directory: Where; it is made for them.
+        job: The job.
+        pass_configuration: Whether the action's configuration, with its secrets, is one of them.
+
+    Raises:
+        WorkspaceUnavailable, LocalIOError: They cannot be written.
+    """
+    files = Handover(directory)
+    try:
+        files.prepare(job, pass_configuration=pass_configuration)
+        yield files
+    finally:
+        remove_tree(directory)
+
+
+def inherited(environment: Mapping[str, str], *, credentials: bool) -> dict[str, str]:
+    """Return what of our environment a command may have.
+
+    Args:
+        environment: Ours.
+        credentials: Whether the caller's own AWS credentials are for the command, too. A job's
+            never are: they are in no environment.
+    """
+    withheld = _OURS if credentials else _OURS | _CREDENTIALS
+    return {name: value for name, value in environment.items() if name not in withheld}
+
+
+def _has_content(path: Path) -> bool:
+    """Tell whether the command has left something there; it may have removed the file."""
+    return path.exists() and path.stat().st_size > 0

@@ -1,0 +1,204 @@
+"""A command between fetch and push: the whole life of a job that has been claimed.
+
+Fetch, run, push, report, in this order. Whatever ends it, short of SIGKILL, becomes one
+failure, and that is what is reported. What polls for jobs is no business of this module.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cpstage.codepipeline import get_job
+from cpstage.connection import Connection
+from cpstage.environment import job_environment
+from cpstage.errors import (
+    ConfigurationError,
+    CpstageError,
+    NotFound,
+    Reportable,
+    Stopped,
+    UsageError,
+    reportable,
+)
+from cpstage.job import Job
+from cpstage.progress import Progress
+from cpstage.report.details import Details
+from cpstage.runner.command import Execution, execute
+from cpstage.runner.data import Delivery, RunResult, Staging, Surroundings
+from cpstage.runner.handover import handover, inherited
+from cpstage.runner.interrupts import Interrupts
+from cpstage.runner.verdict import report_run
+from cpstage.session import DEFAULT_MAX_AGE
+from cpstage.stage import Warn, fetch, push
+from cpstage.workspace.layout import Workspace
+
+
+def run(
+    job: Job | str,
+    command: Sequence[str],
+    workspace: Path | str = ".",
+    *,
+    client_token: str | None = None,
+    staging: Staging | None = None,
+    surroundings: Surroundings | None = None,
+    execution: Execution | None = None,
+    delivery: Delivery | None = None,
+    report: Details | None = None,
+    connection: Connection | None = None,
+    credentials_max_age: float = DEFAULT_MAX_AGE,
+    progress: Progress | None = None,
+    warn: Warn = lambda _: None,
+    interrupts: Interrupts | None = None,
+) -> RunResult:
+    """Fetch a job's inputs, run a command, push its outputs, and report the result.
+
+    A failure of any of it is not raised: it is in the result, and reported if that is wanted. A
+    command that fails pushes nothing. In the main thread, signals are this function's while it
+    lasts: SIGINT, SIGTERM, SIGHUP and SIGQUIT end the run and are its failure.
+
+    Args:
+        job: The job, or the id of one that is still to be asked for.
+        command: The command and its arguments.
+        workspace: Where the artifacts are.
+        client_token: The client's token, for the id of a third-party job.
+        staging: What to fetch, and how.
+        surroundings: What the command finds around it.
+        execution: How to run it.
+        delivery: What to push, and how.
+        report: What to say besides; None puts no result.
+        connection: How to reach AWS.
+        credentials_max_age: Seconds after which the job's session is renewed ahead of time.
+        progress: Is told of all phases.
+        warn: Is given warnings, a line each.
+        interrupts: Where signals come from, for a run in another thread, or to catch them sooner.
+
+    Raises:
+        UsageError: There is no command, or what is to be reported is not what the service takes.
+    """
+    if not command:
+        raise UsageError("there is no command to run", hint="give it behind --")
+    if report is not None:
+        report.check()
+    link = connection or Connection()
+    signals = interrupts or Interrupts()
+    result = RunResult(job if isinstance(job, str) else job.id)
+    known = None if isinstance(job, str) else job
+    course = _Course(
+        command,
+        staging or Staging(),
+        surroundings or Surroundings(),
+        execution or Execution(),
+        delivery or Delivery(),
+        report is not None,
+        {"connection": link, "credentials_max_age": credentials_max_age, "progress": progress},
+        warn,
+        signals,
+        result,
+    )
+    with signals:
+        try:
+            with signals.stopping():
+                signals.check()
+                if known is None:
+                    known = get_job(result.job_id, client_token=client_token, connection=link)
+                course.take(known, Workspace(workspace))
+        except (Reportable, Exception) as error:
+            result.failure = reportable(error)
+        if report is not None:
+            report_run(
+                result,
+                report,
+                job=known,
+                client_token=client_token,
+                connection=link,
+                interrupts=signals,
+            )
+    return result
+
+
+@dataclass(frozen=True)
+class _Course:
+    """The stages of one run; each notes in the result what it has done."""
+
+    command: Sequence[str]
+    staging: Staging
+    surroundings: Surroundings
+    execution: Execution
+    delivery: Delivery
+    is_reported: bool
+    session: Mapping[str, Any]
+    warn: Warn
+    interrupts: Interrupts
+    result: RunResult
+
+    def take(self, job: Job, place: Workspace) -> None:
+        """Fetch, run and push.
+
+        Raises:
+            Reportable: Something of it failed.
+        """
+        with place.occupied(job.id, self.staging.wait) as handed:
+            self.result.fetched = fetch(job, place.root, **self.staging.arguments(), **self.session)
+            self.interrupts.check()
+            failure = self._execute(job, place, handed)
+            if failure and (isinstance(failure, Stopped) or not self.delivery.always):
+                raise failure
+            if self.result.left.continuation_token is None:
+                self._push(job, place, failure)
+            elif not self.is_reported:
+                raise ConfigurationError(
+                    "the command left a continuation token, and the result is not reported",
+                    hint="give --report",
+                )
+            # Else the action goes on in another job, and so its outputs are not done.
+
+    def _execute(self, job: Job, place: Workspace, handed: Path) -> Reportable | None:
+        """Run the command, and return how it failed, if it did."""
+        around = self.surroundings
+        inputs: dict[str, Path] = (
+            {one.artifact.name: one.path for one in self.result.fetched.inputs}
+            if self.result.fetched
+            else {}
+        )
+        with handover(handed, job, pass_configuration=around.pass_configuration) as files:
+            environment = {
+                **inherited(os.environ, credentials=around.pass_credentials),
+                **job_environment(job, place, inputs, codebuild=around.codebuild),
+                **files.environment,
+            }
+            directory = _directory(around.directory, place, inputs)
+            self.result.command = execute(
+                self.command, directory, environment, self.execution, self.interrupts
+            )
+            failure = self.result.command.failure()
+            if failure is None:
+                self.result.left = files.collect()
+        return failure
+
+    def _push(self, job: Job, place: Workspace, failure: Reportable | None) -> None:
+        """Push the outputs; what the command failed with comes first."""
+        try:
+            self.result.pushed = push(
+                job, place.root, **self.delivery.arguments(), warn=self.warn, **self.session
+            )
+        except CpstageError as error:
+            if failure is None:
+                raise
+            self.warn(f"the outputs are not pushed: {error}")
+        if failure is not None:
+            raise failure
+
+
+def _directory(name: str, place: Workspace, inputs: Mapping[str, Path]) -> Path:
+    """Return where a command runs: an input artifact, or a path from the workspace."""
+    directory = inputs.get(name, place.root / name)
+    if not directory.is_dir():
+        raise NotFound(
+            f"there is no directory {directory} to run the command in",
+            hint=f"give a path in the workspace, or one of the inputs: {', '.join(inputs)}",
+        )
+    return directory

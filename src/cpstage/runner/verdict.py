@@ -1,0 +1,114 @@
+"""What CodePipeline is told of a run: its success, or its one failure.
+
+A result is put while signals wait: a first one is noted, since the report does not last; a second
+one ends it. What a pipeline shows to everybody holds no secret of the job.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cpstage.connection import Connection
+from cpstage.errors import (
+    ConfigurationError,
+    Reportable,
+    UsageError,
+    WorkspaceInUse,
+    reportable,
+)
+from cpstage.job import MASK, Job
+from cpstage.report.details import Details
+from cpstage.report.put import MOST_MESSAGE, end_of, report_failure, report_success
+from cpstage.runner.data import RunResult
+from cpstage.runner.interrupts import Interrupts
+
+_STOPPED_SECONDS = 20.0
+"""For a report after a signal: whoever has sent it will not wait long."""
+
+_SHORTEST_SECRET = 8
+"""Values of the configuration that are shorter, such as ``main``, are taken for no secrets."""
+
+
+def report_run(
+    result: RunResult,
+    details: Details,
+    *,
+    job: Job | None,
+    client_token: str | None,
+    connection: Connection,
+    interrupts: Interrupts,
+) -> None:
+    """Put the result of a run, and note in it what has become of that.
+
+    Args:
+        result: What the run has done.
+        details: What to say besides.
+        job: The job, where it is known.
+        client_token: The client's token of a third-party job.
+        connection: How to reach AWS.
+        interrupts: Where signals come from.
+    """
+    if isinstance(result.failure, WorkspaceInUse) and result.failure.job_id == result.job_id:
+        return  # the job is being worked on, and its result is that run's to put
+    token = client_token or (job.client_token if job else None)
+    if result.failure is None:
+        refused = _tell_success(result, details, token, connection, interrupts)
+        if not isinstance(refused, UsageError | ConfigurationError):
+            result.report_failure = refused
+            return
+        result.failure = refused  # what was to be told cannot be: that is a failure by itself
+    if interrupts.first is not None:
+        connection = replace(connection, timeout=min(connection.timeout, _STOPPED_SECONDS))
+    try:
+        with interrupts.patient():
+            result.reported = report_failure(
+                result.job_id,
+                _message(result, result.failure, job),
+                failure_type=result.failure.failure_type,
+                external_execution_id=details.external_execution_id,
+                client_token=token,
+                connection=connection,
+            )
+    except (Reportable, Exception) as error:
+        result.report_failure = reportable(error)
+
+
+def _tell_success(
+    result: RunResult,
+    details: Details,
+    client_token: str | None,
+    connection: Connection,
+    interrupts: Interrupts,
+) -> Reportable | None:
+    """Report a success, and return why that could not be done, if so."""
+    try:
+        with interrupts.patient():
+            result.reported = report_success(
+                result.job_id,
+                details=details,
+                output_variables=result.left.output_variables,
+                continuation_token=result.left.continuation_token,
+                client_token=client_token,
+                connection=connection,
+            )
+    except (Reportable, Exception) as error:
+        return reportable(error)
+    return None
+
+
+def _message(result: RunResult, failure: Reportable, job: Job | None) -> str:
+    """Say what went wrong, and then the end of what the command said."""
+    said = str(failure)
+    tail = result.command.tail if result.command else ""
+    for secret in _secrets(job) if job else ():
+        said, tail = said.replace(secret, MASK), tail.replace(secret, MASK)
+    return f"{said}\n{end_of(tail, MOST_MESSAGE - 1 - len(said))}" if tail else said
+
+
+def _secrets(job: Job) -> list[str]:
+    """Return what a command may have printed, and a pipeline must not show; longest first."""
+    configured = [
+        value for value in job.action_configuration.values() if len(value) >= _SHORTEST_SECRET
+    ]
+    known = [job.continuation_token, job.client_token, *configured]
+    return sorted((secret for secret in known if secret), key=len, reverse=True)

@@ -1,0 +1,177 @@
+"""S3, and nothing but S3: objects opened for ranged reads, streams uploaded under the job's key.
+
+One store belongs to one job and uses its session credentials. It knows nothing of archives.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import chain
+
+from cpstage.archive.deflate import crc32
+from cpstage.aws.s3_api import S3
+from cpstage.errors import CpstageError
+from cpstage.failures import SESSION_EXPIRED_HINT, aws_failures
+from cpstage.job import Artifact, EncryptionKey
+from cpstage.store.encryption import SseKms, Upload
+from cpstage.store.multipart import MultipartUpload
+from cpstage.store.object import ObjectInfo, S3Object, object_info, reading
+
+_PART = 8 << 20
+_ABORT_SECONDS = 15.0
+_MOST_PARTS = 9_000
+"""S3 takes 10,000 parts (Amazon S3 User Guide, multipart upload limits); some are kept back, since
+what an archive adds to its files is only estimated."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of an upload that was begun to see whether it would be let in.
+
+    Attributes:
+        kms_key_id: The key that S3 would have encrypted it under.
+        left: Why it could not be aborted, if it could not: then it is still open, without parts.
+    """
+
+    kms_key_id: str | None
+    left: str | None
+
+
+class Store:
+    """A job's artifacts in S3.
+
+    Args:
+        s3: S3 with the job's session credentials.
+        key: The key that the job's outputs are to be encrypted under, if it has one.
+    """
+
+    def __init__(self, s3: S3, key: EncryptionKey | None) -> None:
+        self._s3 = s3
+        self._key = key
+
+    def look_at(self, artifact: Artifact) -> ObjectInfo:
+        """Ask for size, version and encryption of an artifact's object.
+
+        Raises:
+            ObjectNotFound: There is none.
+            AccessDenied: The session or the key's policy does not allow to read it.
+            ServiceUnavailable: S3 could not be reached.
+        """
+        bucket, key = artifact.location.bucket, artifact.location.key
+        try:
+            with reading(artifact):
+                return object_info(self._s3.head_object(bucket, key, checksum=True))
+        except CpstageError:
+            # The answer to a HEAD has no body, and so no reason: a GET of one byte has.
+            with reading(artifact, self._key_of(artifact)):
+                self._s3.get_range(bucket, key, 0, 1)
+            raise
+
+    def _key_of(self, artifact: Artifact) -> str | None:
+        """Ask for the key of an object that cannot be read; without its checksum that is free."""
+        try:
+            with reading(artifact):
+                headers = self._s3.head_object(artifact.location.bucket, artifact.location.key)
+                return object_info(headers).kms_key_id
+        except CpstageError:
+            return None
+
+    def open(self, artifact: Artifact, info: ObjectInfo) -> S3Object:
+        """Open the object that was looked at; nothing is read yet."""
+        return S3Object(self._s3, artifact, info)
+
+    def upload(
+        self,
+        chunks: Iterator[bytes],
+        artifact: Artifact,
+        *,
+        content_type: str,
+        size_bound: int,
+        bucket_key: bool = False,
+        uploaded: Callable[[int], object] = lambda _: None,
+    ) -> Upload:
+        """Send a stream to an object, encrypted under the job's key, and check that it is.
+
+        Args:
+            chunks: The bytes. An error out of it ends the upload, and removes its parts.
+            artifact: Where to.
+            content_type: The media type of the object.
+            size_bound: How many bytes there can be at most, roughly; decides the size of parts.
+            bucket_key: Whether S3 is to use a Bucket Key.
+            uploaded: Is told of bytes as they have gone up.
+
+        Raises:
+            AccessDenied: The session, the bucket's policy or the key's does not allow it, or S3
+                did not encrypt as it was asked to.
+            ServiceUnavailable: S3 could not be reached.
+        """
+        location, encryption = artifact.location, SseKms(self._key, bucket_key=bucket_key)
+        headers = {"Content-Type": content_type, **encryption.headers()}
+        parts = _parts(chunks, max(_PART, -(-size_bound // _MOST_PARTS)))
+        with _writing(artifact, self._key):
+            first, second = next(parts, b""), next(parts, None)
+            if second is None:
+                checksum = base64.b64encode(crc32(first).to_bytes(4, "big")).decode()
+                answer = self._s3.put_object(
+                    location.bucket, location.key, first, checksum, headers
+                )
+                encryption.note(answer)
+                uploaded(len(first))
+                return encryption.check(location, len(first))
+            upload = MultipartUpload(self._s3, location, headers, encryption.note, uploaded)
+            size = upload.send(chain((first, second), parts))
+        return encryption.check(location, size)
+
+    def begin_upload(self, artifact: Artifact) -> Trial:
+        """Begin an upload to an object and abort it at once, to see whether it would be let in.
+
+        No object is made, and one that is there stays as it is.
+
+        Raises:
+            AccessDenied: The session, the bucket's policy or the key's does not allow it.
+            ServiceUnavailable: S3 could not be reached.
+        """
+        location, headers = artifact.location, SseKms(self._key, bucket_key=False).headers()
+        with _writing(artifact, self._key):
+            upload, answer = self._s3.create_multipart_upload(
+                location.bucket, location.key, headers
+            )
+        left = None
+        try:
+            with aws_failures(f"abort an upload to {location}"):
+                self._s3.abort_multipart_upload(upload, _ABORT_SECONDS)
+        except CpstageError as error:
+            left = error.message
+        return Trial(answer.get("x-amz-server-side-encryption-aws-kms-key-id"), left)
+
+
+def _parts(chunks: Iterator[bytes], size: int) -> Iterator[bytes]:
+    """Put a stream together in parts of one size; the last one is what is left."""
+    pieces: list[memoryview] = []
+    have = 0
+    for chunk in chunks:
+        rest = memoryview(chunk)
+        while have + len(rest) >= size:
+            pieces.append(rest[: size - have])
+            rest = rest[size - have :]
+            yield b"".join(pieces)
+            pieces, have = [], 0
+        if rest:
+            pieces.append(rest)
+            have += len(rest)
+    if have:
+        yield b"".join(pieces)
+
+
+def _writing(artifact: Artifact, key: EncryptionKey | None) -> AbstractContextManager[None]:
+    used = key.kms_key_id if key and key.kms_key_id else "the bucket's default key"
+    return aws_failures(
+        f"upload artifact {artifact.name} to {artifact.location} under {used}",
+        denied_hint="the job's session needs s3:PutObject on it, and kms:GenerateDataKey and "
+        "kms:Decrypt on the key",
+        expired_hint=SESSION_EXPIRED_HINT,
+        key_hint="check that the key is enabled and lies in the bucket's region",
+    )

@@ -1,0 +1,246 @@
+"""From the bytes of one artifact to a tree: envelope opened, format recognised, archive unpacked.
+
+Where the bytes come from, an object in S3 or a local file, and what becomes of the tree is the
+caller's business.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from cpstage.archive import (
+    HEAD_BYTES,
+    Blob,
+    Contents,
+    FileBlob,
+    Format,
+    Limits,
+    ReadAhead,
+    Unpacker,
+    recognise,
+)
+from cpstage.envelope import HEAD_BYTES as ENVELOPE_HEAD_BYTES
+from cpstage.envelope import Clients, Header, open_sealed, read_header
+from cpstage.errors import ArtifactRejected
+from cpstage.progress import Progress
+from cpstage.store.checksum import RunningChecksum
+from cpstage.transfer.results import Layout
+from cpstage.tree import RelativePath, Tree
+
+Envelopes = Literal["open", "require", "keep"]
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Unpacking:
+    """How to take artifacts in.
+
+    Attributes:
+        layout: One directory per artifact, or one for all.
+        unpack: Whether archives are unpacked.
+        limits: What one artifact may unpack to.
+        envelopes: ``open`` opens what is sealed with the AWS Encryption SDK, ``require`` refuses
+            what is not, ``keep`` stages a sealed artifact as the file it is.
+        key_ids: KMS keys that may open an envelope, besides those that come with a job.
+        context: Pairs that the encryption context of an envelope must have, besides those that
+            name the artifact's place.
+    """
+
+    layout: Layout = "per-artifact"
+    unpack: bool = True
+    limits: Limits = field(default_factory=Limits)
+    envelopes: Envelopes = "open"
+    key_ids: Sequence[str] = ()
+    context: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What opens the envelope of one artifact.
+
+    Attributes:
+        kms: Gives the KMS client of a region.
+        key_ids: Keys that may open it.
+        account_id: An account whose keys may open it too.
+        partition: The partition of that account.
+        context: Pairs that its encryption context must have.
+    """
+
+    kms: Clients
+    key_ids: Sequence[str] = ()
+    account_id: str | None = None
+    partition: str = "aws"
+    context: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One artifact to take in.
+
+    Attributes:
+        name: What to call it in messages about several of them, and in progress.
+        title: What to call it in an error about it alone.
+        file_name: Returns what it is called when it is kept as the file it is, or complains.
+        blob: Its bytes.
+        keys: What opens its envelope, if it has one.
+        hint: The key or file name whose suffix hints at the format.
+        content_type: The media type, which hints at it too.
+        doing: What progress says is done to it.
+        checksum: The checksum that all of its bytes have, if it is known and can be computed.
+    """
+
+    name: str
+    title: str
+    file_name: Callable[[], str]
+    blob: Blob
+    keys: Keys
+    hint: str = ""
+    content_type: str = ""
+    doing: str = "fetching"
+    checksum: RunningChecksum | None = None
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What an artifact turned out to be.
+
+    Attributes:
+        format: The archive format, or None for what is kept as the file it is.
+        contents: What came out of it; None where nothing was unpacked.
+        envelope: What the envelope says of itself that it was sealed in, if it was.
+        opened: Whether that was opened, each frame of it being authentic.
+    """
+
+    format: Format | None
+    contents: Contents | None = None
+    envelope: Mapping[str, Any] | None = None
+    opened: bool = False
+
+
+class Intake:
+    """Takes artifacts in, each from its own source.
+
+    Args:
+        how: Whether and how they are opened and unpacked.
+        scratch: A directory that nobody else sees, for the plaintext of envelopes.
+        progress: Is told of all phases.
+    """
+
+    def __init__(self, how: Unpacking, scratch: Path, progress: Progress) -> None:
+        self._how = how
+        self._scratch = scratch
+        self._progress = progress
+
+    def take(self, source: Source, unpacker: Unpacker) -> Taken:
+        """Read an artifact from its start to its end, and put what is in it into a tree.
+
+        Raises:
+            ArtifactRejected: It is unsafe, damaged, over a limit, or cannot be opened.
+            AccessDenied, ServiceUnavailable, OutOfSync: As S3 and KMS say.
+            WorkspaceUnavailable: It collides with another artifact of the same tree.
+            LocalIOError: The disk is full, or failed.
+        """
+        with (
+            self._progress.phase(f"{source.name}: {source.doing}", source.blob.size) as advance,
+            ReadAhead(source.blob, advance, source.checksum) as stream,
+            naming(source.title),
+        ):
+            taken = self._take(stream, source, unpacker)
+            stream.finish()
+            return taken
+
+    def _take(self, stream: ReadAhead, source: Source, unpacker: Unpacker) -> Taken:
+        head = stream.peek(ENVELOPE_HEAD_BYTES)
+        header = sealed_header(head, self._how)
+        if header is None:
+            found = archive_format(head, self._how, source)
+            return self._unpack(stream, found, source, unpacker)
+        envelope = header.document()
+        if self._how.envelopes == "keep":
+            self._unpack(stream, None, source, unpacker)
+            return Taken(None, None, envelope)
+        with self._opened(stream, source) as plain:
+            found = archive_format(plain.peek(HEAD_BYTES), self._how, source)
+            taken = self._unpack(plain, found, source, unpacker)
+        return Taken(found, taken.contents, envelope, opened=True)
+
+    def _unpack(
+        self, stream: ReadAhead, found: Format | None, source: Source, unpacker: Unpacker
+    ) -> Taken:
+        """Unpack an archive, and write what is none as the file it is."""
+        if found is None:
+            unpacker.keep(stream, source.file_name(), source.name)
+            return Taken(None)
+        return Taken(found, unpacker.add(stream, found, source.name))
+
+    @contextmanager
+    def _opened(self, stream: ReadAhead, source: Source) -> Iterator[ReadAhead]:
+        """Open an envelope into a file of its own: an archive is read at random."""
+        path = self._scratch / f"{source.name}.opened"
+        keys = source.keys
+        chunks = open_sealed(
+            io.BufferedReader(stream, _CHUNK),
+            context=keys.context,
+            key_ids=keys.key_ids,
+            account_id=keys.account_id,
+            partition=keys.partition,
+            kms=keys.kms,
+        )
+        with Tree(self._scratch) as tree:
+            tree.write_file(RelativePath(path.name), chunks, executable=False)
+        plain = FileBlob(path)
+        try:
+            with (
+                self._progress.phase(f"{source.name}: unpacking", plain.size) as advance,
+                ReadAhead(plain, advance) as opened,
+            ):
+                yield opened
+        finally:
+            plain.close()
+            path.unlink()
+
+
+def sealed_header(head: bytes, how: Unpacking) -> Header | None:
+    """Return the header of an envelope; None for what is not sealed, where that may be.
+
+    Raises:
+        ArtifactRejected: It has to be sealed, and is not.
+    """
+    header = read_header(head)
+    if header is None and how.envelopes == "require":
+        raise ArtifactRejected(
+            "it is not sealed in an envelope",
+            hint="it may have been replaced by somebody without the key; nothing was staged",
+        )
+    return header
+
+
+def archive_format(head: bytes, how: Unpacking, source: Source) -> Format | None:
+    """Return the format of what is to be unpacked, and None for what is to be kept as it is.
+
+    Raises:
+        ArtifactRejected: It is not what its name or media type promises.
+    """
+    if not how.unpack:
+        return None
+    return recognise(head[:HEAD_BYTES], name=source.hint, content_type=source.content_type)
+
+
+def read_head(blob: Blob) -> bytes:
+    """Read as much of the start as tells an envelope or an archive."""
+    return blob.read(0, min(ENVELOPE_HEAD_BYTES, blob.size))
+
+
+@contextmanager
+def naming(title: str) -> Iterator[None]:
+    """Say in a rejection what it is about."""
+    try:
+        yield
+    except ArtifactRejected as error:
+        raise ArtifactRejected(f"{title}: {error.message}", hint=error.hint) from error

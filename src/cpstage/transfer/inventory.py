@@ -1,0 +1,186 @@
+"""What is staged in a workspace already, and what counts as unchanged.
+
+The manifest says for each artifact which object it came from and how it was staged. An artifact is
+unchanged when the same object would be staged the same way again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from cpstage.archive import Contents
+from cpstage.errors import ConfigurationError, WorkspaceUnavailable
+from cpstage.job import Artifact, Job, PipelineContext, S3Location, check_artifact_name
+from cpstage.transfer.intake import Unpacking
+from cpstage.transfer.results import Staged, location_document
+from cpstage.workspace.layout import Workspace
+
+_OBJECT = ("path", "location", "version_id", "etag", "size")
+"""What of an object has to be the same for an artifact to count as unchanged."""
+
+
+_CONTEXT = (
+    "pipeline",
+    "stage",
+    "action",
+    "action_execution_id",
+    "pipeline_arn",
+    "execution_id",
+)
+"""The members of a pipeline context, in the order of its fields."""
+
+
+class Inventory:
+    """The artifacts of a workspace, by its manifest.
+
+    Args:
+        workspace: The workspace, locked.
+        unpacking: How artifacts are staged now.
+    """
+
+    def __init__(self, workspace: Workspace, unpacking: Unpacking) -> None:
+        self._workspace = workspace
+        self._how = {
+            "layout": unpacking.layout,
+            "unpack": unpacking.unpack,
+            "envelopes": unpacking.envelopes,
+            "expected_context": dict(unpacking.context),
+            "decrypt_keys": list(unpacking.key_ids),
+        }
+        self._entries = workspace.manifest()
+
+    def sort(self, found: Sequence[Staged]) -> tuple[list[Staged], list[Staged]]:
+        """Tell what has to be staged from what is in the workspace unchanged.
+
+        Raises:
+            WorkspaceUnavailable: ``in/`` was fetched in the other layout.
+        """
+        merged = self._how["layout"] == "merged"
+        if not merged and any(one.get("layout") == "merged" for one in self._entries.values()):
+            raise WorkspaceUnavailable(
+                f"{self._workspace.inputs} holds artifacts that were fetched with --layout merged",
+                hint="remove it, or give another --workspace",
+            )
+        unchanged = [known for one in found if (known := self._unchanged(one)) is not None]
+        if merged and not len(unchanged) == len(found) == len(self._entries):
+            # They share one directory, which is replaced as a whole.
+            return list(found), []
+        names = {one.artifact.name for one in unchanged}
+        return [one for one in found if one.artifact.name not in names], unchanged
+
+    def entries(self, result: Sequence[Staged]) -> dict[str, Any]:
+        """Return the manifest's new entries: those of this fetch, and others that still hold."""
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        entries = {
+            name: entry
+            for name, entry in self._entries.items()
+            # All of a merged layout share one directory: it holds what was fetched last.
+            if self._how["layout"] == entry.get("layout") == "per-artifact"
+            and Path(str(entry.get("path"))).is_dir()
+        }
+        for staged in result:
+            if staged.status != "unchanged":
+                facts = {**staged.document(), **self._how, "staged_at": now}
+                entries[staged.artifact.name] = facts
+        return entries
+
+    def _unchanged(self, staged: Staged) -> Staged | None:
+        """Return an artifact as the manifest has it, where that still is what would be staged."""
+        entry = self._entries.get(staged.artifact.name, {})
+        now = {**staged.document(), **self._how}
+        identity = (*_OBJECT, *self._how)
+        same = all(name in entry and entry[name] == now[name] for name in identity)
+        if not same or not _is_there(staged.path, entry):
+            return None
+        try:
+            return _as_recorded(staged, entry)
+        except (KeyError, TypeError):
+            return None  # somebody has been at the manifest
+
+
+def record_of(job: Job) -> dict[str, Any]:
+    """Return the facts of a job that may lie on disk: a list of what is public, by name."""
+    context = job.pipeline_context
+    return {
+        "id": job.id,
+        "account_id": job.account_id,
+        "action_type": str(job.action_type_id) if job.action_type_id else None,
+        "pipeline": context.pipeline_name,
+        "stage": context.stage_name,
+        "action": context.action_name,
+        "action_execution_id": context.action_execution_id,
+        "pipeline_arn": context.pipeline_arn,
+        "execution_id": context.pipeline_execution_id,
+        "inputs": {one.name: location_document(one) for one in job.input_artifacts},
+        "outputs": {one.name: location_document(one) for one in job.output_artifacts},
+        "kms_key_id": job.encryption_key.kms_key_id if job.encryption_key else None,
+    }
+
+
+def job_of(record: Mapping[str, Any]) -> Job | None:
+    """Return the job of such facts, without what is secret or unknown; None of anything else."""
+    try:
+        return Job(
+            id=_text(record, "id") or "",
+            account_id=_text(record, "account_id"),
+            action_type_id=None,
+            pipeline_context=PipelineContext(*(_text(record, name) for name in _CONTEXT)),
+            input_artifacts=_artifacts_of(record["inputs"]),
+            output_artifacts=_artifacts_of(record["outputs"]),
+            encryption_key=None,
+        )
+    except (AttributeError, KeyError, TypeError, ConfigurationError):
+        return None  # somebody has been at it
+
+
+def staged_inputs(workspace: Workspace, job: Job) -> dict[str, Path]:
+    """Return where which input of a job is staged, by the manifest."""
+    entries = workspace.manifest()
+    return {
+        one.name: workspace.inputs if entry["layout"] == "merged" else workspace.input(one.name)
+        for one in job.input_artifacts
+        if (entry := entries.get(one.name, {})).get("location") == location_document(one)
+        and "layout" in entry
+    }
+
+
+def _text(record: Mapping[str, Any], name: str) -> str | None:
+    value = record[name]
+    if not isinstance(value, str | None):
+        raise TypeError(name)
+    return value
+
+
+def _artifacts_of(documents: Mapping[str, Mapping[str, str]]) -> tuple[Artifact, ...]:
+    return tuple(
+        Artifact(check_artifact_name(name), S3Location(place["bucket"], place["key"]))
+        for name, place in documents.items()
+    )
+
+
+def _is_there(path: Path, entry: Mapping[str, Any]) -> bool:
+    """Tell whether the directory is still one, and not emptied since."""
+    if path.is_symlink() or not path.is_dir():
+        return False
+    return entry.get("files") == 0 or any(path.iterdir())
+
+
+def _as_recorded(staged: Staged, entry: Mapping[str, Any]) -> Staged:
+    """Return an unchanged artifact with what the manifest knows of its contents."""
+    contents = None
+    if entry["files"] is not None:
+        contents = Contents(
+            *(int(entry[name]) for name in ("files", "directories", "links", "unpacked_size"))
+        )
+    return replace(
+        staged,
+        status="unchanged",
+        format=entry["format"],
+        contents=contents,
+        verified=tuple(entry["verified"]),
+        envelope=entry["envelope"],
+    )

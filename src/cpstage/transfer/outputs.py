@@ -1,0 +1,197 @@
+"""Which directory or file is which output artifact: all of it settled before a byte goes up.
+
+Every output that the job declares has to be found, and nothing else is taken for one: a release
+that misses a part, or has one that the pipeline knows nothing of, is an error and not a surprise.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from cpstage.archive import (
+    CONTENT_TYPES,
+    DEFAULT_LEVEL,
+    HEAD_BYTES,
+    FileBlob,
+    Format,
+    list_entries,
+    recognise,
+)
+from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound
+from cpstage.globs import Globs
+from cpstage.job import Artifact, Job
+from cpstage.progress import Advance, Progress
+from cpstage.tree import local_failures
+from cpstage.walk import Entry, Symlinks, single
+from cpstage.workspace.layout import Workspace
+
+OutputFormat = Literal["auto", "zip", "tar", "tar.gz", "raw"]
+IfEmpty = Literal["error", "warn", "ignore"]
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output artifact, and what it is made of.
+
+    Attributes:
+        artifact: The job's artifact.
+        source: The directory or file.
+        format: The archive format, or ``raw`` for the one file as it is.
+        entries: What goes into it.
+    """
+
+    artifact: Artifact
+    source: Path
+    format: Format | Literal["raw"]
+    entries: tuple[Entry, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether there is nothing in it but directories."""
+        return all(entry.kind == "directory" for entry in self.entries)
+
+    @property
+    def files(self) -> int:
+        """How many files it holds."""
+        return sum(entry.kind == "file" for entry in self.entries)
+
+    @property
+    def size(self) -> int:
+        """How many bytes its files have together."""
+        return sum(entry.size for entry in self.entries)
+
+    @property
+    def size_bound(self) -> int:
+        """How many bytes the artifact can have, roughly and at the most."""
+        return self.size + self.size // 100 + 4096 * (len(self.entries) + 1)
+
+    @property
+    def content_type(self) -> str:
+        """The media type to store it under."""
+        if self.format != "raw":
+            return CONTENT_TYPES[self.format]
+        return _raw_content_type(self.entries[0])
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How to make artifacts out of directories.
+
+    Attributes:
+        format: ``auto`` packs directories as zip, and sends a file as it is.
+        globs: What of a directory goes in.
+        symlinks: Whether links are kept, or replaced by what they point to.
+        level: How hard to compress, from 0 (not at all) to 9.
+    """
+
+    format: OutputFormat = "auto"
+    globs: Globs = field(default_factory=Globs)
+    symlinks: Symlinks = "keep"
+    level: int = DEFAULT_LEVEL
+
+
+def find_outputs(
+    job: Job,
+    workspace: Workspace,
+    paths: Mapping[str, Path],
+    packing: Packing,
+    progress: Progress,
+) -> list[Output]:
+    """Find what every output of the job is made of.
+
+    Args:
+        job: The job.
+        workspace: Where outputs are that no path is given for.
+        paths: Other places, by the artifact's name.
+        packing: How to pack.
+        progress: Is told of the entries that are listed.
+
+    Raises:
+        ConfigurationError: A path, or a directory in ``out/``, is for no output of the job.
+        NotFound: A path does not exist.
+        ArtifactRejected: An entry cannot be packed safely.
+        LocalIOError: Something cannot be read.
+    """
+    _refuse_undeclared(job, workspace, paths)
+    found = []
+    for artifact in job.output_artifacts:
+        with progress.phase(f"{artifact.name}: listing", None, "entries") as advance:
+            source = paths.get(artifact.name, workspace.output(artifact.name))
+            given = artifact.name in paths
+            found.append(_output(artifact, source, packing, given=given, listed=advance))
+    return found
+
+
+def require_contents(outputs: list[Output]) -> None:
+    """Check that every output holds something.
+
+    Raises:
+        NotFound: One does not.
+    """
+    for output in outputs:
+        if output.is_empty:
+            raise NotFound(
+                f"there is nothing to push for output {output.artifact.name} in {output.source}",
+                hint="put the results there, look at --include and --exclude, or give "
+                f"{output.artifact.name}=PATH or --if-empty ignore",
+            )
+
+
+def _refuse_undeclared(job: Job, workspace: Workspace, paths: Mapping[str, Path]) -> None:
+    declared = [artifact.name for artifact in job.output_artifacts]
+    known = f"the job declares {', '.join(declared) or 'no outputs'}"
+    for name in paths:
+        if name not in declared:
+            raise ConfigurationError(f"{name} is no output of job {job.id}", hint=known)
+    with local_failures(workspace.outputs, "read"):
+        inside = sorted(workspace.outputs.iterdir()) if workspace.outputs.is_dir() else []
+    for path in inside:
+        if path.name not in declared and not path.name.startswith("."):
+            raise ConfigurationError(
+                f"{path} is for no output of job {job.id}", hint=f"{known}: move it elsewhere"
+            )
+
+
+def _output(
+    artifact: Artifact, source: Path, packing: Packing, *, given: bool, listed: Advance
+) -> Output:
+    with local_failures(source, "read"):
+        is_directory, exists = source.is_dir(), source.exists()
+    if is_directory:
+        entries = tuple(list_entries(source, packing.globs, packing.symlinks, listed))
+    elif exists:
+        entries = (single(source),)
+    elif given:
+        raise NotFound(f"there is no {source}, which output {artifact.name} is to be made of")
+    else:
+        entries = ()
+    if packing.format == "raw" or (packing.format == "auto" and source.is_file()):
+        _require_one_file(artifact, source, entries)
+        return Output(artifact, source, "raw", entries)
+    return Output(artifact, source, "zip" if packing.format == "auto" else packing.format, entries)
+
+
+def _require_one_file(artifact: Artifact, source: Path, entries: tuple[Entry, ...]) -> None:
+    if entries and [entry.kind for entry in entries] != ["file"]:
+        raise ConfigurationError(
+            f"output {artifact.name} is to go up raw, but {source} holds {len(entries)} entries",
+            hint="raw takes one regular file: give the file, or another --format",
+        )
+
+
+def _raw_content_type(entry: Entry) -> str:
+    blob = FileBlob(Path(entry.source))
+    try:
+        found = recognise(blob.read(0, min(HEAD_BYTES, blob.size)), name=entry.path)
+    except ArtifactRejected:
+        # A file that is no archive in spite of its name still goes up as it is.
+        found = None
+    finally:
+        blob.close()
+    if found:
+        return CONTENT_TYPES[found]
+    return mimetypes.guess_type(entry.path)[0] or "application/octet-stream"

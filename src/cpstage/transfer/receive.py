@@ -1,0 +1,182 @@
+"""Input artifacts on their way from S3 into hidden staging.
+
+:func:`cpstage.stage.fetch` tells the story; this module knows what goes where in each layout, what
+may open an envelope, and what may be claimed of the bytes that came.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from cpstage.archive import Format, Unpacker
+from cpstage.envelope import S3_CLIENT_HINT, job_context, s3_client_object
+from cpstage.errors import ArtifactRejected, ObjectChanged
+from cpstage.job import Artifact
+from cpstage.progress import Progress
+from cpstage.session import JobSession
+from cpstage.transfer.intake import (
+    Intake,
+    Keys,
+    Source,
+    Unpacking,
+    archive_format,
+    naming,
+    read_head,
+    sealed_header,
+)
+from cpstage.transfer.results import Staged
+from cpstage.tree import Tree, remove_tree
+from cpstage.workspace.layout import Workspace
+from cpstage.workspace.publishing import Move
+
+_LOGGER = logging.getLogger("cpstage")
+
+_VERIFIED: dict[Format | None, tuple[str, ...]] = {
+    "zip": ("length", "entity tag", "CRC-32 of every file"),
+    "tar": ("length", "entity tag"),
+    "tar.gz": ("length", "entity tag", "CRC-32 of the gzip stream"),
+    None: ("length", "entity tag"),
+}
+_AUTHENTICATED = "authentication tag of every frame"
+
+
+class Receiver:
+    """Stages input artifacts of one job.
+
+    Args:
+        session: Where they come from, and what opens them.
+        workspace: Where they go.
+        unpacking: How they are staged.
+        progress: Is told of all phases.
+    """
+
+    def __init__(
+        self, session: JobSession, workspace: Workspace, unpacking: Unpacking, progress: Progress
+    ) -> None:
+        self._session = session
+        self._workspace = workspace
+        self._how = unpacking
+        self._progress = progress
+
+    def look(self, artifact: Artifact) -> Staged:
+        """Look at an artifact's object, without reading it.
+
+        Raises:
+            ObjectNotFound, AccessDenied, ServiceUnavailable: As S3 says, naming the artifact.
+            ArtifactRejected: It is encrypted in a way that cannot be opened here.
+        """
+        info = self._session.store.look_at(artifact)
+        what = s3_client_object(info.metadata)
+        if what and self._how.envelopes != "keep":
+            raise ArtifactRejected(
+                f"artifact {artifact.name} at {artifact.location} is {what}", hint=S3_CLIENT_HINT
+            )
+        merged = self._how.layout == "merged"
+        path = self._workspace.inputs if merged else self._workspace.input(artifact.name)
+        return Staged(artifact, path, "planned", info)
+
+    def with_format(self, planned: Staged) -> Staged:
+        """Read the start of an artifact's object, and say what it is.
+
+        Raises:
+            ArtifactRejected: It is not what its name or Content-Type promises.
+        """
+        source = self._source(planned)
+        head = read_head(source.blob)
+        with naming(source.title):
+            header = sealed_header(head, self._how)
+            if header is not None:
+                return replace(planned, envelope=header.document())
+            return replace(planned, format=archive_format(head, self._how, source))
+
+    def stage(self, todo: Sequence[Staged], staging: Path) -> tuple[list[Staged], list[Move]]:
+        """Read, check and unpack artifacts below a staging directory.
+
+        Where an object changes while it is read, all that came of it is thrown away, and it is
+        read once more from its start.
+
+        Returns:
+            What was staged, and the moves that put it into its places.
+
+        Raises:
+            ArtifactRejected: An archive is unsafe, damaged or over a limit.
+            WorkspaceUnavailable: Two artifacts collide in the merged layout.
+            AccessDenied, ServiceUnavailable, OutOfSync: As S3 and KMS say.
+            LocalIOError: The disk is full, or failed.
+        """
+        self._workspace.require_space(sum(one.info.size for one in todo))
+        merged = self._how.layout == "merged"
+        groups = [list(todo)] if merged and todo else [[one] for one in todo]
+        done: list[Staged] = []
+        moves: list[Move] = []
+        for group in groups:
+            target = group[0].path
+            root = staging / target.name
+            try:
+                done += self._stage_group(group, root, staging)
+            except ObjectChanged as error:
+                _LOGGER.info("%s: beginning again", error.message)
+                remove_tree(root)
+                again = [self.look(one.artifact) for one in group]
+                done += self._stage_group(again, root, staging)
+            moves.append(Move(root, target))
+        return done, moves
+
+    def _stage_group(self, group: Sequence[Staged], root: Path, staging: Path) -> list[Staged]:
+        """Stage artifacts that go into one directory."""
+        intake = Intake(self._how, staging, self._progress)
+        root.mkdir()
+        with Tree(root) as tree:
+            unpacker = Unpacker(tree, self._how.limits)
+            done = [self._stage_one(one, unpacker, intake) for one in group]
+            with naming(", ".join(_title(one.artifact) for one in group)):
+                unpacker.finish()
+        return done
+
+    def _stage_one(self, planned: Staged, unpacker: Unpacker, intake: Intake) -> Staged:
+        checksum = planned.info.checksum.begin() if planned.info.checksum else None
+        source = replace(self._source(planned), checksum=checksum)
+        taken = intake.take(source, unpacker)
+        verified = _VERIFIED[taken.format]
+        if checksum:
+            verified = (*verified, f"{checksum.expected.algorithm} of the object")
+        return replace(
+            planned,
+            status="staged",
+            format=taken.format,
+            contents=taken.contents,
+            envelope=taken.envelope,
+            verified=(*verified, _AUTHENTICATED) if taken.opened else verified,
+        )
+
+    def _source(self, planned: Staged) -> Source:
+        artifact = planned.artifact
+        return Source(
+            name=artifact.name,
+            title=_title(artifact),
+            file_name=lambda: artifact.location.file_name,
+            blob=self._session.store.open(artifact, planned.info),
+            keys=self._keys(artifact),
+            hint=artifact.location.key,
+            content_type=planned.info.content_type,
+        )
+
+    def _keys(self, artifact: Artifact) -> Keys:
+        """Return what may open an artifact: keys of the job's, for what is bound to its place."""
+        job = self._session.job
+        own = job.encryption_key.kms_key_id if job.encryption_key else None
+        place = job_context(pipeline=job.pipeline_context.pipeline_name, artifact=artifact.name)
+        return Keys(
+            self._session.kms,
+            key_ids=[*([own] if own else []), *self._how.key_ids],
+            account_id=job.account_id,
+            partition=job.partition,
+            context={**self._how.context, **place},
+        )
+
+
+def _title(artifact: Artifact) -> str:
+    return f"artifact {artifact.name} at {artifact.location}"

@@ -1,0 +1,1 @@
+"""The workspace: its layout, its lock, hidden staging, and publishing by rename."""

@@ -1,0 +1,231 @@
+"""The workspace: layout, lock, hidden staging, publishing, and the manifest.
+
+::
+
+    WORKSPACE/
+      in/<artifact>/     there whole, or not there
+      out/<artifact>/    where the job's results are put
+      .cpstage/          0700
+        lock             held by the run that is at work; holder.json says which that is
+        staging/         what is not verified yet; swept by the next run
+        journal.json     there while things are published
+        run.lock, run/   held by the run of a command, and what is handed to that
+        job.json, manifest.json
+
+Nothing in ``in/`` exists before every byte of it has been verified. Then all that was staged, and
+the manifest with it, is published in one go, or not at all (see
+:mod:`cpstage.workspace.publishing`). This module knows nothing of AWS: it is told names and facts.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from cpstage.errors import LocalIOError, WorkspaceUnavailable
+from cpstage.tree import local_failures, remove_tree
+from cpstage.workspace import lock
+from cpstage.workspace.publishing import Journal, Move
+from cpstage.workspace.statefile import read_json, write_json
+
+
+class Workspace:
+    """A directory that a job's artifacts are staged in.
+
+    Args:
+        path: The directory; it is made (0700) by the first command that needs it.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        try:
+            self.root = Path(path).resolve()
+        except RuntimeError as error:  # what Python before 3.13 says of links in a circle
+            raise WorkspaceUnavailable(f"the links of {path} lead in a circle") from error
+        self.inputs = self.root / "in"
+        self.outputs = self.root / "out"
+        self._state = self.root / ".cpstage"
+        self._journal = Journal(self._state / "journal.json", self.root)
+
+    def input(self, name: str) -> Path:
+        """Return the directory of an input artifact."""
+        return self.inputs / name
+
+    def output(self, name: str) -> Path:
+        """Return the directory of an output artifact."""
+        return self.outputs / name
+
+    def create(self) -> None:
+        """Make the directory, closed to others, where it is missing.
+
+        Raises:
+            WorkspaceUnavailable, LocalIOError: It cannot be made.
+        """
+        with local_failures(self.root):
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @contextmanager
+    def locked(self, wait: float = 0) -> Iterator[None]:
+        """Keep every other run out, and clear up after killed ones.
+
+        Args:
+            wait: Seconds to wait for another run to end.
+
+        Raises:
+            WorkspaceUnavailable: Another run is in it, or it cannot be created or written to.
+        """
+        with self._held("lock", "holder.json", wait):
+            # Whoever holds the lock knows that nobody else is using what is there.
+            self._journal.take_back()
+            remove_tree(self._state / "staging")
+            yield
+
+    @contextmanager
+    def occupied(self, job_id: str, wait: float = 0) -> Iterator[Path]:
+        """Keep every other run of a command out, as :meth:`locked` does with fetches.
+
+        Args:
+            job_id: The job that the command works on.
+            wait: Seconds to wait for another run to end.
+
+        Raises:
+            WorkspaceInUse: Another run is in it; it says which job it works on.
+
+        Yields:
+            The place for what the command is handed; nothing is there.
+        """
+        with self._held("run.lock", "runner.json", wait, job_id):
+            remove_tree(self._state / "run")
+            yield self._state / "run"
+
+    @contextmanager
+    def _held(
+        self, name: str, holder_name: str, wait: float, job_id: str | None = None
+    ) -> Iterator[None]:
+        self.create()
+        with local_failures(self._state):
+            self._state.mkdir(mode=0o700, exist_ok=True)
+        self._refuse_links()
+        with suppress(OSError):
+            self._state.chmod(0o700)
+        place, state = self.root, self._state
+        with lock.locked(place, state / name, state / holder_name, wait, job_id):
+            yield
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """Make a hidden directory on the same file system, which is gone at the end."""
+        parent = self._state / "staging"
+        with local_failures(parent):
+            parent.mkdir(mode=0o700, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(dir=parent))
+        try:
+            yield staging
+        finally:
+            if not self._journal.is_open:
+                remove_tree(staging)
+
+    def require_free(self, inputs: Sequence[Path]) -> None:
+        """Check that nothing stands where something is to be published.
+
+        Raises:
+            WorkspaceUnavailable: Something does.
+        """
+        for target in inputs:
+            if _is_taken(target):
+                raise WorkspaceUnavailable(
+                    f"{target} exists already, and is not what the job has now",
+                    hint="give --replace to swap it for the new one",
+                )
+
+    def require_outputs(self, outputs: Sequence[Path]) -> None:
+        """Check that the directories of the outputs are there, or can be made.
+
+        Raises:
+            WorkspaceUnavailable: Something else has the place of one, or of ``out/``.
+        """
+        for target in (self.inputs, self.outputs, *outputs):
+            with local_failures(target, "look at"):
+                taken = os.path.lexists(target) and not target.is_dir()
+            if taken:
+                raise WorkspaceUnavailable(
+                    f"{target} is in the way of a directory", hint="move it elsewhere"
+                )
+
+    def require_space(self, size: int) -> None:
+        """Check that a number of bytes would fit on the disk.
+
+        Raises:
+            LocalIOError: They would not.
+        """
+        free = shutil.disk_usage(self.root).free
+        if size > free:
+            raise LocalIOError(
+                f"{size:,} bytes are to be staged in {self.root}, which has {free:,} left",
+                hint="free some space, or give another --workspace",
+            )
+
+    def publish(self, moves: Sequence[Move]) -> None:
+        """Rename what was staged into its places: all of it, or none.
+
+        What stands in a place is swapped for the new, and ends up in the staging directory.
+
+        Raises:
+            WorkspaceUnavailable: A place cannot be written to.
+            LocalIOError: The disk is full, or failed.
+        """
+        self._journal.publish(moves)
+
+    def output_moves(self, outputs: Sequence[Path], staging: Path) -> list[Move]:
+        """Return the moves that make the directories of the outputs where they are missing."""
+        moves = []
+        for target in outputs:
+            if not target.is_dir():
+                made = staging / f"{target.name}.output"
+                with local_failures(made):
+                    made.mkdir()
+                moves.append(Move(made, target))
+        return moves
+
+    def record_moves(
+        self, job: Mapping[str, Any], artifacts: Mapping[str, Any], staging: Path
+    ) -> list[Move]:
+        """Return the moves that record the job's public facts and what is staged now."""
+        documents = {
+            "job.json": job,
+            "manifest.json": {"version": 1, "artifacts": artifacts},
+        }
+        for name, document in documents.items():
+            write_json(staging / name, document)
+        return [Move(staging / name, self._state / name) for name in documents]
+
+    def manifest(self) -> dict[str, Any]:
+        """Return what was staged before, by artifact; what is damaged counts as nothing."""
+        found = read_json(self._state / "manifest.json").get("artifacts")
+        entries = found if isinstance(found, dict) else {}
+        return {name: entry for name, entry in entries.items() if isinstance(entry, dict)}
+
+    def record(self) -> dict[str, Any]:
+        """Return the public facts of the job that was staged last; nothing where there is none."""
+        return read_json(self._state / "job.json")
+
+    def _refuse_links(self) -> None:
+        """Refuse links in the layout: they would lead writes and renames elsewhere."""
+        ours = (self._state, self._state / "staging", self._state / "run")
+        for directory in (self.inputs, self.outputs, *ours):
+            if directory.is_symlink():
+                raise WorkspaceUnavailable(
+                    f"{directory} is a symbolic link", hint="replace it by a directory"
+                )
+
+
+def _is_taken(target: Path) -> bool:
+    """Tell whether something stands there; an empty directory is as good as nothing."""
+    if target.is_dir() and not target.is_symlink():
+        with local_failures(target):
+            return any(target.iterdir())
+    return os.path.lexists(target)

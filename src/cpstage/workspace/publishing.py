@@ -1,0 +1,188 @@
+"""Publishing: what was staged is renamed into its places, all of it or none, whatever stops it.
+
+Several renames are not one step, and a process can be killed between any two of them. So a journal
+is written before the first, and removed after the last::
+
+    no journal     nothing has begun yet, or all is done
+    a journal      some of its moves are done, and they are to be taken back
+
+To remove the journal is the one step from old to new. Before it, who fails takes back what was
+moved; what a killed process moved is taken back by the next one that has the place to itself. Of
+each move there are few states, which need no record, since what was staged is known by its inode:
+
+    =============  =============  ==============  =====================================
+    staged         target         replaced        which means
+    =============  =============  ==============  =====================================
+    new            old, or none                   not begun, or taken back already
+    new            none           old             begun, where the system cannot swap
+    old, or none   new                            done
+    none           new            old             done, where the system cannot swap
+    =============  =============  ==============  =====================================
+
+To take back is done in single renames from one of these states to another, so it may be stopped as
+well, and done again. The journal is on the disk before the first rename, and file systems keep the
+order of renames: after a loss of power, too, there is the old to go back to. What was written last
+of all may be lost then, as with any program that does not wait for the disk after each file.
+
+This module knows nothing of workspaces or artifacts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from cpstage.errors import WorkspaceUnavailable
+from cpstage.tree import local_failures
+from cpstage.workspace.exchange import exchange
+from cpstage.workspace.statefile import read_json, unfinished, write_json_durably
+
+
+@dataclass(frozen=True)
+class Move:
+    """Something staged, and the place that it is for."""
+
+    staged: Path
+    target: Path
+
+    @property
+    def replaced(self) -> Path:
+        """Where what stood in the place is kept, if it could not be swapped for the new."""
+        return self.staged.with_name(f"{self.staged.name}.replaced")
+
+
+class Journal:
+    """Publishes below one directory, and knows how to take back what was not published whole.
+
+    Whoever uses it has that directory to himself.
+
+    Args:
+        path: The file to keep the journal in, on the same file system.
+        root: The directory, without links in its path, that all moves lie below.
+    """
+
+    def __init__(self, path: Path, root: Path) -> None:
+        self._path = path
+        self._root = root
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something has begun and is not done: what was staged for it is still needed."""
+        return os.path.lexists(self._path)
+
+    def publish(self, moves: Sequence[Move], *, replace: bool = True) -> None:
+        """Rename what was staged into its places: all of it, or none.
+
+        Args:
+            moves: All that is to be done.
+            replace: Whether what stands in a place makes way; it ends up where the new was staged.
+
+        Raises:
+            WorkspaceUnavailable: A place cannot be written to, or is not free.
+            LocalIOError: The disk is full, or failed.
+        """
+        try:
+            self._begin(moves)
+            for move in moves:
+                with local_failures(move.target):
+                    move.target.parent.mkdir(exist_ok=True)
+                    _put(move, replace=replace)
+            with local_failures(self._path):
+                self._path.unlink()
+        except BaseException:
+            self.take_back()
+            raise
+
+    def take_back(self) -> None:
+        """Undo what has begun and is not done; without a journal there is nothing of the kind.
+
+        Raises:
+            WorkspaceUnavailable: The journal is damaged, or a place cannot be written to.
+            LocalIOError: The disk failed.
+        """
+        with local_failures(self._path):
+            unfinished(self._path).unlink(missing_ok=True)
+        if not self.is_open:
+            return
+        begun, made = self._read()
+        for move, inode in reversed(begun):
+            with local_failures(move.target):
+                _take_back(move, inode)
+        for directory in made:
+            with suppress(OSError):  # it is not empty any more, or was never made
+                directory.rmdir()
+        with local_failures(self._path):
+            self._path.unlink()
+
+    def _begin(self, moves: Sequence[Move]) -> None:
+        """Write down all that is to be done."""
+        parents = dict.fromkeys(move.target.parent for move in moves)
+        document = {
+            "moves": [self._entry(move) for move in moves],
+            "made": [self._name(one) for one in parents if not os.path.lexists(one)],
+        }
+        write_json_durably(self._path, document)
+
+    def _entry(self, move: Move) -> dict[str, Any]:
+        with local_failures(move.target):
+            inode = move.staged.lstat().st_ino
+        return {"staged": self._name(move.staged), "target": self._name(move.target), "is": inode}
+
+    def _read(self) -> tuple[list[tuple[Move, int]], list[Path]]:
+        """Read what was to be done; a journal may have been put there by somebody else."""
+        try:
+            document = read_json(self._path)
+            begun = [
+                (Move(self._place(one["staged"]), self._place(one["target"])), int(one["is"]))
+                for one in document["moves"]
+            ]
+            return begun, [self._place(name) for name in document["made"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise WorkspaceUnavailable(
+                f"{self._path}, which a run that was killed has left, is damaged",
+                hint="look at what is there, remove that file, and run the command again",
+            ) from error
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self._root).as_posix()
+
+    def _place(self, name: str) -> Path:
+        """Return the path of a name, which leads neither out of the root nor through a link."""
+        place = self._root / name
+        parts = PurePosixPath(name).parts
+        if not parts or {"/", ".."} & set(parts) or place.parent.resolve() != place.parent:
+            raise ValueError
+        return place
+
+
+def _put(move: Move, *, replace: bool) -> None:
+    if os.path.lexists(move.target):
+        if not replace:
+            raise WorkspaceUnavailable(f"{move.target} has come up meanwhile")
+        if exchange(move.staged, move.target):
+            return
+        move.target.rename(move.replaced)
+    move.staged.rename(move.target)
+
+
+def _take_back(move: Move, inode: int) -> None:
+    """Undo a move, if it got so far."""
+    move.staged.parent.mkdir(parents=True, exist_ok=True)  # somebody may have cleared up by hand
+    if os.path.lexists(move.target) and _is(move.target, inode, move.staged.parent):
+        if os.path.lexists(move.staged):
+            if exchange(move.staged, move.target):
+                return
+            move.staged.rename(move.replaced)
+        move.target.rename(move.staged)
+    if os.path.lexists(move.replaced) and not os.path.lexists(move.target):
+        move.replaced.rename(move.target)
+
+
+def _is(path: Path, inode: int, neighbour: Path) -> bool:
+    """Tell whether something is what has an inode of the file system of another path."""
+    found = path.lstat()
+    return (found.st_dev, found.st_ino) == (neighbour.stat().st_dev, inode)
