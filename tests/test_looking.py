@@ -86,12 +86,13 @@ def test_a_large_zip_is_listed_and_read_by_a_few_small_requests(aws: LocalAWS, c
     before = len(aws.calls())
     listed = cli("ls", job_id, "--json")
     between = len(aws.calls())
-    read = cli("cat", job_id, "App", "small")
+    read = cli("cat", job_id, "App", "small", "-v")
     calls = aws.calls()
 
     entries = json.loads(listed.stdout)["artifacts"][0]["entries"]
     assert [(one["name"], one["size"]) for one in entries] == [("large", LARGE), ("small", 7)]
     assert read.stdout == "needle\n"
+    assert "s3.GetObject: status 206, 0 bytes sent, 262144 received, 0 retries, " in read.stderr
     for some in (calls[before:between], calls[between:]):
         assert len(_reads(some)) <= 3
         assert sum(_reads(some)) < 3 * MIB
@@ -256,6 +257,31 @@ def test_a_wrong_crc_is_an_error_behind_the_data(aws: LocalAWS, cli: Cli) -> Non
     assert done.returncode == 65
     assert done.stdout == "content"
     assert "the entry 'f' does not have the CRC-32 that it declares" in done.stderr
+
+
+def test_what_cannot_be_written_is_an_error(aws: LocalAWS, cli: Cli) -> None:
+    job_id = aws.add_job([Input("App", zip_of({"f": "x"}))])
+
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "cpstage", "cat", job_id, "App", "f"],
+            env=cli.environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    assert done.returncode == 74
+    assert "No space left on device" in done.stderr
+
+
+def test_limits_hold_for_what_is_only_looked_at(aws: LocalAWS, cli: Cli) -> None:
+    job_id = aws.add_job([Input("App", tar_of({"a": "x", "f": "x" * 5000}), "")])
+
+    for arguments in (["ls", job_id], ["cat", job_id, "App", "f"]):
+        done = cli(*arguments, "--max-size", "1000")
+        assert done.returncode == 65
+        assert "--max-size" in done.stderr
 
 
 def test_binary_data_is_kept_off_a_terminal(aws: LocalAWS, cli: Cli) -> None:

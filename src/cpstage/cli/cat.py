@@ -14,7 +14,7 @@ from cpstage.cli.job_arguments import member_arguments
 from cpstage.cli.job_source import JobSource, job_options
 from cpstage.cli.options import aws_options, log_options, session_option
 from cpstage.cli.terminal import Terminal
-from cpstage.errors import UsageError
+from cpstage.errors import LocalIOError, UsageError
 
 if TYPE_CHECKING:
     from cpstage import Connection, Limits
@@ -68,10 +68,13 @@ def cat(
         connection=connection,
         credentials_max_age=credentials_max_age,
     )
+    if sys.stdout is None:
+        raise LocalIOError("cannot write to stdout: it is closed")
     if sys.stdout.isatty() and not force:
         chunks = _text_only(chunks, path)
     for chunk in chunks:
         sys.stdout.buffer.write(chunk)
+    sys.stdout.buffer.flush()  # what cannot be written is an error here: it is the result
 
 
 def _text_only(chunks: Iterable[bytes | memoryview], path: str) -> Iterator[bytes | memoryview]:

@@ -21,7 +21,7 @@ from cpstage.errors import printable
 
 if TYPE_CHECKING:
     from cpstage import Comparison, Connection, Limits, Progress
-    from cpstage.looking.comparing import Difference
+    from cpstage.looking.differences import Difference
 
 _EXAMPLES = """\b
 Examples:

@@ -1,52 +1,31 @@
 """How a fetched tree differs from the artifact in S3: names, kinds, sizes, execute bits, contents.
 
-The artifact is listed as :mod:`cpstage.listing` does it; of the tree, those files are read whose
+The artifact is listed as :mod:`cpstage.looking.listing` does it; of the tree, those files are read whose
 size is the same. Nothing is changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cpstage.archive import Limits, ReadAhead
-from cpstage.archive.deflate import crc32
-from cpstage.archive.names import is_root
 from cpstage.connection import Connection
 from cpstage.errors import ArtifactRejected, NotFound
 from cpstage.globs import Globs
 from cpstage.job import Artifact, Job
-from cpstage.looking.listing import Listed, list_remote, plain_path
+from cpstage.looking.differences import Difference, crc_of, differences, with_parents
+from cpstage.looking.listing import Listed, list_remote
 from cpstage.looking.remote import Remote, open_remote
-from cpstage.progress import Advance, Progress, Silence
+from cpstage.progress import Progress, Silence
 from cpstage.selection import choose
 from cpstage.session import DEFAULT_MAX_AGE, JobSession
 from cpstage.store.artifacts import Store
 from cpstage.tree import local_failures
-from cpstage.walk import Entry, read_file, walk
+from cpstage.walk import walk
 from cpstage.workspace.layout import Workspace
-
-What = Literal["missing", "added", "kind", "size", "content", "executable", "target"]
-"""``missing`` is in the artifact only, ``added`` in the tree only."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One way in which a tree and an artifact differ.
-
-    Attributes:
-        path: Where.
-        what: In what.
-        remote: What the artifact has; None where it has nothing.
-        local: What the tree has; None where it has nothing.
-    """
-
-    path: str
-    what: What
-    remote: str | int | bool | None = None
-    local: str | int | bool | None = None
 
 
 @dataclass(frozen=True)
@@ -142,20 +121,20 @@ class _Comparing:
         opened = [open_remote(self._job, self._store, artifact) for artifact in artifacts]
         remote: dict[str, Listed] = {}
         for one in opened:
-            remote.update(_with_parents(self._entries(one)))
+            remote.update(with_parents(self._entries(one)))
         local = {str(entry.path): entry for entry in walk(path, Globs())}
-        differences = [*_differences(remote, local, self._progress)]
+        found = [*differences(path.name, remote, local, self._progress)]
         if not self._is_all_of(path, artifacts):
             # The rest of a merged directory is of artifacts that are not looked at.
-            differences = [one for one in differences if one.what != "added"]
+            found = [one for one in found if one.what != "added"]
         replaced = [one.artifact for one in opened if self._is_replaced(one)]
-        return Comparison(path, (*artifacts,), (*replaced,), len(remote), (*differences,))
+        return Comparison(path, (*artifacts,), (*replaced,), len(remote), (*found,))
 
     def _entries(self, remote: Remote) -> list[Listed]:
         known = self._manifest.get(remote.artifact.name, {})
         if remote.format is None or known.get("unpack") is False:
             name, size = remote.artifact.location.file_name, remote.info.size
-            return [Listed(name, "file", size, size, _crc_of(remote, self._progress))]
+            return [Listed(name, "file", size, size, _crc_of_object(remote, self._progress))]
         listing = list_remote(remote, self._limits, self._progress)
         if listing.refused:
             raise ArtifactRejected(f"{remote.title}: {listing.refused[0]}", hint="see cpstage ls")
@@ -186,69 +165,10 @@ def _place_of(
     return path
 
 
-def _with_parents(entries: Iterable[Listed]) -> dict[str, Listed]:
-    """Return entries by their paths, with directories that an archive only implies.
-
-    Of several of the same path the last is taken, as tar has it; hard links are the files that
-    they stand for.
-    """
-    found: dict[str, Listed] = {}
-    for entry in entries:
-        path = plain_path(entry.name)
-        if entry.kind == "directory" and is_root(entry.name):
-            continue
-        end = path.rfind("/")
-        while end > 0 and path[:end] not in found:
-            found[path[:end]] = Listed(path[:end], "directory")
-            end = path.rfind("/", 0, end)
-        if entry.kind == "hard link":
-            found[path] = replace(found[plain_path(entry.target)], name=entry.name)
-        else:
-            found[path] = entry
-    return found
-
-
-def _differences(
-    remote: Mapping[str, Listed], local: Mapping[str, Entry], progress: Progress
-) -> Iterator[Difference]:
-    same = (local[path].size for path, one in remote.items() if path in local and one.size)
-    with progress.phase("comparing", sum(same)) as advance:
-        for path in sorted(remote.keys() | local.keys()):
-            if path not in local:
-                yield Difference(path, "missing", remote[path].kind, None)
-            elif path not in remote:
-                yield Difference(path, "added", None, local[path].kind)
-            else:
-                yield from _of_one(path, remote[path], local[path], advance)
-
-
-def _of_one(path: str, remote: Listed, local: Entry, advance: Advance) -> Iterator[Difference]:
-    if remote.kind != local.kind:
-        yield Difference(path, "kind", remote.kind, local.kind)
-    elif remote.kind == "link" and remote.target != local.target:
-        yield Difference(path, "target", remote.target, local.target)
-    elif remote.kind == "file":
-        if remote.size != local.size:
-            yield Difference(path, "size", remote.size, local.size)
-        else:
-            crc = _crc(read_file(local, advance))
-            if crc != remote.crc:
-                yield Difference(path, "content", f"{remote.crc or 0:08x}", f"{crc:08x}")
-        if remote.executable != local.executable:
-            yield Difference(path, "executable", remote.executable, local.executable)
-
-
-def _crc(chunks: Iterable[bytes | memoryview]) -> int:
-    value = 0
-    for chunk in chunks:
-        value = crc32(chunk, value)
-    return value
-
-
-def _crc_of(remote: Remote, progress: Progress) -> int:
+def _crc_of_object(remote: Remote, progress: Progress) -> int:
     doing = f"{remote.artifact.name}: reading"
     with (
         progress.phase(doing, remote.blob.size) as advance,
         ReadAhead(remote.blob, advance) as stream,
     ):
-        return _crc(stream.pieces(remote.blob.size))
+        return crc_of(stream.pieces(remote.blob.size))
