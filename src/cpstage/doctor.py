@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
@@ -22,8 +21,8 @@ from cpstage.errors import AccessDenied, CpstageError, UsageError
 from cpstage.job import Artifact, Job
 from cpstage.session import JobSession
 from cpstage.store.artifacts import Store, Trial
-from cpstage.tree import local_failures
 from cpstage.workspace.layout import Workspace
+from cpstage.workspace.lock import require_locks
 
 Status = Literal["ok", "warning", "failed", "skipped"]
 
@@ -242,9 +241,7 @@ def _examine_workspace(workspace: Path | str, size: int) -> str:
     """Write to the workspace, or to where it is to be made, and look at the space there."""
     root = Workspace(workspace).root
     there = next((path for path in (root, *root.parents) if path.exists()), root)
-    with local_failures(there), tempfile.TemporaryFile(dir=there) as file:
-        file.write(b"cpstage")
-        file.flush()
+    require_locks(root, there)
     Workspace(there).require_space(size)
     free = shutil.disk_usage(there).free
     return f"{root} can be written to; {free:,} bytes are free, and the inputs have {size:,} packed"

@@ -1,7 +1,7 @@
 """How a fetched tree differs from the artifact in S3: names, kinds, sizes, execute bits, contents.
 
-The artifact is listed as :mod:`cpstage.looking.listing` does it; of the tree, those files are read whose
-size is the same. Nothing is changed.
+The artifact is listed as :mod:`cpstage.looking.listing` does it; of the tree, those files are read
+whose size is the same. Nothing is changed.
 """
 
 from __future__ import annotations
