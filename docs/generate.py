@@ -162,15 +162,26 @@ def _exit_codes() -> list[str]:
 
 def _members(schema: dict[str, Any], shared: dict[str, Any], prefix: str = "") -> Iterator[str]:
     """Return a row for each member of a document, those inside of others behind a dot."""
+    if "properties" not in schema and isinstance(schema.get("additionalProperties"), dict):
+        kind = _type(schema["additionalProperties"], shared)
+        yield f"| `{prefix}NAME` | {kind} | {_cell(schema.get('description', ''))} |"
     for name, member in schema.get("properties", {}).items():
         found = _resolved(member, shared)
         path = f"{prefix}{name}"
         optional = "" if name in schema.get("required", ()) else ", may be missing"
         said = member.get("description") or found.get("description", "")
         yield f"| `{path}` | {_type(member, shared)}{optional} | {_cell(said)} |"
+        if _has_page(member):
+            continue
         inner = found.get("items", found)
         behind = f"{path}[]." if "items" in found else f"{path}."
         yield from _members(_resolved(inner, shared), shared, behind)
+
+
+def _has_page(schema: dict[str, Any]) -> bool:
+    """Tell whether a member is a document that another command prints."""
+    name = next((one["$ref"] for one in [schema, *schema.get("anyOf", ())] if "$ref" in one), "")
+    return (HERE / "schemas" / f"{name.rpartition('/')[2]}.json").exists()
 
 
 def _resolved(schema: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
