@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ from faults import (
 )
 from local_support import s3
 from samples import tar_of, zip_of
+from stalling import stalling_server
 from trees import names
 
 MIB = 1 << 20
@@ -123,6 +125,8 @@ def test_an_object_that_keeps_changing_is_out_of_sync(aws: LocalAWS, cli: Cli) -
     [
         ("GetJobDetails", Answer(500, "InternalFailure")),
         ("GetJobDetails", Answer(400, "ThrottlingException")),
+        ("GetJobDetails", Close(0.5)),
+        ("GetJobDetails", Reset(0.5)),
         ("HeadObject", SLOW_DOWN),
         ("GetObject", INTERNAL_ERROR),
         ("GetObject", SLOW_DOWN),
@@ -173,6 +177,42 @@ def test_a_service_that_stays_away_is_unavailable(aws: LocalAWS, cli: Cli) -> No
 
     _failed(done, 69, _location(aws, job_id), "SlowDown", "try again later")
     assert proxy.operations.count("GetObject") > 1
+    assert _nothing_staged(cli.directory)
+
+
+@pytest.mark.parametrize("fault", [SLOW_DOWN, Drop()], ids=["busy", "dropped"])
+def test_without_time_there_is_one_try(aws: LocalAWS, cli: Cli, fault: Fault) -> None:
+    with FaultProxy(aws.endpoint_url, [Rule(fault, "GetJobDetails", times=None)]) as proxy:
+        done = cli("fetch", _small(aws), "--timeout", "0.001", "-v", AWS_ENDPOINT_URL=proxy.url)
+
+    _failed(done, 69)
+    assert "codepipeline.GetJobDetails: status" in done.stderr
+    assert ", 0 retries" in done.stderr
+    assert len(proxy.operations) <= 1
+
+
+@pytest.mark.parametrize("service", ["CODEPIPELINE", "S3"])
+def test_who_says_nothing_is_not_waited_for(aws: LocalAWS, cli: Cli, service: str) -> None:
+    began = time.monotonic()
+    with stalling_server() as server:
+        there = cli.with_variables({f"AWS_ENDPOINT_URL_{service}": server.url})
+        done = there("fetch", _small(aws), "--timeout", "0.5")
+
+    _failed(done, 69, "timed out")
+    assert time.monotonic() - began < 15
+
+
+@pytest.mark.parametrize("status", [301, 307, 400])
+def test_a_bucket_that_is_always_elsewhere_is_not_run_after(
+    aws: LocalAWS, cli: Cli, status: int
+) -> None:
+    rule = Rule(redirect(status, "eu-west-1"), when=lambda request: bool(request.key), times=None)
+
+    with FaultProxy(aws.endpoint_url, [rule]) as proxy:
+        done = cli("fetch", _small(aws), AWS_ENDPOINT_URL=proxy.url)
+
+    _failed(done, 78, "--region")
+    assert proxy.operations.count("GetObject") <= 2
     assert _nothing_staged(cli.directory)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
 import socket
 import subprocess
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,12 @@ def _object(aws: LocalAWS, job_id: str, name: str) -> dict[str, object]:
     artifact = next(one for one in aws.job(job_id).outputs if one.name == name)
     answer = s3(aws.admin_environment).get_object(Bucket=artifact.bucket, Key=artifact.key)
     return {**answer, "Body": answer["Body"].read()}
+
+
+def _crc32(aws: LocalAWS, job_id: str, name: str) -> str:
+    body = _object(aws, job_id, name)["Body"]
+    assert isinstance(body, bytes)
+    return "CRC32:" + base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()
 
 
 def _unzipped(aws: LocalAWS, job_id: str, name: str) -> dict[str, bytes]:
@@ -63,6 +71,7 @@ def test_every_output_goes_to_its_location_as_a_zip(aws: LocalAWS, cli: Cli) -> 
     assert pushed["version_id"] == stored["VersionId"]
     assert pushed["kms_key_id"] == aws.key_arn
     assert pushed["size"] == stored["ContentLength"]
+    assert pushed["checksum"] == _crc32(aws, job_id, "Built")
 
 
 def test_paths_name_other_directories_and_files(aws: LocalAWS, cli: Cli) -> None:
@@ -388,11 +397,13 @@ def test_a_large_output_goes_up_in_parts_under_the_key(aws: LocalAWS, cli: Cli) 
     noise.parent.mkdir(parents=True)
     noise.write_bytes(os.urandom(20 << 20))
 
-    done = cli("push", job_id)
+    done = cli("push", job_id, "--json")
 
     assert done.returncode == 0, done.stderr
     calls = [call for call in aws.calls() if call.job_id == job_id and call.service == "s3"]
     assert [call.action for call in calls].count("UploadPart") == 3
+    pushed = json.loads(done.stdout)["outputs"][0]
+    assert pushed["checksum"] == _crc32(aws, job_id, "Built")
     (created,) = [call for call in calls if call.action == "CreateMultipartUpload"]
     assert (created.server_side_encryption, created.kms_key_id) == ("aws:kms", aws.key_arn)
     assert _unzipped(aws, job_id, "Built") == {"noise": noise.read_bytes()}

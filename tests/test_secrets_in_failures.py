@@ -167,15 +167,28 @@ def test_a_bad_document_is_not_quoted(
     [
         ("S3", "fetch", 403, "text"),
         ("S3", "push", 403, "text"),
+        ("S3", "fetch", 403, "xml"),
+        ("S3", "push", 400, "xml"),
+        ("S3", "push", 200, "xml"),
+        ("KMS", "push", 400, "json"),
+        ("KMS", "push", 200, "json"),
         ("CODEPIPELINE", "show", 200, "json"),
+        ("CODEPIPELINE", "show", 400, "json"),
+        ("CODEPIPELINE", "show", 403, "xml"),
+        ("CODEPIPELINE", "show", 500, "text"),
     ],
 )
 def test_an_answer_that_is_none_is_not_quoted(
     aws: LocalAWS, cli: Cli, service: str, command: str, status: int, form: Form
 ) -> None:
     write_result(cli)
+    job_id = add_job(aws)
+    arguments = [] if command == "show" else ["--timeout", "0.5"]
+    if service == "KMS":
+        arguments.append("--encrypt")
     with echoing_server(status, form) as url:
-        done = run(cli, command, add_job(aws), **{f"AWS_ENDPOINT_URL_{service}": url})
+        done = run(cli, command, job_id, *arguments, **{f"AWS_ENDPOINT_URL_{service}": url})
 
-    assert done.returncode in {69, 77, 78}
-    assert leaks(cli, done) == []
+    keys = json.loads(revealed(aws, job_id))["jobDetails"]["data"]["artifactCredentials"]
+    assert done.returncode in {69, 77, 78}, done.stderr
+    assert leaks(cli, done, [cli.environment["AWS_ACCESS_KEY_ID"], keys["accessKeyId"]]) == []

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import sys
 
 import pytest
 
@@ -22,6 +24,7 @@ from faults import (
     Fault,
     Flip,
     Reset,
+    Stall,
     redirect,
 )
 from local_support import s3
@@ -90,12 +93,16 @@ def test_denied_is_not_tried_again_and_leaves_nothing(aws: LocalAWS, cli: Cli, b
         ("PutObject", INTERNAL_ERROR),
         ("PutObject", Close(None)),
         ("PutObject", Reset(0.5, side="request")),
+        ("PutObject", Answer(400, "BadDigest")),
+        ("PutObject", Flip(0.5, side="request")),
         ("CreateMultipartUpload", SLOW_DOWN),
         ("UploadPart", INTERNAL_ERROR),
         ("UploadPart", SLOW_DOWN),
         ("UploadPart", Drop()),
         ("UploadPart", Close(None)),
         ("UploadPart", Reset(0.5, side="request")),
+        ("UploadPart", Answer(400, "BadDigest")),
+        ("UploadPart", Flip(0.5, side="request")),
         ("CompleteMultipartUpload", Answer(200, "InternalError")),
         ("CompleteMultipartUpload", Close(None)),
         ("CompleteMultipartUpload", Close(0.5)),
@@ -249,8 +256,10 @@ def test_without_the_key_nothing_is_opened(
         Answer(400, "ExpiredTokenException"),
         Drop(),
         Close(None),
+        Close(0.5),
+        Reset(0.5),
     ],
-    ids=["500", "throttled", "expired", "dropped", "answer lost"],
+    ids=["500", "throttled", "expired", "dropped", "answer lost", "cut", "reset"],
 )
 def test_what_passes_at_kms_is_tried_again(aws: LocalAWS, cli: Cli, fault: Fault) -> None:
     plan = [Rule(fault, "GenerateDataKey"), Rule(fault, "Decrypt")]
@@ -261,6 +270,62 @@ def test_what_passes_at_kms_is_tried_again(aws: LocalAWS, cli: Cli, fault: Fault
     assert done.returncode == 0, done.stderr
     assert (cli.directory / "in/App/noise").read_bytes() == SMALL
     assert [one.struck for one in proxy.log if one.fault] == [True, True]
+
+
+@pytest.mark.parametrize("command", ["push", "fetch"])
+def test_an_answer_of_kms_that_says_nothing(aws: LocalAWS, cli: Cli, command: str) -> None:
+    nothing = Answer(200, "Nothing")
+    arguments = ["Built=noise", "--encrypt"] if command == "push" else []
+    job_id = _job(aws, cli, SMALL) if command == "push" else _sealed(aws, cli)
+    plan = [Rule(nothing, "GenerateDataKey"), Rule(nothing, "Decrypt")]
+
+    with FaultProxy(aws.endpoint_url, plan) as proxy:
+        done = cli(command, job_id, *arguments, AWS_ENDPOINT_URL=proxy.url)
+
+    assert done.returncode == 69, done.stderr
+    assert "KMS answered" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_a_part_stalls_leaves_nothing(
+    aws: LocalAWS, cli: Cli, number: signal.Signals
+) -> None:
+    job_id = _job(aws, cli)
+    plan = [Rule(Stall(0.5, side="request"), "UploadPart", query="*partNumber=2*", times=None)]
+
+    with (
+        FaultProxy(aws.endpoint_url, plan) as proxy,
+        subprocess.Popen(
+            [sys.executable, "-m", "cpstage", "push", job_id, "Built=noise"],
+            cwd=cli.directory,
+            env={**cli.environment, "AWS_ENDPOINT_URL": proxy.url},
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as running,
+    ):
+        assert proxy.stalled.wait(60)
+        running.send_signal(number)
+        _, said = running.communicate(timeout=15)
+
+    assert running.returncode == 128 + number
+    assert said.splitlines()[-1] == f"cpstage: error: stopped by {number.name}"
+    assert proxy.operations.count("UploadPart") <= 3
+    assert _left_nothing(aws, job_id)
+
+
+def test_an_upload_that_s3_refuses_at_last_leaves_nothing(aws: LocalAWS, cli: Cli) -> None:
+    """With 200, since it had begun to answer; and it quotes what it was asked."""
+    job_id = _job(aws, cli)
+    refused = Answer(200, "AccessDenied", "x" * 10_000)
+    plan = [Rule(refused, "CompleteMultipartUpload", times=None)]
+
+    with FaultProxy(aws.endpoint_url, plan) as proxy:
+        done = cli("push", job_id, "Built=noise", "--timeout", "1", AWS_ENDPOINT_URL=proxy.url)
+
+    assert done.returncode == 77, done.stderr
+    assert len(done.stderr.splitlines()[-1]) < 1500
+    assert _left_nothing(aws, job_id)
 
 
 def _sealed(aws: LocalAWS, cli: Cli, endpoint: str | None = None) -> str:

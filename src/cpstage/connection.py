@@ -9,11 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from cpstage.aws.botocore_settings import Given
 from cpstage.aws.json_api import Api, JsonService
+from cpstage.aws.message import Request
 from cpstage.aws.s3_api import S3
 from cpstage.aws.service import Endpoint, Renewing
-from cpstage.aws.settings import Given, Settings
-from cpstage.aws.transport import Request, Tls, Transport
+from cpstage.aws.settings import Settings
+from cpstage.aws.tls import Tls
+from cpstage.aws.transport import Transport
 from cpstage.failures import aws_failures
 from cpstage.retries import DEFAULT_TIMEOUT, Retries
 
@@ -146,9 +149,13 @@ class Connection:
         given = Given(self.region, self.profile, self.endpoint_url, self.ca_bundle, self.verify_ssl)
         return Settings(given)
 
+    @cached_property
+    def _tls(self) -> Tls:
+        return Tls(self.verify_ssl, self._settings.ca_bundle())
+
     def _transport(self) -> Transport:
         return Transport(
-            Tls(self.verify_ssl, self._settings.ca_bundle()),
+            self._tls,
             self._within_timeout(self.connect_timeout),
             self._within_timeout(self.read_timeout),
         )

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from cpstage.aws.message import NetworkError, SetupError, UnsendableError
 from cpstage.aws.service import ServiceError
-from cpstage.aws.transport import NetworkError, SetupError, UnsendableError
 from cpstage.errors import (
     AccessDenied,
     ConfigurationError,
@@ -60,9 +60,11 @@ _CHANGED = {"PreconditionFailed", "412"}
 _OUT_OF_SYNC = {"InvalidJobStateException", "InvalidNonceException"}
 _WRONG_REGION = {
     "301",
+    "307",
     "AuthorizationHeaderMalformed",
     "IllegalLocationConstraintException",
     "PermanentRedirect",
+    "TemporaryRedirect",
 }
 _INVALID = {"InvalidRequest", "InvalidArgument", "ParamValidation", "ValidationException"}
 

@@ -20,7 +20,8 @@ DEFAULT_TIMEOUT = 300.0
 """Seconds for which failures are met with another try, from the start of the command."""
 
 _LOGGER = logging.getLogger("cpstage")
-_FIRST_DELAY, _LONGEST_DELAY = 0.1, 10.0
+_STAMINAS_LOGGER = logging.getLogger("stamina")
+_FIRST_DELAY, _LONGEST_DELAY, _MOST_DOUBLINGS = 0.1, 10.0, 10
 
 
 class Retries:
@@ -52,6 +53,11 @@ class Retries:
                 raise
             return self._again(attempt, error, tries, what)
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether nothing is to be tried any more."""
+        return self._until == -math.inf
+
     def stop(self) -> None:
         """Try nothing again from now on."""
         self._until = -math.inf
@@ -65,7 +71,8 @@ class Retries:
     ) -> Result:
         import stamina
 
-        logging.getLogger("stamina").addHandler(logging.NullHandler())
+        if not _STAMINAS_LOGGER.handlers:
+            _STAMINAS_LOGGER.addHandler(logging.NullHandler())
         failures = 0
 
         def delay(failure: Exception) -> float | bool:
@@ -76,7 +83,8 @@ class Retries:
             with self._lock:
                 self.count += 1
             _LOGGER.info("%s: trying again: %s", what, failure)
-            return random.uniform(0, min(_LONGEST_DELAY, _FIRST_DELAY * 2**failures))  # noqa: S311
+            bound = _FIRST_DELAY * 2 ** min(failures, _MOST_DOUBLINGS)
+            return random.uniform(0, min(_LONGEST_DELAY, bound))  # noqa: S311
 
         left = max(self._until - time.monotonic(), 0.001)
         pending: Exception | None = error
@@ -85,5 +93,7 @@ class Retries:
                 if pending is not None:  # the first try has been made already
                     failed, pending = pending, None
                     raise failed
+                if self.is_stopped:  # while it waited
+                    raise error
                 return attempt()
         raise error

@@ -7,8 +7,12 @@ here, and botocore is asked what only it knows: who the caller is and where a se
 that takes more than the environment to tell. ::
 
     settings ──▶ service ──▶ sigv4
-    (who, where)    │  (retries, renewal, redirects)
-                    ├──▶ transport (connections, TLS, proxies, bodies)
+    (who, where)    │  (retries, renewal, refusals)
+       │            ├──▶ transport ──▶ message (one exchange)
+       ▼            │        └──▶ tls, origin (whom to trust, proxies)
+    botocore_       │
+    settings        │
+                    │
     s3_api ─────────┤
     json_api ───────┘
 

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cpstage.aws.message import Answer
 from cpstage.aws.service import Call, Credentials, Endpoint, Service, UnreadableAnswer
-from cpstage.aws.transport import Answer, Transport
+from cpstage.aws.transport import Transport
 from cpstage.retries import Retries
 
 
@@ -69,7 +70,8 @@ class JsonService:
             "X-Amz-Target": f"{self._target}.{operation}",
         }
         body = json.dumps(parameters).encode()
-        call = Call(operation, "POST", "/", headers, body, secrets=secrets, check=_members)
+        target = "" if self.endpoint.path else "/"
+        call = Call(operation, "POST", target, headers, body, secrets=secrets, check=_members)
         return _members(self._service.send(call, self.endpoint))
 
 

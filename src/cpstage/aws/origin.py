@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from urllib.parse import unquote, urlsplit
 
 _PORTS = {"http": 80, "https": 443}
+_SENDABLE = re.compile(r"[!-~]*")
+"""What can be sent in the first line of a request."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,28 @@ def origin_of(url: str) -> tuple[Origin, str]:
     Raises:
         ValueError: It is no URL of a web server.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in _PORTS or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError(f"{url!r} is no http:// or https:// URL")
-    port = _PORTS[parts.scheme] if parts.port is None else parts.port
-    return Origin(parts.scheme, parts.hostname, port), parts.path.rstrip("/")
+    no_url = ValueError(f"{url.rpartition('@')[2]!r} is no http:// or https:// URL")
+    try:
+        parts = urlsplit(url)
+        scheme, host, path = parts.scheme, _host(parts.hostname), parts.path.rstrip("/")
+        usual, port = _PORTS[scheme], parts.port
+    except (KeyError, ValueError):  # which may quote a password
+        raise no_url from None
+    if parts.query or parts.fragment or not _SENDABLE.fullmatch(path):
+        raise no_url
+    return Origin(scheme, host, usual if port is None else port), path
+
+
+def _host(name: str | None) -> str:
+    """Return the name of a host as it goes into a request.
+
+    Raises:
+        ValueError: It is none.
+    """
+    host = (name or "").encode("idna").decode()
+    if not host or not _SENDABLE.fullmatch(host):
+        raise ValueError
+    return host
 
 
 def proxy_of(origin: Origin) -> Proxy | None:
@@ -70,29 +89,29 @@ def proxy_of(origin: Origin) -> Proxy | None:
     from urllib.request import getproxies, proxy_bypass
 
     proxies = getproxies()
-    url = proxies.get(origin.scheme) or proxies.get("all")
+    url = proxies.get(origin.scheme)
     if not url or proxy_bypass(origin.authority):
         return None
     return _proxy(url)
 
 
-@cache
 def _may_have_proxies() -> bool:
     """Spare the import of ``urllib.request`` where no variable tells of a proxy."""
     if sys.platform in ("darwin", "win32"):
         return True
     names = (name for name in os.environ if os.environ[name])
-    return any(name.lower() in ("http_proxy", "https_proxy", "all_proxy") for name in names)
+    return any(name.lower() in ("http_proxy", "https_proxy") for name in names)
 
 
 def _proxy(url: str) -> Proxy:
-    parts = urlsplit(url if "://" in url else f"http://{url}")
     headers = {}
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        usual, port = _PORTS[parts.scheme], parts.port
+        origin = Origin(parts.scheme, _host(parts.hostname), usual if port is None else port)
+    except (KeyError, ValueError):  # which may quote a password
+        raise ValueError("the proxy of the environment is no http:// or https:// URL") from None
     if parts.username is not None:
         login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
         headers["Proxy-Authorization"] = f"Basic {base64.b64encode(login.encode()).decode()}"
-    try:
-        origin = Origin(parts.scheme, parts.hostname or "", parts.port or _PORTS[parts.scheme])
-    except (KeyError, ValueError):
-        raise ValueError("the proxy of the environment is no http:// or https:// URL") from None
     return Proxy(origin, headers)

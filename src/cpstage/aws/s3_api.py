@@ -7,14 +7,16 @@ one. A bucket in another region is followed to, once. Keys are taken literally.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from cpstage.aws.message import Answer
 from cpstage.aws.service import Call, Credentials, Endpoint, Service, ServiceError, UnreadableAnswer
-from cpstage.aws.transport import Answer, Transport
+from cpstage.aws.transport import Transport
 from cpstage.retries import Retries
 
 if TYPE_CHECKING:
@@ -30,6 +32,9 @@ _MOVED = {
     "PermanentRedirect",
     "TemporaryRedirect",
 }
+
+_REGION = re.compile(r"[a-z0-9-]{1,63}")
+_SIZE = re.compile(r"[0-9]{1,15}")
 
 Headers = Mapping[str, str]
 Locate = Callable[[str, str | None], Endpoint]
@@ -82,16 +87,28 @@ class S3:
     def head_object(self, bucket: str, key: str, *, checksum: bool = False) -> Headers:
         """Return the headers of an object; with a checksum that needs its KMS key as well."""
         headers = {"x-amz-checksum-mode": "ENABLED"} if checksum else {}
-        return self._send("HeadObject", "HEAD", bucket, key, headers=headers).headers
+        return self._send(
+            "HeadObject", "HEAD", bucket, key, headers=headers, check=_has_size
+        ).headers
 
     def get_range(
         self, bucket: str, key: str, offset: int, length: int, etag: str | None = None
     ) -> bytes:
         """Return a part of an object, if it is still the one of an entity tag."""
-        headers = {"Range": f"bytes={offset}-{offset + length - 1}"}
+        wanted = f"{offset}-{offset + length - 1}"
+        headers = {"Range": f"bytes={wanted}"}
         if etag:
             headers["If-Match"] = etag
-        return self._send("GetObject", "GET", bucket, key, headers=headers, length=length).body
+
+        def check(answer: Answer) -> None:
+            """Refuse the bytes of another range, or of the whole object."""
+            sent = answer.headers.get("content-range", f"bytes {wanted}/")
+            if (answer.status == 200 and offset) or not sent.startswith(f"bytes {wanted}/"):
+                raise UnreadableAnswer(answer, "the answer is not the range that was asked for")
+
+        return self._send(
+            "GetObject", "GET", bucket, key, headers=headers, length=length, check=check
+        ).body
 
     def get_object(self, bucket: str, key: str) -> bytes:
         """Return the whole of a small object."""
@@ -136,8 +153,9 @@ class S3:
             [("partNumber", str(number)), ("uploadId", upload.id)],
             headers={"x-amz-checksum-crc32": crc32},
             body=body,
+            check=_has_etag,
         )
-        return Part(number, answer.headers.get("etag", ""), crc32), answer.headers
+        return Part(number, answer.headers["etag"], crc32), answer.headers
 
     def complete_multipart_upload(
         self, upload: OpenUpload, parts: Sequence[Part], crc32: str
@@ -158,7 +176,8 @@ class S3:
                 "Content-Type": "application/xml",
             },
             body=_parts_document(parts),
-            check=_completed,
+            check=lambda one: _text(one, "ETag"),
+            refuses=_is_error,
         )
         return _text(answer, "ETag"), answer.headers
 
@@ -189,6 +208,7 @@ class S3:
         body: bytes = b"",
         length: int | None = None,
         check: Callable[[Answer], object] = lambda _: None,
+        refuses: Callable[[Answer], bool] = lambda _: False,
         retries: Retries | None = None,
     ) -> Answer:
         """Call an operation on an object, and once more where its bucket is elsewhere.
@@ -200,7 +220,8 @@ class S3:
         target = "/" + quote(key, safe="/-_.~")
         if query:
             target += "?" + "&".join(f"{name}={quote(value, safe='-_.~')}" for name, value in query)
-        call = Call(operation, method, target, headers or {}, body, length, check=check)
+        sent = headers or {}
+        call = Call(operation, method, target, sent, body, length, check=check, refuses=refuses)
         endpoint = self._endpoint(bucket)
         try:
             return self._service.send(call, endpoint, retries)
@@ -225,9 +246,13 @@ class S3:
 
 
 def _moved_to(error: ServiceError) -> str | None:
-    """Return the region that S3 says the bucket is in, if it is not the one that was asked."""
-    region = error.headers.get("x-amz-bucket-region")
-    return region if region and error.code in {*_MOVED, "400"} else None
+    """Return the region that S3 says the bucket is in, if it is not the one that was asked.
+
+    It becomes a part of a host's name.
+    """
+    region = error.headers.get("x-amz-bucket-region", "")
+    moved = error.code in {*_MOVED, "400"} and _REGION.fullmatch(region)
+    return region if moved else None
 
 
 def _explain(answer: Answer) -> tuple[str, str]:
@@ -237,13 +262,20 @@ def _explain(answer: Answer) -> tuple[str, str]:
     return (found.findtext("{*}Code") or str(answer.status)), (found.findtext("{*}Message") or "")
 
 
-def _completed(answer: Answer) -> None:
-    """Refuse an answer to CompleteMultipartUpload that turns out to be an error."""
+def _is_error(answer: Answer) -> bool:
+    """Tell an answer to CompleteMultipartUpload that turns out to be an error."""
     found = _root(answer)
-    if found is not None and found.tag.rpartition("}")[2] == "Error":
-        code, message = _explain(answer)
-        raise ServiceError(500, code, message, answer.headers)
-    _text(answer, "ETag")
+    return found is not None and found.tag.rpartition("}")[2] == "Error"
+
+
+def _has_size(answer: Answer) -> None:
+    if not _SIZE.fullmatch(answer.headers.get("content-length", "")):
+        raise UnreadableAnswer(answer, "the answer does not say how large the object is")
+
+
+def _has_etag(answer: Answer) -> None:
+    if not answer.headers.get("etag"):
+        raise UnreadableAnswer(answer, "the answer has no ETag")
 
 
 def _text(answer: Answer, member: str) -> str:
@@ -259,7 +291,7 @@ def _root(answer: Answer) -> Element | None:
 
     try:
         return ElementTree.fromstring(answer.body)  # noqa: S314 (its parser bounds entities)
-    except ElementTree.ParseError:
+    except (ElementTree.ParseError, LookupError, ValueError):  # the last two of an encoding
         return None
 
 

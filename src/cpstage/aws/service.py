@@ -19,15 +19,10 @@ from datetime import datetime, timezone
 from typing import Any, Protocol
 
 from cpstage._version import __version__
+from cpstage.aws.message import Answer, NetworkError, Request, UnsendableError
 from cpstage.aws.origin import Origin
 from cpstage.aws.sigv4 import UNSIGNED_PAYLOAD, Keys, signed_headers
-from cpstage.aws.transport import (
-    Answer,
-    NetworkError,
-    Request,
-    Transport,
-    UnsendableError,
-)
+from cpstage.aws.transport import Transport
 from cpstage.retries import Retries
 
 _LOGGER = logging.getLogger("cpstage")
@@ -61,8 +56,17 @@ _MOST_TRIES = 7
 _MOST_RENEWALS = 10
 """For one request: a session that expires faster than a request can be sent will not get there."""
 
+_MOST_GUESSED_RENEWALS = 2
+"""For one request that is refused without a word, which may have any other reason."""
+
 _CODE = re.compile(r"[A-Za-z0-9._]{1,100}")
 _LONGEST_MESSAGE = 500
+_LONGEST_SEARCHED = 8_000
+"""Characters of a message that are searched for secrets; the rest of it is not shown."""
+
+_PIECE_OF_SECRET = 12
+"""Characters in a row of a secret that give too much of it away."""
+
 _SHORTEST_SECRET = 8
 """Characters: what is shorter is no key of AWS, and would be found in every other word."""
 
@@ -153,7 +157,8 @@ class Call:
         target: Path and query, percent-encoded, the query's parameters in order.
         length: How many bytes the body of a good answer has to have; None takes any.
         secrets: Values that the service may quote back, and nobody may see.
-        check: Complains of a good answer that is none, by an error that may pass.
+        check: Complains of a good answer that cannot be read.
+        refuses: Tells whether an answer with a good status is a refusal after all.
     """
 
     operation: str
@@ -164,6 +169,7 @@ class Call:
     length: int | None = None
     secrets: Sequence[str] = field(default=(), repr=False)
     check: Callable[[Answer], object] = field(default=lambda _: None, repr=False)
+    refuses: Callable[[Answer], bool] = field(default=lambda _: False, repr=False)
 
 
 class Service:
@@ -212,6 +218,7 @@ class Service:
             ServiceError: The service refuses.
             NetworkError, SetupError, UnsendableError: It could not be asked.
         """
+        until = retries or self._retries
         began, tries = time.monotonic(), 0
         what = f"{self._name}.{call.operation}"
         status: int | str = "none"
@@ -220,10 +227,12 @@ class Service:
         def attempt() -> Answer:
             nonlocal tries
             tries += 1
+            if until.is_stopped:
+                raise NetworkError(f"the request to {endpoint.origin} was interrupted")
             return self._renewing(call, endpoint)
 
         try:
-            answer = (retries or self._retries)(attempt, _tries, what)
+            answer = until(attempt, _tries, what)
             status, received = answer.status, len(answer.body)
             return answer
         except ServiceError as error:
@@ -246,7 +255,8 @@ class Service:
                 return self._once(call, endpoint, keys)
             except ServiceError as error:
                 renewals += 1
-                if not error.is_expired or renewals > _MOST_RENEWALS or not (self._renew and keys):
+                most = _MOST_RENEWALS if error.code in _EXPIRED else _MOST_GUESSED_RENEWALS
+                if not error.is_expired or renewals > most or not (self._renew and keys):
                     raise
                 self._renew(keys.token)
 
@@ -257,14 +267,16 @@ class Service:
             headers = self._signed(call, endpoint, target, headers, keys)
         request = Request(call.method, endpoint.origin, target, headers, call.body, call.length)
         answer = self._transport.exchange(request)
-        if answer.status < 300:
+        good = answer.status < 300
+        if good and not call.refuses(answer):
             call.check(answer)
             return answer
         code, message = self._explain(answer)
         secrets = [*call.secrets, *_secrets_of(keys)]
         message = _masked(message or "no message", secrets)[:_LONGEST_MESSAGE]
-        code = code if _CODE.fullmatch(code) else str(answer.status)
-        raise ServiceError(answer.status, code, message, answer.headers)
+        status = 500 if good else answer.status
+        code = code if _CODE.fullmatch(_masked(code, secrets)) else str(status)
+        raise ServiceError(status, code, message, answer.headers)
 
     def _signed(
         self, call: Call, endpoint: Endpoint, target: str, headers: Mapping[str, str], keys: Keys
@@ -302,6 +314,13 @@ def _secrets_of(keys: Keys | None) -> list[str]:
 
 
 def _masked(text: str, secrets: Sequence[str]) -> str:
+    """Hide secrets in what a service says, also those that it has cut."""
+    text = text[:_LONGEST_SEARCHED]
     for secret in filter(None, secrets):
         text = text.replace(secret, _MASK)
-    return text
+    shown = [*text]
+    for start in range(len(text) - _PIECE_OF_SECRET + 1):
+        piece = text[start : start + _PIECE_OF_SECRET]
+        if any(piece in secret for secret in secrets):
+            shown[start : start + _PIECE_OF_SECRET] = "*" * _PIECE_OF_SECRET
+    return "".join(shown)

@@ -9,20 +9,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.parse import quote, urlsplit
+from typing import NamedTuple
+from urllib.parse import quote
 
-from cpstage.aws.origin import origin_of
+from cpstage.aws.botocore_settings import Botocore, Given, endpoint_at
 from cpstage.aws.service import Credentials, Endpoint
-from cpstage.errors import AccessDenied, ConfigurationError
-
-if TYPE_CHECKING:
-    from botocore.loaders import Loader
-    from botocore.session import Session
+from cpstage.errors import ConfigurationError
 
 _PLAIN_VARIABLES = {
     "AWS_ACCESS_KEY_ID",
@@ -47,23 +41,8 @@ _PLAIN_VARIABLES = {
 _PLAIN_REGION = re.compile(r"(af|ap|ca|eu|il|me|mx|sa|us)-[a-z]+-[0-9]")
 """A region of the partition ``aws``, whose endpoints are named alike; not ``us-gov-west-1``."""
 
-_DEFAULT_PROFILE = re.compile(r"^\s*\[\s*(profile\s+)?[\"']?default\b", re.MULTILINE)
-
 _HOST_BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 """A bucket that can be a component of a host name, also of one that a certificate is for."""
-
-_NO_KEYS_HINT = "set AWS_PROFILE or --profile, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-
-
-@dataclass(frozen=True)
-class Given:
-    """What the command line says of how to reach AWS; None where it says nothing."""
-
-    region: str | None = None
-    profile: str | None = None
-    endpoint_url: str | None = None
-    ca_bundle: str | None = None
-    verify_ssl: bool = True
 
 
 class _Frozen(NamedTuple):
@@ -84,17 +63,6 @@ class _FromEnvironment:
         return _Frozen(os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"], token)
 
 
-@dataclass(frozen=True, repr=False)
-class _FromBotocore:
-    """Credentials that botocore has found, and renews by itself where they can be."""
-
-    found: Credentials
-
-    def get_frozen_credentials(self) -> Any:
-        """Return those of this moment."""
-        return _readable(self.found.get_frozen_credentials)
-
-
 class Settings:
     """Answers from the environment where that is all there is, else from botocore.
 
@@ -104,6 +72,7 @@ class Settings:
 
     def __init__(self, given: Given) -> None:
         self._given = given
+        self._botocore = Botocore(given)
 
     @cached_property
     def is_plain(self) -> bool:
@@ -123,10 +92,7 @@ class Settings:
         named = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
         if self.is_plain and all(os.environ.get(name) for name in named):
             return _FromEnvironment()
-        found = _readable(self._session.get_credentials)
-        if found is None:
-            raise AccessDenied("no AWS credentials were found", hint=_NO_KEYS_HINT)
-        return _FromBotocore(found)
+        return self._botocore.credentials()
 
     def endpoint(self, service: str, region: str | None = None) -> Endpoint:
         """Return where a service is.
@@ -141,9 +107,9 @@ class Settings:
         """
         where = region or self.region()
         if not self._is_plain_in(where):
-            return _endpoint(self._client(service, where).meta.endpoint_url, where)
+            return self._botocore.endpoint(service, where)
         url = self._endpoint_url(service) or f"https://{service}.{where}.amazonaws.com"
-        return _endpoint(url, where)
+        return endpoint_at(url, where)
 
     def bucket(self, name: str, region: str) -> Endpoint:
         """Return where a bucket is: in the path of its endpoint, or in the host.
@@ -156,13 +122,13 @@ class Settings:
             ConfigurationError: The endpoint is no URL.
             botocore.exceptions.BotoCoreError: A setting is malformed.
         """
-        if not self._is_plain_in(region):
-            return self._looked_up_bucket(name, region)
+        if not self._is_plain_in(region) or name.startswith("arn:"):
+            return self._botocore.bucket(name, region)
         url = self._endpoint_url("s3")
         if url is None and _HOST_BUCKET.fullmatch(name):
-            return _endpoint(f"https://{name}.s3.{region}.amazonaws.com", region)
+            return endpoint_at(f"https://{name}.s3.{region}.amazonaws.com", region)
         url = (url or f"https://s3.{region}.amazonaws.com").rstrip("/")
-        return _endpoint(f"{url}/{quote(name, safe='')}", region)
+        return endpoint_at(f"{url}/{quote(name, safe='')}", region)
 
     def region(self, fallback: str | None = None) -> str:
         """Return the configured region, or else the fallback.
@@ -178,7 +144,7 @@ class Settings:
             or (
                 os.environ.get("AWS_DEFAULT_REGION")
                 if self.is_plain
-                else self._session.get_config_variable("region")
+                else self._botocore.variable("region")
             )
             or fallback
         )
@@ -196,13 +162,13 @@ class Settings:
         plain = os.environ.get("AWS_CA_BUNDLE") or os.environ.get("REQUESTS_CA_BUNDLE")
         if self.is_plain:
             return plain or None
-        return self._session.get_config_variable("ca_bundle") or plain or None
+        return self._botocore.variable("ca_bundle") or plain or None
 
     def setting(self, name: str, environment_variable: str) -> str | None:
         """Look up a setting of the AWS CLI: first the environment, then the profile."""
         value = os.environ.get(environment_variable)
         if not value and not self.is_plain:
-            value = self._session.get_scoped_config().get(name)
+            value = self._botocore.of_profile(name)
         return value if isinstance(value, str) and value else None
 
     def _endpoint_url(self, service: str) -> str | None:
@@ -212,87 +178,25 @@ class Settings:
     def _is_plain_in(self, region: str) -> bool:
         return self.is_plain and _PLAIN_REGION.fullmatch(region) is not None
 
-    def _looked_up_bucket(self, name: str, region: str) -> Endpoint:
-        """Let botocore's rules for endpoints say where a bucket is: they are in a presigned URL."""
-        client = self._client("s3", region)
-        url = client.generate_presigned_url("head_object", {"Bucket": name, "Key": "key"})
-        parts = urlsplit(url)
-        return _endpoint(f"{parts.scheme}://{parts.netloc}{parts.path[: -len('/key')]}", region)
-
-    @cached_property
-    def _session(self) -> Session:
-        from botocore.session import Session
-
-        session = Session(profile=self._given.profile)
-        loader = _data_loader(session.get_config_variable("data_path"))
-        session.register_component("data_loader", loader)
-        return session
-
-    def _client(self, service: str, region: str) -> Any:
-        """Make a client of botocore, which is asked and never sends anything."""
-        from botocore.config import Config
-
-        given = self._given
-        try:
-            return self._session.create_client(
-                service,
-                region_name=region,
-                endpoint_url=given.endpoint_url,
-                verify=(given.ca_bundle or None) if given.verify_ssl else False,
-                aws_access_key_id="nobody",
-                aws_secret_access_key="nothing",  # noqa: S106 (signs the URL of _looked_up_bucket)
-                config=Config(signature_version="s3v4" if service == "s3" else None),
-            )
-        except ValueError as error:
-            if isinstance(error, Exception) and type(error).__module__.startswith("botocore"):
-                raise
-            raise _no_url(str(error)) from error
-
-
-def _readable(read: Callable[[], Any]) -> Any:
-    """Have botocore read credentials; a helper program or a file may hold anything at all."""
-    try:
-        return read()
-    except (AttributeError, KeyError, TypeError, UnicodeError):
-        # What stopped it may quote a secret.
-        what = "the AWS credentials cannot be read: they have another form than they should"
-        hint = "check the credentials file, or what the profile's credential_process prints"
-        raise AccessDenied(what, hint=hint) from None
-
-
-def _endpoint(url: str, region: str) -> Endpoint:
-    try:
-        origin, path = origin_of(url)
-    except ValueError as error:
-        raise _no_url(str(error)) from error
-    return Endpoint(origin, path, region)
-
-
-def _no_url(why: str) -> ConfigurationError:
-    return ConfigurationError(f"cannot set up the AWS client: {why}", hint="check --endpoint-url")
-
 
 def _has_default_profile() -> bool:
-    """Tell whether there is a configuration that applies when no profile is named."""
-    file = Path(os.path.expanduser(os.environ.get("AWS_CONFIG_FILE") or "~/.aws/config"))
-    try:
-        return _DEFAULT_PROFILE.search(file.read_text(errors="replace")) is not None
-    except OSError:
-        return False
+    """Tell whether there may be settings that apply when no profile is named.
 
-
-@cache
-def _data_loader(path: str | None) -> Loader:
-    """Return what reads botocore's models: one for all sessions, since it keeps what it has read.
-
-    To see whether a service exists, botocore looks into the directories of all 400. Those that
-    are used here exist, and a start is a tenth shorter.
+    Botocore takes settings out of the file of credentials, too.
     """
-    from botocore.loaders import Loader
+    files = {
+        "AWS_CONFIG_FILE": "~/.aws/config",
+        "AWS_SHARED_CREDENTIALS_FILE": "~/.aws/credentials",
+    }
+    return any(
+        "default" in _content(os.environ.get(variable) or usual)
+        for variable, usual in files.items()
+    )
 
-    class KnownServices(Loader):
-        def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002
-            return ["codepipeline", "kms", "s3"]
 
-    more = path.split(os.pathsep) if path else []
-    return KnownServices([os.path.expanduser(os.path.expandvars(one)) for one in more])
+def _content(file: str) -> str:
+    path = Path(os.path.expanduser(os.path.expandvars(file)))
+    try:
+        return path.read_text(errors="replace") if path.is_file() else ""
+    except OSError:
+        return ""

@@ -10,6 +10,7 @@ import hmac
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Protocol
+from urllib.parse import quote
 
 UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
 """In place of the digest of a body that TLS protects."""
@@ -66,6 +67,8 @@ def signed_headers(
         sent["X-Amz-Security-Token"] = keys.token
     names, canonical = _canonical_headers({"host": authority, **sent})
     path, _, query = target.partition("?")
+    if service != "s3":
+        path = _canonical_path(path)
     request = "\n".join((method, path, query, canonical, names, digest))
     scope = f"{stamp[:8]}/{region}/{service}/aws4_request"
     to_sign = "\n".join((_ALGORITHM, stamp, scope, hashlib.sha256(request.encode()).hexdigest()))
@@ -75,6 +78,18 @@ def signed_headers(
         f"SignedHeaders={names}, Signature={signature}"
     )
     return sent
+
+
+def _canonical_path(path: str) -> str:
+    """Encode a path once more, without its dots and empty segments, as all services but S3 do."""
+    segments: list[str] = []
+    for one in path.split("/"):
+        if one == "..":
+            del segments[-1:]
+        elif one not in ("", "."):
+            segments.append(one)
+    last = "/" if path.endswith("/") and segments else ""
+    return quote("/" + "/".join(segments) + last, safe="/~")
 
 
 def _canonical_headers(headers: Mapping[str, str]) -> tuple[str, str]:

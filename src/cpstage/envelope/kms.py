@@ -83,6 +83,13 @@ class _Answer:
             raise ServiceUnavailable(what, hint="something else than KMS may have answered")
         return value
 
+    def key_arn(self) -> str:
+        """Return the key that was used; an ARN and nothing else, since it is shown."""
+        found = self.text("KeyId")
+        if parse_arn(found) is None:
+            raise ServiceUnavailable(f"cannot {self.doing}: KMS answered a KeyId that is no ARN")
+        return found
+
     def blob(self, name: str) -> bytes:
         """Return a member that is bytes."""
         try:
@@ -114,7 +121,7 @@ class Kms:
             key_id,
             {"NumberOfBytes": _DATA_KEY_BYTES, "EncryptionContext": {**context}},
         )
-        wrapped = WrappedKey(answer.text("KeyId"), answer.blob("CiphertextBlob"))
+        wrapped = WrappedKey(answer.key_arn(), answer.blob("CiphertextBlob"))
         return answer.blob("Plaintext"), wrapped
 
     def wrap(self, key_id: str, data_key: bytes, context: Mapping[str, str]) -> WrappedKey:
@@ -130,7 +137,7 @@ class Kms:
             key_id,
             {"Plaintext": _encoded(data_key), "EncryptionContext": {**context}},
         )
-        return WrappedKey(answer.text("KeyId"), answer.blob("CiphertextBlob"))
+        return WrappedKey(answer.key_arn(), answer.blob("CiphertextBlob"))
 
     def unwrap(self, key_id: str, wrapped: WrappedKey, context: Mapping[str, str]) -> bytes:
         """Have a wrapped data key decrypted, by the named key and no other (Decrypt).
@@ -145,7 +152,7 @@ class Kms:
             key_id,
             {"CiphertextBlob": _encoded(wrapped.blob), "EncryptionContext": {**context}},
         )
-        used = answer.text("KeyId")
+        used = answer.key_arn()
         if used != wrapped.arn:
             raise ArtifactRejected(
                 f"the envelope names the KMS key {wrapped.arn}, but {used} opened it"

@@ -5,17 +5,18 @@ One store belongs to one job and uses its session credentials. It knows nothing 
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
 
 from cpstage.archive.deflate import crc32
+from cpstage.aws.message import NetworkError
 from cpstage.aws.s3_api import S3
 from cpstage.errors import CpstageError
 from cpstage.failures import SESSION_EXPIRED_HINT, aws_failures
 from cpstage.job import Artifact, EncryptionKey
+from cpstage.store.checksum import crc32_checksum
 from cpstage.store.encryption import SseKms, Upload
 from cpstage.store.multipart import MultipartUpload
 from cpstage.store.object import ObjectInfo, S3Object, object_info, reading
@@ -64,7 +65,9 @@ class Store:
         try:
             with reading(artifact):
                 return object_info(self._s3.head_object(bucket, key, checksum=True))
-        except CpstageError:
+        except CpstageError as error:
+            if isinstance(error.__cause__, NetworkError):
+                raise
             # The answer to a HEAD has no body, and so no reason: a GET of one byte has.
             with reading(artifact, self._key_of(artifact)):
                 self._s3.get_range(bucket, key, 0, 1)
@@ -114,16 +117,16 @@ class Store:
         with _writing(artifact, self._key):
             first, second = next(parts, b""), next(parts, None)
             if second is None:
-                checksum = base64.b64encode(crc32(first).to_bytes(4, "big")).decode()
+                checksum = crc32_checksum(crc32(first))
                 answer = self._s3.put_object(
-                    location.bucket, location.key, first, checksum, headers
+                    location.bucket, location.key, first, checksum.value, headers
                 )
                 encryption.note(answer)
                 uploaded(len(first))
-                return encryption.check(location, len(first))
+                return encryption.check(location, len(first), checksum)
             upload = MultipartUpload(self._s3, location, headers, encryption.note, uploaded)
-            size = upload.send(chain((first, second), parts))
-        return encryption.check(location, size)
+            size, checksum = upload.send(chain((first, second), parts))
+        return encryption.check(location, size, checksum)
 
     def begin_upload(self, artifact: Artifact) -> Trial:
         """Begin an upload to an object and abort it at once, to see whether it would be let in.

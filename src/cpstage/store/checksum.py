@@ -40,6 +40,11 @@ class Checksum:
         return _RunningCrc(self, crc) if crc else None
 
 
+def crc32_checksum(crc: int) -> Checksum:
+    """Return a CRC-32 as S3 is given it."""
+    return Checksum("CRC32", base64.b64encode(crc.to_bytes(4, "big")).decode())
+
+
 class RunningChecksum:
     """A checksum being computed over an object's bytes, in their order."""
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from cpstage.errors import AccessDenied
 from cpstage.job import EncryptionKey, S3Location
+from cpstage.store.checksum import Checksum
 
 _SSE = "x-amz-server-side-encryption"
 _KEY = f"{_SSE}-aws-kms-key-id"
@@ -19,7 +20,11 @@ _BUCKET_KEY = f"{_SSE}-bucket-key-enabled"
 
 @dataclass(frozen=True)
 class Upload:
-    """What S3 says it did with an upload."""
+    """What S3 says it did with an upload.
+
+    Attributes:
+        checksum: What S3 was given to hold the object's bytes against.
+    """
 
     location: S3Location
     size: int
@@ -27,6 +32,7 @@ class Upload:
     version_id: str | None
     encryption: str
     kms_key_id: str | None
+    checksum: Checksum
 
 
 class SseKms:
@@ -60,7 +66,7 @@ class SseKms:
         """Take note of an answer of S3."""
         self._noted.update({name: headers[name] for name in self._NOTED if headers.get(name)})
 
-    def check(self, location: S3Location, size: int) -> Upload:
+    def check(self, location: S3Location, size: int, checksum: Checksum) -> Upload:
         """Hold S3's answers against what was asked for.
 
         Raises:
@@ -81,7 +87,7 @@ class SseKms:
                 hint="the artifact is in the bucket: remove it, and check the bucket's encryption",
             )
         etag, version_id = self._noted.get("etag", ""), self._noted.get("x-amz-version-id")
-        return Upload(location, size, etag, version_id, encryption, used)
+        return Upload(location, size, etag, version_id, encryption, used, checksum)
 
 
 def _same_key(asked: str, used: str | None) -> bool:

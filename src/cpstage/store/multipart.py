@@ -6,7 +6,6 @@ its parts from the bucket. This module knows nothing of what is in the stream.
 
 from __future__ import annotations
 
-import base64
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from cpstage.archive.deflate import crc32, crc32_combine
 from cpstage.aws.s3_api import S3, OpenUpload, Part
 from cpstage.job import S3Location
+from cpstage.store.checksum import Checksum, crc32_checksum
 
 _UPLOADERS = 4
 """Parts that are on their way at once; one more is being put together."""
@@ -62,25 +62,28 @@ class MultipartUpload:
         self._noted = noted
         self._uploaded = uploaded
 
-    def send(self, parts: Iterator[bytes]) -> int:
-        """Upload all parts, in their order, and make the object of them; return its size.
+    def send(self, parts: Iterator[bytes]) -> tuple[int, Checksum]:
+        """Upload all parts, in their order, and make the object of them.
+
+        Returns:
+            The size of the object, and the checksum that S3 has compared.
 
         Raises:
             Exception: What getting a part raised, or S3's refusal; then no part is left.
         """
         where = self._location
-        upload, answer = self._s3.create_multipart_upload(where.bucket, where.key, self._headers)
-        self._noted(answer)
         pool = ThreadPoolExecutor(_UPLOADERS, thread_name_prefix="cpstage-upload")
         futures: list[Future[_Sent]] = []
-        try:
+        upload, answer = self._s3.create_multipart_upload(where.bucket, where.key, self._headers)
+        try:  # from here on there is something to remove
+            self._noted(answer)
             sent = self._send_all(upload, parts, pool, futures)
             size, crc = 0, 0
             for one in sent:
                 size += one.size
                 crc = crc32_combine(crc, one.crc, one.size)
             etag, answer = self._s3.complete_multipart_upload(
-                upload, [one.part for one in sent], _base64(crc)
+                upload, [one.part for one in sent], crc32_checksum(crc).value
             )
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -88,7 +91,7 @@ class MultipartUpload:
             raise
         pool.shutdown()
         self._noted({**answer, "etag": etag})
-        return size
+        return size, crc32_checksum(crc)
 
     def _send_all(
         self,
@@ -108,7 +111,7 @@ class MultipartUpload:
 
     def _send_one(self, upload: OpenUpload, number: int, body: bytes) -> _Sent:
         crc = crc32(body)
-        part, answer = self._s3.upload_part(upload, number, body, _base64(crc))
+        part, answer = self._s3.upload_part(upload, number, body, crc32_checksum(crc).value)
         self._noted(answer)
         self._uploaded(len(body))
         return _Sent(part, len(body), crc)
@@ -127,7 +130,3 @@ class MultipartUpload:
     def _abort(self, upload: OpenUpload) -> None:
         with suppress(Exception):  # why the upload failed matters, not that this failed too
             self._s3.abort_multipart_upload(upload, _ABORT_SECONDS)
-
-
-def _base64(crc: int) -> str:
-    return base64.b64encode(crc.to_bytes(4, "big")).decode()

@@ -126,6 +126,7 @@ class Pushed:
             "size": upload.size if upload else None,
             "version_id": upload.version_id if upload else None,
             "etag": upload.etag if upload else None,
+            "checksum": str(upload.checksum) if upload else None,
             "encryption": upload.encryption if upload else None,
             "kms_key_id": upload.kms_key_id if upload else None,
             "envelope": self.envelope,
