@@ -228,6 +228,20 @@ def test_cat_takes_members_of_tars_and_of_zips(aws: LocalAWS, cli: Cli) -> None:
         assert missing.stderr.startswith("cpstage: error: there is no 'three' in artifact")
 
 
+def test_a_large_member_comes_whole(aws: LocalAWS, cli: Cli) -> None:
+    data = os.urandom(9 * MIB)
+    job_id = aws.add_job([Input("App", zip_of({"before": "x", "large": data, "after": "x"}))])
+
+    with subprocess.Popen(
+        [sys.executable, "-m", "cpstage", "cat", job_id, "App", "large"],
+        env=cli.environment,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.read() == data
+    assert process.returncode == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
