@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +13,10 @@ import pytest
 from conftest import Cli
 from cpstage.local import LocalAWS
 from cpstage.local.sample import BUILD_COMMAND, add_sample_job
+from fates import WORKER_ACTIONS
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
 
 
 @pytest.fixture
@@ -60,3 +64,66 @@ def test_the_build_step_pushes_nothing_when_the_command_fails(aws: LocalAWS, use
     assert [
         call for call in aws.calls() if call.action == "PutObject" and call.job_id == job_id
     ] == []
+
+
+def _commands(page: Path) -> dict[str, str]:
+    """The blocks of a page that are named by the comment above them."""
+    named = r"<!-- command: (\w+) -->\n```sh\n(.*?)```"
+    return dict(re.findall(named, page.read_text(), re.DOTALL))
+
+
+def test_the_walk_through_of_the_worker_ends_well(user: Cli) -> None:
+    commands = _commands(ROOT / "docs/worker.md")
+    (user.directory / "examples").symlink_to(EXAMPLES)
+    variables = {
+        name: value for name, value in user.environment.items() if not name.startswith("AWS_")
+    }
+
+    done = subprocess.run(
+        ["bash", "-e", "-c", "\n".join(commands.values())],
+        cwd=user.directory,
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+    assert list(commands) == ["serve", "job", "work", "record", "drain", "stop"]
+    assert done.returncode == 0, done.stderr
+    assert "built by BuildWithCpstage of sample-pipeline" in done.stdout
+    assert "codepipeline:PutJobSuccessResult\t200" in done.stdout
+    [log] = [line for line in done.stderr.splitlines() if " succeeded job_id=" in line]
+    assert "draining" in done.stderr
+    assert log.rpartition("workspace=")[2].startswith(str(user.directory / "jobs"))
+
+
+def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is missing (Debian package systemd)")
+    unit = (EXAMPLES / "worker/cpstage-worker.service").read_text()
+    copy = tmp_path / "cpstage-worker.service"
+    copy.write_text(unit.replace("/opt/cpstage/bin/cpstage", str(shutil.which("true"))))
+
+    done = subprocess.run(
+        ["systemd-analyze", "verify", str(copy)], capture_output=True, text=True, timeout=60
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_role_of_the_worker_allows_what_workers_do_and_no_more() -> None:
+    template = (EXAMPLES / "worker/pipeline.yaml").read_text()
+
+    assert {*re.findall(r"codepipeline:[A-Z]\w+", template)} == {*WORKER_ACTIONS}
+
+
+def _options(text: str) -> set[str]:
+    return set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
+
+
+@pytest.mark.parametrize("name", ["cpstage-worker.service", "kubernetes.yaml"])
+def test_examples_give_the_worker_options_that_it_has(user: Cli, name: str) -> None:
+    text = (EXAMPLES / "worker" / name).read_text()
+    given = text[text.index("--category") : text.index("in/Source/build.sh")]
+
+    assert _options(given) - _options(user("work", "--help").stdout) == set()

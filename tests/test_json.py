@@ -23,6 +23,9 @@ from samples import tar_of, zip_of, zip_with_link
 DOCS = Path(__file__).parent.parent / "docs"
 NAMES = [path.stem for path in sorted((DOCS / "schemas").glob("*.json"))]
 
+NO_RESULT = {"work"}
+"""Commands that print none, with ``--json`` or without: a worker works until it is stopped."""
+
 
 def _schema(name: str) -> dict[str, Any]:
     schema: dict[str, Any] = json.loads((DOCS / "schemas" / f"{name}.json").read_text("utf-8"))
@@ -64,7 +67,7 @@ def _check(name: str, printed: str) -> dict[str, Any]:
 
 
 def test_every_command_with_json_has_a_schema() -> None:
-    assert sorted(_commands(command_line.cpstage)) == NAMES
+    assert sorted({*_commands(command_line.cpstage)} - NO_RESULT) == NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)

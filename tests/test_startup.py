@@ -28,7 +28,7 @@ def test_help_and_version_load_nothing_heavy(option: str) -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        *("fetch", "push", "run", "report success", "report failure", "env", "credentials"),
+        *("fetch", "push", "run", "work", "report success", "report failure", "env", "credentials"),
         *("show", "ls", "doctor", "get-job-details", "local", "local serve", "demo"),
     ],
 )

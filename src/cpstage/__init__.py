@@ -13,7 +13,7 @@ from cpstage._version import __version__
 
 if TYPE_CHECKING:
     from cpstage.archive import Limits
-    from cpstage.codepipeline import get_job, get_job_details
+    from cpstage.codepipeline import acknowledge_job, get_job, get_job_details, poll_for_jobs
     from cpstage.connection import Connection
     from cpstage.describe import describe
     from cpstage.doctor import Check, diagnose
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     )
     from cpstage.files import Packed, Sealing, Unpacked, pack, unpack
     from cpstage.globs import Globs
-    from cpstage.job import Artifact, Job
+    from cpstage.job import ActionTypeId, Artifact, Job
     from cpstage.looking.comparing import Comparison, compare
     from cpstage.looking.content import read_member
     from cpstage.looking.listing import Listing, list_artifacts
@@ -57,11 +57,18 @@ if TYPE_CHECKING:
     from cpstage.transfer.outputs import Packing
     from cpstage.transfer.results import FetchResult, PushResult
     from cpstage.transfer.send import Encryption
+    from cpstage.worker.claims import JobQueue, read_client_tokens
+    from cpstage.worker.events import WorkerEvent
+    from cpstage.worker.health import WorkerHealth, health_page
+    from cpstage.worker.loop import Worker, WorkerTerms
+    from cpstage.worker.process import JobCommand
+    from cpstage.worker.workingjob import JobPlaces
     from cpstage.workspace.layout import Workspace
 
 _HOMES = {
     "archive": ("Limits",),
-    "codepipeline": ("get_job", "get_job_details"),
+    "worker.claims": ("JobQueue", "read_client_tokens"),
+    "codepipeline": ("acknowledge_job", "get_job", "get_job_details", "poll_for_jobs"),
     "looking.comparing": ("Comparison", "compare"),
     "connection": ("Connection",),
     "looking.content": ("read_member",),
@@ -86,9 +93,12 @@ _HOMES = {
         "UsageError",
         "WorkspaceUnavailable",
     ),
+    "worker.events": ("WorkerEvent",),
     "files": ("Packed", "Sealing", "Unpacked", "pack", "unpack"),
     "globs": ("Globs",),
-    "job": ("Artifact", "Job"),
+    "worker.health": ("WorkerHealth", "health_page"),
+    "job": ("ActionTypeId", "Artifact", "Job"),
+    "worker.process": ("JobCommand",),
     "looking.listing": ("Listing", "list_artifacts"),
     "transfer.outputs": ("Packing",),
     "process_credentials": ("process_credentials",),
@@ -105,12 +115,15 @@ _HOMES = {
     "report.details": ("Details", "Reported", "Revision"),
     "runner.run": ("run",),
     "runner.interrupts": ("Interrupts",),
+    "worker.loop": ("Worker", "WorkerTerms"),
+    "worker.workingjob": ("JobPlaces",),
     "workspace.layout": ("Workspace",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AccessDenied",
+    "ActionTypeId",
     "Artifact",
     "ArtifactRejected",
     "Check",
@@ -130,6 +143,9 @@ __all__ = [
     "InternalError",
     "Interrupts",
     "Job",
+    "JobCommand",
+    "JobPlaces",
+    "JobQueue",
     "Limits",
     "Listing",
     "LocalIOError",
@@ -154,9 +170,14 @@ __all__ = [
     "Unpacked",
     "Unpacking",
     "UsageError",
+    "Worker",
+    "WorkerEvent",
+    "WorkerHealth",
+    "WorkerTerms",
     "Workspace",
     "WorkspaceUnavailable",
     "__version__",
+    "acknowledge_job",
     "compare",
     "describe",
     "diagnose",
@@ -164,14 +185,17 @@ __all__ = [
     "fetch",
     "get_job",
     "get_job_details",
+    "health_page",
     "job_environment",
     "list_artifacts",
     "mask_document",
     "pack",
     "parse_job",
+    "poll_for_jobs",
     "process_credentials",
     "progress_to",
     "push",
+    "read_client_tokens",
     "read_member",
     "report_failure",
     "report_success",

@@ -8,13 +8,13 @@ nothing of S3.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from cpstage.connection import Connection
 from cpstage.document import parse_job
 from cpstage.failures import aws_failures
-from cpstage.job import Job
+from cpstage.job import ActionTypeId, Job
 from cpstage.retries import Retries
 
 
@@ -89,6 +89,77 @@ def get_job(
     """Fetch a job: arguments and errors as in :func:`get_job_details`."""
     job = parse_job(get_job_details(job_id, client_token=client_token, connection=connection))
     return replace(job, client_token=client_token)
+
+
+def poll_for_jobs(
+    action_type: ActionTypeId,
+    *,
+    most: int = 1,
+    query: Mapping[str, str] | None = None,
+    connection: Connection | None = None,
+) -> list[dict[str, Any]]:
+    """Ask for jobs that wait for a worker.
+
+    Args:
+        action_type: What the worker can do; the owner ``ThirdParty`` makes the call
+            PollForThirdPartyJobs.
+        most: How many jobs to bring at most.
+        query: A configuration property that the jobs must have, and its value; not for
+            third-party jobs.
+        connection: How to reach AWS; by default as the AWS CLI would.
+
+    Returns:
+        The jobs: each with ``id``, ``nonce`` and ``data``, secrets included, or, for a third
+        party, with ``clientId`` and ``jobId``.
+
+    Raises:
+        AccessDenied, ServiceUnavailable, ConfigurationError: As :func:`call` does.
+    """
+    parameters: dict[str, Any] = {"actionTypeId": asdict(action_type), "maxBatchSize": most}
+    if query:
+        parameters["queryParam"] = dict(query)
+    operation = "PollForThirdPartyJobs" if action_type.is_third_party else "PollForJobs"
+    answer = call(
+        connection or Connection(), operation, parameters, f"poll for jobs of {action_type}"
+    )
+    return [*(answer.get("jobs") or ())]
+
+
+def acknowledge_job(
+    job_id: str,
+    nonce: str,
+    *,
+    client_token: str | None = None,
+    connection: Connection | None = None,
+) -> str:
+    """Claim a job that a poll has brought.
+
+    Args:
+        job_id: The id of the job.
+        nonce: What the poll gave out with it, or the details of a third-party job.
+        client_token: The client's half of a third-party job's token; makes the call
+            AcknowledgeThirdPartyJob.
+        connection: How to reach AWS; by default as the AWS CLI would.
+
+    Returns:
+        The status of the job: only ``InProgress`` means that it is the caller's.
+
+    Raises:
+        OutOfSync: Another worker has polled for it since.
+        NotFound, AccessDenied, ServiceUnavailable, ConfigurationError: As :func:`call` does.
+    """
+    operation, parameters = "AcknowledgeJob", {"jobId": job_id, "nonce": nonce}
+    if client_token:
+        operation = "AcknowledgeThirdPartyJob"
+        parameters["clientToken"] = client_token
+    answer = call(
+        connection or Connection(),
+        operation,
+        parameters,
+        f"acknowledge job {job_id}",
+        secrets=[client_token],
+    )
+    return str(answer.get("status"))
 
 
 def put_success(

@@ -55,6 +55,7 @@ _NO_IDENTITY = {
 
 _SKEWED = {"RequestTimeTooSkewed", "RequestInTheFuture"}
 _NO_JOB = {"JobNotFoundException", "InvalidJobException"}
+_NO_ACTION_TYPE = "ActionTypeNotFoundException"
 _NO_OBJECT = {"NoSuchKey", "NoSuchBucket", "NoSuchVersion", "NotFound", "404"}
 _CHANGED = {"PreconditionFailed", "412"}
 _OUT_OF_SYNC = {"InvalidJobStateException", "InvalidNonceException"}
@@ -145,6 +146,9 @@ def _service_failure(error: ServiceError, doing: str, hints: tuple[str, str, str
         result = AccessDenied(what, hint=denied_hint)
     elif code in _NO_JOB:
         result = NotFound(what, hint="check the job id and the region; a finished job is gone")
+    elif code == _NO_ACTION_TYPE:
+        hint = "create the action type, or check category, provider, version and region"
+        result = ConfigurationError(what, hint=hint)
     elif code in _NO_OBJECT:
         result = ObjectNotFound(what)
     elif code in _CHANGED | _OUT_OF_SYNC:

@@ -20,6 +20,9 @@ MASK = "********"
 ArtifactName = NewType("ArtifactName", str)
 """An artifact's name that has been checked, and is safe as the name of a directory."""
 
+_JOB_DIRECTORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+"""Any id that CodePipeline is known to give out, and nothing that leads elsewhere as a path."""
+
 _ARTIFACT_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _LONGEST_FILE_NAME = 255
 """Bytes: NAME_MAX of Linux and macOS."""
@@ -93,6 +96,11 @@ class ActionTypeId:
     owner: str
     provider: str
     version: str
+
+    @property
+    def is_third_party(self) -> bool:
+        """Whether its jobs are those of a partner, which take a client's token."""
+        return self.owner == "ThirdParty"
 
     def __str__(self) -> str:
         return f"{self.category}/{self.owner}/{self.provider}/{self.version}"
@@ -188,3 +196,17 @@ def check_artifact_name(name: object) -> ArtifactName:
             hint="rename the artifact in the pipeline",
         )
     return ArtifactName(name)
+
+
+def check_job_directory(job_id: str) -> str:
+    """Return the id of a job as one that is safe as the name of a directory.
+
+    Raises:
+        ConfigurationError: It is none that CodePipeline gives out.
+    """
+    if not _JOB_DIRECTORY.fullmatch(job_id):
+        raise ConfigurationError(
+            f"the job has the id {job_id!r}, which cannot name a directory",
+            hint="check the endpoint: CodePipeline gives out letters, digits and hyphens",
+        )
+    return job_id

@@ -21,8 +21,8 @@ _GAP = 14
 _HEAD = 52
 _FOOT = 34
 _COLUMN = 440.0
-_OURS_COLOUR, _PEER_COLOUR = "#2563a8", "#b9c0c8"
-_TEXT, _FAINT = "#24292f", "#6a737d"
+OURS_COLOUR, PEER_COLOUR = "#2563a8", "#b9c0c8"
+TEXT, FAINT = "#24292f", "#6a737d"
 
 
 @dataclass(frozen=True)
@@ -65,27 +65,31 @@ def svg(chart: Chart) -> str:
     width = 2 * _MARGIN + len(columns) * (_COLUMN + _GUTTER) - _GUTTER
     y = float(_HEAD + _MARGIN)
     for title, panels in chart.rows.items():
-        parts.append(_text(_MARGIN, y + 14, title, weight="600"))
+        parts.append(text(_MARGIN, y + 14, title, weight="600"))
         y += _TITLE
         for number, column in enumerate(columns):
             parts += _panel(_MARGIN + number * (_COLUMN + _GUTTER), y, panels[column])
         y += max(map(len, panels.values())) * _ROW + _GAP
     height = y + _FOOT
     heads = [
-        _text(_MARGIN + number * (_COLUMN + _GUTTER), _HEAD + 8, head, size=13, colour=_FAINT)
+        text(_MARGIN + number * (_COLUMN + _GUTTER), _HEAD + 8, head, size=13, colour=FAINT)
         for number, head in enumerate(columns)
     ]
+    return drawing(width, height, chart.title, chart.note, [*heads, *parts])
+
+
+def drawing(width: float, height: float, title: str, note: str, parts: Sequence[str]) -> str:
+    """Return a drawing of parts, with a title above and a note below."""
     style = "font-family:-apple-system,'Segoe UI',Helvetica,Arial,sans-serif"
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" '
             f'width="{width:.0f}" height="{height:.0f}" role="img" style="{style}">',
-            f"<title>{escape(chart.title)}</title>",
+            f"<title>{escape(title)}</title>",
             f'<rect width="{width:.0f}" height="{height:.0f}" rx="8" fill="#fbfbfa"/>',
-            _text(_MARGIN, 34, chart.title, size=17, weight="600"),
-            *heads,
+            text(_MARGIN, 34, title, size=17, weight="600"),
             *parts,
-            _text(_MARGIN, height - 16, chart.note, size=11, colour=_FAINT),
+            text(_MARGIN, height - 16, note, size=11, colour=FAINT),
             "</svg>\n",
         ]
     )
@@ -98,20 +102,20 @@ def _panel(x: float, y: float, panel: Panel) -> Iterator[str]:
         top = y + number * _ROW
         length = max(1.0, (_COLUMN - _LABEL - _VALUE) * bar.seconds / longest)
         weight = "600" if bar.ours else "400"
-        colour = _OURS_COLOUR if bar.ours else _PEER_COLOUR
+        colour = OURS_COLOUR if bar.ours else PEER_COLOUR
         value = f"{bar.seconds:.2f} s"
         if bar.note:
             value += f" ({bar.note})"
         middle = top + _BAR / 2 + 4
-        yield _text(x + _LABEL - 8, middle, bar.label, size=12, weight=weight, anchor="end")
+        yield text(x + _LABEL - 8, middle, bar.label, size=12, weight=weight, anchor="end")
         yield (
             f'<rect x="{x + _LABEL:.1f}" y="{top:.1f}" width="{length:.1f}" height="{_BAR}" '
             f'rx="2" fill="{colour}"/>'
         )
-        yield _text(x + _LABEL + length + 6, middle, value, size=12, weight=weight)
+        yield text(x + _LABEL + length + 6, middle, value, size=12, weight=weight)
 
 
-def _text(
+def text(
     x: float,
     y: float,
     words: str,
@@ -119,7 +123,7 @@ def _text(
     size: int = 14,
     weight: str = "400",
     anchor: str = "start",
-    colour: str = _TEXT,
+    colour: str = TEXT,
 ) -> str:
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" font-weight="{weight}" '

@@ -18,8 +18,8 @@ import click
 from cpstage._version import __version__
 from cpstage.cli.commands import LazyCommands
 from cpstage.cli.completion import complete
-from cpstage.cli.core_files import make_no_core_file
 from cpstage.cli.terminal import Terminal, flush_or_drop
+from cpstage.core_files import make_no_core_file
 from cpstage.errors import Reportable, Stopped, UsageError, reportable
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

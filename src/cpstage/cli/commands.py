@@ -26,6 +26,7 @@ GROUPS: dict[str, dict[str, _Command]] = {
     },
     "A job from its start to its result": {
         "run": _Command("run", "Fetch a job's inputs, run CMD, push its outputs."),
+        "work": _Command("work", "Work on the jobs of an action type, until stopped."),
         "report": _Command("report", "Tell CodePipeline the result of a job."),
         "env": _Command("env", "Print the variables of a job in a workspace."),
         "credentials": _Command(

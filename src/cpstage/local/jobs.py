@@ -1,7 +1,8 @@
 """The book of jobs: what each job holds, how far it is, and what was reported of it.
 
 It follows the life of a job in the CodePipeline API Reference: Queued, Dispatched by a poll,
-InProgress once acknowledged with the nonce of that poll, and Succeeded or Failed by a result.
+InProgress once acknowledged with the nonce of that poll, and Succeeded or Failed by a result. A job
+that is dispatched and not acknowledged for a while goes to another poll, with another nonce.
 It knows nothing of HTTP, S3 or permissions.
 """
 
@@ -9,10 +10,14 @@ from __future__ import annotations
 
 import secrets
 import threading
+import time
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+REDELIVER_SECONDS = 60.0
+"""How long a dispatched job waits for its acknowledgement before it is anybody's again."""
 
 OPEN = frozenset({"Created", "Queued", "Dispatched", "InProgress"})
 STATUSES = OPEN | {"TimedOut", "Succeeded", "Failed"}
@@ -59,6 +64,7 @@ class JobState:
         outputs: The output artifacts.
         encryption_key: The job's `encryptionKey`, if it has one.
         continuation_token: The token that an earlier job left.
+        dispatched_at: When a poll last brought it (`time.monotonic`).
         session_seconds: Life of its session credentials.
         session_actions: What its sessions may do.
         sessions: How many sessions have been issued.
@@ -84,6 +90,7 @@ class JobState:
     continuation_token: str | None
     session_seconds: float
     session_actions: frozenset[str]
+    dispatched_at: float = 0.0
     sessions: int = 0
     result: Mapping[str, Any] | None = None
     continued_as: str | None = None
@@ -104,9 +111,14 @@ def new_nonce() -> str:
 
 
 class Book:
-    """Every job of one local AWS, by id; each change is one step under a lock."""
+    """Every job of one local AWS, by id; each change is one step under a lock.
 
-    def __init__(self) -> None:
+    Args:
+        redeliver_seconds: How long a dispatched job waits for its acknowledgement.
+    """
+
+    def __init__(self, redeliver_seconds: float = REDELIVER_SECONDS) -> None:
+        self._redeliver_seconds = redeliver_seconds
         self._lock = threading.RLock()
         self._jobs: dict[str, JobState] = {}
         self._types: set[ActionType] = set()
@@ -152,18 +164,23 @@ class Book:
             limit: How many at most.
         """
         wanted = set(query)
+        now = time.monotonic()
         with self._lock:
             matching = [
                 job.id
                 for job in self._jobs.values()
-                if job.status == "Queued"
+                if self._is_waiting(job, now)
                 and job.action_type == action_type
                 and wanted <= set(job.configuration.items())
             ]
             return [
-                self.change(job_id, status="Dispatched", nonce=new_nonce())
+                self.change(job_id, status="Dispatched", nonce=new_nonce(), dispatched_at=now)
                 for job_id in matching[:limit]
             ]
+
+    def _is_waiting(self, job: JobState, now: float) -> bool:
+        forgotten = job.dispatched_at + self._redeliver_seconds <= now
+        return job.status == "Queued" or (job.status == "Dispatched" and forgotten)
 
     def acknowledge(self, job_id: str, nonce: str) -> str | None:
         """Start a dispatched job.

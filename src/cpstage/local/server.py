@@ -12,7 +12,7 @@ from cpstage.local.control import PREFIX, Control
 from cpstage.local.gate import Gate
 from cpstage.local.http_server import LOOPBACK, LoopbackServer
 from cpstage.local.identities import ACCOUNT, Identities, Identity, Statement
-from cpstage.local.jobs import Book, JobState
+from cpstage.local.jobs import REDELIVER_SECONDS, Book, JobState
 from cpstage.local.new_job import SESSION_ACTIONS, NewJob, TakesJobs
 from cpstage.local.pipeline import Pipeline, action_type, check_status
 from cpstage.local.record import Call, Record
@@ -40,6 +40,8 @@ class LocalAWS(TakesJobs):
         session_seconds: Life of the session credentials that come with a job.
         session_actions: What they may do, unless a job says otherwise.
         caller_actions: What the caller may do.
+        redeliver_seconds: How long a dispatched job waits for its acknowledgement before it goes
+            to another poll.
     """
 
     def __init__(
@@ -49,6 +51,8 @@ class LocalAWS(TakesJobs):
         session_seconds: float = 3600.0,
         session_actions: Iterable[str] = SESSION_ACTIONS,
         caller_actions: Iterable[str] = CALLER_ACTIONS,
+        *,
+        redeliver_seconds: float = REDELIVER_SECONDS,
     ) -> None:
         self.region = region
         self.bucket = f"codepipeline-{region}-{ACCOUNT}"
@@ -56,6 +60,7 @@ class LocalAWS(TakesJobs):
         self._session_seconds = session_seconds
         self._session_actions = frozenset(session_actions)
         self._caller_actions = frozenset(caller_actions)
+        self._redeliver_seconds = redeliver_seconds
         self._server: LoopbackServer | None = None
 
     def start(self) -> None:
@@ -76,7 +81,7 @@ class LocalAWS(TakesJobs):
 
     def _build(self) -> None:
         self._backend = Backend()
-        self._book = Book()
+        self._book = Book(self._redeliver_seconds)
         self._record = Record()
         self._identities = Identities()
         everything = frozenset("*")

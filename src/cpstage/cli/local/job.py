@@ -18,14 +18,20 @@ from cpstage.job import check_artifact_name
 Examples:
   cpstage local job
   cpstage local job ./my-source --output AppBuild --output Docs
+  cpstage local job --queued
 """
 )
 @click.argument("directory", required=False)
 @click.option("--output", "outputs", multiple=True, help="Name of an output artifact; repeatable.")
+@click.option("--queued", is_flag=True, help="Leave it to be claimed by 'cpstage work'.")
 @endpoint_option
 @output_options
 def job(
-    terminal: Terminal, endpoint_url: str | None, directory: str | None, outputs: tuple[str, ...]
+    terminal: Terminal,
+    endpoint_url: str | None,
+    directory: str | None,
+    outputs: tuple[str, ...],
+    queued: bool,
 ) -> None:
     """Make one more job on a running local AWS, and print its id.
 
@@ -40,10 +46,11 @@ def job(
             raise UsageError(f"output {name} is given twice")
     with asking(endpoint_url) as client:
         if directory is None:
-            job_id = add_sample_job(client)
+            job_id = add_sample_job(client, queued=queued)
         else:
             packed = _packed(Path(directory))
-            job_id = client.add_job([Input("Source", packed)], outputs or OUTPUTS)
+            status = "Queued" if queued else "InProgress"
+            job_id = client.add_job([Input("Source", packed)], outputs or OUTPUTS, status=status)
     terminal.result({"job_id": job_id}, job_id)
 
 

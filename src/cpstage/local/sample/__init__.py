@@ -48,8 +48,13 @@ class _Entry:
     content: bytes = b""
 
 
-def add_sample_job(aws: TakesJobs) -> str:
-    """Add a job of the sample pipeline, and return its id."""
+def add_sample_job(aws: TakesJobs, *, queued: bool = False) -> str:
+    """Add a job of the sample pipeline, and return its id.
+
+    Args:
+        aws: Where to add it.
+        queued: Leave it in the queue for a worker's poll, and not in progress.
+    """
     return aws.add_job(
         inputs=[
             Input("AppSource", source_archive(), ".zip", revision="5f3a1c9"),
@@ -57,6 +62,7 @@ def add_sample_job(aws: TakesJobs) -> str:
         ],
         outputs=OUTPUTS,
         configuration=CONFIGURATION,
+        status="Queued" if queued else "InProgress",
     )
 
 

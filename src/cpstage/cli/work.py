@@ -1,0 +1,171 @@
+"""``cpstage work``: a job worker, until it is stopped."""
+
+from __future__ import annotations
+
+import json
+import signal
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+
+from cpstage.cli.command_options import TakesCommand, command_options
+from cpstage.cli.options import Seconds, aws_options, output_options, session_option
+from cpstage.cli.stage_options import delivery_options, staging_options
+from cpstage.cli.terminal import Terminal
+from cpstage.cli.worker_options import places_options, queue_options, terms_options
+from cpstage.errors import Stopped
+from cpstage.runner.interrupts import SIGNALS
+
+if TYPE_CHECKING:
+    from cpstage import (
+        ActionTypeId,
+        Connection,
+        Delivery,
+        Execution,
+        JobPlaces,
+        Staging,
+        Surroundings,
+        Worker,
+        WorkerEvent,
+        WorkerTerms,
+    )
+
+_EXAMPLES = """\b
+Examples:
+  cpstage work --category Build --provider MyBuild --version 1 -- make release
+  cpstage work … --concurrency 4 --workspace-root /var/lib/jobs -- ./build.sh
+  cpstage work … --query Fleet=arm --log-format json --health-port 8080 -- ./build.sh
+  cpstage work … --once -- ./build.sh
+"""
+
+
+@click.command(cls=TakesCommand, epilog=_EXAMPLES, options_metavar="[OPTIONS] -- CMD [ARG]...")
+@queue_options
+@terms_options
+@places_options
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Form of the log on stderr: a line for each change of state.",
+)
+@click.option(
+    "--health-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the worker's health there, at every poll.",
+)
+@click.option(
+    "--health-port",
+    type=click.IntRange(0, 65535),
+    metavar="PORT",
+    help="Answer GET /healthz there: 200, or 503 when polling has failed for too long.",
+)
+@click.option(
+    "--health-host",
+    default="127.0.0.1",
+    show_default=True,
+    metavar="ADDRESS",
+    help="Address of that port.",
+)
+@click.option(
+    "--unhealthy-after",
+    type=Seconds(),
+    default=300.0,
+    show_default=True,
+    help="How long polling may fail before the worker counts as unwell.",
+)
+@command_options
+@click.option("--push-always", is_flag=True, help="Push also when CMD has failed.")
+@partial(staging_options, context_option="--decrypt-context")
+@partial(delivery_options, context_option="--encrypt-context")
+@aws_options
+@partial(session_option, retry_option="--retry-timeout")
+@output_options
+def work(
+    *,
+    action_type: ActionTypeId,
+    query: dict[str, str] | None,
+    client_tokens: Path | None,
+    connection: Connection,
+    terms: WorkerTerms,
+    places: JobPlaces,
+    command: tuple[str, ...],
+    execution: Execution,
+    surroundings: Surroundings,
+    staging: Staging,
+    delivery: Delivery,
+    push_always: bool,
+    credentials_max_age: float,
+    log_format: str,
+    health_file: Path | None,
+    health_port: int | None,
+    health_host: str,
+    unhealthy_after: float,
+    terminal: Terminal,
+) -> None:
+    """Work on the jobs of an action type, until stopped.
+
+    Polls CodePipeline, claims what comes, and does with each job what 'cpstage run --report'
+    does: fetch, CMD, push, report. Each job has a process and a fresh workspace of its own.
+
+    The first SIGTERM or SIGINT ends it when the running jobs have ended; a second one stops them,
+    and they are reported as failed.
+    """
+    import cpstage
+
+    health = cpstage.WorkerHealth(unhealthy_after)
+
+    def tell(event: WorkerEvent) -> None:
+        terminal.note(json.dumps(event.members()) if log_format == "json" else event.text())
+
+    worker = cpstage.Worker(
+        cpstage.JobQueue(action_type, connection, query, client_tokens),
+        cpstage.JobCommand(
+            command,
+            staging=staging,
+            surroundings=surroundings,
+            execution=execution,
+            delivery=replace(delivery, always=push_always),
+            credentials_max_age=credentials_max_age,
+        ),
+        places,
+        terms=terms,
+        health=health,
+        health_file=health_file,
+        tell=tell,
+    )
+    page: AbstractContextManager[int | None] = nullcontext()
+    if health_port is not None:
+        page = cpstage.health_page(health, health_host, health_port)
+    with page as port:
+        if port is not None:
+            tell(cpstage.WorkerEvent("health", message=f"http://{health_host}:{port}/healthz"))
+        _work_until_stopped(worker)
+
+
+def _work_until_stopped(worker: Worker) -> None:
+    """Let signals stop the worker.
+
+    Raises:
+        Stopped: A second signal stopped the running jobs.
+    """
+    last = signal.SIGTERM
+
+    def stop(number: int, _: FrameType | None) -> None:
+        nonlocal last
+        last = signal.Signals(number)
+        worker.stop()
+
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) wants it
+            signal.signal(number, stop)
+    worker.work()
+    if worker.was_stopped:
+        raise Stopped(last, last.name)

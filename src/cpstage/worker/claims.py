@@ -1,0 +1,165 @@
+"""Claiming jobs: polling for them, and acknowledging those that a poll brings.
+
+CodePipeline's queue and its nonces are what divides the jobs among workers: a poll only offers a
+job, and the acknowledgement with the nonce of that poll makes it the worker's. What is not
+certainly ours is left alone. This module knows nothing of running jobs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from cpstage.codepipeline import acknowledge_job, get_job_details, poll_for_jobs
+from cpstage.connection import Connection
+from cpstage.errors import AccessDenied, ConfigurationError, OutOfSync
+from cpstage.job import ActionTypeId, check_job_directory
+
+POLL_TIMEOUT = 10.0
+"""Seconds that a call may take before it counts as failed: the next poll is the other try, and
+whoever stops the worker waits for it."""
+
+ACKNOWLEDGE_TIMEOUT = 30.0
+"""Seconds. An answer that was lost may have been a yes, and a job that nobody works on."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A job that a poll brought, and that may be anybody's.
+
+    Attributes:
+        job_id: Its id.
+        document: The job as PollForJobs has it; None for a third-party job.
+        client_id: Whose third-party job it is.
+    """
+
+    job_id: str
+    document: Mapping[str, Any] | None = field(default=None, repr=False)
+    client_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A job that is ours, and to be reported on.
+
+    Attributes:
+        job_id: Its id, safe as the name of a directory.
+        document: The job as the API has it, secrets included.
+        client_token: The token of a third-party job.
+    """
+
+    job_id: str
+    document: Mapping[str, Any] = field(repr=False)
+    client_token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class JobQueue:
+    """The jobs of one action type that wait in CodePipeline.
+
+    Attributes:
+        action_type: What the worker can do.
+        connection: How to reach AWS, with the worker's own credentials.
+        query: A configuration property that jobs must have, and its value.
+        client_tokens: A JSON file with the token of each client by the client's id, for
+            third-party jobs; it is read anew for every job.
+    """
+
+    action_type: ActionTypeId
+    connection: Connection = field(default_factory=Connection)
+    query: Mapping[str, str] | None = None
+    client_tokens: Path | None = None
+
+    def poll(self, most: int) -> list[Offer]:
+        """Ask for jobs.
+
+        Raises:
+            ConfigurationError: There is no such action type, or no region.
+            AccessDenied: The worker may not poll.
+            ServiceUnavailable: CodePipeline could not be reached.
+        """
+        jobs = poll_for_jobs(
+            self.action_type,
+            most=most,
+            query=self.query,
+            connection=self._within(POLL_TIMEOUT),
+        )
+        return [self._offer(job) for job in jobs[:most]]
+
+    def claim(self, offer: Offer) -> Claim:
+        """Acknowledge a job.
+
+        Raises:
+            OutOfSync: Another worker has it, or it is not to be worked on any more.
+            CpstageError: It could not be acknowledged.
+        """
+        check_job_directory(offer.job_id)
+        token, document = None, offer.document
+        if document is None:
+            token = self._client_token(offer)
+            document = get_job_details(
+                offer.job_id, client_token=token, connection=self._within(POLL_TIMEOUT)
+            )["jobDetails"]
+        status = acknowledge_job(
+            offer.job_id,
+            _text(document, "nonce"),
+            client_token=token,
+            connection=self._within(ACKNOWLEDGE_TIMEOUT),
+        )
+        if status != "InProgress":
+            raise OutOfSync(f"job {offer.job_id} is {status}, not ours to work on", hint="")
+        return Claim(offer.job_id, document, token)
+
+    def _within(self, seconds: float) -> Connection:
+        return replace(self.connection, timeout=min(seconds, self.connection.timeout))
+
+    def _offer(self, job: Mapping[str, Any]) -> Offer:
+        if self.action_type.is_third_party:
+            return Offer(_text(job, "jobId"), client_id=_text(job, "clientId"))
+        return Offer(_text(job, "id"), job)
+
+    def _client_token(self, offer: Offer) -> str:
+        if self.client_tokens is None:
+            raise ConfigurationError(
+                "third-party jobs take their clients' tokens", hint="give --client-tokens FILE"
+            )
+        token = read_client_tokens(self.client_tokens).get(offer.client_id or "")
+        if token is None:
+            raise AccessDenied(
+                f"job {offer.job_id} is client {offer.client_id}'s, whose token is not known",
+                hint=f"enter it into {self.client_tokens}",
+            )
+        return token
+
+
+def read_client_tokens(file: Path) -> dict[str, str]:
+    """Read the tokens of third-party clients, by the clients' ids.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or is no JSON object of strings.
+    """
+    try:
+        tokens = json.loads(file.read_bytes())
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise ConfigurationError(f"cannot read the client tokens {file}: {why}") from error
+    except (ValueError, RecursionError):
+        tokens = None  # what stopped the parser holds the tokens
+    if not isinstance(tokens, dict) or not all(isinstance(one, str) for one in tokens.values()):
+        raise ConfigurationError(
+            f"the client tokens {file} are no JSON object of strings",
+            hint='write {"CLIENT_ID": "TOKEN"}',
+        )
+    return tokens
+
+
+def _text(document: Mapping[str, Any], member: str) -> str:
+    """Return a member that every job has."""
+    value = document.get(member)
+    if not isinstance(value, str):
+        raise ConfigurationError(f"a job came without {member!r}", hint="check the endpoint")
+    return value

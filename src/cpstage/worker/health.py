@@ -1,0 +1,199 @@
+"""Whether a worker is well, for whoever looks after it: a file, or a page on a port.
+
+A worker is well while its loop turns and its polls are answered, also with an error now and then;
+it is not when polling has failed for too long. This module knows counts and times, nothing of
+jobs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from socketserver import TCPServer
+from typing import Any
+
+from cpstage.errors import ConfigurationError, printable
+from cpstage.tree import local_failures
+
+DEFAULT_PATIENCE = 300.0
+"""Seconds for which polling may fail before the worker counts as unwell."""
+
+_STANDSTILL = 150.0
+"""Seconds in which the loop of a worker turns at least once, whatever AWS does."""
+
+
+class WorkerHealth:
+    """What is known of a worker's health; safe to ask and to tell in several threads.
+
+    Args:
+        patience: Seconds for which polling may fail.
+    """
+
+    def __init__(self, patience: float = DEFAULT_PATIENCE) -> None:
+        self._patience = patience
+        self._lock = threading.Lock()
+        self._alive = time.monotonic()
+        self._failing: float | None = None
+        self._last_poll: str | None = None
+        self._facts: dict[str, Any] = {}
+
+    def polled(self) -> None:
+        """Note a poll that was answered."""
+        with self._lock:
+            self._failing = None
+            self._last_poll = datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+    def poll_failed(self) -> bool:
+        """Note a poll that was not, and tell whether it is the first of a row."""
+        with self._lock:
+            first = self._failing is None
+            if first:
+                self._failing = time.monotonic()
+            return first
+
+    def beat(self, **facts: Any) -> None:
+        """Note that the loop turns, and what it has to say."""
+        with self._lock:
+            self._alive = time.monotonic()
+            self._facts = facts
+
+    def report(self) -> tuple[bool, dict[str, Any]]:
+        """Return whether the worker is well, and the document that says it."""
+        with self._lock:
+            now = time.monotonic()
+            failing = 0.0 if self._failing is None else now - self._failing
+            well = failing <= self._patience and now - self._alive <= _STANDSTILL
+            return well, {
+                "healthy": well,
+                **self._facts,
+                "last_poll": self._last_poll,
+                "failing_seconds": round(failing, 1),
+            }
+
+
+class HealthFile:
+    """A file that holds the worker's health; its time of change is when the loop last turned.
+
+    Args:
+        path: The file; it is replaced in one step, and gone when the worker has ended.
+        health: The worker's.
+
+    Raises:
+        WorkspaceUnavailable, LocalIOError: It cannot be written.
+    """
+
+    def __init__(self, path: Path, health: WorkerHealth) -> None:
+        self._path = path
+        self._health = health
+        with local_failures(path):
+            self._write()
+
+    def write(self) -> None:
+        """Write it again; that a disk is full shows by the file's age."""
+        with suppress(OSError):
+            self._write()
+
+    def remove(self) -> None:
+        """Remove it, where it is still there."""
+        with suppress(OSError):
+            self._path.unlink()
+
+    def _write(self) -> None:
+        descriptor, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(_body(self._health.report()[1]))
+            Path(name).chmod(0o644)
+            Path(name).replace(self._path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def health_page(health: WorkerHealth, host: str, port: int) -> Iterator[int]:
+    """Answer ``GET /healthz`` with 200 while the worker is well, and 503 while it is not.
+
+    Args:
+        health: The worker's.
+        host: The address to listen on.
+        port: The port; 0 for a free one.
+
+    Yields:
+        The port.
+
+    Raises:
+        ConfigurationError: It cannot be listened on.
+    """
+    try:
+        server = _Server((host, port), health)
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise ConfigurationError(
+            f"cannot listen on {printable(host)} port {port}: {why}",
+            hint="give another --health-port or --health-host",
+        ) from error
+    thread = threading.Thread(target=server.serve_forever, name="health", daemon=True)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], health: WorkerHealth) -> None:
+        self.health = health
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
+        super().__init__(address, _Handler)
+
+    def server_bind(self) -> None:
+        """Bind, and do not ask for the name of the host as an HTTPServer does: it may take long."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that went away."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    server_version = "cpstage"
+    sys_version = ""
+    timeout = 10
+
+    def do_GET(self) -> None:
+        """Answer with the worker's health, at its one address."""
+        if self.path.partition("?")[0] != "/healthz":
+            self._answer(404, {"message": "ask for /healthz"})
+            return
+        well, document = self.server.health.report()
+        self._answer(200 if well else 503, document)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep quiet: stderr is the worker's log."""
+
+    def _answer(self, status: int, document: Mapping[str, Any]) -> None:
+        body = _body(document)
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def _body(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document).encode() + b"\n"

@@ -1,0 +1,249 @@
+"""A job worker: poll, acknowledge, run, report, until stopped.
+
+The loop lives in the thread that calls :meth:`Worker.work`, and each job in a process of its own,
+with a thread that waits for its end. What the loop has to know comes through one mailbox, which a
+signal handler may write to as well. How jobs are claimed is the business of ``claims``.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Literal
+
+from cpstage.errors import CpstageError, ServiceUnavailable
+from cpstage.worker.claims import JobQueue, Offer
+from cpstage.worker.events import Tell, WorkerEvent, described
+from cpstage.worker.health import HealthFile, WorkerHealth
+from cpstage.worker.pacing import DEFAULT_INTERVAL, Pace
+from cpstage.worker.process import JobCommand
+from cpstage.worker.workingjob import Ending, JobPlaces, WorkingJob
+
+DEFAULT_GRACE = 30.0
+"""Seconds that a stopped job has to end by itself, and then again to report that it was killed."""
+
+_LONGEST_TURN = 30.0
+"""Seconds after which the loop says that it is alive, however rarely it polls."""
+
+
+@dataclass(frozen=True)
+class WorkerTerms:
+    """How a worker works.
+
+    Attributes:
+        concurrency: How many jobs at the same time.
+        batch: How many jobs a poll brings at most; as many as are free to be worked on, if None.
+        most: How many jobs in all; None for no end.
+        once: Poll once only.
+        interval: Seconds between two polls that find nothing, on average.
+        grace: Seconds that a stopped job has to end by itself.
+    """
+
+    concurrency: int = 1
+    batch: int | None = None
+    most: int | None = None
+    once: bool = False
+    interval: float = DEFAULT_INTERVAL
+    grace: float = DEFAULT_GRACE
+
+
+@dataclass
+class Counts:
+    """What has become of the jobs so far."""
+
+    claimed: int = 0
+    dropped: int = 0
+    succeeded: int = 0
+    failed: int = 0
+
+
+class Worker:
+    """Works on the jobs of a queue.
+
+    Args:
+        queue: Where jobs come from.
+        command: What is done with each.
+        places: Where their workspaces are, and what is kept of them.
+        terms: How many, and how often to ask.
+        health: Is told how it goes.
+        health_file: Is written whenever the loop turns.
+        tell: Is told each change of state; from several threads.
+    """
+
+    def __init__(
+        self,
+        queue: JobQueue,
+        command: JobCommand,
+        places: JobPlaces,
+        *,
+        terms: WorkerTerms | None = None,
+        health: WorkerHealth | None = None,
+        health_file: Path | None = None,
+        tell: Tell = lambda _: None,
+    ) -> None:
+        self._queue = queue
+        self._command = command
+        self._places = places
+        self._terms = terms or WorkerTerms()
+        self._health = health or WorkerHealth()
+        self._file = HealthFile(health_file, self._health) if health_file else None
+        self._tell = tell
+        self._pace = Pace(self._terms.interval)
+        self._mail: SimpleQueue[Ending | None] = SimpleQueue()
+        self._jobs: dict[str, WorkingJob] = {}
+        self._signals = 0
+        self._next_poll = time.monotonic()
+        self._has_polled = False
+        self._has_told = False
+        self._escalate: float | None = None
+        self.counts = Counts()
+
+    @property
+    def was_stopped(self) -> bool:
+        """Whether the running jobs were stopped, and not only waited for."""
+        return self._signals > 1
+
+    def stop(self) -> None:
+        """Claim nothing new, and end with the jobs that run; a second time, stop them as well.
+
+        May be called in a signal handler.
+        """
+        self._signals += 1
+        self._mail.put(None)
+        if self._signals > 1:
+            # At once, also where the loop waits for an answer of AWS.
+            for job in [*self._jobs.values()]:
+                job.stop()
+
+    def work(self) -> None:
+        """Work until stopped, or until the terms say that it is enough.
+
+        Raises:
+            AccessDenied, ConfigurationError: The first poll was refused: there is no use in others.
+            WorkspaceUnavailable, LocalIOError: The directory of the workspaces cannot be made.
+        """
+        self._places.create()
+        self._tell(WorkerEvent("polling", message=str(self._queue.action_type)))
+        try:
+            while not self._is_done():
+                if self._wants_jobs() and time.monotonic() >= self._next_poll:
+                    self._poll()
+                self._beat()
+                if not self._is_done():
+                    self._wait()
+                self._tell_of_signals()
+        finally:
+            self._abandon()
+            if self._file:
+                self._file.remove()
+        counts = self.counts
+        self._tell(
+            WorkerEvent("stopped", message=f"{counts.succeeded} succeeded, {counts.failed} failed")
+        )
+
+    def _is_done(self) -> bool:
+        return not self._jobs and not self._may_claim()
+
+    def _may_claim(self) -> bool:
+        terms = self._terms
+        enough = terms.most is not None and self.counts.claimed >= terms.most
+        return not (self._signals or enough or (terms.once and self._has_polled))
+
+    def _wants_jobs(self) -> bool:
+        return self._may_claim() and len(self._jobs) < self._terms.concurrency
+
+    def _poll(self) -> None:
+        """Ask for jobs, and claim what comes; settle when to ask again."""
+        terms = self._terms
+        most = terms.concurrency - len(self._jobs)
+        if terms.batch is not None:
+            most = min(most, terms.batch)
+        if terms.most is not None:
+            most = min(most, terms.most - self.counts.claimed)
+        try:
+            offers = self._queue.poll(most)
+        except CpstageError as error:
+            self._poll_failed(error)
+            return
+        self._health.polled()
+        self._has_polled = True
+        claimed = [self._claim(offer) for offer in offers if not self._signals]
+        wait = 0.0 if any(claimed) else self._pace.found_nothing()
+        self._next_poll = time.monotonic() + wait
+
+    def _poll_failed(self, error: CpstageError) -> None:
+        """Go on where it may pass; what a first poll is refused for is a mistake of somebody's."""
+        passes = isinstance(error, ServiceUnavailable) or self._has_polled
+        if not passes or self._terms.once:
+            raise error
+        if self._health.poll_failed():
+            self._tell(WorkerEvent("poll-failed", message=str(error)))
+        self._next_poll = time.monotonic() + self._pace.failed()
+
+    def _claim(self, offer: Offer) -> bool:
+        try:
+            claim = self._queue.claim(offer)
+        except CpstageError as error:
+            self.counts.dropped += 1
+            about = described(offer.job_id, offer.document or {})
+            self._tell(WorkerEvent("dropped", about, message=str(error)))
+            return False
+        self.counts.claimed += 1
+        job = WorkingJob(claim, self._command, self._places, self._queue.connection, self._tell)
+        was_stopped = self.was_stopped
+        self._jobs[claim.job_id] = job
+        job.start(self._mail.put)
+        if was_stopped:  # while the claim was on its way, and nobody knew of the job
+            job.stop()
+        return True
+
+    def _beat(self) -> None:
+        status: Literal["polling", "working", "draining"] = "polling"
+        if not self._may_claim():
+            status = "draining"
+        elif not self._wants_jobs():
+            status = "working"
+        self._health.beat(status=status, running=len(self._jobs), **vars(self.counts))
+        if self._file:
+            self._file.write()
+
+    def _tell_of_signals(self) -> None:
+        """Say once that there was a first one; a handler could not."""
+        if self._signals and not self._has_told:
+            self._has_told = True
+            self._tell(WorkerEvent("draining", message=f"{len(self._jobs)} running"))
+
+    def _wait(self) -> None:
+        """Wait for mail, or until there is something to do without."""
+        now = time.monotonic()
+        until = now + min(self._terms.interval, _LONGEST_TURN)
+        if self._wants_jobs():
+            until = min(until, self._next_poll)
+        if self.was_stopped:
+            self._escalate = self._escalate or now + self._terms.grace
+            until = min(until, self._escalate)
+        with suppress(Empty):
+            self._receive(self._mail.get(timeout=max(0.0, until - now)))
+        if self._escalate is not None and time.monotonic() >= self._escalate:
+            self._escalate = time.monotonic() + self._terms.grace
+            for job in self._jobs.values():
+                job.stop()
+
+    def _receive(self, ending: Ending | None) -> None:
+        if ending is None:
+            return
+        self._jobs.pop(ending.job_id)
+        if ending.succeeded:
+            self.counts.succeeded += 1
+        else:
+            self.counts.failed += 1
+
+    def _abandon(self) -> None:
+        """Stop what still runs when the loop was left by an error of its own."""
+        for job in self._jobs.values():
+            job.stop()
+        while self._jobs:
+            self._receive(self._mail.get())

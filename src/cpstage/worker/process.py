@@ -1,0 +1,199 @@
+"""One job in a process of its own: whatever becomes of it, the worker lives on.
+
+The process does what :func:`cpstage.run` does, and reports the result. What it is to do, the job's
+secrets included, goes to it through a pipe, and what came of it comes back through another; nothing
+of it is in an argument, a variable or a file. This module knows nothing of polling.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from cpstage.connection import Connection
+from cpstage.core_files import make_no_core_file
+from cpstage.errors import FailureType, UsageError
+from cpstage.job import Job
+from cpstage.report.details import Details
+from cpstage.runner.command import Execution
+from cpstage.runner.data import Delivery, Staging, Surroundings
+from cpstage.runner.run import run
+from cpstage.session import DEFAULT_MAX_AGE
+
+_PROGRAM = "import sys; from cpstage.worker.process import main; main(int(sys.argv[1]))"
+
+_NOT_FOR_THE_JOB = ("CPSTAGE_JOB_ID", "CPSTAGE_CLIENT_TOKEN", "CPSTAGE_WORKSPACE")
+"""Variables of ours that a command would take for its job's."""
+
+
+@dataclass(frozen=True)
+class JobCommand:
+    """What is done with every job: the arguments of :func:`cpstage.run`.
+
+    Raises:
+        UsageError: There is no command.
+    """
+
+    command: Sequence[str]
+    staging: Staging = field(default_factory=Staging)
+    surroundings: Surroundings = field(default_factory=Surroundings)
+    execution: Execution = field(default_factory=Execution)
+    delivery: Delivery = field(default_factory=Delivery)
+    report: Details = field(default_factory=Details)
+    credentials_max_age: float = DEFAULT_MAX_AGE
+
+    def __post_init__(self) -> None:
+        if not self.command:
+            raise UsageError("there is no command to run", hint="give it behind --")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a job, as its process tells it.
+
+    Attributes:
+        exit_code: What ``cpstage run`` would exit with.
+        failure_type: Of the result that was put, or would have been; None for success.
+        message: What went wrong.
+        unreported: Why the result could not be put; None where it was.
+        warnings: What a person should know besides.
+    """
+
+    exit_code: int
+    failure_type: FailureType | None = None
+    message: str | None = None
+    unreported: str | None = None
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What a process is to do."""
+
+    job: Job
+    command: JobCommand
+    workspace: Path
+    connection: Connection
+
+
+class JobProcess:
+    """The running process of a job.
+
+    It leads a session of its own, so that a signal to the worker's group is not one to the job.
+    It starts in the directory that holds the workspaces: what lies where the worker was started is
+    none of its business.
+
+    Args:
+        workspace: The job's own directory.
+        output: Where its output goes; the worker's stdout if None.
+
+    Raises:
+        OSError: It cannot be started.
+    """
+
+    def __init__(self, workspace: Path, output: BinaryIO | None) -> None:
+        self._workspace = workspace
+        self._answer, answer = os.pipe()
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 (ourselves)
+                [sys.executable, "-c", _PROGRAM, str(answer)],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=[answer],
+                cwd=workspace.parent,
+                env={name: os.environ[name] for name in os.environ if name not in _NOT_FOR_THE_JOB},
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(self._answer)
+            raise
+        finally:
+            os.close(answer)
+
+    def work_on(self, job: Job, command: JobCommand, connection: Connection) -> Outcome | int:
+        """Hand the job over, and wait for the end of the process.
+
+        Returns:
+            What came of it, or less than zero: the signal that ended the process, which then has
+            reported nothing; zero is an end without a word.
+        """
+        assert self._process.stdin is not None  # noqa: S101 (it was asked for)
+        # A copy has the settings, and none of the connections that are open here.
+        order = _Order(job, command, self._workspace, replace(connection))
+        with self._process, os.fdopen(self._answer, "rb") as answer:
+            with suppress(BrokenPipeError), self._process.stdin as stdin:
+                pickle.dump(order, stdin)
+            told = answer.read()
+        if not told:
+            return min(self._process.returncode, 0)
+        outcome: Outcome = pickle.loads(told)  # noqa: S301 (it comes from ourselves)
+        return outcome
+
+    def stop(self) -> None:
+        """Ask it to stop; the first time it asks its command to, the second time it kills it."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it at once, and all that it has started, as far as the system tells what that is."""
+        for pid in (self._process.pid, *_session_of(self._process.pid)):
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def _session_of(leader: int) -> list[int]:
+    """Return the processes of a session, where there is a /proc (proc(5)); the leader may be gone.
+
+    A command has a process group of its own, but shares the session.
+    """
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, ValueError, IndexError):
+            # The name of the program, in brackets, may hold anything.
+            if int(stat.read_text(errors="replace").rpartition(")")[2].split()[3]) == leader:
+                found.append(int(stat.parent.name))
+    return found
+
+
+def main(answer: int) -> None:
+    """Do what an order on stdin says: the program of a job's process.
+
+    Args:
+        answer: The descriptor that the outcome is written to.
+    """
+    make_no_core_file()
+    os.set_inheritable(answer, False)
+    order: _Order = pickle.load(sys.stdin.buffer)  # noqa: S301 (it comes from ourselves)
+    warnings: list[str] = []
+    command = order.command
+    result = run(
+        order.job,
+        command.command,
+        order.workspace,
+        staging=command.staging,
+        surroundings=command.surroundings,
+        execution=command.execution,
+        delivery=command.delivery,
+        report=command.report,
+        connection=order.connection,
+        credentials_max_age=command.credentials_max_age,
+        warn=warnings.append,
+    )
+    failure, unreported = result.failure, result.report_failure
+    outcome = Outcome(
+        exit_code=result.error.exit_code if result.error else 0,
+        failure_type=failure.failure_type if failure else None,
+        message=str(failure) if failure else None,
+        unreported=str(unreported) if unreported else None,
+        warnings=tuple(warnings),
+    )
+    with os.fdopen(answer, "wb") as pipe:
+        pickle.dump(outcome, pipe)
