@@ -54,11 +54,6 @@ _NO_IDENTITY = {
 """The credentials are not good for anything, whatever the call."""
 
 _SKEWED = {"RequestTimeTooSkewed", "RequestInTheFuture"}
-_NO_JOB = {"JobNotFoundException", "InvalidJobException"}
-_NO_ACTION_TYPE = "ActionTypeNotFoundException"
-_NO_OBJECT = {"NoSuchKey", "NoSuchBucket", "NoSuchVersion", "NotFound", "404"}
-_CHANGED = {"PreconditionFailed", "412"}
-_OUT_OF_SYNC = {"InvalidJobStateException", "InvalidNonceException"}
 _WRONG_REGION = {
     "301",
     "307",
@@ -67,6 +62,24 @@ _WRONG_REGION = {
     "PermanentRedirect",
     "TemporaryRedirect",
 }
+_ROWS: tuple[tuple[set[str], type[CpstageError], str | None], ...] = (
+    (
+        {"JobNotFoundException", "InvalidJobException"},
+        NotFound,
+        "check the job id and the region; a finished job is gone",
+    ),
+    (
+        {"ActionTypeNotFoundException"},
+        ConfigurationError,
+        "create the action type, or check category, provider, version and region",
+    ),
+    ({"NoSuchKey", "NoSuchBucket", "NoSuchVersion", "NotFound", "404"}, ObjectNotFound, None),
+    ({"PreconditionFailed", "412"}, ObjectChanged, None),
+    ({"InvalidJobStateException", "InvalidNonceException"}, OutOfSync, None),
+    (_WRONG_REGION, ConfigurationError, "give the region of the pipeline with --region"),
+)
+"""Codes that mean the same whoever called, and whatever for."""
+
 _INVALID = {"InvalidRequest", "InvalidArgument", "ParamValidation", "ValidationException"}
 
 _LOCAL_CREDENTIALS = (
@@ -144,17 +157,8 @@ def _service_failure(error: ServiceError, doing: str, hints: tuple[str, str, str
         result = AccessDenied(what, hint=_CALLER_HINT)
     elif code in _DENIED:
         result = AccessDenied(what, hint=denied_hint)
-    elif code in _NO_JOB:
-        result = NotFound(what, hint="check the job id and the region; a finished job is gone")
-    elif code == _NO_ACTION_TYPE:
-        hint = "create the action type, or check category, provider, version and region"
-        result = ConfigurationError(what, hint=hint)
-    elif code in _NO_OBJECT:
-        result = ObjectNotFound(what)
-    elif code in _CHANGED | _OUT_OF_SYNC:
-        result = ObjectChanged(what) if code in _CHANGED else OutOfSync(what)
-    elif code in _WRONG_REGION:
-        result = ConfigurationError(what, hint="give the region of the pipeline with --region")
+    elif row := next((row for row in _ROWS if code in row[0]), None):
+        result = row[1](what, hint=row[2])
     elif error.may_pass:
         result = ServiceUnavailable(what, hint="AWS is busy or broken: try again later")
     elif code in _INVALID:
