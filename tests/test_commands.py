@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -30,6 +31,25 @@ def test_help_lists_every_command_on_a_line(cli: Cli) -> None:
     for name, listed in COMMANDS.items():
         assert any(line.split(maxsplit=1) == [name, listed.help] for line in said)
     assert max(map(len, said)) <= 80
+
+
+def _leaves(command: click.Command, path: str = "cpstage") -> Iterator[tuple[str, click.Command]]:
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
+            assert found is not None
+            yield from _leaves(found, f"{path} {name}")
+    else:
+        yield path, command
+
+
+@pytest.mark.parametrize(("path", "command"), [*_leaves(command_line.cpstage)])
+def test_every_command_has_examples_of_itself(path: str, command: click.Command) -> None:
+    lines = (command.epilog or "").partition("Example")[2].splitlines()
+    examples = [line for line in lines if line.startswith("  ")]
+
+    assert [line for line in examples if path in line]
 
 
 def test_every_module_of_a_command_is_in_the_list() -> None:

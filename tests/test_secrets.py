@@ -75,6 +75,9 @@ def test_the_whole_way_says_no_secret(aws: LocalAWS, cli: Cli) -> None:
     keeps_quiet(cli, 0, "get-job-details", "--job-id", job_id)
     keeps_quiet(cli, 0, "fetch", job_id, "--dry-run")
     keeps_quiet(cli, 0, "fetch", job_id, "--env-file", "job.env", "--codebuild-env", "--json")
+    for command in (["doctor"], ["ls", "--json"], ["diff"]):
+        keeps_quiet(cli, 0, *command, job_id)
+    keeps_quiet(cli, 0, "cat", job_id, "App", "f")
     write_result(cli)
     keeps_quiet(cli, 0, "push", job_id, "--dry-run")
     keeps_quiet(cli, 0, "push", job_id, "--json")

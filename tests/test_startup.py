@@ -30,7 +30,7 @@ def test_help_and_version_load_nothing_heavy(option: str) -> None:
     "command",
     [
         *("fetch", "push", "run", "work", "report success", "report failure", "env", "credentials"),
-        *("show", "get-job-details", "local", "local serve", "demo"),
+        *("show", "ls", "doctor", "get-job-details", "local", "local serve", "demo"),
     ],
 )
 def test_every_command_explains_itself_without_loading_anything(command: str) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cpstage.connection import Connection
     from cpstage.credential_process import process_credentials
     from cpstage.description import describe
+    from cpstage.doctor import Check, diagnose
     from cpstage.document import mask_document, parse_job
     from cpstage.environment import env_file, job_environment, staged_environment
     from cpstage.errors import (
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from cpstage.files import Packed, Sealing, Unpacked, pack, unpack
     from cpstage.globs import Globs
     from cpstage.job import ActionTypeId, Artifact, Job
+    from cpstage.looking.comparing import Comparison, compare
+    from cpstage.looking.content import read_member
+    from cpstage.looking.listing import Listing, list_artifacts
     from cpstage.progress import Progress, Silence, progress_to
     from cpstage.report.details import Details, Reported, Revision
     from cpstage.report.put import report_failure, report_success
@@ -65,8 +69,11 @@ _HOMES = {
     "archive": ("Limits",),
     "worker.claims": ("JobQueue", "read_client_tokens"),
     "codepipeline": ("acknowledge_job", "get_job", "get_job_details", "poll_for_jobs"),
+    "looking.comparing": ("Comparison", "compare"),
     "connection": ("Connection",),
     "description": ("describe",),
+    "looking.content": ("read_member",),
+    "doctor": ("Check", "diagnose"),
     "document": ("mask_document", "parse_job"),
     "environment": ("env_file", "job_environment", "staged_environment"),
     "errors": (
@@ -92,6 +99,7 @@ _HOMES = {
     "worker.health": ("WorkerHealth", "health_page"),
     "job": ("ActionTypeId", "Artifact", "Job"),
     "worker.process": ("JobCommand",),
+    "looking.listing": ("Listing", "list_artifacts"),
     "transfer.outputs": ("Packing",),
     "credential_process": ("process_credentials",),
     "progress": ("Progress", "Silence", "progress_to"),
@@ -118,8 +126,10 @@ __all__ = [
     "ActionTypeId",
     "Artifact",
     "ArtifactRejected",
+    "Check",
     "CommandFailed",
     "CommandNotStarted",
+    "Comparison",
     "ConfigurationError",
     "Connection",
     "CpstageError",
@@ -137,6 +147,7 @@ __all__ = [
     "JobPlaces",
     "JobQueue",
     "Limits",
+    "Listing",
     "LocalIOError",
     "NotFound",
     "ObjectInfo",
@@ -167,13 +178,16 @@ __all__ = [
     "WorkspaceUnavailable",
     "__version__",
     "acknowledge_job",
+    "compare",
     "describe",
+    "diagnose",
     "env_file",
     "fetch",
     "get_job",
     "get_job_details",
     "health_page",
     "job_environment",
+    "list_artifacts",
     "mask_document",
     "pack",
     "parse_job",
@@ -182,6 +196,7 @@ __all__ = [
     "progress_to",
     "push",
     "read_client_tokens",
+    "read_member",
     "report_failure",
     "report_success",
     "run",

@@ -11,6 +11,7 @@ from functools import cached_property
 
 from cpstage.aws.botocore_settings import Given
 from cpstage.aws.json_api import Api, JsonService
+from cpstage.aws.message import Request
 from cpstage.aws.s3_api import S3
 from cpstage.aws.service import Endpoint, Renewing
 from cpstage.aws.settings import Settings
@@ -122,6 +123,21 @@ class Connection:
                 retries or Retries(self.timeout),
                 renew=credentials.renew_after if credentials else None,
             )
+
+    def ask_for_time(self) -> tuple[str, str | None]:
+        """Ask the endpoint of the job API for nothing at all: its answer tells the time.
+
+        Returns:
+            The endpoint, and the Date header of what it answered, whatever that was.
+
+        Raises:
+            ConfigurationError: No region, a malformed setting, or a certificate is not trusted.
+            ServiceUnavailable: There was no answer.
+        """
+        with aws_failures("reach CodePipeline"):
+            origin = self._settings.endpoint("codepipeline").origin
+            answer = self._transport().exchange(Request("GET", origin, "/ping", {}))
+        return str(origin), answer.headers.get("date")
 
     def setting(self, name: str, environment_variable: str) -> str | None:
         """Look up a setting of the AWS CLI: first the environment, then the profile."""

@@ -71,6 +71,7 @@ def _input(artifact: Artifact, store: Store) -> dict[str, Any]:
     return {
         **_known(artifact),
         **asdict(info),
+        "checksum": str(info.checksum) if info.checksum else None,
         "envelope": header.document() if header else None,
         "client_side": s3_client_object(info.metadata),
         "format": "sealed" if header else _format(head, artifact, info),

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from cpstage.connection import Connection
-from cpstage.errors import UsageError
-from cpstage.job import Artifact, Job
+from cpstage.job import Job
 from cpstage.progress import Progress, Silence
+from cpstage.selection import choose
 from cpstage.session import DEFAULT_MAX_AGE, JobSession
 from cpstage.transfer.intake import Unpacking
 from cpstage.transfer.inventory import Inventory, record_of
@@ -70,7 +69,7 @@ def fetch(
     receiver = Receiver(session, place, how, progress or Silence())
     outputs: dict[str, Path] = {one.name: place.output(one.name) for one in job.output_artifacts}
 
-    found = [receiver.look(artifact) for artifact in _choose(job.input_artifacts, artifacts)]
+    found = [receiver.look(artifact) for artifact in choose(job.input_artifacts, artifacts)]
     with nullcontext() if dry_run else place.locked(wait):
         inventory = Inventory(place, how)
         todo, unchanged = inventory.sort(found)
@@ -145,19 +144,6 @@ def push(
     sender = Sender(session, encryption or Encryption(), how.level, watched)
     sent = (planned(one) if one.is_empty else sender.send(one) for one in outputs)
     return PushResult(job, tuple(sent), session.retries.count)
-
-
-def _choose(artifacts: Sequence[Artifact], globs: Sequence[str]) -> list[Artifact]:
-    """Return the artifacts that any of the globs matches; all where there is no glob."""
-    for glob in globs:
-        if not any(fnmatchcase(artifact.name, glob) for artifact in artifacts):
-            known = ", ".join(artifact.name for artifact in artifacts) or "none"
-            raise UsageError(f"no input artifact matches {glob!r}", hint=f"the job has: {known}")
-    return [
-        artifact
-        for artifact in artifacts
-        if not globs or any(fnmatchcase(artifact.name, glob) for glob in globs)
-    ]
 
 
 def _in_order(found: Sequence[Staged], *done: Sequence[Staged]) -> tuple[Staged, ...]:

@@ -222,6 +222,7 @@ class Service:
         began, tries = time.monotonic(), 0
         what = f"{self._name}.{call.operation}"
         status: int | str = "none"
+        received = 0
 
         def attempt() -> Answer:
             nonlocal tries
@@ -232,15 +233,16 @@ class Service:
 
         try:
             answer = until(attempt, _tries, what)
-            status = answer.status
+            status, received = answer.status, len(answer.body)
             return answer
         except ServiceError as error:
             status = error.status
             raise
         finally:
             milliseconds = (time.monotonic() - began) * 1000
-            line = "%s: status %s, %s retries, %.0f ms"
-            _LOGGER.info(line, what, status, tries - 1, milliseconds)
+            sizes = (len(call.body), received)
+            line = "%s: status %s, %s bytes sent, %s received, %s retries, %.0f ms"
+            _LOGGER.info(line, what, status, *sizes, tries - 1, milliseconds)
 
     def _renewing(self, call: Call, endpoint: Endpoint) -> Answer:
         """Send a request; as often as its token has expired meanwhile, with a new one."""

@@ -17,6 +17,7 @@ import click
 
 from cpstage._version import __version__
 from cpstage.cli.commands import LazyCommands
+from cpstage.cli.completion import complete
 from cpstage.cli.terminal import Terminal, flush_or_drop
 from cpstage.core_files import make_no_core_file
 from cpstage.errors import Reportable, Stopped, UsageError, reportable
@@ -63,6 +64,8 @@ def _run(arguments: Sequence[str]) -> int:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) wants it
             signal.signal(number, _stop)
     try:
+        if complete(cpstage):
+            return 0
         # Not click's own main(), which exits by itself on a broken pipe and an interrupt.
         with cpstage.make_context("cpstage", list(arguments), obj=terminal) as context:
             cpstage.invoke(context)

@@ -67,7 +67,7 @@ def unpacking_options(function: Function, context_option: str = _CONTEXT) -> Fun
             "repeatable.",
         ),
         _context_option(context_option, "decrypt_context"),
-        _limit_options,
+        limit_options,
     )
 
 
@@ -182,7 +182,7 @@ def _context_option(option: str, name: str) -> Callable[[Function], Function]:
     )
 
 
-def _limit_options(function: Function) -> Function:
+def limit_options(function: Function) -> Function:
     """Add the limits of unpacking; the command gets ``limits``."""
 
     @functools.wraps(function)

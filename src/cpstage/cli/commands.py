@@ -40,6 +40,12 @@ GROUPS: dict[str, dict[str, _Command]] = {
             "Print the job's document, as the AWS CLI does.",
         ),
     },
+    "Looking into it": {
+        "ls": _Command("ls", "List what is in a job's artifacts, without fetching them."),
+        "cat": _Command("cat", "Write one member of an artifact to stdout."),
+        "diff": _Command("diff", "Compare a fetched tree with its artifact in S3."),
+        "doctor": _Command("doctor", "Check all that a run of a job needs."),
+    },
     "Local files": {
         "unpack": _Command("unpack", "Unpack a zip, tar or tar.gz."),
         "pack": _Command("pack", "Pack a directory into a zip, tar or tar.gz."),

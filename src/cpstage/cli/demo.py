@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     from cpstage import Progress
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  cpstage demo
+  cpstage demo --json
+"""
+)
 @output_options
 @progress_option
 def demo(terminal: Terminal, progress: Progress) -> None:

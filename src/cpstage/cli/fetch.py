@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cpstage.cli.completion import a_file
 from cpstage.cli.job_source import JobSource, job_options
 from cpstage.cli.options import (
     aws_options,
@@ -37,7 +38,12 @@ Examples:
 @workspace_option
 @staging_options
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@click.option("--env-file", metavar="FILE", help="Write the job's variables as NAME=value lines.")
+@click.option(
+    "--env-file",
+    metavar="FILE",
+    shell_complete=a_file,
+    help="Write the job's variables as NAME=value lines.",
+)
 @click.option("--codebuild-env", is_flag=True, help="Add CODEBUILD_SRC_DIR variables to that file.")
 @aws_options
 @session_option

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cpstage.cli.completion import a_file
 from cpstage.errors import ConfigurationError, UsageError, local_reason
 
 if TYPE_CHECKING:
@@ -120,5 +121,8 @@ def job_options(function: Callable[..., Any]) -> Callable[..., Any]:
         help="Token of a third-party job; better in CPSTAGE_CLIENT_TOKEN, unseen by others.",
     )(command)
     return click.option(
-        "--job-file", metavar="FILE|-", help="Saved job document, in any shape AWS hands out."
+        "--job-file",
+        metavar="FILE|-",
+        shell_complete=a_file,
+        help="Saved job document, in any shape AWS hands out.",
     )(command)

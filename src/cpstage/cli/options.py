@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cpstage.cli.completion import a_directory, a_file
 from cpstage.cli.terminal import Terminal
 from cpstage.errors import UsageError
 
@@ -78,7 +79,12 @@ def aws_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--region", help="AWS region; else AWS_REGION, then the profile's."),
         click.option("--profile", help="Profile of the AWS configuration; else AWS_PROFILE."),
         click.option("--endpoint-url", help="Endpoint of all services; else AWS_ENDPOINT_URL."),
-        click.option("--ca-bundle", metavar="FILE", help="CA certificates; else AWS_CA_BUNDLE."),
+        click.option(
+            "--ca-bundle",
+            metavar="FILE",
+            shell_complete=a_file,
+            help="CA certificates; else AWS_CA_BUNDLE.",
+        ),
         click.option("--no-verify-ssl", is_flag=True, help="Do not verify certificates."),
     )
 
@@ -143,9 +149,22 @@ def retry_option_named(name: str) -> Callable[[Function], Function]:
 
 def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--json``, ``-v``, ``-q`` and ``--debug``; the command gets a ``terminal``."""
+    return _output_options(
+        function,
+        click.option("--json", is_flag=True, help="Print the result as one JSON document."),
+    )
 
+
+def log_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``-v``, ``-q`` and ``--debug`` to a command whose result has a form of its own."""
+    return _output_options(function)
+
+
+def _output_options(
+    function: Callable[..., Any], *more: Callable[[Function], Function]
+) -> Callable[..., Any]:
     @functools.wraps(function)
-    def command(json: bool, verbose: int, quiet: bool, debug: bool, **others: Any) -> Any:
+    def command(verbose: int, quiet: bool, debug: bool, json: bool = False, **others: Any) -> Any:
         terminal: Terminal = click.get_current_context().find_object(Terminal) or Terminal()
         terminal.json = json
         terminal.verbosity = -1 if quiet else verbose
@@ -155,7 +174,7 @@ def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
     return add_options(
         command,
-        click.option("--json", is_flag=True, help="Print the result as one JSON document."),
+        *more,
         click.option("-v", "--verbose", count=True, help="Say each call to AWS on stderr."),
         click.option("-q", "--quiet", is_flag=True, help="No notes and no progress on stderr."),
         click.option("--debug", is_flag=True, help="Show the traceback of an error."),
@@ -189,5 +208,6 @@ def workspace_option(function: Callable[..., Any]) -> Callable[..., Any]:
         metavar="DIR",
         default=".",
         envvar="CPSTAGE_WORKSPACE",
+        shell_complete=a_directory,
         help="Directory with in/ and out/. [the current directory]",
     )(function)

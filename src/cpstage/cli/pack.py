@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cpstage.cli.archive_options import packing_options, sealing_options
+from cpstage.cli.completion import a_directory, a_file
 from cpstage.cli.options import aws_options, output_options, progress_option
 from cpstage.cli.terminal import Terminal, counted
 from cpstage.errors import UsageError
@@ -23,8 +24,14 @@ Examples:
 
 
 @click.command(epilog=_EXAMPLES)
-@click.argument("directory")
-@click.option("--output", required=True, metavar="FILE", help="The archive to make.")
+@click.argument("directory", shell_complete=a_directory)
+@click.option(
+    "--output",
+    required=True,
+    metavar="FILE",
+    shell_complete=a_file,
+    help="The archive to make.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
 @packing_options(["auto", "zip", "tar", "tar.gz"], "auto goes by the suffix of FILE, else zip.")
 @sealing_options

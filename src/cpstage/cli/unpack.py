@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cpstage.cli.archive_options import unpacking_options
+from cpstage.cli.completion import a_directory, a_file
 from cpstage.cli.options import aws_options, output_options, progress_option
 from cpstage.cli.terminal import Terminal, counted
 
@@ -22,8 +23,14 @@ Examples:
 
 
 @click.command(epilog=_EXAMPLES)
-@click.argument("archive")
-@click.option("--into", required=True, metavar="DIR", help="Directory: new, or empty.")
+@click.argument("archive", shell_complete=a_file)
+@click.option(
+    "--into",
+    required=True,
+    metavar="DIR",
+    shell_complete=a_directory,
+    help="Directory: new, or empty.",
+)
 @unpacking_options
 @aws_options
 @output_options

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from itertools import chain
 
 from cpstage.archive.deflate import crc32
@@ -21,9 +22,23 @@ from cpstage.store.multipart import MultipartUpload
 from cpstage.store.object import ObjectInfo, S3Object, object_info, reading
 
 _PART = 8 << 20
+_ABORT_SECONDS = 15.0
 _MOST_PARTS = 9_000
 """S3 takes 10,000 parts (Amazon S3 User Guide, multipart upload limits); some are kept back, since
 what an archive adds to its files is only estimated."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of an upload that was begun to see whether it would be let in.
+
+    Attributes:
+        kms_key_id: The key that S3 would have encrypted it under.
+        left: Why it could not be aborted, if it could not: then it is still open, without parts.
+    """
+
+    kms_key_id: str | None
+    left: str | None
 
 
 class Store:
@@ -112,6 +127,28 @@ class Store:
             upload = MultipartUpload(self._s3, location, headers, encryption.note, uploaded)
             size, checksum = upload.send(chain((first, second), parts))
         return encryption.check(location, size, checksum)
+
+    def begin_upload(self, artifact: Artifact) -> Trial:
+        """Begin an upload to an object and abort it at once, to see whether it would be let in.
+
+        No object is made, and one that is there stays as it is.
+
+        Raises:
+            AccessDenied: The session, the bucket's policy or the key's does not allow it.
+            ServiceUnavailable: S3 could not be reached.
+        """
+        location, headers = artifact.location, SseKms(self._key, bucket_key=False).headers()
+        with _writing(artifact, self._key):
+            upload, answer = self._s3.create_multipart_upload(
+                location.bucket, location.key, headers
+            )
+        left = None
+        try:
+            with aws_failures(f"abort an upload to {location}"):
+                self._s3.abort_multipart_upload(upload, _ABORT_SECONDS)
+        except CpstageError as error:
+            left = error.message
+        return Trial(answer.get("x-amz-server-side-encryption-aws-kms-key-id"), left)
 
 
 def _parts(chunks: Iterator[bytes], size: int) -> Iterator[bytes]:

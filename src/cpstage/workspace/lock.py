@@ -49,7 +49,7 @@ def locked(
     """
     from filelock import FileLock
 
-    _require_locks(place, lock_file.parent)
+    require_locks(place, lock_file.parent)
     with local_failures(lock_file):
         lock = FileLock(lock_file, mode=0o600)
         _acquire(lock, wait, holder, place)
@@ -62,8 +62,19 @@ def locked(
         lock.release()
 
 
-def _require_locks(place: Path, state: Path) -> None:
-    """Check that the file system has locks: what makes do without is left behind by a kill."""
+def require_locks(place: Path, state: Path) -> None:
+    """Check that a directory can be written to, and that its file system has locks.
+
+    What makes do without them is left behind by a kill.
+
+    Args:
+        place: What is to be locked, as messages call it.
+        state: The directory; nothing is left in it.
+
+    Raises:
+        WorkspaceUnavailable: It cannot be written to or locked.
+        LocalIOError: The disk is full, or failed.
+    """
     import fcntl
 
     with local_failures(state):

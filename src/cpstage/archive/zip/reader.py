@@ -7,7 +7,7 @@ comes. What may be written, and where, is not decided here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
@@ -75,15 +75,7 @@ class ZipReader:
         Raises:
             ArtifactRejected: One is damaged, or too long.
         """
-        links = [entry for entry in self.entries if entry.kind == "link"]
-        for entry in links:
-            if entry.size > _LONGEST_TARGET or entry.packed > _LONGEST_TARGET:
-                why = f"is a link with a target over {_LONGEST_TARGET:,} bytes"
-                raise refused(entry.name, why)
-        for entry, slot in _read_slots(self._stream.blob, links):
-            start = data_start(entry, slot)
-            target = b"".join(decoded(entry, (slot[start : start + entry.packed],)))
-            yield entry, target.decode("utf-8", "surrogateescape")
+        return link_targets(self._stream.blob, self.entries)
 
     def groups(self) -> Iterator[Group | ZipEntry]:
         """Go through the archive: groups of entries with their bytes, and large entries alone.
@@ -93,7 +85,7 @@ class ZipReader:
         Raises:
             ArtifactRejected: Bytes that belong to no entry hold records of another archive.
         """
-        self._pass_over(self._directory.start, "before the first entry")
+        _pass_over(self._stream, self._directory.start, "before the first entry")
         first, count = 0, len(self.entries)
         while first < count:
             start = self.entries[first].offset
@@ -122,22 +114,54 @@ class ZipReader:
         Raises:
             ArtifactRejected: It is not as the directory says.
         """
-        take = self._stream.take
-        head = bytes(take(LOCAL_BYTES))
-        head += take(int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little"))
-        start = data_start(entry, head)
-        yield from decoded(entry, self._stream.pieces(entry.packed))
-        rest = entry.end - entry.offset - start - entry.packed
-        after = bytes(take(min(rest, LONGEST_DESCRIPTOR)))
-        check_end(entry, after)
-        self._pass_over(rest - len(after), f"after the entry {entry.name!r}", after[-_OVERLAP:])
+        return entry_chunks(self._stream, entry)
 
-    def _pass_over(self, length: int, where: str, before: bytes = b"") -> None:
-        """Pass over bytes that belong to no entry, and look for records in them."""
-        for piece in self._stream.pieces(length):
-            gap = before + bytes(piece)
-            refuse_hidden(gap, where)
-            before = gap[-_OVERLAP:]
+
+def entry_chunks(stream: ReadAhead, entry: ZipEntry) -> Iterator[bytes | memoryview]:
+    """Return the data of an entry, as it comes.
+
+    Args:
+        stream: The archive, at the local header of the entry.
+        entry: The entry, as the directory has it.
+
+    Raises:
+        ArtifactRejected: It is not as the directory says.
+    """
+    take = stream.take
+    head = bytes(take(LOCAL_BYTES))
+    head += take(int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little"))
+    start = data_start(entry, head)
+    yield from decoded(entry, stream.pieces(entry.packed))
+    rest = entry.end - entry.offset - start - entry.packed
+    after = bytes(take(min(rest, LONGEST_DESCRIPTOR)))
+    check_end(entry, after)
+    where = f"after the entry {entry.name!r}"
+    _pass_over(stream, rest - len(after), where, after[-_OVERLAP:])
+
+
+def link_targets(blob: Blob, entries: Iterable[ZipEntry]) -> Iterator[tuple[ZipEntry, str]]:
+    """Read the targets of those entries that are links, neighbours at once.
+
+    Raises:
+        ArtifactRejected: One is damaged, or too long.
+    """
+    links = [entry for entry in entries if entry.kind == "link"]
+    for entry in links:
+        if entry.size > _LONGEST_TARGET or entry.packed > _LONGEST_TARGET:
+            why = f"is a link with a target over {_LONGEST_TARGET:,} bytes"
+            raise refused(entry.name, why)
+    for entry, slot in _read_slots(blob, links):
+        start = data_start(entry, slot)
+        target = b"".join(decoded(entry, (slot[start : start + entry.packed],)))
+        yield entry, target.decode("utf-8", "surrogateescape")
+
+
+def _pass_over(stream: ReadAhead, length: int, where: str, before: bytes = b"") -> None:
+    """Pass over bytes that belong to no entry, and look for records in them."""
+    for piece in stream.pieces(length):
+        gap = before + bytes(piece)
+        refuse_hidden(gap, where)
+        before = gap[-_OVERLAP:]
 
 
 def _read_slots(blob: Blob, entries: list[ZipEntry]) -> Iterator[tuple[ZipEntry, memoryview]]:

@@ -7,7 +7,14 @@ from cpstage.cli.local.record import record
 from cpstage.cli.local.serve import serve
 
 
-@click.group()
+@click.group(
+    epilog="""\b
+Examples:
+  cpstage local serve
+  cpstage local job ./my-source --output AppBuild
+  cpstage local record
+"""
+)
 def local() -> None:
     """Run an embedded local AWS: S3, KMS and the job API, on loopback."""
 

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
     from cpstage.local import Call
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  cpstage local record
+  cpstage local record --json
+"""
+)
 @endpoint_option
 @output_options
 def record(terminal: Terminal, endpoint_url: str | None) -> None:

@@ -1,0 +1,87 @@
+"""``cpstage cat``: one member of a remote artifact."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from cpstage.cli.archive_options import limit_options
+from cpstage.cli.job_arguments import member_arguments
+from cpstage.cli.job_source import JobSource, job_options
+from cpstage.cli.options import aws_options, log_options, session_option
+from cpstage.cli.terminal import Terminal
+from cpstage.errors import LocalIOError, UsageError
+
+if TYPE_CHECKING:
+    from cpstage import Connection, Limits
+
+_EXAMPLES = """\b
+Examples:
+  cpstage cat JOB_ID AppSource build.py
+  cpstage cat JOB_ID AppSource assets/logo.png > logo.png
+  cpstage cat --job-file saved.json AppSource build.py
+"""
+
+_CONTROL = re.compile(rb"[\x00-\x07\x0e-\x1f\x7f]|\xc2[\x80-\x9f]")
+"""What a terminal would take for an order, in ASCII and in UTF-8."""
+
+
+@click.command(epilog=_EXAMPLES)
+@member_arguments
+@job_options
+@click.option("--force", is_flag=True, help="Write binary data to a terminal all the same.")
+@limit_options
+@aws_options
+@session_option
+@log_options
+def cat(
+    *,
+    source: JobSource,
+    artifact: str,
+    path: str,
+    force: bool,
+    limits: Limits,
+    connection: Connection,
+    credentials_max_age: float,
+    terminal: Terminal,  # noqa: ARG001 (it has been set up: the log goes through it)
+) -> None:
+    """Write one member of an artifact to stdout.
+
+    The rest is not fetched: of a zip, its directory and the member are read; of a tar, all up to
+    the member. The CRC-32 of a zip's member is compared after its last byte: where it differs, the
+    exit code is 65, and what was written is not to be trusted.
+
+    Data that is no text is not written to a terminal, unless --force is given.
+    """
+    import cpstage
+
+    job = source.load(connection)
+    chunks: Iterable[bytes | memoryview] = cpstage.read_member(
+        job,
+        artifact,
+        path,
+        limits=limits,
+        connection=connection,
+        credentials_max_age=credentials_max_age,
+    )
+    if sys.stdout is None:
+        raise LocalIOError("cannot write to stdout: it is closed")
+    if sys.stdout.isatty() and not force:
+        chunks = _text_only(chunks, path)
+    for chunk in chunks:
+        sys.stdout.buffer.write(chunk)
+    sys.stdout.buffer.flush()  # what cannot be written is an error here: it is the result
+
+
+def _text_only(chunks: Iterable[bytes | memoryview], path: str) -> Iterator[bytes | memoryview]:
+    for chunk in chunks:
+        if _CONTROL.search(chunk):
+            raise UsageError(
+                f"{path!r} is no plain text, and stdout is a terminal",
+                hint="redirect it to a file, or give --force",
+            )
+        yield chunk

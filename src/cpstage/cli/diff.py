@@ -1,0 +1,96 @@
+"""``cpstage diff``: a fetched tree beside the artifact in S3."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from cpstage.cli.archive_options import limit_options
+from cpstage.cli.job_arguments import artifact_arguments
+from cpstage.cli.job_source import JobSource, job_options
+from cpstage.cli.options import (
+    aws_options,
+    output_options,
+    progress_option,
+    session_option,
+    workspace_option,
+)
+from cpstage.cli.terminal import Terminal
+from cpstage.errors import printable
+
+if TYPE_CHECKING:
+    from cpstage import Comparison, Connection, Limits, Progress
+    from cpstage.looking.differences import Difference
+
+_EXAMPLES = """\b
+Examples:
+  cpstage diff JOB_ID
+  cpstage diff JOB_ID AppSource --workspace build
+  cpstage diff JOB_ID --json
+"""
+
+_DIFFERENT = 1
+"""The exit code of diff(1) and cmp(1)."""
+
+
+@click.command(epilog=_EXAMPLES)
+@artifact_arguments
+@job_options
+@workspace_option
+@limit_options
+@aws_options
+@session_option
+@output_options
+@progress_option
+def diff(
+    *,
+    source: JobSource,
+    artifacts: tuple[str, ...],
+    workspace: str,
+    limits: Limits,
+    connection: Connection,
+    credentials_max_age: float,
+    terminal: Terminal,
+    progress: Progress,
+) -> None:
+    """Compare a fetched tree with its artifact in S3.
+
+    WORKSPACE/in/<artifact>/ is held against the remote archive: names, kinds, sizes, execute bits,
+    targets of links, and the CRC-32 of every file. Of a zip, only the directory is read.
+
+    Exit code 0 says that there is no difference, 1 that there is one.
+    """
+    import cpstage
+
+    compared = cpstage.compare(
+        source.load(connection),
+        workspace,
+        artifacts,
+        limits=limits,
+        connection=connection,
+        credentials_max_age=credentials_max_age,
+        progress=progress,
+    )
+    for one in compared:
+        for artifact in one.replaced:
+            terminal.warn(f"the object of {artifact.name} is another one than was fetched")
+    same = not any(one.differences for one in compared)
+    document = {"same": same, "compared": [one.document() for one in compared]}
+    terminal.result(document, "\n".join(map(_text, compared)))
+    if not same:
+        click.get_current_context().exit(_DIFFERENT)
+
+
+def _text(compared: Comparison) -> str:
+    if not compared.differences:
+        entries = "1 entry" if compared.entries == 1 else f"{compared.entries:,} entries"
+        return f"same\t{printable(str(compared.path))}\t{entries}"
+    return "\n".join(_line(compared, one) for one in compared.differences)
+
+
+def _line(compared: Comparison, one: Difference) -> str:
+    path = printable(str(compared.path / one.path))
+    if one.what in ("missing", "added"):
+        return f"{one.what}\t{path}\t{one.remote or one.local}"
+    return f"{one.what}\t{path}\t{printable(f'{one.remote} became {one.local}')}"

@@ -1,0 +1,76 @@
+"""``cpstage doctor``: all that a run of a job needs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import click
+
+from cpstage.cli.job_source import JobSource, job_options
+from cpstage.cli.options import Seconds, aws_options, output_options, workspace_option
+from cpstage.cli.terminal import Terminal
+from cpstage.errors import printable
+
+if TYPE_CHECKING:
+    from cpstage import Check, Connection
+
+_EXAMPLES = """\b
+Examples:
+  cpstage doctor JOB_ID
+  cpstage doctor JOB_ID --workspace build
+  cpstage doctor --job-file saved.json --json
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.argument("job_id", required=False)
+@job_options
+@workspace_option
+@aws_options
+@click.option(
+    "--timeout",
+    type=Seconds(),
+    default=20,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long each check tries again when the network or AWS fails.",
+)
+@output_options
+def doctor(
+    *,
+    source: JobSource,
+    workspace: str,
+    connection: Connection,
+    timeout: float,
+    terminal: Terminal,
+) -> None:
+    """Check all that a run of a job needs.
+
+    In the order of a run: region, network, clock, the caller's credentials, the job, its session,
+    each input (its first byte is read), each output (an upload is begun, and aborted at once), the
+    key, and the workspace. What fails comes with what to change, and the exit code is that of the
+    first failure. No object is made and no file is left.
+
+    JOB_ID may also be given as CPSTAGE_JOB_ID.
+    """
+    import cpstage
+    from cpstage.doctor import exit_code
+
+    reached = replace(connection, timeout=timeout)
+    checks = []
+    for check in cpstage.diagnose(lambda: source.load(reached), workspace, connection=reached):
+        checks.append(check)
+        if not terminal.json:
+            terminal.line(_text(check))
+    code = exit_code(checks)
+    document = {"exit_code": code, "checks": [check.document() for check in checks]}
+    terminal.result(document, "")
+    if code:
+        click.get_current_context().exit(code)
+
+
+def _text(check: Check) -> str:
+    name = f"{check.name} {check.subject}" if check.subject else check.name
+    line = printable(f"{check.status:<8} {name}: {check.detail}")
+    return f"{line}\n         {printable(check.fix)}" if check.fix else line

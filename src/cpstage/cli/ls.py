@@ -1,0 +1,102 @@
+"""``cpstage ls``: what is in a remote artifact."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from cpstage.cli.archive_options import limit_options
+from cpstage.cli.job_arguments import artifact_arguments
+from cpstage.cli.job_source import JobSource, job_options
+from cpstage.cli.options import aws_options, output_options, progress_option, session_option
+from cpstage.cli.terminal import Terminal, counted
+from cpstage.errors import printable
+
+if TYPE_CHECKING:
+    from cpstage import Connection, Limits, Listing, Progress
+    from cpstage.looking.listing import Listed
+
+_EXAMPLES = """\b
+Examples:
+  cpstage ls JOB_ID
+  cpstage ls JOB_ID AppSource
+  cpstage ls JOB_ID 'App*' --json
+  cpstage ls --job-file saved.json AppSource
+"""
+
+_MODES = {
+    "file": "-rw-r--r--",
+    "directory": "drwxr-xr-x",
+    "link": "lrwxrwxrwx",
+    "hard link": "hrw-r--r--",
+}
+_EXECUTABLE = "-rwxr-xr-x"
+
+
+@click.command(epilog=_EXAMPLES)
+@artifact_arguments
+@job_options
+@limit_options
+@aws_options
+@session_option
+@output_options
+@progress_option
+def ls(
+    *,
+    source: JobSource,
+    artifacts: tuple[str, ...],
+    limits: Limits,
+    connection: Connection,
+    credentials_max_age: float,
+    terminal: Terminal,
+    progress: Progress,
+) -> None:
+    """List what is in a job's artifacts, without fetching them.
+
+    ARTIFACT is a name or a glob; without it, all inputs are listed. Columns are the mode that a
+    file would get, its size, its size in the archive, its CRC-32, and its name. Of a zip, only the
+    directory at its end is read; a tar has none, and is read from its start to its end.
+
+    An output can be listed where the job's session may read it, which is rare.
+    """
+    import cpstage
+
+    listings = []
+    for listing in cpstage.list_artifacts(
+        source.load(connection),
+        artifacts,
+        limits=limits,
+        connection=connection,
+        credentials_max_age=credentials_max_age,
+        progress=progress,
+    ):
+        listings.append(listing)
+        _say(listing, terminal)
+    document = {"artifacts": [listing.document() for listing in listings]}
+    terminal.result(document, "\n\n".join(map(_text, listings)))
+
+
+def _say(listing: Listing, terminal: Terminal) -> None:
+    """Tell what a person should know of a listing, besides what is in it."""
+    name = listing.remote.artifact.name
+    if listing.read == "stream":
+        kind = listing.remote.format
+        terminal.note(f"cpstage: {name} is {kind}, which has no directory: all of it was read")
+    for why in listing.refused:
+        terminal.warn(f"fetch would refuse {name}: {why}")
+
+
+def _text(listing: Listing) -> str:
+    remote = listing.remote
+    size = counted(remote.info.size, "byte")
+    what = f"{remote.format or 'file'}, {size} at {remote.artifact.location}"
+    return "\n".join([f"{remote.artifact.name}: {what}", *map(_row, listing.entries)])
+
+
+def _row(entry: Listed) -> str:
+    mode = _EXECUTABLE if entry.executable and entry.kind == "file" else _MODES[entry.kind]
+    packed = "-" if entry.packed is None else f"{entry.packed:,}"
+    crc = "-" if entry.crc is None else f"{entry.crc:08x}"
+    leads = f" -> {entry.target}" if entry.target else ""
+    return printable(f"{mode} {entry.size:>14,} {packed:>14} {crc:>8}  {entry.name}{leads}")
