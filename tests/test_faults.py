@@ -45,7 +45,8 @@ NOISE = os.urandom(8 * MIB + MIB // 2)
 LARGE = tar_of({"noise": NOISE})
 """More than one block, so that it is read in ranges by several threads."""
 
-FIRST_BLOCK, SECOND_BLOCK = f"bytes=0-{MIB - 1}", f"bytes={MIB}-{len(LARGE) - 1}"
+FIRST_BLOCK, SECOND_BLOCK = f"bytes=0-{MIB - 1}", f"bytes={MIB}-{8 * MIB - 1}"
+LAST_BLOCK = f"bytes={8 * MIB}-{len(LARGE) - 1}"
 
 
 def _failed(done: subprocess.CompletedProcess[str], code: int, *says: str) -> None:
@@ -94,7 +95,7 @@ def test_denied_in_the_middle_discards_all(aws: LocalAWS, cli: Cli) -> None:
         done = cli("fetch", job_id, AWS_ENDPOINT_URL=proxy.url)
 
     _failed(done, 77, _location(aws, job_id))
-    assert proxy.operations.count("GetObject") == 2
+    assert proxy.operations.count("GetObject") == 3
     assert _nothing_staged(cli.directory)
 
 
@@ -166,7 +167,7 @@ def test_a_range_that_is_cut_is_read_again_and_no_other(
     assert done.returncode == 0, done.stderr
     assert (cli.directory / "in/App/noise").read_bytes() == NOISE
     ranges = [one.request.byte_range for one in proxy.log if one.request.operation == "GetObject"]
-    assert sorted(map(str, ranges)) == [FIRST_BLOCK] + [SECOND_BLOCK] * 3
+    assert sorted(map(str, ranges)) == [FIRST_BLOCK] + [SECOND_BLOCK] * 3 + [LAST_BLOCK]
 
 
 def test_a_service_that_stays_away_is_unavailable(aws: LocalAWS, cli: Cli) -> None:
@@ -231,7 +232,7 @@ def test_an_answer_that_stalls_and_goes_on_is_no_failure(aws: LocalAWS, cli: Cli
 
     assert running.returncode == 0, said
     assert (cli.directory / "in/App/noise").read_bytes() == NOISE
-    assert proxy.operations.count("GetObject") == 2
+    assert proxy.operations.count("GetObject") == 3
 
 
 def _nothing_staged_yet(directory: Path) -> bool:

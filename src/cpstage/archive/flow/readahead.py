@@ -136,7 +136,8 @@ class ReadAhead(io.RawIOBase):
     def fetch_ahead(self) -> None:
         """Fetch as much ahead as there is room for; reading does so by itself."""
         while self._pool and len(self._coming) < _FETCHERS and self._wanted < self.blob.size:
-            self._fetch(self._pool, BLOCK)
+            # Stores keep large objects in pieces of such sizes: reads across two cost them both.
+            self._fetch(self._pool, BLOCK - self._wanted % BLOCK)
 
     def _some(self, length: int) -> memoryview:
         """Move on by as much as the current block has."""
