@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from cpstage.aws.message import NetworkError, SetupError, UnsendableError
 from cpstage.aws.service import ServiceError
@@ -82,6 +83,8 @@ _ROWS: tuple[tuple[set[str], type[CpstageError], str | None], ...] = (
 
 _INVALID = {"InvalidRequest", "InvalidArgument", "ParamValidation", "ValidationException"}
 
+_BUSY_HINT = "AWS is busy or broken: try again later"
+_LOCAL_CREDENTIALS_HINT = "check the AWS credentials of this shell or profile"
 _LOCAL_CREDENTIALS = (
     "CredentialRetrievalError",
     "LoginError",
@@ -131,14 +134,13 @@ def aws_failures(
             hint="check the credentials for stray line breaks",
         ) from None
     except Exception as error:
-        if not _is_botocores(error):
+        # By their names: botocore is loaded only where it is asked for settings.
+        kinds = {kind.__name__ for kind in type(error).__mro__}
+        if "ClientError" in kinds:
+            raise _refused_credentials(error, doing) from None  # which may quote a token
+        if "BotoCoreError" not in kinds:
             raise
-        raise _settings_failure(error, doing) from error
-
-
-def _is_botocores(error: Exception) -> bool:
-    """Tell whether botocore raised it, which is loaded only where it is asked for settings."""
-    return any(kind.__name__ == "BotoCoreError" for kind in type(error).__mro__)
+        raise _settings_failure(error, kinds, doing) from error
 
 
 def _service_failure(error: ServiceError, doing: str, hints: tuple[str, str, str]) -> CpstageError:
@@ -160,7 +162,7 @@ def _service_failure(error: ServiceError, doing: str, hints: tuple[str, str, str
     elif row := next((row for row in _ROWS if code in row[0]), None):
         result = row[1](what, hint=row[2])
     elif error.may_pass:
-        result = ServiceUnavailable(what, hint="AWS is busy or broken: try again later")
+        result = ServiceUnavailable(what, hint=_BUSY_HINT)
     elif code in _INVALID:
         result = ConfigurationError(what, hint="check the value that the message names")
     else:
@@ -168,12 +170,26 @@ def _service_failure(error: ServiceError, doing: str, hints: tuple[str, str, str
     return result
 
 
-def _settings_failure(error: Exception, doing: str) -> CpstageError:
+def _refused_credentials(error: Any, doing: str) -> CpstageError:
+    """Translate the answer of a service that botocore has asked for the caller's credentials.
+
+    What it says of a wrong signature has all that was signed in it, a session token too: so of its
+    words only those are told that say who may not do what.
+    """
+    refused, about = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
+    code, words = str(refused.get("Code", "")), str(refused.get("Message", ""))
+    why = f"{code}: {words}" if code.startswith("AccessDenied") else code
+    what = f"cannot {doing}: {error.operation_name} was refused: {why}".rstrip(".")
+    if ServiceError(int(about.get("HTTPStatusCode", 0)), code, words, {}).may_pass:
+        return ServiceUnavailable(what, hint=_BUSY_HINT)
+    return AccessDenied(what, hint=_LOCAL_CREDENTIALS_HINT)
+
+
+def _settings_failure(error: Exception, kinds: set[str], doing: str) -> CpstageError:
     """Translate what botocore says of the caller's settings and credentials."""
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    what = f"cannot {doing}: {error}".rstrip(".")
+    what = f"cannot {doing}: {error}".rstrip(".: ")
     if kinds.intersection(_LOCAL_CREDENTIALS):
-        return AccessDenied(what, hint="check the AWS credentials of this shell or profile")
+        return AccessDenied(what, hint=_LOCAL_CREDENTIALS_HINT)
     if kinds.intersection(_NETWORK):
         return ServiceUnavailable(what, hint="check the network, the proxy and --endpoint-url")
     return ConfigurationError(what, hint="check the options and the AWS configuration")

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from botocore.loaders import Loader
     from botocore.session import Session
 
+_SERVICES = ["codepipeline", "kms", "s3", "signin", "sso", "sso-oidc", "sts"]
+"""What is used here, and those by which botocore gets credentials: roles, SSO, ``aws login``."""
+
 _NO_KEYS_HINT = "set AWS_PROFILE or --profile, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 
 
@@ -182,7 +185,7 @@ def _data_loader(path: str | None) -> Loader:
 
     class KnownServices(Loader):
         def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002
-            return ["codepipeline", "kms", "s3"]
+            return _SERVICES
 
     more = path.split(os.pathsep) if path else []
     return KnownServices([os.path.expanduser(os.path.expandvars(one)) for one in more])
