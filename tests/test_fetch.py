@@ -419,3 +419,30 @@ def test_a_large_artifact_is_read_in_parallel_ranges(aws: LocalAWS, cli: Cli) ->
     ranges = [call.byte_range for call in aws.calls()[since:] if call.action == "GetObject"]
     assert len(ranges) >= 3
     assert all(ranges)
+
+
+ASCII_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+"""Python takes the plain C locale for UTF-8 unless it is told not to."""
+
+
+def test_a_locale_without_utf8_takes_names_that_it_has(aws: LocalAWS, cli: Cli) -> None:
+    job = aws.add_job([Input("App", zip_of({"plain.txt": "x"}))], ["Out"])
+
+    done = cli.with_variables(ASCII_LOCALE)("fetch", job)
+
+    assert done.returncode == 0, done.stderr
+    assert names(cli.directory / "in/App") == ["plain.txt"]
+
+
+def test_a_name_that_the_locale_does_not_have_is_told(aws: LocalAWS, cli: Cli) -> None:
+    job = aws.add_job(
+        [Input("App", zip_of({"plain.txt": "x", "gr\u00fc\u00dfe.txt": "x"}))], ["Out"]
+    )
+
+    done = cli.with_variables(ASCII_LOCALE)("fetch", job, "--progress", "none")
+
+    assert done.returncode == 74, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "file names are in ascii here" in done.stderr
+    assert "PYTHONUTF8=1" in done.stderr
+    assert not (cli.directory / "in").exists()

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import NewType
 
-from cpstage.errors import LocalIOError, WorkspaceUnavailable
+from cpstage.errors import LocalIOError, WorkspaceUnavailable, local_reason
 from cpstage.posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW
 
 RelativePath = NewType("RelativePath", str)
@@ -30,9 +30,9 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_NOFOLLOW | O_CLOEXEC
 _MOST_OPEN = 64
 """Directories that a thread keeps open; ulimit(1) often allows 1,024 descriptors in all."""
 
-_PROBE = "cpstage-\u00e9"
-_SAME_PROBE = ("CPSTAGE-\u00c9", "cpstage-e\u0301")
-"""The probe's name in capitals, and in the decomposed form (Unicode NFD)."""
+_PROBE = "cpstage-\u00e9".encode()
+_SAME_PROBE = ("CPSTAGE-\u00c9".encode(), "cpstage-e\u0301".encode())
+"""The probe's name in capitals, and in the decomposed form (Unicode NFD), whatever the locale."""
 
 
 class Tree:
@@ -88,7 +88,7 @@ class Tree:
                     written += _write_all(file, chunk)
             finally:
                 os.close(file)
-        except OSError as error:
+        except (OSError, UnicodeEncodeError) as error:
             raise local_failure(error, self.root / path) from error
         return written
 
@@ -192,7 +192,7 @@ def _enter(parent: int, name: str) -> int:
         return os.open(name, _DIRECTORY, dir_fd=parent)
 
 
-def _exists(name: str, directory: int) -> bool:
+def _exists(name: bytes, directory: int) -> bool:
     try:
         os.stat(name, dir_fd=directory, follow_symlinks=False)
     except OSError:
@@ -237,7 +237,7 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 @contextmanager
 def local_failures(path: Path, doing: str = "write") -> Iterator[None]:
-    """Turn an OSError of the file system into one of our errors, naming the path.
+    """Turn a failure of the file system into one of our errors, naming the path.
 
     Args:
         path: What is used.
@@ -245,19 +245,25 @@ def local_failures(path: Path, doing: str = "write") -> Iterator[None]:
 
     Raises:
         WorkspaceUnavailable: Something else is in the place, or it may not be written to.
-        LocalIOError: The disk is full or broken, or the name is too long for it.
+        LocalIOError: The disk is full or broken, or the name is too long for it, or has characters
+            that file names do not have in this locale.
     """
     try:
         yield
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:
         raise local_failure(error, path, doing) from error
 
 
 def local_failure(
-    error: OSError, path: Path, doing: str = "write"
+    error: OSError | UnicodeEncodeError, path: Path, doing: str = "write"
 ) -> WorkspaceUnavailable | LocalIOError:
     """Return our error for one of the file system; see :func:`local_failures`."""
-    what = f"cannot {doing} {path}: {os.strerror(error.errno or 0)}"
+    if isinstance(error, UnicodeEncodeError):
+        return LocalIOError(
+            f"cannot {doing} {path}: file names are in {error.encoding} here, and lack a character",
+            hint="use a UTF-8 locale, or set PYTHONUTF8=1",
+        )
+    what = f"cannot {doing} {path}: {local_reason(error)}"
     if error.errno in _TAKEN:
         return WorkspaceUnavailable(what, hint="something else is in its place")
     if error.errno in _FORBIDDEN:
