@@ -177,8 +177,8 @@ class CommandNotStarted(CommandFailed):
 class Stopped(Reportable):
     """A signal ended the command.
 
-    It is no ``Exception``: botocore takes any of those, raised while it waits for an answer, for a
-    failure of the network, and tries again.
+    It is no ``Exception``: it may be raised in the middle of anything, and whoever handles those,
+    as botocore does to try again, would go on.
 
     Args:
         signal_number: The signal; the exit code is 128 plus its number, as in a shell.
@@ -208,7 +208,7 @@ def reportable(error: BaseException) -> Reportable:
 
 def local_reason(error: OSError) -> str:
     """Return what the system says of a failure, without the names that it concerns."""
-    return os.strerror(error.errno or 0)
+    return os.strerror(error.errno) if error.errno else type(error).__name__
 
 
 def _again(kind: type[_Error], arguments: tuple[Any, ...]) -> _Error:

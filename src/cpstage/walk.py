@@ -15,7 +15,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from cpstage.errors import ArtifactRejected, LocalIOError
+from cpstage.errors import ArtifactRejected, LocalIOError, local_reason
 from cpstage.globs import Globs
 from cpstage.posix import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK
 from cpstage.tree import RelativePath
@@ -262,4 +262,4 @@ def _changed(entry: Entry, what: str = "") -> LocalIOError:
 
 
 def _unreadable(path: str, error: OSError, hint: str = "nothing was uploaded") -> LocalIOError:
-    return LocalIOError(f"cannot read {path}: {os.strerror(error.errno or 0)}", hint=hint)
+    return LocalIOError(f"cannot read {path}: {local_reason(error)}", hint=hint)

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Protocol
 
-from cpstage.errors import LocalIOError
+from cpstage.errors import LocalIOError, local_reason
 
 
 class Blob(Protocol):
@@ -47,7 +47,7 @@ class FileBlob:
         try:
             self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise self._unreadable(os.strerror(error.errno or 0)) from error
+            raise self._unreadable(local_reason(error)) from error
         self.size = os.fstat(self._descriptor).st_size
 
     def read(self, offset: int, length: int) -> bytes:
@@ -55,7 +55,7 @@ class FileBlob:
         try:
             chunk = os.pread(self._descriptor, length, offset)
         except OSError as error:
-            raise self._unreadable(os.strerror(error.errno or 0)) from error
+            raise self._unreadable(local_reason(error)) from error
         if len(chunk) != length:
             raise self._unreadable("it became shorter while it was read")
         return chunk

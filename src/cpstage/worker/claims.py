@@ -8,7 +8,6 @@ certainly ours is left alone. This module knows nothing of running jobs.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 
 from cpstage.codepipeline import acknowledge_job, get_job_details, poll_for_jobs
 from cpstage.connection import Connection
-from cpstage.errors import AccessDenied, ConfigurationError, OutOfSync
+from cpstage.errors import AccessDenied, ConfigurationError, OutOfSync, local_reason
 from cpstage.job import ActionTypeId, check_job_directory
 
 POLL_TIMEOUT = 10.0
@@ -145,7 +144,7 @@ def read_client_tokens(file: Path) -> dict[str, str]:
     try:
         tokens = json.loads(file.read_bytes())
     except OSError as error:
-        why = os.strerror(error.errno or 0)
+        why = local_reason(error)
         raise ConfigurationError(f"cannot read the client tokens {file}: {why}") from error
     except (ValueError, RecursionError):
         tokens = None  # what stopped the parser holds the tokens

@@ -18,7 +18,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpstage.errors import WorkspaceInUse, WorkspaceUnavailable
+from cpstage.errors import WorkspaceInUse, WorkspaceUnavailable, local_reason
 from cpstage.tree import local_failures
 from cpstage.workspace.statefile import read_json, write_json
 
@@ -84,7 +84,7 @@ def require_locks(place: Path, state: Path) -> None:
             fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise WorkspaceUnavailable(
-                f"cannot lock {place}: {os.strerror(error.errno or 0)}",
+                f"cannot lock {place}: {local_reason(error)}",
                 hint="its file system has no locks (flock): give a --workspace on another one",
             ) from error
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cpstage.errors import UsageError
+from cpstage.errors import UsageError, local_reason
 
 _FILE = "file://"
 _JSON_TYPES = {
@@ -42,7 +42,7 @@ def parameter(value: str | None, option: str) -> str | None:
     try:
         return Path(path).read_text(encoding="utf-8")
     except OSError as error:
-        why = os.strerror(error.errno or 0)
+        why = local_reason(error)
         raise UsageError(f"cannot read {path}, the value of {option}: {why}") from error
     except ValueError:
         # The reason holds bytes of the file.
