@@ -238,6 +238,7 @@ def test_a_job_file_that_is_not_there(cli: Cli) -> None:
         (["fetch", "id", "--layout", "flat"], "flat"),
         (["fetch", "id", "--max-size", "0"], "--max-size"),
         (["fetch", ""], "JOB_ID is empty"),
+        (["fetch", "--job-file", ""], "--job-file is empty"),
         (["fetch", "id", "--codebuild-env"], "--env-file"),
         (["fetch", "id", "--credentials-max-age", "nan"], "nan"),
         (["fetch", "id", "--wait", "nan"], "nan"),

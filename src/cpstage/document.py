@@ -26,6 +26,8 @@ from cpstage.job import (
 
 Document = Mapping[str, Any]
 
+_AS_IT_CAME = "save the document again, as AWS hands it out"
+
 
 def parse_job(document: object) -> Job:
     """Read a job out of any of the shapes AWS hands out.
@@ -102,16 +104,16 @@ def _mapping(parent: Document, member: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise ConfigurationError(f"{member!r} in the job document is not an object")
+        raise _unusable(member, "is not an object")
     return value
 
 
 def _text(parent: Document, member: str) -> str | None:
     value = parent.get(member)
     if value is not None and not isinstance(value, str):
-        raise ConfigurationError(f"{member!r} in the job document is not a string")
+        raise _unusable(member, "is not a string")
     if value and any("\ud800" <= character <= "\udfff" for character in value):
-        raise ConfigurationError(f"{member!r} in the job document is not Unicode text")
+        raise _unusable(member, "is not Unicode text")
     return value or None
 
 
@@ -119,18 +121,21 @@ def _header_text(parent: Document, member: str) -> str | None:
     """Read what will be sent in the header of a request, and may be a secret."""
     value = _text(parent, member)
     if value and not (value.isascii() and value.isprintable() and " " not in value):
-        raise ConfigurationError(
-            f"{member!r} in the job document holds blanks, or characters that no key has",
-            hint="copy the document whole, without line breaks in its values",
-        )
+        why = "holds blanks, or characters that no key has"
+        hint = "copy the document whole, without line breaks in its values"
+        raise _unusable(member, why, hint=hint)
     return value
 
 
 def _required(parent: Document, member: str, where: str) -> str:
     value = _text(parent, member)
     if value is None:
-        raise ConfigurationError(f"{where} has no {member!r} in the job document")
+        raise ConfigurationError(f"{where} has no {member!r} in the job document", hint=_AS_IT_CAME)
     return value
+
+
+def _unusable(member: str, why: str, hint: str = _AS_IT_CAME) -> ConfigurationError:
+    return ConfigurationError(f"{member!r} in the job document {why}", hint=hint)
 
 
 def _action_type_id(member: Document) -> ActionTypeId | None:
@@ -158,11 +163,11 @@ def _pipeline_context(member: Document) -> PipelineContext:
 def _artifacts(data: Document, member: str) -> tuple[Artifact, ...]:
     listed = data.get(member) or []
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
-        raise ConfigurationError(f"{member!r} in the job document is not a list of artifacts")
+        raise _unusable(member, "is not a list of artifacts")
     artifacts = tuple(_artifact(one) for one in listed)
     for name, count in Counter(artifact.name for artifact in artifacts).items():
         if count > 1:
-            raise ConfigurationError(f"{member!r} in the job document names {name!r} twice")
+            raise _unusable(member, f"names {name!r} twice")
     return artifacts
 
 

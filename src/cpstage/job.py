@@ -47,7 +47,10 @@ class S3Location:
         name = self.key.rsplit("/", 1)[-1]
         too_long = len(name.encode(errors="surrogatepass")) > _LONGEST_FILE_NAME
         if name in ("", ".", "..") or not name.isprintable() or too_long:
-            raise ConfigurationError(f"the key of {self} does not end in the name of a file")
+            raise ConfigurationError(
+                f"the key of {self} does not end in the name of a file",
+                hint="it cannot be kept as a file: check the action that made it",
+            )
         return name
 
     def __str__(self) -> str:

@@ -270,4 +270,6 @@ def local_failure(
         return WorkspaceUnavailable(what, hint="check the owner and mode of it")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return LocalIOError(what, hint="free some space, or give another --workspace")
+    if error.errno == errno.ENOENT:
+        return LocalIOError(what, hint="check that its directory is there")
     return LocalIOError(what)

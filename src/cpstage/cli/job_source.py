@@ -110,8 +110,9 @@ def job_options(function: Callable[..., Any]) -> Callable[..., Any]:
     ) -> Any:
         if job_id and job_file is not None:
             raise UsageError("both JOB_ID and --job-file are given", hint="give one of them")
-        if job_id == "":
-            raise UsageError("JOB_ID is empty", hint="is the variable that it comes from unset?")
+        if "" in (job_id, job_file):
+            empty = "JOB_ID" if job_id == "" else "--job-file"
+            raise UsageError(f"{empty} is empty", hint="is the variable that it comes from unset?")
         known = job_id or os.environ.get("CPSTAGE_JOB_ID")
         return function(source=JobSource(known, client_token, job_file), **others)
 

@@ -44,7 +44,8 @@ def _variables(
     for value in values:
         name, equals, content = value.partition("=")
         if not (name and equals):
-            raise UsageError("an --output-variable is not of the form K=V")
+            # The value may be a secret.
+            raise UsageError("an --output-variable is not of the form K=V", hint="give K=V")
         found[name] = content
     return found
 

@@ -67,7 +67,9 @@ def report_success(
             hint="leave output variables to the last job of the action",
         )
     if variables and client_token:
-        raise ConfigurationError("the result of a third-party job has no output variables")
+        raise ConfigurationError(
+            "the result of a third-party job has no output variables", hint="leave them out"
+        )
     parameters = (details or Details()).success_members()
     if variables:
         parameters["outputVariables"] = variables
@@ -111,7 +113,8 @@ def report_failure(
     if not message.strip():
         raise UsageError("the message of a failure is empty", hint="say what went wrong")
     if failure_type not in get_args(FailureType):
-        raise UsageError(f"there is no failure type {failure_type!r}")
+        known = ", ".join(get_args(FailureType))
+        raise UsageError(f"there is no failure type {failure_type!r}", hint=f"there are {known}")
     check_length("external execution id", external_execution_id, 1500)
     told = end_of(message, MOST_MESSAGE)
     parameters = given(type=failure_type, message=told, externalExecutionId=external_execution_id)
@@ -149,7 +152,9 @@ def read_token(path: Path | str) -> str:
         why = local_reason(error)
         raise ConfigurationError(f"cannot read the continuation token {path}: {why}") from error
     except UnicodeDecodeError:
-        raise ConfigurationError(f"the continuation token {path} is not UTF-8 text") from None
+        raise ConfigurationError(
+            f"the continuation token {path} is not UTF-8 text", hint="write it as UTF-8"
+        ) from None
     return check_token(text.rstrip("\r\n"))
 
 

@@ -37,6 +37,8 @@ _ESCAPED = {"n": "\n", "r": "\r", "t": "\t"}
 _MOST_READ = 4 * MOST_BYTES
 """Quotes, escapes and comments do not count; what is longer than this is no list of variables."""
 
+_ELSEWHERE = "put large values into an output artifact"
+
 
 def read_variables(path: Path | str) -> dict[str, str]:
     """Read a file of output variables.
@@ -51,11 +53,15 @@ def read_variables(path: Path | str) -> dict[str, str]:
         why = local_reason(error)
         raise ConfigurationError(f"cannot read the output variables {path}: {why}") from error
     if len(data) > _MOST_READ:
-        raise ConfigurationError(f"the output variables {path} are longer than {_MOST_READ} bytes")
+        raise ConfigurationError(
+            f"the output variables {path} are longer than {_MOST_READ:,} bytes", hint=_ELSEWHERE
+        )
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigurationError(f"the output variables {path} are not UTF-8 text") from error
+        raise ConfigurationError(
+            f"the output variables {path} are not UTF-8 text", hint="write them as UTF-8"
+        ) from error
     variables = _of_json(text, path) if text.lstrip().startswith("{") else _of_lines(text, path)
     return check_variables(variables)
 
@@ -76,7 +82,7 @@ def check_variables(variables: Mapping[str, str]) -> dict[str, str]:
     if size > MOST_BYTES:
         raise ConfigurationError(
             f"the output variables take {size:,} bytes, and CodePipeline allows {MOST_BYTES:,}",
-            hint="put large values into an output artifact",
+            hint=_ELSEWHERE,
         )
     return dict(variables)
 
@@ -85,14 +91,19 @@ def _of_json(text: str, path: Path | str) -> dict[str, str]:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
-        raise ConfigurationError(f"the output variables {path} are not JSON") from None
+        raise ConfigurationError(
+            f"the output variables {path} are not JSON", hint='write {"NAME": "value"}'
+        ) from None
     for name, value in document.items():
         if not isinstance(value, str):
             raise ConfigurationError(
                 f"the output variable {name!r} in {path} is not a string", hint="quote it"
             )
         if any("\ud800" <= character <= "\udfff" for character in name + value):
-            raise ConfigurationError(f"the output variable {name!r} in {path} is not Unicode text")
+            raise ConfigurationError(
+                f"the output variable {name!r} in {path} is not Unicode text",
+                hint="write both halves of a surrogate pair",
+            )
     return dict(document)
 
 

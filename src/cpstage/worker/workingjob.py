@@ -19,7 +19,6 @@ from typing import Any, BinaryIO, Literal
 from cpstage.connection import Connection
 from cpstage.document import parse_job
 from cpstage.errors import (
-    CpstageError,
     InternalError,
     LocalIOError,
     Reportable,
@@ -117,7 +116,13 @@ class WorkingJob:
         try:
             thread.start()
         except RuntimeError:  # the machine has no more of them
-            self._conclude(self._report(LocalIOError("the worker can start no more threads")))
+            self._conclude(
+                self._report(
+                    LocalIOError(
+                        "the worker can start no more threads", hint="give a smaller --concurrency"
+                    )
+                )
+            )
             ended(Ending(self._claim.job_id, succeeded=False))
 
     def stop(self) -> None:
@@ -193,8 +198,8 @@ class WorkingJob:
                 client_token=self._claim.client_token,
                 connection=self._connection,
             )
-        except CpstageError as failure:
-            return replace(outcome, unreported=str(failure))
+        except (Reportable, Exception) as failure:  # the job has to come to its end all the same
+            return replace(outcome, unreported=str(reportable(failure)))
         return outcome
 
     def _conclude(self, outcome: Outcome) -> None:

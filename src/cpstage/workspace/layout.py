@@ -50,7 +50,9 @@ class Workspace:
         try:
             self.root = Path(path).resolve()
         except RuntimeError as error:  # what Python before 3.13 says of links in a circle
-            raise WorkspaceUnavailable(f"the links of {path} lead in a circle") from error
+            raise WorkspaceUnavailable(
+                f"the links of {path} lead in a circle", hint="give another --workspace"
+            ) from error
         self.inputs = self.root / "in"
         self.outputs = self.root / "out"
         self._state = self.root / ".cpstage"

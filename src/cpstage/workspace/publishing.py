@@ -162,7 +162,9 @@ class Journal:
 def _put(move: Move, *, replace: bool) -> None:
     if os.path.lexists(move.target):
         if not replace:
-            raise WorkspaceUnavailable(f"{move.target} has come up meanwhile")
+            raise WorkspaceUnavailable(
+                f"{move.target} has come up meanwhile", hint="move it elsewhere, and try again"
+            )
         if exchange(move.staged, move.target):
             return
         move.target.rename(move.replaced)
