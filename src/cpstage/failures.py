@@ -1,7 +1,8 @@
 """What a failure on the way to AWS, or there, means: rows of the exit-code table.
 
-This is the one place that reads AWS error codes. It knows which codes mean denied, missing,
-busy or out of date; it knows nothing of the call that failed beyond the words it is given.
+This is the one place that says what a code of AWS means to whoever runs cpstage: denied, missing,
+busy, out of date. What is tried again is settled before, in :mod:`cpstage.aws`. It knows nothing of
+the call that failed beyond the words it is given.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from cpstage.aws.message import NetworkError, SetupError, UnsendableError
+from cpstage.aws.s3_api import MOVED
 from cpstage.aws.service import ServiceError
 from cpstage.errors import (
     AccessDenied,
@@ -29,7 +31,9 @@ _CALLER_EXPIRED_HINT = "renew them (for example with 'aws sso login') and run th
 SESSION_EXPIRED_HINT = "the job's session credentials expire faster than they can be renewed"
 """What to do about a job's own credentials, which renew themselves before this is ever said."""
 
-_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
+_REQUEST_EXPIRED = "RequestExpired"
+"""The credentials may be good for longer, but what they signed is not."""
+
 _DENIED = {
     "403",
     "AccessDenied",
@@ -55,14 +59,6 @@ _NO_IDENTITY = {
 """The credentials are not good for anything, whatever the call."""
 
 _SKEWED = {"RequestTimeTooSkewed", "RequestInTheFuture"}
-_WRONG_REGION = {
-    "301",
-    "307",
-    "AuthorizationHeaderMalformed",
-    "IllegalLocationConstraintException",
-    "PermanentRedirect",
-    "TemporaryRedirect",
-}
 _ROWS: tuple[tuple[set[str], type[CpstageError], str | None], ...] = (
     (
         {"JobNotFoundException", "InvalidJobException"},
@@ -77,7 +73,7 @@ _ROWS: tuple[tuple[set[str], type[CpstageError], str | None], ...] = (
     ({"NoSuchKey", "NoSuchBucket", "NoSuchVersion", "NotFound", "404"}, ObjectNotFound, None),
     ({"PreconditionFailed", "412"}, ObjectChanged, None),
     ({"InvalidJobStateException", "InvalidNonceException"}, OutOfSync, None),
-    (_WRONG_REGION, ConfigurationError, "give the region of the pipeline with --region"),
+    (MOVED, ConfigurationError, "give the region of the pipeline with --region"),
 )
 """Codes that mean the same whoever called, and whatever for."""
 
@@ -149,7 +145,7 @@ def _service_failure(error: ServiceError, doing: str, hints: tuple[str, str, str
     code = error.code
     what = f"cannot {doing}: {code}: {error.message}".rstrip(".")
     result: CpstageError
-    if error.is_expired or code in _EXPIRED:
+    if error.is_expired or code == _REQUEST_EXPIRED:
         result = AccessDenied(what, hint=expired_hint)
     elif code in _SKEWED:
         result = AccessDenied(what, hint=_clock_hint(error.headers.get("date")))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("cpstage")
 
-_MOVED = {
+MOVED = {
     "301",
     "307",
     "AuthorizationHeaderMalformed",
@@ -32,6 +32,7 @@ _MOVED = {
     "PermanentRedirect",
     "TemporaryRedirect",
 }
+"""What S3 says where a bucket is in another region."""
 
 _REGION = re.compile(r"[a-z0-9-]{1,63}")
 _SIZE = re.compile(r"[0-9]{1,15}")
@@ -251,7 +252,7 @@ def _moved_to(error: ServiceError) -> str | None:
     It becomes a part of a host's name.
     """
     region = error.headers.get("x-amz-bucket-region", "")
-    moved = error.code in {*_MOVED, "400"} and _REGION.fullmatch(region)
+    moved = error.code in {*MOVED, "400"} and _REGION.fullmatch(region)
     return region if moved else None
 
 
