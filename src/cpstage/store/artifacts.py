@@ -18,11 +18,10 @@ from cpstage.failures import SESSION_EXPIRED_HINT, aws_failures
 from cpstage.job import Artifact, EncryptionKey
 from cpstage.store.checksum import crc32_checksum
 from cpstage.store.encryption import SseKms, Upload
-from cpstage.store.multipart import MultipartUpload
+from cpstage.store.multipart import ABORT_SECONDS, MultipartUpload
 from cpstage.store.object import ObjectInfo, S3Object, object_info, reading
 
 _PART = 8 << 20
-_ABORT_SECONDS = 15.0
 _MOST_PARTS = 9_000
 """S3 takes 10,000 parts (Amazon S3 User Guide, multipart upload limits); some are kept back, since
 what an archive adds to its files is only estimated."""
@@ -145,7 +144,7 @@ class Store:
         left = None
         try:
             with aws_failures(f"abort an upload to {location}"):
-                self._s3.abort_multipart_upload(upload, _ABORT_SECONDS)
+                self._s3.abort_multipart_upload(upload, ABORT_SECONDS)
         except CpstageError as error:
             left = error.message
         return Trial(answer.get("x-amz-server-side-encryption-aws-kms-key-id"), left)

@@ -23,7 +23,7 @@ _UPLOADERS = 4
 """Parts that are on their way at once; one more is being put together."""
 
 _GIVE_UP_SECONDS = 5.0
-_ABORT_SECONDS = 15.0
+ABORT_SECONDS = 15.0
 """How long an interrupted upload waits for its threads, and for S3 to remove what it has. Nobody
 who has pressed Ctrl-C waits longer."""
 
@@ -125,8 +125,8 @@ class MultipartUpload:
         wait_for(futures, timeout=_GIVE_UP_SECONDS)
         aborting = threading.Thread(target=self._abort, args=(upload,), daemon=True)
         aborting.start()
-        aborting.join(_ABORT_SECONDS)
+        aborting.join(ABORT_SECONDS)
 
     def _abort(self, upload: OpenUpload) -> None:
         with suppress(Exception):  # why the upload failed matters, not that this failed too
-            self._s3.abort_multipart_upload(upload, _ABORT_SECONDS)
+            self._s3.abort_multipart_upload(upload, ABORT_SECONDS)
