@@ -8,6 +8,7 @@ them when it is loaded, and who is about to stage asks first.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 
@@ -17,6 +18,9 @@ O_CLOEXEC: int = getattr(os, "O_CLOEXEC", 0)
 O_DIRECTORY: int = getattr(os, "O_DIRECTORY", 0)
 O_NOFOLLOW: int = getattr(os, "O_NOFOLLOW", 0)
 O_NONBLOCK: int = getattr(os, "O_NONBLOCK", 0)
+
+NOT_OFFERED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
+"""What a system or a file system says that does not have a call."""
 
 
 def require_posix() -> None:

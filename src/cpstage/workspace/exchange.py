@@ -5,14 +5,14 @@ Linux has ``renameat2`` with ``RENAME_EXCHANGE`` (renameat2(2)), which Python do
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from pathlib import Path
 
+from cpstage.posix import NOT_OFFERED
+
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
-_NOT_OFFERED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
 
 
 def exchange(first: Path, second: Path) -> bool:
@@ -33,6 +33,6 @@ def exchange(first: Path, second: Path) -> bool:
     if renameat2(*paths, _RENAME_EXCHANGE) == 0:
         return True
     code = ctypes.get_errno()
-    if code in _NOT_OFFERED:
+    if code in NOT_OFFERED:
         return False
     raise OSError(code, os.strerror(code), str(second))

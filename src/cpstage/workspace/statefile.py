@@ -5,16 +5,14 @@ This module knows nothing of what is in them.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cpstage.posix import NOT_OFFERED
 from cpstage.tree import local_failures
-
-_NOT_OFFERED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -75,5 +73,5 @@ def _sync(descriptor: int) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in _NOT_OFFERED:
+        if error.errno not in NOT_OFFERED:
             raise
