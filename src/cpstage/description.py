@@ -7,13 +7,13 @@ from typing import Any
 
 from cpstage.archive import HEAD_BYTES, recognise
 from cpstage.connection import Connection
-from cpstage.envelope import HEAD_BYTES as ENVELOPE_HEAD_BYTES
 from cpstage.envelope import read_header, s3_client_object
 from cpstage.errors import ArtifactRejected, CpstageError
 from cpstage.job import MASK, Artifact, Job
 from cpstage.session import JobSession
 from cpstage.store.artifacts import Store
 from cpstage.store.object import ObjectInfo
+from cpstage.transfer.intake import read_head
 from cpstage.transfer.results import location_document
 
 
@@ -64,7 +64,7 @@ def _inputs(job: Job, connection: Connection) -> list[dict[str, Any]]:
 def _input(artifact: Artifact, store: Store) -> dict[str, Any]:
     try:
         info = store.look_at(artifact)
-        head = store.open(artifact, info).read(0, min(ENVELOPE_HEAD_BYTES, info.size))
+        head = read_head(store.open(artifact, info))
     except CpstageError as error:
         return {**_known(artifact), "error": str(error)}
     header = read_header(head)

@@ -10,14 +10,13 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from cpstage.aws.service import ServiceError
 from cpstage.connection import Connection
 from cpstage.errors import AccessDenied, CpstageError, UsageError
+from cpstage.failures import seconds_off
 from cpstage.job import Artifact, Job
 from cpstage.session import JobSession
 from cpstage.store.artifacts import Store, Trial
@@ -224,9 +223,8 @@ def _whose_credentials(where: Connection) -> str:
 
 def _clock(stamp: str | None) -> Check:
     """Compare this machine's clock with the date of an answer."""
-    try:
-        off = (datetime.now(timezone.utc) - parsedate_to_datetime(stamp or "")).total_seconds()
-    except (TypeError, ValueError):
+    off = seconds_off(stamp)
+    if off is None:
         return Check("clock", "skipped", "the answer of the endpoint has no date")
     detail = f"off by {off:+.0f} s"
     fix = "set the clock of this machine, and have it kept by NTP"

@@ -193,11 +193,22 @@ def _settings_failure(error: Exception, kinds: set[str], doing: str) -> CpstageE
 
 def _clock_hint(stamp: str | None) -> str:
     """Say how far this machine's clock is off, where the answer carries a date."""
+    off = seconds_off(stamp)
+    if off is None:
+        return "set the clock of this machine"
+    return f"the clock of this machine is off by {off:+.0f} s: set it"
+
+
+def seconds_off(stamp: str | None) -> float | None:
+    """Return how far this machine's clock is ahead of the Date header of an answer.
+
+    Args:
+        stamp: The header; where there is none, or none of a date, nothing is known.
+    """
     from datetime import datetime, timezone
     from email.utils import parsedate_to_datetime
 
     try:
-        offset = datetime.now(timezone.utc) - parsedate_to_datetime(stamp or "")
+        return (datetime.now(timezone.utc) - parsedate_to_datetime(stamp or "")).total_seconds()
     except (TypeError, ValueError):
-        return "set the clock of this machine"
-    return f"the clock of this machine is off by {offset.total_seconds():+.0f} s: set it"
+        return None

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from cpstage.cli.aws_cli.table import table
+from cpstage.cli.aws_cli.table import is_scalar, table
 from cpstage.errors import ConfigurationError, UsageError
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _text_of_structure(
     structure: dict[str, Any], name: str | None, columns: list[str] | None
 ) -> Iterator[str]:
     if columns is None:
-        columns = sorted(key for key, value in structure.items() if _is_scalar(value))
+        columns = sorted(key for key, value in structure.items() if is_scalar(value))
     if columns:
         cells = [str(structure.get(key, "")) for key in columns]
         yield "\t".join(cells if name is None else [name.upper(), *cells])
@@ -102,22 +102,18 @@ def _text_of_structure(
 def _text_of_list(items: list[Any], name: str | None) -> Iterator[str]:
     structures = [item for item in items if isinstance(item, dict)]
     if structures:
-        columns = {key for one in structures for key, value in one.items() if _is_scalar(value)}
+        columns = {key for one in structures for key, value in one.items() if is_scalar(value)}
         for item in items:
             yield from _text(item, name, sorted(columns))
         return
-    scalars = [str(item) for item in items if _is_scalar(item)]
+    scalars = [str(item) for item in items if is_scalar(item)]
     if name is not None:
         yield from (f"{name.upper()}\t{scalar}" for scalar in scalars)
     elif scalars:
         yield "\t".join(scalars)
     for item in items:
-        if not _is_scalar(item):
+        if not is_scalar(item):
             yield from _text(item, name)
-
-
-def _is_scalar(value: Any) -> bool:
-    return not isinstance(value, (dict, list))
 
 
 def _terminal_width() -> int:

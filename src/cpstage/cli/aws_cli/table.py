@@ -105,7 +105,7 @@ def _gather(boxes: list[_Box], title: str | None, value: Any, depth: int) -> Non
 
 
 def _gather_structure(boxes: list[_Box], structure: dict[str, Any], depth: int) -> None:
-    headers = sorted(key for key, value in structure.items() if _is_scalar(value))
+    headers = sorted(key for key, value in structure.items() if is_scalar(value))
     if len(headers) == 1:
         boxes[-1].add([headers[0], structure[headers[0]]])
     elif headers:
@@ -118,7 +118,7 @@ def _gather_structures(boxes: list[_Box], title: str, items: list[Any], depth: i
     """Give the structures one box, or, where they hold others, each its own."""
     if not all(isinstance(item, dict) for item in items):
         _refuse()
-    members = [(key, _is_scalar(value)) for item in items for key, value in item.items()]
+    members = [(key, is_scalar(value)) for item in items for key, value in item.items()]
     headers = sorted({key for key, scalar in members if scalar})
     nested = sorted({key for key, scalar in members if not scalar})
     for number, item in enumerate(items):
@@ -131,15 +131,16 @@ def _gather_structures(boxes: list[_Box], title: str, items: list[Any], depth: i
 
 def _gather_items(boxes: list[_Box], items: list[Any]) -> None:
     for item in items:
-        if _is_scalar(item):
+        if is_scalar(item):
             boxes[-1].add([item])
-        elif all(_is_scalar(cell) for cell in item):
+        elif all(is_scalar(cell) for cell in item):
             boxes[-1].add(list(item))
         else:
             _gather(boxes, None, item, depth=0)
 
 
-def _is_scalar(value: Any) -> bool:
+def is_scalar(value: Any) -> bool:
+    """Tell whether a part of a document goes into one cell."""
     return not isinstance(value, (dict, list))
 
 
