@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """\b
 Examples:
   cpstage get-job-details --job-id JOB_ID
-  cpstage get-job-details --job-id JOB_ID --query jobDetails.data.inputArtifacts
+  cpstage get-job-details --job-id JOB_ID --query jobDetails.data
   cpstage get-job-details --job-id JOB_ID --reveal-secrets > job.json
   cpstage get-job-details --cli-input-json file://input.json --output table
 

@@ -26,22 +26,30 @@ MOST_SECONDS = 1e9
 """Some thirty years: as long as it takes."""
 
 
-class Seconds(click.FloatRange):
-    """A number of seconds, above zero where zero makes no sense."""
+class Seconds(click.types.FloatParamType):
+    """A number of seconds, above zero where zero makes no sense.
+
+    It is no range of click's, which would stand in every line of help, up to the last zero.
+    """
 
     name = "seconds"
 
     def __init__(self, *, or_none: bool = False) -> None:
-        super().__init__(min=0, min_open=not or_none, max=MOST_SECONDS)
+        self._or_none = or_none
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
-        """Refuse what is no number as well: a comparison with NaN never fails."""
-        seconds = float(super().convert(value, param, ctx))
-        if math.isnan(seconds):
-            self.fail(f"{value!r} is no number of seconds.", param, ctx)
-        return seconds
+        """Read a number; a comparison with NaN never holds."""
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = math.nan
+        if 0 < seconds <= MOST_SECONDS or (self._or_none and seconds == 0):
+            return seconds
+        least = "0 or more" if self._or_none else "above 0"
+        why = f"{value!r} is no number of seconds, {least} and at most 1e9."
+        raise click.BadParameter(why, ctx, param)
 
 
 def add_options(function: Function, *options: Callable[[Function], Function]) -> Function:

@@ -19,7 +19,7 @@ _EXAMPLES = """\b
 Examples:
   cpstage pack dist --output dist.zip
   cpstage pack dist --output dist.tar.gz --exclude '*.o'
-  cpstage pack dist --output sealed.zip --encrypt --encrypt-key arn:aws:kms:...
+  cpstage pack dist --output sealed.zip --encrypt --encrypt-key ARN
 """
 
 

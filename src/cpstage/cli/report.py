@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _SUCCESS_EXAMPLES = """\b
 Examples:
   cpstage report success JOB_ID --summary 'built 1.2'
-  cpstage report success JOB_ID --output-variable version=1.2 --execution-id build-17
+  cpstage report success JOB_ID --output-variable version=1.2
   cpstage report success JOB_ID --revision 4f2a --change-identifier 1234
   cpstage report success JOB_ID --continuation-token-file token
 """
@@ -27,7 +27,7 @@ _FAILURE_EXAMPLES = """\b
 Examples:
   cpstage report failure JOB_ID --message 'the tests failed'
   tail -50 build.log | cpstage report failure JOB_ID --message-file -
-  cpstage report failure JOB_ID --failure-type ConfigurationError --message 'no such target'
+  cpstage report failure JOB_ID --failure-type PermissionError -m 'no key'
 """
 
 
@@ -121,9 +121,10 @@ def success(
 @click.option(
     "--failure-type",
     type=click.Choice(get_args(FailureType)),
+    metavar="TYPE",
     default="JobFailed",
     show_default=True,
-    help="Whose fault it is.",
+    help=f"Whose fault it is: {', '.join(get_args(FailureType))}.",
 )
 @execution_id_option
 @aws_options

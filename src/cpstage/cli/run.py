@@ -41,9 +41,10 @@ if TYPE_CHECKING:
 _EXAMPLES = """\b
 Examples:
   cpstage run JOB_ID -- make release
-  cpstage run JOB_ID --report --report-tail 20 --timeout 3600 -- sh in/App/build.sh
-  cpstage run JOB_ID --cwd AppSource --output AppBuild=in/AppSource/dist -- npm run build
-  cpstage run JOB_ID --report -- sh -c 'echo version=1.2 >> "$CPSTAGE_OUTPUT_VARIABLES"'
+  cpstage run JOB_ID --report --report-tail 20 --timeout 3600 -- ./build.sh
+  cpstage run JOB_ID --cwd App --output Build=in/App/dist -- npm run build
+  cpstage run JOB_ID --report -- \\
+    sh -c 'echo version=1.2 >> "$CPSTAGE_OUTPUT_VARIABLES"'
 """
 
 

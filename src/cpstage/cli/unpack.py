@@ -18,7 +18,7 @@ _EXAMPLES = """\b
 Examples:
   cpstage unpack app.zip --into app
   cpstage unpack build.tar.gz --into build --max-size 100000000
-  cpstage unpack sealed.zip --into app --decrypt-key arn:aws:kms:...
+  cpstage unpack sealed.zip --into app --decrypt-key ARN
 """
 
 

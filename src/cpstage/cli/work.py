@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 _EXAMPLES = """\b
 Examples:
   cpstage work --category Build --provider MyBuild --version 1 -- make release
-  cpstage work … --concurrency 4 --workspace-root /var/lib/jobs -- ./build.sh
-  cpstage work … --query Fleet=arm --log-format json --health-port 8080 -- ./build.sh
+  cpstage work … --concurrency 4 --workspace-root /srv/jobs -- ./build.sh
+  cpstage work … --query Fleet=arm --health-port 8080 -- ./build.sh
   cpstage work … --once -- ./build.sh
 """
 
