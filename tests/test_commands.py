@@ -52,6 +52,13 @@ def test_every_command_has_examples_of_itself(path: str, command: click.Command)
     assert [line for line in examples if path in line]
 
 
+@pytest.mark.parametrize(("path", "command"), [*_leaves(command_line.cpstage)])
+def test_the_help_of_every_command_fits_a_terminal(path: str, command: click.Command) -> None:
+    said = command.get_help(click.Context(command, info_name=path, terminal_width=80))
+
+    assert max(map(len, said.splitlines())) <= 80
+
+
 def test_every_module_of_a_command_is_in_the_list() -> None:
     package = Path(command_line.__file__).parent
     modules = {path for path in package.glob("*.py") if "@click.command(" in path.read_text()}
