@@ -18,10 +18,11 @@ DEFAULT_LEVEL = 2
 """The same as :data:`cpstage.archive.DEFAULT_LEVEL`, which would be loaded for ``--help``."""
 
 
-_CONTEXT = "--encryption-context"
+CONTEXT_OPTION = "--encryption-context"
+"""What the option is called where a command has one context only."""
 
 
-def unpacking_options(function: Function, context_option: str = _CONTEXT) -> Function:
+def unpacking_options(function: Function, context_option: str = CONTEXT_OPTION) -> Function:
     """Add limits, and what may open an envelope; the command gets ``unpacking``.
 
     Args:
@@ -99,7 +100,7 @@ def packing_options(formats: Sequence[str], formats_help: str) -> Callable[[Func
     return decorate
 
 
-def sealing_options(function: Function, context_option: str = _CONTEXT) -> Function:
+def sealing_options(function: Function, context_option: str = CONTEXT_OPTION) -> Function:
     """Add how to seal; the command gets ``seal``, ``seal_keys`` and ``seal_context``.
 
     Args:

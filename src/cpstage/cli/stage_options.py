@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.archive_options import packing_options, sealing_options, unpacking_options
+from cpstage.cli.archive_options import (
+    CONTEXT_OPTION,
+    packing_options,
+    sealing_options,
+    unpacking_options,
+)
 from cpstage.cli.options import MOST_SECONDS, Function, Seconds, add_options
 
 if TYPE_CHECKING:
@@ -16,10 +21,8 @@ if TYPE_CHECKING:
     from cpstage.transfer.outputs import IfEmpty
     from cpstage.transfer.results import Layout
 
-_CONTEXT = "--encryption-context"
 
-
-def staging_options(function: Function, context_option: str = _CONTEXT) -> Function:
+def staging_options(function: Function, context_option: str = CONTEXT_OPTION) -> Function:
     """Add which inputs are staged, and how; the command gets a ``staging``.
 
     Args:
@@ -79,7 +82,7 @@ def staging_options(function: Function, context_option: str = _CONTEXT) -> Funct
     )
 
 
-def delivery_options(function: Function, context_option: str = _CONTEXT) -> Function:
+def delivery_options(function: Function, context_option: str = CONTEXT_OPTION) -> Function:
     """Add how outputs are made and pushed; the command gets a ``delivery``.
 
     Args:
