@@ -1,4 +1,4 @@
-"""What the README promises is held by tests that there are."""
+"""What is promised is held by tests that there are."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import re
 from pathlib import Path
 
 TESTS = Path(__file__).parent
-README = (TESTS.parent / "README.md").read_text(encoding="utf-8")
+PAGE = (TESTS.parent / "docs/promises.md").read_text(encoding="utf-8")
 
 
 def promises() -> dict[str, list[str]]:
-    """The promises of the README, and the tests that it names for each."""
-    section = README.split("## What it promises\n", 1)[1].split("\n## ", 1)[0]
-    rows = [row.strip("| ").split(" | ") for row in section.splitlines() if row.startswith("| ")]
+    """The promises of the page, and the tests that it names for each."""
+    rows = [row.strip("| ").split(" | ") for row in PAGE.splitlines() if row.startswith("| ")]
     return {
         row[0]: re.findall(r"`([^`]+)`", row[1])
         for row in rows[1:]
