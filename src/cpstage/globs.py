@@ -42,7 +42,11 @@ def _compiled(glob: str) -> re.Pattern[str]:
     try:
         return re.compile(_expression(pattern) + "(/.*)?", re.DOTALL)
     except re.error as error:
-        raise UsageError(f"the glob {glob!r} is malformed: {error}") from error
+        # The place that the error has is one in our expression, not in the glob.
+        why = error.msg
+        raise UsageError(
+            f"the glob {glob!r} is malformed: {why}", hint="look at its set"
+        ) from error
 
 
 def _expression(pattern: str) -> str:

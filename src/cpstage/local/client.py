@@ -76,4 +76,5 @@ class LocalAWSClient(TakesJobs):
         except TimeoutError as error:
             raise ConnectionError(f"The local AWS at {self._base} does not answer") from error
         except urllib.error.URLError as error:
-            raise ConnectionError(f"No local AWS listens at {self._base}: {error}") from error
+            why = getattr(error.reason, "strerror", None) or error.reason
+            raise ConnectionError(f"No local AWS listens at {self._base}: {why}") from error
