@@ -99,33 +99,53 @@ class ZipDirectory:
     entries: list[ZipEntry]
 
 
-def read_tail(blob: Blob) -> bytes:
-    """Read the end of an archive, as much as its directory is likely to take."""
-    length = min(max(blob.size // _TAIL_SHARE, _SHORTEST_TAIL), _LONGEST_TAIL, blob.size)
-    return blob.read(blob.size - length, length)
+@dataclass(frozen=True)
+class ZipTail:
+    """The end of an archive.
+
+    Attributes:
+        offset: Where it begins.
+        data: Its bytes.
+        ends: What the end records in it say.
+    """
+
+    offset: int
+    data: bytes
+    ends: Ends
 
 
-def read_directory(blob: Blob, tail: bytes, budget: Budget) -> ZipDirectory:
-    """Read the directory of a zip archive, and check all that it says.
+def read_tail(blob: Blob, budget: Budget) -> ZipTail:
+    """Read the end of an archive, as much as its directory is likely to take.
 
     Args:
         blob: The archive.
-        tail: Its end, as :func:`read_tail` has read it.
         budget: Its limits.
 
     Raises:
-        ArtifactRejected: It is no zip, is damaged, cut or ambiguous, or has more entries or longer
-            headers than the limits allow; an entry is encrypted, packed by an unknown method,
-            overlaps another one, or is no file, directory or link.
+        ArtifactRejected: It is no zip, or cut, or has more entries or longer headers than the
+            limits allow.
     """
-    offset = blob.size - len(tail)
-    ends = read_ends(tail, offset)
+    length = min(max(blob.size // _TAIL_SHARE, _SHORTEST_TAIL), _LONGEST_TAIL, blob.size)
+    offset = blob.size - length
+    data = blob.read(offset, length)
+    ends = read_ends(data, offset)
     budget.expect_entries(ends.count)
     budget.check_header(ends.size - ends.count * _RECORD_ROOM)
+    return ZipTail(offset, data, ends)
+
+
+def read_directory(blob: Blob, tail: ZipTail) -> ZipDirectory:
+    """Read the directory of a zip archive, and check all that it says.
+
+    Raises:
+        ArtifactRejected: It is damaged or ambiguous; an entry is encrypted, packed by an unknown
+            method, overlaps another one, or is no file, directory or link.
+    """
+    offset, data, ends = tail.offset, tail.data, tail.ends
     missing = max(0, offset - ends.start)
     records = blob.read(ends.start, min(missing, ends.size)) if missing else b""
     begin = max(0, ends.start - offset)
-    records += tail[begin : begin + ends.size - len(records)]
+    records += data[begin : begin + ends.size - len(records)]
     entries = sorted(_entries(records, ends), key=attrgetter("offset"))
     return _laid_out(entries, ends.start)
 

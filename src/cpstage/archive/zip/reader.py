@@ -8,7 +8,6 @@ comes. What may be written, and where, is not decided here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import NamedTuple
 
 from cpstage.archive.blob import Blob
@@ -43,31 +42,45 @@ class Group(NamedTuple):
     """Neighbours, and all their bytes.
 
     Attributes:
-        first: The number of the first of the entries.
-        data: From its local header to the end of the last.
+        entries: One or more.
+        data: From the local header of the first to the end of the last.
     """
 
-    first: int
+    entries: list[ZipEntry]
     data: memoryview
 
 
 class ZipReader:
-    """An archive whose directory has been read and checked.
+    """An archive whose end has been read; then its directory is, then its entries.
 
     Args:
         stream: The archive, from its first byte.
         budget: Its limits.
 
+    Attributes:
+        count: How many entries it says it has.
+        entries: All of them in the order of their data, once the directory has been read.
+
     Raises:
-        ArtifactRejected: It is no zip, or is damaged, ambiguous or over a limit.
+        ArtifactRejected: It is no zip, or is cut or over a limit.
     """
 
     def __init__(self, stream: ReadAhead, budget: Budget) -> None:
         self._stream = stream
-        tail = read_tail(stream.blob)
-        stream.fetch_ahead()  # not before: all that the directory waits for is the end
-        self._directory = read_directory(stream.blob, tail, budget)
-        self.entries = self._directory.entries
+        self._tail = read_tail(stream.blob, budget)
+        self._start = 0
+        self.count = self._tail.ends.count
+        self.entries: list[ZipEntry] = []
+
+    def read_directory(self) -> None:
+        """Read the directory, and begin to fetch what comes before it.
+
+        Raises:
+            ArtifactRejected: It is damaged or ambiguous.
+        """
+        self._stream.fetch_ahead()  # not before: all that the directory waits for is the end
+        directory = read_directory(self._stream.blob, self._tail)
+        self._start, self.entries = directory.start, directory.entries
 
     def targets(self) -> Iterator[tuple[ZipEntry, str]]:
         """Read the targets of all links, which are needed before anything is written.
@@ -85,7 +98,7 @@ class ZipReader:
         Raises:
             ArtifactRejected: Bytes that belong to no entry hold records of another archive.
         """
-        _pass_over(self._stream, self._directory.start, "before the first entry")
+        _pass_over(self._stream, self._start, "before the first entry")
         first, count = 0, len(self.entries)
         while first < count:
             start = self.entries[first].offset
@@ -96,17 +109,9 @@ class ZipReader:
             last = first
             while last + 1 < count and self.entries[last + 1].end - start <= _GROUP:
                 last += 1
-            yield Group(first, self._stream.take(self.entries[last].end - start))
+            data = self._stream.take(self.entries[last].end - start)
+            yield Group(self.entries[first : last + 1], data)
             first = last + 1
-
-    def slots(self, first: int, data: memoryview) -> Iterator[tuple[ZipEntry, memoryview]]:
-        """Share the bytes of a group out to its entries."""
-        start = offset = self.entries[first].offset
-        for entry in islice(self.entries, first, None):
-            if offset - start == len(data):
-                return
-            offset = entry.end
-            yield entry, data[entry.offset - start : offset - start]
 
     def chunks(self, entry: ZipEntry) -> Iterator[bytes | memoryview]:
         """Return the data of a large entry, as it comes.
