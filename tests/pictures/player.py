@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 
 from pictures.screen import BY_KEY, COLUMNS, PROMPT, Row
 
-_CELL, _LINE, _SIZE = 8.4, 20, 14
+_CELL, _LINE = 8.4, 20
 _MARGIN, _BAR = 20, 38
 _WIDTH = round(COLUMNS * _CELL) + 2 * _MARGIN
 _STYLE = """

@@ -50,7 +50,7 @@ FLOORS: tuple[tuple[tuple[str, int, int, str], ...], ...] = (
 GROUND: tuple[tuple[str, ...], ...] = (
     ("document", "selection", "credential_process"),
     ("job", "globs", "posix"),
-    ("errors", "progress", "retries", "shells", "core_files", "_version"),
+    ("errors", "progress", "retries", "shells", "allocator", "core_files", "_version"),
 )
 """Below them: what any room may use, and what knows nothing of AWS, archives or the workspace."""
 
@@ -62,9 +62,16 @@ _WIDTH = 2 * _MARGIN + 7 * _COLUMN + 6 * _GAP
 
 
 def height_of(room: str) -> int:
-    """Return on which floor a room is, from the ground up."""
+    """Return on which floor a room is, from the ground up.
+
+    Raises:
+        ValueError: It has none.
+    """
     floors = [*([name for name, *_ in floor] for floor in FLOORS), *GROUND]
-    return next(len(floors) - number for number, names in enumerate(floors) if room in names)
+    for height, names in enumerate(reversed(floors)):
+        if room in names:
+            return height
+    raise ValueError(f"{room} has no floor in {__file__}")
 
 
 def boxes() -> dict[str, Box]:
@@ -96,18 +103,10 @@ def arrows(known: Imports) -> list[tuple[str, str]]:
 
 
 def svg() -> str:
-    """Return the drawing.
-
-    Raises:
-        ValueError: A room has no floor.
-    """
-    known = imports()
+    """Return the drawing."""
     placed = boxes()
-    missing = known.keys() - placed.keys() - {room for names in GROUND for room in names}
-    if missing:
-        raise ValueError(f"has no floor in {__name__}: {', '.join(sorted(missing))}")
     lines: list[tuple[Point, ...]] = []
-    for room, other in arrows(known):
+    for room, other in arrows(imports()):
         lines.append(route(placed[room], placed[other], list(placed.values()), lines))
     parts = [arrow(*line) for line in lines]
     parts += [part for box in placed.values() for part in box.draw()]
