@@ -12,7 +12,6 @@ import struct
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
-from cpstage.archive.deflate import ERRORS, crc32, inflater
 from cpstage.archive.member import CHUNK
 from cpstage.archive.names import refused
 from cpstage.archive.zip.directory import (
@@ -31,6 +30,7 @@ from cpstage.archive.zip.directory import (
     unicode_path,
 )
 from cpstage.archive.zip.ends import MAX32, SIGNATURES
+from cpstage.deflate import ERRORS, crc32, inflater
 from cpstage.errors import ArtifactRejected
 
 _LOCAL = struct.Struct("<4s5H3L2H")

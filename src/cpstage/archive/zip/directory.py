@@ -16,11 +16,11 @@ from operator import attrgetter
 from types import MappingProxyType
 
 from cpstage.archive.blob import Blob
-from cpstage.archive.deflate import crc32
 from cpstage.archive.limits import Budget
 from cpstage.archive.member import MemberKind
 from cpstage.archive.names import refused
 from cpstage.archive.zip.ends import MAX16, MAX32, Ends, damaged, read_ends
+from cpstage.deflate import crc32
 from cpstage.tree import RelativePath
 
 STORED, DEFLATED, BZIP2, LZMA = 0, 8, 12, 14
