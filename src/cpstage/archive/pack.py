@@ -10,7 +10,6 @@ from cpstage.archive.flow.ordered import thread_count
 from cpstage.archive.formats import Format
 from cpstage.archive.names import check_links, check_name
 from cpstage.archive.portions import PackingList
-from cpstage.archive.zip.writer import zip_stream
 from cpstage.errors import ArtifactRejected
 from cpstage.globs import Globs
 from cpstage.tree import RelativePath
@@ -85,9 +84,12 @@ def pack(
     """
     many = threads or thread_count()
     listed = entries if isinstance(entries, PackingList) else PackingList(entries)
+    # A fetch has no use for writers, and should not wait for them to be loaded.
     if archive_format == "zip":
+        from cpstage.archive.zip.writer import zip_stream
+
         return zip_stream(listed, level, consumed, many)
-    from cpstage.archive.tar.writer import gzip_stream, tar_stream  # it loads tarfile
+    from cpstage.archive.tar.writer import gzip_stream, tar_stream
 
     if archive_format == "tar":
         return tar_stream(listed, consumed)
