@@ -21,7 +21,14 @@ from cpstage.archive.zip.data import (
     decoded,
     refuse_hidden,
 )
-from cpstage.archive.zip.directory import LOCAL_BYTES, ZipEntry, read_directory, read_tail
+from cpstage.archive.zip.directory import (
+    LOCAL_BYTES,
+    ZipDirectory,
+    ZipEntry,
+    ZipTail,
+    read_directory,
+    read_tail,
+)
 from cpstage.archive.zip.ends import SIGNATURES
 
 _GROUP = 1 << 20
@@ -49,6 +56,12 @@ class Group(NamedTuple):
     entries: list[ZipEntry]
     data: memoryview
 
+    def slots(self) -> Iterator[tuple[ZipEntry, memoryview]]:
+        """Share the bytes out to the entries."""
+        start = self.entries[0].offset
+        for entry in self.entries:
+            yield entry, self.data[entry.offset - start : entry.end - start]
+
 
 class ZipReader:
     """An archive whose end has been read; then its directory is, then its entries.
@@ -59,7 +72,6 @@ class ZipReader:
 
     Attributes:
         count: How many entries it says it has.
-        entries: All of them in the order of their data, once the directory has been read.
 
     Raises:
         ArtifactRejected: It is no zip, or is cut or over a limit.
@@ -67,20 +79,21 @@ class ZipReader:
 
     def __init__(self, stream: ReadAhead, budget: Budget) -> None:
         self._stream = stream
-        self._tail = read_tail(stream.blob, budget)
-        self._start = 0
+        self._tail: ZipTail | None = read_tail(stream.blob, budget)
         self.count = self._tail.ends.count
-        self.entries: list[ZipEntry] = []
+        self._directory = ZipDirectory(0, 0, [])
 
-    def read_directory(self) -> None:
-        """Read the directory, and begin to fetch what comes before it.
+    def read_directory(self) -> list[ZipEntry]:
+        """Read the directory once, begin to fetch what is before it, and return its entries.
 
         Raises:
             ArtifactRejected: It is damaged or ambiguous.
         """
         self._stream.fetch_ahead()  # not before: all that the directory waits for is the end
-        directory = read_directory(self._stream.blob, self._tail)
-        self._start, self.entries = directory.start, directory.entries
+        if self._tail:
+            self._directory = read_directory(self._stream.blob, self._tail)
+            self._tail = None
+        return self._directory.entries
 
     def targets(self) -> Iterator[tuple[ZipEntry, str]]:
         """Read the targets of all links, which are needed before anything is written.
@@ -88,7 +101,7 @@ class ZipReader:
         Raises:
             ArtifactRejected: One is damaged, or too long.
         """
-        return link_targets(self._stream.blob, self.entries)
+        return link_targets(self._stream.blob, self._directory.entries)
 
     def groups(self) -> Iterator[Group | ZipEntry]:
         """Go through the archive: groups of entries with their bytes, and large entries alone.
@@ -98,19 +111,20 @@ class ZipReader:
         Raises:
             ArtifactRejected: Bytes that belong to no entry hold records of another archive.
         """
-        _pass_over(self._stream, self._start, "before the first entry")
-        first, count = 0, len(self.entries)
+        _pass_over(self._stream, self._directory.start, "before the first entry")
+        entries = self._directory.entries
+        first, count = 0, len(entries)
         while first < count:
-            start = self.entries[first].offset
-            if self.entries[first].end - start > BLOCK:
-                yield self.entries[first]
+            start = entries[first].offset
+            if entries[first].end - start > BLOCK:
+                yield entries[first]
                 first += 1
                 continue
             last = first
-            while last + 1 < count and self.entries[last + 1].end - start <= _GROUP:
+            while last + 1 < count and entries[last + 1].end - start <= _GROUP:
                 last += 1
-            data = self._stream.take(self.entries[last].end - start)
-            yield Group(self.entries[first : last + 1], data)
+            data = self._stream.take(entries[last].end - start)
+            yield Group(entries[first : last + 1], data)
             first = last + 1
 
     def chunks(self, entry: ZipEntry) -> Iterator[bytes | memoryview]:
