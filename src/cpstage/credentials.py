@@ -15,8 +15,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
-from cpstage.aws.sigv4 import FrozenKeys
 from cpstage.errors import CpstageError
 from cpstage.job import SessionCredentials
 
@@ -26,6 +26,17 @@ _TRY_AGAIN_SECONDS = 30.0
 """After a renewal ahead of time has failed; the old credentials may well last a while longer."""
 
 Renew = Callable[[], SessionCredentials]
+
+
+class _Frozen(NamedTuple):
+    """One state of the credentials, in the form that requests are signed with."""
+
+    access_key: str
+    secret_key: str
+    token: str | None
+
+    def __repr__(self) -> str:
+        return "credentials(********)"
 
 
 class RenewingCredentials:
@@ -54,7 +65,7 @@ class RenewingCredentials:
     def __repr__(self) -> str:
         return "RenewingCredentials(********)"
 
-    def get_frozen_credentials(self) -> FrozenKeys:
+    def get_frozen_credentials(self) -> _Frozen:
         """Return what to sign the next request with."""
         if self._is_old():
             with self._lock:
@@ -84,5 +95,5 @@ class RenewingCredentials:
         return self._clock() >= self._old_at
 
     def _use(self, new: SessionCredentials) -> None:
-        self._frozen = FrozenKeys(new.access_key_id, new.secret_access_key, new.session_token)
+        self._frozen = _Frozen(new.access_key_id, new.secret_access_key, new.session_token)
         self._old_at = self._clock() + self._max_age

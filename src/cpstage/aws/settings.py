@@ -11,11 +11,11 @@ import os
 import re
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
 from cpstage.aws.botocore_settings import Botocore, Given, endpoint_at
 from cpstage.aws.service import Credentials, Endpoint
-from cpstage.aws.sigv4 import FrozenKeys
 from cpstage.errors import ConfigurationError
 
 _PLAIN_VARIABLES = {
@@ -45,15 +45,22 @@ _HOST_BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 """A bucket that can be a component of a host name, also of one that a certificate is for."""
 
 
+class _Frozen(NamedTuple):
+    access_key: str
+    secret_key: str
+    token: str | None
+
+    def __repr__(self) -> str:
+        return "credentials(********)"
+
+
 class _FromEnvironment:
     """Credentials that are variables, and stay as they are."""
 
-    def get_frozen_credentials(self) -> FrozenKeys:
+    def get_frozen_credentials(self) -> _Frozen:
         """Return them."""
         token = os.environ.get("AWS_SESSION_TOKEN") or None
-        return FrozenKeys(
-            os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"], token
-        )
+        return _Frozen(os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"], token)
 
 
 class Settings:

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from datetime import datetime
-from typing import NamedTuple, Protocol
+from typing import Protocol
 from urllib.parse import quote
 
 UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
@@ -34,17 +34,6 @@ class Keys(Protocol):
     @property
     def token(self) -> str | None:
         """The session token, if they are a session's."""
-
-
-class FrozenKeys(NamedTuple):
-    """Keys that stay as they are, and never print themselves."""
-
-    access_key: str
-    secret_key: str
-    token: str | None
-
-    def __repr__(self) -> str:
-        return "FrozenKeys(********)"
 
 
 def signed_headers(
