@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from cpstage.aws.message import Body, length_of
 from cpstage.aws.s3_api import S3, OpenUpload, Part
@@ -29,6 +30,9 @@ ABORT_SECONDS = 15.0
 who has pressed Ctrl-C waits longer."""
 
 
+_Begun = tuple[OpenUpload, Mapping[str, str]]
+
+
 @dataclass(frozen=True)
 class _Sent:
     """A part that has arrived."""
@@ -36,6 +40,30 @@ class _Sent:
     part: Part
     size: int
     crc: int
+
+
+class _Beginning:
+    """The request that begins an upload: what came of it is known also to who gave up waiting.
+
+    Args:
+        begin: Makes the request.
+    """
+
+    def __init__(self, begin: Callable[[], _Begun]) -> None:
+        self._begin = begin
+        self._under_way = threading.Lock()
+        self._upload: OpenUpload | None = None
+
+    def __call__(self) -> _Begun:
+        with self._under_way:
+            self._upload, answer = self._begin()
+            return self._upload, answer
+
+    def upload_within(self, seconds: float) -> OpenUpload | None:
+        """Return the upload, if it has been begun, or is within so many seconds."""
+        if self._under_way.acquire(timeout=seconds):
+            self._under_way.release()
+        return self._upload
 
 
 class MultipartUpload:
@@ -75,8 +103,11 @@ class MultipartUpload:
         where = self._location
         pool = ThreadPoolExecutor(_UPLOADERS, thread_name_prefix="cpstage-upload")
         futures: list[Future[_Sent]] = []
-        upload, answer = self._s3.create_multipart_upload(where.bucket, where.key, self._headers)
-        try:  # from here on there is something to remove
+        create = self._s3.create_multipart_upload
+        beginning = _Beginning(partial(create, where.bucket, where.key, self._headers))
+        try:
+            # Not in this thread: a signal would lose the answer, and with it what to remove.
+            upload, answer = pool.submit(beginning).result()
             self._noted(answer)
             sent = self._send_all(upload, parts, pool, futures)
             size, crc = 0, 0
@@ -88,7 +119,7 @@ class MultipartUpload:
             )
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            self._give_up(upload, futures)
+            self._give_up(beginning, futures)
             raise
         pool.shutdown()
         self._noted({**answer, "etag": etag})
@@ -117,16 +148,19 @@ class MultipartUpload:
         self._uploaded(size)
         return _Sent(part, size, crc)
 
-    def _give_up(self, upload: OpenUpload, futures: list[Future[_Sent]]) -> None:
+    def _give_up(self, beginning: _Beginning, futures: list[Future[_Sent]]) -> None:
         """Break off what is on its way, and have S3 remove what has arrived.
 
-        In this order: a part that arrives after the removal would stay.
+        In this order: a part that arrives after the removal would stay. But for the beginning,
+        which is waited for: without its answer nobody could name the upload.
         """
+        upload = beginning.upload_within(_GIVE_UP_SECONDS)
         self._s3.interrupt()
         wait_for(futures, timeout=_GIVE_UP_SECONDS)
-        aborting = threading.Thread(target=self._abort, args=(upload,), daemon=True)
-        aborting.start()
-        aborting.join(ABORT_SECONDS)
+        if upload is not None:
+            aborting = threading.Thread(target=self._abort, args=(upload,), daemon=True)
+            aborting.start()
+            aborting.join(ABORT_SECONDS)
 
     def _abort(self, upload: OpenUpload) -> None:
         with suppress(Exception):  # why the upload failed matters, not that this failed too
