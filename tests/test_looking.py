@@ -313,20 +313,6 @@ def test_binary_data_is_kept_off_a_terminal(aws: LocalAWS, cli: Cli) -> None:
     assert text[:2] == (0, "h\u00e9\tx\r\n")
 
 
-def test_a_sealed_artifact_is_named_as_such(aws: LocalAWS, cli: Cli) -> None:
-    (cli.directory / "out" / "Built").mkdir(parents=True)
-    (cli.directory / "out" / "Built" / "f").write_text("x")
-    first = aws.add_job(outputs=["Built"])
-    assert cli("push", first, "--encrypt").returncode == 0
-    job_id = aws.add_job([Input("Built", None, key=aws.job(first).outputs[0].key)])
-
-    done = cli("ls", job_id)
-
-    assert done.returncode == 65
-    assert "is sealed in an envelope" in done.stderr
-    assert "cpstage fetch opens it" in done.stderr
-
-
 def test_nothing_in_color_on_a_terminal(aws: LocalAWS, cli: Cli) -> None:
     job_id = aws.add_job([Input("App", zip_of({"f": "x"}))])
 
