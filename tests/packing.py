@@ -21,7 +21,7 @@ EDGES = (1, 0xFFFF, 0x10000, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK - 1, 2 * BLO
 
 
 def entries_of(root: Path, *exclude: str) -> list[Entry]:
-    return list_entries(root, Globs(exclude=exclude), "keep")
+    return [*list_entries(root, Globs(exclude=exclude), "keep")]
 
 
 def packed(

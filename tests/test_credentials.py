@@ -168,7 +168,7 @@ def test_eight_threads_write_through_many_expiries(
 
     def put(number: int) -> Part:
         part = body[(number - 1) * 8 * MIB : number * 8 * MIB]
-        return client.upload_part(upload, number, part, _crc32(part))[0]
+        return client.upload_part(upload, number, (part,), _crc32(part))[0]
 
     upload = begin()
     with ThreadPoolExecutor(8) as pool:

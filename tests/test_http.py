@@ -44,7 +44,7 @@ def _ask(
     **headers: str,
 ) -> Answer:
     origin, _ = origin_of(server.url)
-    return transport.exchange(Request(method, origin, "/", headers, body, length))
+    return transport.exchange(Request(method, origin, "/", headers, (body,), length))
 
 
 def _cut(server: Server, length: int | None = None) -> NetworkError:

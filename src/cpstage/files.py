@@ -192,16 +192,13 @@ def pack(
         )
     sweep(target.absolute().parent)
     with shown.phase(f"{target.name}: listing", None, "entries") as listed:
-        entries = list_entries(source, how.globs, how.symlinks, listed)
-    place = target.resolve()
-    entries = [one for one in entries if Path(one.source) != place]
-    size = sum(one.size for one in entries)
-    with shown.phase(f"{target.name}: packing", size) as packed:
+        place = target.resolve()
+        entries = list_entries(source, how.globs, how.symlinks, listed, archive=place)
+    with shown.phase(f"{target.name}: packing", entries.size) as packed:
         chunks = pack_entries(entries, found, how.level, packed)
         written, header = _write(chunks, target, sealing, connection or Connection())
-    files = sum(one.kind == "file" for one in entries)
     envelope = header.document() if header else None
-    return Packed(source, target, found, files, size, written, envelope)
+    return Packed(source, target, found, entries.files, entries.size, written, envelope)
 
 
 def _take(source: Source, root: Path, staging: Path, how: Unpacking, progress: Progress) -> Taken:

@@ -71,8 +71,9 @@ class Bars:
             desc=label,
             total=total,
             unit="B" if unit == "B" else " entries",
-            unit_scale=True,
-            unit_divisor=1024 if unit == "B" else 1000,
+            unit_scale=unit == "B",
+            unit_divisor=1024,
+            leave=None,  # of what is shown at the same time, only the first: others leave scraps
             file=self._stream,
             **self._size(),
         ) as bar:

@@ -35,6 +35,7 @@ from cpstage.archive.flow.readahead import BLOCK, ReadAhead
 from cpstage.archive.formats import CONTENT_TYPES, HEAD_BYTES, Format, format_of_name, recognise
 from cpstage.archive.limits import Limits
 from cpstage.archive.pack import DEFAULT_LEVEL, list_entries, pack
+from cpstage.archive.portions import PackingList
 from cpstage.archive.unpack import Contents, Unpacker
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "FileBlob",
     "Format",
     "Limits",
+    "PackingList",
     "ReadAhead",
     "Unpacker",
     "format_of_name",

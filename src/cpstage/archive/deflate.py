@@ -33,7 +33,7 @@ SYNC = zlib.Z_SYNC_FLUSH
 _HARDEST_FAST_LEVEL = 3
 
 
-def crc32(data: bytes | memoryview, value: int = 0) -> int:
+def crc32(data: bytes | bytearray | memoryview, value: int = 0) -> int:
     """Return the CRC-32 of data that follows data of the CRC-32 ``value``."""
     return cast("int", _fast.crc32(data, value))
 

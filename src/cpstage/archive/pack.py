@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from cpstage.archive.flow.ordered import thread_count
 from cpstage.archive.formats import Format
 from cpstage.archive.names import check_links, check_name
+from cpstage.archive.portions import PackingList
 from cpstage.archive.zip.writer import zip_stream
 from cpstage.errors import ArtifactRejected
 from cpstage.globs import Globs
+from cpstage.tree import RelativePath
 from cpstage.walk import Entry, Symlinks, walk
 
 DEFAULT_LEVEL = 2
@@ -23,7 +26,9 @@ def list_entries(
     globs: Globs,
     symlinks: Symlinks,
     listed: Callable[[int], object] = lambda _: None,
-) -> list[Entry]:
+    *,
+    archive: Path | None = None,
+) -> PackingList:
     """List what is to be packed, and check that it can be unpacked again.
 
     Args:
@@ -31,32 +36,33 @@ def list_entries(
         globs: What of it goes in.
         symlinks: Whether links are kept, or replaced by what they point to.
         listed: Is told of entries as they are found.
+        archive: A file that is left out wherever it stands: what is packed goes there.
 
     Raises:
         ArtifactRejected: A link leads out of the tree, a name is not portable, or an entry is
             neither file, directory nor link.
         LocalIOError: Something cannot be read.
     """
-    entries = []
-    for entry in walk(root, globs, symlinks):
-        entries.append(entry)
-        listed(1)
-    links = {entry.path: entry.target for entry in entries if entry.kind == "link"}
-    try:
-        for entry in entries:
-            check_name(entry.path)
-        check_links(links)
-    except ArtifactRejected as error:
-        raise ArtifactRejected(
-            f"cannot pack {root}: {error.message}",
-            hint="leave it out with --exclude, or pack what links point to with "
-            "--symlinks follow; nothing was uploaded",
-        ) from error
-    return entries
+    links: dict[RelativePath, str] = {}
+
+    def checked() -> Iterator[Entry]:
+        left_out = str(archive) if archive else None
+        for entry in walk(root, globs, symlinks):
+            listed(1)
+            if entry.source == left_out:
+                continue
+            _check(root, partial(check_name, entry.path))
+            if entry.kind == "link":
+                links[entry.path] = entry.target
+            yield entry
+
+    found = PackingList(checked())
+    _check(root, partial(check_links, links))
+    return found
 
 
 def pack(
-    entries: Sequence[Entry],
+    entries: Iterable[Entry],
     archive_format: Format,
     level: int = DEFAULT_LEVEL,
     consumed: Callable[[int], object] = lambda _: None,
@@ -78,10 +84,23 @@ def pack(
         LocalIOError: A file cannot be read, or changed since it was listed.
     """
     many = threads or thread_count()
+    listed = entries if isinstance(entries, PackingList) else PackingList(entries)
     if archive_format == "zip":
-        return zip_stream(entries, level, consumed, many)
+        return zip_stream(listed, level, consumed, many)
     from cpstage.archive.tar.writer import gzip_stream, tar_stream  # it loads tarfile
 
     if archive_format == "tar":
-        return tar_stream(entries, consumed)
-    return gzip_stream(entries, level, consumed, many)
+        return tar_stream(listed, consumed)
+    return gzip_stream(listed, level, consumed, many)
+
+
+def _check(root: Path, check: Callable[[], object]) -> None:
+    """Do a check, and say in a rejection what to do about a tree that is to be packed."""
+    try:
+        check()
+    except ArtifactRejected as error:
+        raise ArtifactRejected(
+            f"cannot pack {root}: {error.message}",
+            hint="leave it out with --exclude, or pack what links point to with "
+            "--symlinks follow; nothing was uploaded",
+        ) from error

@@ -71,7 +71,7 @@ class JsonService:
         }
         body = json.dumps(parameters).encode()
         target = "" if self.endpoint.path else "/"
-        call = Call(operation, "POST", target, headers, body, secrets=secrets, check=_members)
+        call = Call(operation, "POST", target, headers, (body,), secrets=secrets, check=_members)
         return _members(self._service.send(call, self.endpoint))
 
 

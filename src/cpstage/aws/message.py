@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import select
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPResponse, RemoteDisconnected
 
@@ -24,6 +24,10 @@ _PIECE = 256 << 10
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _REFUSED_TUNNEL = re.compile(r"Tunnel connection failed: [0-9]{3}")
+
+
+Body = Sequence["bytes | bytearray | memoryview"]
+"""A body in pieces, which are sent as they are: to join 8 MiB costs as much as to send them."""
 
 
 class NetworkError(Exception):
@@ -70,7 +74,7 @@ class Request:
     origin: Origin
     target: str
     headers: Mapping[str, str] = field(repr=False)
-    body: bytes | memoryview = field(default=b"", repr=False)
+    body: Body = field(default=(), repr=False)
     length: int | None = None
 
 
@@ -133,6 +137,11 @@ def exchange(line: Line, request: Request) -> tuple[Answer, bool]:
     return Answer(response.status, headers, body), reusable
 
 
+def length_of(body: Body) -> int:
+    """Return how many bytes a body has."""
+    return sum(map(len, body))
+
+
 def why(error: Exception) -> str:
     """Say what the system says; messages of ``http.client`` may quote what was received."""
     if isinstance(error, TimeoutError):
@@ -161,15 +170,14 @@ def _send(line: Line, request: Request) -> OSError | None:
                 raise UnsendableError
             connection.putheader(name, value.encode())  # as it is signed
         if request.body or request.method in ("PUT", "POST"):
-            connection.putheader("Content-Length", str(len(request.body)))
+            connection.putheader("Content-Length", str(length_of(request.body)))
     except (ValueError, HTTPException):  # it would quote the header
         raise UnsendableError from None
     try:
         connection.endheaders()
-        rest = memoryview(request.body)
-        while rest:
-            connection.send(rest[:_PIECE])
-            rest = rest[_PIECE:]
+        for piece in request.body:
+            for at in range(0, len(piece), _PIECE):
+                connection.send(memoryview(piece)[at : at + _PIECE])
     except TimeoutError as error:
         if not _is_readable(connection.sock):
             raise

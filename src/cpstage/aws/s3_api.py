@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from cpstage.aws.message import Answer
+from cpstage.aws.message import Answer, Body
 from cpstage.aws.service import Call, Credentials, Endpoint, Service, ServiceError, UnreadableAnswer
 from cpstage.aws.transport import Transport
 from cpstage.retries import Retries
@@ -115,7 +115,7 @@ class S3:
         return self._send("GetObject", "GET", bucket, key).body
 
     def put_object(
-        self, bucket: str, key: str, body: bytes, crc32: str, headers: Headers
+        self, bucket: str, key: str, body: Body, crc32: str, headers: Headers
     ) -> Headers:
         """Store an object in one request."""
         sent = {**headers, "x-amz-checksum-crc32": crc32}
@@ -142,7 +142,7 @@ class S3:
         return OpenUpload(bucket, key, _text(answer, "UploadId")), answer.headers
 
     def upload_part(
-        self, upload: OpenUpload, number: int, body: bytes, crc32: str
+        self, upload: OpenUpload, number: int, body: Body, crc32: str
     ) -> tuple[Part, Headers]:
         """Send one part."""
         answer = self._send(
@@ -175,7 +175,7 @@ class S3:
                 "x-amz-checksum-type": "FULL_OBJECT",
                 "Content-Type": "application/xml",
             },
-            body=_parts_document(parts),
+            body=(_parts_document(parts),),
             check=lambda one: _text(one, "ETag"),
             refuses=_is_error,
         )
@@ -205,7 +205,7 @@ class S3:
         query: Sequence[tuple[str, str]] = (),
         *,
         headers: Headers | None = None,
-        body: bytes = b"",
+        body: Body = (),
         length: int | None = None,
         check: Callable[[Answer], object] = lambda _: None,
         refuses: Callable[[Answer], bool] = lambda _: False,

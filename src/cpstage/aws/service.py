@@ -19,7 +19,7 @@ from datetime import datetime, timezone
 from typing import Any, Protocol
 
 from cpstage._version import __version__
-from cpstage.aws.message import Answer, NetworkError, Request, UnsendableError
+from cpstage.aws.message import Answer, Body, NetworkError, Request, UnsendableError, length_of
 from cpstage.aws.origin import Origin
 from cpstage.aws.sigv4 import UNSIGNED_PAYLOAD, Keys, signed_headers
 from cpstage.aws.transport import Transport
@@ -165,7 +165,7 @@ class Call:
     method: str
     target: str
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: bytes | memoryview = field(default=b"", repr=False)
+    body: Body = field(default=(), repr=False)
     length: int | None = None
     secrets: Sequence[str] = field(default=(), repr=False)
     check: Callable[[Answer], object] = field(default=lambda _: None, repr=False)
@@ -240,7 +240,7 @@ class Service:
             raise
         finally:
             milliseconds = (time.monotonic() - began) * 1000
-            sizes = (len(call.body), received)
+            sizes = (length_of(call.body), received)
             line = "%s: status %s, %s bytes sent, %s received, %s retries, %.0f ms"
             _LOGGER.info(line, what, status, *sizes, tries - 1, milliseconds)
 
@@ -284,7 +284,7 @@ class Service:
         tls = endpoint.origin.scheme == "https"
         digest = UNSIGNED_PAYLOAD
         if self._name != "s3" or not tls:  # S3 takes it; TLS and a checksum protect the bytes
-            digest = hashlib.sha256(call.body).hexdigest()
+            digest = _digest(call.body)
         try:
             return signed_headers(
                 call.method,
@@ -299,6 +299,13 @@ class Service:
             )
         except UnicodeEncodeError:  # it would quote the secret
             raise UnsendableError from None
+
+
+def _digest(body: Body) -> str:
+    digest = hashlib.sha256()
+    for piece in body:
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def _tries(error: Exception) -> float:

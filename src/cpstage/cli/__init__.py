@@ -16,6 +16,7 @@ from typing import NoReturn
 import click
 
 from cpstage._version import __version__
+from cpstage.allocator import reuse_freed_memory
 from cpstage.cli.commands import LazyCommands
 from cpstage.cli.completion import complete
 from cpstage.cli.terminal import Terminal, flush_or_drop
@@ -44,6 +45,7 @@ def cpstage() -> None:
     artifacts in the pipeline's bucket come out.
     """
     make_no_core_file()
+    reuse_freed_memory()
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -163,7 +163,7 @@ def read_entries(remote: Remote, limits: Limits) -> list[ZipEntry]:
         ArtifactRejected: It is damaged, ambiguous or over a limit.
     """
     blob = remote.blob
-    return read_directory(blob, read_tail(blob), Budget(limits, blob.size)).entries
+    return read_directory(blob, read_tail(blob, Budget(limits, blob.size))).entries
 
 
 @contextmanager

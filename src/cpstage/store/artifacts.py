@@ -10,18 +10,18 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
 
-from cpstage.archive.deflate import crc32
-from cpstage.aws.message import NetworkError
+from cpstage.aws.message import Body, NetworkError, length_of
 from cpstage.aws.s3_api import S3
 from cpstage.errors import CpstageError
 from cpstage.failures import SESSION_EXPIRED_HINT, aws_failures
 from cpstage.job import Artifact, EncryptionKey
-from cpstage.store.checksum import crc32_checksum
+from cpstage.store.checksum import crc32_checksum, crc32_of
 from cpstage.store.encryption import SseKms, Upload
 from cpstage.store.multipart import MultipartUpload
 from cpstage.store.object import ObjectInfo, S3Object, object_info, reading
 
 _PART = 8 << 20
+_SMALL = 64 << 10
 _ABORT_SECONDS = 15.0
 _MOST_PARTS = 9_000
 """S3 takes 10,000 parts (Amazon S3 User Guide, multipart upload limits); some are kept back, since
@@ -115,15 +115,15 @@ class Store:
         headers = {"Content-Type": content_type, **encryption.headers()}
         parts = _parts(chunks, max(_PART, -(-size_bound // _MOST_PARTS)))
         with _writing(artifact, self._key):
-            first, second = next(parts, b""), next(parts, None)
+            first, second = next(parts, ()), next(parts, None)
             if second is None:
-                checksum = crc32_checksum(crc32(first))
+                checksum, length = crc32_checksum(crc32_of(first)), length_of(first)
                 answer = self._s3.put_object(
                     location.bucket, location.key, first, checksum.value, headers
                 )
                 encryption.note(answer)
-                uploaded(len(first))
-                return encryption.check(location, len(first), checksum)
+                uploaded(length)
+                return encryption.check(location, length, checksum)
             upload = MultipartUpload(self._s3, location, headers, encryption.note, uploaded)
             size, checksum = upload.send(chain((first, second), parts))
         return encryption.check(location, size, checksum)
@@ -151,22 +151,32 @@ class Store:
         return Trial(answer.get("x-amz-server-side-encryption-aws-kms-key-id"), left)
 
 
-def _parts(chunks: Iterator[bytes], size: int) -> Iterator[bytes]:
+def _parts(chunks: Iterator[bytes], size: int) -> Iterator[Body]:
     """Put a stream together in parts of one size; the last one is what is left."""
-    pieces: list[memoryview] = []
+    part: list[memoryview | bytearray] = []
     have = 0
     for chunk in chunks:
         rest = memoryview(chunk)
         while have + len(rest) >= size:
-            pieces.append(rest[: size - have])
+            yield [*part, rest[: size - have]]
             rest = rest[size - have :]
-            yield b"".join(pieces)
-            pieces, have = [], 0
+            part, have = [], 0
         if rest:
-            pieces.append(rest)
+            _append(part, rest)
             have += len(rest)
     if have:
-        yield b"".join(pieces)
+        yield part
+
+
+def _append(part: list[memoryview | bytearray], piece: memoryview) -> None:
+    """Add a piece to a part; small ones are joined, since each is sent by itself."""
+    last = part[-1] if part else None
+    if len(piece) >= _SMALL:
+        part.append(piece)
+    elif isinstance(last, bytearray):
+        last += piece
+    else:
+        part.append(bytearray(piece))
 
 
 def _writing(artifact: Artifact, key: EncryptionKey | None) -> AbstractContextManager[None]:

@@ -14,10 +14,11 @@ from concurrent.futures import wait as wait_for
 from contextlib import suppress
 from dataclasses import dataclass
 
-from cpstage.archive.deflate import crc32, crc32_combine
+from cpstage.archive.deflate import crc32_combine
+from cpstage.aws.message import Body, length_of
 from cpstage.aws.s3_api import S3, OpenUpload, Part
 from cpstage.job import S3Location
-from cpstage.store.checksum import Checksum, crc32_checksum
+from cpstage.store.checksum import Checksum, crc32_checksum, crc32_of
 
 _UPLOADERS = 4
 """Parts that are on their way at once; one more is being put together."""
@@ -62,7 +63,7 @@ class MultipartUpload:
         self._noted = noted
         self._uploaded = uploaded
 
-    def send(self, parts: Iterator[bytes]) -> tuple[int, Checksum]:
+    def send(self, parts: Iterator[Body]) -> tuple[int, Checksum]:
         """Upload all parts, in their order, and make the object of them.
 
         Returns:
@@ -96,7 +97,7 @@ class MultipartUpload:
     def _send_all(
         self,
         upload: OpenUpload,
-        parts: Iterator[bytes],
+        parts: Iterator[Body],
         pool: ThreadPoolExecutor,
         futures: list[Future[_Sent]],
     ) -> list[_Sent]:
@@ -109,12 +110,12 @@ class MultipartUpload:
                 sent.append(under_way.popleft().result())
         return sent + [one.result() for one in under_way]
 
-    def _send_one(self, upload: OpenUpload, number: int, body: bytes) -> _Sent:
-        crc = crc32(body)
+    def _send_one(self, upload: OpenUpload, number: int, body: Body) -> _Sent:
+        crc, size = crc32_of(body), length_of(body)
         part, answer = self._s3.upload_part(upload, number, body, crc32_checksum(crc).value)
         self._noted(answer)
-        self._uploaded(len(body))
-        return _Sent(part, len(body), crc)
+        self._uploaded(size)
+        return _Sent(part, size, crc)
 
     def _give_up(self, upload: OpenUpload, futures: list[Future[_Sent]]) -> None:
         """Break off what is on its way, and have S3 remove what has arrived.

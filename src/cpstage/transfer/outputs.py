@@ -18,6 +18,7 @@ from cpstage.archive import (
     HEAD_BYTES,
     FileBlob,
     Format,
+    PackingList,
     list_entries,
     recognise,
 )
@@ -47,22 +48,22 @@ class Output:
     artifact: Artifact
     source: Path
     format: Format | Literal["raw"]
-    entries: tuple[Entry, ...]
+    entries: PackingList
 
     @property
     def is_empty(self) -> bool:
         """Tell whether there is nothing in it but directories."""
-        return all(entry.kind == "directory" for entry in self.entries)
+        return self.entries.directories == len(self.entries)
 
     @property
     def files(self) -> int:
         """How many files it holds."""
-        return sum(entry.kind == "file" for entry in self.entries)
+        return self.entries.files
 
     @property
     def size(self) -> int:
         """How many bytes its files have together."""
-        return sum(entry.size for entry in self.entries)
+        return self.entries.size
 
     @property
     def size_bound(self) -> int:
@@ -74,7 +75,7 @@ class Output:
         """The media type to store it under."""
         if self.format != "raw":
             return CONTENT_TYPES[self.format]
-        return _raw_content_type(self.entries[0])
+        return _raw_content_type(next(iter(self.entries)))
 
 
 @dataclass(frozen=True)
@@ -162,21 +163,21 @@ def _output(
     with local_failures(source, "read"):
         is_directory, exists = source.is_dir(), source.exists()
     if is_directory:
-        entries = tuple(list_entries(source, packing.globs, packing.symlinks, listed))
+        entries = list_entries(source, packing.globs, packing.symlinks, listed)
     elif exists:
-        entries = (single(source),)
+        entries = PackingList([single(source)])
     elif given:
         raise NotFound(f"there is no {source}, which output {artifact.name} is to be made of")
     else:
-        entries = ()
+        entries = PackingList([])
     if packing.format == "raw" or (packing.format == "auto" and source.is_file()):
         _require_one_file(artifact, source, entries)
         return Output(artifact, source, "raw", entries)
     return Output(artifact, source, "zip" if packing.format == "auto" else packing.format, entries)
 
 
-def _require_one_file(artifact: Artifact, source: Path, entries: tuple[Entry, ...]) -> None:
-    if entries and [entry.kind for entry in entries] != ["file"]:
+def _require_one_file(artifact: Artifact, source: Path, entries: PackingList) -> None:
+    if entries and (entries.files, len(entries)) != (1, 1):
         raise ConfigurationError(
             f"output {artifact.name} is to go up raw, but {source} holds {len(entries)} entries",
             hint="raw takes one regular file: give the file, or another --format",

@@ -89,7 +89,7 @@ class Sender:
 
     def _packed(self, output: Output, advance: Advance) -> Iterator[bytes]:
         if output.format == "raw":
-            return read_file(output.entries[0], advance)
+            return read_file(next(iter(output.entries)), advance)
         return pack(output.entries, output.format, self._level, advance)
 
     def _sealed(

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import BinaryIO
 
+from cpstage.allocator import reuse_freed_memory
 from cpstage.connection import Connection
 from cpstage.core_files import make_no_core_file
 from cpstage.errors import FailureType, UsageError
@@ -170,6 +171,7 @@ def main(answer: int) -> None:
         answer: The descriptor that the outcome is written to.
     """
     make_no_core_file()
+    reuse_freed_memory()
     os.set_inheritable(answer, False)
     order: _Order = pickle.load(sys.stdin.buffer)  # noqa: S301 (it comes from ourselves)
     warnings: list[str] = []

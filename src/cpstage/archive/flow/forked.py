@@ -4,8 +4,10 @@ Threads share one interpreter lock: to create a file releases and takes it again
 and two threads that do so spend more time handing it over than they win. Measured with 20,000
 files on two processors, two threads took 1.4 times as long as one, and two processes 0.6 times.
 
-A child is forked with all that the parent knows, and gets a number and bytes through a pipe for
-each unit of work. This module knows nothing of archive formats, nor of what the work is.
+A child gets all that a unit of work takes through a pipe: what is said of it, and its bytes. It is
+forked before its parent has read or listed much, and never looks at what the parent has: to look
+at an object of Python writes to its count of references, and so to a copy of its page. This module
+knows nothing of archive formats, nor of what the work is.
 """
 
 from __future__ import annotations
@@ -24,11 +26,13 @@ from typing import NoReturn
 
 from cpstage.errors import InternalError, Reportable
 
-Work = Callable[[int, "memoryview | bytes"], "bytes | memoryview"]
-"""What to do with a unit: its number, and its bytes, which are gone afterwards. What comes of it is
-bytes, too."""
+Work = Callable[[bytes, "memoryview | bytes"], "bytes | memoryview"]
+"""What to do with a unit: what is said of it, and its bytes, which are gone afterwards. What comes
+of it is bytes, too."""
 
 _REQUEST = struct.Struct("<QQ")
+"""The lengths of what is said of a unit, and of its bytes."""
+
 _REPLY = struct.Struct("<?Q")
 """Whether it went well, and the length of what follows: the result, or what went wrong."""
 
@@ -58,7 +62,7 @@ class _Child:
         os.close(their_requests)
         os.close(their_replies)
 
-    def do(self, number: int, data: memoryview | bytes) -> memoryview:
+    def do(self, note: bytes, data: memoryview | bytes) -> memoryview:
         """Have a unit worked on, and wait for what comes of it.
 
         Raises:
@@ -66,7 +70,7 @@ class _Child:
             InternalError: The child has gone.
         """
         try:
-            _write(self._requests, _REQUEST.pack(number, len(data)))
+            _write(self._requests, _REQUEST.pack(len(note), len(data)) + note)
             _write(self._requests, data)
             good, length = _REPLY.unpack(_read(self._replies, _REPLY.size))
             reply = _read(self._replies, length)
@@ -112,10 +116,10 @@ def forked(work: Work, count: int) -> Iterator[Work]:
     children: list[_Child] = []
     idle: queue.SimpleQueue[_Child] = queue.SimpleQueue()
 
-    def do(number: int, data: memoryview | bytes) -> memoryview:
+    def do(note: bytes, data: memoryview | bytes) -> memoryview:
         child = idle.get()
         try:
-            return child.do(number, data)
+            return child.do(note, data)
         finally:
             idle.put(child)
 
@@ -141,8 +145,9 @@ def _serve(work: Work, requests: int, replies: int) -> NoReturn:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         while True:
-            number, length = _REQUEST.unpack(_read(requests, _REQUEST.size))
-            good, reply = _outcome(work, number, _read(requests, length))
+            said, length = _REQUEST.unpack(_read(requests, _REQUEST.size))
+            note = bytes(_read(requests, said))
+            good, reply = _outcome(work, note, _read(requests, length))
             _write(replies, _REPLY.pack(good, len(reply)))
             _write(replies, reply)
     except (EOFError, BrokenPipeError):
@@ -151,9 +156,9 @@ def _serve(work: Work, requests: int, replies: int) -> NoReturn:
         os._exit(code)
 
 
-def _outcome(work: Work, number: int, data: memoryview) -> tuple[bool, bytes | memoryview]:
+def _outcome(work: Work, note: bytes, data: memoryview) -> tuple[bool, bytes | memoryview]:
     try:
-        return True, work(number, data)
+        return True, work(note, data)
     except Reportable as error:
         return False, pickle.dumps((type(error), error.message, error.hint))
     except Exception as error:

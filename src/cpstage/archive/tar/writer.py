@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 import tarfile
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from contextlib import closing
 from functools import partial
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from cpstage.archive.compression import deflated_piece
 from cpstage.archive.deflate import crc32, crc32_combine
 from cpstage.archive.flow.ordered import in_order
-from cpstage.archive.portions import AHEAD, Block, Group, portions
+from cpstage.archive.portions import AHEAD, Block, Group, PackingList
 from cpstage.walk import Entry, Kind, read
 
 _TIME = 315_532_800
@@ -51,7 +51,7 @@ class _Piece(NamedTuple):
 
 
 def tar_stream(
-    entries: Iterable[Entry], consumed: Callable[[int], object]
+    entries: PackingList, consumed: Callable[[int], object]
 ) -> Generator[bytes, None, None]:
     """Pack entries.
 
@@ -64,7 +64,7 @@ def tar_stream(
     """
     length = 0
     # One thread: several only wait for the interpreter's lock, and read slower than one (measured).
-    with closing(in_order(_plain, portions(entries), threads=1, ahead=AHEAD)) as pieces:
+    with closing(in_order(_plain, entries.portions(), threads=1, ahead=AHEAD)) as pieces:
         for piece in pieces:
             consumed(piece.read)
             length += piece.size
@@ -73,7 +73,7 @@ def tar_stream(
 
 
 def gzip_stream(
-    entries: Iterable[Entry], level: int, consumed: Callable[[int], object], threads: int
+    entries: PackingList, level: int, consumed: Callable[[int], object], threads: int
 ) -> Generator[bytes, None, None]:
     """Pack entries, and compress them into one gzip member without a name and a time.
 
@@ -90,7 +90,7 @@ def gzip_stream(
     work = partial(_compressed, level=level)
     yield _GZIP_HEADER
     ahead = threads + AHEAD
-    with closing(in_order(work, portions(entries), threads=threads, ahead=ahead)) as pieces:
+    with closing(in_order(work, entries.portions(), threads=threads, ahead=ahead)) as pieces:
         for piece in pieces:
             consumed(piece.read)
             crc = crc32_combine(crc, piece.crc, piece.size)

@@ -21,6 +21,7 @@ from cpstage.archive.limits import Budget
 from cpstage.archive.member import MemberKind
 from cpstage.archive.names import refused
 from cpstage.archive.zip.ends import MAX16, MAX32, Ends, damaged, read_ends
+from cpstage.tree import RelativePath
 
 STORED, DEFLATED, BZIP2, LZMA = 0, 8, 12, 14
 """Compression methods (4.4.5) that are read."""
@@ -59,7 +60,7 @@ class ZipEntry:
 
     Attributes:
         name: The name; bytes that are not text as surrogates.
-        raw_name: The bytes that the local header must have too.
+        other_name: The bytes that the archive has for it, where they are not those of the name.
         kind: What it is.
         executable: Whether its owner may execute it.
         flags: General purpose bits.
@@ -69,10 +70,11 @@ class ZipEntry:
         size: Bytes of its data.
         offset: Where its local header is, from the start of the blob.
         end: Where the next entry, or the directory, begins.
+        place: Where whoever reads the archive wants it; nothing here looks at it.
     """
 
     name: str
-    raw_name: bytes
+    other_name: bytes | None
     kind: MemberKind
     executable: bool
     flags: int
@@ -82,6 +84,12 @@ class ZipEntry:
     size: int
     offset: int
     end: int = 0
+    place: RelativePath | None = None
+
+    @property
+    def raw_name(self) -> bytes:
+        """The bytes that the archive has for its name, which the local header must have too."""
+        return _bytes(self.name) if self.other_name is None else self.other_name
 
 
 @dataclass(frozen=True)
@@ -99,33 +107,53 @@ class ZipDirectory:
     entries: list[ZipEntry]
 
 
-def read_tail(blob: Blob) -> bytes:
-    """Read the end of an archive, as much as its directory is likely to take."""
-    length = min(max(blob.size // _TAIL_SHARE, _SHORTEST_TAIL), _LONGEST_TAIL, blob.size)
-    return blob.read(blob.size - length, length)
+@dataclass(frozen=True)
+class ZipTail:
+    """The end of an archive.
+
+    Attributes:
+        offset: Where it begins.
+        data: Its bytes.
+        ends: What the end records in it say.
+    """
+
+    offset: int
+    data: bytes
+    ends: Ends
 
 
-def read_directory(blob: Blob, tail: bytes, budget: Budget) -> ZipDirectory:
-    """Read the directory of a zip archive, and check all that it says.
+def read_tail(blob: Blob, budget: Budget) -> ZipTail:
+    """Read the end of an archive, as much as its directory is likely to take.
 
     Args:
         blob: The archive.
-        tail: Its end, as :func:`read_tail` has read it.
         budget: Its limits.
 
     Raises:
-        ArtifactRejected: It is no zip, is damaged, cut or ambiguous, or has more entries or longer
-            headers than the limits allow; an entry is encrypted, packed by an unknown method,
-            overlaps another one, or is no file, directory or link.
+        ArtifactRejected: It is no zip, or cut, or has more entries or longer headers than the
+            limits allow.
     """
-    offset = blob.size - len(tail)
-    ends = read_ends(tail, offset)
+    length = min(max(blob.size // _TAIL_SHARE, _SHORTEST_TAIL), _LONGEST_TAIL, blob.size)
+    offset = blob.size - length
+    data = blob.read(offset, length)
+    ends = read_ends(data, offset)
     budget.expect_entries(ends.count)
     budget.check_header(ends.size - ends.count * _RECORD_ROOM)
+    return ZipTail(offset, data, ends)
+
+
+def read_directory(blob: Blob, tail: ZipTail) -> ZipDirectory:
+    """Read the directory of a zip archive, and check all that it says.
+
+    Raises:
+        ArtifactRejected: It is damaged or ambiguous; an entry is encrypted, packed by an unknown
+            method, overlaps another one, or is no file, directory or link.
+    """
+    offset, data, ends = tail.offset, tail.data, tail.ends
     missing = max(0, offset - ends.start)
     records = blob.read(ends.start, min(missing, ends.size)) if missing else b""
     begin = max(0, ends.start - offset)
-    records += tail[begin : begin + ends.size - len(records)]
+    records += data[begin : begin + ends.size - len(records)]
     entries = sorted(_entries(records, ends), key=attrgetter("offset"))
     return _laid_out(entries, ends.start)
 
@@ -159,25 +187,17 @@ def _entry(fields: tuple[int, ...], raw_name: bytes, extra: bytes, ends: Ends) -
         size, packed, offset, disk = large_values(name, parts, (*eight, (disk, MAX16, 4)))
     if disk:
         raise refused(name, "is on another volume")
-    _check_readable(name, flags, method)
-    mode = attributes >> 16 if host in _UNIX_HOSTS else 0
-    kind = _kind(name, mode, attributes)
+    try:
+        kind, executable = _nature(host, flags, method, attributes, name[-1:] == "/")
+    except ValueError as error:
+        raise refused(name, str(error)) from None
     if kind == "directory" and size:
         raise refused(name, "is a directory with data")
     if method == STORED and packed != size:
         raise refused(name, f"is stored, {size} bytes in {packed}")
-    return ZipEntry(
-        name,
-        raw_name,
-        kind,
-        bool(mode & stat.S_IXUSR),
-        flags,
-        method,
-        crc,
-        packed,
-        size,
-        offset + ends.shift,
-    )
+    other_name = None if raw_name == _bytes(name) else raw_name
+    place = offset + ends.shift
+    return ZipEntry(name, other_name, kind, executable, flags, method, crc, packed, size, place)
 
 
 def extra_fields(extra: bytes, name: str | bytes) -> Mapping[int, bytes]:
@@ -234,20 +254,11 @@ def large_values(
     return values
 
 
-def _check_readable(name: str, flags: int, method: int) -> None:
-    if flags & ENCRYPTED:
-        raise refused(name, "is encrypted, which is not supported")
-    if flags & PATCHED:
-        raise refused(name, "is a patch, which is not supported")
-    if method not in (STORED, DEFLATED, BZIP2, LZMA):
-        raise refused(name, f"is unsupported: method {method}")
-
-
 def _name(raw: bytes, flags: int, host: int, parts: Mapping[int, bytes]) -> str:
     """Decode a name as Info-ZIP does on POSIX (4.4.4 bit 11, 4.6.9, appendix D)."""
     if flags & UTF8_NAME:
         return _text(raw)
-    name = unicode_path(raw, parts) if parts else None
+    name = unicode_path(raw, parts) if _UNICODE_PATH in parts else None
     if name is not None:
         return name
     if raw.isascii():
@@ -268,20 +279,36 @@ def unicode_path(raw: bytes, parts: Mapping[int, bytes]) -> str | None:
     return None
 
 
-def _kind(name: str, mode: int, attributes: int) -> MemberKind:
-    """Tell what an entry is by its name and its mode, which have to agree on directories."""
-    kind = stat.S_IFMT(mode)
-    if name.endswith("/"):
+@lru_cache(1024)  # most entries of an archive are alike in all of it
+def _nature(
+    host: int, flags: int, method: int, attributes: int, slash: bool
+) -> tuple[MemberKind, bool]:
+    """Tell what an entry is, and whether its owner may execute it.
+
+    Its name, which may end in a slash, and its mode have to agree on directories.
+
+    Raises:
+        ValueError: It cannot be read, or is nothing that may be unpacked; says why.
+    """
+    if flags & ENCRYPTED:
+        raise ValueError("is encrypted, which is not supported")
+    if flags & PATCHED:
+        raise ValueError("is a patch, which is not supported")
+    if method not in (STORED, DEFLATED, BZIP2, LZMA):
+        raise ValueError(f"is unsupported: method {method}")
+    mode = attributes >> 16 if host in _UNIX_HOSTS else 0
+    kind, executable = stat.S_IFMT(mode), bool(mode & stat.S_IXUSR)
+    if slash:
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise refused(name, "is a directory by its name, and something else by its mode")
-        return "directory"
+            raise ValueError("is a directory by its name, and something else by its mode")
+        return "directory", executable
     if kind == stat.S_IFLNK:
-        return "link"
+        return "link", executable
     if kind == stat.S_IFDIR or (not kind and attributes & _DOS_DIRECTORY):
-        raise refused(name, "is a directory by its attributes, and none by its name")
+        raise ValueError("is a directory by its attributes, and none by its name")
     if kind not in (0, stat.S_IFREG):
-        raise refused(name, "is neither a file, a directory nor a link")
-    return "file"
+        raise ValueError("is neither a file, a directory nor a link")
+    return "file", executable
 
 
 def _laid_out(entries: list[ZipEntry], directory: int) -> ZipDirectory:
@@ -298,6 +325,10 @@ def _laid_out(entries: list[ZipEntry], directory: int) -> ZipDirectory:
             raise refused(entry.name, "overlaps the next entry, or the directory")
         entry.end = end
     return ZipDirectory(entries[0].offset if entries else directory, directory, entries)
+
+
+def _bytes(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
 
 
 def _text(name: str | bytes) -> str:

@@ -8,7 +8,6 @@ comes. What may be written, and where, is not decided here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from typing import NamedTuple
 
 from cpstage.archive.blob import Blob
@@ -22,7 +21,14 @@ from cpstage.archive.zip.data import (
     decoded,
     refuse_hidden,
 )
-from cpstage.archive.zip.directory import LOCAL_BYTES, ZipEntry, read_directory, read_tail
+from cpstage.archive.zip.directory import (
+    LOCAL_BYTES,
+    ZipDirectory,
+    ZipEntry,
+    ZipTail,
+    read_directory,
+    read_tail,
+)
 from cpstage.archive.zip.ends import SIGNATURES
 
 _GROUP = 1 << 20
@@ -43,31 +49,51 @@ class Group(NamedTuple):
     """Neighbours, and all their bytes.
 
     Attributes:
-        first: The number of the first of the entries.
-        data: From its local header to the end of the last.
+        entries: One or more.
+        data: From the local header of the first to the end of the last.
     """
 
-    first: int
+    entries: list[ZipEntry]
     data: memoryview
+
+    def slots(self) -> Iterator[tuple[ZipEntry, memoryview]]:
+        """Share the bytes out to the entries."""
+        start = self.entries[0].offset
+        for entry in self.entries:
+            yield entry, self.data[entry.offset - start : entry.end - start]
 
 
 class ZipReader:
-    """An archive whose directory has been read and checked.
+    """An archive whose end has been read; then its directory is, then its entries.
 
     Args:
         stream: The archive, from its first byte.
         budget: Its limits.
 
+    Attributes:
+        count: How many entries it says it has.
+
     Raises:
-        ArtifactRejected: It is no zip, or is damaged, ambiguous or over a limit.
+        ArtifactRejected: It is no zip, or is cut or over a limit.
     """
 
     def __init__(self, stream: ReadAhead, budget: Budget) -> None:
         self._stream = stream
-        tail = read_tail(stream.blob)
-        stream.fetch_ahead()  # not before: all that the directory waits for is the end
-        self._directory = read_directory(stream.blob, tail, budget)
-        self.entries = self._directory.entries
+        self._tail: ZipTail | None = read_tail(stream.blob, budget)
+        self.count = self._tail.ends.count
+        self._directory = ZipDirectory(0, 0, [])
+
+    def read_directory(self) -> list[ZipEntry]:
+        """Read the directory once, begin to fetch what is before it, and return its entries.
+
+        Raises:
+            ArtifactRejected: It is damaged or ambiguous.
+        """
+        self._stream.fetch_ahead()  # not before: all that the directory waits for is the end
+        if self._tail:
+            self._directory = read_directory(self._stream.blob, self._tail)
+            self._tail = None
+        return self._directory.entries
 
     def targets(self) -> Iterator[tuple[ZipEntry, str]]:
         """Read the targets of all links, which are needed before anything is written.
@@ -75,7 +101,7 @@ class ZipReader:
         Raises:
             ArtifactRejected: One is damaged, or too long.
         """
-        return link_targets(self._stream.blob, self.entries)
+        return link_targets(self._stream.blob, self._directory.entries)
 
     def groups(self) -> Iterator[Group | ZipEntry]:
         """Go through the archive: groups of entries with their bytes, and large entries alone.
@@ -86,27 +112,20 @@ class ZipReader:
             ArtifactRejected: Bytes that belong to no entry hold records of another archive.
         """
         _pass_over(self._stream, self._directory.start, "before the first entry")
-        first, count = 0, len(self.entries)
+        entries = self._directory.entries
+        first, count = 0, len(entries)
         while first < count:
-            start = self.entries[first].offset
-            if self.entries[first].end - start > BLOCK:
-                yield self.entries[first]
+            start = entries[first].offset
+            if entries[first].end - start > BLOCK:
+                yield entries[first]
                 first += 1
                 continue
             last = first
-            while last + 1 < count and self.entries[last + 1].end - start <= _GROUP:
+            while last + 1 < count and entries[last + 1].end - start <= _GROUP:
                 last += 1
-            yield Group(first, self._stream.take(self.entries[last].end - start))
+            data = self._stream.take(entries[last].end - start)
+            yield Group(entries[first : last + 1], data)
             first = last + 1
-
-    def slots(self, first: int, data: memoryview) -> Iterator[tuple[ZipEntry, memoryview]]:
-        """Share the bytes of a group out to its entries."""
-        start = offset = self.entries[first].offset
-        for entry in islice(self.entries, first, None):
-            if offset - start == len(data):
-                return
-            offset = entry.end
-            yield entry, data[entry.offset - start : offset - start]
 
     def chunks(self, entry: ZipEntry) -> Iterator[bytes | memoryview]:
         """Return the data of a large entry, as it comes.

@@ -14,7 +14,7 @@ from __future__ import annotations
 import pickle
 import stat
 import struct
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from typing import NamedTuple, cast
 
@@ -22,7 +22,7 @@ from cpstage.archive.compression import deflated, deflated_piece
 from cpstage.archive.deflate import crc32, crc32_combine
 from cpstage.archive.flow.forked import forked, is_worth_forking
 from cpstage.archive.flow.ordered import in_order
-from cpstage.archive.portions import AHEAD, Block, Group, portions
+from cpstage.archive.portions import AHEAD, Block, Group, PackingList
 from cpstage.walk import Entry, read
 
 _LOCAL = struct.Struct("<4s5H3L2H")
@@ -110,7 +110,7 @@ class _PackedBlock(NamedTuple):
 
 
 def zip_stream(
-    entries: Sequence[Entry], level: int, consumed: Callable[[int], object], threads: int
+    entries: PackingList, level: int, consumed: Callable[[int], object], threads: int
 ) -> Generator[bytes, None, None]:
     """Pack entries, deflated at a level of 0 (not at all) to 9.
 
@@ -124,14 +124,12 @@ def zip_stream(
         LocalIOError: A file cannot be read, or changed since it was listed.
     """
     archive = _Archive()
-    units = list(portions(entries))
+    ahead = threads + AHEAD
     with (
-        _packers(units, level, len(entries), threads) as packer,
-        closing(
-            in_order(packer, range(len(units)), threads=threads, ahead=threads + AHEAD)
-        ) as done,
+        _packers(level, len(entries), threads) as packer,
+        closing(in_order(packer, entries.portions(), threads=threads, ahead=ahead)) as done,
     ):
-        for unit, packed in zip(units, done, strict=True):
+        for unit, packed in zip(entries.portions(), done, strict=True):
             consumed(unit.size)
             if isinstance(packed, _PackedGroup):
                 yield archive.add_group(packed)
@@ -142,21 +140,21 @@ def zip_stream(
 
 @contextmanager
 def _packers(
-    units: Sequence[Group | Block], level: int, entries: int, count: int
-) -> Iterator[Callable[[int], _PackedGroup | _PackedBlock]]:
+    level: int, entries: int, count: int
+) -> Iterator[Callable[[Group | Block], _PackedGroup | _PackedBlock]]:
     """Let processes read and deflate where there are many files, and threads where there are few.
 
     With 20,000 files on two processors, two threads took no less time than one.
     """
     if not is_worth_forking(entries):
-        yield lambda number: _packed(units[number], level)
+        yield lambda unit: _packed(unit, level)
         return
 
-    def pack(number: int, _: bytes | memoryview) -> bytes:
-        return pickle.dumps(_packed(units[number], level))
+    def pack(note: bytes, _: bytes | memoryview) -> bytes:
+        return pickle.dumps(_packed(pickle.loads(note), level))  # noqa: S301 (our own parent's)
 
     with forked(pack, count) as do:
-        yield lambda number: pickle.loads(do(number, b""))  # noqa: S301 (our own child's)
+        yield lambda unit: pickle.loads(do(pickle.dumps(unit), b""))  # noqa: S301 (our own child's)
 
 
 def _packed(portion: Group | Block, level: int) -> _PackedGroup | _PackedBlock:
