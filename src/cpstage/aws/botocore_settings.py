@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from botocore.loaders import Loader
     from botocore.session import Session
 
+_GLOBAL_STS = {"https://sts.amazonaws.com": "us-east-1"}
+"""Where STS is for those who have set ``sts_regional_endpoints = legacy``, and its one region."""
+
 _NO_KEYS_HINT = "set AWS_PROFILE or --profile, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 
 
@@ -79,7 +82,8 @@ class Botocore:
     def endpoint(self, service: str, region: str) -> Endpoint:
         """Return where a service is."""
         client = self._client(service, region).meta
-        return endpoint_at(client.endpoint_url, client.region_name)
+        signed_for = _GLOBAL_STS.get(client.endpoint_url, client.region_name)
+        return endpoint_at(client.endpoint_url, signed_for)
 
     def bucket(self, name: str, region: str) -> Endpoint:
         """Return where a bucket is: that is in a request for an object, which is never sent.
@@ -182,7 +186,7 @@ def _data_loader(path: str | None) -> Loader:
 
     class KnownServices(Loader):
         def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002
-            return ["codepipeline", "kms", "s3"]
+            return ["codepipeline", "kms", "s3", "sts"]
 
     more = path.split(os.pathsep) if path else []
     return KnownServices([os.path.expanduser(os.path.expandvars(one)) for one in more])
