@@ -47,9 +47,10 @@ if TYPE_CHECKING:
     from cpstage.report.details import Details, Reported, Revision
     from cpstage.report.put import report_failure, report_success
     from cpstage.runner.command import Execution, Finished
-    from cpstage.runner.data import Delivery, RunResult, Staging, Surroundings
     from cpstage.runner.interrupts import Interrupts
+    from cpstage.runner.result import RunResult
     from cpstage.runner.run import run
+    from cpstage.runner.task import Delivery, Staging, Surroundings
     from cpstage.stage import fetch, push
     from cpstage.store.artifacts import Store
     from cpstage.store.object import ObjectInfo
@@ -110,7 +111,8 @@ _HOMES = {
     "store.object": ("ObjectInfo",),
     "store.artifacts": ("Store",),
     "runner.command": ("Execution", "Finished"),
-    "runner.data": ("Delivery", "RunResult", "Staging", "Surroundings"),
+    "runner.result": ("RunResult",),
+    "runner.task": ("Delivery", "Staging", "Surroundings"),
     "report.put": ("report_failure", "report_success"),
     "report.details": ("Details", "Reported", "Revision"),
     "runner.run": ("run",),

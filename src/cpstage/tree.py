@@ -66,8 +66,10 @@ class Tree:
 
     def make_directory(self, path: RelativePath) -> None:
         """Create a directory and its parents; one that exists is fine."""
-        with local_failures(self.root / path):
+        try:
             self._open(path)
+        except OSError as error:
+            raise local_failure(error, self.root / path) from error
 
     def write_file(
         self, path: RelativePath, chunks: Iterable[bytes | memoryview], *, executable: bool

@@ -18,7 +18,7 @@ from pictures.routes import route
 
 PICTURE = Path(__file__).resolve().parents[2] / "docs/rooms.svg"
 
-FLOORS: tuple[tuple[tuple[str, int, int, str], ...], ...] = (
+FLOORS: tuple[tuple[tuple[str, float, float, str], ...], ...] = (
     (("cli", 0, 7, "the command line: prints and exits"),),
     (("demo", 0, 1, "apart"), ("cpstage", 1, 7, "the public API: names handed on")),
     (("local", 0, 1, "an AWS, apart"), ("worker", 1, 3, "polls, claims, runs, reports")),
@@ -33,15 +33,15 @@ FLOORS: tuple[tuple[tuple[str, int, int, str], ...], ...] = (
         ("doctor", 6, 7, "what fails, why"),
     ),
     (("transfer", 1, 6, "artifacts on their way"),),
-    (("session", 2, 6, "a job's services, with its own credentials"),),
+    (("session", 2, 4.85, "a job's services, with its own credentials"),),
     (
         ("envelope", 1, 2, "Encryption SDK"),
-        ("store", 3, 5, "S3 objects, read and uploaded"),
-        ("credentials", 5, 6, "they renew"),
+        ("store", 3, 4, "objects in S3"),
+        ("credentials", 4, 5, "they renew"),
         ("workspace", 6, 7, "lock, publish"),
     ),
-    (("codepipeline", 2, 3, "the job API"), ("archive", 4, 6, "zip, tar, tar.gz")),
-    (("connection", 2, 3, "settings"), ("walk", 4, 6, "a tree, in order")),
+    (("codepipeline", 2, 3, "the job API"), ("archive", 5, 6, "zip, tar, tar.gz")),
+    (("connection", 2, 3, "settings"), ("walk", 5, 6, "a tree, in order")),
     (("failures", 1, 4, "what AWS's errors mean"), ("tree", 4, 7, "safe writes in a directory")),
     (("aws", 1, 4, "HTTP, signed"),),
 )
@@ -50,7 +50,7 @@ FLOORS: tuple[tuple[tuple[str, int, int, str], ...], ...] = (
 GROUND: tuple[tuple[str, ...], ...] = (
     ("document", "selection", "credential_process", "held_signals"),
     ("job", "globs", "posix"),
-    ("errors", "progress", "retries", "shells", "allocator", "core_files", "_version"),
+    ("errors", "progress", "retries", "shells", "deflate", "allocator", "core_files", "_version"),
 )
 """Below them: what any room may use, and what knows nothing of AWS, archives or the workspace."""
 

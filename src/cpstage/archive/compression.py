@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 
-from cpstage.archive.deflate import SYNC, deflater
+from cpstage.deflate import SYNC, deflater
 
 _STORED_BLOCK = struct.Struct("<B2H")
 _LONGEST_STORED = 0xFFFF

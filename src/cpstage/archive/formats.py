@@ -6,10 +6,10 @@ earlier action happened to write. The bytes are the only honest source.
 
 from __future__ import annotations
 
-import tarfile
 import zlib
 from typing import Literal
 
+from cpstage.archive.tar.header import BLOCK
 from cpstage.errors import ArtifactRejected
 
 Format = Literal["zip", "tar", "tar.gz"]
@@ -90,8 +90,10 @@ def _by_magic(head: bytes) -> Format | None:
 
 def _is_tar(head: bytes) -> bool:
     """Check the checksum of the first header, which v7 tar has too."""
+    import tarfile  # most artifacts are zips, and need not wait for it
+
     try:
-        tarfile.TarInfo.frombuf(head[: tarfile.BLOCKSIZE], "utf-8", "surrogateescape")
+        tarfile.TarInfo.frombuf(head[:BLOCK], "utf-8", "surrogateescape")
     except tarfile.TarError:
         return False
     return True
@@ -99,7 +101,7 @@ def _is_tar(head: bytes) -> bool:
 
 def _is_empty_tar(head: bytes) -> bool:
     """Tell whether there is an end marker and nothing else; many a file begins with zeros."""
-    return len(head) >= 2 * tarfile.BLOCKSIZE and not any(head)
+    return len(head) >= 2 * BLOCK and not any(head)
 
 
 def _inflate_start(head: bytes) -> bytes:

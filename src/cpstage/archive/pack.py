@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from functools import partial
 from pathlib import Path
 
 from cpstage.archive.flow.ordered import thread_count
 from cpstage.archive.formats import Format
 from cpstage.archive.names import check_links, check_name
 from cpstage.archive.portions import PackingList
-from cpstage.archive.zip.writer import zip_stream
 from cpstage.errors import ArtifactRejected
 from cpstage.globs import Globs
 from cpstage.tree import RelativePath
@@ -51,13 +49,19 @@ def list_entries(
             listed(1)
             if entry.source == left_out:
                 continue
-            _check(root, partial(check_name, entry.path))
+            try:
+                check_name(entry.path)
+            except ArtifactRejected as error:
+                raise _not_packed(root, error) from error
             if entry.kind == "link":
                 links[entry.path] = entry.target
             yield entry
 
     found = PackingList(checked())
-    _check(root, partial(check_links, links))
+    try:
+        check_links(links)
+    except ArtifactRejected as error:
+        raise _not_packed(root, error) from error
     return found
 
 
@@ -85,22 +89,22 @@ def pack(
     """
     many = threads or thread_count()
     listed = entries if isinstance(entries, PackingList) else PackingList(entries)
+    # A fetch has no use for writers, and should not wait for them to be loaded.
     if archive_format == "zip":
+        from cpstage.archive.zip.writer import zip_stream
+
         return zip_stream(listed, level, consumed, many)
-    from cpstage.archive.tar.writer import gzip_stream, tar_stream  # it loads tarfile
+    from cpstage.archive.tar.writer import gzip_stream, tar_stream
 
     if archive_format == "tar":
         return tar_stream(listed, consumed)
     return gzip_stream(listed, level, consumed, many)
 
 
-def _check(root: Path, check: Callable[[], object]) -> None:
-    """Do a check, and say in a rejection what to do about a tree that is to be packed."""
-    try:
-        check()
-    except ArtifactRejected as error:
-        raise ArtifactRejected(
-            f"cannot pack {root}: {error.message}",
-            hint="leave it out with --exclude, or pack what links point to with "
-            "--symlinks follow; nothing was uploaded",
-        ) from error
+def _not_packed(root: Path, error: ArtifactRejected) -> ArtifactRejected:
+    """Say what to do about a tree that could not be unpacked again."""
+    return ArtifactRejected(
+        f"cannot pack {root}: {error.message}",
+        hint="leave it out with --exclude, or pack what links point to with --symlinks follow; "
+        "nothing was uploaded",
+    )

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from cpstage.archive.deflate import crc32
 from cpstage.archive.names import is_root
+from cpstage.deflate import crc32
 from cpstage.looking.listing import Listed, plain_path
 from cpstage.progress import Advance, Progress
 from cpstage.walk import Entry, read_file

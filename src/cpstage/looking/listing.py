@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cpstage.archive import Format, Limits, ReadAhead
-from cpstage.archive.deflate import crc32
 from cpstage.archive.limits import Budget
 from cpstage.archive.member import Member, MemberKind
 from cpstage.archive.names import is_root
@@ -22,6 +21,7 @@ from cpstage.archive.tar.reader import tar_members
 from cpstage.archive.zip.directory import ZipEntry, read_directory, read_tail
 from cpstage.archive.zip.reader import link_targets
 from cpstage.connection import Connection
+from cpstage.deflate import crc32
 from cpstage.errors import ArtifactRejected
 from cpstage.job import Job
 from cpstage.looking.remote import Remote, find_artifacts, open_remote

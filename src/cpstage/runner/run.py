@@ -28,9 +28,10 @@ from cpstage.job import Job
 from cpstage.progress import Progress
 from cpstage.report.details import Details
 from cpstage.runner.command import Execution, execute
-from cpstage.runner.data import Delivery, RunResult, Staging, Surroundings
 from cpstage.runner.handover import handover, inherited
 from cpstage.runner.interrupts import Interrupts
+from cpstage.runner.result import RunResult
+from cpstage.runner.task import Delivery, Staging, Surroundings
 from cpstage.runner.verdict import report_run
 from cpstage.session import DEFAULT_MAX_AGE
 from cpstage.stage import Warn, fetch, push

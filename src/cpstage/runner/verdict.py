@@ -19,8 +19,8 @@ from cpstage.errors import (
 from cpstage.job import MASK, Job
 from cpstage.report.details import Details
 from cpstage.report.put import MOST_MESSAGE, end_of, report_failure, report_success
-from cpstage.runner.data import RunResult
 from cpstage.runner.interrupts import Interrupts
+from cpstage.runner.result import RunResult
 
 _STOPPED_SECONDS = 20.0
 """For a report after a signal: whoever has sent it will not wait long."""

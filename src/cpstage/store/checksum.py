@@ -11,8 +11,8 @@ import base64
 import hashlib
 from collections.abc import Callable, Mapping
 
-from cpstage.archive.deflate import crc32
 from cpstage.aws.message import Body
+from cpstage.deflate import crc32
 from cpstage.errors import ArtifactRejected
 
 _Crc = Callable[[bytes, int], int]

@@ -14,9 +14,9 @@ from concurrent.futures import wait as wait_for
 from contextlib import suppress
 from dataclasses import dataclass
 
-from cpstage.archive.deflate import crc32_combine
 from cpstage.aws.message import Body, length_of
 from cpstage.aws.s3_api import S3, OpenUpload, Part
+from cpstage.deflate import crc32_combine
 from cpstage.job import S3Location
 from cpstage.store.checksum import Checksum, crc32_checksum, crc32_of
 

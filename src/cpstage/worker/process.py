@@ -25,8 +25,8 @@ from cpstage.errors import FailureType, UsageError
 from cpstage.job import Job
 from cpstage.report.details import Details
 from cpstage.runner.command import Execution
-from cpstage.runner.data import Delivery, Staging, Surroundings
 from cpstage.runner.run import run
+from cpstage.runner.task import Delivery, Staging, Surroundings
 from cpstage.session import DEFAULT_MAX_AGE
 
 _PROGRAM = "import sys; from cpstage.worker.process import main; main(int(sys.argv[1]))"

@@ -9,9 +9,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from cpstage.archive.deflate import ERRORS, crc32, inflater
 from cpstage.archive.flow.forward import Damaged, Forward
 from cpstage.archive.limits import HEADER_BYTES
+from cpstage.deflate import ERRORS, crc32, inflater
 
 _MOST_STEPS = 256
 """That go into a block: handing each of a million small members to another thread took 40 s."""

@@ -14,9 +14,9 @@ from functools import partial
 from typing import NamedTuple
 
 from cpstage.archive.compression import deflated_piece
-from cpstage.archive.deflate import crc32, crc32_combine
 from cpstage.archive.flow.ordered import in_order
 from cpstage.archive.portions import AHEAD, Block, Group, PackingList
+from cpstage.deflate import crc32, crc32_combine
 from cpstage.walk import Entry, Kind, read
 
 _TIME = 315_532_800

@@ -12,7 +12,6 @@ import struct
 from collections.abc import Iterable, Iterator
 from itertools import chain
 
-from cpstage.archive.deflate import ERRORS, crc32, inflater
 from cpstage.archive.member import CHUNK
 from cpstage.archive.names import refused
 from cpstage.archive.zip.directory import (
@@ -24,6 +23,7 @@ from cpstage.archive.zip.directory import (
     LZMA,
     PATCHED,
     STORED,
+    UNICODE_PATH,
     UTF8_NAME,
     ZipEntry,
     extra_fields,
@@ -31,6 +31,7 @@ from cpstage.archive.zip.directory import (
     unicode_path,
 )
 from cpstage.archive.zip.ends import MAX32, SIGNATURES
+from cpstage.deflate import ERRORS, crc32, inflater
 from cpstage.errors import ArtifactRejected
 
 _LOCAL = struct.Struct("<4s5H3L2H")
@@ -76,9 +77,10 @@ def data_start(entry: ZipEntry, head: bytes | memoryview) -> int:
     if (flags ^ entry.flags) & _FLAGS_THAT_COUNT or method != entry.method:
         raise refused(entry.name, "has other flags or another method in its local header")
     parts = extra_fields(bytes(head[LOCAL_BYTES + name : start]), entry.name) if extra else {}
-    other = unicode_path(entry.raw_name, parts) if parts and not flags & UTF8_NAME else None
-    if other not in (None, entry.name):
-        raise refused(entry.name, "has another name in the extra field of its local header")
+    if UNICODE_PATH in parts and not flags & UTF8_NAME:
+        other = unicode_path(entry.raw_name, parts)
+        if other not in (None, entry.name):
+            raise refused(entry.name, "has another name in the extra field of its local header")
     if (crc, packed, size) != (entry.crc, entry.packed, entry.size):
         if MAX32 in (packed, size):
             size, packed = large_values(entry.name, parts, ((size, MAX32, 8), (packed, MAX32, 8)))

@@ -16,11 +16,11 @@ from operator import attrgetter
 from types import MappingProxyType
 
 from cpstage.archive.blob import Blob
-from cpstage.archive.deflate import crc32
 from cpstage.archive.limits import Budget
 from cpstage.archive.member import MemberKind
 from cpstage.archive.names import refused
 from cpstage.archive.zip.ends import MAX16, MAX32, Ends, damaged, read_ends
+from cpstage.deflate import crc32
 from cpstage.tree import RelativePath
 
 STORED, DEFLATED, BZIP2, LZMA = 0, 8, 12, 14
@@ -50,7 +50,7 @@ _UNIX_HOSTS = {3, 19}
 
 _DOS_DIRECTORY = 0x10
 
-_ZIP64, _UNICODE_PATH = 0x0001, 0x7075
+_ZIP64, UNICODE_PATH = 0x0001, 0x7075
 """Extra fields (4.5.3, 4.6.9)."""
 
 
@@ -219,7 +219,7 @@ def _extra_fields(extra: bytes) -> Mapping[int, bytes]:
     while at + 4 <= len(extra):
         kind, length = _EXTRA.unpack_from(extra, at)
         at += 4 + length
-        if kind in (_ZIP64, _UNICODE_PATH) and kind in parts:
+        if kind in (_ZIP64, UNICODE_PATH) and kind in parts:
             raise ValueError(f"has the extra field {kind:#06x} twice")
         parts[kind] = extra[at - length : at]
     if at > len(extra) or extra[at:].strip(b"\0"):
@@ -258,7 +258,7 @@ def _name(raw: bytes, flags: int, host: int, parts: Mapping[int, bytes]) -> str:
     """Decode a name as Info-ZIP does on POSIX (4.4.4 bit 11, 4.6.9, appendix D)."""
     if flags & UTF8_NAME:
         return _text(raw)
-    name = unicode_path(raw, parts) if _UNICODE_PATH in parts else None
+    name = unicode_path(raw, parts) if UNICODE_PATH in parts else None
     if name is not None:
         return name
     if raw.isascii():
@@ -273,7 +273,7 @@ def _name(raw: bytes, flags: int, host: int, parts: Mapping[int, bytes]) -> str:
 
 def unicode_path(raw: bytes, parts: Mapping[int, bytes]) -> str | None:
     """Return the name that the extra field of Info-ZIP has (4.6.9), where it is for this name."""
-    path = parts.get(_UNICODE_PATH, b"")
+    path = parts.get(UNICODE_PATH, b"")
     if path[:1] == b"\1" and path[1:5] == crc32(raw).to_bytes(4, "little"):
         return _text(path[5:])
     return None

@@ -19,10 +19,10 @@ from contextlib import closing, contextmanager
 from typing import NamedTuple, cast
 
 from cpstage.archive.compression import deflated, deflated_piece
-from cpstage.archive.deflate import crc32, crc32_combine
 from cpstage.archive.flow.forked import forked, is_worth_forking
 from cpstage.archive.flow.ordered import in_order
 from cpstage.archive.portions import AHEAD, Block, Group, PackingList
+from cpstage.deflate import crc32, crc32_combine
 from cpstage.walk import Entry, read
 
 _LOCAL = struct.Struct("<4s5H3L2H")
