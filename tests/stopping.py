@@ -2,6 +2,7 @@
 
     python stopping.py SIGKILL publishing 3 fetch JOB_ID --replace
     python stopping.py SIGTERM 'opening f7' 1 fetch JOB_ID
+    python stopping.py SIGTERM 'importing click' 1 run JOB_ID -- true
 
 The steps are what Python tells its audit hooks before it does it: nothing of cpstage is changed.
 """
@@ -26,7 +27,8 @@ def stopping(number: signal.Signals, steps: str, nth: int, *arguments: str) -> l
 
 def stop_before(number: signal.Signals, steps: str, nth: int) -> None:
     """Send this process a signal before the nth step of some kind."""
-    is_step = _publishing() if steps == "publishing" else _opening(steps.removeprefix("opening "))
+    kind, _, name = steps.partition(" ")
+    is_step = {"publishing": _publishing, "opening": _opening, "importing": _importing}[kind](name)
     left = nth
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -39,7 +41,7 @@ def stop_before(number: signal.Signals, steps: str, nth: int) -> None:
     sys.addaudithook(watch)
 
 
-def _publishing() -> Step:
+def _publishing(_: str) -> Step:
     """Each rename from that of the journal on, its removal, and the clearing up after it."""
     begun = False
 
@@ -65,8 +67,17 @@ def _opening(name: str) -> Step:
     return is_step
 
 
+def _importing(name: str) -> Step:
+    """Each time that a module is loaded."""
+
+    def is_step(event: str, arguments: tuple[Any, ...]) -> bool:
+        return event == "import" and arguments[0] == name
+
+    return is_step
+
+
 if __name__ == "__main__":
-    from cpstage.cli import main
+    from cpstage.__main__ import main
 
     stop_before(signal.Signals[sys.argv[1]], sys.argv[2], int(sys.argv[3]))
     main(sys.argv[4:])

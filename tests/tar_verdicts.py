@@ -6,18 +6,13 @@ GNU tar and libarchive are the independent readers of what is accepted.
 from __future__ import annotations
 
 import io
-import re
-import subprocess
 from pathlib import Path
 
-import pytest
-
-from cpstage import ArtifactRejected, Limits
+from cpstage import Limits
 from cpstage.archive.tar.reader import tar_members
 from trees import listing, needs
 from unpacking import unpack
-
-Listing = dict[str, tuple[str, bool, bytes]]
+from verdicts import Listing, agreement, refusal, run_reader
 
 PEERS = ("tar", "bsdtar")
 
@@ -39,29 +34,14 @@ def refused(
         entry: The name of the entry that it has to quote.
         limits: What the archive may unpack to.
     """
-    into = root / "above" / "into"
-    into.parent.mkdir(parents=True)
-    with pytest.raises(ArtifactRejected) as caught:
-        unpack(body, into, name=_name(body), limits=limits)
-    said = str(caught.value)
-    assert caught.value.exit_code == 65
-    assert said.isprintable()
-    assert re.search(says, said), said
-    assert entry is None or repr(entry) in said, said
-    beside = [path for path in root.rglob("*") if into not in (path, *path.parents)]
-    assert beside == [into.parent], "something was written outside"
-    return said
+    return refusal(body, root / "above/into", _name(body), says, entry, limits)
 
 
 def accepted(body: bytes, root: Path, *peers: str, limits: Limits | None = None) -> Listing:
     """Expect an archive to be accepted, with the tree that other readers make of it."""
     root.mkdir(exist_ok=True)
     unpack(body, root / "into", name=_name(body), limits=limits)
-    found: Listing = listing(root / "into")
-    for peer in peers:
-        other = read_by(peer, body, root)
-        assert found == other, f"{peer} makes {other} of it, and not {found}"
-    return found
+    return agreement(body, root, peers, read_by)
 
 
 def read_by(peer: str, body: bytes, root: Path) -> Listing:
@@ -71,14 +51,8 @@ def read_by(peer: str, body: bytes, root: Path) -> Listing:
     # GNU tar finds out by itself what a file is compressed with, but not what a pipe brings it.
     archive = root / f"for-{peer}"
     archive.write_bytes(body)
-    done = subprocess.run(
-        [peer, "-xf", str(archive), "-C", peer, "--no-same-owner"],
-        cwd=root,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        env={"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"},
-    )
-    assert done.returncode == 0, done.stderr
+    command = [peer, "-xf", str(archive), "-C", peer, "--no-same-owner"]
+    assert run_reader(command, root) == 0
     return listing(root / peer)
 
 

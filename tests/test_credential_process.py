@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
-import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
 
@@ -14,6 +12,7 @@ import pytest
 from conftest import Cli
 from cpstage.local import Input, LocalAWS
 from local_support import aws_cli
+from terminals import on_terminal
 
 
 def _now() -> datetime:
@@ -90,26 +89,11 @@ def test_they_are_not_printed_to_a_terminal_unless_told(
 ) -> None:
     job_id = aws.add_job()
     before = len(aws.calls())
-    ours, theirs = pty.openpty()
-    try:
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "cpstage", "credentials", job_id),
-                *(["--force"] if force else []),
-            ],
-            env=dict(cli.environment),
-            stdout=theirs,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        os.close(theirs)
-        said = os.read(ours, 1 << 16) if force else b""
-    finally:
-        os.close(ours)
+    done = on_terminal(cli, "credentials", job_id, *(["--force"] if force else []))
 
     if force:
-        assert (done.returncode, b"SecretAccessKey" in said) == (0, True)
+        assert (done.returncode, "SecretAccessKey" in done.terminal) == (0, True)
     else:
         assert done.returncode == 2
-        assert "secrets are not printed to a terminal" in done.stderr
+        assert "secrets are not printed to a terminal" in done.other
         assert len(aws.calls()) == before

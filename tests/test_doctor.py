@@ -27,6 +27,10 @@ def _failures(checks: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {one["name"]: one for one in checks if one["status"] == "failed"}
 
 
+def _caller(checks: list[dict[str, Any]]) -> dict[str, Any]:
+    return next(one for one in checks if one["name"] == "caller")
+
+
 def _uploads(aws: LocalAWS) -> list[Any]:
     admin = s3(aws.admin_environment)
     return [*admin.list_multipart_uploads(Bucket=aws.bucket).get("Uploads", [])]
@@ -122,6 +126,41 @@ def test_no_region_no_credentials_no_job(aws: LocalAWS, cli: Cli) -> None:
     skipped = [one["name"] for one in checks if one["status"] == "skipped"]
     assert skipped == ["credentials", "input", "output", "key"]
     assert cli("doctor").returncode == 2
+
+
+def test_it_names_the_caller(aws: LocalAWS, cli: Cli) -> None:
+    job_id = aws.add_job()
+    stranger = aws.add_user("stranger", ["codepipeline:GetJobDetails"])
+    before = len(aws.calls())
+
+    _, ours = _examined(cli, job_id)
+    code, theirs = _examined(cli, job_id, **stranger)
+
+    (caller, other) = (_caller(checks)["detail"] for checks in (ours, theirs))
+    user = "arn:aws:iam::123456789012:user/"
+    said = "of account 123456789012, by credentials of the environment, AWS_ACCESS_KEY_ID"
+    assert caller == f"{user}caller {said}"
+    assert (code, other) == (0, f"{user}stranger {said}")
+    asked = [call for call in aws.calls()[before:] if call.service == "sts"]
+    assert [call.action for call in asked] == ["GetCallerIdentity"] * 2
+
+
+def test_an_sts_that_does_not_tell_fails_nothing(aws: LocalAWS, cli: Cli) -> None:
+    job_id = aws.add_job()
+    error = b"<Error><Code>AccessDenied</Code><Message>no way</Message></Error>"
+    error = b"<ErrorResponse>%s</ErrorResponse>" % error
+
+    with answering_server(403, error) as refusing, answering_server(200, b"<x/>") as other:
+        for url, why in [
+            ("http://127.0.0.1:9", "cannot ask STS who the caller is: "),
+            (refusing, "AccessDenied: no way"),
+            (other, "the answer has no Account"),
+        ]:
+            arguments = ("--timeout", "1")
+            code, checks = _examined(cli, job_id, *arguments, AWS_ENDPOINT_URL_STS=url)
+            assert (code, _caller(checks)["status"]) == (0, "ok")
+            assert "whose they are is not known, which no run needs" in _caller(checks)["detail"]
+            assert why in _caller(checks)["detail"]
 
 
 def test_a_clock_that_is_off_and_a_network_that_is_not_there(aws: LocalAWS, cli: Cli) -> None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import pty
 import re
 import shutil
-import struct
 import subprocess
 import sys
-import termios
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +21,7 @@ import cpstage
 from conftest import Cli
 from cpstage.local import Input, LocalAWS
 from stalling import stalling_server
+from terminals import on_terminal
 
 SECRETS = {
     "Password": "pl4nted-secret",
@@ -184,29 +181,14 @@ def test_queries_print_what_the_aws_cli_prints(
 def test_a_wide_terminal_keeps_the_tables_that_the_aws_cli_keeps(cli: Cli, rich: str) -> None:
     query = "jobDetails.data.{A: actionTypeId, B: pipelineContext, C: inputArtifacts}"
     arguments = ["--job-id", rich, "--output", "table", "--color", "off", "--query", query]
-    program = [sys.executable, "-m", "cpstage", "get-job-details", "-q", "--reveal-secrets"]
+    program, ours = [_aws_program(), "codepipeline"], ["-q", "--reveal-secrets"]
 
-    theirs = on_terminal([_aws_program(), "codepipeline", "get-job-details", *arguments], cli)
-    done = on_terminal([*program, *arguments], cli)
+    theirs = on_terminal(cli, "get-job-details", *arguments, program=program, columns=250)
+    done = on_terminal(cli, "get-job-details", *ours, *arguments, columns=250)
 
-    assert done == theirs
-    assert re.search("category .* owner .* provider", done)
-
-
-def on_terminal(command: Sequence[str], cli: Cli, columns: int = 250) -> str:
-    master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
-    with subprocess.Popen(command, cwd=cli.directory, env=cli.environment, stdout=slave) as running:
-        os.close(slave)
-        printed = b""
-        try:
-            while chunk := os.read(master, 65536):
-                printed += chunk
-        except OSError:  # how Linux says that nobody holds the other end any more
-            pass
-        assert running.wait(60) == 0
-    os.close(master)
-    return printed.decode()
+    assert theirs.returncode == 0
+    assert done[:2] == theirs[:2]
+    assert re.search("category .* owner .* provider", done.terminal)
 
 
 # Secrets

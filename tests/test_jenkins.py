@@ -14,12 +14,14 @@ from pathlib import Path
 import pytest
 
 from conftest import Cli
-from cpstage.local import LocalAWS
+from cpstage.local import SESSION_ACTIONS, Input, LocalAWS
 from cpstage.local.sample import add_sample_job
 from running import failure, puts
+from samples import zip_of
 
 EXAMPLES = Path(__file__).parent.parent / "examples/jenkins"
 PIPELINES = ("Jenkinsfile", "with-library/Jenkinsfile")
+READING = SESSION_ACTIONS & {"s3:GetObject", "kms:Decrypt"}
 STUB = Path(__file__).parent / "jenkins/build.groovy"
 URL = "https://jenkins.example.com/job/app/7/"
 JAVA_OPTIONS = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
@@ -84,6 +86,25 @@ def test_a_build_that_fails_is_reported_and_nothing_of_it_delivered(
     assert puts(aws, job_id) == []
     assert URL in failure(aws, job_id)["message"]
     assert list(user.directory.iterdir()) == []
+
+
+def test_the_library_tells_what_has_failed(aws: LocalAWS, user: Cli) -> None:
+    hostile = aws.add_job([Input("AppSource", zip_of({"../up": "x"}))])
+    empty = aws.add_job([Input("AppSource", zip_of({"f": "x"}))], ["Built"])
+    denied = aws.add_job(
+        [Input("AppSource", zip_of({"f": "x"}))], ["Built"], session_actions=READING
+    )
+
+    for job_id, failure_type, code in [
+        (hostile, "JobFailed", "fetch ended with exit code 65"),
+        (empty, "ConfigurationError", "push ended with exit code 66"),
+        (denied, "PermissionError", "push ended with exit code 77"),
+    ]:
+        command = ":" if job_id == empty else 'echo x > "$CPSTAGE_OUT_BUILT/f"'
+        done = _build(user, "with-library/Jenkinsfile", JOB_ID=job_id, COMMAND=command)
+        assert done.returncode == 1
+        told = failure(aws, job_id)
+        assert (told["type"], told["message"]) == (failure_type, f"cpstage {code}, see {URL}")
 
 
 @pytest.mark.parametrize("pipeline", PIPELINES)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import pty
 import stat
 import subprocess
 import sys
@@ -22,6 +20,7 @@ from cpstage.looking.listing import list_remote
 from cpstage.looking.remote import Counted, Remote
 from cpstage.store.object import ObjectInfo
 from samples import tar_member, tar_of, tar_of_members, zip_of, zip_with_link
+from terminals import on_terminal
 from zip_bytes import Entry, file, zip_bytes
 
 MIB = 1 << 20
@@ -37,30 +36,6 @@ def _reads(calls: list[Call]) -> list[int]:
             first, _, last = (call.byte_range or "").removeprefix("bytes=").partition("-")
             reads.append(int(last) - int(first) + 1)
     return reads
-
-
-def _on_terminal(cli: Cli, *arguments: str, **variables: str) -> tuple[int, str, str]:
-    """Run a command whose stdout is a terminal; return its code, and both of its outputs."""
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-m", "cpstage", *arguments],
-        cwd=cli.directory,
-        env={**cli.environment, **variables},
-        stdout=theirs,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        os.close(theirs)
-        shown = b""
-        try:
-            while piece := os.read(ours, 4096):
-                shown += piece
-        except OSError as error:
-            assert error.errno == errno.EIO  # how a terminal ends  # noqa: PT017
-        assert process.stderr is not None
-        said = process.stderr.read()
-    os.close(ours)
-    return process.returncode, shown.decode(), said
 
 
 def test_ls_lists_a_zip_in_columns(aws: LocalAWS, cli: Cli) -> None:
@@ -303,9 +278,9 @@ def test_binary_data_is_kept_off_a_terminal(aws: LocalAWS, cli: Cli) -> None:
         [Input("App", zip_of({"binary": b"a\x1b]0;b\x07", "text": "h\u00e9\tx\n"}))]
     )
 
-    refused = _on_terminal(cli, "cat", job_id, "App", "binary")
-    forced = _on_terminal(cli, "cat", job_id, "App", "binary", "--force")
-    text = _on_terminal(cli, "cat", job_id, "App", "text")
+    refused = on_terminal(cli, "cat", job_id, "App", "binary")
+    forced = on_terminal(cli, "cat", job_id, "App", "binary", "--force")
+    text = on_terminal(cli, "cat", job_id, "App", "text")
 
     assert refused[:2] == (2, "")
     assert "'binary' is no plain text, and stdout is a terminal" in refused[2]
@@ -313,25 +288,12 @@ def test_binary_data_is_kept_off_a_terminal(aws: LocalAWS, cli: Cli) -> None:
     assert text[:2] == (0, "h\u00e9\tx\r\n")
 
 
-def test_a_sealed_artifact_is_named_as_such(aws: LocalAWS, cli: Cli) -> None:
-    (cli.directory / "out" / "Built").mkdir(parents=True)
-    (cli.directory / "out" / "Built" / "f").write_text("x")
-    first = aws.add_job(outputs=["Built"])
-    assert cli("push", first, "--encrypt").returncode == 0
-    job_id = aws.add_job([Input("Built", None, key=aws.job(first).outputs[0].key)])
-
-    done = cli("ls", job_id)
-
-    assert done.returncode == 65
-    assert "is sealed in an envelope" in done.stderr
-    assert "cpstage fetch opens it" in done.stderr
-
-
 def test_nothing_in_color_on_a_terminal(aws: LocalAWS, cli: Cli) -> None:
     job_id = aws.add_job([Input("App", zip_of({"f": "x"}))])
 
     for variables in ({}, {"NO_COLOR": "1"}, {"FORCE_COLOR": "1", "TERM": "xterm-256color"}):
-        code, shown, said = _on_terminal(cli, "show", job_id, **variables)
+        given = cli.with_variables(variables)
+        code, shown, said = on_terminal(given, "show", job_id)
         assert code == 0
         assert "\x1b" not in shown + said
-        assert "\x1b" not in _on_terminal(cli, "--help", **variables)[1]
+        assert "\x1b" not in on_terminal(given, "--help").terminal

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import pty
-import subprocess
-import sys
 
 import pytest
 
@@ -15,6 +11,7 @@ from cpstage import progress_to
 from cpstage.local import Input, LocalAWS
 from cpstage.progress import LogLines
 from samples import zip_of
+from terminals import on_terminal
 
 
 def _job(aws: LocalAWS) -> str:
@@ -35,31 +32,11 @@ def test_a_log_gets_plain_lines_for_every_phase(aws: LocalAWS, cli: Cli) -> None
 
 
 def test_a_terminal_gets_bars(aws: LocalAWS, cli: Cli) -> None:
-    controller, terminal = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-m", "cpstage", "fetch", _job(aws)],
-        cwd=cli.directory,
-        env=dict(cli.environment),
-        stdout=subprocess.PIPE,
-        stderr=terminal,
-    ) as running:
-        os.close(terminal)
-        said = b""
-        while True:
-            try:
-                piece = os.read(controller, 4096)
-            except OSError:  # Linux says EIO when the other side is closed
-                break
-            if not piece:
-                break
-            said += piece
-        assert running.stdout is not None
-        result = running.stdout.read()
-    os.close(controller)
+    done = on_terminal(cli, "fetch", _job(aws), stream="stderr")
 
-    assert running.returncode == 0
-    assert b"\rApp: fetching: 100%|" in said
-    assert result.startswith(b"staged\t")
+    assert done.returncode == 0
+    assert "\rApp: fetching: 100%|" in done.terminal
+    assert done.other.startswith("staged\t")
 
 
 @pytest.mark.parametrize("options", [["--progress", "none"], ["-q"]])

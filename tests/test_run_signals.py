@@ -18,6 +18,7 @@ from fault_plans import Rule
 from fault_proxy import FaultProxy
 from faults import Stall
 from running import BUILD, add_job, failure, puts, reports, shell
+from stopping import stopping
 
 _SECONDS = 60
 STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT]
@@ -106,6 +107,38 @@ def test_a_command_that_goes_on_after_a_signal_is_killed_when_that_is_wanted(
 
     assert code == 128 + signal.SIGTERM
     assert failure(aws, job_id)["message"] == "stopped by SIGTERM"
+
+
+@pytest.mark.parametrize("number", STOPPING)
+@pytest.mark.parametrize("module", ["click", "cpstage.runner.interrupts", "cpstage.stage"])
+def test_a_signal_before_the_command_is_loaded_is_reported(
+    aws: LocalAWS, cli: Cli, number: signal.Signals, module: str
+) -> None:
+    job_id = add_job(aws)
+    arguments = ["run", job_id, *_REPORT, "--", *BUILD]
+
+    done = subprocess.run(
+        stopping(number, f"importing {module}", 1, *arguments),
+        cwd=cli.directory,
+        env=dict(cli.environment),
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 128 + number, done.stderr
+    assert failure(aws, job_id) == {"type": "JobFailed", "message": f"stopped by {number.name}"}
+    assert puts(aws, job_id) == []
+
+
+def test_no_signal_is_held_back_from_the_command(aws: LocalAWS, cli: Cli) -> None:
+    job_id = add_job(aws, outputs=[])
+    script = "grep SigBlk /proc/self/status"
+    ours = subprocess.run(["sh", "-c", script], capture_output=True, text=True)
+
+    with _started(cli, job_id, command=shell(script)) as running:
+        code, said, _ = _end(running)
+
+    assert (code, said) == (0, ours.stdout)
 
 
 def test_a_stopped_command_can_be_ended(aws: LocalAWS, cli: Cli) -> None:

@@ -73,6 +73,15 @@ def _screen(
         os.close(descriptor)
 
 
+@contextmanager
+def _run_on_screen(cli: Cli, job_id: str, script: str, *options: str) -> Iterator[Screen]:
+    """Run a command that says when it reads."""
+    words = _words(job_id, script, *options)
+    with _screen(words, cli.environment, cli.directory) as screen:
+        screen.wait_for("ready")
+        yield screen
+
+
 def _words(job_id: str, script: str, *options: str) -> list[str]:
     words = [sys.executable, "-m", "cpstage", "run", job_id, "--report", "-q"]
     return [*words, *options, "--", "sh", "-c", script]
@@ -81,10 +90,9 @@ def _words(job_id: str, script: str, *options: str) -> list[str]:
 @pytest.mark.parametrize("tail", ["0", "5"])
 def test_the_command_reads_from_the_terminal(aws: LocalAWS, cli: Cli, tail: str) -> None:
     job_id = add_job(aws, outputs=[])
-    words = _words(job_id, f"{_READ}; tty >/dev/null && echo mine", "--report-tail", tail)
+    script = f"{_READ}; tty >/dev/null && echo mine"
 
-    with _screen(words, cli.environment, cli.directory) as screen:
-        screen.wait_for("ready")
+    with _run_on_screen(cli, job_id, script, "--report-tail", tail) as screen:
         screen.type("typed\n")
         screen.wait_for("got typed")
         screen.wait_for("mine")
@@ -96,8 +104,7 @@ def test_the_command_reads_from_the_terminal(aws: LocalAWS, cli: Cli, tail: str)
 def test_control_c_ends_the_command_and_is_reported(aws: LocalAWS, cli: Cli) -> None:
     job_id = add_job(aws)
 
-    with _screen(_words(job_id, _READ), cli.environment, cli.directory) as screen:
-        screen.wait_for("ready")
+    with _run_on_screen(cli, job_id, _READ) as screen:
         screen.type("\x03")
         assert screen.end() == 130
 
@@ -106,10 +113,8 @@ def test_control_c_ends_the_command_and_is_reported(aws: LocalAWS, cli: Cli) -> 
 
 def test_control_c_is_the_commands_to_heed(aws: LocalAWS, cli: Cli) -> None:
     job_id = add_job(aws, outputs=[])
-    words = _words(job_id, f"trap 'echo not now' INT; {_READ}")
 
-    with _screen(words, cli.environment, cli.directory) as screen:
-        screen.wait_for("ready")
+    with _run_on_screen(cli, job_id, f"trap 'echo not now' INT; {_READ}") as screen:
         screen.type("\x03")
         screen.wait_for("not now")
         screen.type("typed\n")
@@ -130,6 +135,16 @@ def shell(cli: Cli) -> Iterator[Screen]:
         yield screen
 
 
+def _goes_on_in_the_foreground(shell: Screen) -> None:
+    shell.type("fg\n")
+    shell.wait_for("-m cpstage run")
+    shell.type("typed\n")
+    shell.wait_for("got typed")
+    shell.wait_for("prompt> ")
+    shell.type("exit\n")
+    assert shell.end() == 0
+
+
 def test_control_z_stops_it_all_and_fg_goes_on(aws: LocalAWS, shell: Screen) -> None:
     job_id = add_job(aws, outputs=[])
 
@@ -138,14 +153,8 @@ def test_control_z_stops_it_all_and_fg_goes_on(aws: LocalAWS, shell: Screen) -> 
     shell.type("\x1a")
     shell.wait_for("Stopped")
     shell.wait_for("prompt> ")
-    shell.type("fg\n")
-    shell.wait_for("-m cpstage run")
-    shell.type("typed\n")
-    shell.wait_for("got typed")
-    shell.wait_for("prompt> ")
-    shell.type("exit\n")
+    _goes_on_in_the_foreground(shell)
 
-    assert shell.end() == 0
     assert aws.job(job_id).status == "Succeeded"
 
 
@@ -154,12 +163,6 @@ def test_in_the_background_it_waits_for_the_terminal(aws: LocalAWS, shell: Scree
 
     shell.type("set -b\n" + shlex.join(_words(job_id, _READ)) + " &\n")
     shell.wait_for("Stopped")
-    shell.type("fg\n")
-    shell.wait_for("-m cpstage run")
-    shell.type("typed\n")
-    shell.wait_for("got typed")
-    shell.wait_for("prompt> ")
-    shell.type("exit\n")
+    _goes_on_in_the_foreground(shell)
 
-    assert shell.end() == 0
     assert aws.job(job_id).status == "Succeeded"

@@ -11,36 +11,14 @@ import pytest
 
 from conftest import Cli
 from cpstage import Connection, get_job
-from cpstage.envelope import read_header
 from cpstage.local import SESSION_ACTIONS, Input, LocalAWS
 from cpstage.session import JobSession
 from local_support import kms, s3
 from samples import zip_of
+from sealed import flipped_at, header_length, seal_artifact
 from trees import awkward_tree, listing, names
 
 MIB = 1 << 20
-
-
-def _seal(aws: LocalAWS, cli: Cli, source: Path, *options: str, name: str = "App") -> bytes:
-    """Push a directory as a sealed output, and return what lies in the bucket then."""
-    job_id = aws.add_job(outputs=[name])
-    done = cli("push", job_id, f"{name}={source}", "--encrypt", *options)
-    assert done.returncode == 0, done.stderr
-    artifact = aws.job(job_id).outputs[0]
-    answer = s3(aws.admin_environment).get_object(Bucket=artifact.bucket, Key=artifact.key)
-    assert answer["ContentType"] == "application/octet-stream"
-    assert answer["SSEKMSKeyId"] == aws.key_arn
-    return answer["Body"].read()
-
-
-def _flip(message: bytes, offset: int) -> bytes:
-    return message[:offset] + bytes([message[offset] ^ 1]) + message[offset + 1 :]
-
-
-def _header_length(message: bytes) -> int:
-    header = read_header(message)
-    assert header is not None
-    return header.length
 
 
 @pytest.fixture
@@ -50,7 +28,7 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
 def test_a_sealed_tree_comes_back_as_it_was(aws: LocalAWS, cli: Cli, tree: Path, kind: str) -> None:
-    message = _seal(aws, cli, tree, "--format", kind)
+    message = seal_artifact(aws, cli, tree, "--format", kind)
 
     done = cli("fetch", aws.add_job([Input("App", message, "")]), "--json")
 
@@ -68,7 +46,7 @@ def test_what_goes_up_is_no_plaintext(aws: LocalAWS, cli: Cli, tmp_path: Path) -
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain/file").write_text("the very secret content " * 100)
 
-    message = _seal(aws, cli, tmp_path / "plain", "--format", "tar")
+    message = seal_artifact(aws, cli, tmp_path / "plain", "--format", "tar")
 
     assert b"very secret" not in message
     assert b"ustar" not in message
@@ -84,7 +62,7 @@ def test_an_artifact_that_is_not_sealed_can_be_refused(aws: LocalAWS, cli: Cli) 
 
 
 def test_a_message_can_be_staged_as_it_is(aws: LocalAWS, cli: Cli, tree: Path) -> None:
-    message = _seal(aws, cli, tree)
+    message = seal_artifact(aws, cli, tree)
     job_id = aws.add_job(
         [Input("App", message, ".zip")], session_actions=frozenset({"s3:GetObject", "kms:Decrypt"})
     )
@@ -97,7 +75,7 @@ def test_a_message_can_be_staged_as_it_is(aws: LocalAWS, cli: Cli, tree: Path) -
 
 
 def test_opened_and_kept_are_not_the_same_fetch(aws: LocalAWS, cli: Cli, tree: Path) -> None:
-    job_id = aws.add_job([Input("App", _seal(aws, cli, tree), "")])
+    job_id = aws.add_job([Input("App", seal_artifact(aws, cli, tree), "")])
     assert cli("fetch", job_id).returncode == 0
 
     again = cli("fetch", job_id, "--no-decrypt")
@@ -111,9 +89,9 @@ def test_opened_and_kept_are_not_the_same_fetch(aws: LocalAWS, cli: Cli, tree: P
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda message: _flip(message, _header_length(message) - 3),
-        lambda message: _flip(message, _header_length(message) + 100),
-        lambda message: _flip(message, len(message) - 20),
+        lambda message: flipped_at(message, header_length(message) - 3),
+        lambda message: flipped_at(message, header_length(message) + 100),
+        lambda message: flipped_at(message, len(message) - 20),
         lambda message: message[: len(message) // 2],
         lambda message: message[:-1],
         lambda message: message + b"x",
@@ -125,7 +103,7 @@ def test_a_damaged_message_leaves_the_workspace_alone(
     aws: LocalAWS, cli: Cli, tree: Path, damage: object
 ) -> None:
     assert callable(damage)
-    message = _seal(aws, cli, tree)
+    message = seal_artifact(aws, cli, tree)
 
     done = cli("fetch", aws.add_job([Input("App", damage(message), "")]), "--require-encrypted")
 
@@ -135,7 +113,7 @@ def test_a_damaged_message_leaves_the_workspace_alone(
 
 
 def test_a_message_of_another_artifact_is_refused(aws: LocalAWS, cli: Cli, tree: Path) -> None:
-    message = _seal(aws, cli, tree, name="Tests")
+    message = seal_artifact(aws, cli, tree, name="Tests")
 
     done = cli("fetch", aws.add_job([Input("App", message, "")]))
 
@@ -145,7 +123,7 @@ def test_a_message_of_another_artifact_is_refused(aws: LocalAWS, cli: Cli, tree:
 
 
 def test_a_message_of_another_pipeline_is_refused(aws: LocalAWS, cli: Cli, tree: Path) -> None:
-    message = _seal(aws, cli, tree)
+    message = seal_artifact(aws, cli, tree)
 
     done = cli("fetch", aws.add_job([Input("App", message, "")], pipeline="other-pipeline"))
 
@@ -154,7 +132,7 @@ def test_a_message_of_another_pipeline_is_refused(aws: LocalAWS, cli: Cli, tree:
 
 
 def test_more_of_the_context_can_be_asked_for(aws: LocalAWS, cli: Cli, tree: Path) -> None:
-    message = _seal(aws, cli, tree, "--encryption-context", "release=7")
+    message = seal_artifact(aws, cli, tree, "--encryption-context", "release=7")
     job_id = aws.add_job([Input("App", message, "")])
 
     other = cli("fetch", job_id, "--encryption-context", "release=8")
@@ -210,7 +188,7 @@ def test_kms_says_why_a_message_cannot_be_opened(aws: LocalAWS, cli: Cli, tree: 
     assert names(cli.directory) == []
 
 
-def test_a_job_without_a_key_cannot_seal(aws: LocalAWS, cli: Cli, tree: Path) -> None:
+def test_a_job_without_a_key_cannotseal_artifact(aws: LocalAWS, cli: Cli, tree: Path) -> None:
     job_id = aws.add_job(outputs=["App"], encryption_key=None)
 
     done = cli("push", job_id, f"App={tree}", "--encrypt")
@@ -221,7 +199,7 @@ def test_a_job_without_a_key_cannot_seal(aws: LocalAWS, cli: Cli, tree: Path) ->
 
 
 def test_a_key_can_be_given(aws: LocalAWS, cli: Cli, tree: Path) -> None:
-    message = _seal(aws, cli, tree, "--encrypt-key", aws.key_arn)
+    message = seal_artifact(aws, cli, tree, "--encrypt-key", aws.key_arn)
 
     assert cli("fetch", aws.add_job([Input("App", message, "")])).returncode == 0
 
@@ -282,7 +260,7 @@ def test_objects_of_the_s3_encryption_client_are_called_by_their_name(
 
 
 def test_show_tells_of_an_envelope(aws: LocalAWS, cli: Cli, tree: Path) -> None:
-    job_id = aws.add_job([Input("App", _seal(aws, cli, tree), "")])
+    job_id = aws.add_job([Input("App", seal_artifact(aws, cli, tree), "")])
 
     shown = cli("show", job_id).stdout
 

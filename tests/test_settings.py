@@ -56,6 +56,7 @@ ENVIRONMENTS: dict[str, dict[str, str]] = {
         "AWS_ENDPOINT_URL_S3": "https://store.example.com",
         "AWS_ENDPOINT_URL_KMS": "https://keys.example.com:8443",
         "AWS_ENDPOINT_URL_CODEPIPELINE": "http://127.0.0.1:81",
+        "AWS_ENDPOINT_URL_STS": "http://127.0.0.1:83/sts",
     },
     "empty endpoints": {"AWS_ENDPOINT_URL": "", "AWS_ENDPOINT_URL_S3": ""},
     "endpoints ignored": {
@@ -187,7 +188,11 @@ def _their_object(bucket: str, region: str, given: Given) -> tuple[str, str]:
     client.meta.events.register("before-send.s3", _keep)
     with pytest.raises(_Kept) as kept:
         client.head_object(Bucket=bucket, Key="key")
-    url, headers = kept.value.args
+    return _where_and_for(kept.value)
+
+
+def _where_and_for(kept: _Kept) -> tuple[str, str]:
+    url, headers = kept.args
     signed = re.search(rb"Credential=[^/]+/[^/]+/([^/]+)", headers["Authorization"])
     assert signed is not None
     return url, signed[1].decode()
@@ -222,7 +227,7 @@ def test_an_access_point_is_where_botocore_says() -> None:
 def test_a_service_is_where_botocore_says_in_every_partition(region: str) -> None:
     settings = Settings(Given())
 
-    for service in ("codepipeline", "kms"):
+    for service in ("codepipeline", "kms", "sts"):
         found = settings.endpoint(service, region)
         assert str(found.origin) == _client(service, region, Given()).meta.endpoint_url
     place, signed_for = _their_object("a-bucket", region, Given())
@@ -243,7 +248,7 @@ def test_an_environment_says_what_it_says_to_botocore(
     assert settings.region("us-west-2") == (region or "us-west-2")
     assert settings.ca_bundle() == session.get_config_variable("ca_bundle")
     where = settings.region("us-west-2")
-    for service in ("codepipeline", "kms"):
+    for service in ("codepipeline", "kms", "sts"):
         found = settings.endpoint(service, where)
         theirs = _client(service, where, given).meta.endpoint_url
         assert f"{found.origin}{found.path}" == theirs
@@ -262,12 +267,27 @@ def test_an_environment_says_what_it_says_to_botocore(
     )
 
 
+@pytest.mark.parametrize("region", ["eu-central-1", "il-central-1", "cn-north-1"])
+def test_the_one_sts_of_all_regions_is_signed_for_as_botocore_does_it(
+    monkeypatch: pytest.MonkeyPatch, region: str
+) -> None:
+    monkeypatch.setenv("AWS_STS_REGIONAL_ENDPOINTS", "legacy")
+    client = _client("sts", region, Given())
+    client.meta.events.register("before-send.sts", _keep)
+    with pytest.raises(_Kept) as kept:
+        client.get_caller_identity()
+
+    found = Settings(Given()).endpoint("sts", region)
+
+    assert (f"{found.origin}/", found.region) == _where_and_for(kept.value)
+
+
 @pytest.mark.parametrize("url", ["http://localhost:9001", "https://store.example.com/prefix"])
 def test_an_endpoint_that_is_given_comes_first(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     _set(monkeypatch, ENVIRONMENTS["an endpoint each"])
     given = Given(endpoint_url=url)
 
-    for service in ("codepipeline", "kms"):
+    for service in ("codepipeline", "kms", "sts"):
         found = Settings(given).endpoint(service, "eu-west-1")
         assert f"{found.origin}{found.path}" == url
     theirs = _their_object("a-bucket", "eu-west-1", given)

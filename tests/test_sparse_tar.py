@@ -10,8 +10,9 @@ import pytest
 
 from cpstage import Limits
 from tar_bytes import BLOCK, header, member, number, padded, pax, record, sparse, tar
-from tar_verdicts import PEERS, Listing, accepted, refused
+from tar_verdicts import PEERS, accepted, refused
 from trees import listing, needs
+from verdicts import Listing
 
 PIECE = b"piece by piece, " * 32
 CONTENT = bytes(1000) + PIECE + bytes(98_488) + b"end" + bytes(99_997)

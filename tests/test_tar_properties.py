@@ -42,9 +42,10 @@ from tar_bytes import (
     record,
     tar,
 )
-from tar_verdicts import Listing, read_by
+from tar_verdicts import read_by
 from trees import listing, needs
 from unpacking import unpack
+from verdicts import Listing
 
 _MANY = settings(PROFILE, max_examples=400)
 _FORMS = st.sampled_from(["pax", "GNU"])

@@ -20,6 +20,7 @@ from cpstage.archive import list_entries, pack
 from cpstage.globs import Globs
 from trees import listing, needs
 from unpacking import unpack
+from verdicts import Listing
 from zip_bytes import (
     BZIP2,
     CENTRAL_LAYOUT,
@@ -40,7 +41,7 @@ from zip_bytes import (
     link,
     zip_bytes,
 )
-from zip_verdicts import Listing, read_by
+from zip_verdicts import read_by
 
 Tree = Mapping[str, object]
 """Names, and below them: another tree, a file as content and execute bit, or a link as its target

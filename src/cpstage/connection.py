@@ -15,6 +15,7 @@ from cpstage.aws.message import Request
 from cpstage.aws.s3_api import S3
 from cpstage.aws.service import Endpoint, Renewing
 from cpstage.aws.settings import Settings
+from cpstage.aws.sts_api import Caller, Sts
 from cpstage.aws.tls import Tls
 from cpstage.aws.transport import Transport
 from cpstage.failures import aws_failures
@@ -123,6 +124,23 @@ class Connection:
                 retries or Retries(self.timeout),
                 renew=credentials.renew_after if credentials else None,
             )
+
+    def caller(self) -> Caller:
+        """Ask STS in the configured region whose the caller's credentials are.
+
+        Raises:
+            ConfigurationError: No region, no such profile, or a setting is malformed.
+            AccessDenied: There are no credentials, or STS refuses them.
+            ServiceUnavailable: There was no answer.
+        """
+        with aws_failures("ask STS who the caller is"):
+            sts = Sts(
+                self._settings.endpoint("sts"),
+                self._transport(),
+                self._settings.credentials(),
+                Retries(self.timeout),
+            )
+            return sts.caller()
 
     def ask_for_time(self) -> tuple[str, str | None]:
         """Ask the endpoint of the job API for nothing at all: its answer tells the time.

@@ -30,6 +30,9 @@ _MOST_SECONDS_OFF = 300.0
 
 _NOTICEABLE_SECONDS_OFF = 60.0
 
+_SECONDS_FOR_STS = 5.0
+"""A network that does not lead to it often drops what is sent there, and says nothing."""
+
 
 @dataclass(frozen=True)
 class Check:
@@ -211,8 +214,20 @@ def _is_about_key(error: CpstageError) -> bool:
 
 
 def _whose_credentials(where: Connection) -> str:
-    """Say where the caller's credentials come from; who that is would take another permission."""
+    """Say who the caller is, and where its credentials come from.
+
+    No run asks STS, which may be out of reach: then it only remains unsaid.
+    """
     where.codepipeline()
+    origin = _origin_of_credentials(where)
+    try:
+        caller = replace(where, timeout=min(where.timeout, _SECONDS_FOR_STS)).caller()
+    except CpstageError as error:
+        return f"{origin}; whose they are is not known, which no run needs: {error.message}"
+    return f"{caller.arn} of account {caller.account}, by {origin}"
+
+
+def _origin_of_credentials(where: Connection) -> str:
     profile = where.profile or os.environ.get("AWS_PROFILE")
     if profile:
         return f"credentials of the profile {profile}"

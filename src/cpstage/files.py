@@ -22,7 +22,8 @@ from cpstage.envelope import Clients, Header, seal
 from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound, WorkspaceUnavailable
 from cpstage.posix import require_posix
 from cpstage.progress import Progress, Silence
-from cpstage.transfer.intake import Intake, Keys, Source, Taken, Unpacking, naming
+from cpstage.transfer.intake import Intake, Source, Taken, Unpacking, naming
+from cpstage.transfer.opening import Keys
 from cpstage.transfer.outputs import Packing
 from cpstage.tree import RelativePath, Tree, local_failures
 from cpstage.workspace.publishing import Move

@@ -87,7 +87,7 @@ class Tree:
             file = os.open(name, _NEW_FILE, 0o755 if executable else 0o644, dir_fd=parent)
             try:
                 for chunk in chunks:
-                    written += _write_all(file, chunk)
+                    written += write_all(file, chunk)
             finally:
                 os.close(file)
         except (OSError, UnicodeEncodeError) as error:
@@ -202,7 +202,7 @@ def _exists(name: bytes, directory: int) -> bool:
     return True
 
 
-def _write_all(descriptor: int, chunk: bytes | memoryview) -> int:
+def write_all(descriptor: int, chunk: bytes | memoryview) -> int:
     """Write a chunk whole, and return its length: a full disk may first take a part of it."""
     written = os.write(descriptor, chunk) if chunk else 0
     while written < len(chunk):

@@ -77,16 +77,20 @@ class Agent {
         section
     }
 
-    void sh(Map step) {
+    Integer sh(Map step) {
         directory.mkdirs()
         ProcessBuilder shell = new ProcessBuilder('sh', '-xe', '-c', step.script as String)
         shell.directory(directory).inheritIO().environment().clear()
         shell.environment().putAll(env)
         System.out.flush()
         int code = shell.start().waitFor()
+        if (step.returnStatus) {
+            return code
+        }
         if (code != 0) {
             throw new IOException("script returned exit code ${code}")
         }
+        null
     }
 
     void withEnv(List<String> assignments, Closure body) {

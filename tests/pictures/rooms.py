@@ -48,7 +48,7 @@ FLOORS: tuple[tuple[tuple[str, float, float, str], ...], ...] = (
 """From the top: the rooms of each floor, from which column to which, and what they are."""
 
 GROUND: tuple[tuple[str, ...], ...] = (
-    ("document", "selection", "credential_process"),
+    ("document", "selection", "credential_process", "held_signals"),
     ("job", "globs", "posix"),
     ("errors", "progress", "retries", "shells", "deflate", "allocator", "core_files", "_version"),
 )

@@ -5,8 +5,9 @@
  * quoted: the shell expands nothing in it.
  *
  * @param arguments the command and its arguments
+ * @param returnStatus whether an exit code other than 0 is returned, and no error
  */
-void call(List<String> arguments) {
+Integer call(List<String> arguments, boolean returnStatus = false) {
     if (!isUnix()) {
         error 'cpstage stages jobs on Unix agents alone: choose another label, or use WSL'
     }
@@ -14,5 +15,5 @@ void call(List<String> arguments) {
     for (String argument : arguments) {
         line += " '" + argument.replace("'", "'\\''") + "'"
     }
-    sh(label: "cpstage ${arguments[0]}", script: line)
+    return sh(label: "cpstage ${arguments[0]}", script: line, returnStatus: returnStatus)
 }

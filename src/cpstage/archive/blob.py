@@ -38,14 +38,22 @@ class BytesBlob:
 class FileBlob:
     """A local file as a :class:`Blob`.
 
+    Args:
+        path: Where it is.
+        descriptor: One of it that is open, where it has no name.
+
     Raises:
         LocalIOError: It cannot be read, or it became shorter meanwhile.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, descriptor: int | None = None) -> None:
         self._path = path
         try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._descriptor = (
+                os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                if descriptor is None
+                else os.dup(descriptor)
+            )
         except OSError as error:
             raise self._unreadable(local_reason(error)) from error
         self.size = os.fstat(self._descriptor).st_size

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _SERVICES = ["codepipeline", "kms", "s3", "signin", "sso", "sso-oidc", "sts"]
 """What is used here, and those by which botocore gets credentials: roles, SSO, ``aws login``."""
 
+_GLOBAL_STS = {"https://sts.amazonaws.com": "us-east-1"}
+"""Where STS is for those who have set ``sts_regional_endpoints = legacy``, and its one region."""
+
 _NO_KEYS_HINT = "set AWS_PROFILE or --profile, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 
 
@@ -82,7 +85,8 @@ class Botocore:
     def endpoint(self, service: str, region: str) -> Endpoint:
         """Return where a service is."""
         client = self._client(service, region).meta
-        return endpoint_at(client.endpoint_url, client.region_name)
+        signed_for = _GLOBAL_STS.get(client.endpoint_url, client.region_name)
+        return endpoint_at(client.endpoint_url, signed_for)
 
     def bucket(self, name: str, region: str) -> Endpoint:
         """Return where a bucket is: that is in a request for an object, which is never sent.

@@ -11,16 +11,13 @@ import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from cpstage.aws.message import Answer, Body
 from cpstage.aws.service import Call, Credentials, Endpoint, Service, ServiceError, UnreadableAnswer
 from cpstage.aws.transport import Transport
+from cpstage.aws.xml_answer import explain, root_of, text_of
 from cpstage.retries import Retries
-
-if TYPE_CHECKING:
-    from xml.etree.ElementTree import Element
 
 _LOGGER = logging.getLogger("cpstage")
 
@@ -81,7 +78,7 @@ class S3:
         renew: Callable[[str | None], object] | None = None,
     ) -> None:
         self._locate = locate
-        self._service = Service("s3", transport, credentials, retries, _explain, renew=renew)
+        self._service = Service("s3", transport, credentials, retries, explain, renew=renew)
         self._endpoints: dict[str, Endpoint] = {}
         self._lock = threading.Lock()
 
@@ -138,9 +135,9 @@ class S3:
             key,
             [("uploads", "")],
             headers=sent,
-            check=lambda one: _text(one, "UploadId"),
+            check=lambda one: text_of(one, "UploadId"),
         )
-        return OpenUpload(bucket, key, _text(answer, "UploadId")), answer.headers
+        return OpenUpload(bucket, key, text_of(answer, "UploadId")), answer.headers
 
     def upload_part(
         self, upload: OpenUpload, number: int, body: Body, crc32: str
@@ -177,10 +174,10 @@ class S3:
                 "Content-Type": "application/xml",
             },
             body=(_parts_document(parts),),
-            check=lambda one: _text(one, "ETag"),
+            check=lambda one: text_of(one, "ETag"),
             refuses=_is_error,
         )
-        return _text(answer, "ETag"), answer.headers
+        return text_of(answer, "ETag"), answer.headers
 
     def abort_multipart_upload(self, upload: OpenUpload, timeout: float) -> None:
         """Remove what has arrived of an upload, within so many seconds."""
@@ -256,16 +253,9 @@ def _moved_to(error: ServiceError) -> str | None:
     return region if moved else None
 
 
-def _explain(answer: Answer) -> tuple[str, str]:
-    found = _root(answer)
-    if found is None:
-        return str(answer.status), ""
-    return (found.findtext("{*}Code") or str(answer.status)), (found.findtext("{*}Message") or "")
-
-
 def _is_error(answer: Answer) -> bool:
     """Tell an answer to CompleteMultipartUpload that turns out to be an error."""
-    found = _root(answer)
+    found = root_of(answer)
     return found is not None and found.tag.rpartition("}")[2] == "Error"
 
 
@@ -277,23 +267,6 @@ def _has_size(answer: Answer) -> None:
 def _has_etag(answer: Answer) -> None:
     if not answer.headers.get("etag"):
         raise UnreadableAnswer(answer, "the answer has no ETag")
-
-
-def _text(answer: Answer, member: str) -> str:
-    found = _root(answer)
-    text = found.findtext(f"{{*}}{member}") if found is not None else None
-    if not text:
-        raise UnreadableAnswer(answer, f"the answer has no {member}")
-    return text
-
-
-def _root(answer: Answer) -> Element | None:
-    from xml.etree import ElementTree
-
-    try:
-        return ElementTree.fromstring(answer.body)  # noqa: S314 (its parser bounds entities)
-    except (ElementTree.ParseError, LookupError, ValueError):  # the last two of an encoding
-        return None
 
 
 def _parts_document(parts: Sequence[Part]) -> bytes:

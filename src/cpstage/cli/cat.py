@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cpstage.cli.archive_options import limit_options
+from cpstage.cli.archive_options import unpacking_options
 from cpstage.cli.job_arguments import member_arguments
 from cpstage.cli.job_source import JobSource, job_options
 from cpstage.cli.options import aws_options, log_options, session_option
@@ -17,7 +17,7 @@ from cpstage.cli.terminal import Terminal
 from cpstage.errors import LocalIOError, UsageError
 
 if TYPE_CHECKING:
-    from cpstage import Connection, Limits
+    from cpstage import Connection, Unpacking
 
 _EXAMPLES = """\b
 Examples:
@@ -34,7 +34,7 @@ _CONTROL = re.compile(rb"[\x00-\x07\x0e-\x1f\x7f]|\xc2[\x80-\x9f]")
 @member_arguments
 @job_options
 @click.option("--force", is_flag=True, help="Write binary data to a terminal all the same.")
-@limit_options
+@unpacking_options
 @aws_options
 @session_option
 @log_options
@@ -44,7 +44,7 @@ def cat(
     artifact: str,
     path: str,
     force: bool,
-    limits: Limits,
+    unpacking: Unpacking,
     connection: Connection,
     credentials_max_age: float,
     terminal: Terminal,  # noqa: ARG001 (it has been set up: the log goes through it)
@@ -53,7 +53,8 @@ def cat(
 
     The rest is not fetched: of a zip, its directory and the member are read; of a tar, all up to
     the member. The CRC-32 of a zip's member is compared after its last byte: where it differs, the
-    exit code is 65, and what was written is not to be trusted.
+    exit code is 65, and what was written is not to be trusted. An envelope is read and opened as a
+    whole before anything is written.
 
     Data that is no text is not written to a terminal, unless --force is given.
     """
@@ -64,7 +65,7 @@ def cat(
         job,
         artifact,
         path,
-        limits=limits,
+        unpacking=unpacking,
         connection=connection,
         credentials_max_age=credentials_max_age,
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cpstage.cli.archive_options import limit_options
+from cpstage.cli.archive_options import unpacking_options
 from cpstage.cli.job_arguments import artifact_arguments
 from cpstage.cli.job_source import JobSource, job_options
 from cpstage.cli.options import (
@@ -20,7 +20,7 @@ from cpstage.cli.terminal import Terminal
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
-    from cpstage import Comparison, Connection, Limits, Progress
+    from cpstage import Comparison, Connection, Progress, Unpacking
     from cpstage.looking.differences import Difference
 
 _EXAMPLES = """\b
@@ -38,7 +38,7 @@ _DIFFERENT = 1
 @artifact_arguments
 @job_options
 @workspace_option
-@limit_options
+@unpacking_options
 @aws_options
 @session_option
 @output_options
@@ -48,7 +48,7 @@ def diff(
     source: JobSource,
     artifacts: tuple[str, ...],
     workspace: str,
-    limits: Limits,
+    unpacking: Unpacking,
     connection: Connection,
     credentials_max_age: float,
     terminal: Terminal,
@@ -57,7 +57,9 @@ def diff(
     """Compare a fetched tree with its artifact in S3.
 
     WORKSPACE/in/<artifact>/ is held against the remote archive: names, kinds, sizes, execute bits,
-    targets of links, and the CRC-32 of every file. Of a zip, only the directory is read.
+    targets of links, and the CRC-32 of every file. Of a zip, only the directory is read; an
+    envelope is opened into a temporary file without a name. What was fetched with --no-unpack or
+    --no-decrypt is compared as the file it is.
 
     Exit code 0 says that there is no difference, 1 that there is one.
     """
@@ -67,7 +69,7 @@ def diff(
         source.load(connection),
         workspace,
         artifacts,
-        limits=limits,
+        unpacking=unpacking,
         connection=connection,
         credentials_max_age=credentials_max_age,
         progress=progress,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cpstage.cli.archive_options import limit_options
+from cpstage.cli.archive_options import unpacking_options
 from cpstage.cli.job_arguments import artifact_arguments
 from cpstage.cli.job_source import JobSource, job_options
 from cpstage.cli.options import aws_options, output_options, progress_option, session_option
@@ -14,7 +14,7 @@ from cpstage.cli.terminal import Terminal, counted
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
-    from cpstage import Connection, Limits, Listing, Progress
+    from cpstage import Connection, Listing, Progress, Unpacking
     from cpstage.looking.listing import Listed
 
 _EXAMPLES = """\b
@@ -37,7 +37,7 @@ _EXECUTABLE = "-rwxr-xr-x"
 @click.command(epilog=_EXAMPLES)
 @artifact_arguments
 @job_options
-@limit_options
+@unpacking_options
 @aws_options
 @session_option
 @output_options
@@ -46,7 +46,7 @@ def ls(
     *,
     source: JobSource,
     artifacts: tuple[str, ...],
-    limits: Limits,
+    unpacking: Unpacking,
     connection: Connection,
     credentials_max_age: float,
     terminal: Terminal,
@@ -56,7 +56,8 @@ def ls(
 
     ARTIFACT is a name or a glob; without it, all inputs are listed. Columns are the mode that a
     file would get, its size, its size in the archive, its CRC-32, and its name. Of a zip, only the
-    directory at its end is read; a tar has none, and is read from its start to its end.
+    directory at its end is read; a tar has none, and is read from its start to its end. So is an
+    envelope, which is opened into a temporary file without a name.
 
     An output can be listed where the job's session may read it, which is rare.
     """
@@ -66,7 +67,7 @@ def ls(
     for listing in cpstage.list_artifacts(
         source.load(connection),
         artifacts,
-        limits=limits,
+        unpacking=unpacking,
         connection=connection,
         credentials_max_age=credentials_max_age,
         progress=progress,
@@ -80,7 +81,9 @@ def ls(
 def _say(listing: Listing, terminal: Terminal) -> None:
     """Tell what a person should know of a listing, besides what is in it."""
     name = listing.remote.artifact.name
-    if listing.read == "stream":
+    if listing.remote.opened:
+        terminal.note(f"cpstage: {name} is sealed in an envelope: all of it was read")
+    elif listing.read == "stream":
         kind = listing.remote.format
         terminal.note(f"cpstage: {name} is {kind}, which has no directory: all of it was read")
     for why in listing.refused:
@@ -90,7 +93,8 @@ def _say(listing: Listing, terminal: Terminal) -> None:
 def _text(listing: Listing) -> str:
     remote = listing.remote
     size = counted(remote.info.size, "byte")
-    what = f"{remote.format or 'file'}, {size} at {remote.artifact.location}"
+    sealed = ", sealed" if remote.envelope else ""
+    what = f"{remote.format or 'file'}, {size}{sealed} at {remote.artifact.location}"
     return "\n".join([f"{remote.artifact.name}: {what}", *map(_row, listing.entries)])
 
 

@@ -24,6 +24,7 @@ from cpstage.cli.report_options import details_options
 from cpstage.cli.stage_options import delivery_options, staging_options
 from cpstage.cli.terminal import Terminal
 from cpstage.errors import UsageError
+from cpstage.held_signals import release_signals
 from cpstage.runner.interrupts import Interrupts
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ def run(
         raise UsageError("there is something to report, and no --report", hint="give --report")
     # What comes while the rest is loaded is a signal to the run as well.
     with Interrupts() as interrupts:
+        release_signals()
         import cpstage
 
         with interrupts.stopping():  # stdin may not come to an end

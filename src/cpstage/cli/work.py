@@ -19,7 +19,7 @@ from cpstage.cli.stage_options import delivery_options, staging_options
 from cpstage.cli.terminal import Terminal
 from cpstage.cli.worker_options import places_options, queue_options, terms_options
 from cpstage.errors import Stopped
-from cpstage.runner.interrupts import SIGNALS
+from cpstage.held_signals import SIGNALS
 
 if TYPE_CHECKING:
     from cpstage import (

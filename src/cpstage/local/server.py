@@ -19,10 +19,8 @@ from cpstage.local.record import Call, Record
 from cpstage.local.sessions import Sessions
 from cpstage.local.wire import Reply, Request
 
-CALLER_ACTIONS = frozenset(f"codepipeline:{name}" for name in OPERATIONS) | {
-    "sts:GetCallerIdentity"
-}
-"""What the caller may do: the job-worker API, and ask who it is. Nothing on S3 or KMS."""
+CALLER_ACTIONS = frozenset(f"codepipeline:{name}" for name in OPERATIONS)
+"""What the caller may do: the job-worker API. Nothing on S3 or KMS."""
 
 _RUNNING = threading.Lock()
 

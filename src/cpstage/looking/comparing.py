@@ -7,11 +7,11 @@ whose size is the same. Nothing is changed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cpstage.archive import Limits, ReadAhead
+from cpstage.archive import ReadAhead
 from cpstage.connection import Connection
 from cpstage.errors import ArtifactRejected, NotFound
 from cpstage.globs import Globs
@@ -22,7 +22,7 @@ from cpstage.looking.remote import Remote, open_remote
 from cpstage.progress import Progress, Silence
 from cpstage.selection import choose
 from cpstage.session import DEFAULT_MAX_AGE, JobSession
-from cpstage.store.artifacts import Store
+from cpstage.transfer.intake import Unpacking
 from cpstage.tree import local_failures
 from cpstage.walk import walk
 from cpstage.workspace.layout import Workspace
@@ -65,7 +65,7 @@ def compare(
     workspace: Path | str = ".",
     artifacts: Sequence[str] = (),
     *,
-    limits: Limits | None = None,
+    unpacking: Unpacking | None = None,
     connection: Connection | None = None,
     credentials_max_age: float = DEFAULT_MAX_AGE,
     progress: Progress | None = None,
@@ -76,22 +76,24 @@ def compare(
         job: The job, with its session credentials.
         workspace: The workspace that they were fetched into.
         artifacts: Names or globs of inputs; all where none is given.
-        limits: What an archive may have and unpack to.
+        unpacking: Limits, and what may open an envelope. What was fetched as the file it is, sealed
+            or packed, is compared as that.
         connection: How to reach AWS.
         credentials_max_age: Seconds after which the job's session is renewed ahead of time.
-        progress: Is told of archives that are read as a whole.
+        progress: Is told of what is read as a whole.
 
     Raises:
         UsageError: A glob matches no input.
         NotFound: An artifact has not been fetched into this workspace.
-        ArtifactRejected: An archive is damaged, ambiguous, unsafe or over a limit.
-        ObjectNotFound, AccessDenied, ServiceUnavailable, OutOfSync: As S3 says.
-        LocalIOError: A file cannot be read.
+        ArtifactRejected: An archive is damaged, ambiguous, unsafe or over a limit; an envelope
+            cannot be opened.
+        ObjectNotFound, AccessDenied, ServiceUnavailable, OutOfSync: As S3 and KMS say.
+        LocalIOError: A file cannot be read, or there is no room to open an envelope.
     """
     place = Workspace(workspace)
     manifest = place.manifest()
-    store = JobSession(job, connection or Connection(), credentials_max_age).store
-    comparing = _Comparing(job, store, manifest, limits or Limits(), progress or Silence())
+    session = JobSession(job, connection or Connection(), credentials_max_age)
+    comparing = _Comparing(session, manifest, unpacking or Unpacking(), progress or Silence())
     groups: dict[Path, list[Artifact]] = {}
     for artifact in choose(job.input_artifacts, artifacts):
         path = _place_of(artifact, place, manifest)
@@ -104,38 +106,47 @@ class _Comparing:
 
     def __init__(
         self,
-        job: Job,
-        store: Store,
+        session: JobSession,
         manifest: Mapping[str, Mapping[str, Any]],
-        limits: Limits,
+        unpacking: Unpacking,
         progress: Progress,
     ) -> None:
-        self._job = job
-        self._store = store
+        self._session = session
         self._manifest = manifest
-        self._limits = limits
+        self._unpacking = unpacking
         self._progress = progress
 
     def compare(self, path: Path, artifacts: Sequence[Artifact]) -> Comparison:
         """Compare one directory with the artifacts that belong into it."""
-        opened = [open_remote(self._job, self._store, artifact) for artifact in artifacts]
-        remote: dict[str, Listed] = {}
-        for one in opened:
-            remote.update(with_parents(self._entries(one)))
+        entries: dict[str, Listed] = {}
+        replaced = []
+        for artifact in artifacts:
+            how = self._as_fetched(artifact)
+            with open_remote(self._session, artifact, how, self._progress) as remote:
+                entries.update(with_parents(self._entries(remote)))
+                if self._is_replaced(remote):
+                    replaced.append(artifact)
         local = {str(entry.path): entry for entry in walk(path, Globs())}
-        found = [*differences(path.name, remote, local, self._progress)]
+        found = [*differences(path.name, entries, local, self._progress)]
         if not self._is_all_of(path, artifacts):
             # The rest of a merged directory is of artifacts that are not looked at.
             found = [one for one in found if one.what != "added"]
-        replaced = [one.artifact for one in opened if self._is_replaced(one)]
-        return Comparison(path, (*artifacts,), (*replaced,), len(remote), (*found,))
+        return Comparison(path, (*artifacts,), (*replaced,), len(entries), (*found,))
+
+    def _as_fetched(self, artifact: Artifact) -> Unpacking:
+        """Tell how to take an artifact in: what was kept as the file it is stays that."""
+        known, how = self._manifest.get(artifact.name, {}), self._unpacking
+        if known.get("unpack") is False:
+            how = replace(how, unpack=False)
+        if known.get("envelopes") == "keep":
+            how = replace(how, envelopes="keep")
+        return how
 
     def _entries(self, remote: Remote) -> list[Listed]:
-        known = self._manifest.get(remote.artifact.name, {})
-        if remote.format is None or known.get("unpack") is False:
-            name, size = remote.artifact.location.file_name, remote.info.size
+        if remote.format is None:
+            name, size = remote.artifact.location.file_name, remote.blob.size
             return [Listed(name, "file", size, size, _crc_of_object(remote, self._progress))]
-        listing = list_remote(remote, self._limits, self._progress)
+        listing = list_remote(remote, self._unpacking.limits, self._progress)
         if listing.refused:
             raise ArtifactRejected(f"{remote.title}: {listing.refused[0]}", hint="see cpstage ls")
         return [*listing.entries]

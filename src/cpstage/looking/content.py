@@ -1,7 +1,7 @@
 """One member of a remote artifact, read without the rest of it.
 
 Of a zip, its directory is read, and then the member's own bytes in parallel ranges; of a tar,
-everything up to the member.
+everything up to the member. What is sealed is read and opened as a whole.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cpstage.looking.listing import members, plain_path, read_entries
 from cpstage.looking.remote import Remote, Slice, find_artifacts, open_remote
 from cpstage.progress import Silence
 from cpstage.session import DEFAULT_MAX_AGE, JobSession
-from cpstage.transfer.intake import naming
+from cpstage.transfer.intake import Unpacking, naming
 
 
 def read_member(
@@ -26,7 +26,7 @@ def read_member(
     artifact: str,
     path: str,
     *,
-    limits: Limits | None = None,
+    unpacking: Unpacking | None = None,
     connection: Connection | None = None,
     credentials_max_age: float = DEFAULT_MAX_AGE,
 ) -> Iterator[bytes | memoryview]:
@@ -35,41 +35,43 @@ def read_member(
     The CRC-32 of a zip's member is compared after its last byte: what was returned is good only if
     the iterator ends without an error, and so it is with the checksum of an object that is no
     archive. A tar has none; its first member of the name is taken, and
-    what stands behind it is not looked at.
+    what stands behind it is not looked at. Of an envelope, all is authentic before anything is
+    returned.
 
     Args:
         job: The job, with its session credentials.
         artifact: The name of an input, or of an output that may be read.
         path: The name of the member.
-        limits: What the archive may have and unpack to.
+        unpacking: Limits, and what may open an envelope.
         connection: How to reach AWS.
         credentials_max_age: Seconds after which the job's session is renewed ahead of time.
 
     Raises:
         UsageError: There is no such artifact, or the member is a directory or a link.
         NotFound: There is no such member.
-        ArtifactRejected: The archive or the member is damaged.
-        ObjectNotFound, AccessDenied, ServiceUnavailable, OutOfSync: As S3 says.
+        ArtifactRejected: The archive or the member is damaged, or an envelope cannot be opened.
+        ObjectNotFound, AccessDenied, ServiceUnavailable, OutOfSync: As S3 and KMS say.
+        LocalIOError: There is no room to open an envelope.
     """
     found = find_artifacts(job, [artifact])
     if len(found) > 1:
         names = ", ".join(one.name for one in found)
         raise UsageError(f"{artifact!r} matches several artifacts", hint=f"give one of {names}")
     session = JobSession(job, connection or Connection(), credentials_max_age)
-    remote = open_remote(job, session.store, found[0])
-    with naming(remote.title):
+    how = unpacking or Unpacking()
+    with open_remote(session, found[0], how, Silence()) as remote, naming(remote.title):
         if remote.format is None:
             yield from _whole(remote, path)
         elif remote.format == "zip":
-            yield from _zip_member(remote, path, limits or Limits())
+            yield from _zip_member(remote, path, how.limits)
         else:
-            yield from _tar_member(remote, path, limits or Limits())
+            yield from _tar_member(remote, path, how.limits)
 
 
 def _whole(remote: Remote, path: str) -> Iterator[memoryview]:
     if plain_path(path) != remote.artifact.location.file_name:
         raise _missing(remote, path)
-    kept = remote.info.checksum
+    kept = remote.checksum
     with ReadAhead(remote.blob, digest=kept.begin() if kept else None) as stream:
         yield from stream.pieces(remote.blob.size)
         stream.finish()

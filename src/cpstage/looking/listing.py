@@ -1,7 +1,7 @@
 """What is in a remote artifact, without fetching it.
 
 A zip is listed from the directory at its end, whatever its size. A tar has none: it is read from
-its start to its end. Nothing of it is written anywhere.
+its start to its end, and so is an envelope, which is opened first.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from cpstage.job import Job
 from cpstage.looking.remote import Remote, find_artifacts, open_remote
 from cpstage.progress import Progress, Silence
 from cpstage.session import DEFAULT_MAX_AGE, JobSession
-from cpstage.transfer.intake import naming
+from cpstage.transfer.intake import Unpacking, naming
 from cpstage.transfer.results import location_document
 
 _BUFFER = 1 << 18
@@ -84,7 +84,9 @@ class Listing:
 
     @property
     def read(self) -> Literal["directory", "stream", "object"]:
-        """What of it had to be read: a zip's directory, all of a tar, or next to nothing."""
+        """What of it had to be read: a zip's directory, all of it, or next to nothing."""
+        if self.remote.opened:
+            return "stream"
         if self.remote.format is None:
             return "object"
         return "directory" if self.remote.format == "zip" else "stream"
@@ -96,6 +98,7 @@ class Listing:
             "location": location_document(self.remote.artifact),
             "size": self.remote.info.size,
             "format": self.remote.format,
+            "envelope": self.remote.envelope,
             "read": self.read,
             "bytes_read": self.remote.counted.bytes_read,
             "entries": [entry.document() for entry in self.entries],
@@ -107,7 +110,7 @@ def list_artifacts(
     job: Job,
     artifacts: Sequence[str] = (),
     *,
-    limits: Limits | None = None,
+    unpacking: Unpacking | None = None,
     connection: Connection | None = None,
     credentials_max_age: float = DEFAULT_MAX_AGE,
     progress: Progress | None = None,
@@ -117,34 +120,39 @@ def list_artifacts(
     Args:
         job: The job, with its session credentials.
         artifacts: Names or globs of inputs and outputs; all inputs where none is given.
-        limits: What an archive may have and unpack to.
+        unpacking: Limits, and what may open an envelope.
         connection: How to reach AWS.
         credentials_max_age: Seconds after which the job's session is renewed ahead of time.
-        progress: Is told of archives that are read as a whole.
+        progress: Is told of what is read as a whole.
 
     Raises:
         UsageError: A glob matches nothing.
-        ArtifactRejected: An archive is damaged, ambiguous or over a limit.
-        ObjectNotFound, AccessDenied, ServiceUnavailable, OutOfSync: As S3 says.
+        ArtifactRejected: An archive is damaged, ambiguous or over a limit; an envelope cannot be
+            opened.
+        ObjectNotFound, AccessDenied, ServiceUnavailable, OutOfSync: As S3 and KMS say.
+        LocalIOError: There is no room to open an envelope.
     """
     chosen = find_artifacts(job, artifacts)
-    store = JobSession(job, connection or Connection(), credentials_max_age).store
+    how, shown = unpacking or Unpacking(), progress or Silence()
+    session = JobSession(job, connection or Connection(), credentials_max_age)
     for artifact in chosen:
-        yield list_remote(open_remote(job, store, artifact), limits or Limits(), progress)
+        with open_remote(session, artifact, how, shown) as remote:
+            listing = list_remote(remote, how.limits, shown)
+        yield listing
 
 
 def list_remote(remote: Remote, limits: Limits, progress: Progress | None = None) -> Listing:
     """List what is in an artifact that has been opened."""
     if remote.format is None:
-        name = remote.artifact.location.file_name
-        return Listing(remote, (Listed(name, "file", remote.info.size, remote.info.size),))
+        name, size = remote.artifact.location.file_name, remote.blob.size
+        return Listing(remote, (Listed(name, "file", size, size),))
     with naming(remote.title):
         if remote.format == "zip":
             entries = [*_zip_entries(remote, limits)]
         else:
             with members(remote, limits, progress or Silence()) as found:
                 entries = [_listed(member) for member in found]
-        refused = _refusals(entries, remote.format, Budget(limits, remote.info.size))
+        refused = _refusals(entries, remote.format, Budget(limits, remote.blob.size))
     return Listing(remote, tuple(entries), tuple(refused))
 
 
@@ -165,10 +173,10 @@ def members(remote: Remote, limits: Limits, progress: Progress) -> Iterator[Iter
     Raises:
         ArtifactRejected: It is damaged, or over a limit.
     """
-    budget = Budget(limits, remote.info.size)
+    budget = Budget(limits, remote.blob.size)
     doing = f"{remote.artifact.name}: reading"
     with (
-        progress.phase(doing, remote.info.size) as advance,
+        progress.phase(doing, remote.blob.size) as advance,
         ReadAhead(remote.blob, advance) as stream,
         tar_members(
             io.BufferedReader(stream, _BUFFER),

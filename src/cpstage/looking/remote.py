@@ -1,26 +1,43 @@
 """A job's artifact, opened to be looked into: what it is, and no more of its bytes than is wanted.
 
-Nothing is staged here, and nothing is written. What is sealed in an envelope cannot be looked into:
-it has to be opened as a whole, which is what fetch does.
+Nothing is staged here. What is sealed in an envelope is opened first, all of it, into a file for
+temporary data that has no name: nothing of it is looked at before it is known to be authentic.
 """
 
 from __future__ import annotations
 
+import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Any
 
-from cpstage.archive import HEAD_BYTES, Blob, BytesBlob, Format, recognise
-from cpstage.envelope import HEAD_BYTES as ENVELOPE_HEAD_BYTES
-from cpstage.envelope import S3_CLIENT_HINT, read_header, s3_client_object
-from cpstage.errors import AccessDenied, ArtifactRejected
+from cpstage.archive import (
+    HEAD_BYTES,
+    Blob,
+    BytesBlob,
+    FileBlob,
+    Format,
+    ReadAhead,
+    recognise,
+)
+from cpstage.envelope import S3_CLIENT_HINT, s3_client_object
+from cpstage.errors import AccessDenied, ArtifactRejected, LocalIOError
 from cpstage.job import Artifact, Job
+from cpstage.posix import require_posix
+from cpstage.progress import Progress
 from cpstage.selection import choose
-from cpstage.store.artifacts import Store
+from cpstage.session import JobSession
+from cpstage.store.checksum import Checksum
 from cpstage.store.object import ObjectInfo
-from cpstage.transfer.intake import naming
+from cpstage.transfer.intake import Unpacking, naming, read_head, sealed_header
+from cpstage.transfer.opening import Keys, job_keys, opened_envelope
 
 _OUTPUT_HINT = "the session of a job may usually write its outputs and not read them"
+_ROOM_HINT = "free some space, or set TMPDIR to a directory that has some"
 
 
 class Counted:
@@ -70,8 +87,10 @@ class Remote:
         artifact: The job's artifact.
         info: What S3 says of the object.
         format: The archive format, or None for a file that is none.
-        blob: Its bytes.
-        counted: What has been read of it.
+        blob: Its bytes; those of the plaintext, where it was sealed.
+        counted: What has been read of the object.
+        envelope: What the envelope says of itself that it is sealed in, if it is.
+        opened: Whether that was opened.
     """
 
     artifact: Artifact
@@ -79,11 +98,18 @@ class Remote:
     format: Format | None
     blob: Blob
     counted: Counted
+    envelope: Mapping[str, Any] | None = None
+    opened: bool = False
 
     @property
     def title(self) -> str:
         """What to call it in messages."""
-        return f"artifact {self.artifact.name} at {self.artifact.location}"
+        return _title(self.artifact)
+
+    @property
+    def checksum(self) -> Checksum | None:
+        """The checksum that all of its bytes have, if it is known and can be computed."""
+        return None if self.opened else self.info.checksum
 
 
 def find_artifacts(job: Job, globs: Sequence[str]) -> list[Artifact]:
@@ -97,32 +123,93 @@ def find_artifacts(job: Job, globs: Sequence[str]) -> list[Artifact]:
     return choose([*job.input_artifacts, *job.output_artifacts], globs, "artifact of the job")
 
 
-def open_remote(job: Job, store: Store, artifact: Artifact) -> Remote:
-    """Look at an artifact's object, and read its start.
+@contextmanager
+def open_remote(
+    session: JobSession, artifact: Artifact, how: Unpacking, progress: Progress
+) -> Iterator[Remote]:
+    """Look at an artifact's object, and read its start; of what is sealed all, and open it.
+
+    Args:
+        session: The job's session.
+        artifact: The artifact.
+        how: Whether an archive is to be looked into, and what may open an envelope.
+        progress: Is told of envelopes that are opened.
 
     Raises:
-        ObjectNotFound, AccessDenied, ServiceUnavailable: As S3 says, naming the artifact.
-        ArtifactRejected: It is encrypted, or is not what its name or Content-Type promises.
+        ObjectNotFound, AccessDenied, ServiceUnavailable: As S3 and KMS say.
+        ArtifactRejected: It cannot be opened, or is not what its name or Content-Type promises.
+        LocalIOError: There is no room for the plaintext of an envelope.
     """
+    info = _look_at(session, artifact)
+    counted = Counted(session.store.open(artifact, info))
+    head = read_head(counted)
+    with naming(_title(artifact)):
+        what = s3_client_object(info.metadata)
+        if what and how.envelopes != "keep":
+            raise ArtifactRejected(f"it is {what}", hint=S3_CLIENT_HINT)
+        header = sealed_header(head, how)
+        envelope = header.document() if header else None
+    if envelope is None or how.envelopes == "keep":
+        blob = BytesBlob(head) if len(head) == info.size else counted
+        found = None if envelope else _format(artifact, info, head, how)
+        yield Remote(artifact, info, found, blob, counted, envelope)
+        return
+    keys = job_keys(session.job, artifact, session.kms, how.key_ids, how.context)
+    with _opened(artifact, info, counted, keys, progress) as plain:
+        found = _format(artifact, info, read_head(plain), how)
+        yield Remote(artifact, info, found, plain, counted, envelope, opened=True)
+
+
+def _look_at(session: JobSession, artifact: Artifact) -> ObjectInfo:
     try:
-        info = store.look_at(artifact)
+        return session.store.look_at(artifact)
     except AccessDenied as error:
-        if artifact in job.input_artifacts:
+        if artifact in session.job.input_artifacts:
             raise
         raise AccessDenied(error.message, hint=_OUTPUT_HINT) from error
-    counted = Counted(store.open(artifact, info))
-    head = counted.read(0, min(ENVELOPE_HEAD_BYTES, info.size))
-    blob = BytesBlob(head) if len(head) == info.size else counted
-    with naming(f"artifact {artifact.name} at {artifact.location}"):
-        what = s3_client_object(info.metadata)
-        if what:
-            raise ArtifactRejected(f"it is {what}", hint=S3_CLIENT_HINT)
-        if read_header(head) is not None:
-            raise ArtifactRejected(
-                "it is sealed in an envelope, which is opened as a whole",
-                hint="cpstage fetch opens it",
-            )
-        found = recognise(
+
+
+@contextmanager
+def _opened(
+    artifact: Artifact, info: ObjectInfo, message: Blob, keys: Keys, progress: Progress
+) -> Iterator[FileBlob]:
+    """Open an envelope; its plaintext is there when all of it is authentic, and not before."""
+    checksum = info.checksum.begin() if info.checksum else None
+    with ExitStack() as stack:
+        with (
+            naming(_title(artifact)),
+            progress.phase(f"{artifact.name}: opening", info.size) as advance,
+            ReadAhead(message, advance, checksum) as stream,
+        ):
+            plain = stack.enter_context(opened_envelope(stream, keys, _room_for(info.size)))
+            stream.finish()
+        yield plain
+
+
+def _format(artifact: Artifact, info: ObjectInfo, head: bytes, how: Unpacking) -> Format | None:
+    if not how.unpack:
+        return None
+    with naming(_title(artifact)):
+        return recognise(
             head[:HEAD_BYTES], name=artifact.location.key, content_type=info.content_type
         )
-    return Remote(artifact, info, found, blob, counted)
+
+
+def _room_for(size: int) -> Path:
+    """Return the directory for temporary files."""
+    require_posix()
+    try:
+        directory = Path(gettempdir())
+    except OSError as error:
+        raise LocalIOError("there is no directory for temporary files", hint=_ROOM_HINT) from error
+    free = shutil.disk_usage(directory).free
+    if size > free:
+        raise LocalIOError(
+            f"{size:,} bytes are to be opened in {directory}, which has {free:,} left",
+            hint=_ROOM_HINT,
+        )
+    return directory
+
+
+def _title(artifact: Artifact) -> str:
+    return f"artifact {artifact.name} at {artifact.location}"

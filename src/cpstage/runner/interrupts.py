@@ -15,9 +15,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from cpstage.errors import Stopped
-from cpstage.posix import signals
-
-SIGNALS = signals("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
+from cpstage.held_signals import SIGNALS
 
 Receiver = Callable[[int], object]
 

@@ -6,7 +6,6 @@ caller's business.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +16,6 @@ from cpstage.archive import (
     HEAD_BYTES,
     Blob,
     Contents,
-    FileBlob,
     Format,
     Limits,
     ReadAhead,
@@ -25,16 +23,14 @@ from cpstage.archive import (
     recognise,
 )
 from cpstage.envelope import HEAD_BYTES as ENVELOPE_HEAD_BYTES
-from cpstage.envelope import Clients, Header, open_sealed, read_header
+from cpstage.envelope import Header, read_header
 from cpstage.errors import ArtifactRejected
 from cpstage.progress import Progress
 from cpstage.store.checksum import RunningChecksum
+from cpstage.transfer.opening import Keys, opened_envelope
 from cpstage.transfer.results import Layout
-from cpstage.tree import RelativePath, Tree
 
 Envelopes = Literal["open", "require", "keep"]
-
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -57,25 +53,6 @@ class Unpacking:
     limits: Limits = field(default_factory=Limits)
     envelopes: Envelopes = "open"
     key_ids: Sequence[str] = ()
-    context: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Keys:
-    """What opens the envelope of one artifact.
-
-    Attributes:
-        kms: Gives the KMS client of a region.
-        key_ids: Keys that may open it.
-        account_id: An account whose keys may open it too.
-        partition: The partition of that account.
-        context: Pairs that its encryption context must have.
-    """
-
-    kms: Clients
-    key_ids: Sequence[str] = ()
-    account_id: str | None = None
-    partition: str = "aws"
     context: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -128,7 +105,7 @@ class Intake:
 
     Args:
         how: Whether and how they are opened and unpacked.
-        scratch: A directory that nobody else sees, for the plaintext of envelopes.
+        scratch: A directory with room for the plaintext of envelopes.
         progress: Is told of all phases.
     """
 
@@ -181,29 +158,12 @@ class Intake:
 
     @contextmanager
     def _opened(self, stream: ReadAhead, source: Source) -> Iterator[ReadAhead]:
-        """Open an envelope into a file of its own: an archive is read at random."""
-        path = self._scratch / f"{source.name}.opened"
-        keys = source.keys
-        chunks = open_sealed(
-            io.BufferedReader(stream, _CHUNK),
-            context=keys.context,
-            key_ids=keys.key_ids,
-            account_id=keys.account_id,
-            partition=keys.partition,
-            kms=keys.kms,
-        )
-        with Tree(self._scratch) as tree:
-            tree.write_file(RelativePath(path.name), chunks, executable=False)
-        plain = FileBlob(path)
-        try:
-            with (
-                self._progress.phase(f"{source.name}: unpacking", plain.size) as advance,
-                ReadAhead(plain, advance) as opened,
-            ):
-                yield opened
-        finally:
-            plain.close()
-            path.unlink()
+        with (
+            opened_envelope(stream, source.keys, self._scratch) as plain,
+            self._progress.phase(f"{source.name}: unpacking", plain.size) as advance,
+            ReadAhead(plain, advance) as opened,
+        ):
+            yield opened
 
 
 def sealed_header(head: bytes, how: Unpacking) -> Header | None:

@@ -12,14 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from cpstage.archive import Format, Unpacker
-from cpstage.envelope import S3_CLIENT_HINT, job_context, s3_client_object
+from cpstage.envelope import S3_CLIENT_HINT, s3_client_object
 from cpstage.errors import ArtifactRejected, ObjectChanged
 from cpstage.job import Artifact
 from cpstage.progress import Progress
 from cpstage.session import JobSession
 from cpstage.transfer.intake import (
     Intake,
-    Keys,
     Source,
     Unpacking,
     archive_format,
@@ -27,6 +26,7 @@ from cpstage.transfer.intake import (
     read_head,
     sealed_header,
 )
+from cpstage.transfer.opening import job_keys
 from cpstage.transfer.results import Staged
 from cpstage.tree import Tree, remove_tree
 from cpstage.workspace.layout import Workspace
@@ -159,22 +159,15 @@ class Receiver:
             title=_title(artifact),
             file_name=lambda: artifact.location.file_name,
             blob=self._session.store.open(artifact, planned.info),
-            keys=self._keys(artifact),
+            keys=job_keys(
+                self._session.job,
+                artifact,
+                self._session.kms,
+                self._how.key_ids,
+                self._how.context,
+            ),
             hint=artifact.location.key,
             content_type=planned.info.content_type,
-        )
-
-    def _keys(self, artifact: Artifact) -> Keys:
-        """Return what may open an artifact: keys of the job's, for what is bound to its place."""
-        job = self._session.job
-        own = job.encryption_key.kms_key_id if job.encryption_key else None
-        place = job_context(pipeline=job.pipeline_context.pipeline_name, artifact=artifact.name)
-        return Keys(
-            self._session.kms,
-            key_ids=[*([own] if own else []), *self._how.key_ids],
-            account_id=job.account_id,
-            partition=job.partition,
-            context={**self._how.context, **place},
         )
 
 

@@ -1,0 +1,102 @@
+"""What opens the envelope of an artifact, and its plaintext as a file without a name."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
+
+from cpstage.archive import FileBlob, ReadAhead
+from cpstage.envelope import Clients, job_context, open_sealed
+from cpstage.job import Artifact, Job
+from cpstage.tree import local_failures, write_all
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Keys:
+    """What opens the envelope of one artifact.
+
+    Attributes:
+        kms: Gives the KMS client of a region.
+        key_ids: Keys that may open it.
+        account_id: An account whose keys may open it too.
+        partition: The partition of that account.
+        context: Pairs that its encryption context must have.
+    """
+
+    kms: Clients
+    key_ids: Sequence[str] = ()
+    account_id: str | None = None
+    partition: str = "aws"
+    context: Mapping[str, str] = field(default_factory=dict)
+
+
+def job_keys(
+    job: Job,
+    artifact: Artifact,
+    kms: Clients,
+    key_ids: Sequence[str] = (),
+    context: Mapping[str, str] | None = None,
+) -> Keys:
+    """Return what opens the envelope of a job's artifact: the job's keys, and those given.
+
+    Args:
+        job: The job.
+        artifact: What it has to have been sealed for.
+        kms: Gives KMS with the job's session.
+        key_ids: More keys that may open it.
+        context: More pairs that its encryption context must have.
+    """
+    own = job.encryption_key.kms_key_id if job.encryption_key else None
+    place = job_context(pipeline=job.pipeline_context.pipeline_name, artifact=artifact.name)
+    return Keys(
+        kms,
+        key_ids=[*([own] if own else []), *key_ids],
+        account_id=job.account_id,
+        partition=job.partition,
+        context={**(context or {}), **place},
+    )
+
+
+@contextmanager
+def opened_envelope(stream: ReadAhead, keys: Keys, directory: Path) -> Iterator[FileBlob]:
+    """Open an envelope into a file, since an archive is read at random.
+
+    The file has no name: nobody else can open it, and it is gone with the process, however that
+    ends. All of it is authentic.
+
+    Args:
+        stream: The message, from its start.
+        keys: What opens it.
+        directory: Where there is room for the plaintext.
+
+    Raises:
+        ArtifactRejected: The message was changed, cut or added to, or sealed for something else.
+        AccessDenied, ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
+        WorkspaceUnavailable, LocalIOError: The file cannot be written.
+    """
+    chunks = open_sealed(
+        io.BufferedReader(stream, _CHUNK),
+        context=keys.context,
+        key_ids=keys.key_ids,
+        account_id=keys.account_id,
+        partition=keys.partition,
+        kms=keys.kms,
+    )
+    with _nameless_file(directory) as file:
+        for chunk in chunks:
+            with local_failures(directory):
+                write_all(file.fileno(), chunk)
+        with closing(FileBlob(directory, file.fileno())) as plain:
+            yield plain
+
+
+def _nameless_file(directory: Path) -> IO[bytes]:
+    with local_failures(directory):
+        return TemporaryFile(buffering=0, dir=directory)
