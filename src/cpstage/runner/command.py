@@ -23,6 +23,7 @@ from cpstage.errors import CommandFailed, CommandNotStarted, Reportable, local_r
 from cpstage.runner.foreground import Foreground
 from cpstage.runner.interrupts import Interrupts, stopped_by
 from cpstage.runner.tee import Tee
+from cpstage.runner.waiting import waiting
 
 TIMED_OUT = 124
 """The exit code of timeout(1)."""
@@ -129,13 +130,16 @@ def execute(
         stack.enter_context(interrupts.forwarded(command.receive))
         foreground = stack.enter_context(Foreground())
         tee = stack.enter_context(_tee(execution))
+        wait = stack.enter_context(waiting())
         process = _start(argv, directory, environment, execution, tee)
         command.began(process.pid)
         stack.callback(command.ended)
         foreground.lend(process.pid)
         if tee:
             tee.begin()
-        process.returncode = _wait(process.pid, foreground)
+        while os.WIFSTOPPED(status := wait(process.pid)):
+            foreground.follow_stop(process.pid, os.WSTOPSIG(status))
+        process.returncode = os.waitstatus_to_exitcode(status)
         foreground.take_back(process.pid)
     code = process.returncode
     return Finished(
@@ -246,12 +250,3 @@ def _start(
         absent = isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENOTDIR)
         code = _NOT_FOUND if absent else _NOT_RUN
         raise CommandNotStarted(f"cannot start {argv[0]}: {why}", code) from error
-
-
-def _wait(pid: int, foreground: Foreground) -> int:
-    """Wait for a process to end, and stop and go on with it."""
-    while True:
-        _, status = os.waitpid(pid, os.WUNTRACED)
-        if not os.WIFSTOPPED(status):
-            return os.waitstatus_to_exitcode(status)
-        foreground.follow_stop(pid, os.WSTOPSIG(status))
