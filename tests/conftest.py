@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,12 @@ import pytest
 
 import cpstage
 from cpstage.local import LocalAWS
+
+# In the background of a script, or under nohup, signals are ignored; what is started here would
+# inherit that, and cpstage leaves those alone that it finds ignored.
+for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.SIG_DFL)
 
 
 @dataclass(frozen=True)
