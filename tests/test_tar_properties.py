@@ -236,4 +236,5 @@ def test_nothing_is_kept_of_members(pack: Callable[[bytes], bytes]) -> None:
         finally:
             tracemalloc.stop()
 
-    assert peak(9000) < peak(3000) + 2_000_000
+    # The names of 6,000 more have 6 MB; how far a thread reads ahead differs from run to run.
+    assert peak(9000) < peak(3000) + 4_000_000
