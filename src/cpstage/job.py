@@ -65,6 +65,11 @@ class Artifact:
     location: S3Location
     revision: str | None = None
 
+    @property
+    def title(self) -> str:
+        """What to call it in messages: its name, and where it is."""
+        return f"artifact {self.name} at {self.location}"
+
 
 @dataclass(frozen=True)
 class EncryptionKey:

@@ -148,7 +148,9 @@ class _Comparing:
             return [Listed(name, "file", size, size, _crc_of_object(remote, self._progress))]
         listing = list_remote(remote, self._unpacking.limits, self._progress)
         if listing.refused:
-            raise ArtifactRejected(f"{remote.title}: {listing.refused[0]}", hint="see cpstage ls")
+            raise ArtifactRejected(
+                f"{remote.artifact.title}: {listing.refused[0]}", hint="see cpstage ls"
+            )
         return [*listing.entries]
 
     def _is_all_of(self, path: Path, artifacts: Sequence[Artifact]) -> bool:

@@ -59,7 +59,7 @@ def read_member(
         raise UsageError(f"{artifact!r} matches several artifacts", hint=f"give one of {names}")
     session = JobSession(job, connection or Connection(), credentials_max_age)
     how = unpacking or Unpacking()
-    with open_remote(session, found[0], how, Silence()) as remote, naming(remote.title):
+    with open_remote(session, found[0], how, Silence()) as remote, naming(remote.artifact.title):
         if remote.format is None:
             yield from _whole(remote, path)
         elif remote.format == "zip":
@@ -109,4 +109,4 @@ def _require_file(path: str, kind: str, target: str = "") -> None:
 
 
 def _missing(remote: Remote, path: str) -> NotFound:
-    return NotFound(f"there is no {path!r} in {remote.title}", hint="see cpstage ls")
+    return NotFound(f"there is no {path!r} in {remote.artifact.title}", hint="see cpstage ls")

@@ -146,7 +146,7 @@ def list_remote(remote: Remote, limits: Limits, progress: Progress | None = None
     if remote.format is None:
         name, size = remote.artifact.location.file_name, remote.blob.size
         return Listing(remote, (Listed(name, "file", size, size),))
-    with naming(remote.title):
+    with naming(remote.artifact.title):
         if remote.format == "zip":
             entries = [*_zip_entries(remote, limits)]
         else:

@@ -102,11 +102,6 @@ class Remote:
     opened: bool = False
 
     @property
-    def title(self) -> str:
-        """What to call it in messages."""
-        return _title(self.artifact)
-
-    @property
     def checksum(self) -> Checksum | None:
         """The checksum that all of its bytes have, if it is known and can be computed."""
         return None if self.opened else self.info.checksum
@@ -143,7 +138,7 @@ def open_remote(
     info = _look_at(session, artifact)
     counted = Counted(session.store.open(artifact, info))
     head = read_head(counted)
-    with naming(_title(artifact)):
+    with naming(artifact.title):
         what = s3_client_object(info.metadata)
         if what and how.envelopes != "keep":
             raise ArtifactRejected(f"it is {what}", hint=S3_CLIENT_HINT)
@@ -177,7 +172,7 @@ def _opened(
     checksum = info.checksum.begin() if info.checksum else None
     with ExitStack() as stack:
         with (
-            naming(_title(artifact)),
+            naming(artifact.title),
             progress.phase(f"{artifact.name}: opening", info.size) as advance,
             ReadAhead(message, advance, checksum) as stream,
         ):
@@ -189,7 +184,7 @@ def _opened(
 def _format(artifact: Artifact, info: ObjectInfo, head: bytes, how: Unpacking) -> Format | None:
     if not how.unpack:
         return None
-    with naming(_title(artifact)):
+    with naming(artifact.title):
         return recognise(
             head[:HEAD_BYTES], name=artifact.location.key, content_type=info.content_type
         )
@@ -209,7 +204,3 @@ def _room_for(size: int) -> Path:
             hint=_ROOM_HINT,
         )
     return directory
-
-
-def _title(artifact: Artifact) -> str:
-    return f"artifact {artifact.name} at {artifact.location}"

@@ -98,7 +98,7 @@ def reading(artifact: Artifact, kms_key_id: str | None = None) -> AbstractContex
     """Turn failures to read an object into our errors, naming it and its key."""
     key = f"its key {kms_key_id}" if kms_key_id else "its key"
     return aws_failures(
-        f"read artifact {artifact.name} at {artifact.location}",
+        f"read {artifact.title}",
         denied_hint=f"the job's session needs s3:GetObject on it and kms:Decrypt on {key}; a "
         "missing object is also denied to who may not list the bucket",
         expired_hint=SESSION_EXPIRED_HINT,

@@ -71,9 +71,7 @@ class Receiver:
         info = self._session.store.look_at(artifact)
         what = s3_client_object(info.metadata)
         if what and self._how.envelopes != "keep":
-            raise ArtifactRejected(
-                f"artifact {artifact.name} at {artifact.location} is {what}", hint=S3_CLIENT_HINT
-            )
+            raise ArtifactRejected(f"{artifact.title} is {what}", hint=S3_CLIENT_HINT)
         merged = self._how.layout == "merged"
         path = self._workspace.inputs if merged else self._workspace.input(artifact.name)
         return Staged(artifact, path, "planned", info)
@@ -132,7 +130,7 @@ class Receiver:
         with Tree(root) as tree:
             unpacker = Unpacker(tree, self._how.limits)
             done = [self._stage_one(one, unpacker, intake) for one in group]
-            with naming(", ".join(_title(one.artifact) for one in group)):
+            with naming(", ".join(one.artifact.title for one in group)):
                 unpacker.finish()
         return done
 
@@ -156,7 +154,7 @@ class Receiver:
         artifact = planned.artifact
         return Source(
             name=artifact.name,
-            title=_title(artifact),
+            title=artifact.title,
             file_name=lambda: artifact.location.file_name,
             blob=self._session.store.open(artifact, planned.info),
             keys=job_keys(
@@ -169,7 +167,3 @@ class Receiver:
             hint=artifact.location.key,
             content_type=planned.info.content_type,
         )
-
-
-def _title(artifact: Artifact) -> str:
-    return f"artifact {artifact.name} at {artifact.location}"
