@@ -56,9 +56,16 @@ class Failed(Exception):
 
 @dataclass
 class Series:
-    """The runs of one tool on one kind of artifact, and the archive it made, if it made one."""
+    """The runs of one tool on one kind of artifact.
+
+    Attributes:
+        samples: Those that are timed.
+        watched: Those whose memory was watched, which takes time of its own.
+        archive: The size of the archive it made, if it made one.
+    """
 
     samples: list[Sample] = field(default_factory=list)
+    watched: list[Sample] = field(default_factory=list)
     archive: int | None = None
 
     @property
@@ -75,7 +82,7 @@ class Series:
 
     @property
     def peak(self) -> int:
-        return max(sample.peak for sample in self.samples)
+        return max(sample.peak for sample in (*self.samples, *self.watched))
 
 
 def run(

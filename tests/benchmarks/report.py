@@ -28,7 +28,7 @@ Run it again with `python tests/benchmarks/transfer.py`.
 """
 _MEMORY_NOTE = """\
 Of the largest process, as the kernel keeps it, or of all processes of the tool at the same time, as
-seen every 50 ms in the first round, whichever is more."""
+seen every 50 ms in a round that is not timed, whichever is more."""
 _PROCESSOR_NOTE = """\
 In user and kernel mode, over all cores: the tool's own, and what SeaweedFS used meanwhile."""
 _LIMITS_NOTE = """\

@@ -1,6 +1,7 @@
 """All tools on one kind of artifact, in turn, round after round.
 
-The first round is also verified, and the memory of all processes of a tool is watched in it.
+Before the first round there is one that is not timed: what the tools did is verified in it, and the
+memory of all their processes watched.
 """
 
 from __future__ import annotations
@@ -153,7 +154,7 @@ def _in_turn(
 ) -> None:
     """Run every tool once per round; one that fails is told of, and left out from then on."""
     left = list(tools)
-    for number in range(rounds):
+    for number in range(rounds + 1):
         for tool in list(left):
             try:
                 sample = once(tool, number == 0)
@@ -163,9 +164,10 @@ def _in_turn(
                 failures[f"{what}: {tool.name}"] = str(failure)
                 print(f"{what}: {tool.title} FAILED: {failure}", flush=True)
                 continue
-            series.setdefault(tool.name, Series()).samples.append(sample)
+            runs = series.setdefault(tool.name, Series())
+            (runs.samples if number else runs.watched).append(sample)
             print(
-                f"{what}, round {number + 1}: {tool.title:28} {sample.wall:8.2f} s "
+                f"{what}, round {number}: {tool.title:28} {sample.wall:8.2f} s "
                 f"{sample.cpu:8.2f} CPU s {sample.peak / 1e6:6.0f} MB",
                 flush=True,
             )
