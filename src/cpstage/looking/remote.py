@@ -16,13 +16,11 @@ from tempfile import gettempdir
 from typing import Any
 
 from cpstage.archive import (
-    HEAD_BYTES,
     Blob,
     BytesBlob,
     FileBlob,
     Format,
     ReadAhead,
-    recognise,
 )
 from cpstage.envelope import S3_CLIENT_HINT, s3_client_object
 from cpstage.errors import AccessDenied, ArtifactRejected, LocalIOError
@@ -33,7 +31,7 @@ from cpstage.selection import choose
 from cpstage.session import JobSession
 from cpstage.store.checksum import Checksum
 from cpstage.store.object import ObjectInfo
-from cpstage.transfer.intake import Unpacking, naming, read_head, sealed_header
+from cpstage.transfer.intake import Unpacking, archive_format, naming, read_head, sealed_header
 from cpstage.transfer.opening import Keys, job_keys, opened_envelope
 
 _OUTPUT_HINT = "the session of a job may usually write its outputs and not read them"
@@ -182,12 +180,8 @@ def _opened(
 
 
 def _format(artifact: Artifact, info: ObjectInfo, head: bytes, how: Unpacking) -> Format | None:
-    if not how.unpack:
-        return None
     with naming(artifact.title):
-        return recognise(
-            head[:HEAD_BYTES], name=artifact.location.key, content_type=info.content_type
-        )
+        return archive_format(head, how, hint=artifact.location.key, content_type=info.content_type)
 
 
 def _room_for(size: int) -> Path:

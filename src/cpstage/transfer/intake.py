@@ -136,16 +136,20 @@ class Intake:
         head = stream.peek(ENVELOPE_HEAD_BYTES)
         header = sealed_header(head, self._how)
         if header is None:
-            found = archive_format(head, self._how, source)
+            found = self._format(head, source)
             return self._unpack(stream, found, source, unpacker)
         envelope = header.document()
         if self._how.envelopes == "keep":
             self._unpack(stream, None, source, unpacker)
             return Taken(None, None, envelope)
         with self._opened(stream, source) as plain:
-            found = archive_format(plain.peek(HEAD_BYTES), self._how, source)
+            found = self._format(plain.peek(HEAD_BYTES), source)
             taken = self._unpack(plain, found, source, unpacker)
         return Taken(found, taken.contents, envelope, opened=True)
+
+    def _format(self, head: bytes, source: Source) -> Format | None:
+        hint, content_type = source.hint, source.content_type
+        return archive_format(head, self._how, hint=hint, content_type=content_type)
 
     def _unpack(
         self, stream: ReadAhead, found: Format | None, source: Source, unpacker: Unpacker
@@ -181,15 +185,21 @@ def sealed_header(head: bytes, how: Unpacking) -> Header | None:
     return header
 
 
-def archive_format(head: bytes, how: Unpacking, source: Source) -> Format | None:
+def archive_format(head: bytes, how: Unpacking, *, hint: str, content_type: str) -> Format | None:
     """Return the format of what is to be unpacked, and None for what is to be kept as it is.
+
+    Args:
+        head: The start of it.
+        how: Whether it is to be unpacked.
+        hint: The key or file name whose suffix hints at the format.
+        content_type: The media type, which hints at it too.
 
     Raises:
         ArtifactRejected: It is not what its name or media type promises.
     """
     if not how.unpack:
         return None
-    return recognise(head[:HEAD_BYTES], name=source.hint, content_type=source.content_type)
+    return recognise(head[:HEAD_BYTES], name=hint, content_type=content_type)
 
 
 def read_head(blob: Blob) -> bytes:

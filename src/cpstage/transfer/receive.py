@@ -88,7 +88,10 @@ class Receiver:
             header = sealed_header(head, self._how)
             if header is not None:
                 return replace(planned, envelope=header.document())
-            return replace(planned, format=archive_format(head, self._how, source))
+            found = archive_format(
+                head, self._how, hint=source.hint, content_type=source.content_type
+            )
+            return replace(planned, format=found)
 
     def stage(self, todo: Sequence[Staged], staging: Path) -> tuple[list[Staged], list[Move]]:
         """Read, check and unpack artifacts below a staging directory.
