@@ -22,8 +22,7 @@ from cpstage.archive import (
     Format,
     ReadAhead,
 )
-from cpstage.envelope import S3_CLIENT_HINT, s3_client_object
-from cpstage.errors import AccessDenied, ArtifactRejected, LocalIOError
+from cpstage.errors import AccessDenied, LocalIOError
 from cpstage.job import Artifact, Job
 from cpstage.posix import require_posix
 from cpstage.progress import Progress
@@ -31,7 +30,14 @@ from cpstage.selection import choose
 from cpstage.session import JobSession
 from cpstage.store.checksum import Checksum
 from cpstage.store.object import ObjectInfo
-from cpstage.transfer.intake import Unpacking, archive_format, naming, read_head, sealed_header
+from cpstage.transfer.intake import (
+    Unpacking,
+    archive_format,
+    naming,
+    read_head,
+    refuse_s3_client,
+    sealed_header,
+)
 from cpstage.transfer.opening import Keys, job_keys, opened_envelope
 
 _OUTPUT_HINT = "the session of a job may usually write its outputs and not read them"
@@ -136,10 +142,8 @@ def open_remote(
     info = _look_at(session, artifact)
     counted = Counted(session.store.open(artifact, info))
     head = read_head(counted)
+    refuse_s3_client(artifact, info.metadata, how)
     with naming(artifact.title):
-        what = s3_client_object(info.metadata)
-        if what and how.envelopes != "keep":
-            raise ArtifactRejected(f"it is {what}", hint=S3_CLIENT_HINT)
         header = sealed_header(head, how)
         envelope = header.document() if header else None
     if envelope is None or how.envelopes == "keep":

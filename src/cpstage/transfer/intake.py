@@ -23,8 +23,9 @@ from cpstage.archive import (
     recognise,
 )
 from cpstage.envelope import HEAD_BYTES as ENVELOPE_HEAD_BYTES
-from cpstage.envelope import Header, read_header
+from cpstage.envelope import S3_CLIENT_HINT, Header, read_header, s3_client_object
 from cpstage.errors import ArtifactRejected
+from cpstage.job import Artifact
 from cpstage.progress import Progress
 from cpstage.store.checksum import RunningChecksum
 from cpstage.transfer.opening import Keys, opened_envelope
@@ -183,6 +184,17 @@ def sealed_header(head: bytes, how: Unpacking) -> Header | None:
             hint="it may have been replaced by somebody without the key; nothing was staged",
         )
     return header
+
+
+def refuse_s3_client(artifact: Artifact, metadata: Mapping[str, str], how: Unpacking) -> None:
+    """Refuse what only an Amazon S3 Encryption Client can open, unless it is kept as it is.
+
+    Raises:
+        ArtifactRejected: It is such an object, by its metadata.
+    """
+    what = s3_client_object(metadata)
+    if what and how.envelopes != "keep":
+        raise ArtifactRejected(f"{artifact.title} is {what}", hint=S3_CLIENT_HINT)
 
 
 def archive_format(head: bytes, how: Unpacking, *, hint: str, content_type: str) -> Format | None:

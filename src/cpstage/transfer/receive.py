@@ -12,8 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cpstage.archive import Format, Unpacker
-from cpstage.envelope import S3_CLIENT_HINT, s3_client_object
-from cpstage.errors import ArtifactRejected, ObjectChanged
+from cpstage.errors import ObjectChanged
 from cpstage.job import Artifact
 from cpstage.progress import Progress
 from cpstage.session import JobSession
@@ -24,6 +23,7 @@ from cpstage.transfer.intake import (
     archive_format,
     naming,
     read_head,
+    refuse_s3_client,
     sealed_header,
 )
 from cpstage.transfer.opening import job_keys
@@ -69,9 +69,7 @@ class Receiver:
             ArtifactRejected: It is encrypted in a way that cannot be opened here.
         """
         info = self._session.store.look_at(artifact)
-        what = s3_client_object(info.metadata)
-        if what and self._how.envelopes != "keep":
-            raise ArtifactRejected(f"{artifact.title} is {what}", hint=S3_CLIENT_HINT)
+        refuse_s3_client(artifact, info.metadata, self._how)
         merged = self._how.layout == "merged"
         path = self._workspace.inputs if merged else self._workspace.input(artifact.name)
         return Staged(artifact, path, "planned", info)
