@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 
-from cpstage.deflate import SYNC, deflater
+from cpstage.deflate import SYNC, deflate, deflater
 
 _STORED_BLOCK = struct.Struct("<B2H")
 _LONGEST_STORED = 0xFFFF
@@ -30,8 +30,7 @@ def deflated(data: bytes, level: int) -> bytes | None:
     """
     if not level or _is_dense(data):
         return None
-    encoder = deflater(level)
-    packed = encoder.compress(data) + encoder.flush()
+    packed = deflate(data, level)
     return packed if len(packed) < len(data) else None
 
 
@@ -57,9 +56,7 @@ def _is_dense(data: bytes) -> bool:
         return False
     middle = (len(data) - _SAMPLE) // 2
     sample = data[:_SAMPLE] + data[middle : middle + _SAMPLE] + data[-_SAMPLE:]
-    encoder = deflater(1)
-    packed = encoder.compress(sample) + encoder.flush()
-    return len(packed) > len(sample) * _DENSE
+    return len(deflate(sample, 1)) > len(sample) * _DENSE
 
 
 def _stored(data: bytes, *, last: bool) -> bytes:

@@ -25,8 +25,18 @@ from cpstage.archive.portions import AHEAD, Block, Group, PackingList
 from cpstage.deflate import crc32, crc32_combine
 from cpstage.walk import Entry, read
 
-_LOCAL = struct.Struct("<4s5H3L2H")
-_DIRECTORY = struct.Struct("<4s6H3L5H2L")
+_COMMON = struct.Struct("<5H3L2H")
+"""What both headers of an entry say in the same order: from the version needed to the length of
+the extra field."""
+
+_REST = struct.Struct("<3H2L")
+"""What follows in the directory: comment, disk, attributes, and where the local header begins."""
+
+_LENGTH_AND_OFFSET = struct.Struct("<H12xL")
+_OFFSET = struct.Struct("<L")
+_COMMON_AT, _LENGTH_AT, _REST_AT, _OFFSET_AT, _NAME_AT = 6, 28, 32, 42, 46
+"""Where a directory header has all that."""
+
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR64 = struct.Struct("<4sLQL")
@@ -39,12 +49,16 @@ _TIME, _DATE = 0, (1 << 5) | 1
 _MAX16, _MAX32 = 0xFFFF, 0xFFFFFFFF
 _MSDOS_DIRECTORY = 0x10
 
+_LOCAL = b"PK\3\4"
+_DIRECTORY, _DIRECTORY64 = b"PK\1\2\x14\3", b"PK\1\2\x2d\3"
+"""How headers begin; of the directory's, also by what version and system they were made."""
+
 _ZIP64_FROM = _MAX32 - (64 << 20)
 """Files from this size on get zip64 fields: deflate makes what it cannot pack a little longer."""
 
 
 class _Record(NamedTuple):
-    """One entry, as its local header and its directory record describe it."""
+    """One entry, as its local header and its directory header describe it."""
 
     name: bytes
     attributes: int
@@ -58,20 +72,14 @@ class _Record(NamedTuple):
     def _is_large(self) -> bool:
         return self.size >= _ZIP64_FROM
 
-    @property
-    def _flags(self) -> int:
-        utf8 = 0 if self.name.isascii() else _UTF8_NAME
-        return utf8 | (_DESCRIPTOR_FOLLOWS if self.is_streamed else 0)
-
     def local_header(self) -> bytes:
-        """Write the local file header (4.3.7)."""
-        sizes = (0, 0, 0) if self.is_streamed else (self.crc, self.packed, self.size)
+        """Write the local file header (4.3.7) of a file whose sums are in a descriptor."""
         version, extra = _VERSION, b""
+        sizes = (0, 0, 0)
         if self._is_large:
-            sizes = (0, _MAX32, _MAX32)
             version, extra = _VERSION64, struct.pack("<2H2Q", 1, 16, 0, 0)
-        fixed = (version, self._flags, self.method, _TIME, _DATE, *sizes)
-        return _LOCAL.pack(b"PK\3\4", *fixed, len(self.name), len(extra)) + self.name + extra
+            sizes = (0, _MAX32, _MAX32)
+        return _LOCAL + self._common(version, sizes, extra) + self.name + extra
 
     def descriptor(self) -> bytes:
         """Write the data descriptor (4.3.9), its sizes of 8 bytes where zip64 is in use."""
@@ -88,18 +96,57 @@ class _Record(NamedTuple):
             large.append(offset)
         extra = struct.pack(f"<2H{len(large)}Q", 1, 8 * len(large), *large) if large else b""
         version = _VERSION64 if large else _VERSION
-        fixed = (_UNIX | version, version, self._flags, self.method, _TIME, _DATE)
-        lengths = (len(self.name), len(extra), 0, 0, 0)
-        place = (self.attributes, min(offset, _MAX32))
-        header = _DIRECTORY.pack(b"PK\1\2", *fixed, self.crc, packed, size, *lengths, *place)
-        return header + self.name + extra
+        return b"".join(
+            (
+                _DIRECTORY if version == _VERSION else _DIRECTORY64,
+                self._common(version, (self.crc, packed, size), extra),
+                _REST.pack(0, 0, 0, self.attributes, min(offset, _MAX32)),
+                self.name,
+                extra,
+            )
+        )
+
+    def _common(self, version: int, sizes: tuple[int, int, int], extra: bytes) -> bytes:
+        flags = 0 if self.name.isascii() else _UTF8_NAME
+        if self.is_streamed:
+            flags |= _DESCRIPTOR_FOLLOWS
+        lengths = (len(self.name), len(extra))
+        return _COMMON.pack(version, flags, self.method, _TIME, _DATE, *sizes, *lengths)
 
 
 class _PackedGroup(NamedTuple):
-    """Small entries: their local headers and data, and where in that each begins."""
+    """Small entries: their local headers and data, and their directory headers.
 
+    The offsets in these are from the start of the group, for nobody knows yet where that will be.
+    """
+
+    count: int
     data: bytes
-    records: list[tuple[_Record, int]]
+    directory: bytes
+
+    def directory_from(self, start: int) -> bytes:
+        """Return the directory headers of a group that begins at an offset of the archive."""
+        if start + len(self.data) >= _MAX32:
+            records = _records(self.directory)
+            return b"".join(record.directory_header(start + at) for record, at in records)
+        moved = bytearray(self.directory)
+        at = 0
+        while at < len(moved):
+            length, offset = _LENGTH_AND_OFFSET.unpack_from(moved, at + _LENGTH_AT)
+            _OFFSET.pack_into(moved, at + _OFFSET_AT, start + offset)
+            at += _NAME_AT + length
+        return moved
+
+
+def _records(directory: bytes) -> Iterator[tuple[_Record, int]]:
+    """Read directory headers of small entries, and the offsets in them."""
+    at = 0
+    while at < len(directory):
+        fields = _COMMON.unpack_from(directory, at + _COMMON_AT)
+        _, _, method, _, _, crc, packed, size, length, _ = fields
+        *_, attributes, offset = _REST.unpack_from(directory, at + _REST_AT)
+        at += _NAME_AT + length
+        yield _Record(directory[at - length : at], attributes, method, crc, packed, size), offset
 
 
 class _PackedBlock(NamedTuple):
@@ -167,7 +214,7 @@ def _packed(portion: Group | Block, level: int) -> _PackedGroup | _PackedBlock:
 
 def _packed_group(group: Group, level: int) -> _PackedGroup:
     pieces: list[bytes] = []
-    records = []
+    directory = []
     offset = 0
     for entry in group.entries:
         data, packed = _content(entry), None
@@ -177,11 +224,12 @@ def _packed_group(group: Group, level: int) -> _PackedGroup:
         record = _Record(
             _name(entry), _attributes(entry), method, crc32(data), len(body), len(data)
         )
-        header = record.local_header()
-        pieces += (header, body)
-        records.append((record, offset))
-        offset += len(header) + len(body)
-    return _PackedGroup(b"".join(pieces), records)
+        header = record.directory_header(offset)
+        local = _LOCAL + header[_COMMON_AT:_REST_AT] + record.name
+        pieces += (local, body)
+        directory.append(header)
+        offset += len(local) + len(body)
+    return _PackedGroup(len(directory), b"".join(pieces), b"".join(directory))
 
 
 def _content(entry: Entry) -> bytes:
@@ -208,16 +256,13 @@ class _Archive:
     def __init__(self) -> None:
         self._offset = 0
         self._count = 0
-        self._headers: list[bytes] = []
+        self._headers: list[bytes | bytearray] = []
         self._crc = self._packed = self._start = 0
 
     def add_group(self, group: _PackedGroup) -> bytes:
         """Add small entries, and return their bytes."""
-        start = self._offset
-        self._headers.append(
-            b"".join(record.directory_header(start + at) for record, at in group.records)
-        )
-        self._count += len(group.records)
+        self._headers.append(group.directory_from(self._offset))
+        self._count += group.count
         self._offset += len(group.data)
         return group.data
 
