@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from cpstage import Globs
-from cpstage.archive import DEFAULT_LEVEL, Format, list_entries, pack
+from cpstage.archive.compression import DEFAULT_LEVEL
+from cpstage.archive.formats import Format
+from cpstage.archive.pack import list_entries, pack
 from cpstage.archive.portions import BLOCK
 from cpstage.walk import Entry, read_file
 from trees import needs

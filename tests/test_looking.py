@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from conftest import Cli
-from cpstage.archive import FileBlob, Limits
+from cpstage.archive.blob import FileBlob
+from cpstage.archive.limits import Limits
 from cpstage.job import Artifact, S3Location, check_artifact_name
 from cpstage.local import SESSION_ACTIONS, Call, Input, LocalAWS, Output
 from cpstage.looking.listing import list_remote

@@ -16,7 +16,9 @@ from typing import Literal
 
 import pytest
 
-from cpstage.archive import DEFAULT_LEVEL, Format, pack
+from cpstage.archive.compression import DEFAULT_LEVEL
+from cpstage.archive.formats import Format
+from cpstage.archive.pack import pack
 from cpstage.archive.portions import BLOCK
 from cpstage.tree import RelativePath
 from cpstage.walk import single

@@ -14,8 +14,10 @@ from typing import Literal
 import pytest
 
 from cpstage import LocalIOError
-from cpstage.archive import DEFAULT_LEVEL, Format, pack
+from cpstage.archive.compression import DEFAULT_LEVEL
 from cpstage.archive.flow.ordered import in_order
+from cpstage.archive.formats import Format
+from cpstage.archive.pack import pack
 from cpstage.archive.portions import BLOCK
 from cpstage.errors import ArtifactRejected
 from cpstage.walk import single

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from any_tree import PROFILE, TREES, Tree, flat, make
 from cpstage import ArtifactRejected
-from cpstage.archive import list_entries, pack
 from cpstage.archive.formats import Format
+from cpstage.archive.pack import list_entries, pack
 from cpstage.archive.tar.reader import tar_members
 from cpstage.globs import Globs
 from tar_bytes import (

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpstage import ArtifactRejected
-from cpstage.archive import list_entries, pack
+from cpstage.archive.pack import list_entries, pack
 from cpstage.globs import Globs
 from trees import listing, needs
 from unpacking import unpack

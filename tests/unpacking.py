@@ -5,7 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from cpstage import Limits
-from cpstage.archive import BytesBlob, Contents, ReadAhead, Unpacker, recognise
+from cpstage.archive.blob import BytesBlob
+from cpstage.archive.contents import Contents
+from cpstage.archive.flow.readahead import ReadAhead
+from cpstage.archive.formats import recognise
+from cpstage.archive.unpack import Unpacker
 from cpstage.tree import Tree
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cpstage._version import __version__
 
 if TYPE_CHECKING:
-    from cpstage.archive import Limits
+    from cpstage.archive.limits import Limits
     from cpstage.codepipeline import acknowledge_job, get_job, get_job_details, poll_for_jobs
     from cpstage.connection import Connection
     from cpstage.credential_process import process_credentials
@@ -54,10 +54,8 @@ if TYPE_CHECKING:
     from cpstage.stage import fetch, push
     from cpstage.store.artifacts import Store
     from cpstage.store.object import ObjectInfo
-    from cpstage.transfer.intake import Unpacking
-    from cpstage.transfer.outputs import Packing
     from cpstage.transfer.results import FetchResult, PushResult
-    from cpstage.transfer.send import Encryption
+    from cpstage.transfer.terms import Encryption, Packing, Unpacking
     from cpstage.worker.claims import JobQueue, read_client_tokens
     from cpstage.worker.events import WorkerEvent
     from cpstage.worker.health import WorkerHealth, health_page
@@ -67,7 +65,7 @@ if TYPE_CHECKING:
     from cpstage.workspace.layout import Workspace
 
 _HOMES = {
-    "archive": ("Limits",),
+    "archive.limits": ("Limits",),
     "worker.claims": ("JobQueue", "read_client_tokens"),
     "codepipeline": ("acknowledge_job", "get_job", "get_job_details", "poll_for_jobs"),
     "looking.comparing": ("Comparison", "compare"),
@@ -101,12 +99,10 @@ _HOMES = {
     "job": ("ActionTypeId", "Artifact", "Job"),
     "worker.process": ("JobCommand",),
     "looking.listing": ("Listing", "list_artifacts"),
-    "transfer.outputs": ("Packing",),
     "credential_process": ("process_credentials",),
     "progress": ("Progress", "Silence", "progress_to"),
-    "transfer.intake": ("Unpacking",),
+    "transfer.terms": ("Encryption", "Packing", "Unpacking"),
     "transfer.results": ("FetchResult", "PushResult"),
-    "transfer.send": ("Encryption",),
     "stage": ("fetch", "push"),
     "store.object": ("ObjectInfo",),
     "store.artifacts": ("Store",),

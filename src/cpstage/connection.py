@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from cpstage.aws.botocore_settings import Given
 from cpstage.aws.json_api import Api, JsonService
@@ -15,11 +16,13 @@ from cpstage.aws.message import Request
 from cpstage.aws.s3_api import S3
 from cpstage.aws.service import Endpoint, Renewing
 from cpstage.aws.settings import Settings
-from cpstage.aws.sts_api import Caller, Sts
 from cpstage.aws.tls import Tls
 from cpstage.aws.transport import Transport
 from cpstage.failures import aws_failures
 from cpstage.retries import DEFAULT_TIMEOUT, Retries
+
+if TYPE_CHECKING:
+    from cpstage.aws.sts_api import Caller
 
 _CODEPIPELINE = Api("codepipeline", "CodePipeline_20150709")
 _KMS = Api("kms", "TrentService")
@@ -133,6 +136,8 @@ class Connection:
             AccessDenied: There are no credentials, or STS refuses them.
             ServiceUnavailable: There was no answer.
         """
+        from cpstage.aws.sts_api import Sts
+
         with aws_failures("ask STS who the caller is"):
             sts = Sts(
                 self._settings.endpoint("sts"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from cpstage.archive import HEAD_BYTES, recognise
+from cpstage.archive.formats import HEAD_BYTES, recognise
 from cpstage.connection import Connection
 from cpstage.envelope import read_header, s3_client_object
 from cpstage.errors import ArtifactRejected, CpstageError

@@ -14,17 +14,21 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cpstage.archive import Contents, FileBlob, Format, Unpacker, format_of_name, list_entries
-from cpstage.archive import pack as pack_entries
+from cpstage.archive.blob import FileBlob
+from cpstage.archive.contents import Contents
+from cpstage.archive.formats import Format, format_of_name
+from cpstage.archive.pack import list_entries
+from cpstage.archive.pack import pack as pack_entries
+from cpstage.archive.unpack import Unpacker
 from cpstage.aws.json_api import JsonService
 from cpstage.connection import Connection
 from cpstage.envelope import Clients, Header, seal
 from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound, WorkspaceUnavailable
 from cpstage.posix import require_posix
 from cpstage.progress import Progress, Silence
-from cpstage.transfer.intake import Intake, Source, Taken, Unpacking, naming
+from cpstage.transfer.intake import Intake, Source, Taken, naming
 from cpstage.transfer.opening import Keys
-from cpstage.transfer.outputs import Packing
+from cpstage.transfer.terms import Packing, Unpacking
 from cpstage.tree import RelativePath, Tree, local_failures
 from cpstage.workspace.publishing import Move
 from cpstage.workspace.staging import journal_in, staging_in, sweep

@@ -16,12 +16,8 @@ from cpstage.job import Job
 from cpstage.progress import Progress, Silence
 from cpstage.selection import choose
 from cpstage.session import DEFAULT_MAX_AGE, JobSession
-from cpstage.transfer.intake import Unpacking
-from cpstage.transfer.inventory import Inventory, record_of
-from cpstage.transfer.outputs import IfEmpty, Packing, find_outputs, require_contents
-from cpstage.transfer.receive import Receiver
 from cpstage.transfer.results import FetchResult, PushResult, Staged
-from cpstage.transfer.send import Encryption, Sender, planned
+from cpstage.transfer.terms import Encryption, IfEmpty, Packing, Unpacking
 from cpstage.workspace.layout import Workspace
 
 Warn = Callable[[str], object]
@@ -63,6 +59,10 @@ def fetch(
         WorkspaceUnavailable: Something else is in the way, or somebody else is at work.
         LocalIOError: The disk is full, or failed.
     """
+    # A small artifact is on its way for less time than the other direction takes to load.
+    from cpstage.transfer.inventory import Inventory, record_of
+    from cpstage.transfer.receive import Receiver
+
     how = unpacking or Unpacking()
     place = Workspace(workspace)
     session = JobSession(job, connection or Connection(), credentials_max_age)
@@ -128,6 +128,9 @@ def push(
         LocalIOError: A file cannot be read, or changed while it was.
         AccessDenied, ServiceUnavailable: As S3 and KMS say, or S3 did not encrypt as asked.
     """
+    from cpstage.transfer.outputs import find_outputs, require_contents
+    from cpstage.transfer.send import Sender, planned
+
     how = packing or Packing()
     given = {name: Path(path) for name, path in (paths or {}).items()}
     watched = progress or Silence()

@@ -186,12 +186,9 @@ class _OpenDirectories:
 
 def _enter(parent: int, name: str) -> int:
     """Open a directory below an open one, creating it where it is missing."""
-    try:
-        return os.open(name, _DIRECTORY, dir_fd=parent)
-    except FileNotFoundError:
-        with suppress(FileExistsError):  # another thread was faster
-            os.mkdir(name, 0o755, dir_fd=parent)
-        return os.open(name, _DIRECTORY, dir_fd=parent)
+    with suppress(FileExistsError):  # most are not there, and a look first would be a step more
+        os.mkdir(name, 0o755, dir_fd=parent)
+    return os.open(name, _DIRECTORY, dir_fd=parent)
 
 
 def _exists(name: bytes, directory: int) -> bool:

@@ -29,31 +29,3 @@ another. Threads, processes and bounds are in ``flow``, which knows nothing of f
 out of an archive is untrusted until :mod:`~cpstage.archive.plan` has admitted it. Nothing here
 knows of AWS, and nothing but :mod:`~cpstage.tree` writes to disk.
 """
-
-from cpstage.archive.blob import Blob, BytesBlob, FileBlob
-from cpstage.archive.flow.readahead import BLOCK, ReadAhead
-from cpstage.archive.formats import CONTENT_TYPES, HEAD_BYTES, Format, format_of_name, recognise
-from cpstage.archive.limits import Limits
-from cpstage.archive.pack import DEFAULT_LEVEL, list_entries, pack
-from cpstage.archive.portions import PackingList
-from cpstage.archive.unpack import Contents, Unpacker
-
-__all__ = [
-    "BLOCK",
-    "CONTENT_TYPES",
-    "DEFAULT_LEVEL",
-    "HEAD_BYTES",
-    "Blob",
-    "BytesBlob",
-    "Contents",
-    "FileBlob",
-    "Format",
-    "Limits",
-    "PackingList",
-    "ReadAhead",
-    "Unpacker",
-    "format_of_name",
-    "list_entries",
-    "pack",
-    "recognise",
-]

@@ -11,6 +11,10 @@ import struct
 
 from cpstage.deflate import SYNC, deflate, deflater
 
+DEFAULT_LEVEL = 2
+"""ISA-L's, as fast as 1 and a little smaller; 3 deflates two thirds longer for 3% less (measured on
+20,000 files of source text, which come out 12% larger than by ``zip -6``)."""
+
 _STORED_BLOCK = struct.Struct("<B2H")
 _LONGEST_STORED = 0xFFFF
 

@@ -17,6 +17,7 @@ _OTHER_ROOT = re.compile(r"[A-Za-z]:|\\")
 """A drive letter, or the backslash before a host's name."""
 
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./ @+,()=-]*")
+_PLAIN_COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. @+,()=-]*")
 _BACKSLASH_PARENT = re.compile(r"(^|[\\/])\.\.\\|\\\.\.($|[\\/])")
 _FEWEST_LINKS = 40
 """Links that one look-up may go through in any tree: Linux gives up with ELOOP at that number.
@@ -68,6 +69,16 @@ def _is_plain(name: str) -> bool:
         and "/." not in name
         and len(name) <= _NAME_MAX
     )
+
+
+def is_plain_from(start: int, name: str) -> bool:
+    """Tell quickly whether a name that is safe up to a component that it ends with is safe.
+
+    Args:
+        start: Where the last component begins.
+        name: The name.
+    """
+    return _PLAIN_COMPONENT.fullmatch(name, start) is not None and len(name) <= _NAME_MAX
 
 
 def is_root(name: str) -> bool:

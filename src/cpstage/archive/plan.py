@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from cpstage.archive.limits import Budget
 from cpstage.archive.member import Member, MemberKind
-from cpstage.archive.names import check_links, check_name, refused
+from cpstage.archive.names import check_links, check_name, is_plain_from, refused
 from cpstage.errors import WorkspaceUnavailable
 from cpstage.tree import RelativePath
 
@@ -34,7 +34,7 @@ class Plan:
     """
 
     def __init__(self, *, folds_names: bool = False) -> None:
-        self._planned: dict[RelativePath, Planned] = {}
+        self._planned: dict[str, Planned] = {}
         self._folded: dict[str, RelativePath] | None = {} if folds_names else None
         self._kinds: dict[tuple[MemberKind, str], Planned] = {}
         self.links: dict[RelativePath, str] = {}
@@ -59,9 +59,14 @@ class Plan:
             WorkspaceUnavailable: Another archive has its place.
         """
         budget.spend_entry()
-        path = check_name(name)
+        last = name.rfind("/") + 1
+        above = self._planned.get(name[: last - 1]) if last else None
+        # In a directory that has been admitted, only the last component is new.
+        known = above is not None and above.kind == "directory" and is_plain_from(last, name)
+        path = RelativePath(name) if known else check_name(name)
         budget.check_depth(path)
-        self._admit_parents(path, source, budget)
+        if not known:
+            self._admit_parents(path, source, budget)
         here = self._planned.get(path)
         if here is None:
             self._take(path, kind, source)
@@ -111,7 +116,7 @@ class Plan:
     def _admit_parents(self, path: RelativePath, source: str, budget: Budget) -> None:
         end = path.rfind("/")
         while end > 0:
-            parent = RelativePath(path[:end])
+            parent = path[:end]
             here = self._planned.get(parent)
             if here is not None and here.kind == "directory":
                 return
@@ -120,7 +125,7 @@ class Plan:
             if here is not None:
                 raise refused(path, f"is below {parent!r}, which is a {here.kind}")
             budget.spend_entry()
-            self._take(parent, "directory", source)
+            self._take(RelativePath(parent), "directory", source)
             end = path.rfind("/", 0, end)
 
 
@@ -129,7 +134,7 @@ def _folded(path: str) -> str:
     return unicodedata.normalize("NFD", unicodedata.normalize("NFD", path).casefold())
 
 
-def _collision(path: RelativePath, first: str, second: str) -> WorkspaceUnavailable:
+def _collision(path: str, first: str, second: str) -> WorkspaceUnavailable:
     return WorkspaceUnavailable(
         f"{path!r} is in both {first} and {second}",
         hint="fetch with --layout per-artifact, or select one of them with --artifact",

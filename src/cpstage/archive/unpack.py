@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from operator import attrgetter
 
+from cpstage.archive.contents import Contents
 from cpstage.archive.flow.ahead import ahead
 from cpstage.archive.flow.forked import forked, is_worth_forking
 from cpstage.archive.flow.ordered import in_order, thread_count
 from cpstage.archive.flow.readahead import ReadAhead
 from cpstage.archive.formats import Format
 from cpstage.archive.limits import Budget, Limits
-from cpstage.archive.member import Member, MemberKind
+from cpstage.archive.member import Member
 from cpstage.archive.names import is_root, refused
 from cpstage.archive.plan import Plan
 from cpstage.archive.tar.reader import tar_members
@@ -36,24 +37,6 @@ _LONGEST_TARGET = 4096
 """Bytes: more cannot be a target, and need not be read."""
 
 _FIELDS = attrgetter(*ZipEntry.__slots__)
-
-
-@dataclass
-class Contents:
-    """What came out of one archive."""
-
-    files: int = 0
-    directories: int = 0
-    links: int = 0
-    size: int = 0
-
-    def count(self, kind: MemberKind, size: int, *, there: bool) -> None:
-        """Count a member, unless it is in the place of another one."""
-        self.size += size
-        if not there:
-            self.directories += kind == "directory"
-            self.links += kind == "link"
-            self.files += kind in ("file", "hard link")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cpstage.archive import ReadAhead
+from cpstage.archive.flow.readahead import ReadAhead
 from cpstage.connection import Connection
 from cpstage.errors import ArtifactRejected, NotFound
 from cpstage.globs import Globs
@@ -22,7 +22,7 @@ from cpstage.looking.remote import Remote, open_remote
 from cpstage.progress import Progress, Silence
 from cpstage.selection import choose
 from cpstage.session import DEFAULT_MAX_AGE, JobSession
-from cpstage.transfer.intake import Unpacking
+from cpstage.transfer.terms import Unpacking
 from cpstage.tree import local_failures
 from cpstage.walk import walk
 from cpstage.workspace.layout import Workspace

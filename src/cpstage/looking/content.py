@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cpstage.archive import Limits, ReadAhead
+from cpstage.archive.flow.readahead import ReadAhead
+from cpstage.archive.limits import Limits
 from cpstage.archive.zip.directory import ZipEntry
 from cpstage.archive.zip.reader import entry_chunks
 from cpstage.connection import Connection
@@ -18,7 +19,8 @@ from cpstage.looking.listing import members, plain_path, read_entries
 from cpstage.looking.remote import Remote, Slice, find_artifacts, open_remote
 from cpstage.progress import Silence
 from cpstage.session import DEFAULT_MAX_AGE, JobSession
-from cpstage.transfer.intake import Unpacking, naming
+from cpstage.transfer.intake import naming
+from cpstage.transfer.terms import Unpacking
 
 
 def read_member(

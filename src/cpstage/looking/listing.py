@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cpstage.archive import Format, Limits, ReadAhead
-from cpstage.archive.limits import Budget
+from cpstage.archive.flow.readahead import ReadAhead
+from cpstage.archive.formats import Format
+from cpstage.archive.limits import Budget, Limits
 from cpstage.archive.member import Member, MemberKind
 from cpstage.archive.names import is_root
 from cpstage.archive.plan import Plan
@@ -27,8 +28,9 @@ from cpstage.job import Job
 from cpstage.looking.remote import Remote, find_artifacts, open_remote
 from cpstage.progress import Progress, Silence
 from cpstage.session import DEFAULT_MAX_AGE, JobSession
-from cpstage.transfer.intake import Unpacking, naming
+from cpstage.transfer.intake import naming
 from cpstage.transfer.results import location_document
+from cpstage.transfer.terms import Unpacking
 
 _BUFFER = 1 << 18
 

@@ -15,13 +15,9 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
 
-from cpstage.archive import (
-    Blob,
-    BytesBlob,
-    FileBlob,
-    Format,
-    ReadAhead,
-)
+from cpstage.archive.blob import Blob, BytesBlob, FileBlob
+from cpstage.archive.flow.readahead import ReadAhead
+from cpstage.archive.formats import Format
 from cpstage.errors import AccessDenied, LocalIOError
 from cpstage.job import Artifact, Job
 from cpstage.posix import require_posix
@@ -31,7 +27,6 @@ from cpstage.session import JobSession
 from cpstage.store.checksum import Checksum
 from cpstage.store.object import ObjectInfo
 from cpstage.transfer.intake import (
-    Unpacking,
     archive_format,
     naming,
     read_head,
@@ -39,6 +34,7 @@ from cpstage.transfer.intake import (
     sealed_header,
 )
 from cpstage.transfer.opening import Keys, job_keys, opened_envelope
+from cpstage.transfer.terms import Unpacking
 
 _OUTPUT_HINT = "the session of a job may usually write its outputs and not read them"
 _ROOM_HINT = "free some space, or set TMPDIR to a directory that has some"

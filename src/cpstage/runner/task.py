@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cpstage.transfer.intake import Unpacking
-from cpstage.transfer.outputs import IfEmpty, Packing
-from cpstage.transfer.send import Encryption
+from cpstage.transfer.terms import Encryption, IfEmpty, Packing, Unpacking
 
 
 @dataclass(frozen=True)

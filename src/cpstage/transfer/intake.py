@@ -6,22 +6,17 @@ caller's business.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from cpstage.archive import (
-    HEAD_BYTES,
-    Blob,
-    Contents,
-    Format,
-    Limits,
-    ReadAhead,
-    Unpacker,
-    recognise,
-)
+from cpstage.archive.blob import Blob
+from cpstage.archive.contents import Contents
+from cpstage.archive.flow.readahead import ReadAhead
+from cpstage.archive.formats import HEAD_BYTES, Format, recognise
+from cpstage.archive.unpack import Unpacker
 from cpstage.envelope import HEAD_BYTES as ENVELOPE_HEAD_BYTES
 from cpstage.envelope import S3_CLIENT_HINT, Header, read_header, s3_client_object
 from cpstage.errors import ArtifactRejected
@@ -29,32 +24,7 @@ from cpstage.job import Artifact
 from cpstage.progress import Progress
 from cpstage.store.checksum import RunningChecksum
 from cpstage.transfer.opening import Keys, opened_envelope
-from cpstage.transfer.results import Layout
-
-Envelopes = Literal["open", "require", "keep"]
-
-
-@dataclass(frozen=True)
-class Unpacking:
-    """How to take artifacts in.
-
-    Attributes:
-        layout: One directory per artifact, or one for all.
-        unpack: Whether archives are unpacked.
-        limits: What one artifact may unpack to.
-        envelopes: ``open`` opens what is sealed with the AWS Encryption SDK, ``require`` refuses
-            what is not, ``keep`` stages a sealed artifact as the file it is.
-        key_ids: KMS keys that may open an envelope, besides those that come with a job.
-        context: Pairs that the encryption context of an envelope must have, besides those that
-            name the artifact's place.
-    """
-
-    layout: Layout = "per-artifact"
-    unpack: bool = True
-    limits: Limits = field(default_factory=Limits)
-    envelopes: Envelopes = "open"
-    key_ids: Sequence[str] = ()
-    context: Mapping[str, str] = field(default_factory=dict)
+from cpstage.transfer.terms import Unpacking
 
 
 @dataclass(frozen=True)

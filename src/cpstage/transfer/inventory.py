@@ -12,11 +12,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from cpstage.archive import Contents
+from cpstage.archive.contents import Contents
 from cpstage.errors import ConfigurationError, WorkspaceUnavailable
 from cpstage.job import Artifact, Job, PipelineContext, S3Location, check_artifact_name
-from cpstage.transfer.intake import Unpacking
 from cpstage.transfer.results import Staged, location_document
+from cpstage.transfer.terms import Unpacking
 from cpstage.workspace.layout import Workspace
 
 _OBJECT = ("path", "location", "version_id", "etag", "size")

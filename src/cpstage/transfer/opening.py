@@ -10,7 +10,8 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
-from cpstage.archive import FileBlob, ReadAhead
+from cpstage.archive.blob import FileBlob
+from cpstage.archive.flow.readahead import ReadAhead
 from cpstage.envelope import Clients, job_context, open_sealed
 from cpstage.job import Artifact, Job
 from cpstage.tree import local_failures, write_all

@@ -8,30 +8,21 @@ from __future__ import annotations
 
 import mimetypes
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cpstage.archive import (
-    CONTENT_TYPES,
-    DEFAULT_LEVEL,
-    HEAD_BYTES,
-    FileBlob,
-    Format,
-    PackingList,
-    list_entries,
-    recognise,
-)
+from cpstage.archive.blob import FileBlob
+from cpstage.archive.formats import CONTENT_TYPES, HEAD_BYTES, Format, recognise
+from cpstage.archive.pack import list_entries
+from cpstage.archive.portions import PackingList
 from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound
-from cpstage.globs import Globs
 from cpstage.job import Artifact, Job
 from cpstage.progress import Advance, Progress
+from cpstage.transfer.terms import Packing
 from cpstage.tree import local_failures
-from cpstage.walk import Entry, Symlinks, single
+from cpstage.walk import Entry, single
 from cpstage.workspace.layout import Workspace
-
-OutputFormat = Literal["auto", "zip", "tar", "tar.gz", "raw"]
-IfEmpty = Literal["error", "warn", "ignore"]
 
 
 @dataclass(frozen=True)
@@ -76,23 +67,6 @@ class Output:
         if self.format != "raw":
             return CONTENT_TYPES[self.format]
         return _raw_content_type(next(iter(self.entries)))
-
-
-@dataclass(frozen=True)
-class Packing:
-    """How to make artifacts out of directories.
-
-    Attributes:
-        format: ``auto`` packs directories as zip, and sends a file as it is.
-        globs: What of a directory goes in.
-        symlinks: Whether links are kept, or replaced by what they point to.
-        level: How hard to compress, from 0 (not at all) to 9.
-    """
-
-    format: OutputFormat = "auto"
-    globs: Globs = field(default_factory=Globs)
-    symlinks: Symlinks = "keep"
-    level: int = DEFAULT_LEVEL
 
 
 def find_outputs(

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from cpstage.archive import Format, Unpacker
+from cpstage.archive.formats import Format
+from cpstage.archive.unpack import Unpacker
 from cpstage.errors import ObjectChanged
 from cpstage.job import Artifact
 from cpstage.progress import Progress
@@ -19,7 +20,6 @@ from cpstage.session import JobSession
 from cpstage.transfer.intake import (
     Intake,
     Source,
-    Unpacking,
     archive_format,
     naming,
     read_head,
@@ -28,6 +28,7 @@ from cpstage.transfer.intake import (
 )
 from cpstage.transfer.opening import job_keys
 from cpstage.transfer.results import Staged
+from cpstage.transfer.terms import Unpacking
 from cpstage.tree import Tree, remove_tree
 from cpstage.workspace.layout import Workspace
 from cpstage.workspace.publishing import Move

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cpstage.archive import Contents, Format
+from cpstage.archive.contents import Contents
+from cpstage.archive.formats import Format
 from cpstage.job import Artifact, Job
 from cpstage.store.encryption import Upload
 from cpstage.store.object import ObjectInfo
 
-Layout = Literal["per-artifact", "merged"]
 PushStatus = Literal["pushed", "planned", "skipped"]
 
 

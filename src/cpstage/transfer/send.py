@@ -6,10 +6,9 @@ An output goes through as one stream; nothing of it is kept on disk or in memory
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from cpstage.archive import pack
+from cpstage.archive.pack import pack
 from cpstage.envelope import Header, job_context, seal
 from cpstage.errors import ConfigurationError
 from cpstage.progress import Advance, Progress
@@ -17,28 +16,10 @@ from cpstage.session import JobSession
 from cpstage.store.encryption import Upload
 from cpstage.transfer.outputs import Output
 from cpstage.transfer.results import Pushed, PushStatus
+from cpstage.transfer.terms import Encryption
 from cpstage.walk import read_file
 
 _SEALED_CONTENT_TYPE = "application/octet-stream"
-
-
-@dataclass(frozen=True)
-class Encryption:
-    """How output artifacts are encrypted, besides SSE-KMS under the job's key.
-
-    Attributes:
-        bucket_key: Whether S3 is to use a Bucket Key, which saves calls to KMS.
-        seal: Whether artifacts are sealed with the AWS Encryption SDK before they leave the
-            machine.
-        key_ids: KMS keys to seal under, each of which opens the artifact; the job's where none
-            is given.
-        context: Pairs for the encryption context, besides those that name the artifact's place.
-    """
-
-    bucket_key: bool = False
-    seal: bool = False
-    key_ids: Sequence[str] = ()
-    context: Mapping[str, str] = field(default_factory=dict)
 
 
 class Sender:

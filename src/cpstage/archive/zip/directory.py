@@ -181,7 +181,7 @@ def _entry(fields: tuple[int, ...], raw_name: bytes, extra: bytes, ends: Ends) -
     disk, _, attributes, offset = fields[12:16]
     host = made_by >> 8
     parts = extra_fields(extra, raw_name) if extra else {}
-    name = _name(raw_name, flags, host, parts)
+    name, other_name = _name(raw_name, flags, host, parts)
     if MAX32 in (packed, size, offset) or disk == MAX16:
         eight = ((size, MAX32, 8), (packed, MAX32, 8), (offset, MAX32, 8))
         size, packed, offset, disk = large_values(name, parts, (*eight, (disk, MAX16, 4)))
@@ -195,7 +195,6 @@ def _entry(fields: tuple[int, ...], raw_name: bytes, extra: bytes, ends: Ends) -
         raise refused(name, "is a directory with data")
     if method == STORED and packed != size:
         raise refused(name, f"is stored, {size} bytes in {packed}")
-    other_name = None if raw_name == _bytes(name) else raw_name
     place = offset + ends.shift
     return ZipEntry(name, other_name, kind, executable, flags, method, crc, packed, size, place)
 
@@ -254,15 +253,23 @@ def large_values(
     return values
 
 
-def _name(raw: bytes, flags: int, host: int, parts: Mapping[int, bytes]) -> str:
+def _name(
+    raw: bytes, flags: int, host: int, parts: Mapping[int, bytes]
+) -> tuple[str, bytes | None]:
+    """Decode a name, and return it with its bytes where those are not the name's in UTF-8."""
+    if raw.isascii() and UNICODE_PATH not in parts:
+        return raw.decode("ascii"), None
+    name = _decoded(raw, flags, host, parts)
+    return name, None if raw == _bytes(name) else raw
+
+
+def _decoded(raw: bytes, flags: int, host: int, parts: Mapping[int, bytes]) -> str:
     """Decode a name as Info-ZIP does on POSIX (4.4.4 bit 11, 4.6.9, appendix D)."""
     if flags & UTF8_NAME:
         return _text(raw)
-    name = unicode_path(raw, parts) if UNICODE_PATH in parts else None
+    name = unicode_path(raw, parts)
     if name is not None:
         return name
-    if raw.isascii():
-        return raw.decode("ascii")
     if host in _UNIX_HOSTS:
         try:
             return raw.decode()

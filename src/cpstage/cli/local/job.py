@@ -55,7 +55,7 @@ def job(
 
 
 def _packed(directory: Path) -> bytes:
-    from cpstage.archive import list_entries, pack
+    from cpstage.archive.pack import list_entries, pack
     from cpstage.globs import Globs
 
     if not directory.is_dir():
