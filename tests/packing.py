@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
 from cpstage import Globs
 from cpstage.archive.compression import DEFAULT_LEVEL
 from cpstage.archive.formats import Format
-from cpstage.archive.pack import list_entries, pack
+from cpstage.archive.pack import Packer, list_entries
 from cpstage.archive.portions import BLOCK
 from cpstage.walk import Entry, read_file
 from trees import needs
@@ -24,6 +24,17 @@ EDGES = (1, 0xFFFF, 0x10000, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK - 1, 2 * BLO
 
 def entries_of(root: Path, *exclude: str) -> list[Entry]:
     return [*list_entries(root, Globs(exclude=exclude), "keep")]
+
+
+def pack(
+    entries: Iterable[Entry],
+    kind: Format,
+    level: int = DEFAULT_LEVEL,
+    consumed: Callable[[int], object] = lambda _: None,
+    threads: int | None = None,
+) -> Generator[bytes, None, None]:
+    with Packer(level, threads) as packer:
+        yield from packer.pack(entries, kind, consumed)
 
 
 def packed(

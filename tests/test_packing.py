@@ -16,9 +16,10 @@ from typing import Literal
 
 import pytest
 
+from cpstage import Globs
 from cpstage.archive.compression import DEFAULT_LEVEL
 from cpstage.archive.formats import Format
-from cpstage.archive.pack import pack
+from cpstage.archive.pack import Packer, list_entries
 from cpstage.archive.portions import BLOCK
 from cpstage.tree import RelativePath
 from cpstage.walk import single
@@ -28,8 +29,10 @@ from packing import (
     UTF8,
     entries_of,
     hole,
+    pack,
     packed,
     stream,
+    text,
     tree_of_sizes,
     unpacked_by,
 )
@@ -89,6 +92,21 @@ def test_a_tar_gz_is_one_member_without_a_time(tmp_path: Path) -> None:
     assert (stream.eof, stream.unused_data) == (True, b"")
     assert inflated == packed(tree, "tar")
     assert archive[4:8] == bytes(4)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_what_is_begun_while_it_is_listed_comes_out_the_same(tmp_path: Path, kind: Format) -> None:
+    tree = tree_of_sizes(tmp_path / "tree", 3 * BLOCK)
+    for number in range(2_500):
+        (tree / f"{number:04}").write_bytes(text(number))
+
+    with Packer() as packer:
+        listed = list_entries(tree, Globs(), "keep", begin=packer.begin(kind))
+        begun = b"".join(packer.pack(listed, kind))
+
+    assert begun == packed(tree, kind)
+    with pytest.raises(ChildProcessError):  # no process is left
+        os.waitpid(-1, os.WNOHANG)
 
 
 @pytest.mark.parametrize("level", [0, DEFAULT_LEVEL, 6])

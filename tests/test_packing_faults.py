@@ -17,11 +17,10 @@ from cpstage import LocalIOError
 from cpstage.archive.compression import DEFAULT_LEVEL
 from cpstage.archive.flow.ordered import in_order
 from cpstage.archive.formats import Format
-from cpstage.archive.pack import pack
 from cpstage.archive.portions import BLOCK
 from cpstage.errors import ArtifactRejected
 from cpstage.walk import single
-from packing import FORMATS, entries_of, hole, stream, text, tree_of_sizes
+from packing import FORMATS, entries_of, hole, pack, stream, text, tree_of_sizes
 
 Change = Callable[[Path], object]
 

@@ -305,6 +305,28 @@ def test_what_is_no_file_is_refused_before_anything_goes_up(aws: LocalAWS, cli: 
     assert _put(aws, job_id) == []
 
 
+def test_many_files_of_several_outputs_go_up_when_all_are_listed(aws: LocalAWS, cli: Cli) -> None:
+    """The first of them are packed while the others are still looked for."""
+    job_id = aws.add_job(outputs=["First", "Second"])
+    for name in ("First", "Second"):
+        for number in range(1200):
+            _write(cli.directory / f"out/{name}/{number:04}", name * number)
+    pipe = cli.directory / "out/Second/pipe"
+    os.mkfifo(pipe)
+
+    refused = cli("push", job_id)
+
+    assert refused.returncode == 65
+    assert f"{pipe} is neither a file, a directory nor a link" in refused.stderr
+    assert _put(aws, job_id) == []
+
+    pipe.unlink()
+    assert cli("push", job_id).returncode == 0
+    for name in ("First", "Second"):
+        expected = {f"{number:04}": (name * number).encode() for number in range(1200)}
+        assert _unzipped(aws, job_id, name) == expected
+
+
 def test_a_socket_can_be_left_out(aws: LocalAWS, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     job_id = aws.add_job(outputs=["Built"])
     directory = _write(cli.directory / "out/Built/app", "x").parent

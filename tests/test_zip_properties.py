@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpstage import ArtifactRejected
-from cpstage.archive.pack import list_entries, pack
+from cpstage.archive.pack import list_entries
 from cpstage.globs import Globs
+from packing import pack
 from trees import listing, needs
 from unpacking import unpack
 from verdicts import Listing

@@ -17,8 +17,7 @@ from typing import Any
 from cpstage.archive.blob import FileBlob
 from cpstage.archive.contents import Contents
 from cpstage.archive.formats import Format, format_of_name
-from cpstage.archive.pack import list_entries
-from cpstage.archive.pack import pack as pack_entries
+from cpstage.archive.pack import Packer, list_entries
 from cpstage.archive.unpack import Unpacker
 from cpstage.aws.json_api import JsonService
 from cpstage.connection import Connection
@@ -195,12 +194,15 @@ def pack(
             f"{target} exists already", hint="give another --output, or --overwrite to replace it"
         )
     sweep(target.absolute().parent)
-    with shown.phase(f"{target.name}: listing", None, "entries") as listed:
-        place = target.resolve()
-        entries = list_entries(source, how.globs, how.symlinks, listed, archive=place)
-    with shown.phase(f"{target.name}: packing", entries.size) as packed:
-        chunks = pack_entries(entries, found, how.level, packed)
-        written, header = _write(chunks, target, sealing, connection or Connection())
+    with Packer(how.level) as packer:
+        with shown.phase(f"{target.name}: listing", None, "entries") as listed:
+            place, begin = target.resolve(), packer.begin(found)
+            entries = list_entries(
+                source, how.globs, how.symlinks, listed, archive=place, begin=begin
+            )
+        with shown.phase(f"{target.name}: packing", entries.size) as packed:
+            chunks = packer.pack(entries, found, packed)
+            written, header = _write(chunks, target, sealing, connection or Connection())
     envelope = header.document() if header else None
     return Packed(source, target, found, entries.files, entries.size, written, envelope)
 

@@ -128,25 +128,28 @@ def push(
         LocalIOError: A file cannot be read, or changed while it was.
         AccessDenied, ServiceUnavailable: As S3 and KMS say, or S3 did not encrypt as asked.
     """
+    from cpstage.archive.pack import Packer
     from cpstage.transfer.outputs import find_outputs, require_contents
     from cpstage.transfer.send import Sender, planned
 
     how = packing or Packing()
     given = {name: Path(path) for name, path in (paths or {}).items()}
     watched = progress or Silence()
-    outputs = find_outputs(job, Workspace(workspace), given, how, watched)
-    if if_empty == "error":
-        require_contents(outputs)
-    if if_empty == "warn":
-        for output in (one for one in outputs if one.is_empty):
-            warn(f"nothing to push for output {output.artifact.name} in {output.source}")
-    if dry_run:
-        return PushResult(job, tuple(planned(output) for output in outputs))
+    with Packer(how.level, is_eager=not dry_run) as packer:
+        place = Workspace(workspace)
+        outputs = find_outputs(job, place, given, how, packer=packer, progress=watched)
+        if if_empty == "error":
+            require_contents(outputs)
+        if if_empty == "warn":
+            for output in (one for one in outputs if one.is_empty):
+                warn(f"nothing to push for output {output.artifact.name} in {output.source}")
+        if dry_run:
+            return PushResult(job, tuple(planned(output) for output in outputs))
 
-    session = JobSession(job, connection or Connection(), credentials_max_age)
-    sender = Sender(session, encryption or Encryption(), how.level, watched)
-    sent = (planned(one) if one.is_empty else sender.send(one) for one in outputs)
-    return PushResult(job, tuple(sent), session.retries.count)
+        session = JobSession(job, connection or Connection(), credentials_max_age)
+        sender = Sender(session, encryption or Encryption(), packer, watched)
+        sent = tuple(planned(one) if one.is_empty else sender.send(one) for one in outputs)
+    return PushResult(job, sent, session.retries.count)
 
 
 def _in_order(found: Sequence[Staged], *done: Sequence[Staged]) -> tuple[Staged, ...]:

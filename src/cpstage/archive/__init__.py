@@ -23,6 +23,9 @@ Packing. A list of entries is cut into portions of work, whose bytes depend on t
              (groups,     (in flow.forked  (headers, in order)
               blocks)      or threads)
 
+The first of many small files are packed while the rest is still being listed; nobody gets any of it
+before the list is complete and checked.
+
 Where there are many files, child processes read and write them, where there are few, threads
 (:mod:`~cpstage.archive.flow.forked` says why); a large one is decoded in one thread and written in
 another. Threads, processes and bounds are in ``flow``, which knows nothing of formats. What comes

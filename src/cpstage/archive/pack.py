@@ -1,19 +1,29 @@
-"""Packing: entries that were listed and checked become one stream of bytes."""
+"""Packing: a directory is listed and checked, and becomes one stream of bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
+from types import TracebackType
+from typing import Literal
 
 from cpstage.archive.compression import DEFAULT_LEVEL
 from cpstage.archive.flow.ordered import thread_count
 from cpstage.archive.formats import Format
 from cpstage.archive.names import check_links, check_name
-from cpstage.archive.portions import PackingList
+from cpstage.archive.portions import Begin, PackingList
+from cpstage.archive.zip.packer import ZipPacker
+from cpstage.archive.zip.writer import zip_stream
 from cpstage.errors import ArtifactRejected
 from cpstage.globs import Globs
 from cpstage.tree import RelativePath
 from cpstage.walk import Entry, Symlinks, walk
+
+
+def _not_yet(_: object) -> None:
+    """Begin with nothing before all is listed."""
 
 
 def list_entries(
@@ -23,6 +33,7 @@ def list_entries(
     listed: Callable[[int], object] = lambda _: None,
     *,
     archive: Path | None = None,
+    begin: Begin = _not_yet,
 ) -> PackingList:
     """List what is to be packed, and check that it can be unpacked again.
 
@@ -32,6 +43,7 @@ def list_entries(
         symlinks: Whether links are kept, or replaced by what they point to.
         listed: Is told of entries as they are found.
         archive: A file that is left out wherever it stands: what is packed goes there.
+        begin: Is given entries as soon as they are found, to begin to pack them.
 
     Raises:
         ArtifactRejected: A link leads out of the tree, a name is not portable, or an entry is
@@ -54,7 +66,7 @@ def list_entries(
                 links[entry.path] = entry.target
             yield entry
 
-    found = PackingList(checked())
+    found = PackingList(checked(), begin)
     try:
         check_links(links)
     except ArtifactRejected as error:
@@ -62,40 +74,72 @@ def list_entries(
     return found
 
 
-def pack(
-    entries: Iterable[Entry],
-    archive_format: Format,
-    level: int = DEFAULT_LEVEL,
-    consumed: Callable[[int], object] = lambda _: None,
-    threads: int | None = None,
-) -> Generator[bytes, None, None]:
-    """Pack entries; the same entries and level give the same bytes.
+class Packer:
+    """Packs what was listed; the same entries and level give the same bytes.
 
-    Threads read and deflate ahead of whoever takes the bytes, until there are no more or the
-    generator is closed.
+    It is used in a ``with`` statement, and so is all that comes out of it.
 
     Args:
-        entries: What to pack, as :func:`list_entries` found it.
-        archive_format: What to make of it.
         level: From 0 (not compressed) to 9.
-        consumed: Is told of the bytes of files as they are read.
-        threads: How many; as many as there are processors where none is given.
-
-    Raises:
-        LocalIOError: A file cannot be read, or changed since it was listed.
+        threads: How many read and deflate; as many as there are processors where none is given.
+        is_eager: Whether a zip is begun while its entries are still listed.
     """
-    many = threads or thread_count()
-    listed = entries if isinstance(entries, PackingList) else PackingList(entries)
-    # A fetch has no use for writers, and should not wait for them to be loaded.
-    if archive_format == "zip":
-        from cpstage.archive.zip.writer import zip_stream
 
-        return zip_stream(listed, level, consumed, many)
-    from cpstage.archive.tar.writer import gzip_stream, tar_stream
+    def __init__(
+        self, level: int = DEFAULT_LEVEL, threads: int | None = None, *, is_eager: bool = True
+    ) -> None:
+        self._level = level
+        self._threads = threads or thread_count()
+        self._is_eager = is_eager
+        self._stack = ExitStack()
 
-    if archive_format == "tar":
-        return tar_stream(listed, consumed)
-    return gzip_stream(listed, level, consumed, many)
+    def __enter__(self) -> Packer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    @cached_property
+    def _zip(self) -> ZipPacker:
+        return self._stack.enter_context(ZipPacker(self._level, self._threads))
+
+    def begin(self, archive_format: Format | Literal["raw"]) -> Begin:
+        """Return what :func:`list_entries` is to begin with when it lists for a format."""
+        return self._zip.begin if self._is_eager and archive_format == "zip" else _not_yet
+
+    def pack(
+        self,
+        entries: Iterable[Entry],
+        archive_format: Format,
+        consumed: Callable[[int], object] = lambda _: None,
+    ) -> Generator[bytes, None, None]:
+        """Pack entries.
+
+        Threads read and deflate ahead of whoever takes the bytes, until there are no more or the
+        generator is closed.
+
+        Args:
+            entries: What to pack, as :func:`list_entries` found it.
+            archive_format: What to make of it.
+            consumed: Is told of the bytes of files as they are read.
+
+        Raises:
+            LocalIOError: A file cannot be read, or changed since it was listed.
+        """
+        listed = entries if isinstance(entries, PackingList) else PackingList(entries)
+        if archive_format == "zip":
+            return zip_stream(listed, self._zip, consumed, self._threads)
+        # Most artifacts are zips, and need not wait for it to be loaded.
+        from cpstage.archive.tar.writer import gzip_stream, tar_stream
+
+        if archive_format == "tar":
+            return tar_stream(listed, consumed)
+        return gzip_stream(listed, self._level, consumed, self._threads)
 
 
 def _not_packed(root: Path, error: ArtifactRejected) -> ArtifactRejected:

@@ -7,7 +7,7 @@ which portion, and how many there are, does not matter.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cpstage.walk import Entry
@@ -23,17 +23,19 @@ _ENTRY = 4 << 10
 """An entry without data takes about as long as these many bytes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Group:
     """Small entries that are worked on together, in the order of the list.
 
     Attributes:
         packed: The entries, as :func:`_grouped` has put them.
         size: How many bytes their files have together.
+        count: How many there are.
     """
 
     packed: bytes
     size: int
+    count: int
 
     @property
     def entries(self) -> list[Entry]:
@@ -66,6 +68,10 @@ class Block:
         return self.offset + self.size == self.entry.size
 
 
+Begin = Callable[[Group], object]
+"""Begins to work on a group while more is still being listed."""
+
+
 class PackingList:
     """What goes into an archive.
 
@@ -74,6 +80,7 @@ class PackingList:
 
     Args:
         entries: All entries, in their order.
+        begin: Is given each group as soon as it is full.
 
     Attributes:
         files: How many files there are.
@@ -81,7 +88,7 @@ class PackingList:
         size: How many bytes the files have together.
     """
 
-    def __init__(self, entries: Iterable[Entry]) -> None:
+    def __init__(self, entries: Iterable[Entry], begin: Begin = lambda _: None) -> None:
         self.files = self.directories = self.size = self._count = 0
         self._cut: list[Group | Entry] = []
         group: list[Entry] = []
@@ -89,7 +96,9 @@ class PackingList:
         for entry in entries:
             self._note(entry)
             if group and size + entry.size + len(group) * _ENTRY > BLOCK:
-                self._cut.append(_grouped(group, size))
+                full = _grouped(group, size)
+                self._cut.append(full)
+                begin(full)
                 group, size = [], 0
             if entry.size > BLOCK:
                 self._cut.append(entry)
@@ -126,7 +135,7 @@ class PackingList:
 
 def _grouped(entries: Sequence[Entry], size: int) -> Group:
     # Plain tuples: named ones take three times as long.
-    return Group(pickle.dumps([*map(tuple, entries)]), size)
+    return Group(pickle.dumps([*map(tuple, entries)]), size, len(entries))
 
 
 def _blocks(entry: Entry) -> Iterator[Block]:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from cpstage.archive.blob import FileBlob
 from cpstage.archive.formats import CONTENT_TYPES, HEAD_BYTES, Format, recognise
-from cpstage.archive.pack import list_entries
+from cpstage.archive.pack import Packer, list_entries
 from cpstage.archive.portions import PackingList
 from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound
 from cpstage.job import Artifact, Job
@@ -74,6 +74,8 @@ def find_outputs(
     workspace: Workspace,
     paths: Mapping[str, Path],
     packing: Packing,
+    *,
+    packer: Packer,
     progress: Progress,
 ) -> list[Output]:
     """Find what every output of the job is made of.
@@ -83,6 +85,7 @@ def find_outputs(
         workspace: Where outputs are that no path is given for.
         paths: Other places, by the artifact's name.
         packing: How to pack.
+        packer: What packs them later, and may begin now.
         progress: Is told of the entries that are listed.
 
     Raises:
@@ -97,7 +100,7 @@ def find_outputs(
         with progress.phase(f"{artifact.name}: listing", None, "entries") as advance:
             source = paths.get(artifact.name, workspace.output(artifact.name))
             given = artifact.name in paths
-            found.append(_output(artifact, source, packing, given=given, listed=advance))
+            found.append(_output(artifact, source, packing, packer, given=given, listed=advance))
     return found
 
 
@@ -132,22 +135,31 @@ def _refuse_undeclared(job: Job, workspace: Workspace, paths: Mapping[str, Path]
 
 
 def _output(
-    artifact: Artifact, source: Path, packing: Packing, *, given: bool, listed: Advance
+    artifact: Artifact,
+    source: Path,
+    packing: Packing,
+    packer: Packer,
+    *,
+    given: bool,
+    listed: Advance,
 ) -> Output:
     with local_failures(source, "read"):
         is_directory, exists = source.is_dir(), source.exists()
+    output_format = packing.format
+    if output_format == "auto":
+        output_format = "raw" if exists and not is_directory else "zip"
     if is_directory:
-        entries = list_entries(source, packing.globs, packing.symlinks, listed)
+        begin = packer.begin(output_format)
+        entries = list_entries(source, packing.globs, packing.symlinks, listed, begin=begin)
     elif exists:
         entries = PackingList([single(source)])
     elif given:
         raise NotFound(f"there is no {source}, which output {artifact.name} is to be made of")
     else:
         entries = PackingList([])
-    if packing.format == "raw" or (packing.format == "auto" and source.is_file()):
+    if output_format == "raw":
         _require_one_file(artifact, source, entries)
-        return Output(artifact, source, "raw", entries)
-    return Output(artifact, source, "zip" if packing.format == "auto" else packing.format, entries)
+    return Output(artifact, source, output_format, entries)
 
 
 def _require_one_file(artifact: Artifact, source: Path, entries: PackingList) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cpstage.archive.pack import pack
+from cpstage.archive.pack import Packer
 from cpstage.envelope import Header, job_context, seal
 from cpstage.errors import ConfigurationError
 from cpstage.progress import Advance, Progress
@@ -28,7 +28,7 @@ class Sender:
     Args:
         session: Where they go, and what seals them.
         encryption: How they are encrypted.
-        level: How hard to compress, from 0 to 9.
+        packer: What packs them.
         progress: Is told of all phases.
 
     Raises:
@@ -36,11 +36,11 @@ class Sender:
     """
 
     def __init__(
-        self, session: JobSession, encryption: Encryption, level: int, progress: Progress
+        self, session: JobSession, encryption: Encryption, packer: Packer, progress: Progress
     ) -> None:
         self._session = session
         self._encryption = encryption
-        self._level = level
+        self._packer = packer
         self._progress = progress
         self._key_ids = self._sealing_keys() if encryption.seal else ()
 
@@ -71,7 +71,7 @@ class Sender:
     def _packed(self, output: Output, advance: Advance) -> Iterator[bytes]:
         if output.format == "raw":
             return read_file(next(iter(output.entries)), advance)
-        return pack(output.entries, output.format, self._level, advance)
+        return self._packer.pack(output.entries, output.format, advance)
 
     def _sealed(
         self, output: Output, chunks: Iterator[bytes]

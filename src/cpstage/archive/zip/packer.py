@@ -6,16 +6,21 @@ What comes of a portion depends on it alone. Where in the archive that will be i
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from types import TracebackType
 from typing import NamedTuple, TypeAlias
 
 from cpstage.archive.compression import deflated, deflated_piece
-from cpstage.archive.flow.forked import forked, is_worth_forking
-from cpstage.archive.portions import Block, Group
+from cpstage.archive.flow.forked import Work, forked, is_worth_forking
+from cpstage.archive.portions import AHEAD, Block, Group
 from cpstage.archive.zip.headers import DEFLATED, STORED, record, small_headers
 from cpstage.deflate import crc32
 from cpstage.walk import Entry, read
+
+_MOST_EARLY = 24 << 20
+"""Bytes that may be packed, and kept, before the list is complete and anybody takes them."""
 
 
 class PackedGroup(NamedTuple):
@@ -40,29 +45,77 @@ class PackedBlock(NamedTuple):
 
 
 Packed: TypeAlias = "PackedGroup | PackedBlock"
-Packer = Callable[["Group | Block"], Packed]
 
 
-@contextmanager
-def packers(level: int, entries: int, count: int) -> Iterator[Packer]:
-    """Let processes read and deflate where there are many files, and threads where there are few.
+class ZipPacker:
+    """Reads and deflates portions, by child processes where there are many files.
 
     With 20,000 files on two processors, two threads took no less time than one.
 
     Args:
         level: How hard to deflate, from 0 (not at all) to 9.
-        entries: How many entries there are.
         count: How many processes.
     """
-    if not is_worth_forking(entries):
-        yield lambda unit: _packed(unit, level)
-        return
 
-    def pack(note: bytes, _: bytes | memoryview) -> bytes:
-        return pickle.dumps(_packed(pickle.loads(note), level))  # noqa: S301 (our own parent's)
+    def __init__(self, level: int, count: int) -> None:
+        self._level = level
+        self._count = count
+        self._processes = ExitStack()
+        self._do: Work | None = None
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix="cpstage-early")
+        self._entries = self._early = 0
+        self._begun: dict[Group, Future[Packed]] = {}
+        self._under_way: deque[Future[Packed]] = deque()
 
-    with forked(pack, count) as do:
-        yield lambda unit: pickle.loads(do(pickle.dumps(unit), b""))  # noqa: S301 (our own child's)
+    def __enter__(self) -> ZipPacker:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._threads.shutdown(cancel_futures=True)
+        self._processes.close()
+
+    def begin(self, group: Group) -> None:
+        """Pack a group of a list that is not complete yet, once there are many files.
+
+        To list them takes one processor; this gives the others something to do.
+        """
+        self._entries += group.count
+        self.expect(self._entries)
+        if self._do is None:
+            return
+        while self._under_way and self._under_way[0].done():
+            self._early += len(self._under_way.popleft().result().data)
+        if len(self._under_way) < self._count + AHEAD and self._early < _MOST_EARLY:
+            begun = self._begun[group] = self._threads.submit(self._pack, group)
+            self._under_way.append(begun)
+
+    def expect(self, entries: int) -> None:
+        """Start the processes, if they are worth it for so many entries."""
+        if self._do is None and is_worth_forking(entries):
+            self._do = self._processes.enter_context(forked(self._pack_as_child, self._count))
+
+    def __call__(self, portion: Group | Block) -> Packed:
+        """Pack a portion, or wait until it is packed.
+
+        Raises:
+            LocalIOError: A file cannot be read, or changed since it was listed.
+        """
+        begun = self._begun.pop(portion, None) if isinstance(portion, Group) else None
+        return begun.result() if begun else self._pack(portion)
+
+    def _pack(self, portion: Group | Block) -> Packed:
+        if self._do is None:
+            return _packed(portion, self._level)
+        packed: Packed = pickle.loads(self._do(pickle.dumps(portion), b""))  # noqa: S301 (our own child's)
+        return packed
+
+    def _pack_as_child(self, note: bytes, _: bytes | memoryview) -> bytes:
+        return pickle.dumps(_packed(pickle.loads(note), self._level))  # noqa: S301 (our own parent's)
 
 
 def _packed(portion: Group | Block, level: int) -> Packed:

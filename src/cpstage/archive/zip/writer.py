@@ -17,31 +17,29 @@ from typing import cast
 from cpstage.archive.flow.ordered import in_order
 from cpstage.archive.portions import AHEAD, Block, PackingList
 from cpstage.archive.zip.headers import DEFLATED, Record, end_records, moved, record
-from cpstage.archive.zip.packer import PackedBlock, PackedGroup, packers
+from cpstage.archive.zip.packer import PackedBlock, PackedGroup, ZipPacker
 from cpstage.deflate import crc32_combine
 from cpstage.walk import Entry
 
 
 def zip_stream(
-    entries: PackingList, level: int, consumed: Callable[[int], object], threads: int
+    entries: PackingList, packer: ZipPacker, consumed: Callable[[int], object], threads: int
 ) -> Generator[bytes, None, None]:
-    """Pack entries, deflated at a level of 0 (not at all) to 9.
+    """Pack entries.
 
     Args:
         entries: What to pack, in this order.
-        level: How hard to try.
+        packer: What reads and deflates them.
         consumed: Is told of the bytes of files as they are read.
-        threads: How many to read and deflate with.
+        threads: How many wait for it at once.
 
     Raises:
         LocalIOError: A file cannot be read, or changed since it was listed.
     """
     archive = _Archive()
     ahead = threads + AHEAD
-    with (
-        packers(level, len(entries), threads) as packer,
-        closing(in_order(packer, entries.portions(), threads=threads, ahead=ahead)) as done,
-    ):
+    packer.expect(len(entries))
+    with closing(in_order(packer, entries.portions(), threads=threads, ahead=ahead)) as done:
         for unit, packed in zip(entries.portions(), done, strict=True):
             consumed(unit.size)
             if isinstance(packed, PackedGroup):

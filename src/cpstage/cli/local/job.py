@@ -55,9 +55,11 @@ def job(
 
 
 def _packed(directory: Path) -> bytes:
-    from cpstage.archive.pack import list_entries, pack
+    from cpstage.archive.pack import Packer, list_entries
     from cpstage.globs import Globs
 
     if not directory.is_dir():
         raise NotFound(f"there is no directory {directory}", hint="give one that exists")
-    return b"".join(pack(list_entries(directory, Globs(), "keep"), "zip"))
+    entries = list_entries(directory, Globs(), "keep")
+    with Packer() as packer:
+        return b"".join(packer.pack(entries, "zip"))
