@@ -19,6 +19,7 @@ from datetime import datetime, timezone
 from typing import Any, Protocol
 
 from cpstage._version import __version__
+from cpstage.aws.masking import masked, secrets_of
 from cpstage.aws.message import Answer, Body, NetworkError, Request, UnsendableError, length_of
 from cpstage.aws.origin import Origin
 from cpstage.aws.sigv4 import UNSIGNED_PAYLOAD, Keys, signed_headers
@@ -61,16 +62,6 @@ _MOST_GUESSED_RENEWALS = 2
 
 _CODE = re.compile(r"[A-Za-z0-9._]{1,100}")
 _LONGEST_MESSAGE = 500
-_LONGEST_SEARCHED = 8_000
-"""Characters of a message that are searched for secrets; the rest of it is not shown."""
-
-_PIECE_OF_SECRET = 12
-"""Characters in a row of a secret that give too much of it away."""
-
-_SHORTEST_SECRET = 8
-"""Characters: what is shorter is no key of AWS, and would be found in every other word."""
-
-_MASK = "********"
 
 
 class Credentials(Protocol):
@@ -272,10 +263,10 @@ class Service:
             call.check(answer)
             return answer
         code, message = self._explain(answer)
-        secrets = [*call.secrets, *_secrets_of(keys)]
-        message = _masked(message or "no message", secrets)[:_LONGEST_MESSAGE]
+        secrets = [*call.secrets, *secrets_of(keys)]
+        message = masked(message or "no message", secrets)[:_LONGEST_MESSAGE]
         status = 500 if good else answer.status
-        code = code if _CODE.fullmatch(_masked(code, secrets)) else str(status)
+        code = code if _CODE.fullmatch(masked(code, secrets)) else str(status)
         raise ServiceError(status, code, message, answer.headers)
 
     def _signed(
@@ -313,21 +304,3 @@ def _tries(error: Exception) -> float:
     if isinstance(error, NetworkError):
         return math.inf if error.began else _MOST_TRIES
     return _MOST_TRIES if isinstance(error, ServiceError) and error.may_pass else 0
-
-
-def _secrets_of(keys: Keys | None) -> list[str]:
-    values = [keys.secret_key, keys.token or "", keys.access_key] if keys else []
-    return [value for value in values if len(value) >= _SHORTEST_SECRET]
-
-
-def _masked(text: str, secrets: Sequence[str]) -> str:
-    """Hide secrets in what a service says, also those that it has cut."""
-    text = text[:_LONGEST_SEARCHED]
-    for secret in filter(None, secrets):
-        text = text.replace(secret, _MASK)
-    shown = [*text]
-    for start in range(len(text) - _PIECE_OF_SECRET + 1):
-        piece = text[start : start + _PIECE_OF_SECRET]
-        if any(piece in secret for secret in secrets):
-            shown[start : start + _PIECE_OF_SECRET] = "*" * _PIECE_OF_SECRET
-    return "".join(shown)
