@@ -13,10 +13,11 @@ from typing import Literal
 
 import pytest
 
-from cpstage import LocalIOError
+from cpstage import Globs, LocalIOError
 from cpstage.archive.compression import DEFAULT_LEVEL
 from cpstage.archive.flow.ordered import in_order
 from cpstage.archive.formats import Format
+from cpstage.archive.pack import Packer, list_entries
 from cpstage.archive.portions import BLOCK
 from cpstage.errors import ArtifactRejected
 from cpstage.walk import single
@@ -203,6 +204,42 @@ def test_no_thread_is_left_of_a_stream_that_nobody_takes(
         del chunks
 
     assert _threads() == before
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_no_thread_is_left_when_the_packer_ends_before_its_stream(
+    tmp_path: Path, kind: Format
+) -> None:
+    """As it does when the disk is full: whoever wrote the stream has failed, and not closed it."""
+    before = _threads()
+    with Packer() as packer:
+        chunks = packer.pack([single(hole(tmp_path / "hole", 64 * BLOCK))], kind)
+        next(chunks)
+        next(chunks)
+        assert _threads() != before
+
+    assert _threads() == before
+    assert next(chunks, None) is None
+
+
+def test_a_packer_ends_while_another_one_is_at_work(tmp_path: Path) -> None:
+    """Its child processes end when its pipes do, of which those of the other have no copies."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for number in range(1200):
+        (tree / f"{number:04}").touch()
+    first, second = Packer(), Packer()
+    for packer in (first, second):
+        list_entries(tree, Globs(), "keep", begin=packer.begin("zip"))
+
+    ending = threading.Thread(target=first.__exit__, args=(None, None, None))
+    ending.start()
+    ending.join(30)
+    has_ended = not ending.is_alive()
+    second.__exit__(None, None, None)
+    ending.join()
+
+    assert has_ended
 
 
 def test_work_is_done_in_parallel_and_taken_in_order() -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -86,3 +87,28 @@ def test_a_signal_in_a_multipart_upload_leaves_no_parts(
     assert running.returncode == 128 + number, said
     assert f"stopped by {number.name}" in said
     assert [upload for upload in uploads if upload["Key"] == artifact.key] == []
+
+
+INTERRUPT_CHILDREN = """
+import os, signal
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+os.register_at_fork(after_in_child=interrupt)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes pack archives on Linux alone")
+def test_ctrl_c_that_reaches_a_child_just_forked_is_for_its_parent(
+    cli: Cli, tmp_path: Path
+) -> None:
+    """It still has what its parent does about signals: to clean up, and to say that it stopped."""
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPT_CHILDREN)
+    (cli.directory / "out").mkdir()
+    for number in range(1200):
+        (cli.directory / f"out/{number:04}").touch()
+
+    path = f"{tmp_path}{os.pathsep}{cli.environment['PYTHONPATH']}"
+    done = cli("pack", "out", "--output", "app.zip", "--progress", "none", PYTHONPATH=path)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "1,200 files" in done.stdout

@@ -192,6 +192,10 @@ class Stopped(Reportable):
         self.exit_code = 128 + signal_number
 
 
+NO_ROOM_HINT = "raise its limits (ulimit -u and -v), or run less at a time"
+"""What to do where the system gives no more processes, threads or memory."""
+
+
 def reportable(error: BaseException) -> Reportable:
     """Give every failure its row of the table and its one line: the last line of defence."""
     if isinstance(error, Reportable):
@@ -199,6 +203,10 @@ def reportable(error: BaseException) -> Reportable:
     found: Reportable
     if isinstance(error, OSError):
         found = LocalIOError(f"a local read or write failed: {local_reason(error)}")
+    elif isinstance(error, MemoryError):
+        found = LocalIOError("the system gives no more memory", hint=NO_ROOM_HINT)
+    elif isinstance(error, RuntimeError) and error.args == ("can't start new thread",):
+        found = LocalIOError("the system starts no more threads", hint=NO_ROOM_HINT)
     else:
         # Nobody knows what the message of an unforeseen error holds: it is for --debug.
         found = InternalError(f"unexpected {type(error).__name__}")

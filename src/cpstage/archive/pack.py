@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -77,7 +77,7 @@ def list_entries(
 class Packer:
     """Packs what was listed; the same entries and level give the same bytes.
 
-    It is used in a ``with`` statement, and so is all that comes out of it.
+    It is used in a ``with`` statement; at its end, what is not taken yet is given up.
 
     Args:
         level: From 0 (not compressed) to 9.
@@ -132,6 +132,12 @@ class Packer:
             LocalIOError: A file cannot be read, or changed since it was listed.
         """
         listed = entries if isinstance(entries, PackingList) else PackingList(entries)
+        # Who takes it may fail and forget it, and its threads use what is closed before that.
+        return self._stack.enter_context(closing(self._stream(listed, archive_format, consumed)))
+
+    def _stream(
+        self, listed: PackingList, archive_format: Format, consumed: Callable[[int], object]
+    ) -> Generator[bytes, None, None]:
         if archive_format == "zip":
             return zip_stream(listed, self._zip, consumed, self._threads)
         # Most artifacts are zips, and need not wait for it to be loaded.

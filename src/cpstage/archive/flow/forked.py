@@ -24,7 +24,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
-from cpstage.errors import InternalError, Reportable
+from cpstage.errors import (
+    NO_ROOM_HINT,
+    InternalError,
+    LocalIOError,
+    Reportable,
+    local_reason,
+    reportable,
+)
 
 Work = Callable[[bytes, "memoryview | bytes"], "bytes | memoryview"]
 """What to do with a unit: what is said of it, and its bytes, which are gone afterwards. What comes
@@ -42,25 +49,40 @@ _PIPE_BYTES = 1 << 20
 _CAN_FORK = sys.platform == "linux"
 """Elsewhere libraries of the system do not bear a fork of a process that has threads."""
 
+_OURS: set[int] = set()
+"""Our ends of the pipes to all children, which none of them may keep open for us."""
+
 _MANY = 1000
 """Files from which on processes are worth being started: some 20 ms."""
 
 
 class _Child:
-    """A child process, as its parent has it."""
+    """A child process, as its parent has it.
 
-    def __init__(self, work: Work) -> None:
+    Args:
+        work: What it does.
+        signals: The signals that it is to block.
+    """
+
+    def __init__(self, work: Work, signals: set[signal.Signals | int]) -> None:
         their_requests, self._requests = _pipe()
         self._replies, their_replies = _pipe()
-        with warnings.catch_warnings():
-            # The child takes no lock that another thread can hold: it computes and writes files.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            self._pid = os.fork()
-        if not self._pid:
-            os.close(self._requests)
-            _serve(work, their_requests, their_replies)
-        os.close(their_requests)
-        os.close(their_replies)
+        _OURS.update((self._requests, self._replies))
+        try:
+            with warnings.catch_warnings():
+                # The child takes no lock that another thread can hold: it computes, and reads and
+                # writes files.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self._pid = os.fork()
+            if not self._pid:
+                _serve(work, their_requests, their_replies, signals)
+        except OSError as error:
+            self.let_go()
+            what = f"the system starts no more processes: {local_reason(error)}"
+            raise LocalIOError(what, hint=NO_ROOM_HINT) from error
+        finally:
+            os.close(their_requests)
+            os.close(their_replies)
 
     def do(self, note: bytes, data: memoryview | bytes) -> memoryview:
         """Have a unit worked on, and wait for what comes of it.
@@ -76,7 +98,7 @@ class _Child:
             reply = _read(self._replies, length)
         except (BrokenPipeError, EOFError) as error:
             raise InternalError(
-                "a child process that wrote files has gone",
+                "a child process that did some of the work has gone",
                 hint="it may have been killed for want of memory: try again",
             ) from error
         if good:
@@ -86,6 +108,7 @@ class _Child:
 
     def let_go(self) -> None:
         """Tell it that there is no more to do."""
+        _OURS.difference_update((self._requests, self._replies))
         os.close(self._requests)
         os.close(self._replies)
 
@@ -111,7 +134,7 @@ def forked(work: Work, count: int) -> Iterator[Work]:
         count: How many processes.
 
     Raises:
-        OSError: The system has no room for more processes.
+        LocalIOError: The system has no room for more processes.
     """
     children: list[_Child] = []
     idle: queue.SimpleQueue[_Child] = queue.SimpleQueue()
@@ -124,26 +147,39 @@ def forked(work: Work, count: int) -> Iterator[Work]:
             idle.put(child)
 
     try:
-        for _ in range(count):
-            children.append(_Child(work))
-            idle.put(children[-1])
+        with _no_signals() as before:
+            for _ in range(count):
+                children.append(_Child(work, before))
+                idle.put(children[-1])
         yield do
     finally:
-        # All of them first: a later child has a copy of the pipes of an earlier one.
         for child in children:
             child.let_go()
         for child in children:
             child.wait()
 
 
-def _serve(work: Work, requests: int, replies: int) -> NoReturn:
+@contextmanager
+def _no_signals() -> Iterator[set[signal.Signals | int]]:
+    """Let signals wait: a child that has the handlers of its parent yet would clean up for it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        yield before
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _serve(work: Work, requests: int, replies: int, signals: set[signal.Signals | int]) -> NoReturn:
     """Be the child: work on units until the parent closes the pipe, however it comes to that."""
     code = 1
     gc.disable()  # what the parent has to clean up is not the child's
     try:
+        for pipe in _OURS:
+            os.close(pipe)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's is for the parent to handle
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, signals)
         while True:
             said, length = _REQUEST.unpack(_read(requests, _REQUEST.size))
             note = bytes(_read(requests, said))
@@ -159,10 +195,9 @@ def _serve(work: Work, requests: int, replies: int) -> NoReturn:
 def _outcome(work: Work, note: bytes, data: memoryview) -> tuple[bool, bytes | memoryview]:
     try:
         return True, work(note, data)
-    except Reportable as error:
-        return False, pickle.dumps((type(error), error.message, error.hint))
-    except Exception as error:
-        return False, pickle.dumps((InternalError, f"unexpected {type(error).__name__}", None))
+    except (Reportable, Exception) as error:
+        found = reportable(error)
+        return False, pickle.dumps((type(found), found.message, found.hint))
 
 
 def _pipe() -> tuple[int, int]:
