@@ -26,6 +26,21 @@ def without_privileges() -> list[str]:
     return prefix
 
 
+def with_processes(most: int) -> list[str]:
+    """What to begin a command line with, so that its user has no more than some processes."""
+    prefix = ["prlimit", f"--nproc={most}"]
+    if os.geteuid() == 0:  # whom no limit of processes concerns
+        kept = "+dac_override,+dac_read_search"
+        nobody = ["setpriv", "--reuid=65534", "--clear-groups"]
+        prefix = [*nobody, f"--inh-caps={kept}", f"--ambient-caps={kept}", *prefix]
+    if shutil.which(prefix[0]) is None or shutil.which("prlimit") is None:
+        pytest.skip("prlimit or setpriv is missing (Debian package util-linux)")
+    tried = subprocess.run([*prefix, "true"], capture_output=True, text=True)
+    if tried.returncode:
+        pytest.skip(f"the number of processes cannot be limited: {tried.stderr.strip()}")
+    return prefix
+
+
 _HOLD = 'mount -t tmpfs -o "$1" tmpfs "$2" && echo mounted && exec cat'
 
 

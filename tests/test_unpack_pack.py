@@ -16,6 +16,7 @@ from cpstage.archive.limits import Budget, Limits
 from cpstage.archive.plan import Plan
 from cpstage.errors import ArtifactRejected
 from cpstage.local import LocalAWS
+from mounting import with_processes
 from samples import tar_of, zip_of, zip_with_link
 from trees import awkward_tree, listing, names
 
@@ -125,6 +126,34 @@ def test_an_archive_inside_its_own_directory_is_left_out(cli: Cli) -> None:
 
 
 # Refusals leave things as they were
+
+
+@pytest.mark.parametrize(
+    ("files", "says"), [(1200, "starts no more processes: "), (10, "starts no more threads; ")]
+)
+def test_a_system_that_has_no_room_for_processes_is_named(
+    cli: Cli, tmp_path: Path, files: int, says: str
+) -> None:
+    tree = tmp_path / "app"
+    tree.mkdir()
+    for number in range(files):
+        (tree / f"{number:04}").touch()
+    cli.directory.chmod(0o777)
+    command = ["-m", "cpstage", "pack", str(tree), "--output", "app.zip", "--progress", "none"]
+
+    done = subprocess.run(
+        [*with_processes(1), sys.executable, *command],
+        cwd=cli.directory,
+        env=dict(cli.environment),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert done.returncode == 74
+    assert done.stderr.startswith(f"cpstage: error: the system {says}")
+    assert done.stderr.count("\n") == 1
+    assert names(cli.directory) == []
 
 
 def test_a_directory_that_is_not_empty_is_refused(cli: Cli, tmp_path: Path) -> None:
