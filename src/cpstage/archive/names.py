@@ -72,7 +72,7 @@ def _is_plain(name: str) -> bool:
 
 
 def is_plain_from(start: int, name: str) -> bool:
-    """Tell quickly whether a name that is safe up to a component that it ends with is safe.
+    """Tell quickly whether a name is safe of which all but the last component has been checked.
 
     Args:
         start: Where the last component begins.

@@ -43,7 +43,7 @@ _CAN_FORK = sys.platform == "linux"
 """Elsewhere libraries of the system do not bear a fork of a process that has threads."""
 
 _MANY = 1000
-"""Files from which on processes are worth being started: some 20 ms."""
+"""Files from which on processes are worth the 20 ms that it takes to start them."""
 
 
 class _Child:
@@ -53,7 +53,8 @@ class _Child:
         their_requests, self._requests = _pipe()
         self._replies, their_replies = _pipe()
         with warnings.catch_warnings():
-            # The child takes no lock that another thread can hold: it computes and writes files.
+            # The child takes no lock that another thread can hold: it computes, and reads or writes
+            # files.
             warnings.simplefilter("ignore", DeprecationWarning)
             self._pid = os.fork()
         if not self._pid:
@@ -76,7 +77,7 @@ class _Child:
             reply = _read(self._replies, length)
         except (BrokenPipeError, EOFError) as error:
             raise InternalError(
-                "a child process that wrote files has gone",
+                "a child process that read or wrote files has gone",
                 hint="it may have been killed for want of memory: try again",
             ) from error
         if good:

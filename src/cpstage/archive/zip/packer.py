@@ -9,7 +9,6 @@ import pickle
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from types import TracebackType
 from typing import NamedTuple, TypeAlias
 
 from cpstage.archive.compression import deflated, deflated_piece
@@ -70,12 +69,7 @@ class ZipPacker:
     def __enter__(self) -> ZipPacker:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._threads.shutdown(cancel_futures=True)
         self._processes.close()
 
