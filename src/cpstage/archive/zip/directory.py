@@ -19,22 +19,33 @@ from cpstage.archive.blob import Blob
 from cpstage.archive.limits import Budget
 from cpstage.archive.member import MemberKind
 from cpstage.archive.names import refused
-from cpstage.archive.zip.ends import MAX16, MAX32, Ends, damaged, read_ends
+from cpstage.archive.zip.ends import Ends, damaged, read_ends
+from cpstage.archive.zip.fields import (
+    BZIP2,
+    DEFLATED,
+    DESCRIPTOR_FOLLOWS,
+    DOS_DIRECTORY,
+    ENCRYPTED,
+    LZMA,
+    MAX16,
+    MAX32,
+    OS_X,
+    PATCHED,
+    RECORD,
+    STORED,
+    UNICODE_PATH,
+    UNIX,
+    UTF8_NAME,
+    ZIP64,
+)
 from cpstage.deflate import crc32
 from cpstage.tree import RelativePath
-
-STORED, DEFLATED, BZIP2, LZMA = 0, 8, 12, 14
-"""Compression methods (4.4.5) that are read."""
-
-ENCRYPTED, DESCRIPTOR_FOLLOWS, PATCHED, UTF8_NAME = 0x1 | 0x40 | 0x2000, 0x8, 0x20, 0x800
-"""General purpose bits (4.4.4): 0, 6 and 13 all mean some kind of encryption."""
 
 LOCAL_BYTES = 30
 """The fixed part of a local header."""
 
 _RECORD = struct.Struct("<4x6H3L5H2L")
 _EXTRA = struct.Struct("<2H")
-_RECORD_SIGNATURE = b"PK\x01\x02"
 _SMALLEST_DESCRIPTOR = 12
 
 _SHORTEST_TAIL, _LONGEST_TAIL = 256 << 10, 4 << 20
@@ -45,13 +56,7 @@ code has them, the directory is some twentieth of it."""
 _RECORD_ROOM = 512
 """Bytes that the directory may have for each entry, on average, besides the limit of headers."""
 
-_UNIX_HOSTS = {3, 19}
-"""4.4.2.2: UNIX and OS X, whose external attributes hold a mode."""
-
-_DOS_DIRECTORY = 0x10
-
-_ZIP64, UNICODE_PATH = 0x0001, 0x7075
-"""Extra fields (4.5.3, 4.6.9)."""
+_UNIX_HOSTS = {UNIX, OS_X}
 
 
 @dataclass(slots=True)
@@ -161,7 +166,7 @@ def read_directory(blob: Blob, tail: ZipTail) -> ZipDirectory:
 def _entries(records: bytes, ends: Ends) -> Iterator[ZipEntry]:
     at = 0
     for _ in range(ends.count):
-        if records[at : at + 4] != _RECORD_SIGNATURE or at + 46 > len(records):
+        if records[at : at + 4] != RECORD or at + 46 > len(records):
             raise damaged("its directory has fewer records than its end record says, or others")
         fields = _RECORD.unpack_from(records, at)
         name_at = at + 46
@@ -218,7 +223,7 @@ def _extra_fields(extra: bytes) -> Mapping[int, bytes]:
     while at + 4 <= len(extra):
         kind, length = _EXTRA.unpack_from(extra, at)
         at += 4 + length
-        if kind in (_ZIP64, UNICODE_PATH) and kind in parts:
+        if kind in (ZIP64, UNICODE_PATH) and kind in parts:
             raise ValueError(f"has the extra field {kind:#06x} twice")
         parts[kind] = extra[at - length : at]
     if at > len(extra) or extra[at:].strip(b"\0"):
@@ -241,7 +246,7 @@ def large_values(
     Raises:
         ArtifactRejected: A value is missing there.
     """
-    large, at, values = parts.get(_ZIP64, b""), 0, []
+    large, at, values = parts.get(ZIP64, b""), 0, []
     for value, most, length in fields:
         if value != most:
             values.append(value)
@@ -311,7 +316,7 @@ def _nature(
         return "directory", executable
     if kind == stat.S_IFLNK:
         return "link", executable
-    if kind == stat.S_IFDIR or (not kind and attributes & _DOS_DIRECTORY):
+    if kind == stat.S_IFDIR or (not kind and attributes & DOS_DIRECTORY):
         raise ValueError("is a directory by its attributes, and none by its name")
     if kind not in (0, stat.S_IFREG):
         raise ValueError("is neither a file, a directory nor a link")

@@ -14,7 +14,8 @@ from typing import NamedTuple, TypeAlias
 from cpstage.archive.compression import deflated, deflated_piece
 from cpstage.archive.flow.forked import Work, forked, is_worth_forking
 from cpstage.archive.portions import AHEAD, Block, Group
-from cpstage.archive.zip.headers import DEFLATED, STORED, record, small_headers
+from cpstage.archive.zip.fields import DEFLATED, STORED
+from cpstage.archive.zip.headers import record, small_headers
 from cpstage.deflate import crc32
 from cpstage.walk import Entry, read
 

@@ -29,7 +29,7 @@ from cpstage.archive.zip.directory import (
     read_directory,
     read_tail,
 )
-from cpstage.archive.zip.ends import SIGNATURES
+from cpstage.archive.zip.fields import SIGNATURES
 
 _GROUP = 1 << 20
 """Bytes of one unit of work: milliseconds of it, a hundred times what handing it over costs."""

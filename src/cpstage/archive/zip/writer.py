@@ -16,7 +16,8 @@ from typing import cast
 
 from cpstage.archive.flow.ordered import in_order
 from cpstage.archive.portions import AHEAD, Block, PackingList
-from cpstage.archive.zip.headers import DEFLATED, Record, end_records, moved, record
+from cpstage.archive.zip.fields import DEFLATED
+from cpstage.archive.zip.headers import Record, end_records, moved, record
 from cpstage.archive.zip.packer import PackedBlock, PackedGroup, ZipPacker
 from cpstage.deflate import crc32_combine
 from cpstage.walk import Entry
