@@ -127,7 +127,7 @@ class Packer:
         """
         listed = entries if isinstance(entries, PackingList) else PackingList(entries)
         if archive_format == "zip":
-            return zip_stream(listed, self._zip, consumed, self._threads)
+            return zip_stream(listed, self._zip, consumed)
         # Most artifacts are zips, and need not wait for it to be loaded.
         from cpstage.archive.tar.writer import gzip_stream, tar_stream
 
