@@ -12,10 +12,11 @@ from itertools import chain
 
 from cpstage.aws.message import Body, NetworkError, length_of
 from cpstage.aws.s3_api import S3
+from cpstage.deflate import crc32_of
 from cpstage.errors import CpstageError
 from cpstage.failures import SESSION_EXPIRED_HINT, aws_failures
 from cpstage.job import Artifact, EncryptionKey
-from cpstage.store.checksum import crc32_checksum, crc32_of
+from cpstage.store.checksum import crc32_checksum
 from cpstage.store.encryption import KMS_KEY_ID, SseKms, Upload
 from cpstage.store.multipart import ABORT_SECONDS, MultipartUpload
 from cpstage.store.object import ObjectInfo, S3Object, object_info, reading

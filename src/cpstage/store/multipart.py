@@ -17,9 +17,9 @@ from functools import partial
 
 from cpstage.aws.message import Body, length_of
 from cpstage.aws.s3_api import S3, OpenUpload, Part
-from cpstage.deflate import crc32_combine
+from cpstage.deflate import crc32_combine, crc32_of
 from cpstage.job import S3Location
-from cpstage.store.checksum import Checksum, crc32_checksum, crc32_of
+from cpstage.store.checksum import Checksum, crc32_checksum
 
 _UPLOADERS = 4
 """Parts that are on their way at once; one more is being put together."""
