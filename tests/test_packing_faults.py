@@ -13,10 +13,11 @@ from typing import Literal
 
 import pytest
 
-from cpstage import LocalIOError
+from cpstage import Globs, LocalIOError
 from cpstage.archive.compression import DEFAULT_LEVEL
 from cpstage.archive.flow.ordered import in_order
 from cpstage.archive.formats import Format
+from cpstage.archive.pack import Packer, list_entries
 from cpstage.archive.portions import BLOCK
 from cpstage.errors import ArtifactRejected
 from cpstage.walk import single
@@ -96,6 +97,35 @@ def test_a_file_that_changes_while_it_is_read_is_named(
     with pytest.raises(LocalIOError, match="changing"):
         for _ in chunks:
             pass
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=CHANGE_NAMES)
+def test_a_file_that_changes_while_others_are_listed_is_named(
+    tmp_path: Path, change: Change
+) -> None:
+    """Child processes are at work on the first of many files by then."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for number in range(2000):
+        (tree / f"{number:04}").write_bytes(text(100))
+    found = 0
+
+    def listed(count: int) -> None:
+        nonlocal found
+        found += count
+        if found == 1300:
+            change(tree / "1290")
+
+    with pytest.raises(LocalIOError, match="tree/1290"), Packer() as packer:
+        _pack_as_it_is_listed(tree, packer, listed)
+    with pytest.raises(ChildProcessError):  # no process is left
+        os.waitpid(-1, os.WNOHANG)
+
+
+def _pack_as_it_is_listed(tree: Path, packer: Packer, listed: Callable[[int], object]) -> None:
+    entries = list_entries(tree, Globs(), "keep", listed, begin=packer.begin("zip"))
+    for _ in packer.pack(entries, "zip"):
+        pass
 
 
 def _fifo(path: Path) -> None:
