@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 Function = Callable[..., Any]
 
-
 MOST_SECONDS = 1e9
 """Some thirty years: as long as it takes."""
 

@@ -29,7 +29,6 @@ ABORT_SECONDS = 15.0
 """How long an interrupted upload waits for its threads, and for S3 to remove what it has. Nobody
 who has pressed Ctrl-C waits longer."""
 
-
 _Begun = tuple[OpenUpload, Mapping[str, str]]
 
 

@@ -22,7 +22,6 @@ from cpstage.workspace.layout import Workspace
 _OBJECT = ("path", "location", "version_id", "etag", "size")
 """What of an object has to be the same for an artifact to count as unchanged."""
 
-
 _CONTEXT = (
     "pipeline",
     "stage",

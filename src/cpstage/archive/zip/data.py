@@ -14,13 +14,8 @@ from itertools import chain
 
 from cpstage.archive.member import CHUNK
 from cpstage.archive.names import refused
-from cpstage.archive.zip.directory import (
-    LOCAL_BYTES,
-    ZipEntry,
-    extra_fields,
-    large_values,
-    unicode_path,
-)
+from cpstage.archive.zip.directory import LOCAL_BYTES, ZipEntry
+from cpstage.archive.zip.extra import extra_fields, large_values, unicode_path
 from cpstage.archive.zip.fields import (
     BZIP2,
     DEFLATED,
