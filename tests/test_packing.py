@@ -235,13 +235,3 @@ def test_progress_is_told_of_every_byte_by_who_takes_them(
 
     assert sum(count for count, _ in told) == sum(entry.size for entry in entries)
     assert {thread for _, thread in told} == {threading.get_ident()}
-
-
-def test_help_shows_the_level_that_is_used() -> None:
-    from click.testing import CliRunner
-
-    from cpstage.cli import cpstage
-
-    help_text = CliRunner().invoke(cpstage, ["push", "--help"]).output
-    _, _, rest = help_text.partition("--compression-level")
-    assert f"default: {DEFAULT_LEVEL};" in rest.partition("]")[0]
