@@ -235,6 +235,26 @@ def test_no_thread_is_left_of_a_stream_that_nobody_takes(
     assert _threads() == before
 
 
+@pytest.mark.parametrize("kind", FORMATS)
+def test_nothing_is_at_work_any_more_after_the_packer(tmp_path: Path, kind: Format) -> None:
+    """Not for a stream either that is still held, as by the traceback of who failed to take it."""
+    before, tree = _threads(), tmp_path / "tree"
+    tree.mkdir()
+    for number in range(3000):
+        (tree / f"{number:04}").write_bytes(text(100))
+
+    with Packer() as packer:
+        chunks = packer.pack(entries_of(tree), kind)
+        next(chunks)
+        next(chunks)
+        assert _threads() != before
+
+    assert _threads() == before
+    with pytest.raises(ChildProcessError):  # no process is left
+        os.waitpid(-1, os.WNOHANG)
+    assert list(chunks) == []
+
+
 def test_work_is_done_in_parallel_and_taken_in_order() -> None:
     both = threading.Barrier(2, timeout=60)
 

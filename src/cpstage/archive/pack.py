@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -76,7 +76,7 @@ def list_entries(
 class Packer:
     """Packs what was listed; the same entries and level give the same bytes.
 
-    It is used in a ``with`` statement, and so is all that comes out of it.
+    It is a context, which ends with nothing at work: no thread, no process, no stream.
 
     Args:
         level: From 0 (not compressed) to 9.
@@ -114,8 +114,8 @@ class Packer:
     ) -> Generator[bytes, None, None]:
         """Pack entries.
 
-        Threads read and deflate ahead of whoever takes the bytes, until there are no more or the
-        generator is closed.
+        Threads read and deflate ahead of whoever takes the bytes, until there are no more, the
+        generator is closed or the context ends.
 
         Args:
             entries: What to pack, as :func:`list_entries` found it.
@@ -126,6 +126,14 @@ class Packer:
             LocalIOError: A file cannot be read, or changed since it was listed.
         """
         listed = entries if isinstance(entries, PackingList) else PackingList(entries)
+        stream = self._stream(listed, archive_format, consumed)
+        # Before what it works with, whoever still holds it, as the traceback of a failure does.
+        self._stack.enter_context(closing(stream))
+        return stream
+
+    def _stream(
+        self, listed: PackingList, archive_format: Format, consumed: Callable[[int], object]
+    ) -> Generator[bytes, None, None]:
         if archive_format == "zip":
             return zip_stream(listed, self._zip, consumed)
         # Most artifacts are zips, and need not wait for it to be loaded.
