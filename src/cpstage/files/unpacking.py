@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cpstage.archive.blob import FileBlob
-from cpstage.archive.contents import Contents
+from cpstage.archive.contents import Contents, contents_document
 from cpstage.archive.formats import Format
 from cpstage.archive.unpack import Unpacker
 from cpstage.connection import Connection
@@ -49,16 +49,12 @@ class Unpacked:
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON has it."""
-        contents = self.contents
         return {
             "archive": str(self.archive),
             "path": str(self.path),
             "format": self.format,
             "envelope": self.envelope,
-            "files": contents.files if contents else None,
-            "directories": contents.directories if contents else None,
-            "links": contents.links if contents else None,
-            "unpacked_size": contents.size if contents else None,
+            **contents_document(self.contents),
         }
 
 
