@@ -15,6 +15,7 @@ import pytest
 
 from cpstage import Globs, LocalIOError
 from cpstage.archive.compression import DEFAULT_LEVEL
+from cpstage.archive.flow.early import Early
 from cpstage.archive.flow.ordered import in_order
 from cpstage.archive.formats import Format
 from cpstage.archive.pack import Packer, list_entries
@@ -276,6 +277,29 @@ def test_units_are_taken_no_further_ahead_than_is_said() -> None:
     with closing(in_order(lambda unit: unit, units(), threads=2, ahead=5)) as results:
         assert (next(results), len(taken)) == (0, 5)
         assert (next(results), len(taken)) == (1, 6)
+
+
+def test_work_is_begun_early_as_far_as_there_is_room() -> None:
+    may_end = threading.Event()
+    by_caller: list[int] = []
+
+    def work(number: int) -> bytes:
+        if threading.current_thread() is threading.main_thread():
+            by_caller.append(number)
+        else:
+            assert may_end.wait(60)
+        return bytes(10)
+
+    with closing(Early(work, threads=2, ahead=2, most=20, size=len)) as early:
+        for number in range(4):
+            early.begin(number)
+        may_end.set()
+        assert [len(early(number)) for number in range(4)] == [10] * 4
+        assert by_caller == [2, 3]  # two were under way, and there was no room for others
+        early.begin(4)  # now there is, but 20 bytes have come of what was begun
+        early(4)
+
+    assert by_caller == [2, 3, 4]
 
 
 def test_what_is_not_an_exception_stops_the_work_too() -> None:
