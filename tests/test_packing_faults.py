@@ -18,7 +18,7 @@ from cpstage.archive.compression import DEFAULT_LEVEL
 from cpstage.archive.flow.early import Early
 from cpstage.archive.flow.ordered import in_order
 from cpstage.archive.formats import Format
-from cpstage.archive.pack import Packer, list_entries
+from cpstage.archive.pack import Packer
 from cpstage.archive.portions import BLOCK
 from cpstage.errors import ArtifactRejected
 from cpstage.walk import single
@@ -124,7 +124,7 @@ def test_a_file_that_changes_while_others_are_listed_is_named(
 
 
 def _pack_as_it_is_listed(tree: Path, packer: Packer, listed: Callable[[int], object]) -> None:
-    entries = list_entries(tree, Globs(), "keep", listed, begin=packer.begin("zip"))
+    entries = packer.list_entries(tree, Globs(), "keep", "zip", listed)
     for _ in packer.pack(entries, "zip"):
         pass
 

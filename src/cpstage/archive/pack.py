@@ -42,7 +42,7 @@ def list_entries(
         symlinks: Whether links are kept, or replaced by what they point to.
         listed: Is told of entries as they are found.
         archive: A file that is left out wherever it stands: what is packed goes there.
-        begin: Is given entries as soon as they are found, to begin to pack them.
+        begin: Is given groups of entries as soon as they are full, to begin to pack them.
 
     Raises:
         ArtifactRejected: A link leads out of the tree, a name is not portable, or an entry is
@@ -74,7 +74,7 @@ def list_entries(
 
 
 class Packer:
-    """Packs what was listed; the same entries and level give the same bytes.
+    """Lists directories and packs what was listed; the same entries and level give the same bytes.
 
     It is a context, which ends with nothing at work: no thread, no process, no stream.
 
@@ -102,9 +102,23 @@ class Packer:
     def _zip(self) -> ZipPacker:
         return self._stack.enter_context(ZipPacker(self._level, self._threads))
 
-    def begin(self, archive_format: Format | Literal["raw"]) -> Begin:
-        """Return what :func:`list_entries` is to begin with when it lists for a format."""
-        return self._zip.begin if self._is_eager and archive_format == "zip" else _not_yet
+    def list_entries(
+        self,
+        root: Path,
+        globs: Globs,
+        symlinks: Symlinks,
+        archive_format: Format | Literal["raw"],
+        listed: Callable[[int], object] = lambda _: None,
+        *,
+        archive: Path | None = None,
+    ) -> PackingList:
+        """List as :func:`list_entries` does, and begin to pack for a format where that is of use.
+
+        Raises:
+            ArtifactRejected, LocalIOError: As there; the latter also for what changed meanwhile.
+        """
+        begin = self._zip.begin if self._is_eager and archive_format == "zip" else _not_yet
+        return list_entries(root, globs, symlinks, listed, archive=archive, begin=begin)
 
     def pack(
         self,
@@ -118,7 +132,7 @@ class Packer:
         generator is closed or the context ends.
 
         Args:
-            entries: What to pack, as :func:`list_entries` found it.
+            entries: What to pack, as it was listed.
             archive_format: What to make of it.
             consumed: Is told of the bytes of files as they are read.
 

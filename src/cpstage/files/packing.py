@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cpstage.archive.formats import Format, format_of_name
-from cpstage.archive.pack import Packer, list_entries
+from cpstage.archive.pack import Packer
 from cpstage.connection import Connection
 from cpstage.envelope import Header, seal
 from cpstage.errors import ConfigurationError, NotFound, WorkspaceUnavailable
@@ -113,9 +113,8 @@ def pack(
     sweep(target.absolute().parent)
     with Packer(how.level) as packer:
         with shown.phase(f"{target.name}: listing", None, "entries") as listed:
-            place, begin = target.resolve(), packer.begin(found)
-            entries = list_entries(
-                source, how.globs, how.symlinks, listed, archive=place, begin=begin
+            entries = packer.list_entries(
+                source, how.globs, how.symlinks, found, listed, archive=target.resolve()
             )
         with shown.phase(f"{target.name}: packing", entries.size) as packed:
             chunks = packer.pack(entries, found, packed)

@@ -14,7 +14,7 @@ from typing import Literal
 
 from cpstage.archive.blob import FileBlob
 from cpstage.archive.formats import CONTENT_TYPES, HEAD_BYTES, Format, recognise
-from cpstage.archive.pack import Packer, list_entries
+from cpstage.archive.pack import Packer
 from cpstage.archive.portions import PackingList
 from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound
 from cpstage.job import Artifact, Job
@@ -158,8 +158,8 @@ def _listed(
     if output_format == "auto":
         output_format = "raw" if exists and not is_directory else "zip"
     if is_directory:
-        begin = packer.begin(output_format)
-        entries = list_entries(source, packing.globs, packing.symlinks, listed, begin=begin)
+        globs, symlinks = packing.globs, packing.symlinks
+        entries = packer.list_entries(source, globs, symlinks, output_format, listed)
     else:
         entries = PackingList([single(source)] if exists else [])
     if output_format == "raw":
