@@ -10,7 +10,6 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from urllib.parse import parse_qsl, urlsplit
 
 from cpstage.local import s3_requests, wire
@@ -67,12 +66,7 @@ class FaultProxy:
         self._start(self._listen)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._sockets.closing.set()
         with socket.create_connection(self._listener.getsockname()):
             self._threads[0].join()  # it is woken by that

@@ -9,8 +9,15 @@ import click
 import pytest
 
 from conftest import Cli
+from cpstage import Limits
 from cpstage import cli as command_line
+from cpstage.archive.compression import DEFAULT_LEVEL
 from cpstage.cli.commands import GROUPS
+from cpstage.retries import DEFAULT_TIMEOUT
+from cpstage.session import DEFAULT_MAX_AGE
+from cpstage.worker.health import DEFAULT_PATIENCE
+from cpstage.worker.loop import DEFAULT_GRACE
+from cpstage.worker.pacing import DEFAULT_INTERVAL
 
 COMMANDS = {name: listed for group in GROUPS.values() for name, listed in group.items()}
 
@@ -57,6 +64,33 @@ def test_the_help_of_every_command_fits_a_terminal(path: str, command: click.Com
     said = command.get_help(click.Context(command, info_name=path, terminal_width=80))
 
     assert max(map(len, said.splitlines())) <= 80
+
+
+LIMITS = Limits()
+DEFAULTS = [
+    ("push", "--compression-level", f"default: {DEFAULT_LEVEL};"),
+    ("fetch", "--credentials-max-age", f"default: {DEFAULT_MAX_AGE:.0f}]"),
+    ("fetch", "--timeout", f"default: {DEFAULT_TIMEOUT:.0f}]"),
+    ("fetch", "--max-size", f"[{LIMITS.size >> 30} GiB]"),
+    ("fetch", "--max-ratio", f"[{LIMITS.ratio}]"),
+    ("fetch", "--max-entries", f"[{LIMITS.entries}]"),
+    ("fetch", "--max-depth", f"[{LIMITS.depth}]"),
+    ("fetch", "--max-header", f"[{LIMITS.header >> 20} MiB]"),
+    ("work", "--poll-interval", f"default: {DEFAULT_INTERVAL}]"),
+    ("work", "--grace", f"default: {DEFAULT_GRACE}]"),
+    ("work", "--unhealthy-after", f"default: {DEFAULT_PATIENCE}]"),
+]
+
+
+@pytest.mark.parametrize(("name", "option", "says"), DEFAULTS)
+def test_help_says_the_default_that_holds(name: str, option: str, says: str) -> None:
+    """What is said there is not read from where it holds, which would have to be loaded."""
+    command = dict(_leaves(command_line.cpstage))[f"cpstage {name}"]
+
+    said = command.get_help(click.Context(command, terminal_width=500, max_content_width=500))
+
+    _, _, rest = said.partition(f"  {option} ")
+    assert says in rest.partition("\n  -")[0]
 
 
 def test_every_module_of_a_command_is_in_the_list() -> None:

@@ -19,7 +19,7 @@ import pytest
 from cpstage import Globs
 from cpstage.archive.compression import DEFAULT_LEVEL
 from cpstage.archive.formats import Format
-from cpstage.archive.pack import Packer, list_entries
+from cpstage.archive.pack import Packer
 from cpstage.archive.portions import BLOCK
 from cpstage.tree import RelativePath
 from cpstage.walk import single
@@ -101,7 +101,7 @@ def test_what_is_begun_while_it_is_listed_comes_out_the_same(tmp_path: Path, kin
         (tree / f"{number:04}").write_bytes(text(number))
 
     with Packer() as packer:
-        listed = list_entries(tree, Globs(), "keep", begin=packer.begin(kind))
+        listed = packer.list_entries(tree, Globs(), "keep", kind)
         begun = b"".join(packer.pack(listed, kind))
 
     assert begun == packed(tree, kind)
@@ -235,13 +235,3 @@ def test_progress_is_told_of_every_byte_by_who_takes_them(
 
     assert sum(count for count, _ in told) == sum(entry.size for entry in entries)
     assert {thread for _, thread in told} == {threading.get_ident()}
-
-
-def test_help_shows_the_level_that_is_used() -> None:
-    from click.testing import CliRunner
-
-    from cpstage.cli import cpstage
-
-    help_text = CliRunner().invoke(cpstage, ["push", "--help"]).output
-    _, _, rest = help_text.partition("--compression-level")
-    assert f"default: {DEFAULT_LEVEL};" in rest.partition("]")[0]

@@ -15,9 +15,10 @@ import pytest
 
 from cpstage import Globs, LocalIOError
 from cpstage.archive.compression import DEFAULT_LEVEL
+from cpstage.archive.flow.early import Early
 from cpstage.archive.flow.ordered import in_order
 from cpstage.archive.formats import Format
-from cpstage.archive.pack import Packer, list_entries
+from cpstage.archive.pack import Packer
 from cpstage.archive.portions import BLOCK
 from cpstage.errors import ArtifactRejected
 from cpstage.walk import single
@@ -97,6 +98,35 @@ def test_a_file_that_changes_while_it_is_read_is_named(
     with pytest.raises(LocalIOError, match="changing"):
         for _ in chunks:
             pass
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=CHANGE_NAMES)
+def test_a_file_that_changes_while_others_are_listed_is_named(
+    tmp_path: Path, change: Change
+) -> None:
+    """Child processes are at work on the first of many files by then."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for number in range(2000):
+        (tree / f"{number:04}").write_bytes(text(100))
+    found = 0
+
+    def listed(count: int) -> None:
+        nonlocal found
+        found += count
+        if found == 1300:
+            change(tree / "1290")
+
+    with pytest.raises(LocalIOError, match="tree/1290"), Packer() as packer:
+        _pack_as_it_is_listed(tree, packer, listed)
+    with pytest.raises(ChildProcessError):  # no process is left
+        os.waitpid(-1, os.WNOHANG)
+
+
+def _pack_as_it_is_listed(tree: Path, packer: Packer, listed: Callable[[int], object]) -> None:
+    entries = packer.list_entries(tree, Globs(), "keep", "zip", listed)
+    for _ in packer.pack(entries, "zip"):
+        pass
 
 
 def _fifo(path: Path) -> None:
@@ -207,19 +237,23 @@ def test_no_thread_is_left_of_a_stream_that_nobody_takes(
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_no_thread_is_left_when_the_packer_ends_before_its_stream(
-    tmp_path: Path, kind: Format
-) -> None:
-    """As it does when the disk is full: whoever wrote the stream has failed, and not closed it."""
-    before = _threads()
+def test_nothing_is_at_work_any_more_after_the_packer(tmp_path: Path, kind: Format) -> None:
+    """Not for a stream either that is still held, as by the traceback of who failed to take it."""
+    before, tree = _threads(), tmp_path / "tree"
+    tree.mkdir()
+    for number in range(3000):
+        (tree / f"{number:04}").write_bytes(text(100))
+
     with Packer() as packer:
-        chunks = packer.pack([single(hole(tmp_path / "hole", 64 * BLOCK))], kind)
+        chunks = packer.pack(entries_of(tree), kind)
         next(chunks)
         next(chunks)
         assert _threads() != before
 
     assert _threads() == before
-    assert next(chunks, None) is None
+    with pytest.raises(ChildProcessError):  # no process is left
+        os.waitpid(-1, os.WNOHANG)
+    assert list(chunks) == []
 
 
 def test_a_packer_ends_while_another_one_is_at_work(tmp_path: Path) -> None:
@@ -230,7 +264,7 @@ def test_a_packer_ends_while_another_one_is_at_work(tmp_path: Path) -> None:
         (tree / f"{number:04}").touch()
     first, second = Packer(), Packer()
     for packer in (first, second):
-        list_entries(tree, Globs(), "keep", begin=packer.begin("zip"))
+        packer.list_entries(tree, Globs(), "keep", "zip")
 
     ending = threading.Thread(target=first.__exit__, args=(None, None, None))
     ending.start()
@@ -263,6 +297,29 @@ def test_units_are_taken_no_further_ahead_than_is_said() -> None:
     with closing(in_order(lambda unit: unit, units(), threads=2, ahead=5)) as results:
         assert (next(results), len(taken)) == (0, 5)
         assert (next(results), len(taken)) == (1, 6)
+
+
+def test_work_is_begun_early_as_far_as_there_is_room() -> None:
+    may_end = threading.Event()
+    by_caller: list[int] = []
+
+    def work(number: int) -> bytes:
+        if threading.current_thread() is threading.main_thread():
+            by_caller.append(number)
+        else:
+            assert may_end.wait(60)
+        return bytes(10)
+
+    with closing(Early(work, threads=2, ahead=2, most=20, size=len)) as early:
+        for number in range(4):
+            early.begin(number)
+        may_end.set()
+        assert [len(early(number)) for number in range(4)] == [10] * 4
+        assert by_caller == [2, 3]  # two were under way, and there was no room for others
+        early.begin(4)  # now there is, but 20 bytes have come of what was begun
+        early(4)
+
+    assert by_caller == [2, 3, 4]
 
 
 def test_what_is_not_an_exception_stops_the_work_too() -> None:

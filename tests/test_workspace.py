@@ -133,6 +133,21 @@ def test_a_manifest_that_lost_a_member_counts_as_none(aws: LocalAWS, cli: Cli, m
     assert cli("fetch", job_id, "--replace").returncode == 0
 
 
+@pytest.mark.parametrize(("member", "value"), [("directories", "many"), ("verified", 5)])
+def test_a_manifest_with_another_kind_of_member_counts_as_none(
+    aws: LocalAWS, cli: Cli, member: str, value: object
+) -> None:
+    job_id = _job(aws)
+    cli("fetch", job_id)
+    path = cli.directory / ".cpstage/manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["artifacts"]["App"][member] = value
+    path.write_text(json.dumps(manifest))
+
+    assert cli("fetch", job_id).returncode == 73
+    assert cli("fetch", job_id, "--replace").returncode == 0
+
+
 @pytest.mark.parametrize("obstacle", ["out", "in", "out/Built"])
 def test_a_file_in_the_place_of_a_directory_is_known_before_the_fetch(
     aws: LocalAWS, cli: Cli, obstacle: str

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
         UsageError,
         WorkspaceUnavailable,
     )
-    from cpstage.files import Packed, Sealing, Unpacked, pack, unpack
+    from cpstage.files.packing import Packed, Sealing, pack
+    from cpstage.files.unpacking import Unpacked, unpack
     from cpstage.globs import Globs
     from cpstage.job import ActionTypeId, Artifact, Job
     from cpstage.looking.comparing import Comparison, compare
@@ -93,7 +94,8 @@ _HOMES = {
         "WorkspaceUnavailable",
     ),
     "worker.events": ("WorkerEvent",),
-    "files": ("Packed", "Sealing", "Unpacked", "pack", "unpack"),
+    "files.packing": ("Packed", "Sealing", "pack"),
+    "files.unpacking": ("Unpacked", "unpack"),
     "globs": ("Globs",),
     "worker.health": ("WorkerHealth", "health_page"),
     "job": ("ActionTypeId", "Artifact", "Job"),

@@ -9,6 +9,7 @@ with the same library.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 from typing import Any, Protocol, cast
 
 _fast: Any = zlib
@@ -45,6 +46,14 @@ _FIRST_STORED = b"\0\1\0\xfe\xff"
 def crc32(data: bytes | bytearray | memoryview, value: int = 0) -> int:
     """Return the CRC-32 of data that follows data of the CRC-32 ``value``."""
     return cast("int", _fast.crc32(data, value))
+
+
+def crc32_of(pieces: Iterable[bytes | bytearray | memoryview]) -> int:
+    """Return the CRC-32 of data that comes in pieces."""
+    value = 0
+    for piece in pieces:
+        value = crc32(piece, value)
+    return value
 
 
 class Inflater(Protocol):

@@ -2,7 +2,8 @@
 
 Plan, stage, verify, publish: nothing is in the workspace before all of it is known to be good, and
 nothing goes up before everything that goes up has been found. Where bytes come from, what is in
-them and where they go is the business of the modules below.
+them and where they go is the business of the modules below. Each direction loads its own when it is
+called: those of the other one take longer to load than a small artifact to come.
 """
 
 from __future__ import annotations
@@ -59,7 +60,6 @@ def fetch(
         WorkspaceUnavailable: Something else is in the way, or somebody else is at work.
         LocalIOError: The disk is full, or failed.
     """
-    # A small artifact is on its way for less time than the other direction takes to load.
     from cpstage.transfer.inventory import Inventory, record_of
     from cpstage.transfer.receive import Receiver
 
@@ -129,15 +129,15 @@ def push(
         AccessDenied, ServiceUnavailable: As S3 and KMS say, or S3 did not encrypt as asked.
     """
     from cpstage.archive.pack import Packer
-    from cpstage.transfer.outputs import find_outputs, require_contents
+    from cpstage.transfer.outputs import find_sources, list_outputs, require_contents
     from cpstage.transfer.send import Sender, planned
 
     how = packing or Packing()
     given = {name: Path(path) for name, path in (paths or {}).items()}
     watched = progress or Silence()
+    sources = find_sources(job, Workspace(workspace), given)
     with Packer(how.level, is_eager=not dry_run) as packer:
-        place = Workspace(workspace)
-        outputs = find_outputs(job, place, given, how, packer=packer, progress=watched)
+        outputs = list_outputs(sources, how, packer, watched)
         if if_empty == "error":
             require_contents(outputs)
         if if_empty == "warn":

@@ -19,14 +19,16 @@ last, and whoever calls publishes the tree only when the last byte has been read
 
 Packing. A list of entries is cut into portions of work, whose bytes depend on the list alone::
 
-    walk ──▶ portions ──▶ compression ──▶ zip.writer / tar.writer ──▶ a stream of bytes
-             (groups,     (in flow.forked  (headers, in order)
-              blocks)      or threads)
+    walk ──▶ pack ──▶ portions ──┬──▶ zip.packer ──▶ zip.writer ───┬──▶ a stream of bytes
+             (names,  (groups,   │    (zip.packed,   (offsets,      │    (in the order
+              links)   blocks)   │  in flow.forked)   directory)    │     of the list)
+                                 └──▶ tar.writer ──────────────────┘
+                                      (in flow.ordered)
 
-The first of many small files are packed while the rest is still being listed; nobody gets any of it
-before the list is complete and checked.
+The first of many small files are packed into a zip while the rest is still being listed
+(``flow.early``); nobody gets any of it before the list is complete and checked.
 
-Where there are many files, child processes read and write them, where there are few, threads
+Where a zip has many files, child processes read and write them, where it has few, threads
 (:mod:`~cpstage.archive.flow.forked` says why); a large one is decoded in one thread and written in
 another. Threads, processes and bounds are in ``flow``, which knows nothing of formats. What comes
 out of an archive is untrusted until :mod:`~cpstage.archive.plan` has admitted it. Nothing here

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from cpstage.archive.member import MemberKind
 
@@ -23,3 +25,23 @@ class Contents:
             self.directories += kind == "directory"
             self.links += kind == "link"
             self.files += kind in ("file", "hard link")
+
+
+def contents_document(contents: Contents | None) -> dict[str, int | None]:
+    """Return contents as JSON has them: null where nothing was unpacked."""
+    return {
+        "files": contents.files if contents else None,
+        "directories": contents.directories if contents else None,
+        "links": contents.links if contents else None,
+        "unpacked_size": contents.size if contents else None,
+    }
+
+
+def read_contents(document: Mapping[str, Any]) -> Contents | None:
+    """Read contents back from JSON.
+
+    Raises:
+        KeyError, TypeError, ValueError: A member is missing, or no number.
+    """
+    members = [document[name] for name in contents_document(None)]
+    return None if members[0] is None else Contents(*map(int, members))

@@ -20,10 +20,11 @@ class Member:
     Attributes:
         name: The name, bytes that are not UTF-8 as surrogates.
         kind: What it is. Readers refuse what is none of the four.
-        chunks: Reads the data once, in pieces; of a symbolic link the data is its target.
+        chunks: Reads the data once, in pieces; only files have any.
         size: The declared size of the data, in bytes.
         executable: Whether its owner may execute it.
-        target: The name of the earlier member that a hard link stands for.
+        target: Where a symbolic link leads, bytes that are not UTF-8 as surrogates, or the name of
+            the earlier member that a hard link stands for.
     """
 
     name: str

@@ -19,9 +19,13 @@ _OTHER_ROOT = re.compile(r"[A-Za-z]:|\\")
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./ @+,()=-]*")
 _PLAIN_COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. @+,()=-]*")
 _BACKSLASH_PARENT = re.compile(r"(^|[\\/])\.\.\\|\\\.\.($|[\\/])")
+
 _FEWEST_LINKS = 40
 """Links that one look-up may go through in any tree: Linux gives up with ELOOP at that number.
 Others go on, and take a loop for a name like any other: what stands behind it must be harmless."""
+
+LONGEST_TARGET = 4096
+"""Bytes: more cannot be the target of a link."""
 
 _MOST_STEPS = 2_000_000
 """Components that the links of one tree may lead through together: some seconds of work."""
@@ -72,7 +76,7 @@ def _is_plain(name: str) -> bool:
 
 
 def is_plain_from(start: int, name: str) -> bool:
-    """Tell quickly whether a name that is safe up to a component that it ends with is safe.
+    """Tell quickly whether a name is safe of which all but the last component has been checked.
 
     Args:
         start: Where the last component begins.
@@ -84,6 +88,16 @@ def is_plain_from(start: int, name: str) -> bool:
 def is_root(name: str) -> bool:
     """Tell whether a name is the tree itself, as ``tar -C DIR .`` writes it first."""
     return name.startswith(".") and set(name.split("/")) <= {".", ""}
+
+
+def check_target_length(name: str, length: int) -> None:
+    """Check how long the target of a link is, before it is read or kept.
+
+    Raises:
+        ArtifactRejected: No link could have it.
+    """
+    if length > LONGEST_TARGET:
+        raise refused(name, f"is a link with a target over {LONGEST_TARGET:,} bytes")
 
 
 def check_links(links: Mapping[RelativePath, str]) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Literal
 
 from cpstage.archive.compression import DEFAULT_LEVEL
@@ -43,7 +42,7 @@ def list_entries(
         symlinks: Whether links are kept, or replaced by what they point to.
         listed: Is told of entries as they are found.
         archive: A file that is left out wherever it stands: what is packed goes there.
-        begin: Is given entries as soon as they are found, to begin to pack them.
+        begin: Is given groups of entries as soon as they are full, to begin to pack them.
 
     Raises:
         ArtifactRejected: A link leads out of the tree, a name is not portable, or an entry is
@@ -75,9 +74,9 @@ def list_entries(
 
 
 class Packer:
-    """Packs what was listed; the same entries and level give the same bytes.
+    """Lists directories and packs what was listed; the same entries and level give the same bytes.
 
-    It is used in a ``with`` statement; at its end, what is not taken yet is given up.
+    It is a context, which ends with nothing at work: no thread, no process, no stream.
 
     Args:
         level: From 0 (not compressed) to 9.
@@ -96,21 +95,30 @@ class Packer:
     def __enter__(self) -> Packer:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     @cached_property
     def _zip(self) -> ZipPacker:
         return self._stack.enter_context(ZipPacker(self._level, self._threads))
 
-    def begin(self, archive_format: Format | Literal["raw"]) -> Begin:
-        """Return what :func:`list_entries` is to begin with when it lists for a format."""
-        return self._zip.begin if self._is_eager and archive_format == "zip" else _not_yet
+    def list_entries(
+        self,
+        root: Path,
+        globs: Globs,
+        symlinks: Symlinks,
+        archive_format: Format | Literal["raw"],
+        listed: Callable[[int], object] = lambda _: None,
+        *,
+        archive: Path | None = None,
+    ) -> PackingList:
+        """List as :func:`list_entries` does, and begin to pack for a format where that is of use.
+
+        Raises:
+            ArtifactRejected, LocalIOError: As there; the latter also for what changed meanwhile.
+        """
+        begin = self._zip.begin if self._is_eager and archive_format == "zip" else _not_yet
+        return list_entries(root, globs, symlinks, listed, archive=archive, begin=begin)
 
     def pack(
         self,
@@ -120,11 +128,11 @@ class Packer:
     ) -> Generator[bytes, None, None]:
         """Pack entries.
 
-        Threads read and deflate ahead of whoever takes the bytes, until there are no more or the
-        generator is closed.
+        Threads read and deflate ahead of whoever takes the bytes, until there are no more, the
+        generator is closed or the context ends.
 
         Args:
-            entries: What to pack, as :func:`list_entries` found it.
+            entries: What to pack, as it was listed.
             archive_format: What to make of it.
             consumed: Is told of the bytes of files as they are read.
 
@@ -132,14 +140,16 @@ class Packer:
             LocalIOError: A file cannot be read, or changed since it was listed.
         """
         listed = entries if isinstance(entries, PackingList) else PackingList(entries)
-        # Who takes it may fail and forget it, and its threads use what is closed before that.
-        return self._stack.enter_context(closing(self._stream(listed, archive_format, consumed)))
+        stream = self._stream(listed, archive_format, consumed)
+        # Before what it works with, whoever still holds it, as the traceback of a failure does.
+        self._stack.enter_context(closing(stream))
+        return stream
 
     def _stream(
         self, listed: PackingList, archive_format: Format, consumed: Callable[[int], object]
     ) -> Generator[bytes, None, None]:
         if archive_format == "zip":
-            return zip_stream(listed, self._zip, consumed, self._threads)
+            return zip_stream(listed, self._zip, consumed)
         # Most artifacts are zips, and need not wait for it to be loaded.
         from cpstage.archive.tar.writer import gzip_stream, tar_stream
 

@@ -19,7 +19,7 @@ from cpstage.archive.flow.readahead import ReadAhead
 from cpstage.archive.formats import Format
 from cpstage.archive.limits import Budget, Limits
 from cpstage.archive.member import Member
-from cpstage.archive.names import is_root, refused
+from cpstage.archive.names import check_target_length, is_root
 from cpstage.archive.plan import Plan
 from cpstage.archive.tar.reader import tar_members
 from cpstage.archive.zip.data import unpacked
@@ -32,9 +32,6 @@ _BUFFER = 1 << 18
 
 _BATCH, _BATCHES_AHEAD = 8, 3
 """Chunks that a decoder hands over at once, and how often before one of them is written."""
-
-_LONGEST_TARGET = 4096
-"""Bytes: more cannot be a target, and need not be read."""
 
 _FIELDS = attrgetter(*ZipEntry.__slots__)
 
@@ -194,7 +191,8 @@ class Unpacker:
         if member.kind == "directory":
             self._tree.make_directory(path)
         elif member.kind == "link":
-            self._plan.links[path] = _target(member)
+            check_target_length(member.name, len(member.target))
+            self._plan.links[path] = member.target
         else:
             if there:
                 self._tree.remove_file(path)
@@ -220,12 +218,3 @@ def _counted(chunks: Iterator[bytes], budget: Budget) -> Iterator[bytes]:
     for chunk in chunks:
         budget.spend_bytes(len(chunk))
         yield chunk
-
-
-def _target(member: Member) -> str:
-    target = b""
-    for chunk in member.chunks():
-        target += chunk
-        if len(target) > _LONGEST_TARGET:
-            raise refused(member.name, f"is a link with a target over {_LONGEST_TARGET:,} bytes")
-    return target.decode("utf-8", "surrogateescape")

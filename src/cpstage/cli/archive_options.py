@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from cpstage import Limits
 
 DEFAULT_LEVEL = 2
-"""The same as :data:`cpstage.archive.DEFAULT_LEVEL`, which would be loaded for ``--help``."""
-
+"""The same as :data:`cpstage.archive.compression.DEFAULT_LEVEL`, whose module ``--help`` can do
+without."""
 
 CONTEXT_OPTION = "--encryption-context"
 """What the option is called where a command has one context only."""

@@ -7,7 +7,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cpstage.cli.completion import a_file
+from cpstage.cli.options import Function
 from cpstage.errors import ConfigurationError, UsageError, local_reason
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def read_file(file: str, what: str) -> bytes:
         raise ConfigurationError(f"cannot read the {where}: {local_reason(error)}") from error
 
 
-def job_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def job_options(function: Function) -> Function:
     """Add ``--job-file`` and ``--client-token``; the command gets a ``source``.
 
     The command itself declares the argument ``job_id``.

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 Function = Callable[..., Any]
 
-
 MOST_SECONDS = 1e9
 """Some thirty years: as long as it takes."""
 
@@ -59,7 +58,7 @@ def add_options(function: Function, *options: Callable[[Function], Function]) ->
     return function
 
 
-def aws_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def aws_options(function: Function) -> Function:
     """Add the AWS CLI's common options; the command gets a ``connection``."""
 
     @functools.wraps(function)
@@ -110,9 +109,7 @@ def pairs(
     return found
 
 
-def session_option(
-    function: Callable[..., Any], retry_option: str = "--timeout"
-) -> Callable[..., Any]:
+def session_option(function: Function, retry_option: str = "--timeout") -> Function:
     """Add what is about a job's session; stands below ``aws_options``.
 
     The command gets a ``credentials_max_age``, and its ``connection`` a timeout.
@@ -155,7 +152,7 @@ def retry_option_named(name: str) -> Callable[[Function], Function]:
     return decorate
 
 
-def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def output_options(function: Function) -> Function:
     """Add ``--json``, ``-v``, ``-q`` and ``--debug``; the command gets a ``terminal``."""
     return _output_options(
         function,
@@ -163,14 +160,12 @@ def output_options(function: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
-def log_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def log_options(function: Function) -> Function:
     """Add ``-v``, ``-q`` and ``--debug`` to a command whose result has a form of its own."""
     return _output_options(function)
 
 
-def _output_options(
-    function: Callable[..., Any], *more: Callable[[Function], Function]
-) -> Callable[..., Any]:
+def _output_options(function: Function, *more: Callable[[Function], Function]) -> Function:
     @functools.wraps(function)
     def command(verbose: int, quiet: bool, debug: bool, json: bool = False, **others: Any) -> Any:
         terminal: Terminal = click.get_current_context().find_object(Terminal) or Terminal()
@@ -189,7 +184,7 @@ def _output_options(
     )
 
 
-def progress_option(function: Callable[..., Any]) -> Callable[..., Any]:
+def progress_option(function: Function) -> Function:
     """Add ``--progress``; the command gets a ``progress``. Stands below ``output_options``."""
 
     @functools.wraps(function)
@@ -208,7 +203,7 @@ def progress_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-def workspace_option(function: Callable[..., Any]) -> Callable[..., Any]:
+def workspace_option(function: Function) -> Function:
     """Add ``--workspace``."""
     return click.option(
         "-w",

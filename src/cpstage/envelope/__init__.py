@@ -1,8 +1,8 @@
 """Envelopes: artifacts encrypted before they leave the machine, with the AWS Encryption SDK.
 
 A message is recognised by its header, sealed under KMS keys and opened again, as a stream and in
-bounded memory. These rooms know KMS, but nothing of S3, jobs or archives; the SDK is imported when
-a message is first sealed or opened.
+bounded memory. These modules know KMS, but nothing of S3, jobs or archives; the SDK is imported
+when a message is first sealed or opened.
 """
 
 from cpstage.envelope.context import job_context

@@ -1,7 +1,7 @@
 """The encryption context: what binds a message to the artifact that it was sealed for.
 
 The pairs are plain text in the header and in the log of KMS; the data key can only be unwrapped
-with the same pairs, and the header is authentic only with them. This room knows names and values,
+with the same pairs, and the header is authentic only with them. This module knows names and values,
 and nothing of how a message is made.
 """
 

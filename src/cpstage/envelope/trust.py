@@ -1,7 +1,7 @@
 """Which KMS keys may open a message: those that were named, or every key of one account.
 
 The header of a message names the keys that it was sealed under, and anybody can write a header.
-So a name in it is never asked for its own sake, only where it is one of these. This room makes no
+So a name in it is never asked for its own sake, only where it is one of these. This module makes no
 calls.
 """
 

@@ -1,7 +1,7 @@
 """Who may call the local AWS, and what each is allowed.
 
 An identity is an access key with a secret, perhaps a session token and an end of life, and the
-statements that allow it something; what no statement allows is denied. This room knows nothing
+statements that allow it something; what no statement allows is denied. This module knows nothing
 of HTTP, jobs or moto.
 """
 

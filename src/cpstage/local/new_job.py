@@ -1,7 +1,7 @@
 """What a job of the local pipeline is made of, before the local AWS makes it.
 
 These are plain values that travel as JSON, so that another process can ask for a job too. This
-room knows no AWS, only the names of its things.
+module knows no AWS, only the names of its things.
 """
 
 from __future__ import annotations

@@ -13,10 +13,11 @@ from typing import Any
 
 from cpstage.archive.flow.readahead import ReadAhead
 from cpstage.connection import Connection
+from cpstage.deflate import crc32_of
 from cpstage.errors import ArtifactRejected, NotFound
 from cpstage.globs import Globs
 from cpstage.job import Artifact, Job
-from cpstage.looking.differences import Difference, crc_of, differences, with_parents
+from cpstage.looking.differences import Difference, differences, with_parents
 from cpstage.looking.listing import Listed, list_remote
 from cpstage.looking.remote import Remote, open_remote
 from cpstage.progress import Progress, Silence
@@ -184,4 +185,4 @@ def _crc_of_object(remote: Remote, progress: Progress) -> int:
         progress.phase(doing, remote.blob.size) as advance,
         ReadAhead(remote.blob, advance) as stream,
     ):
-        return crc_of(stream.pieces(remote.blob.size))
+        return crc32_of(stream.pieces(remote.blob.size))

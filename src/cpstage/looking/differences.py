@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from cpstage.archive.names import is_root
-from cpstage.deflate import crc32
+from cpstage.deflate import crc32_of
 from cpstage.looking.listing import Listed, plain_path
 from cpstage.progress import Advance, Progress
 from cpstage.walk import Entry, read_file
@@ -93,16 +93,8 @@ def _of_one(path: str, remote: Listed, local: Entry, advance: Advance) -> Iterat
         if remote.size != local.size:
             yield Difference(path, "size", remote.size, local.size)
         else:
-            crc = crc_of(read_file(local, advance))
+            crc = crc32_of(read_file(local, advance))
             if crc != remote.crc:
                 yield Difference(path, "content", f"{remote.crc or 0:08x}", f"{crc:08x}")
         if remote.executable != local.executable:
             yield Difference(path, "executable", remote.executable, local.executable)
-
-
-def crc_of(chunks: Iterable[bytes | memoryview]) -> int:
-    """Return the CRC-32 of some data."""
-    value = 0
-    for chunk in chunks:
-        value = crc32(chunk, value)
-    return value

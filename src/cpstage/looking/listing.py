@@ -22,7 +22,7 @@ from cpstage.archive.tar.reader import tar_members
 from cpstage.archive.zip.directory import ZipEntry, read_directory, read_tail
 from cpstage.archive.zip.reader import link_targets
 from cpstage.connection import Connection
-from cpstage.deflate import crc32
+from cpstage.deflate import crc32_of
 from cpstage.errors import ArtifactRejected
 from cpstage.job import Job
 from cpstage.looking.remote import Remote, find_artifacts, open_remote
@@ -217,14 +217,9 @@ def _zip_entries(remote: Remote, limits: Limits) -> Iterator[Listed]:
 
 
 def _listed(member: Member) -> Listed:
-    if member.kind == "link":
-        target = b"".join(member.chunks()).decode("utf-8", "surrogateescape")
-        return Listed(member.name, "link", target=target)
     if member.kind != "file":
         return Listed(member.name, member.kind, target=member.target)
-    crc = 0
-    for chunk in member.chunks():
-        crc = crc32(chunk, crc)
+    crc = crc32_of(member.chunks())
     return Listed(member.name, "file", member.size, None, crc, member.executable)
 
 

@@ -89,16 +89,20 @@ def run(
     result = RunResult(job if isinstance(job, str) else job.id)
     known = None if isinstance(job, str) else job
     course = _Course(
-        command,
-        staging or Staging(),
-        surroundings or Surroundings(),
-        execution or Execution(),
-        delivery or Delivery(),
-        report is not None,
-        {"connection": link, "credentials_max_age": credentials_max_age, "progress": progress},
-        warn,
-        signals,
-        result,
+        command=command,
+        staging=staging or Staging(),
+        surroundings=surroundings or Surroundings(),
+        execution=execution or Execution(),
+        delivery=delivery or Delivery(),
+        is_reported=report is not None,
+        session={
+            "connection": link,
+            "credentials_max_age": credentials_max_age,
+            "progress": progress,
+        },
+        warn=warn,
+        interrupts=signals,
+        result=result,
     )
     with signals:
         try:

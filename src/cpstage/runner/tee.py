@@ -12,7 +12,6 @@ import selectors
 import threading
 from collections import deque
 from contextlib import suppress
-from types import TracebackType
 
 _MOST_KEPT = 20_000
 """Bytes: more than a failure's message can hold."""
@@ -56,12 +55,7 @@ class Tee:
         self._close_writers()
         self._thread.start()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Pass on what is in the pipes still; whoever else has them is not waited for."""
         self._close_writers()
         os.close(self._end)

@@ -12,11 +12,12 @@ from itertools import chain
 
 from cpstage.aws.message import Body, NetworkError, length_of
 from cpstage.aws.s3_api import S3
+from cpstage.deflate import crc32_of
 from cpstage.errors import CpstageError
 from cpstage.failures import SESSION_EXPIRED_HINT, aws_failures
 from cpstage.job import Artifact, EncryptionKey
-from cpstage.store.checksum import crc32_checksum, crc32_of
-from cpstage.store.encryption import SseKms, Upload
+from cpstage.store.checksum import crc32_checksum
+from cpstage.store.encryption import KMS_KEY_ID, SseKms, Upload
 from cpstage.store.multipart import ABORT_SECONDS, MultipartUpload
 from cpstage.store.object import ObjectInfo, S3Object, object_info, reading
 
@@ -147,7 +148,7 @@ class Store:
                 self._s3.abort_multipart_upload(upload, ABORT_SECONDS)
         except CpstageError as error:
             left = error.message
-        return Trial(answer.get("x-amz-server-side-encryption-aws-kms-key-id"), left)
+        return Trial(answer.get(KMS_KEY_ID), left)
 
 
 def _parts(chunks: Iterator[bytes], size: int) -> Iterator[Body]:

@@ -11,7 +11,6 @@ import base64
 import hashlib
 from collections.abc import Callable, Mapping
 
-from cpstage.aws.message import Body
 from cpstage.deflate import crc32
 from cpstage.errors import ArtifactRejected
 
@@ -39,14 +38,6 @@ class Checksum:
             return _RunningHash(self)
         crc = _crc(self.algorithm)
         return _RunningCrc(self, crc) if crc else None
-
-
-def crc32_of(body: Body) -> int:
-    """Return the CRC-32 of what goes up."""
-    crc = 0
-    for piece in body:
-        crc = crc32(piece, crc)
-    return crc
 
 
 def crc32_checksum(crc: int) -> Checksum:

@@ -13,9 +13,10 @@ from cpstage.errors import AccessDenied
 from cpstage.job import EncryptionKey, S3Location
 from cpstage.store.checksum import Checksum
 
-_SSE = "x-amz-server-side-encryption"
-_KEY = f"{_SSE}-aws-kms-key-id"
-_BUCKET_KEY = f"{_SSE}-bucket-key-enabled"
+SSE = "x-amz-server-side-encryption"
+KMS_KEY_ID = f"{SSE}-aws-kms-key-id"
+_BUCKET_KEY = f"{SSE}-bucket-key-enabled"
+"""Headers of requests and of answers."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class SseKms:
         bucket_key: Whether S3 is to use a Bucket Key, which saves calls to KMS.
     """
 
-    _NOTED = ("etag", "x-amz-version-id", _SSE, _KEY)
+    _NOTED = ("etag", "x-amz-version-id", SSE, KMS_KEY_ID)
 
     def __init__(self, key: EncryptionKey | None, *, bucket_key: bool) -> None:
         self._key_id = key.kms_key_id if key else None
@@ -55,9 +56,9 @@ class SseKms:
 
     def headers(self) -> dict[str, str]:
         """Ask for SSE-KMS always, and name a key only where the job has one."""
-        asked = {_SSE: "aws:kms"}
+        asked = {SSE: "aws:kms"}
         if self._key_id:
-            asked[_KEY] = self._key_id
+            asked[KMS_KEY_ID] = self._key_id
         if self._bucket_key:
             asked[_BUCKET_KEY] = "true"
         return asked
@@ -72,8 +73,8 @@ class SseKms:
         Raises:
             AccessDenied: The object lies in the bucket otherwise than it should.
         """
-        encryption = self._noted.get(_SSE)
-        used = self._noted.get(_KEY)
+        encryption = self._noted.get(SSE)
+        used = self._noted.get(KMS_KEY_ID)
         if encryption != "aws:kms":
             raise AccessDenied(
                 f"S3 stored {location} with encryption {encryption or 'none'}, though asked for "

@@ -17,9 +17,9 @@ from functools import partial
 
 from cpstage.aws.message import Body, length_of
 from cpstage.aws.s3_api import S3, OpenUpload, Part
-from cpstage.deflate import crc32_combine
+from cpstage.deflate import crc32_combine, crc32_of
 from cpstage.job import S3Location
-from cpstage.store.checksum import Checksum, crc32_checksum, crc32_of
+from cpstage.store.checksum import Checksum, crc32_checksum
 
 _UPLOADERS = 4
 """Parts that are on their way at once; one more is being put together."""
@@ -28,7 +28,6 @@ _GIVE_UP_SECONDS = 5.0
 ABORT_SECONDS = 15.0
 """How long an interrupted upload waits for its threads, and for S3 to remove what it has. Nobody
 who has pressed Ctrl-C waits longer."""
-
 
 _Begun = tuple[OpenUpload, Mapping[str, str]]
 

@@ -14,6 +14,7 @@ from cpstage.aws.s3_api import S3
 from cpstage.failures import SESSION_EXPIRED_HINT, aws_failures
 from cpstage.job import Artifact
 from cpstage.store.checksum import Checksum, full_object_checksum
+from cpstage.store.encryption import KMS_KEY_ID, SSE
 
 _METADATA = "x-amz-meta-"
 
@@ -83,8 +84,8 @@ def object_info(headers: Mapping[str, str]) -> ObjectInfo:
         etag=headers.get("etag", ""),
         version_id=headers.get("x-amz-version-id"),
         content_type=headers.get("content-type", ""),
-        encryption=headers.get("x-amz-server-side-encryption"),
-        kms_key_id=headers.get("x-amz-server-side-encryption-aws-kms-key-id"),
+        encryption=headers.get(SSE),
+        kms_key_id=headers.get(KMS_KEY_ID),
         checksum=full_object_checksum(headers),
         metadata={
             name.removeprefix(_METADATA): value

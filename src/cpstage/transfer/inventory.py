@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from cpstage.archive.contents import Contents
+from cpstage.archive.contents import read_contents
 from cpstage.errors import ConfigurationError, WorkspaceUnavailable
 from cpstage.job import Artifact, Job, PipelineContext, S3Location, check_artifact_name
 from cpstage.transfer.results import Staged, location_document
@@ -21,7 +21,6 @@ from cpstage.workspace.layout import Workspace
 
 _OBJECT = ("path", "location", "version_id", "etag", "size")
 """What of an object has to be the same for an artifact to count as unchanged."""
-
 
 _CONTEXT = (
     "pipeline",
@@ -98,7 +97,7 @@ class Inventory:
             return None
         try:
             return _as_recorded(staged, entry)
-        except (KeyError, TypeError):
+        except (KeyError, TypeError, ValueError):
             return None  # somebody has been at the manifest
 
 
@@ -171,16 +170,11 @@ def _is_there(path: Path, entry: Mapping[str, Any]) -> bool:
 
 def _as_recorded(staged: Staged, entry: Mapping[str, Any]) -> Staged:
     """Return an unchanged artifact with what the manifest knows of its contents."""
-    contents = None
-    if entry["files"] is not None:
-        contents = Contents(
-            *(int(entry[name]) for name in ("files", "directories", "links", "unpacked_size"))
-        )
     return replace(
         staged,
         status="unchanged",
         format=entry["format"],
-        contents=contents,
+        contents=read_contents(entry),
         verified=tuple(entry["verified"]),
         envelope=entry["envelope"],
     )

@@ -7,14 +7,14 @@ that misses a part, or has one that the pipeline knows nothing of, is an error a
 from __future__ import annotations
 
 import mimetypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from cpstage.archive.blob import FileBlob
 from cpstage.archive.formats import CONTENT_TYPES, HEAD_BYTES, Format, recognise
-from cpstage.archive.pack import Packer, list_entries
+from cpstage.archive.pack import Packer
 from cpstage.archive.portions import PackingList
 from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound
 from cpstage.job import Artifact, Job
@@ -69,39 +69,54 @@ class Output:
         return _raw_content_type(next(iter(self.entries)))
 
 
-def find_outputs(
-    job: Job,
-    workspace: Workspace,
-    paths: Mapping[str, Path],
-    packing: Packing,
-    *,
-    packer: Packer,
-    progress: Progress,
-) -> list[Output]:
-    """Find what every output of the job is made of.
+def find_sources(
+    job: Job, workspace: Workspace, paths: Mapping[str, Path]
+) -> list[tuple[Artifact, Path]]:
+    """Find the directory or file that each output of the job is made of.
 
     Args:
         job: The job.
         workspace: Where outputs are that no path is given for.
         paths: Other places, by the artifact's name.
+
+    Raises:
+        ConfigurationError: A path, or a directory in ``out/``, is for no output of the job.
+        NotFound: A path does not exist.
+        LocalIOError: Something cannot be read.
+    """
+    _refuse_undeclared(job, workspace, paths)
+    for name, path in paths.items():
+        with local_failures(path, "read"):
+            exists = path.exists()
+        if not exists:
+            raise NotFound(f"there is no {path}, which output {name} is to be made of")
+    return [
+        (artifact, paths.get(artifact.name, workspace.output(artifact.name)))
+        for artifact in job.output_artifacts
+    ]
+
+
+def list_outputs(
+    sources: Sequence[tuple[Artifact, Path]], packing: Packing, packer: Packer, progress: Progress
+) -> list[Output]:
+    """List what goes into every output.
+
+    Args:
+        sources: Outputs, and what they are made of, where there is anything.
         packing: How to pack.
         packer: What packs them later, and may begin now.
         progress: Is told of the entries that are listed.
 
     Raises:
-        ConfigurationError: A path, or a directory in ``out/``, is for no output of the job.
-        NotFound: A path does not exist.
+        ConfigurationError: An output is to go up raw, and is not one file.
         ArtifactRejected: An entry cannot be packed safely.
         LocalIOError: Something cannot be read.
     """
-    _refuse_undeclared(job, workspace, paths)
-    found = []
-    for artifact in job.output_artifacts:
-        with progress.phase(f"{artifact.name}: listing", None, "entries") as advance:
-            source = paths.get(artifact.name, workspace.output(artifact.name))
-            given = artifact.name in paths
-            found.append(_output(artifact, source, packing, packer, given=given, listed=advance))
-    return found
+    outputs = []
+    for artifact, source in sources:
+        with progress.phase(f"{artifact.name}: listing", None, "entries") as listed:
+            outputs.append(_listed(artifact, source, packing, packer, listed))
+    return outputs
 
 
 def require_contents(outputs: list[Output]) -> None:
@@ -134,14 +149,8 @@ def _refuse_undeclared(job: Job, workspace: Workspace, paths: Mapping[str, Path]
             )
 
 
-def _output(
-    artifact: Artifact,
-    source: Path,
-    packing: Packing,
-    packer: Packer,
-    *,
-    given: bool,
-    listed: Advance,
+def _listed(
+    artifact: Artifact, source: Path, packing: Packing, packer: Packer, listed: Advance
 ) -> Output:
     with local_failures(source, "read"):
         is_directory, exists = source.is_dir(), source.exists()
@@ -149,14 +158,10 @@ def _output(
     if output_format == "auto":
         output_format = "raw" if exists and not is_directory else "zip"
     if is_directory:
-        begin = packer.begin(output_format)
-        entries = list_entries(source, packing.globs, packing.symlinks, listed, begin=begin)
-    elif exists:
-        entries = PackingList([single(source)])
-    elif given:
-        raise NotFound(f"there is no {source}, which output {artifact.name} is to be made of")
+        globs, symlinks = packing.globs, packing.symlinks
+        entries = packer.list_entries(source, globs, symlinks, output_format, listed)
     else:
-        entries = PackingList([])
+        entries = PackingList([single(source)] if exists else [])
     if output_format == "raw":
         _require_one_file(artifact, source, entries)
     return Output(artifact, source, output_format, entries)

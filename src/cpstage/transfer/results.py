@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cpstage.archive.contents import Contents
+from cpstage.archive.contents import Contents, contents_document
 from cpstage.archive.formats import Format
 from cpstage.job import Artifact, Job
 from cpstage.store.encryption import Upload
@@ -42,7 +42,7 @@ class Staged:
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON has it."""
-        info, contents = self.info, self.contents
+        info = self.info
         return {
             "name": self.artifact.name,
             "path": str(self.path),
@@ -57,10 +57,7 @@ class Staged:
             "kms_key_id": info.kms_key_id,
             "envelope": self.envelope,
             "format": self.format,
-            "files": contents.files if contents else None,
-            "directories": contents.directories if contents else None,
-            "links": contents.links if contents else None,
-            "unpacked_size": contents.size if contents else None,
+            **contents_document(self.contents),
             "verified": list(self.verified),
         }
 

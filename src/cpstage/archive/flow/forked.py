@@ -53,7 +53,7 @@ _OURS: set[int] = set()
 """Our ends of the pipes to all children, which none of them may keep open for us."""
 
 _MANY = 1000
-"""Files from which on processes are worth being started: some 20 ms."""
+"""Files from which on processes are worth the 20 ms that it takes to start them."""
 
 
 class _Child:

@@ -200,10 +200,9 @@ class _TarReader:
             return Member(name, kind, self._data, stored, executable), padding
         if stored or has_map:
             raise refused(name, f"is a {kind} with data")
-        target = overrides.get(_LINK_PATH, text(header.link))
-        if kind == "hard link":
-            return Member(name, kind, self._data, target=_decoded(target)), 0
-        return Member(name, kind, partial(iter, (target,) if kind == "link" else ())), 0
+        leads = kind != "directory"
+        target = _decoded(overrides.get(_LINK_PATH, text(header.link))) if leads else ""
+        return Member(name, kind, self._data, target=target), 0
 
     def _sparse(self, header: Header, block: bytes, overrides: dict[bytes, bytes]) -> Sparse:
         """Read the map of a sparse file, which counts as a header."""

@@ -14,29 +14,28 @@ from itertools import chain
 
 from cpstage.archive.member import CHUNK
 from cpstage.archive.names import refused
-from cpstage.archive.zip.directory import (
+from cpstage.archive.zip.directory import LOCAL_BYTES, ZipEntry
+from cpstage.archive.zip.extra import extra_fields, large_values, unicode_path
+from cpstage.archive.zip.fields import (
     BZIP2,
     DEFLATED,
+    DESCRIPTOR,
     DESCRIPTOR_FOLLOWS,
     ENCRYPTED,
-    LOCAL_BYTES,
+    LOCAL,
     LZMA,
+    MAX32,
     PATCHED,
+    SIGNATURES,
     STORED,
     UNICODE_PATH,
     UTF8_NAME,
-    ZipEntry,
-    extra_fields,
-    large_values,
-    unicode_path,
 )
-from cpstage.archive.zip.ends import MAX32, SIGNATURES
 from cpstage.deflate import ERRORS, crc32, inflater
 from cpstage.errors import ArtifactRejected
 
 _LOCAL = struct.Struct("<4s5H3L2H")
 _FLAGS_THAT_COUNT = ENCRYPTED | DESCRIPTOR_FOLLOWS | PATCHED | UTF8_NAME
-_DESCRIPTOR_SIGNATURE = b"PK\x07\x08"
 LONGEST_DESCRIPTOR = 24
 
 _LZMA_HEADER = struct.Struct("<2xHBL")
@@ -69,7 +68,7 @@ def data_start(entry: ZipEntry, head: bytes | memoryview) -> int:
     if len(head) < LOCAL_BYTES:
         raise refused(entry.name, "has no room for a local header")
     signature, _, flags, method, _, _, crc, packed, size, name, extra = _LOCAL.unpack_from(head)
-    if signature != SIGNATURES[0]:
+    if signature != LOCAL:
         raise refused(entry.name, "has no local header where the directory says")
     start: int = LOCAL_BYTES + name + extra
     if head[LOCAL_BYTES : LOCAL_BYTES + name] != entry.raw_name:
@@ -184,7 +183,7 @@ def _descriptor_length(entry: ZipEntry, after: bytes | memoryview) -> int:
         if layout == "<2L" and max(entry.packed, entry.size) > MAX32:
             continue
         said = struct.pack("<L", entry.crc) + struct.pack(layout, entry.packed, entry.size)
-        for descriptor in (_DESCRIPTOR_SIGNATURE + said, said):
+        for descriptor in (DESCRIPTOR + said, said):
             if after[: len(descriptor)] == descriptor:
                 return len(descriptor)
     raise refused(entry.name, "has a data descriptor that disagrees with the directory, or none")

@@ -13,28 +13,42 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
-from types import MappingProxyType
 
 from cpstage.archive.blob import Blob
 from cpstage.archive.limits import Budget
 from cpstage.archive.member import MemberKind
 from cpstage.archive.names import refused
-from cpstage.archive.zip.ends import MAX16, MAX32, Ends, damaged, read_ends
-from cpstage.deflate import crc32
+from cpstage.archive.zip.ends import Ends, damaged, read_ends
+from cpstage.archive.zip.extra import (
+    bytes_of,
+    extra_fields,
+    large_values,
+    text_of,
+    unicode_path,
+)
+from cpstage.archive.zip.fields import (
+    BZIP2,
+    DEFLATED,
+    DESCRIPTOR_FOLLOWS,
+    DOS_DIRECTORY,
+    ENCRYPTED,
+    LZMA,
+    MAX16,
+    MAX32,
+    OS_X,
+    PATCHED,
+    RECORD,
+    STORED,
+    UNICODE_PATH,
+    UNIX,
+    UTF8_NAME,
+)
 from cpstage.tree import RelativePath
-
-STORED, DEFLATED, BZIP2, LZMA = 0, 8, 12, 14
-"""Compression methods (4.4.5) that are read."""
-
-ENCRYPTED, DESCRIPTOR_FOLLOWS, PATCHED, UTF8_NAME = 0x1 | 0x40 | 0x2000, 0x8, 0x20, 0x800
-"""General purpose bits (4.4.4): 0, 6 and 13 all mean some kind of encryption."""
 
 LOCAL_BYTES = 30
 """The fixed part of a local header."""
 
 _RECORD = struct.Struct("<4x6H3L5H2L")
-_EXTRA = struct.Struct("<2H")
-_RECORD_SIGNATURE = b"PK\x01\x02"
 _SMALLEST_DESCRIPTOR = 12
 
 _SHORTEST_TAIL, _LONGEST_TAIL = 256 << 10, 4 << 20
@@ -45,13 +59,7 @@ code has them, the directory is some twentieth of it."""
 _RECORD_ROOM = 512
 """Bytes that the directory may have for each entry, on average, besides the limit of headers."""
 
-_UNIX_HOSTS = {3, 19}
-"""4.4.2.2: UNIX and OS X, whose external attributes hold a mode."""
-
-_DOS_DIRECTORY = 0x10
-
-_ZIP64, UNICODE_PATH = 0x0001, 0x7075
-"""Extra fields (4.5.3, 4.6.9)."""
+_UNIX_HOSTS = {UNIX, OS_X}
 
 
 @dataclass(slots=True)
@@ -89,7 +97,7 @@ class ZipEntry:
     @property
     def raw_name(self) -> bytes:
         """The bytes that the archive has for its name, which the local header must have too."""
-        return _bytes(self.name) if self.other_name is None else self.other_name
+        return bytes_of(self.name) if self.other_name is None else self.other_name
 
 
 @dataclass(frozen=True)
@@ -161,7 +169,7 @@ def read_directory(blob: Blob, tail: ZipTail) -> ZipDirectory:
 def _entries(records: bytes, ends: Ends) -> Iterator[ZipEntry]:
     at = 0
     for _ in range(ends.count):
-        if records[at : at + 4] != _RECORD_SIGNATURE or at + 46 > len(records):
+        if records[at : at + 4] != RECORD or at + 46 > len(records):
             raise damaged("its directory has fewer records than its end record says, or others")
         fields = _RECORD.unpack_from(records, at)
         name_at = at + 46
@@ -199,60 +207,6 @@ def _entry(fields: tuple[int, ...], raw_name: bytes, extra: bytes, ends: Ends) -
     return ZipEntry(name, other_name, kind, executable, flags, method, crc, packed, size, place)
 
 
-def extra_fields(extra: bytes, name: str | bytes) -> Mapping[int, bytes]:
-    """Take an extra field apart (4.5.1), by the ids of its parts.
-
-    Raises:
-        ArtifactRejected: A part is cut off, or one that counts is there twice.
-    """
-    try:
-        return _extra_fields(extra)
-    except ValueError as error:
-        raise refused(_text(name), str(error)) from None
-
-
-@lru_cache(4096)  # most hold times, and files of one tree have been written in the same seconds
-def _extra_fields(extra: bytes) -> Mapping[int, bytes]:
-    parts: dict[int, bytes] = {}
-    at = 0
-    while at + 4 <= len(extra):
-        kind, length = _EXTRA.unpack_from(extra, at)
-        at += 4 + length
-        if kind in (_ZIP64, UNICODE_PATH) and kind in parts:
-            raise ValueError(f"has the extra field {kind:#06x} twice")
-        parts[kind] = extra[at - length : at]
-    if at > len(extra) or extra[at:].strip(b"\0"):
-        # Up to three zeros pad an archive that was aligned.
-        raise ValueError("has an extra field that is cut off")
-    return MappingProxyType(parts)
-
-
-def large_values(
-    name: str, parts: Mapping[int, bytes], fields: tuple[tuple[int, int, int], ...]
-) -> list[int]:
-    """Return fields with the values of those that are in the zip64 extra field (4.5.3).
-
-    Args:
-        name: The entry, for messages.
-        parts: Its extra field.
-        fields: For each field in the order of the specification: its value, the value that stands
-            for "see the extra field", and its length there, in bytes.
-
-    Raises:
-        ArtifactRejected: A value is missing there.
-    """
-    large, at, values = parts.get(_ZIP64, b""), 0, []
-    for value, most, length in fields:
-        if value != most:
-            values.append(value)
-            continue
-        if at + length > len(large):
-            raise refused(name, "has no zip64 value for a field that needs one")
-        values.append(int.from_bytes(large[at : at + length], "little"))
-        at += length
-    return values
-
-
 def _name(
     raw: bytes, flags: int, host: int, parts: Mapping[int, bytes]
 ) -> tuple[str, bytes | None]:
@@ -260,13 +214,13 @@ def _name(
     if raw.isascii() and UNICODE_PATH not in parts:
         return raw.decode("ascii"), None
     name = _decoded(raw, flags, host, parts)
-    return name, None if raw == _bytes(name) else raw
+    return name, None if raw == bytes_of(name) else raw
 
 
 def _decoded(raw: bytes, flags: int, host: int, parts: Mapping[int, bytes]) -> str:
     """Decode a name as Info-ZIP does on POSIX (4.4.4 bit 11, 4.6.9, appendix D)."""
     if flags & UTF8_NAME:
-        return _text(raw)
+        return text_of(raw)
     name = unicode_path(raw, parts)
     if name is not None:
         return name
@@ -276,14 +230,6 @@ def _decoded(raw: bytes, flags: int, host: int, parts: Mapping[int, bytes]) -> s
         except UnicodeDecodeError:
             pass
     return raw.decode("cp437")
-
-
-def unicode_path(raw: bytes, parts: Mapping[int, bytes]) -> str | None:
-    """Return the name that the extra field of Info-ZIP has (4.6.9), where it is for this name."""
-    path = parts.get(UNICODE_PATH, b"")
-    if path[:1] == b"\1" and path[1:5] == crc32(raw).to_bytes(4, "little"):
-        return _text(path[5:])
-    return None
 
 
 @lru_cache(1024)  # most entries of an archive are alike in all of it
@@ -311,7 +257,7 @@ def _nature(
         return "directory", executable
     if kind == stat.S_IFLNK:
         return "link", executable
-    if kind == stat.S_IFDIR or (not kind and attributes & _DOS_DIRECTORY):
+    if kind == stat.S_IFDIR or (not kind and attributes & DOS_DIRECTORY):
         raise ValueError("is a directory by its attributes, and none by its name")
     if kind not in (0, stat.S_IFREG):
         raise ValueError("is neither a file, a directory nor a link")
@@ -332,11 +278,3 @@ def _laid_out(entries: list[ZipEntry], directory: int) -> ZipDirectory:
             raise refused(entry.name, "overlaps the next entry, or the directory")
         entry.end = end
     return ZipDirectory(entries[0].offset if entries else directory, directory, entries)
-
-
-def _bytes(name: str) -> bytes:
-    return name.encode("utf-8", "surrogateescape")
-
-
-def _text(name: str | bytes) -> str:
-    return name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")

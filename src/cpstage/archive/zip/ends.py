@@ -6,20 +6,20 @@ they all find, and all that it says has to agree.
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass
 
+from cpstage.archive.zip.fields import (
+    END,
+    END64,
+    END64_FIELDS,
+    END_FIELDS,
+    LOCATOR64,
+    LOCATOR64_FIELDS,
+    MAX16,
+    MAX32,
+)
 from cpstage.errors import ArtifactRejected
 
-MAX16, MAX32 = 0xFFFF, 0xFFFFFFFF
-"""What stands in a field whose value is in a zip64 one."""
-
-SIGNATURES = (b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06")
-"""Of a local header, a directory record and an end record: what is none of ours has none."""
-
-_END = struct.Struct("<4s4H2LH")
-_LOCATOR = struct.Struct("<4sLQL")
-_END64 = struct.Struct("<4sQ2H2L4Q")
 _MOST_COMMENT = MAX16
 
 
@@ -50,15 +50,16 @@ def read_ends(tail: bytes, offset: int) -> Ends:
     Raises:
         ArtifactRejected: There is none or more than one, or they contradict themselves.
     """
-    at = tail.rfind(SIGNATURES[2], max(0, len(tail) - _END.size - _MOST_COMMENT - _END.size))
-    if at < 0 or at + _END.size > len(tail):
+    at = tail.rfind(END, max(0, len(tail) - END_FIELDS.size - _MOST_COMMENT - END_FIELDS.size))
+    if at < 0 or at + END_FIELDS.size > len(tail):
         raise damaged("it has no end record: it is cut off, or no zip")
-    _, disk, first_disk, here, count, size, start, comment = _END.unpack_from(tail, at)
-    if tail[at + _END.size + comment :].strip(b"\0") or at + _END.size + comment > len(tail):
+    _, disk, first_disk, here, count, size, start, comment = END_FIELDS.unpack_from(tail, at)
+    after = at + END_FIELDS.size + comment
+    if tail[after:].strip(b"\0") or after > len(tail):
         raise damaged("there is data after its end record, or the record's comment is cut off")
     _refuse_another_end(tail, at)
     end, shift = at, None
-    if tail[max(0, at - _LOCATOR.size) : at].startswith(b"PK\x06\x07"):
+    if tail[max(0, at - LOCATOR64_FIELDS.size) : at].startswith(LOCATOR64):
         large, end, shift = _read_end64(tail, offset, at)
         small = (disk, first_disk, here, count, size, start)
         limits = (MAX16,) * 4 + (MAX32,) * 2
@@ -80,30 +81,30 @@ def _read_end64(tail: bytes, offset: int, at: int) -> tuple[tuple[int, ...], int
         Disk, first disk, two counts, size and start of the directory; where the record begins in
         the tail; and how much less than that, from the start of the blob, the locator says.
     """
-    locator = at - _LOCATOR.size
-    _, disk, said, disks = _LOCATOR.unpack_from(tail, locator)
+    locator = at - LOCATOR64_FIELDS.size
+    _, disk, said, disks = LOCATOR64_FIELDS.unpack_from(tail, locator)
     record = said - offset
-    if tail[max(0, record) : record + 4] != b"PK\x06\x06" or record < 0:
+    if tail[max(0, record) : record + 4] != END64 or record < 0:
         # Behind a self-extractor that was put before an archive, places have shifted.
-        record = locator - _END64.size
-    is_there = record >= 0 and tail[record : record + 4] == b"PK\x06\x06"
-    if disk or disks > 1 or not is_there or record + _END64.size > len(tail):
+        record = locator - END64_FIELDS.size
+    is_there = record >= 0 and tail[record : record + 4] == END64
+    if disk or disks > 1 or not is_there or record + END64_FIELDS.size > len(tail):
         raise damaged("its zip64 locator does not point at its record")
-    _, length, _, _, *values = _END64.unpack_from(tail, record)
-    if record + 12 + length != locator or length != _END64.size - 12:
+    _, length, _, _, *values = END64_FIELDS.unpack_from(tail, record)
+    if record + 12 + length != locator or length != END64_FIELDS.size - 12:
         raise damaged("its zip64 end record has a wrong length")
     return tuple(values), record, offset + record - said
 
 
 def _refuse_another_end(tail: bytes, at: int) -> None:
     """Refuse a second end record that reaches to the end too: readers would differ."""
-    other = tail.find(SIGNATURES[2], max(0, len(tail) - _END.size - _MOST_COMMENT))
+    other = tail.find(END, max(0, len(tail) - END_FIELDS.size - _MOST_COMMENT))
     while 0 <= other < at:
-        if other + _END.size <= len(tail):
-            comment = _END.unpack_from(tail, other)[-1]
-            if other + _END.size + comment == len(tail):
+        if other + END_FIELDS.size <= len(tail):
+            comment = END_FIELDS.unpack_from(tail, other)[-1]
+            if other + END_FIELDS.size + comment == len(tail):
                 raise damaged("it has several end records")
-        other = tail.find(SIGNATURES[2], other + 1)
+        other = tail.find(END, other + 1)
 
 
 def damaged(why: str) -> ArtifactRejected:

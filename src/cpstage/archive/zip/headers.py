@@ -12,14 +12,32 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from cpstage.archive.zip.fields import (
+    DESCRIPTOR,
+    DESCRIPTOR_FOLLOWS,
+    DOS_DIRECTORY,
+    END,
+    END64,
+    END64_FIELDS,
+    END_FIELDS,
+    LOCAL,
+    LOCATOR64,
+    LOCATOR64_FIELDS,
+    MAX16,
+    MAX32,
+    RECORD,
+    UNIX,
+    UTF8_NAME,
+    ZIP64,
+)
 from cpstage.walk import Entry
 
-STORED, DEFLATED = 0, 8
-"""Compression methods (4.4.5) that are written."""
+_VERSION, _VERSION64 = 20, 45
+"""Of the format (4.4.3.2): deflate and directories, and zip64."""
 
-_LOCAL = b"PK\3\4"
-_DIRECTORY, _DIRECTORY64 = b"PK\1\2\x14\3", b"PK\1\2\x2d\3"
-"""How headers begin; one of the directory, also by which version and system made it."""
+_DIRECTORY = RECORD + bytes((_VERSION, UNIX))
+_DIRECTORY64 = RECORD + bytes((_VERSION64, UNIX))
+"""How a header of the directory begins: also by which version and system it was made."""
 
 _COMMON = struct.Struct("<5H3L2H")
 """What both headers of an entry have in common: from the version needed to the length of the extra
@@ -34,18 +52,9 @@ _COMMON_AT, _REST_AT, _NAME_AT = 6, 32, 46
 _LENGTH_AND_OFFSET, _OFFSET = struct.Struct("<H12xL"), struct.Struct("<L")
 _LENGTH_AT, _OFFSET_AT = 28, 42
 
-_END = struct.Struct("<4s4H2LH")
-_END64 = struct.Struct("<4sQ2H2L4Q")
-_LOCATOR64 = struct.Struct("<4sLQL")
-
-_DESCRIPTOR_FOLLOWS, _UTF8_NAME = 0x0008, 0x0800
-_UNIX = 3 << 8
-_VERSION, _VERSION64 = 20, 45
 _TIME, _DATE = 0, (1 << 5) | 1
-_MAX16, _MAX32 = 0xFFFF, 0xFFFFFFFF
-_MSDOS_DIRECTORY = 0x10
 
-_ZIP64_FROM = _MAX32 - (64 << 20)
+_ZIP64_FROM = MAX32 - (64 << 20)
 """Files from this size on get zip64 fields: deflate makes what it cannot pack a little longer."""
 
 
@@ -78,14 +87,14 @@ class Record(NamedTuple):
         """Return the local file header (4.3.7) of an entry that is streamed."""
         version, sizes, extra = _VERSION, (0, 0, 0), b""
         if self._is_large:
-            version, sizes = _VERSION64, (0, _MAX32, _MAX32)
-            extra = struct.pack("<2H2Q", 1, 16, 0, 0)
-        return _LOCAL + self._common(version, sizes, extra) + self.name + extra
+            version, sizes = _VERSION64, (0, MAX32, MAX32)
+            extra = struct.pack("<2H2Q", ZIP64, 16, 0, 0)
+        return LOCAL + self._common(version, sizes, extra) + self.name + extra
 
     def descriptor(self) -> bytes:
         """Return the data descriptor (4.3.9), its sizes of 8 bytes where zip64 is in use."""
         layout = "<4sL2Q" if self._is_large else "<4s3L"
-        return struct.pack(layout, b"PK\7\10", self.crc, self.packed, self.size)
+        return struct.pack(layout, DESCRIPTOR, self.crc, self.packed, self.size)
 
     def directory_header(self, offset: int) -> bytes:
         """Return the central directory header (4.3.12), and zip64 fields (4.5.3) where needed.
@@ -96,19 +105,19 @@ class Record(NamedTuple):
         large: list[int] = []
         size, packed = self.size, self.packed
         if self._is_large:
-            large, size, packed = [size, packed], _MAX32, _MAX32
-        if offset >= _MAX32:
+            large, size, packed = [size, packed], MAX32, MAX32
+        if offset >= MAX32:
             large.append(offset)
-        extra = struct.pack(f"<2H{len(large)}Q", 1, 8 * len(large), *large) if large else b""
+        extra = struct.pack(f"<2H{len(large)}Q", ZIP64, 8 * len(large), *large) if large else b""
         version, begins = (_VERSION64, _DIRECTORY64) if large else (_VERSION, _DIRECTORY)
         common = self._common(version, (self.crc, packed, size), extra)
-        rest = _REST.pack(0, 0, 0, self.attributes, min(offset, _MAX32))
+        rest = _REST.pack(0, 0, 0, self.attributes, min(offset, MAX32))
         return b"".join((begins, common, rest, self.name, extra))
 
     def _common(self, version: int, sizes: tuple[int, int, int], extra: bytes) -> bytes:
-        flags = 0 if self.name.isascii() else _UTF8_NAME
+        flags = 0 if self.name.isascii() else UTF8_NAME
         if self.is_streamed:
-            flags |= _DESCRIPTOR_FOLLOWS
+            flags |= DESCRIPTOR_FOLLOWS
         lengths = (len(self.name), len(extra))
         return _COMMON.pack(version, flags, self.method, _TIME, _DATE, *sizes, *lengths)
 
@@ -123,7 +132,7 @@ def record(
 
 def _attributes(entry: Entry) -> int:
     if entry.kind == "directory":
-        return (stat.S_IFDIR | 0o755) << 16 | _MSDOS_DIRECTORY
+        return (stat.S_IFDIR | 0o755) << 16 | DOS_DIRECTORY
     if entry.kind == "link":
         return (stat.S_IFLNK | 0o777) << 16
     return (stat.S_IFREG | (0o755 if entry.executable else 0o644)) << 16
@@ -132,7 +141,7 @@ def _attributes(entry: Entry) -> int:
 def small_headers(entry: Record, offset: int) -> tuple[bytes, bytes]:
     """Return the local header of an entry that needs no zip64, and that of the directory."""
     header = entry.directory_header(offset)
-    return _LOCAL + header[_COMMON_AT:_REST_AT] + entry.name, header
+    return LOCAL + header[_COMMON_AT:_REST_AT] + entry.name, header
 
 
 def moved(directory: bytes, start: int, length: int) -> bytes:
@@ -143,7 +152,7 @@ def moved(directory: bytes, start: int, length: int) -> bytes:
         start: Where the first of them is in the archive.
         length: How many bytes they take there.
     """
-    if start + length >= _MAX32:
+    if start + length >= MAX32:
         entries = _records(directory)
         return b"".join(entry.directory_header(start + offset) for entry, offset in entries)
     headers = bytearray(directory)
@@ -174,11 +183,11 @@ def end_records(count: int, start: int, size: int) -> bytes:
         size: How many bytes it has.
     """
     large = b""
-    if count >= _MAX16 or start + size >= _MAX32:
-        versions = (_UNIX | _VERSION64, _VERSION64)
+    if count >= MAX16 or start + size >= MAX32:
+        versions = (UNIX << 8 | _VERSION64, _VERSION64)
         numbers = (0, 0, count, count, size, start)
-        large = _END64.pack(b"PK\6\6", _END64.size - 12, *versions, *numbers)
-        large += _LOCATOR64.pack(b"PK\6\7", 0, start + size, 1)
-    counts = (min(count, _MAX16),) * 2
-    places = (min(size, _MAX32), min(start, _MAX32))
-    return large + _END.pack(b"PK\5\6", 0, 0, *counts, *places, 0)
+        large = END64_FIELDS.pack(END64, END64_FIELDS.size - 12, *versions, *numbers)
+        large += LOCATOR64_FIELDS.pack(LOCATOR64, 0, start + size, 1)
+    counts = (min(count, MAX16),) * 2
+    places = (min(size, MAX32), min(start, MAX32))
+    return large + END_FIELDS.pack(END, 0, 0, *counts, *places, 0)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from cpstage.archive.blob import Blob
 from cpstage.archive.flow.readahead import BLOCK, ReadAhead
 from cpstage.archive.limits import Budget
-from cpstage.archive.names import refused
+from cpstage.archive.names import LONGEST_TARGET, check_target_length
 from cpstage.archive.zip.data import (
     LONGEST_DESCRIPTOR,
     check_end,
@@ -29,15 +29,12 @@ from cpstage.archive.zip.directory import (
     read_directory,
     read_tail,
 )
-from cpstage.archive.zip.ends import SIGNATURES
+from cpstage.archive.zip.fields import SIGNATURES
 
 _GROUP = 1 << 20
 """Bytes of one unit of work: milliseconds of it, a hundred times what handing it over costs."""
 
-_LONGEST_TARGET = 4096
-"""Bytes: more cannot be the target of a link."""
-
-_LONGEST_LINK = LOCAL_BYTES + 2 * 0xFFFF + _LONGEST_TARGET
+_LONGEST_LINK = LOCAL_BYTES + 2 * 0xFFFF + LONGEST_TARGET
 
 _NEAR = 256 << 10
 """Links that lie no further apart than this are read at once."""
@@ -166,9 +163,7 @@ def link_targets(blob: Blob, entries: Iterable[ZipEntry]) -> Iterator[tuple[ZipE
     """
     links = [entry for entry in entries if entry.kind == "link"]
     for entry in links:
-        if entry.size > _LONGEST_TARGET or entry.packed > _LONGEST_TARGET:
-            why = f"is a link with a target over {_LONGEST_TARGET:,} bytes"
-            raise refused(entry.name, why)
+        check_target_length(entry.name, max(entry.size, entry.packed))
     for entry, slot in _read_slots(blob, links):
         start = data_start(entry, slot)
         target = b"".join(decoded(entry, (slot[start : start + entry.packed],)))

@@ -14,16 +14,17 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from typing import cast
 
-from cpstage.archive.flow.ordered import in_order
-from cpstage.archive.portions import AHEAD, Block, PackingList
-from cpstage.archive.zip.headers import DEFLATED, Record, end_records, moved, record
-from cpstage.archive.zip.packer import PackedBlock, PackedGroup, ZipPacker
+from cpstage.archive.portions import Block, PackingList
+from cpstage.archive.zip.fields import DEFLATED
+from cpstage.archive.zip.headers import Record, end_records, moved, record
+from cpstage.archive.zip.packed import PackedBlock, PackedGroup
+from cpstage.archive.zip.packer import ZipPacker
 from cpstage.deflate import crc32_combine
 from cpstage.walk import Entry
 
 
 def zip_stream(
-    entries: PackingList, packer: ZipPacker, consumed: Callable[[int], object], threads: int
+    entries: PackingList, packer: ZipPacker, consumed: Callable[[int], object]
 ) -> Generator[bytes, None, None]:
     """Pack entries.
 
@@ -31,21 +32,18 @@ def zip_stream(
         entries: What to pack, in this order.
         packer: What reads and deflates them.
         consumed: Is told of the bytes of files as they are read.
-        threads: How many wait for it at once.
 
     Raises:
         LocalIOError: A file cannot be read, or changed since it was listed.
     """
     archive = _Archive()
-    ahead = threads + AHEAD
-    packer.expect(len(entries))
-    with closing(in_order(packer, entries.portions(), threads=threads, ahead=ahead)) as done:
-        for unit, packed in zip(entries.portions(), done, strict=True):
-            consumed(unit.size)
+    with closing(packer.packed(entries)) as done:
+        for portion, packed in zip(entries.portions(), done, strict=True):
+            consumed(portion.size)
             if isinstance(packed, PackedGroup):
                 yield archive.add_group(packed)
             else:
-                yield from archive.add_block(cast("Block", unit), packed)
+                yield from archive.add_block(cast("Block", portion), packed)
     yield from archive.directory()
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from cpstage.cli.options import Function
 
 if TYPE_CHECKING:
     from cpstage import Connection
@@ -45,7 +46,7 @@ def in_full(name: str) -> str:
     return found[0] if len(found) == 1 and len(name) > 1 else name
 
 
-def call_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def call_options(function: Function) -> Function:
     """Add how a call is made to the ``connection``. Stands below ``aws_options``."""
 
     @functools.wraps(function)
@@ -85,7 +86,7 @@ def call_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def options_without_effect(function: Callable[..., Any]) -> Callable[..., Any]:
+def options_without_effect(function: Function) -> Function:
     """Accept what changes nothing here: there are no pages, pagers, prompts, colours or blobs."""
     flags = ("--no-paginate", "--v2-debug", "--no-cli-pager", "--no-cli-auto-prompt")
     for flag in flags:
