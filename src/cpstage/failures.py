@@ -26,7 +26,8 @@ from cpstage.errors import (
 )
 
 _CALLER_HINT = "check which identity the AWS CLI's 'aws sts get-caller-identity' shows"
-_CALLER_EXPIRED_HINT = "renew them (for example with 'aws sso login') and run the command again"
+CALLER_EXPIRED_HINT = "renew them (for example with 'aws sso login') and run the command again"
+"""What to do about the caller's own credentials."""
 
 SESSION_EXPIRED_HINT = "the job's session credentials expire faster than they can be renewed"
 """What to do about a job's own credentials, which renew themselves before this is ever said."""
@@ -100,7 +101,7 @@ def aws_failures(
     doing: str,
     *,
     denied_hint: str = _CALLER_HINT,
-    expired_hint: str = _CALLER_EXPIRED_HINT,
+    expired_hint: str = CALLER_EXPIRED_HINT,
     key_hint: str = "check the state of the KMS key",
 ) -> Iterator[None]:
     """Turn what fails inside, on the way to AWS or there, into one of our errors.

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cpstage.cli.options import Number
+
 if TYPE_CHECKING:
     from cpstage import Connection
 
@@ -64,7 +66,7 @@ def call_options(function: Callable[..., Any]) -> Callable[..., Any]:
         )
         return function(connection=connection, **others)
 
-    seconds = click.IntRange(min=0)
+    seconds = Number(min=0)
     options = (
         click.option(
             "--cli-connect-timeout",
