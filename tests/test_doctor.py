@@ -125,6 +125,7 @@ def test_no_region_no_credentials_no_job(aws: LocalAWS, cli: Cli) -> None:
     assert (code, [*_failures(checks)]) == (66, ["job"])
     skipped = [one["name"] for one in checks if one["status"] == "skipped"]
     assert skipped == ["credentials", "input", "output", "key"]
+    assert checks[-1]["detail"].endswith(" bytes are free")  # what inputs need is not known
     assert cli("doctor").returncode == 2
 
 

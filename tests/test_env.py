@@ -106,6 +106,7 @@ def test_another_job_is_asked_for(aws: LocalAWS, cli: Cli) -> None:
     done = cli("env", other, "--json")
 
     assert json.loads(done.stdout)["CPSTAGE_OUT_OTHER"] == str(cli.directory / "out/Other")
+    assert done.stderr.endswith(f"{other} has not been fetched into {cli.directory}\n")
 
 
 def test_an_empty_workspace_and_no_job_is_a_usage_error(cli: Cli) -> None:

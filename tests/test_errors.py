@@ -117,6 +117,10 @@ def test_no_such_job(cli: Cli, job_id: str) -> None:
     _fails(cli("fetch", job_id), 66, job_id[:20], "JobNotFoundException")
 
 
+def test_a_space_in_a_job_id_is_seen(cli: Cli) -> None:
+    _fails(cli("show", "some-job "), 66, "cannot get job 'some-job ' in ")
+
+
 def test_no_job_at_all(cli: Cli) -> None:
     _fails(cli("fetch"), 2, "CPSTAGE_JOB_ID", "--job-file")
 
@@ -232,7 +236,12 @@ def test_a_job_file_that_is_not_there(cli: Cli) -> None:
     ("arguments", "says"),
     [
         (["fetch", "--no-such-option"], "--no-such-option"),
-        (["no-such-command"], "no-such-command"),
+        (["no-such-command"], "'no-such-command'; 'cpstage --help' lists all"),
+        (["ftech"], "did you mean 'fetch'?"),
+        (["fetch", "--region"], "see 'cpstage fetch --help'"),
+        (["local", "serve", "--port"], "see 'cpstage local serve --help'"),
+        (["report", "success", "--summary"], "see 'cpstage report success --help'"),
+        (["fetch", "id", "--max-size", "1G"], "'1G' is not a valid number"),
         (["fetch", "id", "--job-file", "x"], "both JOB_ID and --job-file"),
         (["push", "id", "--compression-level", "10"], "10"),
         (["fetch", "id", "--layout", "flat"], "flat"),

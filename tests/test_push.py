@@ -194,6 +194,18 @@ def test_nothing_goes_up_while_one_output_is_missing(aws: LocalAWS, cli: Cli) ->
     assert _put(aws, job_id) == []
 
 
+def test_a_workspace_that_is_not_there_is_said(aws: LocalAWS, cli: Cli) -> None:
+    job_id = aws.add_job(outputs=["Built"])
+
+    done = cli("push", job_id, "--workspace", "mistyped")
+
+    assert done.returncode == 66
+    assert (
+        "mistyped/out/Built, which is not there; put the results there, look at --w" in done.stderr
+    )
+    assert not (cli.directory / "mistyped").exists()
+
+
 @pytest.mark.parametrize(("mode", "warned"), [("warn", True), ("ignore", False)])
 def test_an_empty_output_can_be_left_out(aws: LocalAWS, cli: Cli, mode: str, warned: bool) -> None:
     job_id = aws.add_job(outputs=["Built", "Report"])

@@ -347,6 +347,21 @@ def test_a_sealed_archive_that_may_not_be_opened(
     assert names(admin.directory) == ["app.zip"]
 
 
+def test_it_is_the_caller_who_lacks_a_permission(
+    aws: LocalAWS, cli: Cli, admin: Cli, tree: Path
+) -> None:
+    keys = ("--encrypt", "--encrypt-key", aws.key_arn)
+    assert admin("pack", str(tree), "--output", "app.zip", *keys).returncode == 0
+
+    sealing = cli("pack", str(tree), "--output", "mine.zip", *keys)
+    opening = cli("unpack", "app.zip", "--into", "there", "--decrypt-key", aws.key_arn)
+
+    for done, permission in ((sealing, "kms:GenerateDataKey"), (opening, "kms:Decrypt")):
+        assert done.returncode == 77
+        hint = f"; the caller's policy and the key's policy have to allow {permission} on it\n"
+        assert done.stderr.endswith(hint)
+
+
 def test_what_has_to_be_sealed_and_is_not_is_refused(cli: Cli, tmp_path: Path) -> None:
     body = _write(tmp_path / "app.zip", zip_of({"file": "x"}))
 

@@ -3,7 +3,7 @@
 
     cpstage run JOB_ID --report --codebuild-env --cwd AppSource \
         --output AppBuild=in/AppSource/dist/app --output AppReport=in/AppSource/dist/report \
-        -- python3 run-buildspec.py buildspec.yml
+        -- python3 /srv/ci/run-buildspec.py /srv/ci/buildspec.yml
 
 Phases come in CodeBuild's order, and all commands of a phase in one shell, which ends at the first
 that fails; post_build runs as well when build has failed. What else a buildspec may hold (env,

@@ -7,6 +7,7 @@ nothing of S3.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -78,7 +79,7 @@ def get_job_details(
         connection or Connection(),
         operation,
         parameters,
-        f"get job {job_id}",
+        f"get job {shlex.quote(job_id)}",  # or a space at its end would not be seen
         secrets=[client_token],
     )
 

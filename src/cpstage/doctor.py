@@ -93,7 +93,8 @@ def diagnose(
         yield from _skipped(("credentials", "input", "output", "key"), "there is no job")
     else:
         yield from _of_the_job(job, where, sizes)
-    yield _tried("workspace", lambda: _examine_workspace(workspace, sizes.total))
+    size = sizes.total if job else None
+    yield _tried("workspace", lambda: _examine_workspace(workspace, size))
 
 
 def exit_code(checks: Iterable[Check]) -> int:
@@ -250,14 +251,20 @@ def _clock(stamp: str | None) -> Check:
     return Check("clock", "ok", detail)
 
 
-def _examine_workspace(workspace: Path | str, size: int) -> str:
-    """Write to the workspace, or to where it is to be made, and look at the space there."""
+def _examine_workspace(workspace: Path | str, size: int | None) -> str:
+    """Write to the workspace, or to where it is to be made, and look at the space there.
+
+    Args:
+        workspace: The workspace.
+        size: Bytes that the inputs have, packed; None where there is no job to tell.
+    """
     root = Workspace(workspace).root
     there = next((path for path in (root, *root.parents) if path.exists()), root)
     require_locks(root, there)
-    Workspace(there).require_space(size)
+    Workspace(there).require_space(size or 0)
     free = shutil.disk_usage(there).free
-    return f"{root} can be written to; {free:,} bytes are free, and the inputs have {size:,} packed"
+    needed = "" if size is None else f", and the inputs have {size:,} packed"
+    return f"{root} can be written to; {free:,} bytes are free{needed}"
 
 
 def _tried(name: str, examine: Callable[[], str], subject: str | None = None) -> Check:

@@ -26,7 +26,8 @@ from cpstage.errors import (
 )
 
 _CALLER_HINT = "check which identity the AWS CLI's 'aws sts get-caller-identity' shows"
-_CALLER_EXPIRED_HINT = "renew them (for example with 'aws sso login') and run the command again"
+CALLER_EXPIRED_HINT = "renew them (for example with 'aws sso login') and run the command again"
+"""What to do about the caller's own credentials."""
 
 SESSION_EXPIRED_HINT = "the job's session credentials expire faster than they can be renewed"
 """What to do about a job's own credentials, which renew themselves before this is ever said."""
@@ -79,6 +80,7 @@ _ROWS: tuple[tuple[set[str], type[CpstageError], str | None], ...] = (
 
 _INVALID = {"InvalidRequest", "InvalidArgument", "ParamValidation", "ValidationException"}
 
+_NETWORK_HINT = "check the network, the region, the proxy and --endpoint-url"
 _BUSY_HINT = "AWS is busy or broken: try again later"
 _LOCAL_CREDENTIALS_HINT = "check the AWS credentials of this shell or profile"
 _LOCAL_CREDENTIALS = (
@@ -100,7 +102,7 @@ def aws_failures(
     doing: str,
     *,
     denied_hint: str = _CALLER_HINT,
-    expired_hint: str = _CALLER_EXPIRED_HINT,
+    expired_hint: str = CALLER_EXPIRED_HINT,
     key_hint: str = "check the state of the KMS key",
 ) -> Iterator[None]:
     """Turn what fails inside, on the way to AWS or there, into one of our errors.
@@ -119,9 +121,7 @@ def aws_failures(
     except ServiceError as error:
         raise _service_failure(error, doing, (denied_hint, expired_hint, key_hint)) from error
     except NetworkError as error:
-        what = f"cannot {doing}: {error}"
-        hint = "check the network, the proxy and --endpoint-url"
-        raise ServiceUnavailable(what, hint=hint) from error
+        raise ServiceUnavailable(f"cannot {doing}: {error}", hint=_NETWORK_HINT) from error
     except SetupError as error:
         raise ConfigurationError(f"cannot {doing}: {error}", hint=error.hint) from error
     except UnsendableError:
@@ -187,7 +187,7 @@ def _settings_failure(error: Exception, kinds: set[str], doing: str) -> CpstageE
     if kinds.intersection(_LOCAL_CREDENTIALS):
         return AccessDenied(what, hint=_LOCAL_CREDENTIALS_HINT)
     if kinds.intersection(_NETWORK):
-        return ServiceUnavailable(what, hint="check the network, the proxy and --endpoint-url")
+        return ServiceUnavailable(what, hint=_NETWORK_HINT)
     return ConfigurationError(what, hint="check the options and the AWS configuration")
 
 

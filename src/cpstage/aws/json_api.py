@@ -35,6 +35,10 @@ class JsonService:
         credentials: What signs; None sends unsigned requests.
         retries: How long to go on when something fails that may pass.
         renew: Renews the credentials after a token has expired, if they can be.
+
+    Attributes:
+        endpoint: Where it is.
+        renews: Whether its credentials are renewed, as those of a job's session are.
     """
 
     def __init__(
@@ -48,6 +52,7 @@ class JsonService:
         renew: Callable[[str | None], object] | None = None,
     ) -> None:
         self.endpoint = endpoint
+        self.renews = renew is not None
         self._target = api.target
         self._service = Service(api.name, transport, credentials, retries, _explain, renew=renew)
 

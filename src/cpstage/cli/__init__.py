@@ -74,7 +74,7 @@ def _run(arguments: Sequence[str]) -> int:
     except click.exceptions.Exit as request:
         return request.exit_code
     except click.ClickException as error:
-        return _usage_failed(terminal, error)
+        return _usage_failed(terminal, error, arguments)
     except BrokenPipeError:
         return _SIGNALLED + sum(signals("SIGPIPE"))
     except (Reportable, Exception) as error:
@@ -87,14 +87,29 @@ def _failed(terminal: Terminal, error: Reportable) -> int:
     return error.exit_code
 
 
-def _usage_failed(terminal: Terminal, error: click.ClickException) -> int:
+def _usage_failed(terminal: Terminal, error: click.ClickException, arguments: Sequence[str]) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":  # not in click 8.1, which prints by itself
         click.echo(error.format_message(), err=True)
         return UsageError.exit_code
     context = getattr(error, "ctx", None)
-    command = context.command_path if context else "cpstage"
+    command = context.command_path if context else _named(arguments)
     message = error.format_message().rstrip(".")
     return _failed(terminal, UsageError(message, hint=f"see '{command} --help'"))
+
+
+def _named(arguments: Sequence[str]) -> str:
+    """Return the command that arguments begin with: click does not tell it with every error."""
+    path = ["cpstage"]
+    command: click.Group = cpstage
+    for word in arguments:
+        found = command.get_command(click.Context(command), word)
+        if found is None:
+            break
+        path.append(word)
+        if not isinstance(found, click.Group):
+            break
+        command = found
+    return " ".join(path)
 
 
 def _stop(number: int, _: FrameType | None) -> NoReturn:

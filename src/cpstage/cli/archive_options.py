@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.options import Function, add_options, pairs
+from cpstage.cli.options import Function, Number, add_options, pairs
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _packing_options(
         ),
         click.option(
             "--compression-level",
-            type=click.IntRange(0, 9),
+            type=Number(0, 9),
             default=DEFAULT_LEVEL,
             show_default=True,
             help="0 does not compress, 9 hardest.",
@@ -207,7 +207,7 @@ def limit_options(function: Function) -> Function:
         limits = Limits(**{name: value for name, value in given.items() if value is not None})
         return function(limits=limits, **others)
 
-    count, depth = click.IntRange(min=1), click.IntRange(1, 500)
+    count, depth = Number(min=1), Number(1, 500)
     return add_options(
         command,
         click.option("--max-size", type=count, help="Bytes per artifact, unpacked. [20 GiB]"),

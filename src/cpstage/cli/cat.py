@@ -57,6 +57,8 @@ def cat(
     whole before anything is written.
 
     Data that is no text is not written to a terminal, unless --force is given.
+
+    JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     import cpstage
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cpstage.cli.options import Function, Seconds, add_options
+from cpstage.cli.options import Function, Number, Seconds, add_options
 
 _COMMAND = "cpstage command"
 
@@ -72,7 +72,7 @@ def command_options(function: Function) -> Function:
         ),
         click.option(
             "--report-tail",
-            type=click.IntRange(0, 1000),
+            type=Number(0, 1000),
             default=0,
             metavar="N",
             help="Report the last N lines of CMD's output when it fails; it then prints into "

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 import click
 
+from cpstage.errors import UsageError
+
 
 class _Command(NamedTuple):
     """A command: its module below :mod:`cpstage.cli`, and what it is for."""
@@ -74,6 +76,19 @@ class LazyCommands(click.Group):
         module = import_module(f"cpstage.cli.{_COMMANDS[cmd_name].module}")
         command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command; of a name that is none, say which ones are like it."""
+        if args[0] in _COMMANDS or args[0].startswith("-"):
+            return super().resolve_command(ctx, args)
+        from difflib import get_close_matches
+
+        close = get_close_matches(args[0], _COMMANDS)
+        meant = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+        hint = f"{meant}'cpstage --help' lists all"
+        raise UsageError(f"there is no command {args[0]!r}", hint=hint)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the commands in their groups."""

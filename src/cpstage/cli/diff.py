@@ -62,6 +62,8 @@ def diff(
     --no-decrypt is compared as the file it is.
 
     Exit code 0 says that there is no difference, 1 that there is one.
+
+    JOB_ID may also be given as CPSTAGE_JOB_ID: then 'cpstage diff ARTIFACT' is enough.
     """
     import cpstage
 

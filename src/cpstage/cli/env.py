@@ -9,6 +9,7 @@ import click
 from cpstage.cli.job_source import JobSource, job_options
 from cpstage.cli.options import aws_options, output_options, workspace_option
 from cpstage.cli.terminal import Terminal
+from cpstage.errors import printable
 
 if TYPE_CHECKING:
     from cpstage import Connection
@@ -64,5 +65,6 @@ def env(
     )
     if variables is None:
         job = job or source.load(connection)
+        terminal.warn(printable(f"job {job.id} has not been fetched into {place.root}"))
         variables = cpstage.job_environment(job, place, codebuild=codebuild_env)
     terminal.raw(render(variables, "json" if terminal.json else syntax))

@@ -60,6 +60,8 @@ def ls(
     envelope, which is opened into a temporary file without a name.
 
     An output can be listed where the job's session may read it, which is rare.
+
+    JOB_ID may also be given as CPSTAGE_JOB_ID: then 'cpstage ls ARTIFACT' is enough.
     """
     import cpstage
 

@@ -51,6 +51,12 @@ class Seconds(click.types.FloatParamType):
         raise click.BadParameter(why, ctx, param)
 
 
+class Number(click.IntRange):
+    """A whole number within a range; messages and help call it a number, as the reference does."""
+
+    name = "number"
+
+
 def add_options(function: Function, *options: Callable[[Function], Function]) -> Function:
     """Add several options to a command, in the order in which its help shows them."""
     for option in reversed(options):
@@ -212,5 +218,5 @@ def workspace_option(function: Function) -> Function:
         default=".",
         envvar="CPSTAGE_WORKSPACE",
         shell_complete=a_directory,
-        help="Directory with in/ and out/. [the current directory]",
+        help="Directory with in/ and out/; else CPSTAGE_WORKSPACE. [the current directory]",
     )(function)

@@ -147,7 +147,8 @@ def failure(
     import cpstage
 
     if (message is None) == (message_file is None):
-        raise UsageError("there is no one message", hint="give --message or --message-file")
+        given = "no message is" if message is None else "both --message and --message-file are"
+        raise UsageError(f"{given} given", hint="give --message or --message-file")
     if message_file is not None:
         message = read_file(message_file, "message").decode("utf-8", "replace").rstrip()
     reported = cpstage.report_failure(

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cpstage.cli.options import Function, add_options
+from cpstage.cli.options import Function, Number, add_options
 from cpstage.errors import UsageError
 
 
@@ -46,9 +46,7 @@ def details_options(function: Function) -> Function:
         command,
         click.option("--summary", metavar="TEXT", help="What was done, shown with the action."),
         execution_id_option,
-        click.option(
-            "--percent-complete", type=click.IntRange(0, 100), metavar="N", help="0 to 100."
-        ),
+        click.option("--percent-complete", type=Number(0, 100), metavar="N", help="0 to 100."),
         click.option("--revision", metavar="ID", help="Id of what was made or deployed."),
         click.option("--change-identifier", metavar="ID", help="Id of the change that led to it."),
         click.option("--revision-summary", metavar="TEXT", help="What it is, for people."),

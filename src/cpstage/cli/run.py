@@ -62,7 +62,8 @@ Examples:
     multiple=True,
     metavar="NAME=PATH",
     callback=pairs,
-    help="Make an output of this, and not of out/NAME; repeatable.",
+    help="Make an output of PATH, as seen from where cpstage starts, and not of out/NAME; "
+    "repeatable.",
 )
 @click.option("--push-always", is_flag=True, help="Push also when CMD has failed.")
 @partial(staging_options, context_option="--decrypt-context")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cpstage.cli.command_options import TakesCommand, command_options
-from cpstage.cli.options import Seconds, aws_options, output_options, session_option
+from cpstage.cli.options import Number, Seconds, aws_options, output_options, session_option
 from cpstage.cli.stage_options import delivery_options, staging_options
 from cpstage.cli.terminal import Terminal
 from cpstage.cli.worker_options import places_options, queue_options, terms_options
@@ -63,7 +63,7 @@ Examples:
 )
 @click.option(
     "--health-port",
-    type=click.IntRange(0, 65535),
+    type=Number(0, 65535),
     metavar="PORT",
     help="Answer GET /healthz there: 200, or 503 when polling has failed for too long.",
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.options import Function, Seconds, add_options
+from cpstage.cli.options import Function, Number, Seconds, add_options
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
@@ -106,20 +106,18 @@ def terms_options(function: Function) -> Function:
         command,
         click.option(
             "--concurrency",
-            type=click.IntRange(1, 1000),
+            type=Number(1, 1000),
             default=1,
             show_default=True,
             help="How many jobs at the same time.",
         ),
         click.option(
             "--batch-size",
-            type=click.IntRange(1),
+            type=Number(1),
             metavar="N",
             help="How many jobs a poll brings at most. [as many as can be worked on]",
         ),
-        click.option(
-            "--max-jobs", type=click.IntRange(1), metavar="N", help="End after this many jobs."
-        ),
+        click.option("--max-jobs", type=Number(1), metavar="N", help="End after this many jobs."),
         click.option("--once", is_flag=True, help="Poll once, work on what that brings, and end."),
         click.option(
             "--poll-interval",

@@ -23,7 +23,7 @@ from cpstage.errors import (
     ConfigurationError,
     ServiceUnavailable,
 )
-from cpstage.failures import SESSION_EXPIRED_HINT, aws_failures
+from cpstage.failures import CALLER_EXPIRED_HINT, SESSION_EXPIRED_HINT, aws_failures
 
 Clients = Callable[["str | None"], JsonService]
 """Gives KMS in a region; None asks for the pipeline's."""
@@ -163,7 +163,7 @@ class Kms:
         self, doing: str, operation: str, key_id: str, parameters: Mapping[str, Any]
     ) -> _Answer:
         service = self._client(key_id)
-        with _failures(doing, f"kms:{operation}"):
+        with _failures(doing, f"kms:{operation}", of_a_job=service.renews):
             answer = service.call(operation, {"KeyId": key_id, **parameters})
         return _Answer(doing, answer)
 
@@ -178,10 +178,15 @@ class Kms:
 
 
 @contextmanager
-def _failures(doing: str, permission: str) -> Iterator[None]:
-    """Translate what KMS refuses, with its own code in the message."""
-    hint = f"the job's session and the key's policy have to allow {permission} on it"
-    with aws_failures(doing, denied_hint=hint, expired_hint=SESSION_EXPIRED_HINT):
+def _failures(doing: str, permission: str, *, of_a_job: bool) -> Iterator[None]:
+    """Translate what KMS refuses, with its own code in the message.
+
+    Local files are sealed and opened with the caller's credentials, all else with a job's session.
+    """
+    who = "the job's session" if of_a_job else "the caller's policy"
+    hint = f"{who} and the key's policy have to allow {permission} on it"
+    expired_hint = SESSION_EXPIRED_HINT if of_a_job else CALLER_EXPIRED_HINT
+    with aws_failures(doing, denied_hint=hint, expired_hint=expired_hint):
         try:
             yield
         except ServiceError as error:

@@ -127,10 +127,13 @@ def require_contents(outputs: list[Output]) -> None:
     """
     for output in outputs:
         if output.is_empty:
+            name, there = output.artifact.name, output.source.exists()
             raise NotFound(
-                f"there is nothing to push for output {output.artifact.name} in {output.source}",
-                hint="put the results there, look at --include and --exclude, or give "
-                f"{output.artifact.name}=PATH or --if-empty ignore",
+                f"there is nothing to push for output {name} in {output.source}"
+                + ("" if there else ", which is not there"),
+                hint="put the results there, look at "
+                + ("--include and --exclude" if there else "--workspace")
+                + f", or give {name}=PATH or --if-empty ignore",
             )
 
 

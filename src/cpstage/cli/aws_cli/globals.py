@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.options import Function
+from cpstage.cli.options import Function, Number
 
 if TYPE_CHECKING:
     from cpstage import Connection
@@ -65,7 +65,7 @@ def call_options(function: Function) -> Function:
         )
         return function(connection=connection, **others)
 
-    seconds = click.IntRange(min=0)
+    seconds = Number(min=0)
     options = (
         click.option(
             "--cli-connect-timeout",

@@ -10,7 +10,7 @@ import threading
 import click
 
 from cpstage.cli.extra import local_extra
-from cpstage.cli.options import Seconds, output_options
+from cpstage.cli.options import Number, Seconds, output_options
 from cpstage.cli.terminal import Terminal
 from cpstage.errors import ConfigurationError, Stopped, UsageError
 
@@ -24,7 +24,7 @@ Examples:
   cpstage local serve --port 8000 --json
 """
 )
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="[a free one]")
+@click.option("--port", type=Number(0, 65535), default=0, help="[a free one]")
 @click.option("--region", default="us-east-1", show_default=True, help="The pipeline's region.")
 @click.option(
     "--session-seconds",
