@@ -167,6 +167,12 @@ def test_a_target_that_no_link_can_have(tmp_path: Path, target: bytes) -> None:
     refused(body, tmp_path, "unusable target|a target over 4,096 bytes", entry="l")
 
 
+def test_the_length_of_a_target_is_counted_in_bytes(tmp_path: Path) -> None:
+    body = tar(pax(record("linkpath", "é/" * 1400)), link("l", "inside"))
+
+    refused(body, tmp_path, "a target over 4,096 bytes", entry="l")
+
+
 def test_a_link_that_leaves_the_tree_by_way_of_another(tmp_path: Path) -> None:
     body = tar(directory("a"), link("b", "a"), link("c", "b/../.."))
 

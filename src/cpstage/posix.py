@@ -11,6 +11,8 @@ from __future__ import annotations
 import errno
 import os
 import signal
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from cpstage.errors import ConfigurationError
 
@@ -36,6 +38,16 @@ def require_posix() -> None:
             "this system is not POSIX: it lacks the locks and directory descriptors to stage with",
             hint="run cpstage on Linux or macOS; on Windows, in WSL or a container",
         ) from None
+
+
+@contextmanager
+def blocked(numbers: Iterable[int]) -> Iterator[set[signal.Signals | int]]:
+    """Let signals wait in this thread, and give those that were blocked before."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    try:
+        yield before
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def signals(*names: str) -> tuple[signal.Signals, ...]:

@@ -56,9 +56,8 @@ class Budget:
         Raises:
             ArtifactRejected: It is one too many.
         """
+        self.expect_entries(1)
         self.entries += 1
-        if self.entries > self._limits.entries:
-            raise self._too_many_entries()
 
     def expect_entries(self, count: int) -> None:
         """Check how many members an archive says it has, before they are read.
@@ -67,7 +66,7 @@ class Budget:
             ArtifactRejected: They are too many.
         """
         if self.entries + count > self._limits.entries:
-            raise self._too_many_entries()
+            raise _over("entries", f"{self._limits.entries:,} entries", "--max-entries")
 
     def check_header(self, size: int) -> None:
         """Check how long a header is, before it is read.
@@ -98,9 +97,6 @@ class Budget:
             raise _over("size", f"{self._limits.size:,} bytes unpacked", "--max-size")
         if self.size > max(_RATIO_FREE, self._packed * self._limits.ratio):
             raise _over("ratio", f"{self._limits.ratio} bytes for each byte packed", "--max-ratio")
-
-    def _too_many_entries(self) -> ArtifactRejected:
-        return _over("entries", f"{self._limits.entries:,} entries", "--max-entries")
 
 
 def _over(limit: str, bound: str, option: str) -> ArtifactRejected:

@@ -16,8 +16,9 @@ from cpstage.tree import RelativePath
 _OTHER_ROOT = re.compile(r"[A-Za-z]:|\\")
 """A drive letter, or the backslash before a host's name."""
 
-_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./ @+,()=-]*")
-_PLAIN_COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_. @+,()=-]*")
+_FIRST, _OTHERS = "A-Za-z0-9_", "A-Za-z0-9_. @+,()=-"
+_PLAIN = re.compile(f"[{_FIRST}][/{_OTHERS}]*")
+_PLAIN_COMPONENT = re.compile(f"[{_FIRST}][{_OTHERS}]*")
 _BACKSLASH_PARENT = re.compile(r"(^|[\\/])\.\.\\|\\\.\.($|[\\/])")
 
 _FEWEST_LINKS = 40
@@ -154,8 +155,18 @@ def refused(name: str, why: str) -> ArtifactRejected:
     return ArtifactRejected(f"the entry {name!r} {why}")
 
 
+def text_of(name: bytes) -> str:
+    """Return a name, bytes that are not UTF-8 as surrogates."""
+    return name.decode("utf-8", "surrogateescape")
+
+
+def bytes_of(name: str) -> bytes:
+    """Return the bytes of a name, those that are not UTF-8 from their surrogates."""
+    return name.encode("utf-8", "surrogateescape")
+
+
 def _is_too_long(path: str) -> bool:
-    sizes = [len(part.encode(errors="surrogateescape")) for part in path.split("/")]
+    sizes = [len(bytes_of(part)) for part in path.split("/")]
     return max(sizes) > _NAME_MAX or sum(sizes) + len(sizes) - 1 > _PATH_MAX
 
 

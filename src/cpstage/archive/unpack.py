@@ -19,7 +19,7 @@ from cpstage.archive.flow.readahead import ReadAhead
 from cpstage.archive.formats import Format
 from cpstage.archive.limits import Budget, Limits
 from cpstage.archive.member import Member
-from cpstage.archive.names import check_target_length, is_root
+from cpstage.archive.names import bytes_of, check_target_length, is_root
 from cpstage.archive.plan import Plan
 from cpstage.archive.tar.reader import tar_members
 from cpstage.archive.zip.data import unpacked
@@ -191,7 +191,7 @@ class Unpacker:
         if member.kind == "directory":
             self._tree.make_directory(path)
         elif member.kind == "link":
-            check_target_length(member.name, len(member.target))
+            check_target_length(member.name, len(bytes_of(member.target)))
             self._plan.links[path] = member.target
         else:
             if there:

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
-from cpstage.posix import signals
+from cpstage.posix import blocked, signals
 
 _TERMINAL_STOPS = signals("SIGTSTP", "SIGTTIN", "SIGTTOU")
 
@@ -63,12 +62,9 @@ class Foreground:
 
     def _stop(self, number: int) -> bool:
         """Stop until a shell lets us go on; False where there is none, and no stop either."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCONT})
-        try:
+        with blocked({signal.SIGCONT}):
             os.killpg(self._own, number)
             return signal.SIGCONT in signal.sigpending()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _is_in_front(self, *groups: int) -> bool:
         if self._terminal is None:
@@ -80,15 +76,6 @@ class Foreground:
 
     def _pass_on(self, giver: int, taker: int) -> None:
         if self._terminal is not None and self._is_in_front(giver):
-            with _without_stopping(), suppress(OSError):  # the taker may have ended already
+            # In the background, setting the terminal would stop us.
+            with blocked({signal.SIGTTOU}), suppress(OSError):  # the taker may have ended already
                 os.tcsetpgrp(self._terminal, taker)
-
-
-@contextmanager
-def _without_stopping() -> Iterator[None]:
-    """Let a group in the background set the terminal, which otherwise stops it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -32,6 +32,7 @@ from cpstage.errors import (
     local_reason,
     reportable,
 )
+from cpstage.posix import blocked
 
 Work = Callable[[bytes, "memoryview | bytes"], "bytes | memoryview"]
 """What to do with a unit: what is said of it, and its bytes, which are gone afterwards. What comes
@@ -147,7 +148,8 @@ def forked(work: Work, count: int) -> Iterator[Work]:
             idle.put(child)
 
     try:
-        with _no_signals() as before:
+        # A child that had the handlers of its parent yet would clean up for it.
+        with blocked(signal.valid_signals()) as before:
             for _ in range(count):
                 children.append(_Child(work, before))
                 idle.put(children[-1])
@@ -157,16 +159,6 @@ def forked(work: Work, count: int) -> Iterator[Work]:
             child.let_go()
         for child in children:
             child.wait()
-
-
-@contextmanager
-def _no_signals() -> Iterator[set[signal.Signals | int]]:
-    """Let signals wait: a child that has the handlers of its parent yet would clean up for it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
-        yield before
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _serve(work: Work, requests: int, replies: int, signals: set[signal.Signals | int]) -> NoReturn:

@@ -17,7 +17,7 @@ from cpstage.archive.flow.ahead import ahead
 from cpstage.archive.flow.forward import Damaged, Forward
 from cpstage.archive.limits import Budget, Limits
 from cpstage.archive.member import CHUNK, Member, MemberKind
-from cpstage.archive.names import refused
+from cpstage.archive.names import refused, text_of
 from cpstage.archive.tar.gzip import inflated
 from cpstage.archive.tar.header import (
     BLOCK,
@@ -184,7 +184,7 @@ class _TarReader:
         extended, self._extended = self._extended, {}
         overrides = {key: value for one in extended.values() for key, value in one.items()}
         path = overrides.get(SPARSE_NAME, overrides.get(_PATH))
-        self._name = name = _decoded(header.path if path is None else path)
+        self._name = name = text_of(header.path if path is None else path)
         kind = _kind(header, name)
         stored = number(header.size, "size")
         if _SIZE in overrides:
@@ -201,7 +201,7 @@ class _TarReader:
         if stored or has_map:
             raise refused(name, f"is a {kind} with data")
         leads = kind != "directory"
-        target = _decoded(overrides.get(_LINK_PATH, text(header.link))) if leads else ""
+        target = text_of(overrides.get(_LINK_PATH, text(header.link))) if leads else ""
         return Member(name, kind, self._data, target=target), 0
 
     def _sparse(self, header: Header, block: bytes, overrides: dict[bytes, bytes]) -> Sparse:
@@ -270,7 +270,3 @@ def _check_global(records: list[Record]) -> None:
     for key, _ in records:
         if key in (_PATH, _LINK_PATH, _SIZE, _VOLUME_OFFSET) or is_about_holes(key):
             raise Damaged(f"a global header sets {key!r}")
-
-
-def _decoded(name: bytes) -> str:
-    return name.decode("utf-8", "surrogateescape")

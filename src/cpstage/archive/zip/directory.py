@@ -17,15 +17,9 @@ from operator import attrgetter
 from cpstage.archive.blob import Blob
 from cpstage.archive.limits import Budget
 from cpstage.archive.member import MemberKind
-from cpstage.archive.names import refused
+from cpstage.archive.names import bytes_of, refused, text_of
 from cpstage.archive.zip.ends import Ends, damaged, read_ends
-from cpstage.archive.zip.extra import (
-    bytes_of,
-    extra_fields,
-    large_values,
-    text_of,
-    unicode_path,
-)
+from cpstage.archive.zip.extra import extra_fields, large_values, unicode_path
 from cpstage.archive.zip.fields import (
     BZIP2,
     DEFLATED,

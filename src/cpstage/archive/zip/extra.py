@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
 
-from cpstage.archive.names import refused
+from cpstage.archive.names import refused, text_of
 from cpstage.archive.zip.fields import UNICODE_PATH, ZIP64
 from cpstage.deflate import crc32
 
@@ -26,7 +26,7 @@ def extra_fields(extra: bytes, name: str | bytes) -> Mapping[int, bytes]:
     try:
         return _extra_fields(extra)
     except ValueError as error:
-        raise refused(text_of(name), str(error)) from None
+        raise refused(name if isinstance(name, str) else text_of(name), str(error)) from None
 
 
 @lru_cache(4096)  # most hold times, and files of one tree have been written in the same seconds
@@ -77,13 +77,3 @@ def unicode_path(raw: bytes, parts: Mapping[int, bytes]) -> str | None:
     if path[:1] == b"\1" and path[1:5] == crc32(raw).to_bytes(4, "little"):
         return text_of(path[5:])
     return None
-
-
-def bytes_of(name: str) -> bytes:
-    """Return the bytes of a name, those that are not UTF-8 from their surrogates."""
-    return name.encode("utf-8", "surrogateescape")
-
-
-def text_of(name: str | bytes) -> str:
-    """Return a name, bytes that are not UTF-8 as surrogates."""
-    return name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")

@@ -19,12 +19,10 @@ class PackedGroup(NamedTuple):
     """Small entries.
 
     Attributes:
-        entries: How many.
         data: Their local headers and data.
         directory: Their directory headers, with offsets from the start of the group.
     """
 
-    entries: int
     data: bytes
     directory: bytes
 
@@ -69,7 +67,7 @@ def _packed_group(group: Group, level: int) -> PackedGroup:
         pieces += (local, body)
         directory.append(header)
         offset += len(local) + len(body)
-    return PackedGroup(len(directory), b"".join(pieces), b"".join(directory))
+    return PackedGroup(b"".join(pieces), b"".join(directory))
 
 
 def _content(entry: Entry) -> bytes:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from cpstage.archive.blob import Blob
 from cpstage.archive.flow.readahead import BLOCK, ReadAhead
 from cpstage.archive.limits import Budget
-from cpstage.archive.names import LONGEST_TARGET, check_target_length
+from cpstage.archive.names import LONGEST_TARGET, check_target_length, text_of
 from cpstage.archive.zip.data import (
     LONGEST_DESCRIPTOR,
     check_end,
@@ -167,7 +167,7 @@ def link_targets(blob: Blob, entries: Iterable[ZipEntry]) -> Iterator[tuple[ZipE
     for entry, slot in _read_slots(blob, links):
         start = data_start(entry, slot)
         target = b"".join(decoded(entry, (slot[start : start + entry.packed],)))
-        yield entry, target.decode("utf-8", "surrogateescape")
+        yield entry, text_of(target)
 
 
 def _pass_over(stream: ReadAhead, length: int, where: str, before: bytes = b"") -> None:

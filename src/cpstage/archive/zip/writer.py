@@ -44,7 +44,7 @@ def zip_stream(
                 yield archive.add_group(packed)
             else:
                 yield from archive.add_block(cast("Block", portion), packed)
-    yield from archive.directory()
+    yield from archive.directory(len(entries))
 
 
 class _Archive:
@@ -52,14 +52,12 @@ class _Archive:
 
     def __init__(self) -> None:
         self._offset = 0
-        self._count = 0
         self._headers: list[bytes] = []
         self._crc = self._packed = self._start = 0
 
     def add_group(self, group: PackedGroup) -> bytes:
         """Add small entries, and return their bytes."""
         self._headers.append(moved(group.directory, self._offset, len(group.data)))
-        self._count += group.entries
         return self._written(group.data)
 
     def add_block(self, portion: Block, block: PackedBlock) -> Iterator[bytes]:
@@ -73,7 +71,6 @@ class _Archive:
         if portion.is_last:
             described = self._large(portion.entry)
             self._headers.append(described.directory_header(self._start))
-            self._count += 1
             yield self._written(described.descriptor())
 
     def _large(self, entry: Entry) -> Record:
@@ -84,7 +81,7 @@ class _Archive:
         self._offset += len(data)
         return data
 
-    def directory(self) -> Iterator[bytes]:
-        """Return the directory and its end records."""
+    def directory(self, count: int) -> Iterator[bytes]:
+        """Return the directory, and end records that say how many headers it has."""
         yield from self._headers
-        yield end_records(self._count, self._offset, sum(map(len, self._headers)))
+        yield end_records(count, self._offset, sum(map(len, self._headers)))
