@@ -24,9 +24,12 @@ from aws_encryption_sdk.key_providers.kms import KMSMasterKey
 from filelock import FileLock
 
 from cpstage import Connection
-from cpstage.aws.json_api import JsonService
+from cpstage.aws.client import AwsClient
+from cpstage.aws.credentials import JobCredentials
 from cpstage.envelope import open_sealed, seal
+from cpstage.job import SessionCredentials
 from cpstage.local import LocalAWS
+from cpstage.masking import Secret, secret
 from local_support import kms
 
 CONTEXT = {"cpstage:pipeline": "Shop", "cpstage:artifact": "App"}
@@ -47,7 +50,7 @@ class Keeper:
     key_id: str
     asked_regions: list[str | None] = field(default_factory=list)
 
-    def kms(self, region: str | None) -> JsonService:
+    def kms(self, region: str | None) -> AwsClient:
         self.asked_regions.append(region)
         return _client(tuple(self.environment.items()), region)
 
@@ -97,42 +100,22 @@ class Keeper:
         return bytes(message)
 
 
-@dataclass(frozen=True)
-class _Unchanging:
-    """Credentials that nobody renews."""
-
-    environment: Mapping[str, str]
-
-    @property
-    def access_key(self) -> str:
-        return self.environment["AWS_ACCESS_KEY_ID"]
-
-    @property
-    def secret_key(self) -> str:
-        return self.environment["AWS_SECRET_ACCESS_KEY"]
-
-    @property
-    def token(self) -> str | None:
-        return self.environment.get("AWS_SESSION_TOKEN")
-
-    def get_frozen_credentials(self) -> _Unchanging:
-        return self
-
-    def renew_after(self, token: str | None) -> None:
-        """They stay what they are."""
-
-
 @cache
-def _client(environment: tuple[tuple[str, str], ...], region: str | None) -> JsonService:
+def _client(environment: tuple[tuple[str, str], ...], region: str | None) -> AwsClient:
     return kms_service(dict(environment), region)
 
 
-def kms_service(environment: Mapping[str, str], region: str | None = None) -> JsonService:
+def kms_service(environment: Mapping[str, str], region: str | None = None) -> AwsClient:
     """KMS, as one identity, and without another try."""
     there = region or environment["AWS_REGION"]
+    keys = SessionCredentials(
+        environment["AWS_ACCESS_KEY_ID"],
+        Secret(environment["AWS_SECRET_ACCESS_KEY"]),
+        secret(environment.get("AWS_SESSION_TOKEN")),
+    )
     connection = Connection(endpoint_url=environment["AWS_ENDPOINT_URL"], timeout=1e-6)
-    connection = replace(connection, connect_timeout=None, read_timeout=None)
-    return connection.kms(_Unchanging(environment), there)
+    connection = replace(connection, connect_timeout=60, read_timeout=60)
+    return connection.kms(JobCredentials(keys, lambda: keys), there)
 
 
 def administrator(aws: LocalAWS, key_id: str | None = None) -> Keeper:
@@ -158,7 +141,7 @@ class Pipe(io.RawIOBase):
 
 
 @contextmanager
-def kms_that_answers(status: int, code: str) -> Iterator[JsonService]:
+def kms_that_answers(status: int, code: str) -> Iterator[AwsClient]:
     """A KMS that refuses everything, with a code that the local AWS never gives."""
 
     class Refuse(BaseHTTPRequestHandler):

@@ -15,10 +15,11 @@ import pytest
 from answering import answering_server
 from conftest import Cli
 from cpstage import AccessDenied, Connection, CpstageError, OutOfSync, get_job
-from cpstage.aws.s3_api import OpenUpload, Part
-from cpstage.credentials import RenewingCredentials
+from cpstage.aws.credentials import JobCredentials
+from cpstage.aws.s3 import S3, OpenUpload, Part
 from cpstage.job import SessionCredentials
 from cpstage.local import SESSION_ACTIONS, Call, Input, LocalAWS
+from cpstage.masking import Secret
 from cpstage.session import JobSession
 from local_support import s3
 from samples import zip_of
@@ -59,17 +60,18 @@ class _Issuer:
         if self.error:
             raise self.error
         self.issued += 1
-        return SessionCredentials(f"access-{self.issued}", "secret", f"token-{self.issued}")
+        token = Secret(f"token-{self.issued}")
+        return SessionCredentials(f"access-{self.issued}", Secret("secret"), token)
 
 
 def test_many_threads_with_the_same_expired_token_renew_once() -> None:
     issuer = _Issuer()
-    credentials = RenewingCredentials(issuer(), issuer, max_age=60)
+    credentials = JobCredentials(issuer(), issuer, max_age=60)
     start = threading.Barrier(8)
 
     def be_told_that_it_expired(_: int) -> None:
         start.wait()
-        credentials.renew_after("token-1")
+        credentials.refresh_after("token-1")
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(be_told_that_it_expired, range(8)))
@@ -81,7 +83,7 @@ def test_many_threads_with_the_same_expired_token_renew_once() -> None:
 def test_they_are_renewed_ahead_of_time_once_at_their_age() -> None:
     now = 0.0
     issuer = _Issuer()
-    credentials = RenewingCredentials(issuer(), issuer, max_age=840, clock=lambda: now)
+    credentials = JobCredentials(issuer(), issuer, max_age=840, clock=lambda: now)
 
     tokens = []
     for now in (0.0, 839.0, 840.0, 841.0, 1679.0, 1680.0):  # noqa: B007 (read by the clock)
@@ -93,13 +95,13 @@ def test_they_are_renewed_ahead_of_time_once_at_their_age() -> None:
 def test_a_renewal_ahead_of_time_that_fails_is_no_failure_yet() -> None:
     now = 0.0
     issuer = _Issuer()
-    credentials = RenewingCredentials(issuer(), issuer, max_age=840, clock=lambda: now)
+    credentials = JobCredentials(issuer(), issuer, max_age=840, clock=lambda: now)
     issuer.error = AccessDenied("the caller's credentials have expired")
 
     now = 841.0
     assert credentials.get_frozen_credentials().token == "token-1"
     with pytest.raises(AccessDenied, match="the caller's credentials have expired"):
-        credentials.renew_after("token-1")
+        credentials.refresh_after("token-1")
     issuer.error = None
     assert credentials.get_frozen_credentials().token == "token-1"
     now = 900.0
@@ -108,7 +110,7 @@ def test_a_renewal_ahead_of_time_that_fails_is_no_failure_yet() -> None:
 
 def test_credentials_do_not_print_themselves() -> None:
     issuer = _Issuer()
-    credentials = RenewingCredentials(issuer(), issuer, max_age=60)
+    credentials = JobCredentials(issuer(), issuer, max_age=60)
 
     said = f"{credentials!r} {credentials.get_frozen_credentials()!r}"
 
@@ -151,20 +153,22 @@ def test_eight_threads_write_through_many_expiries(
     job_id = aws.add_job(outputs=["Built"], session_seconds=1)
     since = len(aws.calls())
     job = get_job(job_id)
-    credentials = RenewingCredentials(
+    credentials = JobCredentials(
         job.require_credentials(), lambda: get_job(job_id).require_credentials(), max_age=840
     )
-    client = Connection().s3(credentials)
+    client = S3(Connection().s3(credentials))
     location = job.output_artifacts[0].location
     bucket, key = location.bucket, location.key
-    encryption = {
-        "x-amz-server-side-encryption": "aws:kms",
-        "x-amz-server-side-encryption-aws-kms-key-id": aws.key_arn,
+    members = {
+        "Bucket": bucket,
+        "Key": key,
+        "ServerSideEncryption": "aws:kms",
+        "SSEKMSKeyId": aws.key_arn,
     }
 
     def begin() -> OpenUpload:
         aws.expire_sessions(job_id)
-        return client.create_multipart_upload(bucket, key, encryption)[0]
+        return client.create_multipart_upload(members)[0]
 
     def put(number: int) -> Part:
         part = body[(number - 1) * 8 * MIB : number * 8 * MIB]
@@ -284,7 +288,7 @@ def test_when_the_job_is_gone_the_renewal_says_so(aws: LocalAWS, cli: Cli) -> No
     done = cli("fetch", "--job-file", "-", stdin=saved)
 
     assert done.returncode == 75
-    assert "has expired, and the job is no longer in progress" in done.stderr
+    assert "has expired and the job is no longer in progress" in done.stderr
     assert names(cli.directory) == []
 
 
@@ -295,7 +299,7 @@ def test_when_the_caller_may_not_ask_the_renewal_says_so(aws: LocalAWS, cli: Cli
     done = cli.with_variables(stranger)("fetch", "--job-file", "-", stdin=saved)
 
     assert done.returncode == 77
-    assert "has expired, and cannot be renewed" in done.stderr
+    assert "has expired and cannot be refreshed" in done.stderr
     assert "codepipeline:GetJobDetails" in done.stderr
 
 
@@ -311,7 +315,7 @@ def test_when_there_is_no_caller_the_renewal_says_so(aws: LocalAWS, cli: Cli) ->
     )
 
     assert done.returncode == 77
-    assert "cannot be renewed" in done.stderr
+    assert "cannot be refreshed" in done.stderr
     assert "no AWS credentials were found" in done.stderr
 
 
@@ -324,7 +328,7 @@ def test_when_codepipeline_is_busy_the_renewal_says_so(aws: LocalAWS, cli: Cli) 
         done = there("fetch", "--job-file", "-", stdin=saved)
 
     assert done.returncode == 69
-    assert "cannot be renewed" in done.stderr
+    assert "cannot be refreshed" in done.stderr
     assert "ThrottlingException" in done.stderr
 
 

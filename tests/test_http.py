@@ -10,17 +10,17 @@ import threading
 from typing import NamedTuple
 
 import pytest
-
-from answering import answering_server
-from conftest import Cli
 from cpstage.aws.message import Answer, NetworkError, Request, UnsendableError
 from cpstage.aws.origin import origin_of
-from cpstage.aws.s3_api import S3
 from cpstage.aws.service import Endpoint, ServiceError
 from cpstage.aws.tls import Tls
 from cpstage.aws.transport import Transport
+
+from answering import answering_server
+from conftest import Cli
+from cpstage.aws.retries import Retries
+from cpstage.aws.s3 import S3
 from cpstage.local import Input, LocalAWS
-from cpstage.retries import Retries
 from fault_plans import Rule
 from fault_proxy import FaultProxy
 from faults import Answer as FaultyAnswer

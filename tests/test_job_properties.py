@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from canary import CANARY, is_in
 from cpstage import ConfigurationError, CpstageError, Job, mask_document, parse_job
-from cpstage.job import MASK
+from cpstage.masking import MASK
 from cpstage.transfer.inventory import record_of
 
 _PROFILE = settings(derandomize=True, database=None, deadline=None, max_examples=300)

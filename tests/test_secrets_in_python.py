@@ -11,10 +11,11 @@ import pytest
 
 import cpstage
 from canary import add_job, is_in, planted, planted_aws
-from cpstage.codepipeline import get_job
-from cpstage.connection import Connection
-from cpstage.credentials import RenewingCredentials
+from cpstage.aws.codepipeline import get_job
+from cpstage.aws.config import Connection
+from cpstage.aws.credentials import JobCredentials
 from cpstage.local import LocalAWS
+from cpstage.masking import Secret
 from cpstage.session import JobSession
 
 NOWHERE = "http://127.0.0.1:1"
@@ -35,12 +36,16 @@ def job(aws: LocalAWS, monkeypatch: pytest.MonkeyPatch) -> cpstage.Job:
     return get_job(job_id, client_token=aws.job(job_id).client_token)
 
 
+def _plain(*secrets: Secret | None) -> list[str]:
+    return [one.reveal() for one in secrets if one]
+
+
 def test_objects_say_nothing_of_their_secrets(job: cpstage.Job) -> None:
     credentials = job.require_credentials()
-    renewing = RenewingCredentials(credentials, lambda: credentials, 60)
+    renewing = JobCredentials(credentials, lambda: credentials, 60)
     frozen = renewing.get_frozen_credentials()
     session = JobSession(job, Connection())
-    secrets = [job.client_token or "", *job.action_configuration.values()]
+    secrets = _plain(job.client_token, *job.action_configuration.values())
     assert is_in("".join(secrets))
     assert is_in(frozen.secret_key)
 
@@ -69,7 +74,7 @@ def test_a_traceback_with_all_that_is_known_of_a_failure_says_no_secret(
     for failure in failures:
         text = "".join(traceback.format_exception(failure))
         for said in (text, repr(failure), str(failure), f"{failure!r}", repr(failure.args)):
-            assert not is_in(said, [job.client_token or ""])
+            assert not is_in(said, _plain(job.client_token))
 
 
 def test_the_log_says_no_secret_however_much_it_says(
@@ -89,4 +94,4 @@ def test_the_log_says_no_secret_however_much_it_says(
     ours = [record for record in caplog.records if record.name.startswith("cpstage")]
     assert any("cannot renew" in record.getMessage() for record in ours)
     for record in ours:
-        assert not is_in(f"{record.getMessage()} {record.args!r}", [job.client_token or ""])
+        assert not is_in(f"{record.getMessage()} {record.args!r}", _plain(job.client_token))

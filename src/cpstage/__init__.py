@@ -13,8 +13,8 @@ from cpstage._version import __version__
 
 if TYPE_CHECKING:
     from cpstage.archive.limits import Limits
-    from cpstage.codepipeline import acknowledge_job, get_job, get_job_details, poll_for_jobs
-    from cpstage.connection import Connection
+    from cpstage.aws.codepipeline import acknowledge_job, get_job, get_job_details, poll_for_jobs
+    from cpstage.aws.config import Connection
     from cpstage.credential_process import process_credentials
     from cpstage.description import describe
     from cpstage.doctor import Check, diagnose
@@ -68,9 +68,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "archive.limits": ("Limits",),
     "worker.claims": ("JobQueue", "read_client_tokens"),
-    "codepipeline": ("acknowledge_job", "get_job", "get_job_details", "poll_for_jobs"),
+    "aws.codepipeline": ("acknowledge_job", "get_job", "get_job_details", "poll_for_jobs"),
     "looking.comparing": ("Comparison", "compare"),
-    "connection": ("Connection",),
+    "aws.config": ("Connection",),
     "description": ("describe",),
     "looking.content": ("read_member",),
     "doctor": ("Check", "diagnose"),

@@ -36,8 +36,8 @@ def process_credentials(
     document: dict[str, str | int] = {
         "Version": 1,
         "AccessKeyId": credentials.access_key_id,
-        "SecretAccessKey": credentials.secret_access_key,
+        "SecretAccessKey": credentials.secret_access_key.reveal(),
     }
     if credentials.session_token is not None:
-        document["SessionToken"] = credentials.session_token
+        document["SessionToken"] = credentials.session_token.reveal()
     return {**document, "Expiration": expiration.strftime("%Y-%m-%dT%H:%M:%SZ")}

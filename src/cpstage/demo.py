@@ -17,13 +17,14 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from cpstage.aws.s3_api import S3
-from cpstage.codepipeline import get_job
-from cpstage.connection import Connection
-from cpstage.credentials import RenewingCredentials
+from cpstage.aws.codepipeline import get_job
+from cpstage.aws.config import Connection
+from cpstage.aws.credentials import JobCredentials
+from cpstage.aws.s3 import S3
 from cpstage.environment import job_environment
 from cpstage.errors import ArtifactRejected
 from cpstage.job import SessionCredentials
+from cpstage.masking import Secret
 from cpstage.progress import Progress
 from cpstage.stage import fetch, push
 from cpstage.workspace.layout import Workspace
@@ -117,10 +118,10 @@ def _administrator(aws: LocalAWS) -> S3:
     """Return an S3 that may look at everything, which neither the caller nor a job may."""
     identity = aws.admin_environment
     keys = SessionCredentials(
-        identity["AWS_ACCESS_KEY_ID"], identity["AWS_SECRET_ACCESS_KEY"], session_token=None
+        identity["AWS_ACCESS_KEY_ID"], Secret(identity["AWS_SECRET_ACCESS_KEY"]), session_token=None
     )
-    credentials = RenewingCredentials(keys, renew=lambda: keys, max_age=math.inf)
-    return Connection(region=aws.region).s3(credentials)
+    credentials = JobCredentials(keys, refresh=lambda: keys, max_age=math.inf)
+    return S3(Connection(region=aws.region).s3(credentials))
 
 
 def _tell_bucket(say: Say, s3: S3, result: PushResult) -> None:

@@ -6,10 +6,11 @@ from dataclasses import asdict
 from typing import Any
 
 from cpstage.archive.formats import HEAD_BYTES, recognise
-from cpstage.connection import Connection
+from cpstage.aws.config import Connection
 from cpstage.envelope import read_header, s3_client_object
 from cpstage.errors import ArtifactRejected, CpstageError
-from cpstage.job import MASK, Artifact, Job
+from cpstage.job import Artifact, Job
+from cpstage.masking import MASK
 from cpstage.session import JobSession
 from cpstage.store.artifacts import Store
 from cpstage.store.object import ObjectInfo

@@ -13,10 +13,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from cpstage.aws.service import ServiceError
-from cpstage.connection import Connection
+from cpstage.aws.config import Connection
+from cpstage.aws.errors import ServiceError, UnreadableAnswer, aws_failures, seconds_off
 from cpstage.errors import AccessDenied, CpstageError, UsageError
-from cpstage.failures import seconds_off
 from cpstage.job import Artifact, Job
 from cpstage.session import JobSession
 from cpstage.store.artifacts import Store, Trial
@@ -113,7 +112,7 @@ def _of_the_caller(where: Connection) -> Iterator[Check]:
     """Check what is needed before a job can be asked for."""
 
     def region() -> str:
-        return replace(where, sign_requests=False).codepipeline().endpoint.region
+        return where.require_region()
 
     found = _tried("region", region)
     yield found
@@ -124,8 +123,8 @@ def _of_the_caller(where: Connection) -> Iterator[Check]:
 
     def reach() -> str:
         nonlocal stamp
-        origin, stamp = where.ask_for_time()
-        return f"{origin} answers"
+        endpoint, stamp = _ask_for_time(where)
+        return f"{endpoint} answers"
 
     reached = _tried("network", reach)
     yield reached
@@ -212,6 +211,25 @@ def _is_about_key(error: CpstageError) -> bool:
     if not isinstance(cause, ServiceError):
         return False
     return cause.code.startswith("KMS.") or "kms:" in cause.message
+
+
+def _ask_for_time(where: Connection) -> tuple[str, str | None]:
+    """Call CodePipeline without credentials: the refusal tells the time.
+
+    Returns:
+        The endpoint, and the Date header of its answer.
+    """
+    client = replace(where, sign_requests=False).codepipeline()
+    with aws_failures("reach CodePipeline"):
+        try:
+            answer = client.call("GetJobDetails", {"jobId": "ping"})
+        except UnreadableAnswer:
+            raise
+        except ServiceError as error:
+            if error.may_pass:
+                raise
+            return client.endpoint_url, error.date
+    return client.endpoint_url, answer["ResponseMetadata"]["HTTPHeaders"].get("date")
 
 
 def _whose_credentials(where: Connection) -> str:

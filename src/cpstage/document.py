@@ -7,13 +7,13 @@ unusable member is refused by name. This module knows JSON values, and no file t
 from __future__ import annotations
 
 import copy
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 from cpstage.errors import ConfigurationError
 from cpstage.job import (
-    MASK,
     ActionTypeId,
     Artifact,
     EncryptionKey,
@@ -23,6 +23,7 @@ from cpstage.job import (
     SessionCredentials,
     check_artifact_name,
 )
+from cpstage.masking import MASK, MaskedDict, Secret, mask_objects, secret
 
 Document = Mapping[str, Any]
 
@@ -39,6 +40,7 @@ def parse_job(document: object) -> Job:
     Raises:
         ConfigurationError: The document has none of these shapes, or a member of it is unusable.
     """
+    document = mask_objects(document)  # for tracebacks that show variables
     details = _job_member(document)
     data = _mapping(details, "data")
     key = _mapping(data, "encryptionKey")
@@ -53,17 +55,17 @@ def parse_job(document: object) -> Job:
         nonce=_text(details, "nonce"),
         action_configuration=_configuration(data),
         credentials=_credentials(_mapping(data, "artifactCredentials")),
-        continuation_token=_text(data, "continuationToken"),
+        continuation_token=secret(_text(data, "continuationToken")),
     )
 
 
-def mask_document(document: Document) -> dict[str, Any]:
+def mask_document(document: Document) -> MaskedDict:
     """Return a copy of a job document in which every value that can be a secret is masked.
 
     These are the three credential members, each value of the action's configuration, and the
     continuation token. What was empty or absent stays so.
     """
-    masked = copy.deepcopy(dict(document))
+    masked = MaskedDict(copy.deepcopy(dict(document)))
     data = _mapping(_job_member(masked), "data")
     credentials = _mapping(data, "artifactCredentials")
     configuration = _mapping(_mapping(data, "actionConfiguration"), "configuration")
@@ -99,32 +101,30 @@ def _only_job(jobs: list[object]) -> object:
     return jobs[0]
 
 
+# Where these complain, no variable holds the value: a traceback may show variables.
+
+
 def _mapping(parent: Document, member: str) -> dict[str, Any]:
-    value = parent.get(member)
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
+    if not isinstance(parent.get(member), (dict, type(None))):
         raise _unusable(member, "is not an object")
-    return value
+    return parent.get(member) or MaskedDict()
 
 
 def _text(parent: Document, member: str) -> str | None:
-    value = parent.get(member)
-    if value is not None and not isinstance(value, str):
+    if not isinstance(parent.get(member), (str, type(None))):
         raise _unusable(member, "is not a string")
-    if value and any("\ud800" <= character <= "\udfff" for character in value):
+    if re.search("[\ud800-\udfff]", parent.get(member) or ""):
         raise _unusable(member, "is not Unicode text")
-    return value or None
+    return parent.get(member) or None
 
 
 def _header_text(parent: Document, member: str) -> str | None:
     """Read what will be sent in the header of a request, and may be a secret."""
-    value = _text(parent, member)
-    if value and not (value.isascii() and value.isprintable() and " " not in value):
+    if re.search("[^!-~]", _text(parent, member) or ""):
         why = "holds blanks, or characters that no key has"
         hint = "copy the document whole, without line breaks in its values"
         raise _unusable(member, why, hint=hint)
-    return value
+    return _text(parent, member)
 
 
 def _required(parent: Document, member: str, where: str) -> str:
@@ -191,9 +191,9 @@ def _artifact(member: Document) -> Artifact:
     )
 
 
-def _configuration(data: Document) -> dict[str, str]:
+def _configuration(data: Document) -> dict[str, Secret]:
     configuration = _mapping(_mapping(data, "actionConfiguration"), "configuration")
-    return {name: value for name, value in configuration.items() if isinstance(value, str)}
+    return {name: Secret(value) for name, value in configuration.items() if isinstance(value, str)}
 
 
 def _credentials(member: Document) -> SessionCredentials | None:
@@ -204,6 +204,6 @@ def _credentials(member: Document) -> SessionCredentials | None:
         _header_text(member, name)
     return SessionCredentials(
         access_key_id=_required(member, "accessKeyId", where),
-        secret_access_key=_required(member, "secretAccessKey", where),
-        session_token=_text(member, "sessionToken"),
+        secret_access_key=Secret(_required(member, "secretAccessKey", where)),
+        session_token=secret(_text(member, "sessionToken")),
     )

@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from typing import NewType
 
 from cpstage.errors import AccessDenied, ConfigurationError, printable
-
-MASK = "********"
+from cpstage.masking import MASK, Secret
 
 ArtifactName = NewType("ArtifactName", str)
 """An artifact's name that has been checked, and is safe as the name of a directory."""
@@ -84,16 +83,13 @@ class EncryptionKey:
         return self.id if self.type == "KMS" and self.id else None
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class SessionCredentials:
     """``AWSSessionCredentials``: they come without an expiry date, and never print themselves."""
 
-    access_key_id: str
-    secret_access_key: str
-    session_token: str | None
-
-    def __repr__(self) -> str:
-        return f"SessionCredentials({MASK})"
+    access_key_id: str = field(repr=False)
+    secret_access_key: Secret = field(repr=False)
+    session_token: Secret | None = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -146,10 +142,10 @@ class Job:
     output_artifacts: tuple[Artifact, ...]
     encryption_key: EncryptionKey | None
     nonce: str | None = None
-    action_configuration: Mapping[str, str] = field(default_factory=dict, repr=False)
+    action_configuration: Mapping[str, Secret] = field(default_factory=dict, repr=False)
     credentials: SessionCredentials | None = field(default=None, repr=False)
-    continuation_token: str | None = field(default=None, repr=False)
-    client_token: str | None = field(default=None, repr=False)
+    continuation_token: Secret | None = field(default=None, repr=False)
+    client_token: Secret | None = field(default=None, repr=False)
 
     def require_credentials(self) -> SessionCredentials:
         """Return the session credentials for the job's artifacts.

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from functools import cached_property
 
-from cpstage.aws.json_api import JsonService
-from cpstage.codepipeline import get_job
-from cpstage.connection import Connection
-from cpstage.credentials import RenewingCredentials
+from cpstage.aws.client import AwsClient
+from cpstage.aws.codepipeline import get_job
+from cpstage.aws.config import Connection
+from cpstage.aws.credentials import DEFAULT_MAX_AGE, JobCredentials
+from cpstage.aws.retries import Retries
+from cpstage.aws.s3 import S3
 from cpstage.errors import CpstageError, NotFound, OutOfSync
 from cpstage.job import Job, SessionCredentials
-from cpstage.retries import Retries
 from cpstage.store.artifacts import Store
-
-DEFAULT_MAX_AGE = 14 * 60.0
-"""Seconds. The AWS CodePipeline plugin for Jenkins takes credentials for good for 15 minutes."""
 
 
 class JobSession:
@@ -25,8 +23,8 @@ class JobSession:
 
     Args:
         job: The job, with its credentials.
-        connection: How to reach AWS; the caller's credentials are used to renew, for nothing else.
-        max_age: Seconds after which the credentials are renewed ahead of time.
+        connection: How to reach AWS; the caller's credentials are used to refresh the job's.
+        max_age: Seconds after which the credentials are refreshed ahead of time.
 
     Raises:
         AccessDenied: The job carries no credentials.
@@ -35,17 +33,17 @@ class JobSession:
     def __init__(self, job: Job, connection: Connection, max_age: float = DEFAULT_MAX_AGE) -> None:
         self.job = job
         self._connection = connection
-        self._credentials = RenewingCredentials(job.require_credentials(), self._renew, max_age)
-        self._kms: dict[str | None, JsonService] = {}
+        self._credentials = JobCredentials(job.require_credentials(), self._refresh, max_age)
+        self._kms: dict[str | None, AwsClient] = {}
         self.retries = Retries(connection.timeout)
 
     @cached_property
     def store(self) -> Store:
         """The job's artifacts in S3."""
         s3 = self._connection.s3(self._credentials, self.job.region, self.retries)
-        return Store(s3, self.job.encryption_key)
+        return Store(S3(s3), self.job.encryption_key)
 
-    def kms(self, region: str | None) -> JsonService:
+    def kms(self, region: str | None) -> AwsClient:
         """Return KMS in a region; None asks for the pipeline's.
 
         Raises:
@@ -56,7 +54,7 @@ class JobSession:
             self._kms[region] = self._connection.kms(self._credentials, where, self.retries)
         return self._kms[region]
 
-    def _renew(self) -> SessionCredentials:
+    def _refresh(self) -> SessionCredentials:
         """Ask for new credentials, as the caller.
 
         Raises:
@@ -75,6 +73,6 @@ class JobSession:
             ) from error
         except CpstageError as error:
             raise type(error)(
-                f"the session of job {job.id} has expired, and cannot be renewed: {error.message}",
+                f"the session of job {job.id} has expired and cannot be refreshed: {error.message}",
                 hint=error.hint,
             ) from error

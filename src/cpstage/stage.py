@@ -12,11 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from cpstage.connection import Connection
+from cpstage.aws.config import Connection
+from cpstage.aws.credentials import DEFAULT_MAX_AGE
 from cpstage.job import Job
 from cpstage.progress import Progress, Silence
 from cpstage.selection import choose
-from cpstage.session import DEFAULT_MAX_AGE, JobSession
+from cpstage.session import JobSession
 from cpstage.transfer.results import FetchResult, PushResult, Staged
 from cpstage.transfer.terms import Encryption, IfEmpty, Packing, Unpacking
 from cpstage.workspace.layout import Workspace

@@ -11,7 +11,7 @@ import click
 from cpstage._version import __version__
 from cpstage.cli.aws_cli.globals import call_options, in_full, options_without_effect
 from cpstage.cli.aws_cli.input import check_members, input_members, parameter
-from cpstage.cli.aws_cli.model import as_modelled, sample_output
+from cpstage.cli.aws_cli.model import sample_output
 from cpstage.cli.aws_cli.output import FORMATS, output_format, render
 from cpstage.cli.aws_cli.query import compile_query
 from cpstage.cli.options import aws_options, output_options
@@ -108,7 +108,6 @@ def get_job_details(
         document = sample_output("codepipeline", operation)
     else:
         document = _job_document(members.get("jobId"), token, connection, reveal_secrets)
-        document = as_modelled(document, "codepipeline", operation)
         if not reveal_secrets:
             terminal.note("cpstage: secrets are masked; --reveal-secrets shows them")
     _print(render(search(document), chosen, operation))

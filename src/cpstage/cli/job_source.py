@@ -43,9 +43,11 @@ class JobSource:
             CpstageError: It cannot be had, or the document holds no job.
         """
         from cpstage import get_job, parse_job
+        from cpstage.masking import secret
 
         if self.file is not None:
-            return replace(parse_job(self._document(self.file)), client_token=self.client_token)
+            token = secret(self.client_token)
+            return replace(parse_job(self._document(self.file)), client_token=token)
         return get_job(self.require_id(), client_token=self.client_token, connection=connection)
 
     def require_id(self) -> str:

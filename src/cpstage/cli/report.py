@@ -91,10 +91,11 @@ def success(
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     import cpstage
+    from cpstage.masking import secret
     from cpstage.report.put import read_token
     from cpstage.report.variables import read_variables
 
-    token = os.environ.get("CPSTAGE_CONTINUATION_TOKEN") or None
+    token = secret(os.environ.get("CPSTAGE_CONTINUATION_TOKEN") or None)
     if continuation_token_file is not None:
         token = read_token(continuation_token_file)
     variables = read_variables(output_variables_file) if output_variables_file is not None else {}

@@ -7,25 +7,28 @@ knows nothing of messages.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from cpstage.aws.json_api import JsonService
-from cpstage.aws.service import ServiceError
+from cpstage.aws.client import Answer, AwsClient, Check, has
+from cpstage.aws.errors import (
+    CALLER_EXPIRED_HINT,
+    SESSION_EXPIRED_HINT,
+    ServiceError,
+    aws_failures,
+    refusal_text,
+)
 from cpstage.errors import (
     AccessDenied,
     ArtifactRejected,
     ConfigurationError,
     ServiceUnavailable,
 )
-from cpstage.failures import CALLER_EXPIRED_HINT, SESSION_EXPIRED_HINT, aws_failures
 
-Clients = Callable[["str | None"], JsonService]
+Clients = Callable[["str | None"], AwsClient]
 """Gives KMS in a region; None asks for the pipeline's."""
 
 _DATA_KEY_BYTES = 32
@@ -68,37 +71,6 @@ def parse_arn(text: str) -> Arn | None:
     return Arn(**match.groupdict()) if match else None
 
 
-@dataclass(frozen=True, repr=False)
-class _Answer:
-    """What KMS answered to a call, and what the call was for."""
-
-    doing: str
-    members: Mapping[str, Any]
-
-    def text(self, name: str) -> str:
-        """Return a member that is text."""
-        value = self.members.get(name)
-        if not isinstance(value, str) or not value:
-            what = f"cannot {self.doing}: KMS answered without a usable {name}"
-            raise ServiceUnavailable(what, hint="something else than KMS may have answered")
-        return value
-
-    def key_arn(self) -> str:
-        """Return the key that was used; an ARN and nothing else, since it is shown."""
-        found = self.text("KeyId")
-        if parse_arn(found) is None:
-            raise ServiceUnavailable(f"cannot {self.doing}: KMS answered a KeyId that is no ARN")
-        return found
-
-    def blob(self, name: str) -> bytes:
-        """Return a member that is bytes."""
-        try:
-            return base64.b64decode(self.text(name), validate=True)
-        except (binascii.Error, ValueError):  # it would quote a key
-            what = f"cannot {self.doing}: KMS answered a {name} that is no base64"
-            raise ServiceUnavailable(what) from None
-
-
 @dataclass(frozen=True)
 class Kms:
     """The three calls that envelopes need.
@@ -115,14 +87,10 @@ class Kms:
             AccessDenied, ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
         """
         doing = f"seal under the KMS key {key_id}"
-        answer = self._call(
-            doing,
-            "GenerateDataKey",
-            key_id,
-            {"NumberOfBytes": _DATA_KEY_BYTES, "EncryptionContext": {**context}},
-        )
-        wrapped = WrappedKey(answer.key_arn(), answer.blob("CiphertextBlob"))
-        return answer.blob("Plaintext"), wrapped
+        parameters = {"NumberOfBytes": _DATA_KEY_BYTES, "EncryptionContext": {**context}}
+        check = has("KeyId", "CiphertextBlob", "Plaintext")
+        answer = self._call(doing, "GenerateDataKey", key_id, parameters, check)
+        return answer["Plaintext"], WrappedKey(_key_arn(answer, doing), answer["CiphertextBlob"])
 
     def wrap(self, key_id: str, data_key: bytes, context: Mapping[str, str]) -> WrappedKey:
         """Have a data key wrapped under one more key (Encrypt).
@@ -131,13 +99,10 @@ class Kms:
             AccessDenied, ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
         """
         doing = f"seal under the KMS key {key_id}"
-        answer = self._call(
-            doing,
-            "Encrypt",
-            key_id,
-            {"Plaintext": _encoded(data_key), "EncryptionContext": {**context}},
-        )
-        return WrappedKey(answer.key_arn(), answer.blob("CiphertextBlob"))
+        parameters = {"Plaintext": data_key, "EncryptionContext": {**context}}
+        check = has("KeyId", "CiphertextBlob")
+        answer = self._call(doing, "Encrypt", key_id, parameters, check)
+        return WrappedKey(_key_arn(answer, doing), answer["CiphertextBlob"])
 
     def unwrap(self, key_id: str, wrapped: WrappedKey, context: Mapping[str, str]) -> bytes:
         """Have a wrapped data key decrypted, by the named key and no other (Decrypt).
@@ -146,28 +111,25 @@ class Kms:
             ArtifactRejected: The wrapped key or the context is not what was sealed.
             AccessDenied, ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
         """
-        answer = self._call(
-            f"open the envelope with the KMS key {key_id}",
-            "Decrypt",
-            key_id,
-            {"CiphertextBlob": _encoded(wrapped.blob), "EncryptionContext": {**context}},
-        )
-        used = answer.key_arn()
+        doing = f"open the envelope with the KMS key {key_id}"
+        parameters = {"CiphertextBlob": wrapped.blob, "EncryptionContext": {**context}}
+        answer = self._call(doing, "Decrypt", key_id, parameters, has("KeyId", "Plaintext"))
+        used = _key_arn(answer, doing)
         if used != wrapped.arn:
             raise ArtifactRejected(
                 f"the envelope names the KMS key {wrapped.arn}, but {used} opened it"
             )
-        return answer.blob("Plaintext")
+        plaintext: bytes = answer["Plaintext"]
+        return plaintext
 
     def _call(
-        self, doing: str, operation: str, key_id: str, parameters: Mapping[str, Any]
-    ) -> _Answer:
-        service = self._client(key_id)
-        with _failures(doing, f"kms:{operation}", of_a_job=service.renews):
-            answer = service.call(operation, {"KeyId": key_id, **parameters})
-        return _Answer(doing, answer)
+        self, doing: str, operation: str, key_id: str, parameters: Mapping[str, Any], check: Check
+    ) -> Answer:
+        client = self._client(key_id)
+        with _failures(doing, f"kms:{operation}", of_a_job=client.is_of_a_job):
+            return client.call(operation, {"KeyId": key_id, **parameters}, check=check)
 
-    def _client(self, key_id: str) -> JsonService:
+    def _client(self, key_id: str) -> AwsClient:
         arn = parse_arn(key_id)
         if arn is None and (not key_id or key_id.startswith("arn:")):
             raise ConfigurationError(
@@ -190,7 +152,7 @@ def _failures(doing: str, permission: str, *, of_a_job: bool) -> Iterator[None]:
         try:
             yield
         except ServiceError as error:
-            what = f"cannot {doing}: {error.code}: {error.message}".rstrip(".")
+            what = refusal_text(error, doing)
             if error.code in _KEY_UNUSABLE:
                 raise AccessDenied(what, hint=_KEY_HINT) from error
             if error.code == _NOT_AS_SEALED:
@@ -198,5 +160,9 @@ def _failures(doing: str, permission: str, *, of_a_job: bool) -> Iterator[None]:
             raise
 
 
-def _encoded(data: bytes) -> str:
-    return base64.b64encode(data).decode()
+def _key_arn(answer: Answer, doing: str) -> str:
+    """Return the key that was used; an ARN and nothing else, since it is shown."""
+    found = str(answer["KeyId"])
+    if parse_arn(found) is None:
+        raise ServiceUnavailable(f"cannot {doing}: KMS answered a KeyId that is not an ARN")
+    return found

@@ -14,7 +14,7 @@ from typing import Any
 
 from cpstage.archive.formats import Format, format_of_name
 from cpstage.archive.pack import Packer
-from cpstage.connection import Connection
+from cpstage.aws.config import Connection
 from cpstage.envelope import Header, seal
 from cpstage.errors import ConfigurationError, NotFound, WorkspaceUnavailable
 from cpstage.posix import require_posix

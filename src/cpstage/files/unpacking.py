@@ -17,7 +17,7 @@ from cpstage.archive.blob import FileBlob
 from cpstage.archive.contents import Contents, contents_document
 from cpstage.archive.formats import Format
 from cpstage.archive.unpack import Unpacker
-from cpstage.connection import Connection
+from cpstage.aws.config import Connection
 from cpstage.errors import ArtifactRejected, NotFound, WorkspaceUnavailable
 from cpstage.posix import require_posix
 from cpstage.progress import Progress, Silence

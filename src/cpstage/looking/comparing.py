@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cpstage.archive.flow.readahead import ReadAhead
-from cpstage.connection import Connection
+from cpstage.aws.config import Connection
+from cpstage.aws.credentials import DEFAULT_MAX_AGE
 from cpstage.deflate import crc32_of
 from cpstage.errors import ArtifactRejected, NotFound
 from cpstage.globs import Globs
@@ -22,7 +23,7 @@ from cpstage.looking.listing import Listed, list_remote
 from cpstage.looking.remote import Remote, open_remote
 from cpstage.progress import Progress, Silence
 from cpstage.selection import choose
-from cpstage.session import DEFAULT_MAX_AGE, JobSession
+from cpstage.session import JobSession
 from cpstage.transfer.terms import Unpacking
 from cpstage.tree import local_failures
 from cpstage.walk import walk

@@ -12,13 +12,14 @@ from cpstage.archive.flow.readahead import ReadAhead
 from cpstage.archive.limits import Limits
 from cpstage.archive.zip.directory import ZipEntry
 from cpstage.archive.zip.reader import entry_chunks
-from cpstage.connection import Connection
+from cpstage.aws.config import Connection
+from cpstage.aws.credentials import DEFAULT_MAX_AGE
 from cpstage.errors import NotFound, UsageError
 from cpstage.job import Job
 from cpstage.looking.listing import members, plain_path, read_entries
 from cpstage.looking.remote import Remote, Slice, find_artifacts, open_remote
 from cpstage.progress import Silence
-from cpstage.session import DEFAULT_MAX_AGE, JobSession
+from cpstage.session import JobSession
 from cpstage.transfer.intake import naming
 from cpstage.transfer.terms import Unpacking
 

@@ -21,13 +21,14 @@ from cpstage.archive.plan import Plan
 from cpstage.archive.tar.reader import tar_members
 from cpstage.archive.zip.directory import ZipEntry, read_directory, read_tail
 from cpstage.archive.zip.reader import link_targets
-from cpstage.connection import Connection
+from cpstage.aws.config import Connection
+from cpstage.aws.credentials import DEFAULT_MAX_AGE
 from cpstage.deflate import crc32_of
 from cpstage.errors import ArtifactRejected
 from cpstage.job import Job
 from cpstage.looking.remote import Remote, find_artifacts, open_remote
 from cpstage.progress import Progress, Silence
-from cpstage.session import DEFAULT_MAX_AGE, JobSession
+from cpstage.session import JobSession
 from cpstage.transfer.intake import naming
 from cpstage.transfer.results import location_document
 from cpstage.transfer.terms import Unpacking

@@ -6,14 +6,17 @@ a ValidationException. This module knows nothing of how a result came about.
 
 from __future__ import annotations
 
+import logging
 import math
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import get_args
 
-from cpstage.aws.service import ServiceError
-from cpstage.codepipeline import put_failure, put_success
-from cpstage.connection import Connection
+from cpstage.aws.codepipeline import put_failure, put_success
+from cpstage.aws.config import Connection
+from cpstage.aws.errors import ServiceError
+from cpstage.aws.retries import Retries, most_tries
 from cpstage.errors import (
     ConfigurationError,
     FailureType,
@@ -22,9 +25,11 @@ from cpstage.errors import (
     UsageError,
     local_reason,
 )
+from cpstage.masking import Secret, secret
 from cpstage.report.details import Details, Reported, check_length, given
 from cpstage.report.variables import check_variables
-from cpstage.retries import Retries
+
+_LOGGER = logging.getLogger("cpstage")
 
 MOST_MESSAGE = 5000
 """Characters of a failure's message (API reference, ``FailureDetails``)."""
@@ -32,7 +37,8 @@ MOST_MESSAGE = 5000
 _MOST_TOKEN = 2048
 
 _NOT_IN_PROGRESS = "it has a result already, timed out, or was never acknowledged"
-_MAYBE_PUT = "an earlier try may have put the result: look at the pipeline"
+_MAYBE_PUT = "a try whose answer was lost may have put the result: look at the pipeline"
+_TAKEN = "a try whose answer was lost counts as reported; look at the pipeline"
 
 
 def report_success(
@@ -40,8 +46,8 @@ def report_success(
     *,
     details: Details | None = None,
     output_variables: Mapping[str, str] | None = None,
-    continuation_token: str | None = None,
-    client_token: str | None = None,
+    continuation_token: str | Secret | None = None,
+    client_token: str | Secret | None = None,
     connection: Connection | None = None,
 ) -> Reported:
     """Tell CodePipeline that a job has done its work.
@@ -60,6 +66,7 @@ def report_success(
         OutOfSync, NotFound: The job is not in progress, or there is none.
         AccessDenied, ServiceUnavailable: As CodePipeline says; the latter after retries.
     """
+    client_token, continuation_token = secret(client_token), secret(continuation_token)
     variables = check_variables(output_variables or {})
     if variables and continuation_token:
         raise ConfigurationError(
@@ -92,7 +99,7 @@ def report_failure(
     *,
     failure_type: FailureType = "JobFailed",
     external_execution_id: str | None = None,
-    client_token: str | None = None,
+    client_token: str | Secret | None = None,
     connection: Connection | None = None,
 ) -> Reported:
     """Tell CodePipeline that a job has failed.
@@ -110,6 +117,7 @@ def report_failure(
         OutOfSync, NotFound: The job is not in progress, or there is none.
         AccessDenied, ServiceUnavailable: As CodePipeline says; the latter after retries.
     """
+    client_token = secret(client_token)
     if not message.strip():
         raise UsageError("the message of a failure is empty", hint="say what went wrong")
     if failure_type not in get_args(FailureType):
@@ -127,7 +135,7 @@ def report_failure(
     return Reported(job_id, "failure", failure_type, told)
 
 
-def check_token(token: str) -> str:
+def check_token(token: Secret) -> Secret:
     """Return a continuation token, if the service would take it.
 
     Raises:
@@ -140,7 +148,7 @@ def check_token(token: str) -> str:
     return token
 
 
-def read_token(path: Path | str) -> str:
+def read_token(path: Path | str) -> Secret:
     """Read a continuation token, without the end of its line.
 
     Raises:
@@ -155,7 +163,7 @@ def read_token(path: Path | str) -> str:
         raise ConfigurationError(
             f"the continuation token {path} is not UTF-8 text", hint="write it as UTF-8"
         ) from None
-    return check_token(text.rstrip("\r\n"))
+    return check_token(Secret(text.rstrip("\r\n")))
 
 
 def end_of(text: str, most: int) -> str:
@@ -168,24 +176,33 @@ def end_of(text: str, most: int) -> str:
 
 
 def _put(put: Callable[[], None], job_id: str, connection: Connection) -> None:
-    """Put a result until it is taken, it is refused, or time is over."""
-    tries = 0
+    """Put a result until it is taken, it is refused, or time is over.
 
-    def attempt() -> None:
-        nonlocal tries
-        tries += 1
-        put()
+    There is no end of tries within that time: hours of work may hang on the result.
+    """
+    retries, began = Retries(connection.timeout), time.monotonic()
+    failures, may_be_put = 0, False
+    while True:
+        try:
+            put()
+            return
+        except OutOfSync as error:
+            if may_be_put or _was_sent_again(error):
+                _LOGGER.warning("job %s has ended: %s", job_id, _TAKEN)
+                return
+            raise OutOfSync(error.message, hint=_NOT_IN_PROGRESS) from error
+        except ServiceUnavailable as error:
+            failures, may_be_put = failures + 1, True
+            if error.__cause__ is None or not most_tries(_cause(error)):
+                raise
+            if not retries.wait(failures, began, math.inf):
+                raise ServiceUnavailable(error.message, hint=_MAYBE_PUT) from error
 
-    try:
-        Retries(connection.timeout)(attempt, _tries, f"result of job {job_id}")
-    except OutOfSync as error:
-        # The answer to an earlier try may have been lost, and not the try itself.
-        hint = _MAYBE_PUT if tries > 1 else _NOT_IN_PROGRESS
-        raise OutOfSync(error.message, hint=hint) from error
+
+def _cause(error: ServiceUnavailable) -> Exception:
+    return error.__cause__ if isinstance(error.__cause__, Exception) else error
 
 
-def _tries(error: Exception) -> float:
-    """Return how often a result is put that fails this way: hours of work may hang on it."""
-    cause = error.__cause__
-    final = cause is None or (isinstance(cause, ServiceError) and not cause.may_pass)
-    return math.inf if isinstance(error, ServiceUnavailable) and not final else 0
+def _was_sent_again(error: OutOfSync) -> bool:
+    """Whether botocore sent the request more than once, as a caller may configure it."""
+    return isinstance(error.__cause__, ServiceError) and error.__cause__.retries > 0

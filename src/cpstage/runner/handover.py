@@ -21,6 +21,7 @@ from pathlib import Path
 
 from cpstage.errors import ConfigurationError
 from cpstage.job import Job
+from cpstage.masking import Secret, reveal
 from cpstage.report.put import read_token
 from cpstage.report.variables import read_variables
 from cpstage.tree import local_failures, remove_tree, write_private
@@ -51,7 +52,7 @@ class Left:
     """
 
     output_variables: Mapping[str, str] = field(default_factory=dict, repr=False)
-    continuation_token: str | None = field(default=None, repr=False)
+    continuation_token: Secret | None = field(default=None, repr=False)
 
 
 class Handover:
@@ -78,11 +79,11 @@ class Handover:
         write_private(self._next_token, "")
         if job.continuation_token is not None:
             path = self._directory / "continuation-token"
-            write_private(path, job.continuation_token)
+            write_private(path, job.continuation_token.reveal())
             self.environment["CPSTAGE_CONTINUATION_TOKEN_FILE"] = str(path)
         if pass_configuration:
             path = self._directory / "configuration.json"
-            write_private(path, json.dumps(dict(job.action_configuration), indent=2) + "\n")
+            write_private(path, json.dumps(reveal(job.action_configuration), indent=2) + "\n")
             self.environment["CPSTAGE_CONFIGURATION"] = str(path)
 
     def collect(self) -> Left:

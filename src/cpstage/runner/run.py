@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpstage.codepipeline import get_job
-from cpstage.connection import Connection
+from cpstage.aws.codepipeline import get_job
+from cpstage.aws.config import Connection
+from cpstage.aws.credentials import DEFAULT_MAX_AGE
 from cpstage.environment import job_environment
 from cpstage.errors import (
     ConfigurationError,
@@ -33,7 +34,6 @@ from cpstage.runner.interrupts import Interrupts
 from cpstage.runner.result import RunResult
 from cpstage.runner.task import Delivery, Staging, Surroundings
 from cpstage.runner.verdict import report_run
-from cpstage.session import DEFAULT_MAX_AGE
 from cpstage.stage import Warn, fetch, push
 from cpstage.workspace.layout import Workspace
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cpstage.connection import Connection
+from cpstage.aws.config import Connection
 from cpstage.errors import (
     ConfigurationError,
     Reportable,
@@ -16,7 +16,8 @@ from cpstage.errors import (
     WorkspaceInUse,
     reportable,
 )
-from cpstage.job import MASK, Job
+from cpstage.job import Job
+from cpstage.masking import MASK, SHORTEST_SECRET, Secret
 from cpstage.report.details import Details
 from cpstage.report.put import MOST_MESSAGE, end_of, report_failure, report_success
 from cpstage.runner.interrupts import Interrupts
@@ -25,16 +26,13 @@ from cpstage.runner.result import RunResult
 _STOPPED_SECONDS = 20.0
 """For a report after a signal: whoever has sent it will not wait long."""
 
-_SHORTEST_SECRET = 8
-"""Values of the configuration that are shorter, such as ``main``, are taken for no secrets."""
-
 
 def report_run(
     result: RunResult,
     details: Details,
     *,
     job: Job | None,
-    client_token: str | None,
+    client_token: Secret | str | None,
     connection: Connection,
     interrupts: Interrupts,
 ) -> None:
@@ -76,7 +74,7 @@ def report_run(
 def _tell_success(
     result: RunResult,
     details: Details,
-    client_token: str | None,
+    client_token: Secret | str | None,
     connection: Connection,
     interrupts: Interrupts,
 ) -> Reportable | None:
@@ -101,14 +99,15 @@ def _message(result: RunResult, failure: Reportable, job: Job | None) -> str:
     said = str(failure)
     tail = result.command.tail if result.command else ""
     for secret in _secrets(job) if job else ():
-        said, tail = said.replace(secret, MASK), tail.replace(secret, MASK)
+        text = secret.reveal()
+        said, tail = said.replace(text, MASK), tail.replace(text, MASK)
     return f"{said}\n{end_of(tail, MOST_MESSAGE - 1 - len(said))}" if tail else said
 
 
-def _secrets(job: Job) -> list[str]:
+def _secrets(job: Job) -> list[Secret]:
     """Return what a command may have printed, and a pipeline must not show; longest first."""
     configured = [
-        value for value in job.action_configuration.values() if len(value) >= _SHORTEST_SECRET
+        value for value in job.action_configuration.values() if len(value) >= SHORTEST_SECRET
     ]
     known = [job.continuation_token, job.client_token, *configured]
-    return sorted((secret for secret in known if secret), key=len, reverse=True)
+    return sorted((one for one in known if one), key=len, reverse=True)

@@ -10,14 +10,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
 
-from cpstage.aws.message import Body, NetworkError, length_of
-from cpstage.aws.s3_api import S3
+from cpstage.aws.errors import SESSION_EXPIRED_HINT, NetworkError, aws_failures
+from cpstage.aws.s3 import S3, Pieces, length_of
 from cpstage.deflate import crc32_of
 from cpstage.errors import CpstageError
-from cpstage.failures import SESSION_EXPIRED_HINT, aws_failures
 from cpstage.job import Artifact, EncryptionKey
 from cpstage.store.checksum import crc32_checksum
-from cpstage.store.encryption import KMS_KEY_ID, SseKms, Upload
+from cpstage.store.encryption import SseKms, Upload
 from cpstage.store.multipart import ABORT_SECONDS, MultipartUpload
 from cpstage.store.object import ObjectInfo, S3Object, object_info, reading
 
@@ -77,8 +76,8 @@ class Store:
         """Ask for the key of an object that cannot be read; without its checksum that is free."""
         try:
             with reading(artifact):
-                headers = self._s3.head_object(artifact.location.bucket, artifact.location.key)
-                return object_info(headers).kms_key_id
+                answer = self._s3.head_object(artifact.location.bucket, artifact.location.key)
+                return object_info(answer).kms_key_id
         except CpstageError:
             return None
 
@@ -112,19 +111,21 @@ class Store:
             ServiceUnavailable: S3 could not be reached.
         """
         location, encryption = artifact.location, SseKms(self._key, bucket_key=bucket_key)
-        headers = {"Content-Type": content_type, **encryption.headers()}
+        members = {
+            "Bucket": location.bucket,
+            "Key": location.key,
+            "ContentType": content_type,
+            **encryption.members(),
+        }
         parts = _parts(chunks, max(_PART, -(-size_bound // _MOST_PARTS)))
         with _writing(artifact, self._key):
             first, second = next(parts, ()), next(parts, None)
             if second is None:
                 checksum, length = crc32_checksum(crc32_of(first)), length_of(first)
-                answer = self._s3.put_object(
-                    location.bucket, location.key, first, checksum.value, headers
-                )
-                encryption.note(answer)
+                encryption.note(self._s3.put_object(first, checksum.value, members))
                 uploaded(length)
                 return encryption.check(location, length, checksum)
-            upload = MultipartUpload(self._s3, location, headers, encryption.note, uploaded)
+            upload = MultipartUpload(self._s3, members, encryption.note, uploaded)
             size, checksum = upload.send(chain((first, second), parts))
         return encryption.check(location, size, checksum)
 
@@ -137,10 +138,11 @@ class Store:
             AccessDenied: The session, the bucket's policy or the key's does not allow it.
             ServiceUnavailable: S3 could not be reached.
         """
-        location, headers = artifact.location, SseKms(self._key, bucket_key=False).headers()
+        location = artifact.location
+        encryption = SseKms(self._key, bucket_key=False).members()
         with _writing(artifact, self._key):
             upload, answer = self._s3.create_multipart_upload(
-                location.bucket, location.key, headers
+                {"Bucket": location.bucket, "Key": location.key, **encryption}
             )
         left = None
         try:
@@ -148,10 +150,10 @@ class Store:
                 self._s3.abort_multipart_upload(upload, ABORT_SECONDS)
         except CpstageError as error:
             left = error.message
-        return Trial(answer.get(KMS_KEY_ID), left)
+        return Trial(answer.get("SSEKMSKeyId"), left)
 
 
-def _parts(chunks: Iterator[bytes], size: int) -> Iterator[Body]:
+def _parts(chunks: Iterator[bytes], size: int) -> Iterator[Pieces]:
     """Put a stream together in parts of one size; the last one is what is left."""
     part: list[memoryview | bytearray] = []
     have = 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from cpstage.deflate import crc32
 from cpstage.errors import ArtifactRejected
@@ -99,15 +100,15 @@ class _RunningCrc(RunningChecksum):
         return self._value.to_bytes(8 if "64" in self.expected.algorithm else 4, "big")
 
 
-def full_object_checksum(headers: Mapping[str, str]) -> Checksum | None:
+def full_object_checksum(answer: Mapping[str, Any]) -> Checksum | None:
     """Return the checksum of the whole object that an answer of S3 has, if it has one.
 
     A composite one, of the checksums of parts, is of no use to who does not know the parts.
     """
-    if headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT":
+    if answer.get("ChecksumType", "FULL_OBJECT") != "FULL_OBJECT":
         return None
     for algorithm in ("CRC32", "CRC64NVME", "CRC32C", "SHA256", "SHA1"):
-        value = headers.get(f"x-amz-checksum-{algorithm.lower()}")
+        value = answer.get(f"Checksum{algorithm}")
         if value and "-" not in value:
             return Checksum(algorithm, value)
     return None

@@ -6,17 +6,13 @@ else. It names a key only where the job has one; without, S3 takes the key of th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from cpstage.aws.client import Answer
 from cpstage.errors import AccessDenied
 from cpstage.job import EncryptionKey, S3Location
 from cpstage.store.checksum import Checksum
-
-SSE = "x-amz-server-side-encryption"
-KMS_KEY_ID = f"{SSE}-aws-kms-key-id"
-_BUCKET_KEY = f"{SSE}-bucket-key-enabled"
-"""Headers of requests and of answers."""
 
 
 @dataclass(frozen=True)
@@ -47,25 +43,25 @@ class SseKms:
         bucket_key: Whether S3 is to use a Bucket Key, which saves calls to KMS.
     """
 
-    _NOTED = ("etag", "x-amz-version-id", SSE, KMS_KEY_ID)
+    _NOTED = ("ETag", "VersionId", "ServerSideEncryption", "SSEKMSKeyId")
 
     def __init__(self, key: EncryptionKey | None, *, bucket_key: bool) -> None:
         self._key_id = key.kms_key_id if key else None
         self._bucket_key = bucket_key
         self._noted: dict[str, str] = {}
 
-    def headers(self) -> dict[str, str]:
-        """Ask for SSE-KMS always, and name a key only where the job has one."""
-        asked = {SSE: "aws:kms"}
+    def members(self) -> dict[str, Any]:
+        """Return the members of a request: always SSE-KMS, and a key only where the job has one."""
+        asked: dict[str, Any] = {"ServerSideEncryption": "aws:kms"}
         if self._key_id:
-            asked[KMS_KEY_ID] = self._key_id
+            asked["SSEKMSKeyId"] = self._key_id
         if self._bucket_key:
-            asked[_BUCKET_KEY] = "true"
+            asked["BucketKeyEnabled"] = True
         return asked
 
-    def note(self, headers: Mapping[str, str]) -> None:
-        """Take note of an answer of S3."""
-        self._noted.update({name: headers[name] for name in self._NOTED if headers.get(name)})
+    def note(self, answer: Answer) -> None:
+        """Keep what an answer of S3 says of the object."""
+        self._noted.update({name: answer[name] for name in self._NOTED if answer.get(name)})
 
     def check(self, location: S3Location, size: int, checksum: Checksum) -> Upload:
         """Hold S3's answers against what was asked for.
@@ -73,8 +69,8 @@ class SseKms:
         Raises:
             AccessDenied: The object lies in the bucket otherwise than it should.
         """
-        encryption = self._noted.get(SSE)
-        used = self._noted.get(KMS_KEY_ID)
+        encryption = self._noted.get("ServerSideEncryption")
+        used = self._noted.get("SSEKMSKeyId")
         if encryption != "aws:kms":
             raise AccessDenied(
                 f"S3 stored {location} with encryption {encryption or 'none'}, though asked for "
@@ -87,7 +83,7 @@ class SseKms:
                 f"S3 stored {location} under the key {used}, though asked for {asked}",
                 hint="the artifact is in the bucket: remove it, and check the bucket's encryption",
             )
-        etag, version_id = self._noted.get("etag", ""), self._noted.get("x-amz-version-id")
+        etag, version_id = self._noted.get("ETag", ""), self._noted.get("VersionId")
         return Upload(location, size, etag, version_id, encryption, used, checksum)
 
 

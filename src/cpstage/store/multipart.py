@@ -14,11 +14,11 @@ from concurrent.futures import wait as wait_for
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from cpstage.aws.message import Body, length_of
-from cpstage.aws.s3_api import S3, OpenUpload, Part
+from cpstage.aws.client import Answer
+from cpstage.aws.s3 import S3, OpenUpload, Part, Pieces, length_of
 from cpstage.deflate import crc32_combine, crc32_of
-from cpstage.job import S3Location
 from cpstage.store.checksum import Checksum, crc32_checksum
 
 _UPLOADERS = 4
@@ -29,7 +29,7 @@ ABORT_SECONDS = 15.0
 """How long an interrupted upload waits for its threads, and for S3 to remove what it has. Nobody
 who has pressed Ctrl-C waits longer."""
 
-_Begun = tuple[OpenUpload, Mapping[str, str]]
+_Begun = tuple[OpenUpload, Answer]
 
 
 @dataclass(frozen=True)
@@ -70,27 +70,24 @@ class MultipartUpload:
 
     Args:
         s3: S3 with the job's session credentials.
-        location: Where to.
-        headers: Of the object: media type and encryption.
-        noted: Is given the headers of each answer.
+        members: Where to, media type and encryption, as CreateMultipartUpload names them.
+        noted: Is given each answer.
         uploaded: Is told of bytes as they have gone up.
     """
 
     def __init__(
         self,
         s3: S3,
-        location: S3Location,
-        headers: Mapping[str, str],
-        noted: Callable[[Mapping[str, str]], object],
+        members: Mapping[str, Any],
+        noted: Callable[[Answer], object],
         uploaded: Callable[[int], object],
     ) -> None:
         self._s3 = s3
-        self._location = location
-        self._headers = headers
+        self._members = members
         self._noted = noted
         self._uploaded = uploaded
 
-    def send(self, parts: Iterator[Body]) -> tuple[int, Checksum]:
+    def send(self, parts: Iterator[Pieces]) -> tuple[int, Checksum]:
         """Upload all parts, in their order, and make the object of them.
 
         Returns:
@@ -99,11 +96,9 @@ class MultipartUpload:
         Raises:
             Exception: What getting a part raised, or S3's refusal; then no part is left.
         """
-        where = self._location
         pool = ThreadPoolExecutor(_UPLOADERS, thread_name_prefix="cpstage-upload")
         futures: list[Future[_Sent]] = []
-        create = self._s3.create_multipart_upload
-        beginning = _Beginning(partial(create, where.bucket, where.key, self._headers))
+        beginning = _Beginning(partial(self._s3.create_multipart_upload, self._members))
         try:
             # Not in this thread: a signal would lose the answer, and with it what to remove.
             upload, answer = pool.submit(beginning).result()
@@ -113,7 +108,7 @@ class MultipartUpload:
             for one in sent:
                 size += one.size
                 crc = crc32_combine(crc, one.crc, one.size)
-            etag, answer = self._s3.complete_multipart_upload(
+            answer = self._s3.complete_multipart_upload(
                 upload, [one.part for one in sent], crc32_checksum(crc).value
             )
         except BaseException:
@@ -121,13 +116,13 @@ class MultipartUpload:
             self._give_up(beginning, futures)
             raise
         pool.shutdown()
-        self._noted({**answer, "etag": etag})
+        self._noted(answer)
         return size, crc32_checksum(crc)
 
     def _send_all(
         self,
         upload: OpenUpload,
-        parts: Iterator[Body],
+        parts: Iterator[Pieces],
         pool: ThreadPoolExecutor,
         futures: list[Future[_Sent]],
     ) -> list[_Sent]:
@@ -140,7 +135,7 @@ class MultipartUpload:
                 sent.append(under_way.popleft().result())
         return sent + [one.result() for one in under_way]
 
-    def _send_one(self, upload: OpenUpload, number: int, body: Body) -> _Sent:
+    def _send_one(self, upload: OpenUpload, number: int, body: Pieces) -> _Sent:
         crc, size = crc32_of(body), length_of(body)
         part, answer = self._s3.upload_part(upload, number, body, crc32_checksum(crc).value)
         self._noted(answer)

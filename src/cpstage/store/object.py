@@ -10,13 +10,11 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-from cpstage.aws.s3_api import S3
-from cpstage.failures import SESSION_EXPIRED_HINT, aws_failures
+from cpstage.aws.client import Answer
+from cpstage.aws.errors import SESSION_EXPIRED_HINT, aws_failures
+from cpstage.aws.s3 import S3
 from cpstage.job import Artifact
 from cpstage.store.checksum import Checksum, full_object_checksum
-from cpstage.store.encryption import KMS_KEY_ID, SSE
-
-_METADATA = "x-amz-meta-"
 
 
 @dataclass(frozen=True)
@@ -77,21 +75,17 @@ class S3Object:
             return self._s3.get_range(location.bucket, location.key, offset, length, self.info.etag)
 
 
-def object_info(headers: Mapping[str, str]) -> ObjectInfo:
-    """Return what the headers of an object say."""
+def object_info(answer: Answer) -> ObjectInfo:
+    """Return what an answer of HeadObject says."""
     return ObjectInfo(
-        size=int(headers.get("content-length", "0")),
-        etag=headers.get("etag", ""),
-        version_id=headers.get("x-amz-version-id"),
-        content_type=headers.get("content-type", ""),
-        encryption=headers.get(SSE),
-        kms_key_id=headers.get(KMS_KEY_ID),
-        checksum=full_object_checksum(headers),
-        metadata={
-            name.removeprefix(_METADATA): value
-            for name, value in headers.items()
-            if name.startswith(_METADATA)
-        },
+        size=answer["ContentLength"],
+        etag=answer["ETag"],
+        version_id=answer.get("VersionId"),
+        content_type=answer.get("ContentType", ""),
+        encryption=answer.get("ServerSideEncryption"),
+        kms_key_id=answer.get("SSEKMSKeyId"),
+        checksum=full_object_checksum(answer),
+        metadata=answer.get("Metadata", {}),
     )
 
 

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cpstage.codepipeline import acknowledge_job, get_job_details, poll_for_jobs
-from cpstage.connection import Connection
+from cpstage.aws.codepipeline import acknowledge_job, get_job_details, poll_for_jobs
+from cpstage.aws.config import Connection
 from cpstage.errors import AccessDenied, ConfigurationError, OutOfSync, local_reason
 from cpstage.job import ActionTypeId, check_job_directory
+from cpstage.masking import Secret
 
 POLL_TIMEOUT = 10.0
 """Seconds that a call may take before it counts as failed: the next poll is the other try, and
@@ -53,7 +54,7 @@ class Claim:
 
     job_id: str
     document: Mapping[str, Any] = field(repr=False)
-    client_token: str | None = field(default=None, repr=False)
+    client_token: Secret | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,8 @@ class JobQueue:
             CpstageError: It could not be acknowledged.
         """
         check_job_directory(offer.job_id)
-        token, document = None, offer.document
+        token: Secret | None = None
+        document = offer.document
         if document is None:
             token = self._client_token(offer)
             document = get_job_details(
@@ -121,7 +123,7 @@ class JobQueue:
             return Offer(_text(job, "jobId"), client_id=_text(job, "clientId"))
         return Offer(_text(job, "id"), job)
 
-    def _client_token(self, offer: Offer) -> str:
+    def _client_token(self, offer: Offer) -> Secret:
         if self.client_tokens is None:
             raise ConfigurationError(
                 "third-party jobs take their clients' tokens", hint="give --client-tokens FILE"
@@ -135,7 +137,7 @@ class JobQueue:
         return token
 
 
-def read_client_tokens(file: Path) -> dict[str, str]:
+def read_client_tokens(file: Path) -> dict[str, Secret]:
     """Read the tokens of third-party clients, by the clients' ids.
 
     Raises:
@@ -153,7 +155,7 @@ def read_client_tokens(file: Path) -> dict[str, str]:
             f"the client tokens {file} are no JSON object of strings",
             hint='write {"CLIENT_ID": "TOKEN"}',
         )
-    return tokens
+    return {client: Secret(token) for client, token in tokens.items()}
 
 
 def _text(document: Mapping[str, Any], member: str) -> str:

@@ -12,22 +12,24 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from cpstage.allocator import reuse_freed_memory
-from cpstage.connection import Connection
+from cpstage.aws.config import Connection
+from cpstage.aws.credentials import DEFAULT_MAX_AGE
 from cpstage.core_files import make_no_core_file
+from cpstage.document import parse_job
 from cpstage.errors import FailureType, UsageError
-from cpstage.job import Job
+from cpstage.masking import secret
 from cpstage.report.details import Details
 from cpstage.runner.command import Execution
 from cpstage.runner.run import run
 from cpstage.runner.task import Delivery, Staging, Surroundings
-from cpstage.session import DEFAULT_MAX_AGE
+from cpstage.worker.claims import Claim
 
 _PROGRAM = "import sys; from cpstage.worker.process import main; main(int(sys.argv[1]))"
 
@@ -77,9 +79,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class _Order:
-    """What a process is to do."""
+    """What a process is to do; it goes through a pipe, with the secrets in plain."""
 
-    job: Job
+    document: Mapping[str, Any] = field(repr=False)
+    client_token: str | None = field(repr=False)
     command: JobCommand
     workspace: Path
     connection: Connection
@@ -120,7 +123,7 @@ class JobProcess:
         finally:
             os.close(answer)
 
-    def work_on(self, job: Job, command: JobCommand, connection: Connection) -> Outcome | int:
+    def work_on(self, claim: Claim, command: JobCommand, connection: Connection) -> Outcome | int:
         """Hand the job over, and wait for the end of the process.
 
         Returns:
@@ -128,8 +131,8 @@ class JobProcess:
             reported nothing; zero is an end without a word.
         """
         assert self._process.stdin is not None  # noqa: S101 (it was asked for)
-        # A copy has the settings, and none of the connections that are open here.
-        order = _Order(job, command, self._workspace, replace(connection))
+        token = claim.client_token.reveal() if claim.client_token else None
+        order = _Order(claim.document, token, command, self._workspace, connection)
         with self._process, os.fdopen(self._answer, "rb") as answer:
             with suppress(BrokenPipeError), self._process.stdin as stdin:
                 pickle.dump(order, stdin)
@@ -177,7 +180,7 @@ def main(answer: int) -> None:
     warnings: list[str] = []
     command = order.command
     result = run(
-        order.job,
+        replace(parse_job(order.document), client_token=secret(order.client_token)),
         command.command,
         order.workspace,
         staging=command.staging,

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from cpstage.connection import Connection
+from cpstage.aws.config import Connection
 from cpstage.document import parse_job
 from cpstage.errors import (
     InternalError,
@@ -156,7 +156,7 @@ class WorkingJob:
             WorkspaceUnavailable, LocalIOError: There is no room for it.
         """
         claim = self._claim
-        job = replace(parse_job(claim.document), client_token=claim.client_token)
+        parse_job(claim.document)
         state = self._workspace / ".cpstage"
         with local_failures(self._workspace):
             self._workspace.mkdir(mode=0o700)
@@ -169,7 +169,7 @@ class WorkingJob:
                 if self._stops:  # before there was anything to stop
                     process.stop()
             self._event("started")
-            outcome = process.work_on(job, self._command, self._connection)
+            outcome = process.work_on(claim, self._command, self._connection)
         if isinstance(outcome, Outcome):
             return outcome
         process.kill()  # what it has left

@@ -59,8 +59,8 @@ def call_options(function: Function) -> Function:
     ) -> Any:
         connection = replace(
             connection,
-            connect_timeout=cli_connect_timeout or None,
-            read_timeout=cli_read_timeout or None,
+            connect_timeout=cli_connect_timeout,
+            read_timeout=cli_read_timeout,
             sign_requests=not no_sign_request,
         )
         return function(connection=connection, **others)

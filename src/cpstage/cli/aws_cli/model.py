@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -17,18 +15,6 @@ def sample_output(service: str, operation: str) -> dict[str, Any]:
     """
     sample: dict[str, Any] = _sample(_output_shape(service, operation), operation)
     return sample
-
-
-def as_modelled(document: Mapping[str, Any], service: str, operation: str) -> dict[str, Any]:
-    """Return a document as the AWS CLI has it: known members only, in the order of the model."""
-    from botocore.parsers import create_parser
-
-    answer = {"body": json.dumps(document).encode(), "headers": {}, "status_code": 200}
-    modelled: dict[str, Any] = create_parser("json").parse(
-        answer, _output_shape(service, operation)
-    )
-    modelled.pop("ResponseMetadata", None)
-    return modelled
 
 
 @cache

@@ -1,0 +1,239 @@
+"""The CodePipeline job API, for both kinds of job, called with the caller's own credentials.
+
+The operations are those of the API reference, such as ``GetJobDetails`` and
+``GetThirdPartyJobDetails``.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
+
+from cpstage.aws.client import Answer, Check, has
+from cpstage.aws.config import Connection
+from cpstage.aws.errors import aws_failures
+from cpstage.aws.retries import Retries
+from cpstage.document import parse_job
+from cpstage.job import ActionTypeId, Job
+from cpstage.masking import MaskedDict, Secret, mask_objects, secret
+
+
+def get_job_details(
+    job_id: str,
+    *,
+    client_token: str | Secret | None = None,
+    connection: Connection | None = None,
+) -> MaskedDict:
+    """Return the job's document as the service gives it, secrets included.
+
+    Args:
+        job_id: The id of the job.
+        client_token: The client's half of a third-party job's token; makes the call
+            GetThirdPartyJobDetails.
+        connection: How to reach AWS; by default as the AWS CLI would.
+
+    Returns:
+        The output of the call, whose ``repr`` shows no value.
+
+    Raises:
+        NotFound: There is no such job in the region, or it has ended.
+        AccessDenied: No credentials, or they do not allow the call.
+        ServiceUnavailable: CodePipeline could not be reached.
+        ConfigurationError: No region, or a malformed parameter.
+    """
+    client_token = secret(client_token)
+    operation, parameters = "GetJobDetails", {"jobId": job_id}
+    if client_token:
+        operation = "GetThirdPartyJobDetails"
+    answer = _call(
+        connection or Connection(),
+        operation,
+        _with_token(parameters, client_token),
+        f"get job {shlex.quote(job_id)}",  # or a space at its end would not be seen
+        _has_job,
+    )
+    document: MaskedDict = mask_objects(answer)
+    return document
+
+
+def get_job(
+    job_id: str,
+    *,
+    client_token: str | Secret | None = None,
+    connection: Connection | None = None,
+) -> Job:
+    """Return a job: arguments and errors as in :func:`get_job_details`."""
+    client_token = secret(client_token)
+    job = parse_job(get_job_details(job_id, client_token=client_token, connection=connection))
+    return replace(job, client_token=client_token)
+
+
+def poll_for_jobs(
+    action_type: ActionTypeId,
+    *,
+    most: int = 1,
+    query: Mapping[str, str] | None = None,
+    connection: Connection | None = None,
+) -> list[MaskedDict]:
+    """Ask for jobs that wait for a worker.
+
+    Args:
+        action_type: What the worker can do; the owner ``ThirdParty`` makes the call
+            PollForThirdPartyJobs.
+        most: How many jobs to bring at most.
+        query: A configuration property that the jobs must have, and its value; not for
+            third-party jobs.
+        connection: How to reach AWS; by default as the AWS CLI would.
+
+    Returns:
+        The jobs: each with ``id``, ``nonce`` and ``data``, secrets included, or, for a third
+        party, with ``clientId`` and ``jobId``.
+
+    Raises:
+        AccessDenied, ServiceUnavailable, ConfigurationError: As :func:`get_job_details`.
+    """
+    parameters: dict[str, Any] = {"actionTypeId": asdict(action_type), "maxBatchSize": most}
+    if query:
+        parameters["queryParam"] = dict(query)
+    operation = "PollForThirdPartyJobs" if action_type.is_third_party else "PollForJobs"
+    answer = _call(
+        connection or Connection(),
+        operation,
+        parameters,
+        f"poll for jobs of {action_type}",
+        _has_jobs,
+    )
+    return [mask_objects(job) for job in answer["jobs"]]
+
+
+def acknowledge_job(
+    job_id: str,
+    nonce: str,
+    *,
+    client_token: str | Secret | None = None,
+    connection: Connection | None = None,
+) -> str:
+    """Claim a job that a poll has brought.
+
+    Args:
+        job_id: The id of the job.
+        nonce: What the poll gave out with it, or the details of a third-party job.
+        client_token: The client's half of a third-party job's token; makes the call
+            AcknowledgeThirdPartyJob.
+        connection: How to reach AWS; by default as the AWS CLI would.
+
+    Returns:
+        The status of the job: only ``InProgress`` means that it is the caller's.
+
+    Raises:
+        OutOfSync: Another worker has polled for it since.
+        NotFound, AccessDenied, ServiceUnavailable, ConfigurationError: As
+            :func:`get_job_details`.
+    """
+    client_token = secret(client_token)
+    answer = _call(
+        connection or Connection(),
+        "AcknowledgeThirdPartyJob" if client_token else "AcknowledgeJob",
+        _with_token({"jobId": job_id, "nonce": nonce}, client_token),
+        f"acknowledge job {job_id}",
+        has("status"),
+    )
+    return str(answer["status"])
+
+
+def put_success(
+    job_id: str,
+    members: Mapping[str, Any],
+    *,
+    client_token: str | Secret | None = None,
+    connection: Connection,
+) -> None:
+    """Put the result of a job that has done its work: one try.
+
+    Args:
+        job_id: The id of the job.
+        members: Further request members of PutJobSuccessResult.
+        client_token: The client's half of a third-party job's token; makes the call
+            PutThirdPartyJobSuccessResult.
+        connection: How to reach AWS.
+
+    Raises:
+        OutOfSync: The job is not in progress.
+        NotFound, AccessDenied, ServiceUnavailable, ConfigurationError: As
+            :func:`get_job_details`.
+    """
+    _put_result("Success", job_id, members, secret(client_token), connection)
+
+
+def put_failure(
+    job_id: str,
+    details: Mapping[str, Any],
+    *,
+    client_token: str | Secret | None = None,
+    connection: Connection,
+) -> None:
+    """Put the result of a job that has failed: ``FailureDetails``, else as :func:`put_success`."""
+    members = {"failureDetails": details}
+    _put_result("Failure", job_id, members, secret(client_token), connection)
+
+
+def _put_result(
+    kind: str,
+    job_id: str,
+    members: Mapping[str, Any],
+    client_token: Secret | None,
+    connection: Connection,
+) -> None:
+    _call(
+        connection,
+        f"Put{'ThirdParty' if client_token else ''}Job{kind}Result",
+        _with_token({"jobId": job_id, **members}, client_token),
+        f"report the {kind.lower()} of job {job_id}",
+        _is_empty,
+        retries=Retries(0),
+    )
+
+
+def _call(
+    connection: Connection,
+    operation: str,
+    parameters: Mapping[str, Any],
+    doing: str,
+    check: Check,
+    *,
+    retries: Retries | None = None,
+) -> MaskedDict:
+    client = connection.codepipeline(retries)
+    denied_hint = f"the caller needs codepipeline:{operation}"
+    with aws_failures(f"{doing} in {client.region}", denied_hint=denied_hint):
+        answer = client.call(operation, parameters, check=check)
+    answer.pop("ResponseMetadata", None)
+    return answer
+
+
+def _with_token(parameters: Mapping[str, Any], client_token: Secret | None) -> dict[str, Any]:
+    return {**parameters, "clientToken": client_token} if client_token else {**parameters}
+
+
+def _has_job(answer: Answer) -> str | None:
+    job = answer.get("jobDetails")
+    return None if isinstance(job, dict) and job.get("id") else "the answer has no job"
+
+
+def _has_jobs(answer: Answer) -> str | None:
+    return None if isinstance(answer.get("jobs"), list) else "the answer has no list of jobs"
+
+
+def _is_empty(answer: Answer) -> str | None:
+    """Refuse what only looks like a success: an error document, or the page of a proxy."""
+    body = answer.get("Body", b"")
+    try:
+        document = json.loads(body) if body.strip() else {}
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict) or "__type" in document:
+        return "the answer is not that of CodePipeline to a result"
+    return None

@@ -1,0 +1,508 @@
+"""How cpstage reaches AWS: the caller's settings, and the boto3 clients that are made of them.
+
+The settings have the AWS CLI's names, values and precedence: option, then environment, then
+profile. botocore reads all of them; nothing here knows an endpoint, a partition or a proxy.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from cpstage._version import __version__
+
+if TYPE_CHECKING:
+    import boto3
+    from botocore.loaders import Loader
+
+    from cpstage.aws.client import AwsClient
+    from cpstage.aws.credentials import JobCredentials
+    from cpstage.aws.retries import Retries
+    from cpstage.masking import Secret
+
+DEFAULT_TIMEOUT = 300.0
+"""Seconds since the last progress after which a failed request is not sent again."""
+
+_DEFAULT_READ_TIMEOUT = 60.0
+"""Seconds: botocore's own (botocore.config.Config)."""
+
+_SERVICES = ["codepipeline", "kms", "s3", "signin", "sso", "sso-oidc", "sts"]
+"""The services that are called, and those that botocore gets credentials from."""
+
+_Found = TypeVar("_Found")
+
+
+class Caller(NamedTuple):
+    """Whose the caller's credentials are (GetCallerIdentity)."""
+
+    account: str
+    arn: str
+
+
+@dataclass
+class _Made:
+    """What was made of settings: sessions and clients, which cost some 50 ms each.
+
+    botocore's sessions make one client at a time.
+    """
+
+    lock: Any = field(default_factory=threading.RLock)
+    _kept: dict[Any, Any] = field(default_factory=dict)
+    _early: dict[Any, Any] = field(default_factory=dict)
+
+    def once(self, key: Any, make: Callable[[], _Found]) -> _Found:
+        """Return what was made for a key, and make it the first time."""
+        if key not in self._kept:  # nobody waits for the lock who needs nothing made
+            with self.lock:
+                if key not in self._kept:
+                    self._kept[key] = make()
+        found: _Found = self._kept[key]
+        return found
+
+    def make_early(self, key: Any, make: Callable[[], Any]) -> None:
+        """Begin to make something in a thread, for whoever takes it."""
+        from concurrent.futures import Future
+
+        future: Future[Any] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(make())
+            except BaseException as error:
+                future.set_exception(error)
+
+        self._early[key] = future
+        threading.Thread(target=run, name="cpstage-client", daemon=True).start()
+
+    def take_early(self, key: Any) -> Any | None:
+        """Return what was made early for a key, once; None where nothing was, or it failed."""
+        future = self._early.pop(key, None)
+        return None if future is None or future.exception() else future.result()
+
+
+@dataclass(frozen=True)
+class Connection:
+    """The caller's settings; what is None comes from the environment, then from the profile.
+
+    Attributes:
+        region: The region of the pipeline.
+        profile: The profile of the AWS configuration.
+        endpoint_url: One endpoint for every service; ``AWS_ENDPOINT_URL_S3`` and its likes
+            set one for a single service.
+        ca_bundle: A file of CA certificates to trust.
+        verify_ssl: False switches the verification of certificates off.
+        connect_timeout: Seconds to wait for a connection; 0 waits for ever, None is botocore's 60.
+        read_timeout: Seconds to wait for the next KiB of an answer; 0 waits for ever, None is
+            botocore's 60.
+        timeout: Seconds since the last progress after which a failed request is not sent again.
+        sign_requests: False sends the calls to CodePipeline without credentials.
+        session: A boto3 session whose credentials, settings and event handlers are used; by default
+            that of ``boto3.setup_default_session``, or a new one.
+    """
+
+    region: str | None = None
+    profile: str | None = None
+    endpoint_url: str | None = None
+    ca_bundle: str | None = None
+    verify_ssl: bool = True
+    connect_timeout: float | None = None
+    read_timeout: float | None = None
+    timeout: float = DEFAULT_TIMEOUT
+    sign_requests: bool = True
+    session: boto3.Session | None = field(default=None, repr=False)
+    _made: _Made = field(default_factory=_Made, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs; it makes clients of its own."""
+        if self.session is not None:
+            raise TypeError("a boto3 session cannot be handed to another process: give a profile")
+        return {name: value for name, value in self.__dict__.items() if name != "_made"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the settings of another process."""
+        self.__dict__.update(state, _made=_Made())
+
+    def codepipeline(self, retries: Retries | None = None) -> AwsClient:
+        """Return a client of the job API, with the caller's own credentials.
+
+        Args:
+            retries: How long to go on after failures.
+
+        Raises:
+            ConfigurationError: No region, no such profile, or a setting is malformed.
+            AccessDenied: There are no credentials, or they cannot be read.
+        """
+        return self._callers_client("codepipeline", self.require_region(), retries)
+
+    def sts(self) -> AwsClient:
+        """Return a client of STS, with the caller's own credentials; errors as above."""
+        return self._callers_client("sts", self.require_region(), None)
+
+    def s3(
+        self,
+        credentials: JobCredentials,
+        region: str | None = None,
+        retries: Retries | None = None,
+    ) -> AwsClient:
+        """Return a client of S3, with a job's credentials and no others.
+
+        Args:
+            credentials: The job's. The caller's are never looked up.
+            region: Where the pipeline lies, for callers who have no region of their own.
+            retries: How long to go on after failures.
+
+        Raises:
+            ConfigurationError: No region, no such profile, or a setting is malformed.
+        """
+        where = self.require_region(region)
+        client = self._made.take_early(("s3", where, self._settings))
+        client = client or self._new_client("s3", where, is_of_a_job=True)
+        return self._wrapped(client, retries, credentials)
+
+    def kms(
+        self,
+        credentials: JobCredentials | None,
+        region: str | None,
+        retries: Retries | None = None,
+    ) -> AwsClient:
+        """Return a client of KMS in a region.
+
+        Args:
+            credentials: A job's. None is for work without a job, which is done with the caller's.
+            region: Where the key lies; a key can only be used in its own region.
+            retries: How long to go on after failures.
+
+        Raises:
+            ConfigurationError: No region, no such profile, or a setting is malformed.
+            AccessDenied: There are no credentials, or they cannot be read.
+        """
+        where = region or self.require_region()
+        if credentials is None:
+            return self._callers_client("kms", where, retries)
+        client = self._new_client("kms", where, is_of_a_job=True)
+        return self._wrapped(client, retries, credentials)
+
+    def caller(self) -> Caller:
+        """Ask STS whose the caller's credentials are, which takes no permission.
+
+        Raises:
+            ConfigurationError: No region, no such profile, or a setting is malformed.
+            AccessDenied: There are no credentials, or STS refuses them.
+            ServiceUnavailable: There was no answer.
+        """
+        from cpstage.aws.client import has
+        from cpstage.aws.errors import aws_failures
+
+        with aws_failures("ask STS who the caller is"):
+            answer = self.sts().call("GetCallerIdentity", {}, check=has("Account", "Arn"))
+        return Caller(answer["Account"], answer["Arn"])
+
+    def prepare_s3(self) -> None:
+        """Make a client of S3 ahead of time, in a thread, while a request is under way.
+
+        Loading botocore's model of S3 and making a client takes some 30 ms, which a fetch has while
+        GetJobDetails is answered. What fails here fails again, and is told, when S3 is needed.
+        """
+        try:
+            key = ("s3", self.require_region(), self._settings)
+        except Exception:  # told by the call that is under way
+            return
+        self._made.make_early(key, lambda: self._new_client("s3", key[1], is_of_a_job=True))
+
+    def require_region(self, fallback: str | None = None) -> str:
+        """Return the configured region, or else the fallback.
+
+        ``AWS_REGION``, which every SDK but botocore reads, comes before ``AWS_DEFAULT_REGION``.
+
+        Raises:
+            ConfigurationError: There is none, or no such profile.
+        """
+        from cpstage.errors import ConfigurationError
+
+        environment = None if self.session else os.environ.get("AWS_REGION")
+        found = (
+            self.region
+            or environment
+            or self._once("region", lambda: self._session.region_name)
+            or os.environ.get("AWS_REGION")
+            or fallback
+        )
+        if not found:
+            raise ConfigurationError(
+                "no AWS region is configured",
+                hint="give --region, or set AWS_REGION or the profile's region",
+            )
+        return str(found)
+
+    def setting(self, name: str, environment_variable: str) -> str | None:
+        """Look up a setting of the AWS CLI: first the environment, then the profile.
+
+        Raises:
+            ConfigurationError: There is no such profile, or the configuration cannot be read.
+        """
+        value = os.environ.get(environment_variable)
+        if not value:
+            value = self._read(lambda: self._botocore.get_scoped_config().get(name))
+        return value if isinstance(value, str) and value else None
+
+    @property
+    def _settings(self) -> tuple[Any, ...]:
+        """What makes two clients of a service and a region differ."""
+        return (
+            self.session,
+            self.profile,
+            self.endpoint_url,
+            self.ca_bundle,
+            self.verify_ssl,
+            self._seconds(self.connect_timeout),
+            self._seconds(self.read_timeout),
+            self.sign_requests,
+        )
+
+    @property
+    def _session(self) -> boto3.Session:
+        if self.session is not None:
+            return self.session
+        return self._made.once(("session", self.profile), lambda: _new_session(self.profile))
+
+    @property
+    def _botocore(self) -> Any:
+        """The botocore session inside; boto3 has no public name for it."""
+        return self._session._session
+
+    def _callers_client(self, service: str, region: str, retries: Retries | None) -> AwsClient:
+        key = (service, region, self._settings)
+        client = self._made.once(key, lambda: self._new_client(service, region, is_of_a_job=False))
+        return self._wrapped(client, retries, None)
+
+    def _wrapped(
+        self, client: Any, retries: Retries | None, credentials: JobCredentials | None
+    ) -> AwsClient:
+        from cpstage.aws.client import AwsClient
+        from cpstage.aws.retries import Retries as NewRetries
+
+        return AwsClient(
+            client,
+            retries or NewRetries(self.timeout),
+            secrets=list if credentials else self._callers_secrets,
+            credentials=credentials,
+            retries_itself=self._has_retry_settings(),
+            ca_bundle=self._ca_bundle(),
+        )
+
+    def _new_client(self, service: str, region: str, *, is_of_a_job: bool) -> Any:
+        import botocore
+        from botocore.config import Config
+
+        signs = self.sign_requests or service != "codepipeline"
+        if not is_of_a_job and signs:
+            self._require_credentials()
+        options: dict[str, Any] = {"user_agent_extra": f"cpstage/{__version__}"}
+        if not signs:
+            options["signature_version"] = botocore.UNSIGNED
+        if not self._has_retry_settings():
+            options["retries"] = {"total_max_attempts": 1}  # cpstage.aws.retries does it
+        for name in ("connect_timeout", "read_timeout"):
+            seconds = self._seconds(getattr(self, name))
+            if seconds is not None:
+                options[name] = seconds or None
+        # Placeholders: a job's credentials are put in their place when a request is signed.
+        keys = {"aws_access_key_id": "job", "aws_secret_access_key": "job"} if is_of_a_job else {}
+        session: Any = self._session
+
+        def make() -> Any:
+            return session.client(
+                service,
+                region_name=region,
+                endpoint_url=self.endpoint_url,
+                verify=self.ca_bundle if self.verify_ssl else False,
+                config=Config(**options),
+                **keys,
+            )
+
+        client = self._read(make)
+        events = client.meta.events
+        if service == "s3":
+            events.register_last("before-call.s3", _without_expect)
+            events.register_first("needs-retry.s3.HeadObject", _without_guess)
+            events.register_last("needs-retry.s3", _tell_redirect)
+        if service == "codepipeline":
+            events.register("before-parse.codepipeline", _keep_body)
+        return client
+
+    def _require_credentials(self) -> None:
+        """Have botocore find and read the caller's credentials, before the first request.
+
+        A helper program or a file may hold anything at all, and botocore raises whatever that is.
+
+        Raises:
+            AccessDenied: There are none, or they cannot be read.
+        """
+        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+        from cpstage.aws.errors import translated
+        from cpstage.errors import AccessDenied
+
+        def read() -> None:
+            try:
+                found = self._session.get_credentials()
+                if found is None:
+                    raise NoCredentialsError
+                found.get_frozen_credentials()
+            except BotoCoreError:
+                raise
+            except ClientError as error:
+                refused = translated(error, "")
+            except (AttributeError, KeyError, OSError, TypeError, ValueError):
+                # What stopped it may quote a secret.
+                refused = AccessDenied(
+                    "the AWS credentials cannot be read: they are malformed",
+                    hint="check the credentials file, or what credential_process prints",
+                )
+            else:
+                return
+            raise refused
+
+        self._read(read)
+
+    def _callers_secrets(self) -> list[Secret]:
+        from cpstage.masking import Secret
+
+        found = self._session.get_credentials() if self.sign_requests else None
+        keys = found.get_frozen_credentials() if found else ()
+        return [Secret(value) for value in keys if isinstance(value, str)]
+
+    def _has_retry_settings(self) -> bool:
+        """Whether the caller has configured botocore's own retries."""
+
+        def read() -> bool:
+            default = self._botocore.get_default_client_config()
+            if default is not None and default.retries:
+                return True
+            profile = self._botocore.get_scoped_config()
+            return bool({"max_attempts", "retry_mode"} & profile.keys())
+
+        named = os.environ.get("AWS_MAX_ATTEMPTS") or os.environ.get("AWS_RETRY_MODE")
+        return bool(named) or self._once("retries", read)
+
+    def _ca_bundle(self) -> str | None:
+        if not self.verify_ssl or self.ca_bundle:
+            return self.ca_bundle
+        found = self._once("bundle", lambda: self._botocore.get_config_variable("ca_bundle"))
+        return found or os.environ.get("REQUESTS_CA_BUNDLE")
+
+    def _once(self, name: str, read: Callable[[], _Found]) -> _Found:
+        """Have botocore read a setting, and keep what it read."""
+        key = (name, self.session, self.profile)
+        return self._made.once(key, lambda: self._read(read))
+
+    def _seconds(self, seconds: float | None) -> float | None:
+        """Return a time-out, which no retry timeout is shorter than; 0 waits for ever."""
+        if self.timeout >= (_DEFAULT_READ_TIMEOUT if seconds is None else seconds):
+            return seconds
+        return self.timeout
+
+    def _read(self, read: Callable[[], _Found]) -> _Found:
+        """Have botocore read settings or credentials, and translate what is wrong with them."""
+        from cpstage.aws.errors import aws_failures
+
+        with aws_failures("set up the AWS client"):
+            try:
+                with self._made.lock:
+                    return read()
+            except ValueError as error:
+                if type(error).__module__.startswith("botocore"):
+                    raise
+                failure = _malformed(error)
+            raise failure
+
+
+def _malformed(error: ValueError) -> Exception:
+    """Translate a setting that botocore refuses without a class of its own; it may be a URL."""
+    from cpstage.errors import ConfigurationError
+
+    what = str(error).rpartition("@")[2]  # what stands before may be a password
+    return ConfigurationError(
+        f"cannot set up the AWS client: {what}", hint="check --endpoint-url and AWS_ENDPOINT_URL"
+    )
+
+
+def _new_session(profile: str | None) -> boto3.Session:
+    """Return boto3's default session where a program has set one up, else a new one."""
+    import boto3
+    import botocore.session
+
+    if profile is None and boto3.DEFAULT_SESSION is not None:
+        return boto3.DEFAULT_SESSION
+    session = botocore.session.Session(profile=profile)
+    data_path = session.get_config_variable("data_path")
+    session.register_component("data_loader", _loader(data_path))
+    return boto3.Session(botocore_session=session)
+
+
+@cache
+def _loader(data_path: str | None) -> Loader:
+    """Return what reads botocore's models: one for all sessions, since it keeps what it has read.
+
+    To see whether a service exists, botocore looks into the directories of all 400. Those that
+    are called here exist, and a start is a tenth shorter.
+    """
+    from botocore.loaders import Loader
+
+    class KnownServices(Loader):
+        """Lists the services that are called, and no others."""
+
+        def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002
+            return _SERVICES
+
+        @property
+        def search_paths(self) -> list[str]:
+            """Where models are; a copy, since every boto3 session adds its own directory."""
+            return [*super().search_paths]
+
+    more = data_path.split(os.pathsep) if data_path else []
+    return KnownServices([os.path.expanduser(os.path.expandvars(one)) for one in more])
+
+
+def _keep_body(
+    operation_model: Any,
+    response_dict: dict[str, Any],
+    customized_response_dict: dict[str, Any],
+    **_: Any,
+) -> None:
+    """Keep the body of an operation without output, which botocore does not look at."""
+    if operation_model.output_shape is None:
+        customized_response_dict["Body"] = response_dict["body"]
+
+
+def _without_expect(params: dict[str, Any], **_: Any) -> None:
+    """Send a body without asking first: each 100 Continue is a round trip for every part."""
+    params["headers"].pop("Expect", None)
+
+
+def _without_guess(response: Any, **_: Any) -> None:
+    """Keep botocore from asking HeadBucket, which a job's session may not, for the region.
+
+    400 to a HEAD may be anything. S3 names the region in a header where that is the reason.
+    """
+    if response is None:
+        return
+    error, about = response[1].get("Error", {}), response[1].get("ResponseMetadata", {})
+    if error.get("Code") == "400" and "x-amz-bucket-region" not in about.get("HTTPHeaders", {}):
+        error["Code"] = "BadRequest"
+
+
+def _tell_redirect(request_dict: dict[str, Any], attempts: int, **_: Any) -> None:
+    """Say that a bucket lies in another region than the one that is configured."""
+    import logging
+
+    context = request_dict.get("context", {})
+    redirect = context.get("s3_redirect", {})
+    if attempts == 1 and redirect.get("redirected"):
+        region = context.get("signing", {}).get("region")
+        what = "bucket %s is in %s: redirected"
+        logging.getLogger("cpstage").warning(what, redirect.get("bucket"), region)

@@ -1,0 +1,206 @@
+"""The HTTP connections of one boto3 client: ended at once, and given up when they drip.
+
+botocore waits for each piece of an answer as long as the read timeout, so that a peer that sends a
+byte now and then is never given up; and it has no way to end a request from another thread. Both
+are added by connection classes that urllib3's pools are given. Two attributes of botocore's HTTP
+session that are not documented are set for that, in :meth:`Connections.track` and nowhere else.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from botocore.awsrequest import (
+    AWSHTTPConnection,
+    AWSHTTPConnectionPool,
+    AWSHTTPSConnection,
+    AWSHTTPSConnectionPool,
+)
+from urllib3.exceptions import ProtocolError
+
+_LEAST_BYTES = 1 << 10
+"""Bytes that a peer has to deliver within one read timeout, once its answer has begun."""
+
+_MOST_HEADER_BYTES = 1 << 20
+_MOST_DOCUMENT_BYTES = 16 << 20
+"""Bytes of an answer's headers, and of an answer that is no object: AWS's own are far smaller."""
+
+
+class _Bounds(threading.local):
+    """What the next answer may be, in the thread that waits for it."""
+
+    most_bytes: int = _MOST_DOCUMENT_BYTES
+    patience: float = 1.0
+
+
+class Connections:
+    """The open connections of one client."""
+
+    def __init__(self) -> None:
+        self.bounds = _Bounds()
+        self._sockets: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._lock = threading.Lock()
+
+    def track(self, client: Any) -> None:
+        """Make a boto3 client open its connections here."""
+        session = client._endpoint.http_session
+        session._pool_classes_by_scheme = session._manager.pool_classes_by_scheme = _pools(self)
+
+    def add(self, sock: Any) -> None:
+        """Keep a socket, as long as something else does."""
+        with self._lock:
+            self._sockets.add(sock)
+
+    def end(self) -> None:
+        """End every connection, in whatever thread something waits for its answer."""
+        with self._lock:
+            sockets = [*self._sockets]
+        for sock in sockets:
+            with suppress(OSError):  # it may just be closed
+                if isinstance(sock, socket.socket):
+                    # The method of an SSLSocket would go on in plain text.
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                else:  # TLS inside TLS, through a proxy
+                    sock.socket.shutdown(socket.SHUT_RDWR)
+
+    @contextmanager
+    def expecting(self, most_bytes: int | None = None, patience: float = 1.0) -> Iterator[None]:
+        """Bound the answers to requests of this thread.
+
+        Args:
+            most_bytes: Bytes of the body; None is as many as a document may have.
+            patience: How many read timeouts the peer has for each KiB.
+        """
+        self.bounds.most_bytes = most_bytes or _MOST_DOCUMENT_BYTES
+        self.bounds.patience = patience
+        try:
+            yield
+        finally:
+            self.bounds.most_bytes, self.bounds.patience = _MOST_DOCUMENT_BYTES, 1.0
+
+
+class _Answer(io.RawIOBase):
+    """The bytes of one answer as they come from the socket.
+
+    Args:
+        raw: Where they come from.
+        seconds: The read timeout; None waits for ever.
+        most_bytes: How many there may be.
+    """
+
+    def __init__(self, raw: io.RawIOBase, seconds: float | None, most_bytes: int) -> None:
+        self._raw = raw
+        self._seconds = seconds
+        self._most = most_bytes
+        self._waited = 0.0
+        self._received = 0
+        self.total = 0
+        self.has_ended = False
+
+    def readable(self) -> bool:
+        """An answer can be read."""
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Fill the buffer with what has come.
+
+        Raises:
+            TimeoutError: Nothing comes, or next to nothing.
+            OSError: The connection broke, or the answer does not end.
+        """
+        began = time.monotonic()
+        count = self._raw.readinto(buffer)
+        if not count:
+            self.has_ended = True
+            return count
+        if self.total:  # the time until an answer begins is the socket's own timeout
+            self._waited += time.monotonic() - began
+        self.total += count
+        self._received += count
+        if self.total > self._most:
+            raise OSError(f"the answer does not end after {self._most:,} bytes")
+        if self._seconds is not None and self._waited > self._seconds:
+            if self._received < _LEAST_BYTES:
+                raise TimeoutError(f"fewer than {_LEAST_BYTES:,} bytes in {self._seconds:g} s")
+            self._waited, self._received = 0.0, 0
+        return count
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._raw.close()
+        super().close()
+
+
+class _Socket:
+    """A connected socket, whose answers are bounded; all else is the socket's own."""
+
+    def __init__(self, sock: Any, bounds: _Bounds) -> None:
+        self._sock = sock
+        self._bounds = bounds
+        self.answer: _Answer | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    def makefile(self, mode: str, buffering: int | None = None, **_: Any) -> Any:
+        """Return the file that an answer is read from."""
+        timeout = self._sock.gettimeout()
+        seconds = None if timeout is None else timeout * self._bounds.patience
+        most = self._bounds.most_bytes + _MOST_HEADER_BYTES
+        self.answer = _Answer(self._sock.makefile(mode, buffering=0), seconds, most)
+        return self.answer if buffering == 0 else io.BufferedReader(self.answer)
+
+
+def _pools(connections: Connections) -> dict[str, type]:
+    """Return urllib3's pool classes by scheme, with connections that are tracked."""
+
+    class Tracked:
+        """Mixed into botocore's connection classes."""
+
+        sock: Any
+
+        def connect(self) -> None:
+            super().connect()  # type: ignore[misc]
+            connections.add(self.sock)
+            self.sock = _Socket(self.sock, connections.bounds)
+
+        def getresponse(self) -> Any:
+            sock = self.sock
+            response = super().getresponse()  # type: ignore[misc]
+            # The end of the connection passes for the end of the headers otherwise.
+            if sock.answer is not None and sock.answer.has_ended:
+                raise ProtocolError("the answer was cut in its headers")
+            return response
+
+    class Complete:
+        """Mixed into botocore's pools: a body that is shorter than announced is an error."""
+
+        def urlopen(self, *arguments: Any, **options: Any) -> Any:
+            options["enforce_content_length"] = True
+            return super().urlopen(*arguments, **options)  # type: ignore[misc]
+
+    # The two bases of botocore's classes declare the same methods otherwise.
+    class Http(Tracked, AWSHTTPConnection):  # type: ignore[misc]
+        """A connection without TLS."""
+
+    class Https(Tracked, AWSHTTPSConnection):  # type: ignore[misc]
+        """A connection with TLS."""
+
+    class HttpPool(Complete, AWSHTTPConnectionPool):
+        """Connections without TLS to one host."""
+
+        ConnectionCls = Http
+
+    class HttpsPool(Complete, AWSHTTPSConnectionPool):
+        """Connections with TLS to one host."""
+
+        ConnectionCls = Https
+
+    return {"http": HttpPool, "https": HttpsPool}

@@ -1,0 +1,125 @@
+"""A job's session credentials, which refresh themselves.
+
+CodePipeline hands out a job's credentials without an expiry date, and a large transfer outlives
+them. They are refreshed both ways: ahead of time, when they reach a certain age, and when AWS says
+that they have expired, in the middle of whatever call that was.
+
+botocore's ``RefreshableCredentials`` need an expiry date, and botocore retries no ExpiredToken. So
+the clients of a job sign with :class:`JobCredentials`, and the retries of
+:mod:`cpstage.aws.client` refresh them. One rule keeps any number of threads at one refresh per
+expiry: a thread that is told that its token has expired refreshes only if that token is still the
+current one; otherwise another thread has done it, and signing again is enough.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn
+
+from cpstage.errors import CpstageError
+from cpstage.job import SessionCredentials
+from cpstage.masking import MASK, Secret
+
+_LOGGER = logging.getLogger("cpstage")
+
+DEFAULT_MAX_AGE = 14 * 60.0
+"""Seconds. The AWS CodePipeline plugin for Jenkins takes credentials for good for 15 minutes."""
+
+_TRY_AGAIN_SECONDS = 30.0
+"""After a refresh ahead of time has failed; the old credentials may well last a while longer."""
+
+Refresh = Callable[[], SessionCredentials]
+
+
+class FrozenCredentials(NamedTuple):
+    """The credentials of one moment, with the attributes that botocore signs with."""
+
+    access_key: str
+    secret_key: str
+    token: str | None
+
+    def __repr__(self) -> str:
+        return f"FrozenCredentials({MASK})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("credentials cannot be pickled")
+
+    def secrets(self) -> list[Secret]:
+        """Return what of them a service may quote, and nobody may see."""
+        return [Secret(value) for value in self if value]
+
+
+class JobCredentials:
+    """A job's session credentials.
+
+    Args:
+        first: The credentials that came with the job.
+        refresh: Asks for new ones. Its errors reach the caller of whatever needed them.
+        max_age: Seconds after which they are refreshed ahead of time.
+        clock: Seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        first: SessionCredentials,
+        refresh: Refresh,
+        max_age: float = DEFAULT_MAX_AGE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._refresh = refresh
+        self._max_age = max_age
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._use(first)
+
+    def __repr__(self) -> str:
+        return f"JobCredentials({MASK})"
+
+    def sign_for(self, client: Any) -> None:
+        """Make a boto3 client sign with these credentials, and with no others."""
+        client.meta.events.register("before-sign", self._before_sign)
+
+    def get_frozen_credentials(self) -> FrozenCredentials:
+        """Return what to sign the next request with; botocore calls this for each request."""
+        if self._is_old():
+            with self._lock:
+                if self._is_old():
+                    self._refresh_ahead_of_time()
+        return self._frozen
+
+    @property
+    def current(self) -> FrozenCredentials:
+        """What requests are signed with now, however old it is."""
+        return self._frozen
+
+    def refresh_after(self, token: str | None) -> None:
+        """Refresh, unless another thread has done it since a request was signed with this token.
+
+        Raises:
+            CpstageError: There are no new credentials to be had.
+        """
+        with self._lock:
+            if token == self._frozen.token:
+                self._use(self._refresh())
+
+    def _before_sign(self, request: Any, **_: Any) -> None:
+        request.context.setdefault("signing", {})["request_credentials"] = self
+
+    def _refresh_ahead_of_time(self) -> None:
+        """Refresh; when that fails, go on with the old ones, until AWS refuses them."""
+        try:
+            self._use(self._refresh())
+        except CpstageError as error:
+            _LOGGER.info("cannot refresh the job's session ahead of time: %s", error.message)
+            self._old_at = self._clock() + min(_TRY_AGAIN_SECONDS, self._max_age)
+
+    def _is_old(self) -> bool:
+        return self._clock() >= self._old_at
+
+    def _use(self, new: SessionCredentials) -> None:
+        token = new.session_token.reveal() if new.session_token else None
+        self._frozen = FrozenCredentials(new.access_key_id, new.secret_access_key.reveal(), token)
+        self._old_at = self._clock() + self._max_age

@@ -1,0 +1,282 @@
+"""Operations on the objects of a job, as far as its session credentials allow them.
+
+GetObject, HeadObject, PutObject and the multipart operations; none that lists a bucket or looks at
+one (Amazon S3 API Reference). Keys are taken literally. s3transfer, boto3's own transfer manager,
+does not serve: it cannot be stopped within seconds, resumes no body, and computes no checksum over
+a whole object that was uploaded in parts.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from cpstage.aws.client import Answer, AwsClient, has
+from cpstage.aws.errors import NetworkError, translated
+from cpstage.aws.retries import Retries
+
+_PIECE = 1 << 20
+"""Bytes of a body that are read at once; of a body that is cut, no more are read again."""
+
+_COMPLETION_PATIENCE = 10.0
+"""Read timeouts: S3 sends blanks while it puts parts together, for minutes where they are many."""
+
+Piece = bytes | bytearray | memoryview
+Pieces = Sequence[Piece]
+"""A body as it came, in pieces: to join 8 MiB costs as much as to send them."""
+
+
+def length_of(pieces: Pieces) -> int:
+    """Return how many bytes a body has."""
+    return sum(map(len, pieces))
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a multipart upload, as CompleteMultipartUpload names it."""
+
+    number: int
+    etag: str
+    crc32: str
+
+    def members(self) -> dict[str, Any]:
+        """Return the members of ``CompletedPart``."""
+        return {"PartNumber": self.number, "ETag": self.etag, "ChecksumCRC32": self.crc32}
+
+
+@dataclass(frozen=True)
+class OpenUpload:
+    """A multipart upload that was created, and neither completed nor aborted."""
+
+    bucket: str
+    key: str
+    id: str
+
+    def members(self) -> dict[str, str]:
+        """Return the members that name it."""
+        return {"Bucket": self.bucket, "Key": self.key, "UploadId": self.id}
+
+
+class S3:
+    """Calls operations on objects.
+
+    Args:
+        client: Sends the requests.
+    """
+
+    def __init__(self, client: AwsClient) -> None:
+        self._client = client
+
+    def head_object(self, bucket: str, key: str, *, checksum: bool = False) -> Answer:
+        """Return what S3 says of an object; its checksum takes permission to decrypt as well."""
+        mode = {"ChecksumMode": "ENABLED"} if checksum else {}
+        return self._call(
+            "HeadObject", {"Bucket": bucket, "Key": key, **mode}, has("ETag", "ContentLength")
+        )
+
+    def get_object(self, bucket: str, key: str) -> bytes:
+        """Return the whole of a small object."""
+        answer = self._call("GetObject", {"Bucket": bucket, "Key": key}, has("ETag", "Body"))
+        body: bytes = answer["Body"].read()
+        return body
+
+    def get_range(
+        self, bucket: str, key: str, offset: int, length: int, etag: str | None = None
+    ) -> bytes:
+        """Return bytes of an object, if it still has the ETag.
+
+        A body that is cut is resumed at the byte that was reached.
+
+        Args:
+            bucket: The bucket.
+            key: The key.
+            offset: The first byte.
+            length: How many bytes; all of them lie inside the object.
+            etag: What the object has to be.
+        """
+        pieces: list[bytes] = []
+        done, failures, began = 0, 0, time.monotonic()
+        retries = self._client.retries
+        while True:
+            parameters = {"Bucket": bucket, "Key": key, **({"IfMatch": etag} if etag else {})}
+            failure = self._get_into(pieces, parameters, offset + done, length - done)
+            got = sum(map(len, pieces)) - done
+            done += got
+            if failure is None:
+                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            failures = 1 if got else failures + 1
+            if got:
+                retries.progressed()
+            if not retries.wait(failures, began, math.inf):
+                raise failure
+
+    def _get_into(
+        self, pieces: list[bytes], parameters: Mapping[str, Any], offset: int, length: int
+    ) -> Exception | None:
+        """Read a range, and add its pieces as they come; return what stopped that."""
+        wanted = f"bytes={offset}-{offset + length - 1}"
+        with self._client.connections.expecting(length):
+            body = self._call(
+                "GetObject",
+                {**parameters, "Range": wanted},
+                lambda one: _not_the_range(one, offset, length),
+                detail=wanted,
+            )["Body"]
+            left = length
+            try:
+                while left:
+                    piece = body.read(min(_PIECE, left))
+                    if not piece:
+                        break
+                    pieces.append(piece)
+                    left -= len(piece)
+                if left or body.read(1):  # that gives the connection back
+                    return NetworkError("the answer was cut", began=True)
+            except Exception as error:
+                failure = translated(error, "GetObject")
+                failure.__traceback__ = failure.__context__ = None
+                return failure
+            finally:
+                with suppress(Exception):
+                    body.close()
+        return None
+
+    def put_object(self, body: Pieces, crc32: str, members: Mapping[str, Any]) -> Answer:
+        """Store an object in one request.
+
+        Args:
+            body: Its bytes.
+            crc32: Base64 of their CRC-32, which S3 compares.
+            members: Where, and how it is stored: members of PutObject.
+        """
+        parameters = {**members, "Body": Body(body), "ChecksumCRC32": crc32}
+        return self._call("PutObject", parameters, has("ETag"))
+
+    def create_multipart_upload(self, members: Mapping[str, Any]) -> tuple[OpenUpload, Answer]:
+        """Create an upload in parts whose object will have one CRC-32.
+
+        Args:
+            members: Where, and how it is stored: members of CreateMultipartUpload.
+        """
+        checksum = {"ChecksumAlgorithm": "CRC32", "ChecksumType": "FULL_OBJECT"}
+        answer = self._call("CreateMultipartUpload", {**members, **checksum}, has("UploadId"))
+        upload = OpenUpload(members["Bucket"], members["Key"], answer["UploadId"])
+        return upload, answer
+
+    def upload_part(
+        self, upload: OpenUpload, number: int, body: Pieces, crc32: str
+    ) -> tuple[Part, Answer]:
+        """Send one part, with base64 of its CRC-32."""
+        parameters = {
+            **upload.members(),
+            "PartNumber": number,
+            "Body": Body(body),
+            "ChecksumCRC32": crc32,
+        }
+        answer = self._call("UploadPart", parameters, has("ETag"), detail=f"part {number}")
+        return Part(number, answer["ETag"], crc32), answer
+
+    def complete_multipart_upload(
+        self, upload: OpenUpload, parts: Sequence[Part], crc32: str
+    ) -> Answer:
+        """Make an object of parts, and have S3 compare base64 of its CRC-32."""
+        parameters = {
+            **upload.members(),
+            "MultipartUpload": {"Parts": [part.members() for part in parts]},
+            "ChecksumCRC32": crc32,
+            "ChecksumType": "FULL_OBJECT",
+        }
+        with self._client.connections.expecting(patience=_COMPLETION_PATIENCE):
+            return self._call("CompleteMultipartUpload", parameters, has("ETag"))
+
+    def abort_multipart_upload(self, upload: OpenUpload, timeout: float) -> None:
+        """Remove what has arrived of an upload, within so many seconds."""
+        self._client.call(
+            "AbortMultipartUpload",
+            upload.members(),
+            about=f"s3://{upload.bucket}/{upload.key}",
+            retries=Retries(timeout),
+        )
+
+    def interrupt(self) -> None:
+        """End what is under way, and send nothing again."""
+        self._client.interrupt()
+
+    def _call(
+        self, operation: str, parameters: Mapping[str, Any], check: Any, detail: str = ""
+    ) -> Answer:
+        about = f"s3://{parameters['Bucket']}/{parameters['Key']} {detail}".rstrip()
+        return self._client.call(operation, parameters, about=about, check=check)
+
+
+class Body(io.RawIOBase):
+    """Pieces of bytes as the file that botocore sends a body from, without joining them.
+
+    botocore reads it to sign it, and again to send it, and goes back to its start for each try.
+
+    Args:
+        pieces: The bytes.
+    """
+
+    def __init__(self, pieces: Pieces) -> None:
+        self._pieces = [memoryview(piece) for piece in pieces if len(piece)]
+        self._size = length_of(self._pieces)
+        self._index = self._at = self._position = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def readable(self) -> bool:
+        """A body can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """A body can be sent again."""
+        return True
+
+    def tell(self) -> int:
+        """Return how many bytes were read."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a byte."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
+        self._position = left = max(0, min(base + offset, self._size))
+        self._index = 0
+        while self._index < len(self._pieces) and left >= len(self._pieces[self._index]):
+            left -= len(self._pieces[self._index])
+            self._index += 1
+        self._at = left
+        return self._position
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Return the next bytes, as many as asked for but at the end; all of them for -1."""
+        left = self._size - self._position
+        wanted = left if size is None or size < 0 else min(size, left)
+        found: list[memoryview] = []
+        while wanted:
+            piece = self._pieces[self._index][self._at : self._at + wanted]
+            found.append(piece)
+            wanted -= len(piece)
+            self._position += len(piece)
+            self._at += len(piece)
+            if self._at == len(self._pieces[self._index]):
+                self._index, self._at = self._index + 1, 0
+        return b"".join(found)
+
+
+def _not_the_range(answer: Answer, offset: int, length: int) -> str | None:
+    """Refuse the bytes of another range, the whole object, and what is no answer of S3."""
+    lacks = has("ETag", "Body")(answer)
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    sent = str(answer.get("ContentRange") or f"bytes {offset}-{offset + length - 1}/")
+    if (status == 200 and offset) or not sent.startswith(f"bytes {offset}-{offset + length - 1}/"):
+        return "the answer is not the range that was asked for"
+    if answer.get("ContentLength") not in (None, length):
+        return f"the answer announces {answer['ContentLength']} bytes instead of {length}"
+    return lacks

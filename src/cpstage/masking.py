@@ -1,0 +1,130 @@
+"""Secrets: values that never print themselves, and texts of others with secrets taken out.
+
+A traceback that shows local variables (``traceback.TracebackException(capture_locals=True)``,
+``rich``, ``pytest -l``) calls ``repr`` on whatever a function holds. So secrets travel as
+:class:`Secret`, and documents that hold secrets as :class:`MaskedDict`, until the call that needs
+the plain value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn, TypeVar, overload
+
+MASK = "********"
+
+_LONGEST_SEARCHED = 8_000
+"""Characters of a message that are searched for secrets; the rest of the message is not shown."""
+
+_PIECE_OF_SECRET = 12
+"""Characters in a row of a secret that give too much of the secret away."""
+
+SHORTEST_SECRET = 8
+"""Characters: AWS has no shorter keys, and a shorter value would be found in every other word."""
+
+_Value = TypeVar("_Value")
+
+
+class Secret:
+    """A text that no ``repr``, ``str``, format or pickle shows.
+
+    Args:
+        text: The text.
+    """
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the text."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return MASK
+
+    def __format__(self, _: str) -> str:
+        return MASK
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __len__(self) -> int:
+        return len(self._text)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret cannot be pickled")
+
+
+@overload
+def secret(value: str | Secret) -> Secret: ...
+@overload
+def secret(value: None) -> None: ...
+@overload
+def secret(value: str | Secret | None) -> Secret | None: ...
+def secret(value: str | Secret | None) -> Secret | None:
+    """Return a text as a secret; None and secrets stay what they are."""
+    return Secret(value) if isinstance(value, str) else value
+
+
+class MaskedDict(dict[str, Any]):
+    """A JSON object that may hold secrets: a dictionary whose ``repr`` shows none of its values."""
+
+    def __repr__(self) -> str:
+        return f"{{{', '.join(f'{name!r}: {MASK}' for name in self)}}}"
+
+
+def mask_objects(value: Any) -> Any:
+    """Return a JSON value in which every object is a :class:`MaskedDict`."""
+    if isinstance(value, Mapping):
+        return MaskedDict((name, mask_objects(member)) for name, member in value.items())
+    if isinstance(value, list):
+        return [mask_objects(member) for member in value]
+    return value
+
+
+def reveal(value: Any) -> Any:
+    """Return a JSON value with the texts of its secrets in their places."""
+    if isinstance(value, Secret):
+        return value.reveal()
+    if isinstance(value, Mapping):
+        return MaskedDict((name, reveal(member)) for name, member in value.items())
+    if isinstance(value, list):
+        return [reveal(member) for member in value]
+    return value
+
+
+def secrets_in(value: Any) -> list[Secret]:
+    """Return the secrets of a JSON value."""
+    if isinstance(value, Secret):
+        return [value]
+    members = value.values() if isinstance(value, Mapping) else value
+    if not isinstance(value, (Mapping, list)):
+        return []
+    return [found for member in members for found in secrets_in(member)]
+
+
+def masked(text: str, secrets: Iterable[Secret]) -> str:
+    """Hide secrets in a text, also those that the text has cut.
+
+    Args:
+        text: What a service says; what follows the first 8,000 characters is left out.
+        secrets: What nobody may see; those shorter than 8 characters are passed over.
+    """
+    text = text[:_LONGEST_SEARCHED]
+    hidden = [one.reveal() for one in secrets if len(one) >= SHORTEST_SECRET]
+    for value in hidden:
+        text = text.replace(value, MASK)
+    shown = [*text]
+    for start in range(len(text) - _PIECE_OF_SECRET + 1):
+        piece = text[start : start + _PIECE_OF_SECRET]
+        if any(piece in value for value in hidden):
+            shown[start : start + _PIECE_OF_SECRET] = "*" * _PIECE_OF_SECRET
+    return "".join(shown)
