@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import boto3
 import pytest
 
 import cpstage
@@ -65,6 +66,12 @@ def plain_environment(home: Path) -> dict[str, str]:
         "HOME": str(home),
         "AWS_EC2_METADATA_DISABLED": "true",
     }
+
+
+@pytest.fixture(autouse=True)
+def _no_default_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What boto3 keeps for a program that calls ``boto3.client``: the caller of another test."""
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
 
 
 @pytest.fixture(scope="module")

@@ -114,7 +114,7 @@ def kms_service(environment: Mapping[str, str], region: str | None = None) -> Aw
         secret(environment.get("AWS_SESSION_TOKEN")),
     )
     connection = Connection(endpoint_url=environment["AWS_ENDPOINT_URL"], timeout=1e-6)
-    connection = replace(connection, connect_timeout=60, read_timeout=60)
+    connection = replace(connection, connect_timeout=0, read_timeout=0)
     return connection.kms(JobCredentials(keys, lambda: keys), there)
 
 

@@ -288,7 +288,7 @@ def test_when_the_job_is_gone_the_renewal_says_so(aws: LocalAWS, cli: Cli) -> No
     done = cli("fetch", "--job-file", "-", stdin=saved)
 
     assert done.returncode == 75
-    assert "has expired and the job is no longer in progress" in done.stderr
+    assert "has expired, and the job is no longer in progress" in done.stderr
     assert names(cli.directory) == []
 
 

@@ -155,7 +155,7 @@ def test_an_sts_that_does_not_tell_fails_nothing(aws: LocalAWS, cli: Cli) -> Non
         for url, why in [
             ("http://127.0.0.1:9", "cannot ask STS who the caller is: "),
             (refusing, "AccessDenied: no way"),
-            (other, "the answer has no Account"),
+            (other, "the answer cannot be read"),
         ]:
             arguments = ("--timeout", "1")
             code, checks = _examined(cli, job_id, *arguments, AWS_ENDPOINT_URL_STS=url)

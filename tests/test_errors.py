@@ -186,7 +186,7 @@ def test_a_bucket_that_does_not_exist(aws: LocalAWS, cli: Cli) -> None:
     job_id = aws.add_job(outputs=[Output("Built", bucket="no-such-bucket-here")])
     (cli.directory / "file").write_text("x")
     done = cli("push", job_id, "Built=file", "--progress", "none")
-    _fails(done, 66, "no-such-bucket-here", "NoSuchBucket")
+    _fails(done, 78, "no-such-bucket-here", "NoSuchBucket", "artifact bucket does not exist")
 
 
 def test_a_key_that_was_disabled(aws: LocalAWS, cli: Cli) -> None:
@@ -437,6 +437,6 @@ def test_a_token_that_the_service_quotes_is_not_shown(cli: Cli) -> None:
 def test_a_token_with_a_line_break_is_not_shown(aws: LocalAWS, cli: Cli) -> None:
     done = cli("fetch", aws.add_job(), "--debug", AWS_SESSION_TOKEN="canary\nx")
 
-    assert done.returncode == 69
+    assert done.returncode == 77
     assert "stray line breaks" in done.stderr
     assert "canary" not in done.stdout + done.stderr

@@ -492,7 +492,7 @@ def test_a_read_timeout_ends_the_wait_for_an_answer(cli: Cli) -> None:
 
     assert done.returncode == 69
     assert_one_line(done.stderr)
-    assert "timed out" in done.stderr
+    assert "Read timeout" in done.stderr
 
 
 def test_a_call_without_a_signature_is_refused_as_such(aws: LocalAWS, cli: Cli, bare: str) -> None:

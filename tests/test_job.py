@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cpstage import ConfigurationError, mask_document, parse_job
+from cpstage.masking import Secret, reveal
 
 CANARIES = {
     "accessKeyId": "canary-access-key",
@@ -114,7 +115,7 @@ def test_the_example_of_the_aws_page_is_a_job() -> None:
 
     assert job.id == "f4f4ff82-2d11-EXAMPLE"
     assert str(job.action_type_id) == "Test/Custom/MyJenkinsProviderName/1"
-    assert job.action_configuration == {"ProjectName": "MyJenkinsExampleTestProject"}
+    assert reveal(job.action_configuration) == {"ProjectName": "MyJenkinsExampleTestProject"}
     assert job.pipeline_context.action_name == "MyJenkinsTest-Action"
     assert job.pipeline_context.pipeline_arn is None
     assert [str(artifact.location) for artifact in job.input_artifacts] == [
@@ -136,8 +137,8 @@ def test_every_member_has_its_place() -> None:
     assert job.input_artifacts[0].location.file_name == "key.zip"
     assert job.encryption_key is not None
     assert job.encryption_key.kms_key_id == "key-id"
-    assert job.continuation_token == CANARIES["continuationToken"]
-    assert job.action_configuration["Password"] == CANARIES["Password"]
+    assert job.continuation_token == Secret(CANARIES["continuationToken"])
+    assert job.action_configuration["Password"] == Secret(CANARIES["Password"])
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ def test_all_saved_shapes_are_the_same_job(shape: Any) -> None:
 
     assert job.id == "11111111-2222-3333-4444-555555555555"
     assert [artifact.name for artifact in job.output_artifacts] == ["Built"]
-    assert job.require_credentials().session_token == CANARIES["sessionToken"]
+    assert job.require_credentials().session_token == Secret(CANARIES["sessionToken"])
 
 
 def test_a_job_never_prints_a_secret() -> None:

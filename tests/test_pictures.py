@@ -104,7 +104,7 @@ def test_nothing_that_is_about_files_knows_of_aws() -> None:
     on_the_ground = {room for names in rooms.GROUND for room in names}
 
     for room in {"archive", "workspace", "walk", "tree", *on_the_ground}:
-        assert not below(room, known) & {"aws", "connection", "store", "codepipeline"}, room
+        assert not below(room, known) & {"aws", "store"}, room
 
 
 def test_the_local_aws_stands_apart() -> None:

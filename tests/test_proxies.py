@@ -82,7 +82,7 @@ def _refuses(aws: LocalAWS, cli: Cli, proxy: Proxy, tmp_path: Path) -> None:
         there = there.with_variables(
             {"AWS_ENDPOINT_URL": url, "AWS_CA_BUNDLE": str(authority.file)}
         )
-        _failed(there, aws, 69, f"the proxy http://{proxy.url}", "407")
+        _failed(there, aws, 69, f'proxy URL: "http://{proxy.url}"', "407")
 
 
 def test_a_proxy_that_refuses_is_named(aws: LocalAWS, cli: Cli, tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_proxy_that_refuses_is_named(aws: LocalAWS, cli: Cli, tmp_path: Path) 
 
 def test_a_proxy_that_is_not_there_is_named(aws: LocalAWS, cli: Cli) -> None:
     there = _through(cli, "HTTP_PROXY", f"http://{AS_ME}127.0.0.1:1")
-    _failed(there, aws, 69, "the proxy http://127.0.0.1:1")
+    _failed(there, aws, 69, 'proxy URL: "http://127.0.0.1:1"')
 
 
 @pytest.mark.parametrize(

@@ -160,13 +160,37 @@ def test_a_job_that_has_ended_meanwhile_changes_the_exit_code(aws: LocalAWS, cli
     assert reports(aws, job_id) == [_FAILURE, _SUCCESS]
 
 
-def test_a_result_whose_answer_is_lost_may_have_been_put(aws: LocalAWS, cli: Cli) -> None:
+@pytest.mark.parametrize(("command", "result"), [("true", _SUCCESS), ("exit 3", _FAILURE)])
+def test_a_result_whose_answer_is_lost_counts_as_reported(
+    aws: LocalAWS, cli: Cli, command: str, result: str
+) -> None:
     job_id = add_job(aws)
-    with FaultProxy(aws.endpoint_url, [Rule(Close(None), _SUCCESS)]) as proxy:
-        done = run(cli, job_id, "--report", AWS_ENDPOINT_URL_CODEPIPELINE=proxy.url)
+    with FaultProxy(aws.endpoint_url, [Rule(Close(None), result)]) as proxy:
+        done = run(
+            cli,
+            job_id,
+            "--report",
+            command=shell(f"echo x >$CPSTAGE_OUT_BUILT/f; {command}"),
+            AWS_ENDPOINT_URL_CODEPIPELINE=proxy.url,
+        )
 
-    assert done.returncode == 75
-    assert done.stderr.endswith("an earlier try may have put the result: look at the pipeline\n")
+    assert done.returncode == (0 if result == _SUCCESS else 3), done.stderr
+    assert f"job {job_id} has ended: a try whose answer was lost counts as reported" in done.stderr
+    assert aws.job(job_id).status == ("Succeeded" if result == _SUCCESS else "Failed")
+
+
+def test_a_result_of_which_no_answer_comes_may_have_been_put(aws: LocalAWS, cli: Cli) -> None:
+    job_id = add_job(aws)
+    with FaultProxy(aws.endpoint_url, [Rule(Close(None), _SUCCESS, times=None)]) as proxy:
+        done = run(
+            cli,
+            job_id,
+            *("--report", "--retry-timeout", "1"),
+            AWS_ENDPOINT_URL_CODEPIPELINE=proxy.url,
+        )
+
+    assert done.returncode == 69
+    assert done.stderr.endswith("may have put the result: look at the pipeline\n")
     assert aws.job(job_id).status == "Succeeded"
 
 

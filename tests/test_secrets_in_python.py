@@ -92,6 +92,6 @@ def test_the_log_says_no_secret_however_much_it_says(
         cpstage.fetch(job, tmp_path, credentials_max_age=1e-6)
 
     ours = [record for record in caplog.records if record.name.startswith("cpstage")]
-    assert any("cannot renew" in record.getMessage() for record in ours)
+    assert any("cannot refresh" in record.getMessage() for record in ours)
     for record in ours:
         assert not is_in(f"{record.getMessage()} {record.args!r}", _plain(job.client_token))

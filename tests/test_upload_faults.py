@@ -277,13 +277,14 @@ def test_an_answer_of_kms_that_says_nothing(aws: LocalAWS, cli: Cli, command: st
     nothing = Answer(200, "Nothing")
     arguments = ["Built=noise", "--encrypt"] if command == "push" else []
     job_id = _job(aws, cli, SMALL) if command == "push" else _sealed(aws, cli)
-    plan = [Rule(nothing, "GenerateDataKey"), Rule(nothing, "Decrypt")]
+    plan = [Rule(nothing, "GenerateDataKey", times=None), Rule(nothing, "Decrypt", times=None)]
 
     with FaultProxy(aws.endpoint_url, plan) as proxy:
-        done = cli(command, job_id, *arguments, AWS_ENDPOINT_URL=proxy.url)
+        there = cli.with_variables({"AWS_ENDPOINT_URL": proxy.url})
+        done = there(command, job_id, *arguments, "--timeout", "1")
 
     assert done.returncode == 69, done.stderr
-    assert "KMS answered" in done.stderr.splitlines()[-1]
+    assert "the answer has no KeyId" in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
 
 

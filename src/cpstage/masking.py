@@ -20,7 +20,7 @@ _PIECE_OF_SECRET = 12
 """Characters in a row of a secret that give too much of the secret away."""
 
 SHORTEST_SECRET = 8
-"""Characters: AWS has no shorter keys, and a shorter value would be found in every other word."""
+"""Characters: AWS has no shorter keys, and ``main`` would be found in every other line."""
 
 _Value = TypeVar("_Value")
 
@@ -116,10 +116,10 @@ def masked(text: str, secrets: Iterable[Secret]) -> str:
 
     Args:
         text: What a service says; what follows the first 8,000 characters is left out.
-        secrets: What nobody may see; those shorter than 8 characters are passed over.
+        secrets: What nobody may see.
     """
     text = text[:_LONGEST_SEARCHED]
-    hidden = [one.reveal() for one in secrets if len(one) >= SHORTEST_SECRET]
+    hidden = [one.reveal() for one in secrets if one]
     for value in hidden:
         text = text.replace(value, MASK)
     shown = [*text]

@@ -37,20 +37,18 @@ FLOORS: tuple[tuple[tuple[str, float, float, str], ...], ...] = (
     (
         ("envelope", 1, 2, "Encryption SDK"),
         ("store", 3, 4, "objects in S3"),
-        ("credentials", 4, 5, "they renew"),
         ("workspace", 6, 7, "lock, publish"),
     ),
-    (("codepipeline", 2, 3, "the job API"), ("archive", 5, 6, "zip, tar, tar.gz")),
-    (("connection", 2, 3, "settings"), ("walk", 5, 6, "a tree, in order")),
-    (("failures", 1, 4, "what AWS's errors mean"), ("tree", 4, 7, "safe writes in a directory")),
-    (("aws", 1, 4, "HTTP, signed"),),
+    (("archive", 5, 6, "zip, tar, tar.gz"),),
+    (("walk", 5, 6, "a tree, in order"),),
+    (("aws", 1, 4, "boto3: config, clients, errors"), ("tree", 4, 7, "safe writes in a directory")),
 )
 """From the top: the rooms of each floor, from which column to which, and what they are."""
 
 GROUND: tuple[tuple[str, ...], ...] = (
     ("document", "selection", "credential_process", "held_signals"),
     ("job", "globs", "posix"),
-    ("errors", "progress", "retries", "shells", "deflate", "allocator", "core_files", "_version"),
+    ("errors", "masking", "progress", "shells", "deflate", "allocator", "core_files", "_version"),
 )
 """Below them: what any room may use, and what knows nothing of AWS, archives or the workspace."""
 

@@ -7,6 +7,7 @@ profile. botocore reads all of them; nothing here knows an endpoint, a partition
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -325,6 +326,9 @@ class Connection:
             )
 
         client = self._read(make)
+        _check_url(client.meta.endpoint_url, "the endpoint", "check --endpoint-url")
+        for variable, url in _proxies(client.meta.endpoint_url).items():
+            _check_url(url, f"the proxy of {variable}", f"check {variable}")
         events = client.meta.events
         if service == "s3":
             events.register_last("before-call.s3", _without_expect)
@@ -370,11 +374,14 @@ class Connection:
         self._read(read)
 
     def _callers_secrets(self) -> list[Secret]:
-        from cpstage.masking import Secret
+        from cpstage.aws.credentials import FrozenCredentials
 
         found = self._session.get_credentials() if self.sign_requests else None
-        keys = found.get_frozen_credentials() if found else ()
-        return [Secret(value) for value in keys if isinstance(value, str)]
+        if not found:
+            return []
+        keys = found.get_frozen_credentials()
+        access_key, secret_key = keys.access_key or "", keys.secret_key or ""
+        return FrozenCredentials(access_key, secret_key, keys.token).secrets()
 
     def _has_retry_settings(self) -> bool:
         """Whether the caller has configured botocore's own retries."""
@@ -429,6 +436,37 @@ def _malformed(error: ValueError) -> Exception:
     return ConfigurationError(
         f"cannot set up the AWS client: {what}", hint="check --endpoint-url and AWS_ENDPOINT_URL"
     )
+
+
+def _proxies(url: str) -> dict[str, str]:
+    """Return the proxies of the environment for a URL, by their variables."""
+    from botocore.utils import get_environ_proxies
+
+    scheme = url.partition(":")[0].lower()
+    proxies = get_environ_proxies(url)
+    return {f"{scheme.upper()}_PROXY": proxies[scheme]} if proxies.get(scheme) else {}
+
+
+def _check_url(url: str, what: str, hint: str) -> None:
+    """Refuse what is not the URL of a web server, which botocore tries for minutes.
+
+    Raises:
+        ConfigurationError: Its scheme, host or port is missing or malformed, or it has a query.
+    """
+    from urllib.parse import urlsplit
+
+    from cpstage.errors import ConfigurationError
+
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        _ = parts.port
+        good = parts.scheme in ("http", "https") and bool(parts.hostname)
+        good = good and not parts.query and not re.search(r"\s", url)
+    except ValueError:  # its text may hold a password
+        good = False
+    if not good:
+        shown = url.rpartition("@")[2]
+        raise ConfigurationError(f"{what} is not an http:// or https:// URL: {shown!r}", hint=hint)
 
 
 def _new_session(profile: str | None) -> boto3.Session:

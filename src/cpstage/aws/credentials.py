@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from cpstage.errors import CpstageError
 from cpstage.job import SessionCredentials
-from cpstage.masking import MASK, Secret
+from cpstage.masking import MASK, SHORTEST_SECRET, Secret
 
 _LOGGER = logging.getLogger("cpstage")
 
@@ -49,7 +49,7 @@ class FrozenCredentials(NamedTuple):
 
     def secrets(self) -> list[Secret]:
         """Return what of them a service may quote, and nobody may see."""
-        return [Secret(value) for value in self if value]
+        return [Secret(value) for value in self if value and len(value) >= SHORTEST_SECRET]
 
 
 class JobCredentials:

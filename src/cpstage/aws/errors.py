@@ -134,6 +134,9 @@ _ROWS: tuple[tuple[set[str], type[CpstageError], str | None], ...] = (
 )
 """Codes that mean the same whoever called, and whatever for."""
 
+_UNPARSED = (AttributeError, KeyError, TypeError, ValueError)
+"""What botocore's parsers raise for an answer that is well-formed, and of another shape."""
+
 _CODE = re.compile(r"[A-Za-z0-9._]{1,100}")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9+/=_-]{1,128}")
 _LONGEST_MESSAGE = 500
@@ -142,6 +145,7 @@ _OTHER_NAME = {62, 64}
 """X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH of OpenSSL."""
 
 _DAMAGED_RECORD = re.compile("BAD_RECORD_MAC|DECRYPTION_FAILED")
+_LOGIN = re.compile(r"//[^/\s\"']*@")
 _REFUSED_TUNNEL = re.compile(r"Tunnel connection failed: [0-9]{3}")
 
 
@@ -259,17 +263,23 @@ def translated(  # noqa: PLR0911 (one return for each kind)
     if isinstance(error, boto.SSLError):
         return _tls_failure(error, ca_bundle)
     if isinstance(error, (boto.ProxyConnectionError, boto.InvalidProxiesConfigError)):
-        return NetworkError(f"{error}{_system_reason(error)}")
+        return NetworkError(_network_text(error))
     if isinstance(error, ResponseParserError):
         return UnreadableAnswer(200, "the answer cannot be read")
     if isinstance(error, (boto.ResponseStreamingError, boto.IncompleteReadError)):
         return NetworkError("the answer was cut", began=True)
+    if isinstance(error, boto.ReadTimeoutError) and not error.kwargs.get("endpoint_url"):
+        return NetworkError("Read timeout in the middle of an answer", began=True)
     if isinstance(error, (boto.ConnectionError, boto.ConnectionClosedError, boto.ReadTimeoutError)):
-        return NetworkError(f"{error}{_system_reason(error)}")
+        return NetworkError(_network_text(error))
     if isinstance(error, boto.HTTPClientError):
         return _unsent(error)
     if isinstance(error, (http.HTTPError, OSError)):
         return NetworkError(f"the answer was cut{_system_reason(error)}", began=True)
+    if isinstance(error, UnicodeError):
+        return MalformedCredentialsError()
+    if isinstance(error, _UNPARSED) and not isinstance(error, boto.BotoCoreError):
+        return UnreadableAnswer(200, "the answer cannot be read")
     return error
 
 
@@ -314,6 +324,9 @@ def _tls_failure(error: boto.SSLError, ca_bundle: str | None) -> Exception:
             hint = "check --endpoint-url" if mismatch else "trust it with --ca-bundle FILE"
             why = cause.verify_message.rstrip(".")
             return SetupError(f"the certificate of {origin} is not trusted: {why}", hint)
+        if type(cause).__name__ == "CertificateError":  # urllib3 compares names by itself
+            what = f"the certificate of {origin} is for another name: {cause}"
+            return SetupError(what, "check --endpoint-url")
     if any(_is_passing_tls(cause) for cause in causes):
         return NetworkError(f"the TLS connection to {origin} broke")
     reasons = [one.reason for one in causes if isinstance(one, ssl.SSLError) and one.reason]
@@ -360,6 +373,11 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         kept = getattr(one, "kwargs", {})
         inside = [kept.get("error"), getattr(one, "reason", None), *one.args, one.__cause__]
         pending += [each for each in inside if isinstance(each, BaseException)]
+
+
+def _network_text(error: BaseException) -> str:
+    """Return what botocore says of the network, without the login of a URL."""
+    return _LOGIN.sub("//", f"{error}{_system_reason(error)}")
 
 
 def _system_reason(error: BaseException) -> str:

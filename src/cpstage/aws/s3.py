@@ -155,7 +155,8 @@ class S3:
             members: Where, and how it is stored: members of PutObject.
         """
         parameters = {**members, "Body": Body(body), "ChecksumCRC32": crc32}
-        return self._call("PutObject", parameters, has("ETag"))
+        detail = f"{length_of(body)} bytes"
+        return self._call("PutObject", parameters, has("ETag"), detail)
 
     def create_multipart_upload(self, members: Mapping[str, Any]) -> tuple[OpenUpload, Answer]:
         """Create an upload in parts whose object will have one CRC-32.
@@ -178,7 +179,9 @@ class S3:
             "Body": Body(body),
             "ChecksumCRC32": crc32,
         }
-        answer = self._call("UploadPart", parameters, has("ETag"), detail=f"part {number}")
+        answer = self._call(
+            "UploadPart", parameters, has("ETag"), f"part {number}, {length_of(body)} bytes"
+        )
         return Part(number, answer["ETag"], crc32), answer
 
     def complete_multipart_upload(

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
 
-from cpstage.aws.errors import SESSION_EXPIRED_HINT, NetworkError, aws_failures
+from cpstage.aws.errors import SESSION_EXPIRED_HINT, ServiceError, aws_failures
 from cpstage.aws.s3 import S3, Pieces, length_of
 from cpstage.deflate import crc32_of
 from cpstage.errors import CpstageError
@@ -65,12 +65,18 @@ class Store:
             with reading(artifact):
                 return object_info(self._s3.head_object(bucket, key, checksum=True))
         except CpstageError as error:
-            if isinstance(error.__cause__, NetworkError):
+            if not isinstance(error.__cause__, ServiceError):
                 raise
-            # The answer to a HEAD has no body, and so no reason: a GET of one byte has.
-            with reading(artifact, self._key_of(artifact)):
+        # The answer to a HEAD has no body, and so no reason: a GET of one byte has, and an
+        # expired session is refreshed by it.
+        with reading(artifact, self._key_of(artifact)):
+            try:
                 self._s3.get_range(bucket, key, 0, 1)
-            raise
+            except ServiceError as error:
+                if error.code != "InvalidRange":  # the object is empty
+                    raise
+        with reading(artifact):
+            return object_info(self._s3.head_object(bucket, key, checksum=True))
 
     def _key_of(self, artifact: Artifact) -> str | None:
         """Ask for the key of an object that cannot be read; without its checksum that is free."""
