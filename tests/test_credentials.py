@@ -250,7 +250,7 @@ def test_a_third_party_session_is_renewed_with_its_client_token(aws: LocalAWS, c
     job_id = aws.add_job(
         [Input("App", zip_of({"noise": os.urandom(40 * MIB)}))],
         third_party=True,
-        session_seconds=0.02,
+        session_seconds=0.2,
     )
     token = aws.job(job_id).client_token
     assert token is not None

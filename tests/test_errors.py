@@ -434,8 +434,9 @@ def test_a_token_that_the_service_quotes_is_not_shown(cli: Cli) -> None:
     assert "canary" not in done.stdout + done.stderr
 
 
-def test_a_token_with_a_line_break_is_not_shown(aws: LocalAWS, cli: Cli) -> None:
-    done = cli("fetch", aws.add_job(), "--debug", AWS_SESSION_TOKEN="canary\nx")
+@pytest.mark.parametrize("value", ["canary\nx", "canary\r\nEvil: 1", "canary\udc80", "a canary"])
+def test_a_token_that_no_header_carries_is_not_shown(aws: LocalAWS, cli: Cli, value: str) -> None:
+    done = cli("fetch", aws.add_job(), "--debug", AWS_SESSION_TOKEN=value)
 
     assert done.returncode == 77
     assert "stray line breaks" in done.stderr

@@ -116,7 +116,7 @@ class AwsClient:
 
         Raises:
             ServiceError: The service refuses.
-            NetworkError, SetupError, MalformedCredentialsError: There was no answer.
+            NetworkError, SetupError: There was no answer.
             CredentialsRefused, botocore.exceptions.BotoCoreError: The caller's credentials or
                 settings cannot be used.
         """

@@ -34,6 +34,9 @@ _DEFAULT_READ_TIMEOUT = 60.0
 _SERVICES = ["codepipeline", "kms", "s3", "signin", "sso", "sso-oidc", "sts"]
 """The services that are called, and those that botocore gets credentials from."""
 
+_SENDABLE = re.compile("[!-~]*")
+"""What a header carries of credentials."""
+
 _Found = TypeVar("_Found")
 
 
@@ -356,7 +359,8 @@ class Connection:
                 found = self._session.get_credentials()
                 if found is None:
                     raise NoCredentialsError
-                found.get_frozen_credentials()
+                keys = found.get_frozen_credentials()
+                sendable = all(_SENDABLE.fullmatch(key or "") for key in keys[:3])
             except BotoCoreError:
                 raise
             except ClientError as error:
@@ -368,7 +372,10 @@ class Connection:
                     hint="check the credentials file, or what credential_process prints",
                 )
             else:
-                return
+                if sendable:
+                    return
+                what = "the AWS credentials hold characters that cannot be sent"
+                refused = AccessDenied(what, hint="check them for stray line breaks")
             raise refused
 
         self._read(read)

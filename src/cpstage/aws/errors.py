@@ -173,10 +173,6 @@ class SetupError(Exception):
         self.hint = hint
 
 
-class MalformedCredentialsError(Exception):
-    """The credentials hold characters that no header can carry."""
-
-
 class ServiceError(Exception):
     """A service refused a request.
 
@@ -276,8 +272,6 @@ def translated(  # noqa: PLR0911 (one return for each kind)
         return _unsent(error)
     if isinstance(error, (http.HTTPError, OSError)):
         return NetworkError(f"the answer was cut{_system_reason(error)}", began=True)
-    if isinstance(error, UnicodeError):
-        return MalformedCredentialsError()
     if isinstance(error, _UNPARSED) and not isinstance(error, boto.BotoCoreError):
         return UnreadableAnswer(200, "the answer cannot be read")
     return error
@@ -354,10 +348,6 @@ def _unsent(error: boto.HTTPClientError) -> Exception:
     causes = [*_causes(error)]
     if any(isinstance(one, (http.LocationValueError, http.URLSchemeUnknown)) for one in causes):
         return SetupError("the proxy's URL cannot be used", _PROXY_HINT)
-    if any(isinstance(one, http.HTTPError) for one in causes):
-        return NetworkError(f"the request failed{_system_reason(error)}")
-    if any(isinstance(one, (UnicodeError, ValueError)) for one in causes):
-        return MalformedCredentialsError()
     return NetworkError(f"the request failed{_system_reason(error)}")
 
 
@@ -418,9 +408,6 @@ def aws_failures(
         raise ServiceUnavailable(f"cannot {doing}: {error}", hint=_NETWORK_HINT) from error
     except SetupError as error:
         raise ConfigurationError(f"cannot {doing}: {error}", hint=error.hint) from error
-    except MalformedCredentialsError:
-        what = f"cannot {doing}: the AWS credentials hold characters that cannot be sent"
-        raise AccessDenied(what, hint="check the credentials for stray line breaks") from None
     except CredentialsRefused as error:
         what = f"cannot {doing}: {error}"
         if error.busy:

@@ -20,6 +20,9 @@ from cpstage.store.encryption import SseKms, Upload
 from cpstage.store.multipart import ABORT_SECONDS, MultipartUpload
 from cpstage.store.object import ObjectInfo, S3Object, object_info, reading
 
+_MOST_HEADS = 5
+"""A session may expire between a GET and a HEAD."""
+
 _PART = 8 << 20
 _SMALL = 64 << 10
 _MOST_PARTS = 9_000
@@ -61,22 +64,27 @@ class Store:
             ServiceUnavailable: S3 could not be reached.
         """
         bucket, key = artifact.location.bucket, artifact.location.key
-        try:
-            with reading(artifact):
-                return object_info(self._s3.head_object(bucket, key, checksum=True))
-        except CpstageError as error:
-            if not isinstance(error.__cause__, ServiceError):
-                raise
-        # The answer to a HEAD has no body, and so no reason: a GET of one byte has, and an
-        # expired session is refreshed by it.
-        with reading(artifact, self._key_of(artifact)):
+        tries = 0
+        while True:
+            tries += 1
             try:
-                self._s3.get_range(bucket, key, 0, 1)
-            except ServiceError as error:
-                if error.code != "InvalidRange":  # the object is empty
+                with reading(artifact):
+                    return object_info(self._s3.head_object(bucket, key, checksum=True))
+            except CpstageError as error:
+                if not isinstance(error.__cause__, ServiceError) or tries == _MOST_HEADS:
                     raise
-        with reading(artifact):
-            return object_info(self._s3.head_object(bucket, key, checksum=True))
+            # The answer to a HEAD has no body, and so no reason: a GET of one byte has, and an
+            # expired session is refreshed by it.
+            with reading(artifact, self._key_of(artifact)):
+                self._read_byte(bucket, key)
+
+    def _read_byte(self, bucket: str, key: str) -> None:
+        """Read the first byte of an object; an empty one has none."""
+        try:
+            self._s3.get_range(bucket, key, 0, 1)
+        except ServiceError as error:
+            if error.code != "InvalidRange":
+                raise
 
     def _key_of(self, artifact: Artifact) -> str | None:
         """Ask for the key of an object that cannot be read; without its checksum that is free."""
