@@ -38,6 +38,7 @@ class _Bounds(threading.local):
 
     most_bytes: int = _MOST_DOCUMENT_BYTES
     patience: float = 1.0
+    keeps_cut: bool = False
 
 
 class Connections:
@@ -71,19 +72,27 @@ class Connections:
                     sock.socket.shutdown(socket.SHUT_RDWR)
 
     @contextmanager
-    def expecting(self, most_bytes: int | None = None, patience: float = 1.0) -> Iterator[None]:
-        """Bound the answers to requests of this thread.
+    def expecting(
+        self,
+        most_bytes: int = _MOST_DOCUMENT_BYTES,
+        *,
+        patience: float = 1.0,
+        keeps_cut: bool = False,
+    ) -> Iterator[None]:
+        """Say what the answers to requests of this thread may be.
 
         Args:
-            most_bytes: Bytes of the body; None is as many as a document may have.
+            most_bytes: Bytes of the body.
             patience: How many read timeouts the peer has for each KiB.
+            keeps_cut: Whether a body that is cut ends there, for a caller who counts its bytes and
+                resumes it. Otherwise what has come of it is lost in buffers.
         """
-        self.bounds.most_bytes = most_bytes or _MOST_DOCUMENT_BYTES
-        self.bounds.patience = patience
+        bounds = self.bounds
+        bounds.most_bytes, bounds.patience, bounds.keeps_cut = most_bytes, patience, keeps_cut
         try:
             yield
         finally:
-            self.bounds.most_bytes, self.bounds.patience = _MOST_DOCUMENT_BYTES, 1.0
+            bounds.most_bytes, bounds.patience, bounds.keeps_cut = _MOST_DOCUMENT_BYTES, 1.0, False
 
 
 class _Answer(io.RawIOBase):
@@ -92,13 +101,14 @@ class _Answer(io.RawIOBase):
     Args:
         raw: Where they come from.
         seconds: The read timeout; None waits for ever.
-        most_bytes: How many there may be.
+        bounds: What the answer may be.
     """
 
-    def __init__(self, raw: io.RawIOBase, seconds: float | None, most_bytes: int) -> None:
+    def __init__(self, raw: io.RawIOBase, seconds: float | None, bounds: _Bounds) -> None:
         self._raw = raw
-        self._seconds = seconds
-        self._most = most_bytes
+        self._seconds = None if seconds is None else seconds * bounds.patience
+        self._most = bounds.most_bytes + _MOST_HEADER_BYTES
+        self._keeps_cut = bounds.keeps_cut
         self._waited = 0.0
         self._received = 0
         self.total = 0
@@ -116,7 +126,12 @@ class _Answer(io.RawIOBase):
             OSError: The connection broke, or the answer does not end.
         """
         began = time.monotonic()
-        count = self._raw.readinto(buffer)
+        try:
+            count = self._raw.readinto(buffer)
+        except OSError:
+            if not (self._keeps_cut and self.total):
+                raise
+            count = 0
         if not count:
             self.has_ended = True
             return count
@@ -151,10 +166,8 @@ class _Socket:
 
     def makefile(self, mode: str, buffering: int | None = None, **_: Any) -> Any:
         """Return the file that an answer is read from."""
-        timeout = self._sock.gettimeout()
-        seconds = None if timeout is None else timeout * self._bounds.patience
-        most = self._bounds.most_bytes + _MOST_HEADER_BYTES
-        self.answer = _Answer(self._sock.makefile(mode, buffering=0), seconds, most)
+        raw = self._sock.makefile(mode, buffering=0)
+        self.answer = _Answer(raw, self._sock.gettimeout(), self._bounds)
         return self.answer if buffering == 0 else io.BufferedReader(self.answer)
 
 

@@ -20,9 +20,6 @@ from cpstage.aws.client import Answer, AwsClient, has
 from cpstage.aws.errors import NetworkError, translated
 from cpstage.aws.retries import Retries
 
-_PIECE = 1 << 20
-"""Bytes of a body that are read at once; of a body that is cut, no more are read again."""
-
 _COMPLETION_PATIENCE = 10.0
 """Read timeouts: S3 sends blanks while it puts parts together, for minutes where they are many."""
 
@@ -118,25 +115,22 @@ class S3:
     def _get_into(
         self, pieces: list[bytes], parameters: Mapping[str, Any], offset: int, length: int
     ) -> Exception | None:
-        """Read a range, and add its pieces as they come; return what stopped that."""
+        """Read a range, and add what comes of it; return what stopped that."""
         wanted = f"bytes={offset}-{offset + length - 1}"
-        with self._client.connections.expecting(length):
+        with self._client.connections.expecting(length, keeps_cut=True):
             body = self._call(
                 "GetObject",
                 {**parameters, "Range": wanted},
                 lambda one: _not_the_range(one, offset, length),
                 detail=wanted,
             )["Body"]
-            left = length
             try:
-                while left:
-                    piece = body.read(min(_PIECE, left))
-                    if not piece:
-                        break
+                piece = body.read(length)
+                if piece:
                     pieces.append(piece)
-                    left -= len(piece)
-                if left or body.read(1):  # that gives the connection back
-                    return NetworkError("the answer was cut", began=True)
+                # Reading on to the end gives the connection back.
+                is_whole = len(piece) == length and not body.read(1)
+                return None if is_whole else NetworkError("the answer was cut", began=True)
             except Exception as error:
                 failure = translated(error, "GetObject")
                 failure.__traceback__ = failure.__context__ = None
@@ -144,7 +138,6 @@ class S3:
             finally:
                 with suppress(Exception):
                     body.close()
-        return None
 
     def put_object(self, body: Pieces, crc32: str, members: Mapping[str, Any]) -> Answer:
         """Store an object in one request.
