@@ -58,7 +58,7 @@ def credentials(
             "secrets are not printed to a terminal",
             hint="use it as a credential_process (see --help), or give --force",
         )
-    job = source.load(connection)
+    job = source.load(connection, uses_s3=False)
     age = source.credentials_age()
     terminal.line(
         json.dumps(cpstage.process_credentials(job, lifetime=expires_in, age=age), indent=2)

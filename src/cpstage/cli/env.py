@@ -64,7 +64,7 @@ def env(
         place, job.id if job else source.job_id, codebuild=codebuild_env
     )
     if variables is None:
-        job = job or source.load(connection)
+        job = job or source.load(connection, uses_s3=False)
         terminal.warn(printable(f"job {job.id} has not been fetched into {place.root}"))
         variables = cpstage.job_environment(job, place, codebuild=codebuild_env)
     terminal.raw(render(variables, "json" if terminal.json else syntax))

@@ -35,8 +35,12 @@ class JobSource:
     client_token: str | None = field(repr=False)
     file: str | None
 
-    def load(self, connection: Connection) -> Job:
+    def load(self, connection: Connection, *, uses_s3: bool = True) -> Job:
         """Fetch or read the job.
+
+        Args:
+            connection: How to reach AWS.
+            uses_s3: Whether the command goes on to S3, whose client is made meanwhile.
 
         Raises:
             UsageError: Neither an id nor a file is given.
@@ -48,7 +52,11 @@ class JobSource:
         if self.file is not None:
             token = secret(self.client_token)
             return replace(parse_job(self._document(self.file)), client_token=token)
-        return get_job(self.require_id(), client_token=self.client_token, connection=connection)
+        job_id = self.require_id()
+        if uses_s3:
+            connection.codepipeline()  # the request is not to wait for the other client
+            connection.prepare_s3()
+        return get_job(job_id, client_token=self.client_token, connection=connection)
 
     def require_id(self) -> str:
         """Return the id of the job, which a saved document tells as well.
