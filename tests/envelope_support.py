@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import uuid
 import venv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import moto.kms.models
 import pytest
 from aws_encryption_sdk import CommitmentPolicy, EncryptionSDKClient
 from aws_encryption_sdk.identifiers import AlgorithmSuite
@@ -73,6 +75,7 @@ class Keeper:
     ) -> bytes:
         key_ids = [self.key_id] if keys is None else keys
         source = io.BytesIO(message)
+        options = {"requires_commitment": False, **options}
         return b"".join(
             open_sealed(source, context=context, key_ids=key_ids, kms=self.kms, **options)
         )
@@ -120,6 +123,20 @@ def kms_service(environment: Mapping[str, str], region: str | None = None) -> Aw
 
 def administrator(aws: LocalAWS, key_id: str | None = None) -> Keeper:
     return Keeper(aws.admin_environment, key_id or aws.key_arn)
+
+
+def multi_region_key(aws: LocalAWS, region: str) -> tuple[str, str]:
+    """A multi-region key, and its replica in another region.
+
+    moto makes ids of 40 characters for them, which its ciphertexts have no room for; those of AWS
+    are ``mrk-`` and 32 hexadecimal digits.
+    """
+    admin = kms(aws.admin_environment)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(moto.kms.models, "generate_key_id", lambda *_: f"mrk-{uuid.uuid4().hex}")
+        primary = admin.create_key(MultiRegion=True)["KeyMetadata"]["Arn"]
+    backend = moto.kms.models.kms_backends["123456789012"][aws.region]
+    return primary, str(backend.replicate_key(primary.rpartition("/")[2], region).arn)
 
 
 class Pipe(io.RawIOBase):

@@ -56,6 +56,7 @@ from envelope_support import (
     kms_service,
     kms_that_answers,
     modules_loaded_by,
+    multi_region_key,
     official_cli,
     run_cli,
 )
@@ -224,6 +225,28 @@ class TestKeys:
 
         assert keeper.open(message, keys=[], account_id=account) == b"text"
         assert keeper.open(message, account_id=account) == b"text"
+
+    def test_a_multi_region_key_opens_under_its_replica_in_the_jobs_region(
+        self, aws: LocalAWS
+    ) -> None:
+        primary, replica = multi_region_key(aws, "eu-west-1")
+        message = administrator(aws, replica).seal(b"text")
+
+        named = administrator(aws, primary)
+        assert named.open(message) == b"text"
+        of_account = administrator(aws)
+        trusted: dict[str, Any] = {"account_id": "123456789012", "region": aws.region}
+        assert of_account.open(message, keys=[], **trusted) == b"text"
+
+        assert {*named.asked_regions, *of_account.asked_regions} == {aws.region}
+
+    def test_a_replica_of_another_key_opens_nothing(self, aws: LocalAWS) -> None:
+        _, replica = multi_region_key(aws, "eu-west-1")
+        other, _ = multi_region_key(aws, "eu-west-1")
+        message = administrator(aws, replica).seal(b"text")
+
+        with pytest.raises(AccessDenied, match="is sealed under"):
+            administrator(aws, other).open(message)
 
     @pytest.mark.parametrize(
         "options",

@@ -70,9 +70,8 @@ def test_a_large_zip_is_listed_and_read_by_a_few_small_requests(aws: LocalAWS, c
     assert [(one["name"], one["size"]) for one in entries] == [("large", LARGE), ("small", 7)]
     assert read.stdout == "needle\n"
     artifact = aws.job(job_id).inputs[0]
-    said = (
-        rf"s3.GetObject s3://{artifact.bucket}/{artifact.key} bytes=\d+-\d+: status 206, 0 retries"
-    )
+    where = f"s3.GetObject artifact App at s3://{artifact.bucket}/{artifact.key}"
+    said = rf"{where} bytes=\d+-\d+: status 206, 0 retries"
     assert len(re.findall(said, read.stderr)) == len(_reads(calls[between:]))
     for some in (calls[before:between], calls[between:]):
         assert len(_reads(some)) <= 3

@@ -14,6 +14,7 @@ from conftest import Cli
 from cpstage import Connection, get_job
 from cpstage.local import SESSION_ACTIONS, Input, LocalAWS
 from cpstage.session import JobSession
+from envelope_support import LEGACY, administrator
 from local_support import kms, s3
 from samples import zip_of
 from sealed import flipped_at, header_length, seal_artifact
@@ -60,6 +61,21 @@ def test_an_artifact_that_is_not_sealed_can_be_refused(aws: LocalAWS, cli: Cli) 
     assert "artifact App at s3://" in done.stderr
     assert "is not sealed in an envelope" in done.stderr
     assert names(cli.directory) == []
+
+
+def test_a_message_without_key_commitment_takes_an_option(aws: LocalAWS, cli: Cli) -> None:
+    context = {"cpstage:pipeline": "sample-pipeline", "cpstage:artifact": "App"}
+    message = administrator(aws).by_sdk(zip_of({"f": "x"}), LEGACY, 4096, context)
+    job_id = aws.add_job([Input("App", message, "")])
+
+    refused = cli("fetch", job_id)
+    allowed = cli("fetch", job_id, "--commitment-policy", "require-encrypt-allow-decrypt")
+
+    assert refused.returncode == 65
+    assert "without key commitment" in refused.stderr
+    assert "--commitment-policy require-encrypt-allow-decrypt" in refused.stderr
+    assert allowed.returncode == 0, allowed.stderr
+    assert (cli.directory / "in/App/f").read_text() == "x"
 
 
 def test_a_message_can_be_staged_as_it_is(aws: LocalAWS, cli: Cli, tree: Path) -> None:

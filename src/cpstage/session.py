@@ -34,14 +34,28 @@ class JobSession:
         self.job = job
         self._connection = connection
         self._credentials = JobCredentials(job.require_credentials(), self._refresh, max_age)
+        self._clients: list[AwsClient] = []
         self._kms: dict[str | None, AwsClient] = {}
         self.retries = Retries(connection.timeout)
+
+    def __enter__(self) -> JobSession:
+        """Use it."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """End what is under way where something failed: nobody waits for it any more."""
+        if kind is not None:
+            for client in self._clients:
+                client.interrupt()
 
     @cached_property
     def store(self) -> Store:
         """The job's artifacts in S3."""
-        s3 = self._connection.s3(self._credentials, self.job.region, self.retries)
-        return Store(S3(s3), self.job.encryption_key)
+        client = self._connection.s3(self._credentials, self.job.region, self.retries)
+        self._clients.append(client)
+        artifacts = (*self.job.input_artifacts, *self.job.output_artifacts)
+        names = {(one.location.bucket, one.location.key): one.name for one in artifacts}
+        return Store(S3(client, names), self.job.encryption_key)
 
     def kms(self, region: str | None) -> AwsClient:
         """Return KMS in a region; None asks for the pipeline's.
@@ -51,7 +65,10 @@ class JobSession:
         """
         if region not in self._kms:
             where = region or self.job.region
-            self._kms[region] = self._connection.kms(self._credentials, where, self.retries)
+            client = self._kms[region] = self._connection.kms(
+                self._credentials, where, self.retries
+            )
+            self._clients.append(client)
         return self._kms[region]
 
     def _refresh(self) -> SessionCredentials:

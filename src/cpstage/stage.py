@@ -70,23 +70,24 @@ def fetch(
     receiver = Receiver(session, place, how, progress or Silence())
     outputs: dict[str, Path] = {one.name: place.output(one.name) for one in job.output_artifacts}
 
-    found = [receiver.look(artifact) for artifact in choose(job.input_artifacts, artifacts)]
-    with nullcontext() if dry_run else place.locked(wait):
-        inventory = Inventory(place, how)
-        todo, unchanged = inventory.sort(found)
-        place.require_outputs([*outputs.values()])
-        if not replace:
-            place.require_free([one.path for one in todo])
-        if dry_run:
-            planned = [receiver.with_format(one) for one in todo]
-            result = _in_order(found, planned, unchanged)
-            return FetchResult(job, result, outputs, session.retries.count)
-        with place.staging() as staging:
-            staged, moves = receiver.stage(todo, staging)
-            result = _in_order(found, staged, unchanged)
-            moves += place.output_moves([*outputs.values()], staging)
-            moves += place.record_moves(record_of(job), inventory.entries(result), staging)
-            place.publish(moves)
+    with session:
+        found = [receiver.look(artifact) for artifact in choose(job.input_artifacts, artifacts)]
+        with nullcontext() if dry_run else place.locked(wait):
+            inventory = Inventory(place, how)
+            todo, unchanged = inventory.sort(found)
+            place.require_outputs([*outputs.values()])
+            if not replace:
+                place.require_free([one.path for one in todo])
+            if dry_run:
+                planned = [receiver.with_format(one) for one in todo]
+                result = _in_order(found, planned, unchanged)
+                return FetchResult(job, result, outputs, session.retries.count)
+            with place.staging() as staging:
+                staged, moves = receiver.stage(todo, staging)
+                result = _in_order(found, staged, unchanged)
+                moves += place.output_moves([*outputs.values()], staging)
+                moves += place.record_moves(record_of(job), inventory.entries(result), staging)
+                place.publish(moves)
     return FetchResult(job, result, outputs, session.retries.count)
 
 
@@ -149,7 +150,8 @@ def push(
 
         session = JobSession(job, connection or Connection(), credentials_max_age)
         sender = Sender(session, encryption or Encryption(), packer, watched)
-        sent = tuple(planned(one) if one.is_empty else sender.send(one) for one in outputs)
+        with session:
+            sent = tuple(planned(one) if one.is_empty else sender.send(one) for one in outputs)
     return PushResult(job, sent, session.retries.count)
 
 

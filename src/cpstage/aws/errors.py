@@ -149,7 +149,17 @@ _LOGIN = re.compile(r"//[^/\s\"']*@")
 _REFUSED_TUNNEL = re.compile(r"Tunnel connection failed: [0-9]{3}")
 
 
-class NetworkError(Exception):
+class CallFailed(Exception):
+    """A call of AWS failed.
+
+    Attributes:
+        also: What it may have left in AWS, to be named in the message.
+    """
+
+    also: str = ""
+
+
+class NetworkError(CallFailed):
     """A request had no complete answer.
 
     Attributes:
@@ -161,7 +171,7 @@ class NetworkError(Exception):
         self.began = began
 
 
-class SetupError(Exception):
+class SetupError(CallFailed):
     """A setting of the caller prevents the request: certificates, TLS, or a proxy.
 
     Attributes:
@@ -173,7 +183,7 @@ class SetupError(Exception):
         self.hint = hint
 
 
-class ServiceError(Exception):
+class ServiceError(CallFailed):
     """A service refused a request.
 
     Attributes:
@@ -405,9 +415,11 @@ def aws_failures(
     except ServiceError as error:
         raise _refusal(error, doing, (denied_hint, expired_hint, key_hint)) from error
     except NetworkError as error:
-        raise ServiceUnavailable(f"cannot {doing}: {error}", hint=_NETWORK_HINT) from error
+        what = f"cannot {doing}: {error}{error.also}"
+        raise ServiceUnavailable(what, hint=_NETWORK_HINT) from error
     except SetupError as error:
-        raise ConfigurationError(f"cannot {doing}: {error}", hint=error.hint) from error
+        what = f"cannot {doing}: {error}{error.also}"
+        raise ConfigurationError(what, hint=error.hint) from error
     except CredentialsRefused as error:
         what = f"cannot {doing}: {error}"
         if error.busy:
@@ -445,7 +457,7 @@ def _refusal(error: ServiceError, doing: str, hints: tuple[str, str, str]) -> Cp
 def refusal_text(error: ServiceError, doing: str) -> str:
     """Return the line about a refusal: what failed, why, and AWS's request id."""
     request = f" (request ID {error.request_id})" if error.request_id else ""
-    return f"cannot {doing}: {error.code}: {error.message}".rstrip(".") + request
+    return f"cannot {doing}: {error.code}: {error.message}".rstrip(".") + request + error.also
 
 
 _LOCAL_CREDENTIALS = (

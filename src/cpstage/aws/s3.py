@@ -64,10 +64,14 @@ class S3:
 
     Args:
         client: Sends the requests.
+        names: Names of artifacts by bucket and key, for the log.
     """
 
-    def __init__(self, client: AwsClient) -> None:
+    def __init__(
+        self, client: AwsClient, names: Mapping[tuple[str, str], str] | None = None
+    ) -> None:
         self._client = client
+        self._names = names or {}
 
     def head_object(self, bucket: str, key: str, *, checksum: bool = False) -> Answer:
         """Return what S3 says of an object; its checksum takes permission to decrypt as well."""
@@ -195,7 +199,7 @@ class S3:
         self._client.call(
             "AbortMultipartUpload",
             upload.members(),
-            about=f"s3://{upload.bucket}/{upload.key}",
+            about=self._title(upload.members()),
             retries=Retries(timeout),
         )
 
@@ -206,8 +210,13 @@ class S3:
     def _call(
         self, operation: str, parameters: Mapping[str, Any], check: Any, detail: str = ""
     ) -> Answer:
-        about = f"s3://{parameters['Bucket']}/{parameters['Key']} {detail}".rstrip()
+        about = f"{self._title(parameters)} {detail}".rstrip()
         return self._client.call(operation, parameters, about=about, check=check)
+
+    def _title(self, members: Mapping[str, Any]) -> str:
+        bucket, key = members["Bucket"], members["Key"]
+        name = self._names.get((bucket, key))
+        return f"{f'artifact {name} at ' if name else ''}s3://{bucket}/{key}"
 
 
 class Body(io.RawIOBase):

@@ -32,11 +32,13 @@ def unpacking_options(function: Function, context_option: str = CONTEXT_OPTION) 
 
     @functools.wraps(function)
     def command(
+        *,
         limits: Limits,
         require_encrypted: bool,
         no_decrypt: bool,
         decrypt_keys: tuple[str, ...],
         decrypt_context: dict[str, str],
+        commitment_policy: Any,
         **others: Any,
     ) -> Any:
         from cpstage import Unpacking
@@ -50,6 +52,7 @@ def unpacking_options(function: Function, context_option: str = CONTEXT_OPTION) 
             envelopes="require" if require_encrypted else "keep" if no_decrypt else "open",
             key_ids=decrypt_keys,
             context=decrypt_context,
+            commitment=commitment_policy,
         )
         return function(unpacking=unpacking, **others)
 
@@ -68,6 +71,13 @@ def unpacking_options(function: Function, context_option: str = CONTEXT_OPTION) 
             "repeatable.",
         ),
         _context_option(context_option, "decrypt_context"),
+        click.option(
+            "--commitment-policy",
+            type=click.Choice(["require-encrypt-require-decrypt", "require-encrypt-allow-decrypt"]),
+            default="require-encrypt-require-decrypt",
+            show_default=True,
+            help="Whether a message without key commitment is decrypted.",
+        ),
         limit_options,
     )
 

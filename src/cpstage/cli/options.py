@@ -69,11 +69,14 @@ def aws_options(function: Function) -> Function:
 
     @functools.wraps(function)
     def command(
+        *,
         region: str | None,
         profile: str | None,
         endpoint_url: str | None,
         ca_bundle: str | None,
         no_verify_ssl: bool,
+        connect_timeout: float | None,
+        read_timeout: float | None,
         **others: Any,
     ) -> Any:
         from cpstage import Connection
@@ -84,6 +87,8 @@ def aws_options(function: Function) -> Function:
             endpoint_url=endpoint_url,
             ca_bundle=ca_bundle,
             verify_ssl=not no_verify_ssl,
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
         )
         return function(connection=connection, **others)
 
@@ -99,6 +104,22 @@ def aws_options(function: Function) -> Function:
             help="CA certificates; else AWS_CA_BUNDLE.",
         ),
         click.option("--no-verify-ssl", is_flag=True, help="Do not verify certificates."),
+        click.option(
+            "--connect-timeout",
+            "--cli-connect-timeout",
+            "connect_timeout",
+            type=Seconds(or_none=True),
+            metavar="SECONDS",
+            help="How long to wait for a connection; 0 waits for ever. [60]",
+        ),
+        click.option(
+            "--read-timeout",
+            "--cli-read-timeout",
+            "read_timeout",
+            type=Seconds(or_none=True),
+            metavar="SECONDS",
+            help="How long to wait for the next KiB of an answer; 0 waits for ever. [60]",
+        ),
     )
 
 
@@ -152,7 +173,7 @@ def retry_option_named(name: str) -> Callable[[Function], Function]:
             default=300,
             show_default=True,
             metavar="SECONDS",
-            help="How long to try again when the network or AWS fails.",
+            help="How long to go on without progress when the network or AWS fails.",
         )(command)
 
     return decorate

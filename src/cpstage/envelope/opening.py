@@ -28,7 +28,9 @@ def open_sealed(
     key_ids: Sequence[str],
     account_id: str | None = None,
     partition: str = "aws",
+    region: str | None = None,
     kms: Clients,
+    requires_commitment: bool = True,
 ) -> Iterator[bytes]:
     """Open a message: the plaintext, to be published only after the iterator has ended.
 
@@ -38,7 +40,9 @@ def open_sealed(
         key_ids: The keys that may open it: ARNs, bare ids or aliases.
         account_id: An account whose keys may open it too.
         partition: The partition of that account.
+        region: Where replicas of multi-region keys are asked first.
         kms: Gives KMS in a region; None asks for the pipeline's, where bare ids are.
+        requires_commitment: Whether a message without key commitment is refused.
 
     Raises:
         ArtifactRejected: The message was changed, cut or added to, was sealed for something else,
@@ -50,11 +54,15 @@ def open_sealed(
 
     from cpstage.envelope.materials import KmsMaterials
 
+    require, allow = (
+        CommitmentPolicy.REQUIRE_ENCRYPT_REQUIRE_DECRYPT,
+        CommitmentPolicy.REQUIRE_ENCRYPT_ALLOW_DECRYPT,
+    )
     client = EncryptionSDKClient(
-        commitment_policy=CommitmentPolicy.REQUIRE_ENCRYPT_ALLOW_DECRYPT,
+        commitment_policy=require if requires_commitment else allow,
         max_encrypted_data_keys=MOST_KEYS,
     )
-    trust = Trust(key_ids, account_id, partition)
+    trust = Trust(key_ids, account_id, partition, region)
     stream = client.stream(
         mode="d",
         source=source,
@@ -83,6 +91,7 @@ def open_sealed(
 def _refusals() -> Iterator[None]:
     """Turn what the SDK raises for a message that is not as it was sealed into our refusal."""
     from aws_encryption_sdk.exceptions import (
+        ActionNotAllowedError,
         AWSEncryptionSDKClientError,
         CustomMaximumValueExceeded,
         MaxEncryptedDataKeysExceeded,
@@ -103,6 +112,12 @@ def _refusals() -> Iterator[None]:
         raise ArtifactRejected("the envelope was changed after it was sealed") from error
     except InvalidSignature as error:
         raise ArtifactRejected("the signature of the envelope is wrong") from error
+    except ActionNotAllowedError as error:  # of the commitment policy
+        raise ArtifactRejected(
+            "the envelope is sealed without key commitment",
+            hint="if it is from a writer you trust, allow it with "
+            "--commitment-policy require-encrypt-allow-decrypt",
+        ) from error
     except AWSEncryptionSDKClientError as error:
         why = error.args[0] if error.args else type(error).__name__
         raise ArtifactRejected(f"the envelope is damaged or cut: {why}".rstrip(".")) from error

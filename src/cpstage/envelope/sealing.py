@@ -75,7 +75,7 @@ def seal(
         )
     check_new(context)
     client = EncryptionSDKClient(
-        commitment_policy=CommitmentPolicy.REQUIRE_ENCRYPT_ALLOW_DECRYPT,
+        commitment_policy=CommitmentPolicy.REQUIRE_ENCRYPT_REQUIRE_DECRYPT,
         max_encrypted_data_keys=MOST_KEYS,
     )
     stream = client.stream(

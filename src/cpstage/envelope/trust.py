@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from cpstage.envelope.kms import WrappedKey, parse_arn
+from cpstage.envelope.kms import WrappedKey, parse_arn, related, replicas
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,13 @@ class Trust:
         key_ids: Keys by name, in any form that KMS takes; they are tried first.
         account_id: An account whose keys are all good, in any region; None for no such account.
         partition: The partition of that account.
+        region: Where replicas of multi-region keys are asked first.
     """
 
     key_ids: Sequence[str]
     account_id: str | None = None
     partition: str = "aws"
+    region: str | None = None
 
     def ways(self, wrapped: Iterable[WrappedKey]) -> list[tuple[str, WrappedKey]]:
         """Return what to ask KMS, in order: by which name of a key to unwrap which data key.
@@ -35,7 +37,12 @@ class Trust:
         """
         known = sorted(wrapped)
         named = [(name, one) for name in self.key_ids for one in known if _may_be(name, one.arn)]
-        found = [(one.arn, one) for one in known if self._in_account(one.arn)]
+        found = [
+            (name, one)
+            for one in known
+            if self._in_account(one.arn)
+            for name in replicas(one.arn, self.region)
+        ]
         return list(dict.fromkeys(named + found))
 
     def __str__(self) -> str:
@@ -54,10 +61,10 @@ class Trust:
 
 
 def _may_be(name: str, text: str) -> bool:
-    """Tell whether a key's name can stand for the key with this ARN."""
+    """Whether a key's name can stand for the key with this ARN."""
     named, arn = parse_arn(name), parse_arn(text)
     if arn is None or not arn.resource.startswith("key/"):
         return False
     if named is None:
         return name.startswith("alias/") or arn.resource == f"key/{name}"
-    return named == arn or (named.resource.startswith("alias/") and named[:3] == arn[:3])
+    return related(named, arn) or (named.resource.startswith("alias/") and named[:3] == arn[:3])

@@ -22,7 +22,7 @@ from cpstage.errors import ArtifactRejected, NotFound, WorkspaceUnavailable
 from cpstage.posix import require_posix
 from cpstage.progress import Progress, Silence
 from cpstage.transfer.intake import Intake, Source, Taken, naming
-from cpstage.transfer.opening import Keys
+from cpstage.transfer.opening import Keys, requires_commitment
 from cpstage.transfer.terms import Unpacking
 from cpstage.tree import Tree, local_failures
 from cpstage.workspace.publishing import Move
@@ -88,7 +88,12 @@ def unpack(
     file, target, how = Path(archive), Path(into), unpacking or Unpacking()
     with _opened(file) as blob, _staging_for(target) as staging:
         kms = cache(partial((connection or Connection()).kms, None))  # a client for each region
-        keys = Keys(kms, key_ids=how.key_ids, context=how.context)
+        keys = Keys(
+            kms,
+            key_ids=how.key_ids,
+            requires_commitment=requires_commitment(how),
+            context=how.context,
+        )
         source = Source(
             file.name, str(file), lambda: file.name, blob, keys, file.name, doing="unpacking"
         )

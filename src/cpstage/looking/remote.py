@@ -147,7 +147,7 @@ def open_remote(
         found = None if envelope else _format(artifact, info, head, how)
         yield Remote(artifact, info, found, blob, counted, envelope)
         return
-    keys = job_keys(session.job, artifact, session.kms, how.key_ids, how.context)
+    keys = job_keys(session.job, artifact, session.kms, how)
     with _opened(artifact, info, counted, keys, progress) as plain:
         found = _format(artifact, info, read_head(plain), how)
         yield Remote(artifact, info, found, plain, counted, envelope, opened=True)

@@ -5,19 +5,21 @@ One store belongs to one job and uses its session credentials. It knows nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
-from cpstage.aws.errors import SESSION_EXPIRED_HINT, ServiceError, aws_failures
+from cpstage.aws.client import Answer
+from cpstage.aws.errors import SESSION_EXPIRED_HINT, NetworkError, ServiceError, aws_failures
 from cpstage.aws.s3 import S3, Pieces, length_of
 from cpstage.deflate import crc32_of
 from cpstage.errors import CpstageError
 from cpstage.job import Artifact, EncryptionKey
-from cpstage.store.checksum import crc32_checksum
+from cpstage.store.checksum import Checksum, crc32_checksum
 from cpstage.store.encryption import SseKms, Upload
-from cpstage.store.multipart import ABORT_SECONDS, MultipartUpload
+from cpstage.store.multipart import ABORT_SECONDS, MultipartUpload, may_be_applied
 from cpstage.store.object import ObjectInfo, S3Object, object_info, reading
 
 _MOST_HEADS = 5
@@ -136,12 +138,20 @@ class Store:
             first, second = next(parts, ()), next(parts, None)
             if second is None:
                 checksum, length = crc32_checksum(crc32_of(first)), length_of(first)
-                encryption.note(self._s3.put_object(first, checksum.value, members))
+                encryption.note(self._put(first, checksum, members))
                 uploaded(length)
                 return encryption.check(location, length, checksum)
             upload = MultipartUpload(self._s3, members, encryption.note, uploaded)
             size, checksum = upload.send(chain((first, second), parts))
         return encryption.check(location, size, checksum)
+
+    def _put(self, body: Pieces, checksum: Checksum, members: Mapping[str, Any]) -> Answer:
+        try:
+            return self._s3.put_object(body, checksum.value, members)
+        except (NetworkError, ServiceError) as error:
+            if may_be_applied(error):
+                error.also = "; the object may have been stored"
+            raise
 
     def begin_upload(self, artifact: Artifact) -> Trial:
         """Begin an upload to an object and abort it at once, to see whether it would be let in.

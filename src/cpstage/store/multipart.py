@@ -6,9 +6,10 @@ its parts from the bucket. This module knows nothing of what is in the stream.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
@@ -17,9 +18,12 @@ from functools import partial
 from typing import Any
 
 from cpstage.aws.client import Answer
+from cpstage.aws.errors import CallFailed, NetworkError, ServiceError
 from cpstage.aws.s3 import S3, OpenUpload, Part, Pieces, length_of
 from cpstage.deflate import crc32_combine, crc32_of
 from cpstage.store.checksum import Checksum, crc32_checksum
+
+_LOGGER = logging.getLogger("cpstage")
 
 _UPLOADERS = 4
 """Parts that are on their way at once; one more is being put together."""
@@ -65,6 +69,39 @@ class _Beginning:
         return self._upload
 
 
+class _Aborting(threading.Thread):
+    """Aborts an upload, in a thread of its own that nobody waits for longer than is fit.
+
+    Attributes:
+        left: What to say of the upload, as long as it may be there.
+    """
+
+    def __init__(self, s3: S3, upload: OpenUpload) -> None:
+        super().__init__(name="cpstage-abort", daemon=True)
+        self._s3 = s3
+        self._upload = upload
+        self.left = (
+            f"; the multipart upload {upload.id} of s3://{upload.bucket}/{upload.key} may be left "
+            "in the bucket: abort it"
+        )
+
+    def run(self) -> None:
+        """Abort it."""
+        with suppress(Exception):  # why the upload failed matters, not that this failed too
+            try:
+                self._s3.abort_multipart_upload(self._upload, ABORT_SECONDS)
+            except ServiceError as error:
+                if error.code != "NoSuchUpload":
+                    raise
+            self.left = ""
+
+
+def may_be_applied(error: BaseException) -> bool:
+    """Whether the request that failed may have had its effect: its answer was lost or is none."""
+    passing = isinstance(error, ServiceError) and error.may_pass
+    return isinstance(error, NetworkError) or passing
+
+
 class MultipartUpload:
     """One upload in parts.
 
@@ -108,16 +145,40 @@ class MultipartUpload:
             for one in sent:
                 size += one.size
                 crc = crc32_combine(crc, one.crc, one.size)
-            answer = self._s3.complete_multipart_upload(
-                upload, [one.part for one in sent], crc32_checksum(crc).value
-            )
-        except BaseException:
+            answer = self._complete(upload, sent, size, crc32_checksum(crc))
+        except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
-            self._give_up(beginning, futures)
+            left = self._give_up(beginning, futures, may_be_lost=may_be_applied(error))
+            if isinstance(error, CallFailed):
+                error.also = left
+            elif left:
+                _LOGGER.warning("%s", left.removeprefix("; "))
             raise
         pool.shutdown()
         self._noted(answer)
         return size, crc32_checksum(crc)
+
+    def _complete(
+        self, upload: OpenUpload, sent: Sequence[_Sent], size: int, checksum: Checksum
+    ) -> Answer:
+        """Make the object of the parts.
+
+        Where the answer was lost, S3 says NoSuchUpload to the next try, and HeadObject tells
+        whether the object is there: by its size and its checksum.
+        """
+        parts = [one.part for one in sent]
+        try:
+            return self._s3.complete_multipart_upload(upload, parts, checksum.value)
+        except (ServiceError, NetworkError) as error:
+            if not may_be_applied(error) and getattr(error, "code", "") != "NoSuchUpload":
+                raise
+            failure = error
+        with suppress(Exception):  # such as AccessDenied: why the upload failed matters
+            answer = self._s3.head_object(upload.bucket, upload.key, checksum=True)
+            if answer["ContentLength"] == size and answer.get("ChecksumCRC32") == checksum.value:
+                _LOGGER.info("the answer to CompleteMultipartUpload was lost: the object is there")
+                return answer
+        raise failure
 
     def _send_all(
         self,
@@ -142,20 +203,24 @@ class MultipartUpload:
         self._uploaded(size)
         return _Sent(part, size, crc)
 
-    def _give_up(self, beginning: _Beginning, futures: list[Future[_Sent]]) -> None:
-        """Break off what is on its way, and have S3 remove what has arrived.
+    def _give_up(
+        self, beginning: _Beginning, futures: list[Future[_Sent]], *, may_be_lost: bool
+    ) -> str:
+        """End what is under way, and have S3 remove what has arrived.
 
-        In this order: a part that arrives after the removal would stay. But for the beginning,
+        In this order: a part that arrives after the removal would stay. But for the first request,
         which is waited for: without its answer nobody could name the upload.
+
+        Returns:
+            What may be left in the bucket; nothing where the upload was aborted.
         """
         upload = beginning.upload_within(_GIVE_UP_SECONDS)
         self._s3.interrupt()
         wait_for(futures, timeout=_GIVE_UP_SECONDS)
-        if upload is not None:
-            aborting = threading.Thread(target=self._abort, args=(upload,), daemon=True)
-            aborting.start()
-            aborting.join(ABORT_SECONDS)
-
-    def _abort(self, upload: OpenUpload) -> None:
-        with suppress(Exception):  # why the upload failed matters, not that this failed too
-            self._s3.abort_multipart_upload(upload, ABORT_SECONDS)
+        if upload is None:
+            lost = "; a multipart upload may have been created in the bucket, without parts"
+            return lost if may_be_lost else ""
+        aborting = _Aborting(self._s3, upload)
+        aborting.start()
+        aborting.join(ABORT_SECONDS)
+        return aborting.left

@@ -14,6 +14,7 @@ from cpstage.archive.blob import FileBlob
 from cpstage.archive.flow.readahead import ReadAhead
 from cpstage.envelope import Clients, job_context, open_sealed
 from cpstage.job import Artifact, Job
+from cpstage.transfer.terms import Unpacking
 from cpstage.tree import local_failures, write_all
 
 _CHUNK = 1 << 20
@@ -28,6 +29,8 @@ class Keys:
         key_ids: Keys that may open it.
         account_id: An account whose keys may open it too.
         partition: The partition of that account.
+        region: Where replicas of multi-region keys are asked first.
+        requires_commitment: Whether messages without key commitment are refused.
         context: Pairs that its encryption context must have.
     """
 
@@ -35,34 +38,36 @@ class Keys:
     key_ids: Sequence[str] = ()
     account_id: str | None = None
     partition: str = "aws"
+    region: str | None = None
+    requires_commitment: bool = True
     context: Mapping[str, str] = field(default_factory=dict)
 
 
-def job_keys(
-    job: Job,
-    artifact: Artifact,
-    kms: Clients,
-    key_ids: Sequence[str] = (),
-    context: Mapping[str, str] | None = None,
-) -> Keys:
+def job_keys(job: Job, artifact: Artifact, kms: Clients, how: Unpacking) -> Keys:
     """Return what opens the envelope of a job's artifact: the job's keys, and those given.
 
     Args:
         job: The job.
         artifact: What it has to have been sealed for.
         kms: Gives KMS with the job's session.
-        key_ids: More keys that may open it.
-        context: More pairs that its encryption context must have.
+        how: More keys that may open it, and more pairs that its encryption context must have.
     """
     own = job.encryption_key.kms_key_id if job.encryption_key else None
     place = job_context(pipeline=job.pipeline_context.pipeline_name, artifact=artifact.name)
     return Keys(
         kms,
-        key_ids=[*([own] if own else []), *key_ids],
+        key_ids=[*([own] if own else []), *how.key_ids],
         account_id=job.account_id,
         partition=job.partition,
-        context={**(context or {}), **place},
+        region=job.region,
+        requires_commitment=requires_commitment(how),
+        context={**how.context, **place},
     )
+
+
+def requires_commitment(how: Unpacking) -> bool:
+    """Whether a message without key commitment is refused."""
+    return how.commitment == "require-encrypt-require-decrypt"
 
 
 @contextmanager
@@ -88,6 +93,8 @@ def opened_envelope(stream: ReadAhead, keys: Keys, directory: Path) -> Iterator[
         key_ids=keys.key_ids,
         account_id=keys.account_id,
         partition=keys.partition,
+        region=keys.region,
+        requires_commitment=keys.requires_commitment,
         kms=keys.kms,
     )
     with _nameless_file(directory) as file:

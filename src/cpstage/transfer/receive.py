@@ -159,13 +159,7 @@ class Receiver:
             title=artifact.title,
             file_name=lambda: artifact.location.file_name,
             blob=self._session.store.open(artifact, planned.info),
-            keys=job_keys(
-                self._session.job,
-                artifact,
-                self._session.kms,
-                self._how.key_ids,
-                self._how.context,
-            ),
+            keys=job_keys(self._session.job, artifact, self._session.kms, self._how),
             hint=artifact.location.key,
             content_type=planned.info.content_type,
         )

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Layout = Literal["per-artifact", "merged"]
 Envelopes = Literal["open", "require", "keep"]
+Commitment = Literal["require-encrypt-require-decrypt", "require-encrypt-allow-decrypt"]
 OutputFormat = Literal["auto", "zip", "tar", "tar.gz", "raw"]
 IfEmpty = Literal["error", "warn", "ignore"]
 
@@ -32,6 +33,8 @@ class Unpacking:
         key_ids: KMS keys that may open an envelope, besides those that come with a job.
         context: Pairs that the encryption context of an envelope must have, besides those that
             name the artifact's place.
+        commitment: The AWS Encryption SDK's commitment policy: whether messages without key
+            commitment are refused, or decrypted.
     """
 
     layout: Layout = "per-artifact"
@@ -40,6 +43,7 @@ class Unpacking:
     envelopes: Envelopes = "open"
     key_ids: Sequence[str] = ()
     context: Mapping[str, str] = field(default_factory=dict)
+    commitment: Commitment = "require-encrypt-require-decrypt"
 
 
 @dataclass(frozen=True)

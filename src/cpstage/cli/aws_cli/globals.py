@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.options import Function, Number
+from cpstage.cli.options import Function
 
 if TYPE_CHECKING:
     from cpstage import Connection
@@ -47,43 +47,16 @@ def in_full(name: str) -> str:
 
 
 def call_options(function: Function) -> Function:
-    """Add how a call is made to the ``connection``. Stands below ``aws_options``."""
+    """Add how a call is signed to the ``connection``. Stands below ``aws_options``."""
 
     @functools.wraps(function)
-    def command(
-        connection: Connection,
-        cli_connect_timeout: int,
-        cli_read_timeout: int,
-        no_sign_request: bool,
-        **others: Any,
-    ) -> Any:
-        connection = replace(
-            connection,
-            connect_timeout=cli_connect_timeout,
-            read_timeout=cli_read_timeout,
-            sign_requests=not no_sign_request,
-        )
-        return function(connection=connection, **others)
+    def command(connection: Connection, no_sign_request: bool, **others: Any) -> Any:
+        return function(connection=replace(connection, sign_requests=not no_sign_request), **others)
 
-    seconds = Number(min=0)
-    options = (
-        click.option(
-            "--cli-connect-timeout",
-            type=seconds,
-            default=60,
-            help="Seconds to wait for a connection; 0 is for ever. [60]",
-        ),
-        click.option(
-            "--cli-read-timeout",
-            type=seconds,
-            default=60,
-            help="Seconds to wait for an answer; 0 is for ever. [60]",
-        ),
-        click.option("--no-sign-request", is_flag=True, help="Send the call without credentials."),
+    option = click.option(
+        "--no-sign-request", is_flag=True, help="Send the call without credentials."
     )
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return option(command)
 
 
 def options_without_effect(function: Function) -> Function:
