@@ -72,7 +72,8 @@ def test_a_traceback_with_all_that_is_known_of_a_failure_says_no_secret(
         failures.append(caught.value)
 
     for failure in failures:
-        text = "".join(traceback.format_exception(failure))
+        shown = traceback.TracebackException.from_exception(failure, capture_locals=True)
+        text = "".join(shown.format())
         for said in (text, repr(failure), str(failure), f"{failure!r}", repr(failure.args)):
             assert not is_in(said, _plain(job.client_token))
 

@@ -138,6 +138,72 @@ def test_a_part_that_never_arrives_ends_the_upload(aws: LocalAWS, cli: Cli) -> N
     assert _left_nothing(aws, job_id)
 
 
+@pytest.mark.parametrize("times", [1, None])
+def test_a_completion_whose_answer_is_lost_is_looked_up(
+    aws: LocalAWS, cli: Cli, times: int | None
+) -> None:
+    """The job's session may not look at the object; that the upload is gone tells."""
+    job_id = _job(aws, cli)
+
+    with FaultProxy(
+        aws.endpoint_url, [Rule(Close(None), "CompleteMultipartUpload", times=times)]
+    ) as proxy:
+        done = _push(cli, proxy, job_id)
+
+    assert done.returncode == 0, done.stderr
+    assert _stored(aws, job_id)[0] == LARGE
+    assert _uploads(aws, job_id) == []
+    if times is None:
+        assert proxy.operations[-2:] == ["HeadObject", "AbortMultipartUpload"]
+        assert "S3 has the object" in done.stderr
+
+
+def test_a_completion_that_never_arrives_is_none(aws: LocalAWS, cli: Cli) -> None:
+    job_id = _job(aws, cli)
+
+    with FaultProxy(
+        aws.endpoint_url, [Rule(Drop(), "CompleteMultipartUpload", times=None)]
+    ) as proxy:
+        done = _push(cli, proxy, job_id)
+
+    assert done.returncode == 69
+    assert _left_nothing(aws, job_id)
+
+
+def test_an_upload_that_cannot_be_aborted_is_named(aws: LocalAWS, cli: Cli) -> None:
+    job_id = _job(aws, cli)
+    plan = [
+        Rule(ACCESS_DENIED, "UploadPart", times=None),
+        Rule(ACCESS_DENIED, "AbortMultipartUpload", times=None),
+    ]
+
+    with FaultProxy(aws.endpoint_url, plan) as proxy:
+        done = _push(cli, proxy, job_id)
+
+    (left,) = _uploads(aws, job_id)
+    assert done.returncode == 77
+    assert f"the multipart upload {left} of s3://" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("body", "operation", "says"),
+    [
+        (LARGE, "CreateMultipartUpload", "a multipart upload may have been created"),
+        (SMALL, "PutObject", "the object may have been stored"),
+    ],
+)
+def test_an_upload_of_which_no_answer_comes_may_be_there(
+    aws: LocalAWS, cli: Cli, body: bytes, operation: str, says: str
+) -> None:
+    job_id = _job(aws, cli, body)
+
+    with FaultProxy(aws.endpoint_url, [Rule(Close(None), operation, times=None)]) as proxy:
+        done = _push(cli, proxy, job_id)
+
+    assert done.returncode == 69
+    assert says in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize("body", [SMALL, LARGE], ids=["small", "large"])
 def test_a_bit_that_flips_on_the_way_up_never_becomes_the_object(
     aws: LocalAWS, cli: Cli, body: bytes

@@ -17,6 +17,11 @@ import click
 from cpstage.errors import Reportable
 
 
+_LOGGERS_WITHOUT_SECRETS = ("botocore.credentials", "urllib3.connectionpool")
+"""Where the credentials come from, and each request's line. botocore's other loggers print headers
+and bodies, and with them the token of a job."""
+
+
 @dataclass
 class Terminal:
     """How much to say, and in which form.
@@ -77,12 +82,20 @@ class Terminal:
     def log_calls(self) -> None:
         """Send the log to stderr: what a person should know, and each call if that is wanted."""
         if sys.stderr is not None and (self.verbosity >= 0 or self.debug):
-            logger = logging.getLogger("cpstage")
             everything = self.verbosity > 0 or self.debug
-            logger.setLevel(logging.INFO if everything else logging.WARNING)
-            handler = logging.StreamHandler(sys.stderr)
-            handler.setFormatter(logging.Formatter("cpstage: %(message)s"))
-            logger.handlers[:] = [handler]
+            _log_to_stderr("cpstage", logging.INFO if everything else logging.WARNING, "")
+        if sys.stderr is not None and self.debug:
+            for name in _LOGGERS_WITHOUT_SECRETS:
+                _log_to_stderr(name, logging.DEBUG, f"{name}: ")
+
+
+def _log_to_stderr(name: str, level: int, prefix: str) -> None:
+    logger = logging.getLogger(name)
+    logger.setLevel(level)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(f"cpstage: {prefix}%(message)s"))
+    logger.handlers[:] = [handler]
+    logger.propagate = False
 
 
 def counted(count: int, noun: str) -> str:

@@ -1,9 +1,9 @@
 """Signature Version 4, from the receiving side.
 
-Follows "Signature Version 4 signing process" of the IAM User Guide and "Authenticating Requests"
-of the S3 API Reference, for signatures in the Authorization header and in the query. It knows no
-identities: it reads who a request claims to come from, and proves the claim against a secret.
-The chunk signatures inside an aws-chunked body are not proved, only the seed signature.
+botocore signs the request once more, and the two signatures are compared. The rules are those of
+"Signature Version 4 signing process" (IAM User Guide) and "Authenticating Requests" (S3 API
+Reference), for signatures in the Authorization header and in the query. The chunk signatures
+inside an aws-chunked body are not checked, only the seed signature.
 """
 
 from __future__ import annotations
@@ -13,13 +13,19 @@ import hmac
 import re
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlencode
+
+from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth, SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.compat import HTTPHeaders
+from botocore.credentials import Credentials
+from botocore.utils import percent_encode
 
 from cpstage.local.wire import Refusal, Request
 
 ALGORITHM = "AWS4-HMAC-SHA256"
+_QUERY = ("Credential", "SignedHeaders", "Signature", "Security-Token", "Date", "Expires")
 _CLOCK_SKEW = timedelta(minutes=15)
-_SPACES = re.compile(r"\s+")
 _HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -33,24 +39,22 @@ class ClockSkew(Exception):
 
 @dataclass(frozen=True)
 class Claim:
-    """Who a request says it comes from, and its proof.
+    """The identity that a request claims, and the proof.
 
     Attributes:
         access_key: The access key id.
         token: The session token, if any.
-        timestamp: When it was signed, as sent (`20150830T123600Z`).
-        date: The date of the credential scope.
+        timestamp: When the request was signed, as sent (`20150830T123600Z`).
         region: The region of the credential scope.
         service: The service of the credential scope.
         signed_headers: Names of the headers that the signature covers.
         signature: The signature, in hex.
-        lifetime: Seconds for which a presigned URL holds; None for a signature in a header.
+        lifetime: Seconds for which a presigned URL is valid; None for a signature in a header.
     """
 
     access_key: str
     token: str | None = field(repr=False)
     timestamp: str
-    date: str
     region: str
     service: str
     signed_headers: tuple[str, ...]
@@ -59,35 +63,23 @@ class Claim:
 
 
 def read_claim(request: Request) -> Claim | None:
-    """Read the claim out of a request.
+    """Read the claim of a request.
 
     Returns:
-        The claim, or None if the request is not signed at all.
+        The claim, or None if the request is not signed.
 
     Raises:
-        Refusal: Signed in another way than Signature Version 4, or not legibly.
+        Refusal: The signature is malformed, or is not Signature Version 4.
     """
     authorization = request.headers.get("authorization")
     if authorization is not None:
         algorithm, _, rest = authorization.partition(" ")
         members = dict(part.strip().partition("=")[::2] for part in rest.split(","))
-        members["Token"] = request.headers.get("x-amz-security-token", "")
+        members["Security-Token"] = request.headers.get("x-amz-security-token", "")
         members["Date"] = request.headers.get("x-amz-date", "")
-    elif request.parameter("X-Amz-Algorithm") is not None:
-        algorithm = request.parameter("X-Amz-Algorithm") or ""
-        members = {
-            name: request.parameter(f"X-Amz-{parameter}") or ""
-            for name, parameter in (
-                ("Credential", "Credential"),
-                ("SignedHeaders", "SignedHeaders"),
-                ("Signature", "Signature"),
-                ("Token", "Security-Token"),
-                ("Date", "Date"),
-                ("Expires", "Expires"),
-            )
-        }
-    elif request.parameter("AWSAccessKeyId") is not None:
-        algorithm, members = "AWS", {}
+    elif {"X-Amz-Algorithm", "AWSAccessKeyId"} & {name for name, _ in request.query}:
+        algorithm = request.parameter("X-Amz-Algorithm") or "AWS"  # Signature Version 2
+        members = {name: request.parameter(f"X-Amz-{name}") or "" for name in _QUERY}
     else:
         return None
     if algorithm != ALGORITHM:
@@ -102,13 +94,12 @@ def read_claim(request: Request) -> Claim | None:
 def _claim(members: dict[str, str]) -> Claim:
     try:
         access_key, date, region, service, terminator = members["Credential"].rsplit("/", 4)
-        if terminator != "aws4_request" or not members["Date"].startswith(date):
+        if terminator != "aws4_request" or members["Date"][:8] != date:
             raise ValueError
         return Claim(
             access_key=access_key,
-            token=members["Token"] or None,
+            token=members["Security-Token"] or None,
             timestamp=members["Date"],
-            date=date,
             region=region,
             service=service,
             signed_headers=tuple(members["SignedHeaders"].split(";")),
@@ -121,59 +112,54 @@ def _claim(members: dict[str, str]) -> Claim:
 
 
 def prove(request: Request, claim: Claim, secret: str, now: datetime) -> None:
-    """Prove a claim against the secret of the identity it names.
+    """Check a claim against the secret of the identity that it names.
 
     Raises:
-        BadSignature: The signature is not this request's, or leaves out a header it must cover.
-        ClockSkew: Signed too far from now.
-        Refusal: The presigned URL ran out, or the body is not the one that was signed.
+        BadSignature: The signature is another request's, or leaves out a header it must cover.
+        ClockSkew: The request was signed too far from now.
+        Refusal: The presigned URL expired, or the body is not the one that was signed.
     """
-    covered = {_as_sent(name) for name in claim.signed_headers}
-    amz = {name for name in request.headers if name.startswith("x-amz-")}
-    if "host" not in covered or not amz <= covered | {"x-amz-content-sha256"}:
+    covered = {_as_sent(name) for name in claim.signed_headers} | {"x-amz-content-sha256"}
+    required = {name for name in request.headers if name.startswith("x-amz-")} | {"host"}
+    if not required <= covered:
         raise BadSignature
-    payload_hash = _payload_hash(request, claim)
-    string_to_sign = "\n".join(
-        (
-            ALGORITHM,
-            claim.timestamp,
-            f"{claim.date}/{claim.region}/{claim.service}/aws4_request",
-            hashlib.sha256(_canonical_request(request, claim, payload_hash)).hexdigest(),
-        )
-    )
-    key = f"AWS4{secret}".encode()
-    for part in (claim.date, claim.region, claim.service, "aws4_request", string_to_sign):
-        key = hmac.new(key, part.encode(), hashlib.sha256).digest()
-    if not hmac.compare_digest(key.hex(), claim.signature):
+    if not hmac.compare_digest(_sign(request, claim, secret), claim.signature.encode()):
         raise BadSignature
     _check_time(claim, now)
-    _check_body(request, payload_hash)
+    _check_body(request)
 
 
-def _payload_hash(request: Request, claim: Claim) -> str:
-    sent = request.headers.get("x-amz-content-sha256")
-    if sent is not None:
-        return sent
-    if claim.lifetime is not None and claim.service == "s3":
-        return "UNSIGNED-PAYLOAD"
-    return hashlib.sha256(request.body).hexdigest()
+class _ClaimSigner(SigV4Auth):
+    """Signs the headers that the claim names, where botocore has its own rule for them."""
+
+    def headers_to_sign(self, request: AWSRequest) -> HTTPHeaders:
+        chosen = HTTPHeaders()
+        for name in request.context["signed_headers"]:
+            chosen[name] = request.headers.get(_as_sent(name), "")
+        return chosen
 
 
-def _canonical_request(request: Request, claim: Claim, payload_hash: str) -> bytes:
-    # S3 signs the path encoded once; every other service encodes the encoded path again.
-    path = unquote(request.path) if claim.service == "s3" else request.path
-    query = sorted(
-        f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}"
-        for name, value in request.query
-        if name != "X-Amz-Signature"
-    )
-    lines = [request.method, quote(path, safe="/-_.~"), "&".join(query)]
-    # The server hands header values over as Latin-1; the signer saw their bytes as UTF-8.
-    encoded = "\n".join(lines).encode() + b"\n"
-    for name in claim.signed_headers:
-        value = _SPACES.sub(" ", request.headers.get(_as_sent(name), "").strip())
-        encoded += name.encode() + b":" + value.encode("latin-1") + b"\n"
-    return encoded + b"\n" + ";".join(claim.signed_headers).encode() + b"\n" + payload_hash.encode()
+class _S3Signer(_ClaimSigner, S3SigV4Auth): ...
+
+
+class _S3QuerySigner(_ClaimSigner, S3SigV4QueryAuth): ...
+
+
+def _sign(request: Request, claim: Claim, secret: str) -> bytes:
+    """Return the signature that the request must have, in hex."""
+    signer, path = _ClaimSigner, request.path
+    if claim.service == "s3":
+        signer = _S3Signer if claim.lifetime is None else _S3QuerySigner
+        # S3 signs the path encoded in one way, however the client has encoded it.
+        path = percent_encode(unquote(path), safe="/~")
+    # The server decodes header values as Latin-1; the client signed their bytes as UTF-8.
+    headers = {k: v.encode("latin-1").decode(errors="replace") for k, v in request.headers.items()}
+    query = urlencode([p for p in request.query if p[0] != "X-Amz-Signature"], quote_via=quote)
+    signed = AWSRequest(request.method, f"http://local{path}?{query}", headers, request.body)
+    signed.context.update(timestamp=claim.timestamp, signed_headers=claim.signed_headers)
+    auth = signer(Credentials(claim.access_key, secret), claim.service, claim.region)
+    text = auth.string_to_sign(signed, auth.canonical_request(signed))
+    return auth.signature(text, signed).encode()
 
 
 def _as_sent(name: str) -> str:
@@ -193,9 +179,9 @@ def _check_time(claim: Claim, now: datetime) -> None:
         raise Refusal(403, "AccessDenied", "Request has expired")
 
 
-def _check_body(request: Request, payload_hash: str) -> None:
-    if not _HEX_DIGEST.fullmatch(payload_hash):
-        return
-    if hashlib.sha256(request.body).hexdigest() != payload_hash:
+def _check_body(request: Request) -> None:
+    """Compare the body with the digest that was signed; S3 has values that are not digests."""
+    signed = request.headers.get("x-amz-content-sha256", "")
+    if _HEX_DIGEST.fullmatch(signed) and hashlib.sha256(request.body).hexdigest() != signed:
         message = "The provided 'x-amz-content-sha256' header does not match what was computed."
         raise Refusal(400, "XAmzContentSHA256Mismatch", message)

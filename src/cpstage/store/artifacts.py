@@ -22,7 +22,7 @@ from cpstage.store.encryption import SseKms, Upload
 from cpstage.store.multipart import ABORT_SECONDS, MultipartUpload, may_be_applied
 from cpstage.store.object import ObjectInfo, S3Object, object_info, reading
 
-_MOST_HEADS = 5
+_MOST_HEADS = 3
 """A session may expire between a GET and a HEAD."""
 
 _PART = 8 << 20

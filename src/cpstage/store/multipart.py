@@ -91,9 +91,13 @@ class _Aborting(threading.Thread):
             try:
                 self._s3.abort_multipart_upload(self._upload, ABORT_SECONDS)
             except ServiceError as error:
-                if error.code != "NoSuchUpload":
+                if not _is_no_upload(error):
                     raise
             self.left = ""
+
+
+def _is_no_upload(error: Exception) -> bool:
+    return isinstance(error, ServiceError) and error.code == "NoSuchUpload"
 
 
 def may_be_applied(error: BaseException) -> bool:
@@ -163,22 +167,35 @@ class MultipartUpload:
     ) -> Answer:
         """Make the object of the parts.
 
-        Where the answer was lost, S3 says NoSuchUpload to the next try, and HeadObject tells
-        whether the object is there: by its size and its checksum.
+        Where the answer was lost, S3 says NoSuchUpload to the next try. HeadObject tells whether
+        the object is there, by its size and its checksum. A job's session may be denied that; then
+        AbortMultipartUpload tells: S3 answers NoSuchUpload for an upload that was completed, and
+        nobody else knows its id.
         """
         parts = [one.part for one in sent]
         try:
             return self._s3.complete_multipart_upload(upload, parts, checksum.value)
         except (ServiceError, NetworkError) as error:
-            if not may_be_applied(error) and getattr(error, "code", "") != "NoSuchUpload":
+            if not (may_be_applied(error) or _is_no_upload(error)):
                 raise
             failure = error
-        with suppress(Exception):  # such as AccessDenied: why the upload failed matters
+        try:
             answer = self._s3.head_object(upload.bucket, upload.key, checksum=True)
-            if answer["ContentLength"] == size and answer.get("ChecksumCRC32") == checksum.value:
-                _LOGGER.info("the answer to CompleteMultipartUpload was lost: the object is there")
-                return answer
-        raise failure
+            same = (answer["ContentLength"], answer.get("ChecksumCRC32")) == (size, checksum.value)
+        except (ServiceError, NetworkError):
+            answer, same = {}, _is_no_upload(failure) or self._is_gone(upload)
+        if not same:
+            raise failure
+        _LOGGER.warning("the answer to CompleteMultipartUpload was lost; S3 has the object")
+        return answer
+
+    def _is_gone(self, upload: OpenUpload) -> bool:
+        """Abort an upload, and return whether S3 had it no longer."""
+        try:
+            self._s3.abort_multipart_upload(upload, ABORT_SECONDS)
+        except (ServiceError, NetworkError) as error:
+            return _is_no_upload(error)
+        return False
 
     def _send_all(
         self,
