@@ -28,6 +28,9 @@ _LOGGER = logging.getLogger("cpstage")
 _UPLOADERS = 4
 """Parts that are on their way at once; one more is being put together."""
 
+_ANSWER_SECONDS = 1.5
+"""How long an interrupted upload waits for the answer that names it."""
+
 _GIVE_UP_SECONDS = 5.0
 ABORT_SECONDS = 15.0
 """How long an interrupted upload waits for its threads, and for S3 to remove what it has. Nobody
@@ -50,16 +53,25 @@ class _Beginning:
 
     Args:
         begin: Makes the request.
+
+    Attributes:
+        may_exist: Whether there may be an upload whose id is not known.
     """
 
     def __init__(self, begin: Callable[[], _Begun]) -> None:
         self._begin = begin
         self._under_way = threading.Lock()
         self._upload: OpenUpload | None = None
+        self.may_exist = False
 
     def __call__(self) -> _Begun:
         with self._under_way:
-            self._upload, answer = self._begin()
+            self.may_exist = True
+            try:
+                self._upload, answer = self._begin()
+            except Exception as error:
+                self.may_exist = may_be_applied(error)
+                raise
             return self._upload, answer
 
     def upload_within(self, seconds: float) -> OpenUpload | None:
@@ -152,7 +164,7 @@ class MultipartUpload:
             answer = self._complete(upload, sent, size, crc32_checksum(crc))
         except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
-            left = self._give_up(beginning, futures, may_be_lost=may_be_applied(error))
+            left = self._give_up(beginning, futures)
             if isinstance(error, CallFailed):
                 error.also = left
             elif left:
@@ -220,9 +232,7 @@ class MultipartUpload:
         self._uploaded(size)
         return _Sent(part, size, crc)
 
-    def _give_up(
-        self, beginning: _Beginning, futures: list[Future[_Sent]], *, may_be_lost: bool
-    ) -> str:
+    def _give_up(self, beginning: _Beginning, futures: list[Future[_Sent]]) -> str:
         """End what is under way, and have S3 remove what has arrived.
 
         In this order: a part that arrives after the removal would stay. But for the first request,
@@ -231,12 +241,12 @@ class MultipartUpload:
         Returns:
             What may be left in the bucket; nothing where the upload was aborted.
         """
-        upload = beginning.upload_within(_GIVE_UP_SECONDS)
+        upload = beginning.upload_within(_ANSWER_SECONDS)
         self._s3.interrupt()
         wait_for(futures, timeout=_GIVE_UP_SECONDS)
         if upload is None:
             lost = "; a multipart upload may have been created in the bucket, without parts"
-            return lost if may_be_lost else ""
+            return lost if beginning.may_exist else ""
         aborting = _Aborting(self._s3, upload)
         aborting.start()
         aborting.join(ABORT_SECONDS)
