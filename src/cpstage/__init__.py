@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from cpstage.looking.comparing import Comparison, compare
     from cpstage.looking.content import read_member
     from cpstage.looking.listing import Listing, list_artifacts
+    from cpstage.masking import Secret
     from cpstage.progress import Progress, Silence, progress_to
     from cpstage.report.details import Details, Reported, Revision
     from cpstage.report.put import report_failure, report_success
@@ -99,6 +100,7 @@ _HOMES = {
     "globs": ("Globs",),
     "worker.health": ("WorkerHealth", "health_page"),
     "job": ("ActionTypeId", "Artifact", "Job"),
+    "masking": ("Secret",),
     "worker.process": ("JobCommand",),
     "looking.listing": ("Listing", "list_artifacts"),
     "credential_process": ("process_credentials",),
@@ -161,6 +163,7 @@ __all__ = [
     "Revision",
     "RunResult",
     "Sealing",
+    "Secret",
     "ServiceUnavailable",
     "Silence",
     "Staging",
