@@ -23,7 +23,6 @@ import boto3
 import pytest
 from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth, SigV4Auth
 from botocore.awsrequest import AWSRequest
-from botocore.compat import HTTPHeaders
 from botocore.config import Config
 from botocore.credentials import Credentials
 
@@ -356,7 +355,7 @@ def test_a_header_that_is_not_signed_is_refused(aws: LocalAWS, job: str) -> None
 class _EveryHeaderAuth(S3SigV4Auth):
     """Signs headers that botocore leaves out, as the AWS SDK for .NET does."""
 
-    def headers_to_sign(self, request: AWSRequest) -> HTTPHeaders:
+    def headers_to_sign(self, request: AWSRequest) -> http.client.HTTPMessage:
         headers = super().headers_to_sign(request)
         headers["user-agent"] = request.headers["User-Agent"]
         return headers

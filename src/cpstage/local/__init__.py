@@ -1,11 +1,14 @@
-"""An AWS of one's own on the loopback: S3, KMS, STS, IAM and the CodePipeline job-worker API.
+"""An AWS emulator: S3, KMS, STS, IAM and the CodePipeline job-worker API.
 
-It stands apart from the rest of cpstage and must not know it. It needs the extra `local`
-(moto, Flask); the names below that need it are imported when they are first used.
+`LocalAWS` serves them on a loopback port, for any tool; `mock_jobs` adds the job-worker API to
+moto's `mock_aws`, for tests within one process. The rest of cpstage does not depend on this
+package. It needs the extra `local` (moto, Flask); the names that need moto are imported when they
+are first used, so that `LocalAWSClient` works without it.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from cpstage.local.client import LocalAWSClient
@@ -13,15 +16,25 @@ from cpstage.local.new_job import SESSION_ACTIONS, Input, Output
 from cpstage.local.record import Call
 
 if TYPE_CHECKING:
+    from cpstage.local.mock import MockJobs, mock_jobs
     from cpstage.local.server import LocalAWS
 
-__all__ = ["SESSION_ACTIONS", "Call", "Input", "LocalAWS", "LocalAWSClient", "Output"]
+__all__ = [
+    "SESSION_ACTIONS",
+    "Call",
+    "Input",
+    "LocalAWS",
+    "LocalAWSClient",
+    "MockJobs",
+    "Output",
+    "mock_jobs",
+]
+
+_HOMES = {"LocalAWS": "server", "MockJobs": "mock", "mock_jobs": "mock"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import the server when it is asked for, so that the client can do without moto."""
-    if name == "LocalAWS":
-        from cpstage.local.server import LocalAWS
-
-        return LocalAWS
-    raise AttributeError(name)
+    """Import the home of a name that needs moto when it is first asked for (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

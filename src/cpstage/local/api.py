@@ -18,7 +18,7 @@ from botocore.model import ServiceModel
 from cpstage.local.identities import ACCOUNT, Identity
 from cpstage.local.jobs import OPEN, ActionType, Artifact, Book, JobState
 from cpstage.local.validation import validate
-from cpstage.local.wire import Refusal
+from cpstage.local.wire import Refusal, Reply
 
 OPERATIONS = (
     "PollForJobs",
@@ -60,11 +60,8 @@ class JobWorkerAPI:
             self._handlers[f"Put{kind}JobSuccessResult"] = self._put_success
             self._handlers[f"Put{kind}JobFailureResult"] = self._put_failure
 
-    def answer(self, operation: str, body: bytes, region: str) -> _Document | None:
+    def answer(self, operation: str, body: bytes, region: str) -> Reply:
         """Answer one call.
-
-        Returns:
-            The output document, or None for an operation without output.
 
         Raises:
             Refusal: One of the operation's errors.
@@ -81,7 +78,8 @@ class JobWorkerAPI:
         if job_id is not None:
             self._check_job(job_id, "ThirdParty" in operation, document, region)
         output = self._handlers[operation](document)
-        return None if model.output_shape is None else output
+        # An operation without output answers with an empty body.
+        return Reply(200) if model.output_shape is None else Reply.of_json(output)
 
     def _check_job(self, job_id: str, third_party: bool, document: _Document, region: str) -> None:
         """Refuse a job that is unknown in the region, or of the other kind."""

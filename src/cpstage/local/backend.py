@@ -41,11 +41,15 @@ _PRESIGNED = frozenset(
 
 
 class Backend:
-    """moto in this process, empty at the start."""
+    """moto in this process."""
 
     def __init__(self) -> None:
-        BackendDict.reset()
         self._key_lock = threading.Lock()
+
+    @staticmethod
+    def clear() -> None:
+        """Empty every account of moto."""
+        BackendDict.reset()
 
     def answer(
         self, request: Request, service: str, region: str, key_arn: str | None = None

@@ -86,9 +86,7 @@ class Gate:
             return _caller_identity(identity)  # which takes no permission
         require(identity, asked.service, f"{asked.service}:{asked.action}", "*")
         if asked.service == "codepipeline":
-            output = self._api.answer(asked.action, request.body, region)
-            # An operation without output answers with an empty body.
-            return Reply(200) if output is None else Reply.of_json(output)
+            return self._api.answer(asked.action, request.body, region)
         if asked.service not in ("iam", "sts"):
             refuse("denied", asked.service, f"The local AWS has no {asked.service}.")
         return self._backend.answer(request, asked.service, region)

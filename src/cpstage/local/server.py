@@ -5,17 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable
 
-from cpstage.local.api import OPERATIONS, JobWorkerAPI
+from cpstage.local.api import OPERATIONS
 from cpstage.local.backend import Backend
 from cpstage.local.control import PREFIX, Control
 from cpstage.local.gate import Gate
 from cpstage.local.http_server import LOOPBACK, LoopbackServer
-from cpstage.local.identities import ACCOUNT, Identities, Identity, Statement
-from cpstage.local.jobs import REDELIVER_SECONDS, Book, JobState
-from cpstage.local.new_job import SESSION_ACTIONS, NewJob, TakesJobs
-from cpstage.local.pipeline import Pipeline, action_type, check_status
+from cpstage.local.identities import Identity, Statement
+from cpstage.local.job_service import JobService
+from cpstage.local.jobs import REDELIVER_SECONDS
+from cpstage.local.new_job import SESSION_ACTIONS
 from cpstage.local.record import Call, Record
-from cpstage.local.sessions import Sessions
 from cpstage.local.wire import Reply, Request
 
 CALLER_ACTIONS = frozenset(f"codepipeline:{name}" for name in OPERATIONS)
@@ -24,7 +23,7 @@ CALLER_ACTIONS = frozenset(f"codepipeline:{name}" for name in OPERATIONS)
 _RUNNING = threading.Lock()
 
 
-class LocalAWS(TakesJobs):
+class LocalAWS(JobService):
     """S3, KMS, STS, IAM and the CodePipeline job-worker API on a loopback port.
 
     Use it as a context manager, or call `start` and `stop`. Its state lives in this process and
@@ -51,13 +50,14 @@ class LocalAWS(TakesJobs):
         *,
         redeliver_seconds: float = REDELIVER_SECONDS,
     ) -> None:
-        self.region = region
-        self.bucket = f"codepipeline-{region}-{ACCOUNT}"
+        super().__init__(
+            region,
+            session_seconds=session_seconds,
+            session_actions=session_actions,
+            redeliver_seconds=redeliver_seconds,
+        )
         self._port = port
-        self._session_seconds = session_seconds
-        self._session_actions = frozenset(session_actions)
         self._caller_actions = frozenset(caller_actions)
-        self._redeliver_seconds = redeliver_seconds
         self._server: LoopbackServer | None = None
 
     def start(self) -> None:
@@ -77,31 +77,15 @@ class LocalAWS(TakesJobs):
             raise
 
     def _build(self) -> None:
-        self._backend = Backend()
-        self._book = Book(self._redeliver_seconds)
-        self._record = Record()
-        self._identities = Identities()
+        Backend.clear()
+        self._open()
         everything = frozenset("*")
         self._admin = self._identities.add_user("admin", [Statement(everything, everything)])
         self._caller = self._identities.add_user(
             "caller", [Statement(self._caller_actions, everything)]
         )
-        sessions = Sessions(self._book, self._identities, self._backend, self.region)
-        self._backend.create_bucket(self.bucket, self.region)
-        self.key_arn = self._backend.create_key(self.region, "The pipeline's artifacts")
-        for third_party in (False, True):
-            self._book.add_type(action_type(NewJob(third_party=third_party)))
-        self._pipeline = Pipeline(
-            self._backend,
-            self._book,
-            sessions,
-            bucket=self.bucket,
-            key_arn=self.key_arn,
-            session_seconds=self._session_seconds,
-            session_actions=self._session_actions,
-        )
-        api = JobWorkerAPI(self._book, sessions.issue, self.region)
-        self._gate = Gate(self._identities, self._backend, api, self._record)
+        self._record = Record()
+        self._gate = Gate(self._identities, self._backend, self._api, self._record)
         self._control = Control(self._book, self._record, self.submit)
 
     def _answer(self, request: Request) -> Reply:
@@ -150,34 +134,6 @@ class LocalAWS(TakesJobs):
         """
         statement = Statement(frozenset(actions), frozenset("*"))
         return self._environment(self._identities.add_user(name, [statement]))
-
-    def add_bucket(self, name: str, region: str) -> None:
-        """Make another versioned bucket, in any region."""
-        self._backend.create_bucket(name, region)
-
-    def submit(self, job: NewJob) -> str:
-        """Make a job of a description, put its inputs into the bucket, and return its id.
-
-        Raises:
-            ValueError: It names a status, bucket or key that there is not.
-        """
-        return self._pipeline.submit(job)
-
-    def job(self, job_id: str) -> JobState:
-        """Return a job as it stands.
-
-        Raises:
-            KeyError: There is no such job.
-        """
-        job = self._book.find(job_id)
-        if job is None:
-            raise KeyError(job_id)
-        return job
-
-    def set_status(self, job_id: str, status: str) -> None:
-        """Put a job into another status, as time-outs and stopped pipelines do."""
-        check_status(status)
-        self._book.change(job_id, status=status)
 
     def expire_sessions(self, job_id: str) -> None:
         """End all session credentials that a job has been given so far."""
