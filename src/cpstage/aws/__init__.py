@@ -1,20 +1,15 @@
-"""AWS over HTTP: signed requests, and nothing that is not needed for them.
+"""AWS, by boto3.
 
-Every byte of an artifact goes through here, and every command starts here. ``botocore`` would do
-the same, but to load it and to make two of its clients takes 0.25 s, more than all the rest of a
-small fetch; and it cannot try again what was cut in the middle of a body. So requests are made
-here, and botocore is asked what only it knows: who the caller is and where a service lies, where
-that takes more than the environment to tell. ::
+Every call to CodePipeline, S3, KMS and STS is one of a boto3 client. This package has what botocore
+does not do: credentials of a job that refresh themselves, a time limit that counts from the last
+progress, bodies that are resumed, answers that are checked, and connections that end at once. ::
 
-    settings ──▶ service ──▶ sigv4
-    (who, where)    │  (retries, renewal, refusals)
-       │            ├──▶ transport ──▶ message (one exchange)
-       ▼            │        └──▶ tls, origin (whom to trust, proxies)
-    botocore_       │
-    settings        │
-                    │
-    s3_api ─────────┤
-    json_api ───────┘
+    config (Connection: the caller's settings)
+      ├──▶ sessions (boto3 sessions and clients) ──▶ connections (their sockets)
+      └──▶ client (one call: retried, refreshed, checked, logged)
+             ├──▶ credentials (of a job)
+             ├──▶ retries (when, how often, until when)
+             └──▶ errors (what botocore raises, and what that means to a user)
 
-No module here knows what a job or an archive is.
+    codepipeline (the job API) and s3 (operations on objects) call through client.
 """

@@ -13,10 +13,10 @@ from typing import Any
 
 from botocore import xform_name
 
-from cpstage.aws.connections import Connections
 from cpstage.aws.credentials import FrozenCredentials, JobCredentials
 from cpstage.aws.errors import NetworkError, ServiceError, UnreadableAnswer, translated
 from cpstage.aws.retries import Retries, most_tries
+from cpstage.aws.sessions import TrackedClient
 from cpstage.errors import Reportable
 from cpstage.masking import MaskedDict, Secret, reveal, secrets_in
 
@@ -46,7 +46,7 @@ class AwsClient:
     """Calls operations of one service.
 
     Args:
-        client: A boto3 client, which is this object's own.
+        client: A boto3 client, and its connections.
         retries: How long to go on after failures.
         secrets: Returns what the service may quote of the caller's credentials.
         credentials: The job's, for a client that signs with them.
@@ -56,7 +56,7 @@ class AwsClient:
 
     def __init__(
         self,
-        client: Any,
+        client: TrackedClient,
         retries: Retries,
         *,
         secrets: Callable[[], list[Secret]],
@@ -64,16 +64,15 @@ class AwsClient:
         retries_itself: bool = False,
         ca_bundle: str | None = None,
     ) -> None:
-        self._client = client
+        self._client = client.client
+        self.connections = client.connections
         self.retries = retries
         self._secrets = secrets
         self._credentials = credentials
         self._retries_itself = retries_itself
         self._ca_bundle = ca_bundle
-        self.connections = Connections()
-        self.connections.track(client)
         if credentials:
-            credentials.sign_for(client)
+            credentials.sign_for(self._client)
 
     @property
     def region(self) -> str:

@@ -11,18 +11,15 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
-
-from cpstage._version import __version__
 
 if TYPE_CHECKING:
     import boto3
-    from botocore.loaders import Loader
 
     from cpstage.aws.client import AwsClient
     from cpstage.aws.credentials import JobCredentials
     from cpstage.aws.retries import Retries
+    from cpstage.aws.sessions import TrackedClient
     from cpstage.masking import Secret
 
 DEFAULT_TIMEOUT = 300.0
@@ -30,9 +27,6 @@ DEFAULT_TIMEOUT = 300.0
 
 _DEFAULT_READ_TIMEOUT = 60.0
 """Seconds: botocore's own (botocore.config.Config)."""
-
-_SERVICES = ["codepipeline", "kms", "s3", "signin", "sso", "sso-oidc", "sts"]
-"""The services that are called, and those that botocore gets credentials from."""
 
 _SENDABLE = re.compile("[!-~]*")
 """What a header carries of credentials."""
@@ -271,7 +265,9 @@ class Connection:
     def _session(self) -> boto3.Session:
         if self.session is not None:
             return self.session
-        return self._made.once(("session", self.profile), lambda: _new_session(self.profile))
+        from cpstage.aws.sessions import new_session
+
+        return self._made.once(("session", self.profile), lambda: new_session(self.profile))
 
     @property
     def _botocore(self) -> Any:
@@ -284,7 +280,7 @@ class Connection:
         return self._wrapped(client, retries, None)
 
     def _wrapped(
-        self, client: Any, retries: Retries | None, credentials: JobCredentials | None
+        self, client: TrackedClient, retries: Retries | None, credentials: JobCredentials | None
     ) -> AwsClient:
         from cpstage.aws.client import AwsClient
         from cpstage.aws.retries import Retries as NewRetries
@@ -298,48 +294,29 @@ class Connection:
             ca_bundle=self._ca_bundle(),
         )
 
-    def _new_client(self, service: str, region: str, *, is_of_a_job: bool) -> Any:
-        import botocore
-        from botocore.config import Config
+    def _new_client(self, service: str, region: str, *, is_of_a_job: bool) -> TrackedClient:
+        from cpstage.aws.sessions import new_client
 
         signs = self.sign_requests or service != "codepipeline"
-        if not is_of_a_job and signs:
+        if signs and not is_of_a_job:
             self._require_credentials()
-        options: dict[str, Any] = {"user_agent_extra": f"cpstage/{__version__}"}
-        if not signs:
-            options["signature_version"] = botocore.UNSIGNED
-        if not self._has_retry_settings():
-            options["retries"] = {"total_max_attempts": 1}  # cpstage.aws.retries does it
-        for name in ("connect_timeout", "read_timeout"):
-            seconds = self._seconds(getattr(self, name))
-            if seconds is not None:
-                options[name] = seconds or None
-        # Placeholders: a job's credentials are put in their place when a request is signed.
-        keys = {"aws_access_key_id": "job", "aws_secret_access_key": "job"} if is_of_a_job else {}
-        session: Any = self._session
+        retries_itself = self._has_retry_settings()
 
-        def make() -> Any:
-            return session.client(
+        def make() -> TrackedClient:
+            return new_client(
+                self._session,
                 service,
-                region_name=region,
+                region,
                 endpoint_url=self.endpoint_url,
                 verify=self.ca_bundle if self.verify_ssl else False,
-                config=Config(**options),
-                **keys,
+                connect_timeout=self._seconds(self.connect_timeout),
+                read_timeout=self._seconds(self.read_timeout),
+                signs=signs,
+                is_of_a_job=is_of_a_job,
+                retries_itself=retries_itself,
             )
 
-        client = self._read(make)
-        _check_url(client.meta.endpoint_url, "the endpoint", "check --endpoint-url")
-        for variable, url in _proxies(client.meta.endpoint_url).items():
-            _check_url(url, f"the proxy of {variable}", f"check {variable}")
-        events = client.meta.events
-        if service == "s3":
-            events.register_last("before-call.s3", _without_expect)
-            events.register_first("needs-retry.s3.HeadObject", _without_guess)
-            events.register_last("needs-retry.s3", _tell_redirect)
-        if service == "codepipeline":
-            events.register("before-parse.codepipeline", _keep_body)
-        return client
+        return self._read(make)
 
     def _require_credentials(self) -> None:
         """Have botocore find and read the caller's credentials, before the first request.
@@ -423,6 +400,7 @@ class Connection:
     def _read(self, read: Callable[[], _Found]) -> _Found:
         """Have botocore read settings or credentials, and translate what is wrong with them."""
         from cpstage.aws.errors import aws_failures
+        from cpstage.errors import ConfigurationError
 
         with aws_failures("set up the AWS client"):
             try:
@@ -431,125 +409,9 @@ class Connection:
             except ValueError as error:
                 if type(error).__module__.startswith("botocore"):
                     raise
-                failure = _malformed(error)
+                what = str(error).rpartition("@")[2]  # what stands before may be a password
+                failure = ConfigurationError(
+                    f"cannot set up the AWS client: {what}",
+                    hint="check --endpoint-url and AWS_ENDPOINT_URL",
+                )
             raise failure
-
-
-def _malformed(error: ValueError) -> Exception:
-    """Translate a setting that botocore refuses without a class of its own; it may be a URL."""
-    from cpstage.errors import ConfigurationError
-
-    what = str(error).rpartition("@")[2]  # what stands before may be a password
-    return ConfigurationError(
-        f"cannot set up the AWS client: {what}", hint="check --endpoint-url and AWS_ENDPOINT_URL"
-    )
-
-
-def _proxies(url: str) -> dict[str, str]:
-    """Return the proxies of the environment for a URL, by their variables."""
-    from botocore.utils import get_environ_proxies
-
-    scheme = url.partition(":")[0].lower()
-    proxies = get_environ_proxies(url)
-    return {f"{scheme.upper()}_PROXY": proxies[scheme]} if proxies.get(scheme) else {}
-
-
-def _check_url(url: str, what: str, hint: str) -> None:
-    """Refuse what is not the URL of a web server, which botocore tries for minutes.
-
-    Raises:
-        ConfigurationError: Its scheme, host or port is missing or malformed, or it has a query.
-    """
-    from urllib.parse import urlsplit
-
-    from cpstage.errors import ConfigurationError
-
-    try:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        _ = parts.port
-        good = parts.scheme in ("http", "https") and bool(parts.hostname)
-        good = good and not parts.query and not re.search(r"\s", url)
-    except ValueError:  # its text may hold a password
-        good = False
-    if not good:
-        shown = url.rpartition("@")[2]
-        raise ConfigurationError(f"{what} is not an http:// or https:// URL: {shown!r}", hint=hint)
-
-
-def _new_session(profile: str | None) -> boto3.Session:
-    """Return boto3's default session where a program has set one up, else a new one."""
-    import boto3
-    import botocore.session
-
-    if profile is None and boto3.DEFAULT_SESSION is not None:
-        return boto3.DEFAULT_SESSION
-    session = botocore.session.Session(profile=profile)
-    data_path = session.get_config_variable("data_path")
-    session.register_component("data_loader", _loader(data_path))
-    # Nothing here reads a time out of an answer; dateutil takes a fifth of a small request for it.
-    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
-    return boto3.Session(botocore_session=session)
-
-
-@cache
-def _loader(data_path: str | None) -> Loader:
-    """Return what reads botocore's models: one for all sessions, since it keeps what it has read.
-
-    To see whether a service exists, botocore looks into the directories of all 400. Those that
-    are called here exist, and a start is a tenth shorter.
-    """
-    from botocore.loaders import Loader
-
-    class KnownServices(Loader):
-        """Lists the services that are called, and no others."""
-
-        def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002
-            return _SERVICES
-
-        @property
-        def search_paths(self) -> list[str]:
-            """Where models are; a copy, since every boto3 session adds its own directory."""
-            return [*super().search_paths]
-
-    more = data_path.split(os.pathsep) if data_path else []
-    return KnownServices([os.path.expanduser(os.path.expandvars(one)) for one in more])
-
-
-def _keep_body(
-    operation_model: Any,
-    response_dict: dict[str, Any],
-    customized_response_dict: dict[str, Any],
-    **_: Any,
-) -> None:
-    """Keep the body of an operation without output, which botocore does not look at."""
-    if operation_model.output_shape is None:
-        customized_response_dict["Body"] = response_dict["body"]
-
-
-def _without_expect(params: dict[str, Any], **_: Any) -> None:
-    """Send a body without asking first: each 100 Continue is a round trip for every part."""
-    params["headers"].pop("Expect", None)
-
-
-def _without_guess(response: Any, **_: Any) -> None:
-    """Keep botocore from asking HeadBucket, which a job's session may not, for the region.
-
-    400 to a HEAD may be anything. S3 names the region in a header where that is the reason.
-    """
-    if response is None:
-        return
-    error, about = response[1].get("Error", {}), response[1].get("ResponseMetadata", {})
-    if error.get("Code") == "400" and "x-amz-bucket-region" not in about.get("HTTPHeaders", {}):
-        error["Code"] = "BadRequest"
-
-
-def _tell_redirect(request_dict: dict[str, Any], attempts: int, **_: Any) -> None:
-    """Say that a bucket lies in another region than the one that is configured."""
-    import logging
-
-    context = request_dict.get("context", {})
-    redirect = context.get("s3_redirect", {})
-    if attempts == 1 and redirect.get("redirected"):
-        region = context.get("signing", {}).get("region")
-        what = "bucket %s is in %s: redirected"
-        logging.getLogger("cpstage").warning(what, redirect.get("bucket"), region)

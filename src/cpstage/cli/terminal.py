@@ -16,7 +16,6 @@ import click
 
 from cpstage.errors import Reportable
 
-
 _LOGGERS_WITHOUT_SECRETS = ("botocore.credentials", "urllib3.connectionpool")
 """Where the credentials come from, and each request's line. botocore's other loggers print headers
 and bodies, and with them the token of a job."""
@@ -89,11 +88,18 @@ class Terminal:
                 _log_to_stderr(name, logging.DEBUG, f"{name}: ")
 
 
+def _without_exception(record: logging.LogRecord) -> bool:
+    """Drop the exception that a record comes with: its text may quote what was signed."""
+    record.exc_info = record.exc_text = None
+    return True
+
+
 def _log_to_stderr(name: str, level: int, prefix: str) -> None:
     logger = logging.getLogger(name)
     logger.setLevel(level)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter(f"cpstage: {prefix}%(message)s"))
+    handler.addFilter(_without_exception)
     logger.handlers[:] = [handler]
     logger.propagate = False
 

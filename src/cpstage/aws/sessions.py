@@ -1,0 +1,202 @@
+"""boto3 sessions and clients, set up as cpstage needs them: lean, tracked, without retries.
+
+What is set here is what botocore has a public seam for: a loader of models, a client's Config, and
+event handlers. The one exception is :meth:`cpstage.aws.connections.Connections.track`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+import botocore
+import botocore.session
+from botocore.config import Config
+from botocore.loaders import Loader
+from botocore.utils import get_environ_proxies
+
+from cpstage._version import __version__
+from cpstage.aws.connections import Connections
+from cpstage.errors import ConfigurationError
+
+_LOGGER = logging.getLogger("cpstage")
+
+_SERVICES = ["codepipeline", "kms", "s3", "signin", "sso", "sso-oidc", "sts"]
+"""The services that are called, and those that botocore gets credentials from."""
+
+
+@dataclass(frozen=True)
+class TrackedClient:
+    """A boto3 client, and its connections."""
+
+    client: Any
+    connections: Connections
+
+
+def new_session(profile: str | None) -> boto3.Session:
+    """Return boto3's default session where a program has set one up, else a new one."""
+    if profile is None and boto3.DEFAULT_SESSION is not None:
+        return boto3.DEFAULT_SESSION
+    session = botocore.session.Session(profile=profile)
+    data_path = session.get_config_variable("data_path")
+    session.register_component("data_loader", _loader(data_path))
+    # Nothing here reads a time out of an answer; dateutil takes a fifth of a small request for it.
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
+    return boto3.Session(botocore_session=session)
+
+
+@cache
+def _loader(data_path: str | None) -> Loader:
+    """Return what reads botocore's models: one for all sessions, since it keeps what it has read.
+
+    To see whether a service exists, botocore looks into the directories of all 400. Those that
+    are called here exist, and a start is a tenth shorter.
+    """
+
+    class KnownServices(Loader):
+        """Lists the services that are called, and no others."""
+
+        def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002
+            return _SERVICES
+
+        @property
+        def search_paths(self) -> list[str]:
+            """Where models are; a copy, since every boto3 session adds its own directory."""
+            return [*super().search_paths]
+
+    more = data_path.split(os.pathsep) if data_path else []
+    return KnownServices([os.path.expanduser(os.path.expandvars(one)) for one in more])
+
+
+def new_client(
+    session: Any,
+    service: str,
+    region: str,
+    *,
+    endpoint_url: str | None,
+    verify: str | bool | None,
+    connect_timeout: float | None,
+    read_timeout: float | None,
+    signs: bool,
+    is_of_a_job: bool,
+    retries_itself: bool,
+) -> TrackedClient:
+    """Make a client.
+
+    Args:
+        session: A boto3 session.
+        service: The service, such as ``kms``.
+        region: Where requests go.
+        endpoint_url: Where they go instead.
+        verify: A file of CA certificates, False for none, None for those that are configured.
+        connect_timeout: Seconds; 0 waits for ever, None is what the session says.
+        read_timeout: Seconds, likewise.
+        signs: Whether requests are signed.
+        is_of_a_job: Whether they are signed with a job's credentials, and never the session's.
+        retries_itself: Whether botocore retries, instead of :mod:`cpstage.aws.retries`.
+
+    Raises:
+        ConfigurationError: The endpoint or the proxy is not the URL of a web server.
+        botocore.exceptions.BotoCoreError: A setting is malformed.
+    """
+    options: dict[str, Any] = {"user_agent_extra": f"cpstage/{__version__}"}
+    if not signs:
+        options["signature_version"] = botocore.UNSIGNED
+    if not retries_itself:
+        options["retries"] = {"total_max_attempts": 1}
+    for name, seconds in (("connect_timeout", connect_timeout), ("read_timeout", read_timeout)):
+        if seconds is not None:
+            options[name] = seconds or None
+    # Placeholders: a job's credentials take their place when a request is signed.
+    keys = {"aws_access_key_id": "job", "aws_secret_access_key": "job"} if is_of_a_job else {}
+    client = session.client(
+        service,
+        region_name=region,
+        endpoint_url=endpoint_url,
+        verify=verify,
+        config=Config(**options),
+        **keys,
+    )
+    url = client.meta.endpoint_url
+    _check_url(url, "the endpoint", "check --endpoint-url and AWS_ENDPOINT_URL")
+    for variable, proxy in _proxies(url).items():
+        _check_url(proxy, f"the proxy of {variable}", f"check {variable}")
+    events = client.meta.events
+    if service == "s3":
+        events.register_last("before-call.s3", _without_expect)
+        events.register_first("needs-retry.s3.HeadObject", _without_guess)
+        events.register_last("needs-retry.s3", _tell_redirect)
+    if service == "codepipeline":
+        events.register("before-parse.codepipeline", _keep_body)
+    connections = Connections()
+    connections.track(client)
+    return TrackedClient(client, connections)
+
+
+def _proxies(url: str) -> dict[str, str]:
+    """Return the proxies of the environment for a URL, by their variables."""
+    scheme = url.partition(":")[0].lower()
+    proxies = get_environ_proxies(url)
+    return {f"{scheme.upper()}_PROXY": proxies[scheme]} if proxies.get(scheme) else {}
+
+
+def _check_url(url: str, what: str, hint: str) -> None:
+    """Refuse what is not the URL of a web server, which botocore tries for minutes.
+
+    Raises:
+        ConfigurationError: Its scheme, host or port is missing or malformed, or it has a query.
+    """
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        _ = parts.port
+        good = parts.scheme in ("http", "https") and bool(parts.hostname)
+        good = good and not parts.query and not re.search(r"\s", url)
+    except ValueError:  # its text may hold a password
+        good = False
+    if not good:
+        shown = url.rpartition("@")[2]
+        raise ConfigurationError(f"{what} is not an http:// or https:// URL: {shown!r}", hint=hint)
+
+
+def _keep_body(
+    operation_model: Any,
+    response_dict: dict[str, Any],
+    customized_response_dict: dict[str, Any],
+    **_: Any,
+) -> None:
+    """Keep the body of an operation without output, which botocore does not look at."""
+    if operation_model.output_shape is None:
+        customized_response_dict["Body"] = response_dict["body"]
+
+
+def _without_expect(params: dict[str, Any], **_: Any) -> None:
+    """Send a body without asking first: each 100 Continue is a round trip for every part."""
+    params["headers"].pop("Expect", None)
+
+
+def _without_guess(response: Any, **_: Any) -> None:
+    """Keep botocore from asking HeadBucket, which a job's session may not, for the region.
+
+    400 to a HEAD may be anything. S3 names the region in a header where that is the reason.
+    """
+    if response is None:
+        return
+    error, about = response[1].get("Error", {}), response[1].get("ResponseMetadata", {})
+    if error.get("Code") == "400" and "x-amz-bucket-region" not in about.get("HTTPHeaders", {}):
+        error["Code"] = "BadRequest"
+
+
+def _tell_redirect(request_dict: dict[str, Any], attempts: int, **_: Any) -> None:
+    """Say that a bucket lies in another region than the one that is configured."""
+    context = request_dict.get("context", {})
+    redirect = context.get("s3_redirect", {})
+    if attempts == 1 and redirect.get("redirected"):
+        region = context.get("signing", {}).get("region")
+        what = "bucket %s is in %s: redirected"
+        _LOGGER.warning(what, redirect.get("bucket"), region)
