@@ -14,11 +14,14 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cpstage.aws.client import Answer, AwsClient, has
 from cpstage.aws.errors import NetworkError, translated
 from cpstage.aws.retries import Retries
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _COMPLETION_PATIENCE = 10.0
 """Read timeouts: S3 sends blanks while it puts parts together, for minutes where they are many."""
@@ -273,6 +276,13 @@ class Body(io.RawIOBase):
             if self._at == len(self._pieces[self._index]):
                 self._index, self._at = self._index + 1, 0
         return b"".join(found)
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Fill a buffer, as the checksums of ``awscrt`` want it."""
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
 
 
 def _not_the_range(answer: Answer, offset: int, length: int) -> str | None:
