@@ -338,6 +338,8 @@ class Connection:
                     raise NoCredentialsError
                 keys = found.get_frozen_credentials()
                 sendable = all(_SENDABLE.fullmatch(key or "") for key in keys[:3])
+                if not (keys.access_key and keys.secret_key):
+                    raise ValueError
             except BotoCoreError:
                 raise
             except ClientError as error:
