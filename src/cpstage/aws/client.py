@@ -52,6 +52,11 @@ class AwsClient:
         credentials: The job's, for a client that signs with them.
         retries_itself: Whether botocore retries, since the caller has configured that.
         ca_bundle: The configured file of CA certificates, to name it.
+
+    Attributes:
+        boto3_client: The client itself, for ``botocore.stub.Stubber`` and event handlers.
+        connections: Its connections.
+        retries: How long it goes on after failures.
     """
 
     def __init__(
@@ -64,7 +69,7 @@ class AwsClient:
         retries_itself: bool = False,
         ca_bundle: str | None = None,
     ) -> None:
-        self._client = client.client
+        self.boto3_client = client.client
         self.connections = client.connections
         self.retries = retries
         self._secrets = secrets
@@ -72,17 +77,17 @@ class AwsClient:
         self._retries_itself = retries_itself
         self._ca_bundle = ca_bundle
         if credentials:
-            credentials.sign_for(self._client)
+            credentials.sign_for(self.boto3_client)
 
     @property
     def region(self) -> str:
         """The region that requests are sent to."""
-        return str(self._client.meta.region_name)
+        return str(self.boto3_client.meta.region_name)
 
     @property
     def endpoint_url(self) -> str:
         """Where requests are sent to."""
-        return str(self._client.meta.endpoint_url)
+        return str(self.boto3_client.meta.endpoint_url)
 
     @property
     def is_of_a_job(self) -> bool:
@@ -120,7 +125,7 @@ class AwsClient:
                 settings cannot be used.
         """
         until = retries or self.retries
-        record = _Record(f"{self._client.meta.service_model.service_name}.{operation}", about)
+        record = _Record(f"{self.boto3_client.meta.service_model.service_name}.{operation}", about)
         failures, refreshes = 0, 0
         try:
             while True:
@@ -162,7 +167,7 @@ class AwsClient:
         body = parameters.get("Body")
         if body is not None and hasattr(body, "seek"):
             body.seek(0)
-        method = getattr(self._client, xform_name(operation))
+        method = getattr(self.boto3_client, xform_name(operation))
         try:
             answer = MaskedDict(method(**reveal(parameters)))
         except Reportable as error:  # of a signal, or of credentials that cannot be refreshed
@@ -177,6 +182,8 @@ class AwsClient:
         if lacks:
             about = answer.get("ResponseMetadata", {})
             status, request_id = about.get("HTTPStatusCode", 0), about.get("RequestId")
+            if hasattr(answer.get("Body"), "close"):
+                answer["Body"].close()
             return MaskedDict(), UnreadableAnswer(status, lacks, request_id)
         return answer, None
 
