@@ -25,8 +25,40 @@ SHORTEST_SECRET = 8
 _Value = TypeVar("_Value")
 
 
-class Secret:
-    """A text that no ``repr``, ``str``, format or pickle shows.
+class _Masked:
+    """A value that no ``repr``, ``str``, format or pickle shows."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return MASK
+
+    def __format__(self, _: str) -> str:
+        return MASK
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret cannot be pickled")
+
+
+class SecretBytes(_Masked):
+    """A data key.
+
+    Args:
+        data: Its bytes.
+    """
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def reveal(self) -> bytes:
+        """Return the bytes."""
+        return self._data
+
+
+class Secret(_Masked):
+    """A text that is a secret.
 
     Args:
         text: The text.
@@ -41,12 +73,6 @@ class Secret:
         """Return the text."""
         return self._text
 
-    def __repr__(self) -> str:
-        return MASK
-
-    def __format__(self, _: str) -> str:
-        return MASK
-
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Secret) and other._text == self._text
 
@@ -58,9 +84,6 @@ class Secret:
 
     def __len__(self) -> int:
         return len(self._text)
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a secret cannot be pickled")
 
 
 @overload
@@ -92,7 +115,7 @@ def mask_objects(value: Any) -> Any:
 
 def reveal(value: Any) -> Any:
     """Return a JSON value with the texts of its secrets in their places."""
-    if isinstance(value, Secret):
+    if isinstance(value, (Secret, SecretBytes)):
         return value.reveal()
     if isinstance(value, Mapping):
         return MaskedDict((name, reveal(member)) for name, member in value.items())

@@ -28,6 +28,7 @@ from cpstage.errors import (
     ConfigurationError,
     ServiceUnavailable,
 )
+from cpstage.masking import SecretBytes
 
 Clients = Callable[["str | None"], AwsClient]
 """Gives KMS in a region; None asks for the pipeline's."""
@@ -105,7 +106,7 @@ class Kms:
 
     clients: Clients
 
-    def generate(self, key_id: str, context: Mapping[str, str]) -> tuple[bytes, WrappedKey]:
+    def generate(self, key_id: str, context: Mapping[str, str]) -> tuple[SecretBytes, WrappedKey]:
         """Have a data key made, and return it in plaintext and wrapped (GenerateDataKey).
 
         Raises:
@@ -115,9 +116,10 @@ class Kms:
         parameters = {"NumberOfBytes": _DATA_KEY_BYTES, "EncryptionContext": {**context}}
         check = has("KeyId", "CiphertextBlob", "Plaintext")
         answer = self._call(doing, "GenerateDataKey", key_id, parameters, check)
-        return answer["Plaintext"], WrappedKey(_key_arn(answer, doing), answer["CiphertextBlob"])
+        wrapped = WrappedKey(_key_arn(answer, doing), answer["CiphertextBlob"])
+        return SecretBytes(answer["Plaintext"]), wrapped
 
-    def wrap(self, key_id: str, data_key: bytes, context: Mapping[str, str]) -> WrappedKey:
+    def wrap(self, key_id: str, data_key: SecretBytes, context: Mapping[str, str]) -> WrappedKey:
         """Have a data key wrapped under one more key (Encrypt).
 
         Raises:
@@ -129,7 +131,7 @@ class Kms:
         answer = self._call(doing, "Encrypt", key_id, parameters, check)
         return WrappedKey(_key_arn(answer, doing), answer["CiphertextBlob"])
 
-    def unwrap(self, key_id: str, wrapped: WrappedKey, context: Mapping[str, str]) -> bytes:
+    def unwrap(self, key_id: str, wrapped: WrappedKey, context: Mapping[str, str]) -> SecretBytes:
         """Have a wrapped data key decrypted, by the named key and no other (Decrypt).
 
         Raises:
@@ -144,8 +146,7 @@ class Kms:
             raise ArtifactRejected(
                 f"the envelope names the KMS key {wrapped.arn}, but {used} opened it"
             )
-        plaintext: bytes = answer["Plaintext"]
-        return plaintext
+        return SecretBytes(answer["Plaintext"])
 
     def _call(
         self, doing: str, operation: str, key_id: str, parameters: Mapping[str, Any], check: Check

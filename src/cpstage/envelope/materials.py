@@ -21,6 +21,7 @@ from cpstage.envelope.context import check_found
 from cpstage.envelope.kms import Kms, WrappedKey
 from cpstage.envelope.trust import Trust
 from cpstage.errors import AccessDenied, CpstageError
+from cpstage.masking import SecretBytes
 
 _PROVIDER = "aws-kms"
 _PUBLIC_KEY = "aws-crypto-public-key"
@@ -76,7 +77,7 @@ class KmsMaterials(CryptoMaterialsManager):  # type: ignore[misc] # the SDK has 
             if key.key_provider.provider_id == _PROVIDER
         ]
         plaintext, used = self._unwrap(wrapped, context)
-        if len(plaintext) != request.algorithm.data_key_len:
+        if len(plaintext.reveal()) != request.algorithm.data_key_len:
             raise SerializationError("the data key is not as long as the algorithm's")
         return DecryptionMaterials(
             data_key=_data_key(plaintext, used),
@@ -85,7 +86,7 @@ class KmsMaterials(CryptoMaterialsManager):  # type: ignore[misc] # the SDK has 
 
     def _unwrap(
         self, wrapped: Sequence[WrappedKey], context: Mapping[str, str]
-    ) -> tuple[bytes, WrappedKey]:
+    ) -> tuple[SecretBytes, WrappedKey]:
         failures: list[CpstageError] = []
         for key_id, one in self._trust.ways(wrapped):
             try:
@@ -101,8 +102,8 @@ class KmsMaterials(CryptoMaterialsManager):  # type: ignore[misc] # the SDK has 
         raise type(first)("; ".join(one.message for one in failures), hint=first.hint) from first
 
 
-def _data_key(plaintext: bytes, wrapped: WrappedKey) -> DataKey:
-    return DataKey(MasterKeyInfo(_PROVIDER, wrapped.arn), plaintext, wrapped.blob)
+def _data_key(plaintext: SecretBytes, wrapped: WrappedKey) -> DataKey:
+    return DataKey(MasterKeyInfo(_PROVIDER, wrapped.arn), plaintext.reveal(), wrapped.blob)
 
 
 def _names(wrapped: Sequence[WrappedKey]) -> str:
