@@ -22,14 +22,14 @@ UNLIMITED = ("sh", "-c", 'ulimit -c unlimited 2>/dev/null; exec "$@"', "sh")
 
 START_A_BUILD = """
 import subprocess
-from cpstage.core_files import make_no_core_file
+from cpstage._posix import make_no_core_file
 make_no_core_file()
 subprocess.run(["sh", "-c", "kill -ABRT $$"])
 """
 
 FORK_A_CHILD = """
 import os
-from cpstage.core_files import make_no_core_file
+from cpstage._posix import make_no_core_file
 make_no_core_file()
 pid = os.fork()
 if not pid:

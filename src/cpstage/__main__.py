@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from cpstage.held_signals import hold_signals
+from cpstage._posix import hold_signals
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

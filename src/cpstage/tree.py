@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NewType
 
+from cpstage._posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW
 from cpstage.errors import LocalIOError, WorkspaceUnavailable, local_reason
-from cpstage.posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW
 
 RelativePath = NewType("RelativePath", str)
 """A path below a tree: components joined by ``/``, none of them empty, ``.`` or ``..``."""

@@ -15,9 +15,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from cpstage._posix import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK
 from cpstage.errors import ArtifactRejected, LocalIOError, local_reason
 from cpstage.globs import Globs
-from cpstage.posix import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK
 from cpstage.tree import RelativePath
 
 Symlinks = Literal["keep", "follow"]

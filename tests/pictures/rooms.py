@@ -46,9 +46,9 @@ FLOORS: tuple[tuple[tuple[str, float, float, str], ...], ...] = (
 """From the top: the rooms of each floor, from which column to which, and what they are."""
 
 GROUND: tuple[tuple[str, ...], ...] = (
-    ("document", "selection", "credential_process", "held_signals"),
-    ("job", "globs", "posix"),
-    ("errors", "masking", "progress", "shells", "deflate", "allocator", "core_files", "_version"),
+    ("document", "selection", "credential_process"),
+    ("job", "globs", "_posix"),
+    ("errors", "masking", "progress", "shells", "deflate", "_version"),
 )
 """Below them: what any room may use, and what knows nothing of AWS, archives or the workspace."""
 

@@ -15,14 +15,12 @@ from typing import NoReturn
 
 import click
 
+from cpstage._posix import make_no_core_file, reuse_freed_memory, signals
 from cpstage._version import __version__
-from cpstage.allocator import reuse_freed_memory
 from cpstage.cli.commands import LazyCommands
 from cpstage.cli.completion import complete
 from cpstage.cli.terminal import Terminal, flush_or_drop
-from cpstage.core_files import make_no_core_file
 from cpstage.errors import Reportable, Stopped, UsageError, reportable
-from cpstage.posix import signals
 
 _SIGNALS = signals("SIGINT", "SIGTERM", "SIGHUP")
 _SIGNALLED = 128

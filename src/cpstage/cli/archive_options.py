@@ -75,8 +75,9 @@ def unpacking_options(function: Function, context_option: str = CONTEXT_OPTION) 
             "--commitment-policy",
             type=click.Choice(["require-encrypt-require-decrypt", "require-encrypt-allow-decrypt"]),
             default="require-encrypt-require-decrypt",
-            show_default=True,
-            help="Whether a message without key commitment is decrypted.",
+            metavar="POLICY",
+            help="require-encrypt-require-decrypt refuses messages without key commitment, "
+            "require-encrypt-allow-decrypt decrypts them. [the former]",
         ),
         limit_options,
     )

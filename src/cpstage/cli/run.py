@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cpstage._posix import release_signals
 from cpstage.cli.command_options import TakesCommand, command_options
 from cpstage.cli.fetch import fetched_text
 from cpstage.cli.job_source import JobSource, job_options
@@ -24,7 +25,6 @@ from cpstage.cli.report_options import details_options
 from cpstage.cli.stage_options import delivery_options, staging_options
 from cpstage.cli.terminal import Terminal
 from cpstage.errors import UsageError
-from cpstage.held_signals import release_signals
 from cpstage.runner.interrupts import Interrupts
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from cpstage._posix import require_posix
 from cpstage.archive.formats import Format, format_of_name
 from cpstage.archive.pack import Packer
 from cpstage.aws.config import Connection
 from cpstage.envelope import Header, seal
 from cpstage.errors import ConfigurationError, NotFound, WorkspaceUnavailable
-from cpstage.posix import require_posix
 from cpstage.progress import Progress, Silence
 from cpstage.transfer.terms import Packing
 from cpstage.tree import RelativePath, Tree, local_failures

@@ -13,13 +13,13 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from cpstage._posix import require_posix
 from cpstage.archive.blob import FileBlob
 from cpstage.archive.contents import Contents, contents_document
 from cpstage.archive.formats import Format
 from cpstage.archive.unpack import Unpacker
 from cpstage.aws.config import Connection
 from cpstage.errors import ArtifactRejected, NotFound, WorkspaceUnavailable
-from cpstage.posix import require_posix
 from cpstage.progress import Progress, Silence
 from cpstage.transfer.intake import Intake, Source, Taken, naming
 from cpstage.transfer.opening import Keys, requires_commitment

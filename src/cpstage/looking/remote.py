@@ -15,12 +15,12 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
 
+from cpstage._posix import require_posix
 from cpstage.archive.blob import Blob, BytesBlob, FileBlob
 from cpstage.archive.flow.readahead import ReadAhead
 from cpstage.archive.formats import Format
 from cpstage.errors import AccessDenied, LocalIOError
 from cpstage.job import Artifact, Job
-from cpstage.posix import require_posix
 from cpstage.progress import Progress
 from cpstage.selection import choose
 from cpstage.session import JobSession

@@ -12,7 +12,7 @@ import os
 import signal
 from contextlib import suppress
 
-from cpstage.posix import blocked, signals
+from cpstage._posix import blocked, signals
 
 _TERMINAL_STOPS = signals("SIGTSTP", "SIGTTIN", "SIGTTOU")
 

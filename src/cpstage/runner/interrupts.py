@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from cpstage._posix import SIGNALS
 from cpstage.errors import Stopped
-from cpstage.held_signals import SIGNALS
 
 Receiver = Callable[[int], object]
 

@@ -18,10 +18,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from cpstage.allocator import reuse_freed_memory
+from cpstage._posix import make_no_core_file, reuse_freed_memory
 from cpstage.aws.config import Connection
 from cpstage.aws.credentials import DEFAULT_MAX_AGE
-from cpstage.core_files import make_no_core_file
 from cpstage.document import parse_job
 from cpstage.errors import FailureType, UsageError
 from cpstage.masking import secret

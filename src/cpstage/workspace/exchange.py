@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-from cpstage.posix import NOT_OFFERED
+from cpstage._posix import NOT_OFFERED
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2

@@ -27,8 +27,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from cpstage._posix import require_posix
 from cpstage.errors import LocalIOError, WorkspaceUnavailable
-from cpstage.posix import require_posix
 from cpstage.tree import local_failures, remove_tree
 from cpstage.workspace import lock
 from cpstage.workspace.publishing import Journal, Move

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from cpstage._posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW
 from cpstage.errors import CpstageError
-from cpstage.posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW
 from cpstage.tree import local_failures, remove_tree
 from cpstage.workspace.publishing import Journal
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cpstage.posix import NOT_OFFERED
+from cpstage._posix import NOT_OFFERED
 from cpstage.tree import local_failures
 
 

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
+from cpstage._posix import blocked
 from cpstage.errors import (
     NO_ROOM_HINT,
     InternalError,
@@ -32,7 +33,6 @@ from cpstage.errors import (
     local_reason,
     reportable,
 )
-from cpstage.posix import blocked
 
 Work = Callable[[bytes, "memoryview | bytes"], "bytes | memoryview"]
 """What to do with a unit: what is said of it, and its bytes, which are gone afterwards. What comes
