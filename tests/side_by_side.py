@@ -193,6 +193,7 @@ def _start(
         [*command, *map(filled, setting.arguments)],
         cwd=home,
         env={name: value for name, value in variables.items() if name not in setting.without},
+        start_new_session=True,  # a question for an MFA code has no terminal
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
