@@ -92,7 +92,6 @@ class Setting:
         before: Operations of the requests that come before it.
         fails: Whether the command fails.
         count: How often the operation is sent.
-        fault: What is wrong with cpstage, as long as it is.
     """
 
     name: str
@@ -107,7 +106,6 @@ class Setting:
     before: tuple[str, ...] = ()
     fails: bool = False
     count: int = 1
-    fault: str = ""
 
 
 @dataclass(frozen=True)

@@ -148,9 +148,6 @@ def test_the_region_of_a_session_comes_before_the_environment(
     assert [one.scope for one in aws.requests] == [(KEY, "ap-south-1", "codepipeline")]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="AWS_REGION wins over a region that setup_default_session was given"
-)
 def test_the_region_of_a_default_session_comes_before_the_environment(
     aws: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,10 +294,6 @@ def test_credentials_of_a_session_refresh_while_a_connection_is_used(aws: Record
     assert second in made
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="botocore's RuntimeError for credentials that have expired is not translated",
-)
 @pytest.mark.parametrize("good", [0, 20], ids=["at-first", "later"])
 def test_credentials_that_come_expired_are_told(aws: Recorder, good: int) -> None:
     lives = [timedelta(hours=1)] * good
@@ -328,10 +321,6 @@ def test_read_timeout_of_a_session(certificates: Certificates) -> None:
     assert len(silent.requests) == 1
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a retry timeout under 60 s replaces the session's timeouts, shorter ones too",
-)
 def test_read_timeout_of_a_session_is_not_lengthened_by_the_retry_timeout(
     certificates: Certificates,
 ) -> None:
@@ -377,9 +366,6 @@ def test_retries_of_a_session(certificates: Certificates, tmp_path: Path, attemp
     assert "cfg/retry-mode#standard" in aws.requests[0].agent
 
 
-@pytest.mark.xfail(
-    strict=True, reason="user_agent_extra of the session's config is replaced by cpstage's"
-)
 def test_user_agent_of_a_session(aws: Recorder, tmp_path: Path) -> None:
     session = with_defaults(user_agent_extra="farm/17", user_agent_appid="builds")
     fetch(connection_of(aws, session), tmp_path)
@@ -404,9 +390,6 @@ def test_s3_settings_of_a_session(aws: Recorder, tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the region of the session's default client config is not looked up"
-)
 def test_region_of_a_sessions_config(aws: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     inner = botocore.session.Session()
     inner.set_default_client_config(Config(region_name="us-west-2"))
@@ -624,9 +607,6 @@ def _keys_of(local: LocalAWS) -> dict[str, str]:
     }
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the worker finds out that a session cannot be pickled with a claimed job"
-)
 def test_a_worker_with_a_session_claims_no_job(local: LocalAWS, tmp_path: Path) -> None:
     job_id = local.add_job(status="Queued")
     session = boto3.Session(**_keys_of(local))  # type: ignore[arg-type]
@@ -638,9 +618,6 @@ def test_a_worker_with_a_session_claims_no_job(local: LocalAWS, tmp_path: Path) 
     assert local.job(job_id).status == "Queued"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the process of a worker's job does not have the default session"
-)
 def test_a_worker_with_a_default_session_leaves_no_job_in_progress(
     local: LocalAWS, tmp_path: Path
 ) -> None:

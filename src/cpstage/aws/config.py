@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -116,7 +117,7 @@ class Connection:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what another process needs; it makes clients of its own."""
-        if self.session is not None:
+        if self.given_session is not None:
             raise TypeError("a boto3 session cannot be handed to another process: give a profile")
         return {name: value for name, value in self.__dict__.items() if name != "_made"}
 
@@ -221,11 +222,9 @@ class Connection:
         """
         from cpstage.errors import ConfigurationError
 
-        environment = None if self.session else os.environ.get("AWS_REGION")
         found = (
-            self.region
-            or environment
-            or self._once("region", lambda: self._session.region_name)
+            self._region_of_options
+            or self._once("region", self._region_of_session)
             or os.environ.get("AWS_REGION")
             or fallback
         )
@@ -248,26 +247,44 @@ class Connection:
         return value if isinstance(value, str) and value else None
 
     @property
+    def given_session(self) -> boto3.Session | None:
+        """The session of this process that is used: the one given, or boto3's default session."""
+        if self.session is not None or self.profile is not None:
+            return self.session
+        loaded = sys.modules.get("boto3")
+        return loaded.DEFAULT_SESSION if loaded else None
+
+    @property
+    def _region_of_options(self) -> str | None:
+        """The region that is given, or ``AWS_REGION`` where no session is given."""
+        return self.region or (None if self.given_session else os.environ.get("AWS_REGION"))
+
+    def _region_of_session(self) -> str | None:
+        default = self._botocore.get_default_client_config()
+        return self._session.region_name or (default.region_name if default else None)
+
+    @property
     def _settings(self) -> tuple[Any, ...]:
         """What makes two clients of a service and a region differ."""
         return (
-            self.session,
+            self.given_session,
             self.profile,
             self.endpoint_url,
             self.ca_bundle,
             self.verify_ssl,
-            self._seconds(self.connect_timeout),
-            self._seconds(self.read_timeout),
+            self._seconds("connect_timeout"),
+            self._seconds("read_timeout"),
             self.sign_requests,
         )
 
     @property
     def _session(self) -> boto3.Session:
-        if self.session is not None:
-            return self.session
+        if self.given_session is not None:
+            return self.given_session
         from cpstage.aws.sessions import new_session
 
-        return self._made.once(("session", self.profile), lambda: new_session(self.profile))
+        profile, region = self.profile, self._region_of_options
+        return self._made.once(("session", profile, region), lambda: new_session(profile, region))
 
     @property
     def _botocore(self) -> Any:
@@ -309,14 +326,14 @@ class Connection:
                 region,
                 endpoint_url=self.endpoint_url,
                 verify=self.ca_bundle if self.verify_ssl else False,
-                connect_timeout=self._seconds(self.connect_timeout),
-                read_timeout=self._seconds(self.read_timeout),
+                connect_timeout=self._seconds("connect_timeout"),
+                read_timeout=self._seconds("read_timeout"),
                 signs=signs,
                 is_of_a_job=is_of_a_job,
                 retries_itself=retries_itself,
             )
 
-        return self._read(make)
+        return self._read(make, f"the AWS client of {service}")
 
     def _require_credentials(self) -> None:
         """Have botocore find and read the caller's credentials, before the first request.
@@ -328,8 +345,8 @@ class Connection:
         """
         from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
-        from cpstage.aws.errors import translated
-        from cpstage.errors import AccessDenied
+        from cpstage.aws.errors import CALLER_EXPIRED_HINT, translated
+        from cpstage.errors import AccessDenied, local_reason
 
         def read() -> None:
             try:
@@ -344,7 +361,19 @@ class Connection:
                 raise
             except ClientError as error:
                 refused = translated(error, "")
-            except (AttributeError, KeyError, OSError, TypeError, ValueError):
+            except RuntimeError:  # what a refresh returned has expired as well
+                what = "the AWS credentials have expired"
+                refused = AccessDenied(what, hint=CALLER_EXPIRED_HINT)
+            except EOFError:
+                refused = AccessDenied(
+                    "the role takes an MFA code, and there is no terminal to ask for it",
+                    hint="run 'aws sts get-session-token' first, and set what it prints",
+                )
+            except OSError as error:
+                file = f" {error.filename}" if error.filename else ""
+                what = f"the AWS credentials cannot be read: cannot read{file}"
+                refused = AccessDenied(f"{what}: {local_reason(error)}", hint="check the profile")
+            except (AttributeError, KeyError, TypeError, ValueError):
                 # What stopped it may quote a secret.
                 refused = AccessDenied(
                     "the AWS credentials cannot be read: they are malformed",
@@ -362,10 +391,13 @@ class Connection:
     def _callers_secrets(self) -> list[Secret]:
         from cpstage.aws.credentials import FrozenCredentials
 
-        found = self._session.get_credentials() if self.sign_requests else None
-        if not found:
+        try:
+            found = self._session.get_credentials() if self.sign_requests else None
+            keys = found.get_frozen_credentials() if found else None
+        except Exception:  # they cannot be refreshed, which the call that failed says
             return []
-        keys = found.get_frozen_credentials()
+        if not keys:
+            return []
         access_key, secret_key = keys.access_key or "", keys.secret_key or ""
         return FrozenCredentials(access_key, secret_key, keys.token).secrets()
 
@@ -390,30 +422,48 @@ class Connection:
 
     def _once(self, name: str, read: Callable[[], _Found]) -> _Found:
         """Have botocore read a setting, and keep what it read."""
-        key = (name, self.session, self.profile)
+        key = (name, self.given_session, self.profile, self.region)
         return self._made.once(key, lambda: self._read(read))
 
-    def _seconds(self, seconds: float | None) -> float | None:
-        """Return a time-out, which no retry timeout is shorter than; 0 waits for ever."""
-        if self.timeout >= (_DEFAULT_READ_TIMEOUT if seconds is None else seconds):
-            return seconds
-        return self.timeout
+    def _seconds(self, name: str) -> float | None:
+        """Return a time-out, which the retry timeout bounds; 0 waits for ever.
 
-    def _read(self, read: Callable[[], _Found]) -> _Found:
+        Args:
+            name: ``connect_timeout`` or ``read_timeout``.
+        """
+        seconds: float | None = getattr(self, name)
+        known = self._default_timeout(name) if seconds is None else seconds
+        return seconds if self.timeout >= known else self.timeout
+
+    def _default_timeout(self, name: str) -> float:
+        """Return the time-out of the session's default config, or botocore's."""
+        if self.timeout >= _DEFAULT_READ_TIMEOUT:
+            return 0  # which needs no session to be read
+        default = self._once("config", self._botocore.get_default_client_config)
+        found = getattr(default, name, None) if default else None
+        return _DEFAULT_READ_TIMEOUT if found is None else float(found)
+
+    def _read(self, read: Callable[[], _Found], what: str = "the AWS client") -> _Found:
         """Have botocore read settings or credentials, and translate what is wrong with them."""
         from cpstage.aws.errors import aws_failures
         from cpstage.errors import ConfigurationError
 
-        with aws_failures("set up the AWS client"):
+        with aws_failures(f"set up {what}"):
             try:
                 with self._made.lock:
                     return read()
-            except ValueError as error:
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
                 if type(error).__module__.startswith("botocore"):
                     raise
-                what = str(error).rpartition("@")[2]  # what stands before may be a password
-                failure = ConfigurationError(
-                    f"cannot set up the AWS client: {what}",
-                    hint="check --endpoint-url and AWS_ENDPOINT_URL",
-                )
+                why = str(error).rpartition("@")[2]  # what stands before may be a password
+                failure = ConfigurationError(f"cannot set up {what}: {why}", hint=_hint(why))
             raise failure
+
+
+def _hint(why: str) -> str:
+    """Name the setting that botocore complains of without naming it, as far as it can be told."""
+    if "endpoint" in why.lower():
+        return "check --endpoint-url and AWS_ENDPOINT_URL"
+    variables = [name for name in os.environ if name.startswith("AWS_")]
+    named = [name for name in variables if os.environ[name] and repr(os.environ[name]) in why]
+    return f"check {named[0] if named else 'the AWS variables and the AWS configuration'}"

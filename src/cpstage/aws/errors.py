@@ -282,6 +282,8 @@ def translated(  # noqa: PLR0911 (one return for each kind)
         return _unsent(error)
     if isinstance(error, (http.HTTPError, OSError)):
         return NetworkError(f"the answer was cut{_system_reason(error)}", began=True)
+    if isinstance(error, RuntimeError) and "expired" in str(error):
+        return CredentialsRefused("the AWS credentials have expired", busy=False)
     if isinstance(error, _UNPARSED) and not isinstance(error, boto.BotoCoreError):
         return UnreadableAnswer(200, "the answer cannot be read")
     return error

@@ -39,11 +39,11 @@ class TrackedClient:
     connections: Connections
 
 
-def new_session(profile: str | None) -> boto3.Session:
-    """Return boto3's default session where a program has set one up, else a new one."""
-    if profile is None and boto3.DEFAULT_SESSION is not None:
-        return boto3.DEFAULT_SESSION
+def new_session(profile: str | None, region: str | None) -> boto3.Session:
+    """Return a session; its region is also where botocore asks for credentials."""
     session = botocore.session.Session(profile=profile)
+    if region:
+        session.set_config_variable("region", region)
     data_path = session.get_config_variable("data_path")
     session.register_component("data_loader", _loader(data_path))
     # Nothing here reads a time out of an answer; dateutil takes a fifth of a small request for it.
@@ -105,7 +105,11 @@ def new_client(
         ConfigurationError: The endpoint or the proxy is not the URL of a web server.
         botocore.exceptions.BotoCoreError: A setting is malformed.
     """
-    options: dict[str, Any] = {"user_agent_extra": f"cpstage/{__version__}"}
+    default = session._session.get_default_client_config()
+    extra = getattr(default, "user_agent_extra", None)
+    options: dict[str, Any] = {
+        "user_agent_extra": " ".join(filter(None, (extra, f"cpstage/{__version__}")))
+    }
     if not signs:
         options["signature_version"] = botocore.UNSIGNED
     if not retries_itself:

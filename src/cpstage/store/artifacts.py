@@ -73,7 +73,9 @@ class Store:
                 with reading(artifact):
                     return object_info(self._s3.head_object(bucket, key, checksum=True))
             except CpstageError as error:
-                if not isinstance(error.__cause__, ServiceError) or tries == _MOST_HEADS:
+                cause = error.__cause__
+                is_told = isinstance(cause, NetworkError) or getattr(cause, "may_pass", True)
+                if is_told or tries == _MOST_HEADS:
                     raise
             # The answer to a HEAD has no body, and so no reason: a GET of one byte has, and an
             # expired session is refreshed by it.

@@ -14,7 +14,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Literal
 
-from cpstage.errors import CpstageError, ServiceUnavailable
+from cpstage.errors import CpstageError, ServiceUnavailable, UsageError
 from cpstage.worker.claims import JobQueue, Offer
 from cpstage.worker.events import Tell, WorkerEvent, described
 from cpstage.worker.health import HealthFile, WorkerHealth
@@ -84,6 +84,11 @@ class Worker:
         health_file: Path | None = None,
         tell: Tell = lambda _: None,
     ) -> None:
+        if queue.connection.given_session is not None:
+            raise UsageError(
+                "a boto3 session cannot be handed to the processes of a worker's jobs",
+                hint="give the connection a profile and a region instead of a session",
+            )
         self._queue = queue
         self._command = command
         self._places = places
