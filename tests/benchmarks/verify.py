@@ -6,7 +6,9 @@ import hashlib
 import os
 import shutil
 import subprocess
+import tarfile
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,6 +34,20 @@ def tree_digests(directory: Path) -> dict[str, str]:
     return digests
 
 
+def tar_contents(archive: Path) -> Contents:
+    """Return the files of a tar.gz, read to the end of the gzip stream."""
+    contents = {}
+    with tarfile.open(archive, "r|gz") as opened:
+        for member in opened:
+            file = opened.extractfile(member) if member.isreg() else None
+            if file is not None:
+                crc = 0
+                while piece := file.read(_PIECE):
+                    crc = zlib.crc32(piece, crc)
+                contents[member.name.removeprefix("./")] = (member.size, crc)
+    return contents
+
+
 def archive_contents(archive: Path) -> Contents:
     """Return what the directory of a zip says of its files."""
     with zipfile.ZipFile(archive) as opened:
@@ -55,9 +71,9 @@ def check_tree(directory: Path, expected: Mapping[str, str]) -> None:
 
 
 def check_object(
-    store: ObjectStore, bucket: str, key: str, scratch: Path, expected: Contents
+    store: ObjectStore, bucket: str, key: str, scratch: Path, expected: Contents, kind: str
 ) -> Stored:
-    """Download an object, and test the archive with `unzip -t` and against what was packed.
+    """Download an object, and test the archive, a zip or a tar.gz, against what was packed.
 
     Raises:
         Failed: It is damaged, has other files, or is not encrypted as it should be.
@@ -67,8 +83,9 @@ def check_object(
         raise Failed(f"stored with {stored.encryption} under {stored.kms_key_id}")
     archive = scratch / "downloaded.zip"
     store.get(bucket, key, archive)
-    _test(archive)
-    contents = archive_contents(archive)
+    if kind == "zip":
+        _test(archive)
+    contents = archive_contents(archive) if kind == "zip" else tar_contents(archive)
     archive.unlink()
     if contents != expected:
         names = {*contents.items()} ^ {*expected.items()}
