@@ -1,6 +1,6 @@
-"""How each tool gets an artifact out of the bucket, and a tree out of the archive.
+"""How each tool downloads an artifact and unpacks it.
 
-The peers are told the object's bucket and key; cpstage has to ask for the job first.
+The peers get the object's bucket and key as arguments; cpstage asks for the job first.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.measure import Step
-from benchmarks.peers import Programs
+from benchmarks.peers import AWS_CLI_V2, Programs
 
 _BOTO3 = str(Path(__file__).with_name("boto3_transfer.py"))
 INPUT = "Source"
@@ -48,9 +48,9 @@ class Fetcher:
     Attributes:
         name: For `--tools`.
         title: For tables.
-        needs: Programs of the operating system.
-        steps: What it runs.
-        tree: Where in the directory the unpacked files are then.
+        needs: Optional programs that the tool consists of.
+        steps: Returns what is run.
+        tree: Where in the directory the unpacked files are.
     """
 
     name: str
@@ -66,8 +66,8 @@ def _cpstage(programs: Programs, fetch: Fetch) -> list[Step]:
     return [fetch.step("cpstage", command)]
 
 
-def _download_aws(programs: Programs, fetch: Fetch) -> Step:
-    command = [programs.aws, "s3", "cp", "--only-show-errors", fetch.url, fetch.archive]
+def _download_aws(aws: str, fetch: Fetch) -> Step:
+    command = [aws, "s3", "cp", "--only-show-errors", fetch.url, fetch.archive]
     return fetch.step("download", command)
 
 
@@ -76,17 +76,16 @@ def _download_s5cmd(programs: Programs, fetch: Fetch) -> Step:
     return fetch.step("download", command)
 
 
-def _aws2_unzip(programs: Programs, fetch: Fetch) -> list[Step]:
-    command = [programs.aws2, "s3", "cp", "--only-show-errors", fetch.url, fetch.archive]
-    return [fetch.step("download", command), _unzip(fetch)]
-
-
 def _unzip(fetch: Fetch) -> Step:
     return fetch.step("unpack", ["unzip", "-q", fetch.archive, "-d", fetch.tree])
 
 
 def _aws_unzip(programs: Programs, fetch: Fetch) -> list[Step]:
-    return [_download_aws(programs, fetch), _unzip(fetch)]
+    return [_download_aws(programs.aws, fetch), _unzip(fetch)]
+
+
+def _aws2_unzip(programs: Programs, fetch: Fetch) -> list[Step]:
+    return [_download_aws(programs.aws2, fetch), _unzip(fetch)]
 
 
 def _s5cmd_unzip(programs: Programs, fetch: Fetch) -> list[Step]:
@@ -120,7 +119,7 @@ def _boto3_crt(programs: Programs, fetch: Fetch) -> list[Step]:
 FETCHERS = (
     Fetcher("cpstage", "cpstage fetch", frozenset(), _cpstage, f"in/{INPUT}"),
     Fetcher("aws-unzip", "aws v1 s3 cp, unzip", frozenset({"unzip"}), _aws_unzip),
-    Fetcher("aws2-unzip", "aws v2 s3 cp, unzip", frozenset({"unzip", "aws2"}), _aws2_unzip),
+    Fetcher("aws2-unzip", "aws v2 s3 cp, unzip", frozenset({"unzip", AWS_CLI_V2}), _aws2_unzip),
     Fetcher("s5cmd-unzip", "s5cmd cp, unzip", frozenset({"unzip"}), _s5cmd_unzip),
     Fetcher("s5cmd-7z", "s5cmd cp, 7z x", frozenset({"7z"}), _s5cmd_7z),
     Fetcher("s5cmd-bsdtar", "s5cmd cat into bsdtar", frozenset({"bsdtar"}), _s5cmd_bsdtar),

@@ -189,8 +189,8 @@ def main() -> None:
     places.get_ready(options.output)
     programs = peers.install(options.tools_dir.resolve(), options.checkout.resolve())
 
-    with testbed.running(programs, options.work) as bed:
-        under = conditions(bed.file_system, options.rounds, programs.versions)
+    with testbed.running(programs, options.work, options.credentials) as bed:
+        under = conditions(bed.file_system, options.rounds, programs.versions, options.credentials)
 
         def save(measured: list[Growth]) -> None:
             (options.output / "growth.md").write_text(markdown(measured, under))

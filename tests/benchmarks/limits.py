@@ -1,27 +1,37 @@
-"""What no tool can beat: reading the object, inflating its members, creating the files.
+"""The parts of a fetch, each alone: reading the object, inflating its members, creating the files.
 
-Each is measured alone on the same machine, and in the same run as the tools. From their processor
-time follows how long a fetch takes at least, on all cores at once.
+The parts are measured on the same machine and in the same run as the tools. Each is done once
+without being timed (the first use of memory costs several times as much as the next one), then once
+per round. The round that took least counts: other load on the machine only adds to it.
+
+The floor is an estimate of the wall seconds that a fetch needs at least on this machine. It is the
+largest of:
+
+- the processor seconds of the three parts, those of SeaweedFS included, divided by the number of
+  cores, as if all cores had work all the time;
+- the wall seconds of reading the object, with one or with four requests, whichever is less;
+- the wall seconds of inflating the largest member with ISA-L in one thread.
+
+Process start-up is not included. A tool that inflates or writes in a cheaper way than the parts do
+can be faster than the floor. Then there is no floor: :meth:`Limits.compared` drops it.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-import shutil
-import statistics
-import sys
 import time
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import Sample, Step
+from benchmarks import ranged_get
 
 _fast: Any = zlib
 try:
@@ -35,21 +45,23 @@ _RAW = -zlib.MAX_WBITS
 _WHOLE = 4 << 20
 _PIECE = 1 << 20
 _LOCAL_HEADER = 30
-_RANGED_GET = str(Path(__file__).with_name("ranged_get.py"))
+_RANGES = (1, 4)
+Cost = tuple[float, float]
+"""Wall seconds and processor seconds."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The parts of a fetch, in seconds; medians.
+    """The parts of a fetch, in seconds; the least of all rounds.
 
     Attributes:
-        read: Reading the object: by curl or in four ranges, whichever is faster.
-        read_cpu: The processor time of that, SeaweedFS's included.
+        read: Reading the object with one request or with four, whichever is faster.
+        read_cpu: The processor seconds of reading the object, those of SeaweedFS included.
         inflate: Inflating all members in one thread.
-        inflate_two: The same in two threads.
-        longest: Inflating the largest member, which nobody can divide.
+        inflate_two: Inflating all members in two threads.
+        longest: Inflating the largest member in one thread.
         create: Making the directories, and writing files of the same sizes.
-        floor: What a fetch takes at least, if all cores have work all the time.
+        floor: The estimate of what a fetch takes at least; None if a tool was faster.
     """
 
     read: float
@@ -58,69 +70,73 @@ class Limits:
     inflate_two: float
     longest: float
     create: float
-    floor: float
+    floor: float | None
+
+    def compared(self, fastest: float) -> Limits:
+        """Drop the floor if the fastest run of all tools took fewer wall seconds."""
+        contradicted = self.floor is not None and fastest < self.floor
+        return replace(self, floor=None) if contradicted else self
 
 
 def measure(
-    archive: Path, url: str, scratch: Path, rounds: int, run: Callable[[Step], Sample]
+    archive: Path,
+    url: str,
+    directory: Callable[[], AbstractContextManager[Path]],
+    rounds: int,
+    server_cpu: Callable[[], float],
 ) -> Limits:
-    """Measure the limits of fetching a zip.
+    """Measure the parts of fetching a zip.
 
     Args:
         archive: The zip.
-        url: Where it can be read without credentials.
-        scratch: A directory for files that are created; it must be missing.
-        rounds: How often.
-        run: Runs a step as the steps of the tools are run.
+        url: The presigned URL of the zip in the object store.
+        directory: Makes a new directory, and removes it afterwards.
+        rounds: How often each part is timed.
+        server_cpu: Returns the processor seconds that SeaweedFS has used so far.
     """
-    read, read_cpu = min(
-        _median_read(run, step, rounds) for step in _reads(url, archive.stat().st_size)
-    )
+    size = archive.stat().st_size
+
+    def read_in(ranges: int) -> Cost:
+        return _cost(lambda: ranged_get.read(url, size, ranges), server_cpu)
+
+    read, read_cpu = min(_least(rounds, partial(read_in, ranges)) for ranges in _RANGES)
     with archive.open("rb") as file:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         with closing(data):
             members = _members(archive, data)
             halves = _halves(members)
-            inflate, inflate_cpu = _median(rounds, lambda: _inflate_all(data, members))
-            inflate_two, _ = _median(rounds, lambda: _inflate_at_once(data, halves))
-            longest, _ = _median(rounds, lambda: _inflate(data, members[0]))
+            inflate, inflate_cpu = _least(
+                rounds, lambda: _cost(lambda: _inflate_all(data, members))
+            )
+            inflate_two, _ = _least(rounds, lambda: _cost(lambda: _inflate_at_once(data, halves)))
+            longest, _ = _least(rounds, lambda: _cost(lambda: _inflate(data, members[0])))
     with zipfile.ZipFile(archive) as opened:
         entries = opened.infolist()
-    create, create_cpu = _median(
-        rounds, lambda: _create(entries, scratch), lambda: shutil.rmtree(scratch)
-    )
+
+    def create_all() -> Cost:
+        with directory() as place:
+            return _cost(lambda: _create(entries, place))
+
+    create, create_cpu = _least(rounds, create_all)
     work = read_cpu + inflate_cpu + create_cpu
     floor = max(work / (os.cpu_count() or 1), read, longest)
     return Limits(read, read_cpu, inflate, inflate_two, longest, create, floor)
 
 
-def _median(
-    rounds: int, work: Callable[[], object], clean: Callable[[], object] = lambda: None
-) -> tuple[float, float]:
-    """Return the median seconds by the clock, and of all processors."""
-    walls, cpus = [], []
-    for _ in range(rounds):
-        began = time.perf_counter(), time.process_time()
-        work()
-        walls.append(time.perf_counter() - began[0])
-        cpus.append(time.process_time() - began[1])
-        clean()
-    return statistics.median(walls), statistics.median(cpus)
+def _cost(work: Callable[[], object], server_cpu: Callable[[], float] = lambda: 0.0) -> Cost:
+    """Do the work once, and return its wall seconds and its processor seconds."""
+    cpu = time.process_time() + server_cpu()
+    began = time.perf_counter()
+    work()
+    wall = time.perf_counter() - began
+    return wall, time.process_time() + server_cpu() - cpu
 
 
-def _reads(url: str, size: int) -> list[Step]:
-    ways = [[sys.executable, "-I", _RANGED_GET, url, str(size)]]
-    if shutil.which("curl"):
-        ways.append(["curl", "--silent", "--fail", "--output", os.devnull, url])
-    return [Step("read", [command], Path.cwd()) for command in ways]
-
-
-def _median_read(run: Callable[[Step], Sample], step: Step, rounds: int) -> tuple[float, float]:
-    """Return the median seconds by the clock, and of all processors."""
-    samples = [run(step) for _ in range(rounds)]
-    walls = [sample.wall for sample in samples]
-    cpus = [sample.cpu + sample.server_cpu for sample in samples]
-    return statistics.median(walls), statistics.median(cpus)
+def _least(rounds: int, once: Callable[[], Cost]) -> Cost:
+    """Return the least wall seconds and the least processor seconds, after one untimed run."""
+    once()
+    walls, cpus = zip(*(once() for _ in range(rounds)), strict=True)
+    return min(walls), min(cpus)
 
 
 @dataclass(frozen=True)
@@ -177,12 +193,11 @@ def _inflate(data: mmap.mmap, member: _Member) -> None:
         stream.decompress(data[start : min(start + _PIECE, member.end)])
 
 
-def _create(entries: Sequence[zipfile.ZipInfo], scratch: Path) -> None:
-    """Make directories, and files of the right sizes; what is in them does not matter."""
-    scratch.mkdir()
+def _create(entries: Sequence[zipfile.ZipInfo], directory: Path) -> None:
+    """Make the directories, and write files of the same sizes, all of zeros."""
     block = memoryview(bytes(_WHOLE))
     for entry in entries:
-        path = os.path.join(scratch, entry.filename)
+        path = os.path.join(directory, entry.filename)
         if entry.is_dir():
             # `zip -r` writes a directory before what is in it.
             os.mkdir(path)

@@ -1,4 +1,4 @@
-"""The line below every table: what it was measured on, how often and when."""
+"""The line below every table: the machine, the files, the credentials, the rounds and the date."""
 
 from __future__ import annotations
 
@@ -8,11 +8,20 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+Credentials = Literal["environment", "profile"]
+"""Where tools find their access keys: environment variables, or a profile in ~/.aws."""
+
+_CREDENTIALS = {
+    "environment": "credentials from environment variables",
+    "profile": "credentials from a profile in ~/.aws",
+}
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What figures depend on besides the tools."""
+    """What figures depend on besides the tools; `credentials` is None where it does not matter."""
 
     cores: int
     processor: str
@@ -22,18 +31,28 @@ class Conditions:
     rounds: int
     date: str
     versions: Mapping[str, str]
+    credentials: Credentials | None = None
 
     @property
     def line(self) -> str:
         """One sentence for the foot of a table."""
         often = "one round" if self.rounds == 1 else f"median of {self.rounds} rounds"
-        return (
-            f"{self.cores} cores ({self.processor}), {self.system}, Python {self.python}; "
-            f"files on {self.file_system or 'a disk'}; {often}; {self.date}."
-        )
+        parts = [
+            f"{self.cores} cores ({self.processor}), {self.system}, Python {self.python}",
+            f"files on {self.file_system or 'a disk'}",
+            *([_CREDENTIALS[self.credentials]] if self.credentials else []),
+            often,
+            self.date,
+        ]
+        return f"{'; '.join(parts)}."
 
 
-def conditions(file_system: str, rounds: int, versions: Mapping[str, str]) -> Conditions:
+def conditions(
+    file_system: str,
+    rounds: int,
+    versions: Mapping[str, str],
+    credentials: Credentials | None = None,
+) -> Conditions:
     return Conditions(
         cores=os.cpu_count() or 1,
         processor=_processor(),
@@ -43,6 +62,7 @@ def conditions(file_system: str, rounds: int, versions: Mapping[str, str]) -> Co
         rounds=rounds,
         date=datetime.date.today().isoformat(),
         versions=versions,
+        credentials=credentials,
     )
 
 

@@ -1,4 +1,8 @@
-"""What a tool costs: wall time, processor time and memory of whole processes."""
+"""What a tool costs: wall time, processor time and memory of whole processes.
+
+Memory is the sum of proportional set sizes, so that a page that a process shares with its forked
+children counts once (:mod:`benchmarks.stopwatch` reads them).
+"""
 
 from __future__ import annotations
 
@@ -36,17 +40,21 @@ class Sample:
 
     Attributes:
         wall: Seconds by the clock.
-        cpu: Processor seconds of all its processes, in user and kernel mode.
-        server_cpu: Processor seconds that SeaweedFS spent meanwhile.
-        peak: Memory in bytes: that of its largest process or, where it was watched, of all its
-            processes at the same time, if that was more.
+        cpu: Processor seconds (user and system) of all processes of the tool.
+        server_cpu: Processor seconds of SeaweedFS during the run.
+        peak: Peak of the summed proportional set sizes of all processes of the tool, in bytes. A
+            step that is too short to be watched counts with its largest process. None if no step
+            was watched, or the system has no /proc/PID/smaps_rollup.
+        largest: Peak resident set size of the largest process of the tool, in bytes. Shared pages
+            count in full.
         steps: Wall seconds of each step.
     """
 
     wall: float
     cpu: float
     server_cpu: float
-    peak: int
+    peak: int | None
+    largest: int
     steps: Mapping[str, float]
 
 
@@ -59,9 +67,9 @@ class Series:
     """The runs of one tool on one kind of artifact.
 
     Attributes:
-        samples: Those that are timed.
-        watched: Those whose memory was watched, which takes time of its own.
-        archive: The size of the archive it made, if it made one.
+        samples: The timed runs, one per round.
+        watched: The runs whose memory was watched, which slows the tool down.
+        archive: Bytes of the archive that the tool uploaded; None for a tool that fetches.
     """
 
     samples: list[Sample] = field(default_factory=list)
@@ -82,7 +90,26 @@ class Series:
 
     @property
     def peak(self) -> int:
-        return max(sample.peak for sample in (*self.samples, *self.watched))
+        """Bytes of all processes together, or of the largest one where only that is known."""
+        samples = (*self.samples, *self.watched)
+        together = [sample.peak for sample in samples if sample.peak is not None]
+        return max(together or [sample.largest for sample in samples])
+
+    def wall_ratio(self, reference: Series) -> float:
+        """Return how many times as long this tool takes as another one.
+
+        The runs of one round are compared with each other, and the median of these ratios is
+        returned: load on the machine that lasts a round slows both tools.
+        """
+        return self._ratio(reference, lambda sample: sample.wall)
+
+    def cpu_ratio(self, reference: Series) -> float:
+        """Return the same ratio of processor seconds; other load changes it less."""
+        return self._ratio(reference, lambda sample: sample.cpu)
+
+    def _ratio(self, reference: Series, quantity: Callable[[Sample], float]) -> float:
+        pairs = zip(self.samples, reference.samples, strict=True)
+        return statistics.median(quantity(one) / quantity(other) for one, other in pairs)
 
 
 def run(
@@ -99,9 +126,8 @@ def run(
         steps: The steps.
         environment: Of all of them.
         log: Where their output goes.
-        server_cpu: Tells the processor time of SeaweedFS.
-        watch: Whether to look at the memory of all processes together while they run; that costs
-            them a little time.
+        server_cpu: Returns the processor seconds that SeaweedFS has used so far.
+        watch: Whether to read the memory of all processes while they run, which slows them down.
 
     Raises:
         Failed: One of its commands did.
@@ -118,6 +144,7 @@ def run(
     results = json.loads(_time(json.dumps(order), environment))
     after = server_cpu()
     last = results[-1]
+    known = any(result["together"] is not None for result in results)
     if "status" in last:
         tail = log.read_text(errors="replace")[-1500:]
         raise Failed(f"{last['name']} ended with {last['status']}:\n{tail}")
@@ -125,7 +152,8 @@ def run(
         wall=sum(result["wall"] for result in results),
         cpu=sum(result["cpu"] for result in results),
         server_cpu=after - before,
-        peak=max(result["peak"] for result in results),
+        peak=max(one["together"] or one["largest"] for one in results) if known else None,
+        largest=max(result["largest"] for result in results),
         steps={result["name"]: result["wall"] for result in results},
     )
 

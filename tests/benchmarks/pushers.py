@@ -1,4 +1,8 @@
-"""How each tool makes an archive of a tree, and gets it into the bucket under a KMS key."""
+"""How each tool packs a tree and uploads the archive, with SSE-KMS.
+
+The peers get bucket, key and KMS key as arguments; cpstage reads them from the job. Most tools
+write a zip; the pipelines of tar write a compressed tar, as `cpstage push --format tar.gz` does.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.measure import Step
-from benchmarks.peers import Programs
+from benchmarks.peers import AWS_CLI_V2, Programs
+from benchmarks.verify import Format
 
 _BOTO3 = str(Path(__file__).with_name("boto3_transfer.py"))
 OUTPUT = "Output"
@@ -16,7 +21,7 @@ OUTPUT = "Output"
 
 @dataclass(frozen=True)
 class Push:
-    """One push: the tree, where it goes, and a new directory for what lies between."""
+    """One push: the tree, the object, and a new directory for an archive on disk."""
 
     tree: Path
     bucket: str
@@ -45,16 +50,16 @@ class Pusher:
     Attributes:
         name: For `--tools`.
         title: For tables.
-        needs: Programs of the operating system.
-        steps: What it runs.
-        format: What it makes: ``zip`` or ``tar.gz``.
+        needs: Optional programs that the tool consists of.
+        steps: Returns what is run.
+        format: The archive format that is uploaded.
     """
 
     name: str
     title: str
     needs: frozenset[str]
     steps: Callable[[Programs, Push], list[Step]]
-    format: str = "zip"
+    format: Format = "zip"
 
 
 def _cpstage(programs: Programs, push: Push) -> list[Step]:
@@ -81,19 +86,17 @@ def _pack(push: Push, *packer: str) -> Step:
     return Step("pack", [[*packer, push.archive, "."]], push.tree)
 
 
+def _upload_aws(aws: str, push: Push) -> Step:
+    command = [aws, "s3", "cp", "--only-show-errors", *push.encryption, push.archive, push.url]
+    return Step("upload", [command], push.directory)
+
+
+def _zip_aws(programs: Programs, push: Push) -> list[Step]:
+    return [_pack(push, "zip", "-r", "-q"), _upload_aws(programs.aws, push)]
+
+
 def _zip_aws2(programs: Programs, push: Push) -> list[Step]:
-    command = [programs.aws2, "s3", "cp", "--only-show-errors", *push.encryption]
-    upload = Step("upload", [[*command, push.archive, push.url]], push.directory)
-    return [_pack(push, "zip", "-r", "-q"), upload]
-
-
-def _with_aws(*packer: str) -> Callable[[Programs, Push], list[Step]]:
-    def steps(programs: Programs, push: Push) -> list[Step]:
-        command = [programs.aws, "s3", "cp", "--only-show-errors", *push.encryption]
-        command += [push.archive, push.url]
-        return [_pack(push, *packer), Step("upload", [command], push.directory)]
-
-    return steps
+    return [_pack(push, "zip", "-r", "-q"), _upload_aws(programs.aws2, push)]
 
 
 def _with_s5cmd(*packer: str) -> Callable[[Programs, Push], list[Step]]:
@@ -114,8 +117,8 @@ _zip = partial(Pusher, needs=frozenset({"zip"}))
 
 PUSHERS = (
     Pusher("cpstage", "cpstage push", frozenset(), _cpstage),
-    _zip("zip-aws", "zip, aws v1 s3 cp", steps=_with_aws("zip", "-r", "-q")),
-    Pusher("zip-aws2", "zip, aws v2 s3 cp", frozenset({"zip", "aws2"}), _zip_aws2),
+    _zip("zip-aws", "zip, aws v1 s3 cp", steps=_zip_aws),
+    Pusher("zip-aws2", "zip, aws v2 s3 cp", frozenset({"zip", AWS_CLI_V2}), _zip_aws2),
     _zip("zip-s5cmd", "zip, s5cmd cp", steps=_with_s5cmd("zip", "-r", "-q")),
     _zip("zip1-s5cmd", "zip -1, s5cmd cp", steps=_with_s5cmd("zip", "-1", "-r", "-q")),
     Pusher(
@@ -128,14 +131,14 @@ PUSHERS = (
     Pusher("cpstage-tar", "cpstage push, tar.gz", frozenset(), _cpstage_tar, "tar.gz"),
     Pusher(
         "tar-igzip",
-        "tar into igzip -1 into s5cmd pipe",
+        "tar, igzip -1, s5cmd pipe",
         frozenset({"igzip"}),
         _tar_pipe("igzip", "-1", "-c"),
         "tar.gz",
     ),
     Pusher(
         "tar-pigz",
-        "tar into pigz into s5cmd pipe",
+        "tar, pigz, s5cmd pipe",
         frozenset({"pigz"}),
         _tar_pipe("pigz", "-c"),
         "tar.gz",

@@ -1,15 +1,32 @@
-"""Read an object in four ranges at once, and throw it away: a program of its own.
+"""Reading of an object in ranges, without a tool around it: what the connection costs alone."""
 
-It does nothing that a fetch does not have to, and so is a measure of the connection.
-"""
+from __future__ import annotations
 
 import http.client
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
-_RANGES = 4
 _BUFFER = 1 << 20
+
+
+def read(url: str, size: int, ranges: int) -> None:
+    """Read an object with one ranged GET per thread, and throw the bytes away.
+
+    Args:
+        url: A presigned URL.
+        size: The object's bytes; at least one.
+        ranges: How many requests are sent at the same time.
+
+    Raises:
+        OSError: The answers had another number of bytes.
+    """
+    length = -(-size // ranges)
+    firsts = range(0, size, length)
+    lasts = [min(first + length, size) - 1 for first in firsts]
+    with ThreadPoolExecutor(ranges) as pool:
+        got = sum(pool.map(lambda first, last: _read(url, first, last), firsts, lasts))
+    if got != size:
+        raise OSError(f"read {got} of {size} bytes")
 
 
 def _read(url: str, first: int, last: int) -> int:
@@ -24,17 +41,3 @@ def _read(url: str, first: int, last: int) -> int:
         read += got
     connection.close()
     return read
-
-
-def main(url: str, size: int) -> None:
-    length = -(-size // _RANGES)
-    firsts = range(0, size, length)
-    lasts = [min(first + length, size) - 1 for first in firsts]
-    with ThreadPoolExecutor(_RANGES) as pool:
-        read = sum(pool.map(lambda first, last: _read(url, first, last), firsts, lasts))
-    if read != size:
-        raise SystemExit(f"{read} of {size} bytes")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))

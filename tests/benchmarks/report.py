@@ -5,37 +5,55 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from benchmarks.machine import Conditions
 from benchmarks.measure import Series
 from benchmarks.rounds import Results
 
 OURS = "cpstage"
+"""The tool that all others are compared with; a name that starts so is cpstage with options."""
 Titles = Mapping[str, str]
+Cell = Callable[[Series, Series | None], str]
+"""Returns what a table shows of a tool; the second argument is cpstage."""
 _INTRODUCTION = """\
 # How long `fetch` and `push` take
 
-Whole processes, from start to end, beside the tools that do the same work: seconds by the clock,
-and in brackets how many times as long as cpstage. The object store is SeaweedFS on the same
-machine, with SSE-KMS and its data beside the files; there is no TLS and no distance. The store's
-own work is done by the same cores. cpstage asks the job API for the job first; the others are told
-the bucket and the key. What each tool unpacked was compared with what was packed, byte by byte, and
-every archive was tested with `unzip -t`.
+Whole processes, from start to end, beside the tools that do the same work. The object store is
+SeaweedFS on the same machine, with SSE-KMS and its data beside the files; there is no TLS and no
+distance. The object store uses the same cores. cpstage asks the job API for the job first; the
+other tools get the bucket and the key as arguments. The tree that each tool unpacked was compared
+with the tree that was packed, byte by byte. Every archive was tested with `unzip -t` or `gzip -t`,
+and its files were compared with those that were packed.
+
+For each kind of artifact a table has two columns: seconds by the clock (wall), and processor
+seconds (CPU) in user and kernel mode of all processes of the tool. Figures are medians of all
+rounds. The factor in brackets compares a tool with cpstage: the two runs of each round are divided,
+and the factor is the median of these ratios. Other programs on the machine change processor seconds
+less than seconds by the clock.
 
 Run it again with `python tests/benchmarks/transfer.py`.
 
 ![Seconds of every tool, for each kind of artifact](transfer.svg)
 """
+_PUSH_NOTE = """\
+The tools with `tar` in their name write a compressed tar; the other tools write a zip. All factors
+compare with `cpstage push`, which writes a zip."""
 _MEMORY_NOTE = """\
-Of the largest process, as the kernel keeps it, or of all processes of the tool at the same time, as
-seen every 50 ms in a round that is not timed, whichever is more."""
-_PROCESSOR_NOTE = """\
-In user and kernel mode, over all cores: the tool's own, and what SeaweedFS used meanwhile."""
+The peak of all processes of the tool together, read every 5 ms in a round that is not timed, as the
+sum of their proportional set sizes (Pss in `/proc/PID/smaps_rollup`): a page that several processes
+of the tool share counts once, and a page that other programs share too counts in part. Where that
+file is missing, and for a step of a tool that takes less than some 50 ms: the peak resident set
+size of the largest process, in which every page counts."""
+_SERVER_NOTE = """\
+Processor seconds that SeaweedFS used during the run of the tool."""
 _LIMITS_NOTE = """\
-Seconds for the parts of a fetch, each alone: reading the object and throwing it away, inflating its
-members with ISA-L, creating files of the same sizes. The floor is all of their processor time,
-SeaweedFS's included, spread over the cores, but not less than reading the object or inflating the
-largest member takes. The share is how much of cpstage's time the floor is."""
+Seconds for the parts of a fetch, each alone; the least of all rounds. Reading the object throws the
+bytes away, inflating uses ISA-L, and the created files have the same sizes. The floor estimates
+what a fetch takes at least: the processor seconds of the parts, those of SeaweedFS included, spread
+over all cores, but no less than reading the object takes, or inflating the largest member in one
+thread. The start of a process is not included. The share is the floor divided by the seconds of
+cpstage. If the fastest run of any tool takes less than the floor, the floor is left out."""
 
 
 def markdown(
@@ -47,16 +65,16 @@ def markdown(
     parts = [_INTRODUCTION, _kinds(measured), f"Versions: {versions}."]
     fetches = {one.kind: one.fetch for one in measured if one.fetch}
     if fetches:
-        parts += ["## fetch", _table(fetches, fetchers, "seconds", _seconds), foot]
-        parts += [_table(fetches, fetchers, "peak memory, MB", _memory), _MEMORY_NOTE, foot]
-        parts += [_table(fetches, fetchers, "processor seconds", _processor), _PROCESSOR_NOTE, foot]
-        parts += ["## What a fetch cannot beat", _LIMITS_NOTE, _limits(measured), foot]
+        parts += ["## fetch", _times(fetches, fetchers), foot]
+        parts += [_table("peak memory, MB", fetches, fetchers, _memory), _MEMORY_NOTE, foot]
+        parts += [_table("SeaweedFS, CPU s", fetches, fetchers, _server), _SERVER_NOTE, foot]
+        parts += ["## The parts of a fetch", _LIMITS_NOTE, _limits(measured), foot]
     pushes = {one.kind: one.push for one in measured if one.push}
     if pushes:
-        parts += ["## push", _table(pushes, pushers, "seconds", _seconds), foot]
-        parts += [_table(pushes, pushers, "size of the archive, MB", _archive), foot]
-        parts += [_table(pushes, pushers, "peak memory, MB", _memory), _MEMORY_NOTE, foot]
-        parts += [_table(pushes, pushers, "processor seconds", _processor), _PROCESSOR_NOTE, foot]
+        parts += ["## push", _PUSH_NOTE, _times(pushes, pushers), foot]
+        parts += [_table("size of the archive, MB", pushes, pushers, _archive), foot]
+        parts += [_table("peak memory, MB", pushes, pushers, _memory), _MEMORY_NOTE, foot]
+        parts += [_table("SeaweedFS, CPU s", pushes, pushers, _server), _SERVER_NOTE, foot]
     failures = {name: why for one in measured for name, why in one.failures.items()}
     if failures:
         listed = [f"- {name}: {why.strip().splitlines()[-1]}" for name, why in failures.items()]
@@ -65,16 +83,28 @@ def markdown(
 
 
 def to_json(measured: Sequence[Results], conditions: Conditions) -> str:
-    """Return every single run, for whoever wants to look closer."""
+    """Return the medians and ratios of every tool, and all single runs."""
     document = {
         "conditions": dataclasses.asdict(conditions),
-        "results": [dataclasses.asdict(one) for one in measured],
+        "results": [
+            {
+                **dataclasses.asdict(one),
+                "fetch": _figures(one.fetch),
+                "push": _figures(one.push),
+            }
+            for one in measured
+        ],
     }
     return json.dumps(document, indent=1) + "\n"
 
 
+def is_ours(name: str) -> bool:
+    """Whether a tool is cpstage, with or without options."""
+    return name.split("-", maxsplit=1)[0] == OURS
+
+
 def factor(ratio: float) -> str:
-    """Return how many times as long, with as many digits as mean something."""
+    """Return a ratio with as many digits as mean something."""
     return f"{ratio:.1f}×" if ratio >= 0.95 else f"{ratio:.2f}×"  # noqa: RUF001 (a factor)
 
 
@@ -82,6 +112,23 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table; all columns but the first are figures."""
     rule = ["---", *["---:"] * (len(head) - 1)]
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *rows))
+
+
+def _figures(tools: Mapping[str, Series]) -> dict[str, dict[str, Any]]:
+    """Return the figures of each tool; the ratios are null where cpstage was not measured."""
+    ours = tools.get(OURS)
+    return {
+        name: {
+            "wall": series.wall,
+            "cpu": series.cpu,
+            "server_cpu": series.server_cpu,
+            "wall_ratio": series.wall_ratio(ours) if ours else None,
+            "cpu_ratio": series.cpu_ratio(ours) if ours else None,
+            "peak": series.peak,
+            **dataclasses.asdict(series),
+        }
+        for name, series in tools.items()
+    }
 
 
 def _kinds(measured: Sequence[Results]) -> str:
@@ -92,38 +139,50 @@ def _kinds(measured: Sequence[Results]) -> str:
     return table(["artifact", "files", "MB", "MB as `zip -6`"], rows)
 
 
+def _times(kinds: Mapping[str, Mapping[str, Series]], titles: Titles) -> str:
+    """Return the table of wall and processor seconds, two columns per kind."""
+    head = [f"{kind}, {column}" for kind in kinds for column in ("wall", "CPU")]
+    return table(["seconds", *head], _rows(kinds, titles, [_wall, _cpu]))
+
+
 def _table(
-    kinds: Mapping[str, Mapping[str, Series]],
-    titles: Titles,
-    quantity: str,
-    cell: Callable[[Series, Series | None], str],
+    quantity: str, kinds: Mapping[str, Mapping[str, Series]], titles: Titles, cell: Cell
 ) -> str:
-    """Return one row per tool and one column per kind."""
+    """Return a table of one quantity, one column per kind."""
+    return table([quantity, *kinds], _rows(kinds, titles, [cell]))
+
+
+def _rows(
+    kinds: Mapping[str, Mapping[str, Series]], titles: Titles, cells: Sequence[Cell]
+) -> list[list[str]]:
+    """Return one row per tool that was measured; the cells of a kind stand beside each other."""
     rows = []
     for name, title in titles.items():
         if any(name in tools for tools in kinds.values()):
-            shown = f"**{title}**" if name == OURS else title
-            cells = [
-                cell(tools[name], tools.get(OURS)) if name in tools else ""
-                for tools in kinds.values()
-            ]
-            rows.append([shown, *cells])
-    return table([quantity, *kinds], rows)
+            row = [f"**{title}**" if is_ours(name) else title]
+            for tools in kinds.values():
+                series, ours = tools.get(name), tools.get(OURS)
+                row += [cell(series, ours) if series else "" for cell in cells]
+            rows.append(row)
+    return rows
 
 
-def _seconds(series: Series, ours: Series | None) -> str:
-    if ours is None or series is ours:
-        return f"{series.wall:.2f}"
-    return f"{series.wall:.2f} ({factor(series.wall / ours.wall)})"
+def _wall(series: Series, ours: Series | None) -> str:
+    ratio = "" if ours is None or series is ours else f" ({factor(series.wall_ratio(ours))})"
+    return f"{series.wall:.2f}{ratio}"
+
+
+def _cpu(series: Series, ours: Series | None) -> str:
+    ratio = "" if ours is None or series is ours else f" ({factor(series.cpu_ratio(ours))})"
+    return f"{series.cpu:.2f}{ratio}"
+
+
+def _server(series: Series, _: Series | None) -> str:
+    return f"{series.server_cpu:.2f}"
 
 
 def _memory(series: Series, _: Series | None) -> str:
     return _mb(series.peak)
-
-
-def _processor(series: Series, ours: Series | None) -> str:
-    ratio = "" if ours is None or series is ours else f" ({factor(series.cpu / ours.cpu)})"
-    return f"{series.cpu:.2f}{ratio} + {series.server_cpu:.2f}"
 
 
 def _archive(series: Series, _: Series | None) -> str:
@@ -147,9 +206,8 @@ def _limits(measured: Sequence[Results]) -> str:
             ("create the files", limits.create),
             ("floor", limits.floor),
         ):
-            rows.setdefault(title, []).append(f"{seconds:.2f}")
-        # A floor that is above the time it is held against was measured while more was going on.
-        share = f"{limits.floor / ours.wall:.0%}" if ours and limits.floor < ours.wall else ""
+            rows.setdefault(title, []).append("" if seconds is None else f"{seconds:.3f}")
+        share = f"{limits.floor / ours.wall:.0%}" if ours and limits.floor is not None else ""
         rows.setdefault("share of the floor in cpstage's time", []).append(share)
     head = ["", *[one.kind for one in measured if one.limits]]
     return table(head, [[title, *cells] for title, cells in rows.items()])

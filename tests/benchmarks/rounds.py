@@ -1,7 +1,7 @@
 """All tools on one kind of artifact, in turn, round after round.
 
-Before the first round there is one that is not timed: what the tools did is verified in it, and the
-memory of all their processes watched.
+Before the first round there is one that is not timed: in that round the trees and the archives of
+the tools are verified, and the memory of all their processes is read.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ class Results:
         files: How many.
         size: Their bytes.
         archive: The bytes of the zip that is fetched.
-        limits: What no tool can beat, if that was measured.
-        fetch: The fetching tools' runs, by their names.
-        push: The pushing tools' runs, by their names.
-        failures: What a tool said that did not do its work, by its name.
+        limits: The parts of a fetch, each alone; None if no fetch was measured.
+        fetch: The runs of the tools that fetch, by their names.
+        push: The runs of the tools that push, by their names.
+        failures: The errors of the tools that failed, by their names.
     """
 
     kind: str
@@ -76,9 +76,7 @@ def prepared(bed: Testbed, kind: Kind) -> Iterator[Prepared]:
         tree, archive = directory / "tree", directory / "input.zip"
         kind.write(tree)
         subprocess.run(["zip", "-r", "-6", "-q", str(archive), "."], cwd=tree, check=True)
-        yield Prepared(
-            kind, tree, archive, verify.tree_digests(tree), verify.archive_contents(archive)
-        )
+        yield Prepared(kind, tree, archive, verify.tree_digests(tree), verify.zip_contents(archive))
 
 
 def describe(artifact: Prepared) -> Results:
@@ -92,20 +90,19 @@ def describe(artifact: Prepared) -> Results:
 def measure_fetch(
     bed: Testbed, artifact: Prepared, tools: Sequence[Fetcher], rounds: int, results: Results
 ) -> None:
-    """Measure the limits, then the tools that fetch. It uses the input zip up."""
+    """Measure the parts of a fetch, then the tools that fetch; the input zip is removed."""
     with bed.store.bucket() as bucket:
         bed.store.put(bucket, _INPUT_KEY, artifact.archive)
         job_id = bed.jobs.add(
             bucket, bed.store.key_arn, {INPUT: _INPUT_KEY}, {OUTPUT: f"{_OUTPUT_KEY}-unused"}
         )
-        with bed.directory(many_files=artifact.many_files) as directory:
-            results.limits = limits.measure(
-                artifact.archive,
-                bed.store.url(bucket, _INPUT_KEY),
-                directory / "files",
-                rounds,
-                lambda step: bed.run([step]),
-            )
+        parts = limits.measure(
+            artifact.archive,
+            bed.store.url(bucket, _INPUT_KEY),
+            lambda: bed.directory(many_files=artifact.many_files),
+            rounds,
+            bed.store.cpu_seconds,
+        )
         artifact.archive.unlink()
 
         def once(tool: Fetcher, first: bool) -> Sample:
@@ -117,6 +114,8 @@ def measure_fetch(
             return sample
 
         _in_turn(tools, rounds, once, results.fetch, f"{results.kind} fetch", results.failures)
+    walls = [sample.wall for series in results.fetch.values() for sample in series.samples]
+    results.limits = parts.compared(min(walls)) if walls else parts
 
 
 def measure_push(
@@ -134,7 +133,7 @@ def measure_push(
             if first:
                 Path(push.archive).unlink(missing_ok=True)
                 stored = verify.check_object(
-                    bed.store, bucket, _OUTPUT_KEY, directory, artifact.contents, tool.format
+                    bed.store, bucket, _OUTPUT_KEY, directory, tool.format, artifact.contents
                 )
                 sizes[tool.name] = stored.size
         return sample
@@ -152,7 +151,7 @@ def _in_turn(
     what: str,
     failures: dict[str, str],
 ) -> None:
-    """Run every tool once per round; one that fails is told of, and left out from then on."""
+    """Run every tool once per round; a tool that fails is reported, and left out from then on."""
     left = list(tools)
     for number in range(rounds + 1):
         for tool in list(left):
@@ -168,6 +167,6 @@ def _in_turn(
             (runs.samples if number else runs.watched).append(sample)
             print(
                 f"{what}, round {number}: {tool.title:28} {sample.wall:8.2f} s "
-                f"{sample.cpu:8.2f} CPU s {sample.peak / 1e6:6.0f} MB",
+                f"{sample.cpu:8.2f} CPU s {(sample.peak or sample.largest) / 1e6:6.0f} MB",
                 flush=True,
             )

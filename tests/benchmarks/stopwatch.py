@@ -1,11 +1,19 @@
 """Run commands one after the other, and say what each cost: a program of its own.
 
 It reads from stdin `{"log": FILE, "steps": [{"name", "commands": [[ARGUMENT...]...], "cwd"}...],
-"watch": BOOLEAN}` and prints a list of what was measured. The commands of one step are a pipeline.
-With "watch" the memory of all processes together is looked at while they run, which takes a little
-of their time. It has to lead a session, by which it knows its descendants. It is a small process
-because Linux counts what a process has been before exec into its peak memory: started
-from a large one, every command would look at least as large as that.
+"watch": BOOLEAN}` and prints one result per step: `{"name", "wall", "cpu", "largest", "together"}`
+and, if a command failed, `"status"`. The commands of one step are a pipeline.
+
+wall: Seconds by the clock.
+cpu: User and system seconds of the commands and of the children that they waited for (wait4(2)).
+largest: Peak resident set size in bytes of the largest process, from the kernel (getrusage(2)).
+together: Peak of the summed proportional set sizes in bytes of all processes of the step, read
+    every 5 ms from /proc/PID/smaps_rollup. It is null without "watch", and where that file is
+    missing, or the processes ended too soon. Reading takes a little of the processes' time.
+
+The stopwatch leads a session; the processes of that session are the processes of the step. The
+stopwatch is a small process because Linux counts the memory of a process before exec into its peak:
+a command that a large process started would look at least as large as that process.
 """
 
 import json
@@ -14,7 +22,9 @@ import sys
 import threading
 import time
 
-_LOOK_SECONDS = 0.05
+_SMAPS_ROLLUP = "/proc/{}/smaps_rollup"
+_INTERVAL_SECONDS = 0.005
+_FEWEST_READINGS = 10
 
 
 def _start(command: list[str], stdin: int, stdout: int, stderr: int) -> int:
@@ -23,26 +33,37 @@ def _start(command: list[str], stdin: int, stdout: int, stderr: int) -> int:
 
 
 class _Memory(threading.Thread):
-    """Looks at the memory of all processes of this session but this one, again and again.
+    """Reads the memory of all processes of this session but this one, again and again.
 
-    It adds up proportional set sizes, in which pages that processes share count once (proc(5)).
+    It adds up proportional set sizes (Pss, proc(5)): a page that N processes have mapped counts 1/N
+    in each of them, and so once in the sum over a process and its forked children. A page that
+    processes outside the session have mapped too, as of libc, counts in part.
+
+    The processes of one sum are read one after the other: if one forks or ends meanwhile, the sum
+    is too large. The peak is therefore the largest sum that two readings in a row reach.
     """
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self._done = threading.Event()
         self._ours: dict[str, bool] = {str(os.getpid()): False}
-        self.peak = 0
+        self._peak = 0
+        self._readings = 0
 
     def run(self) -> None:
-        while not self._done.wait(_LOOK_SECONDS):
+        before = 0
+        while not self._done.wait(_INTERVAL_SECONDS):
             processes = [name for name in os.listdir("/proc") if name.isdigit() and self._is(name)]
-            self.peak = max(self.peak, sum(map(_proportional_size, processes)))
+            now = sum(map(_proportional_size, processes))
+            self._peak = max(self._peak, min(before, now))
+            self._readings += now > 0
+            before = now
 
-    def stop(self) -> int:
+    def stop(self) -> int | None:
+        """Return the peak; None if the processes ended after too few readings to know it."""
         self._done.set()
         self.join()
-        return self.peak
+        return self._peak if self._readings >= _FEWEST_READINGS else None
 
     def _is(self, process: str) -> bool:
         if process not in self._ours:
@@ -60,16 +81,18 @@ def _session(process: str) -> int:
 
 def _proportional_size(process: str) -> int:
     try:
-        with open(f"/proc/{process}/smaps_rollup") as file:
+        with open(_SMAPS_ROLLUP.format(process)) as file:
             return next(int(line.split()[1]) * 1024 for line in file if line.startswith("Pss:"))
     except (OSError, StopIteration):  # it has ended
         return 0
 
 
 def _run(commands: list[list[str]], log: int) -> tuple[float, int, int]:
-    """Run a pipeline; return CPU seconds, peak memory in bytes and the worst exit status.
+    """Run a pipeline.
 
-    The peak is that of the largest process, children included, as the kernel keeps it.
+    Returns:
+        Processor seconds, the peak resident set size of the largest process, and the worst exit
+        status.
     """
     stdin = os.open(os.devnull, os.O_RDONLY)
     pids = []
@@ -82,32 +105,32 @@ def _run(commands: list[list[str]], log: int) -> tuple[float, int, int]:
         if writable != log:
             os.close(writable)
         stdin = readable
-    cpu, peak, worst = 0.0, 0, 0
+    cpu, largest, worst = 0.0, 0, 0
     for pid in pids:
         _, status, usage = os.wait4(pid, 0)
         cpu += usage.ru_utime + usage.ru_stime
         # Linux counts in KiB, macOS in bytes.
-        peak = max(peak, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+        largest = max(largest, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
         worst = max(worst, abs(os.waitstatus_to_exitcode(status)))
-    return cpu, peak, worst
+    return cpu, largest, worst
 
 
 def main() -> None:
     order = json.load(sys.stdin)
     log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     results = []
-    watch = order["watch"] and os.path.exists("/proc/self/smaps_rollup")
+    watch = order["watch"] and os.path.exists(_SMAPS_ROLLUP.format("self"))
     for step in order["steps"]:
         os.chdir(step["cwd"])
         memory = _Memory() if watch else None
         if memory:
             memory.start()
         began = time.perf_counter()
-        cpu, peak, status = _run(step["commands"], log)
+        cpu, largest, status = _run(step["commands"], log)
         wall = time.perf_counter() - began
-        if memory:
-            peak = max(peak, memory.stop())
-        results.append({"name": step["name"], "wall": wall, "cpu": cpu, "peak": peak})
+        together = memory.stop() if memory else None
+        result = {"name": step["name"], "wall": wall, "cpu": cpu}
+        results.append({**result, "largest": largest, "together": together})
         if status:
             results[-1]["status"] = status
             break

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchmarks import job_api, measure, object_store
 from benchmarks.job_api import JobApi
+from benchmarks.machine import Credentials
 from benchmarks.measure import Sample, Step
 from benchmarks.object_store import ACCESS_KEY, REGION, SECRET_KEY, ObjectStore
 from benchmarks.peers import Programs
@@ -19,7 +20,18 @@ from benchmarks.servers import LOOPBACK
 
 _MEMORY = Path("/dev/shm")
 _ENOUGH = 12 << 30
-_CREDENTIALS = {"accessKeyId": ACCESS_KEY, "secretAccessKey": SECRET_KEY, "sessionToken": ""}
+_SESSION_CREDENTIALS = {
+    "accessKeyId": ACCESS_KEY,
+    "secretAccessKey": SECRET_KEY,
+    "sessionToken": "",
+}
+_PROFILE = "benchmark"
+_CONFIG = f"[profile {_PROFILE}]\nregion = {REGION}\n"
+_CREDENTIALS_FILE = f"""\
+[{_PROFILE}]
+aws_access_key_id = {ACCESS_KEY}
+aws_secret_access_key = {SECRET_KEY}
+"""
 
 
 class Testbed:
@@ -30,7 +42,7 @@ class Testbed:
         store: The object store.
         jobs: The job API.
         work: A directory for everything that they write.
-        profile: Whether credentials and region are those of a profile, not of the environment.
+        credentials: Where the tools find their access keys.
 
     Attributes:
         file_system: The type of the file system that it lies on.
@@ -42,8 +54,7 @@ class Testbed:
         store: ObjectStore,
         jobs: JobApi,
         work: Path,
-        *,
-        profile: bool = False,
+        credentials: Credentials = "environment",
     ) -> None:
         self.programs = programs
         self.store = store
@@ -52,10 +63,10 @@ class Testbed:
         self.file_system = _file_system(work)
         self._in_memory = self.file_system in ("tmpfs", "ramfs")
         self._numbers = count(1)
-        self._environment = _environment(store, jobs, work, profile=profile)
+        self._environment = _environment(store, jobs, work, credentials)
 
     def run(self, steps: Sequence[Step], *, watch: bool = False) -> Sample:
-        """Run the steps of a tool; `watch` looks at the memory of all its processes together.
+        """Run the steps of a tool; with `watch` the memory of all its processes is read.
 
         Raises:
             Failed: One of its commands did.
@@ -85,7 +96,9 @@ class Testbed:
 
 
 @contextmanager
-def running(programs: Programs, work: Path | None, *, profile: bool = False) -> Iterator[Testbed]:
+def running(
+    programs: Programs, work: Path | None, credentials: Credentials = "environment"
+) -> Iterator[Testbed]:
     """Start everything, in a new directory below the given one; all of it is removed at the end."""
     parent = work or _roomy_directory()
     directory = Path(tempfile.mkdtemp(prefix="cpstage-benchmark-", dir=parent))
@@ -93,9 +106,9 @@ def running(programs: Programs, work: Path | None, *, profile: bool = False) -> 
     try:
         with (
             object_store.running(programs.weed, directory / "store") as store,
-            job_api.running(directory / "job-api", _CREDENTIALS) as jobs,
+            job_api.running(directory / "job-api", _SESSION_CREDENTIALS) as jobs,
         ):
-            yield Testbed(programs, store, jobs, directory, profile=profile)
+            yield Testbed(programs, store, jobs, directory, credentials)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -131,32 +144,31 @@ def _file_system(directory: Path) -> str:
     return next((types[str(at)] for at in (place, *place.parents) if str(at) in types), "")
 
 
-_PROFILE = f"""[profile bench]
-region = {REGION}
-aws_access_key_id = {ACCESS_KEY}
-aws_secret_access_key = {SECRET_KEY}
-"""
+def _environment(
+    store: ObjectStore, jobs: JobApi, work: Path, credentials: Credentials
+) -> dict[str, str]:
+    """Return the environment of every tool, without the settings of the user.
 
-
-def _environment(store: ObjectStore, jobs: JobApi, work: Path, *, profile: bool) -> dict[str, str]:
-    """Return the environment of every tool; nothing of the user's settings is in it."""
-    for name in ("home", "tmp"):
-        (work / name).mkdir()
-    config = work / "home" / "aws-config"
-    config.write_text(_PROFILE)
-    keys = {
-        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
-        "AWS_REGION": REGION,
-        "AWS_DEFAULT_REGION": REGION,
-    }
-    named = {"AWS_CONFIG_FILE": str(config), "AWS_PROFILE": "bench"}
+    With credentials from a profile no access key is in the environment: the keys are in the AWS
+    configuration files of a home directory below `work`.
+    """
+    home, temporary = work / "home", work / "tmp"
+    home.mkdir()
+    temporary.mkdir()
+    keys = {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY}
+    if credentials == "profile":
+        (home / ".aws").mkdir()
+        (home / ".aws" / "config").write_text(_CONFIG)
+        (home / ".aws" / "credentials").write_text(_CREDENTIALS_FILE)
+        keys = {"AWS_PROFILE": _PROFILE}
     return {
-        **(named if profile else keys),
+        **keys,
         "PATH": os.environ["PATH"],
         "LANG": "C.UTF-8",
-        "HOME": str(work / "home"),
-        "TMPDIR": str(work / "tmp"),
+        "HOME": str(home),
+        "TMPDIR": str(temporary),
+        "AWS_REGION": REGION,
+        "AWS_DEFAULT_REGION": REGION,
         "AWS_EC2_METADATA_DISABLED": "true",
         "AWS_ENDPOINT_URL_S3": store.endpoint_url,
         "AWS_ENDPOINT_URL_KMS": store.kms_endpoint_url,

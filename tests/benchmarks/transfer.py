@@ -1,10 +1,10 @@
 """How long cpstage's fetch and push take, beside other tools that do the same.
 
 Run it with `python tests/benchmarks/transfer.py [--rounds N]`, from an environment that cpstage and
-its extra `local` are installed in. It installs the peers with pip into a directory that it keeps,
-starts an object store of its own on the loopback, and writes a table, a plot and all figures into
-`docs/benchmarks`. With 2 cores a round of everything takes a quarter of an hour; it needs 12 GiB of
-memory.
+its extra `local` are installed in. It installs the peers with pip and npm into a directory that it
+keeps, starts an object store of its own on the loopback, and writes a table, a plot and all figures
+into `docs/benchmarks`. With 2 cores a round of everything takes a quarter of an hour; it needs 12
+GiB of memory. Programs that are missing are named, and the tools that need them left out.
 """
 
 from __future__ import annotations
@@ -64,10 +64,9 @@ def chart(measured: Sequence[Results], under: Conditions, plan: Plan) -> Chart:
         bars = []
         for tool in tools:
             if tool.name in series:
-                seconds = series[tool.name].wall
-                peer = ours is not None and tool.name != report.OURS
-                note = report.factor(seconds / ours.wall) if ours and peer else ""
-                bars.append(Bar(tool.title, seconds, note, tool.name == report.OURS))
+                one = series[tool.name]
+                note = report.factor(one.wall_ratio(ours)) if ours and one is not ours else ""
+                bars.append(Bar(tool.title, one.wall, note, report.is_ours(tool.name)))
         return bars
 
     rows = {}
@@ -86,12 +85,6 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", choices=["fetch", "push"], help="one of the two")
     parser.add_argument("--kinds", default=",".join(KINDS), help="of A,B,C,D, all if not given")
     parser.add_argument("--tools", default=",".join(known), help=f"of {','.join(known)}")
-    parser.add_argument(
-        "--credentials",
-        choices=["environment", "profile"],
-        default="environment",
-        help="where every tool finds its credentials and its region",
-    )
     options = parser.parse_args()
     options.kinds = _chosen(parser, options.kinds, list(KINDS))
     options.tools = _chosen(parser, options.tools, known)
@@ -110,21 +103,19 @@ def main() -> None:
     options = _options()
     places.get_ready(options.output)
     programs = peers.install(options.tools_dir.resolve(), options.checkout.resolve())
-    if "zip" not in programs.system:
-        sys.exit("without zip there is nothing to fetch")
+    if "zip" not in programs.optional:
+        sys.exit("error: zip is missing: install the Debian package zip")
 
     def usable(tools: Sequence[_Tool], command: str) -> list[_Tool]:
         wanted = [tool for tool in tools if tool.name in options.tools]
         if options.only not in (None, command):
             return []
-        return [tool for tool in wanted if tool.needs <= programs.system]
+        return [tool for tool in wanted if tool.needs <= programs.optional]
 
     plan = Plan(options.kinds, options.rounds, usable(FETCHERS, "fetch"), usable(PUSHERS, "push"))
 
-    profile = options.credentials == "profile"
-    with testbed.running(programs, options.work, profile=profile) as bed:
-        versions = {**programs.versions, "credentials from the": options.credentials}
-        under = conditions(bed.file_system, options.rounds, versions)
+    with testbed.running(programs, options.work, options.credentials) as bed:
+        under = conditions(bed.file_system, options.rounds, programs.versions, options.credentials)
 
         def save(measured: list[Results]) -> None:
             page = report.markdown(
