@@ -133,6 +133,8 @@ class Connection:
         if isinstance(fault, Drop):
             self.strike()
             self._drain(body)
+            if fault.with_reset:
+                self.reset()
             return False
         if isinstance(fault, Meanwhile):
             self.strike()
@@ -178,13 +180,16 @@ class Connection:
 
     def _pass_on(self, head: Head, body: Body) -> None:
         fault = self._done.fault
+        heading = iter([head.raw])
         if isinstance(fault, OnTheWay) and fault.side == "response":
             fault.before(self)
             announced = fault.announced(body.length)
             if announced is not None and announced != body.length:
                 head = head.with_length(announced)
+            heading = fault.heading(head.raw, self)
         self._done.status = head.status
-        self._client.send(head.raw)
+        for piece in heading:
+            self._client.send(piece)
         for piece in self._faulty("response", iter(body), body.length):
             self._done.sent += len(piece)
             self._client.send(piece)
@@ -205,6 +210,8 @@ class Connection:
         lines = [f"HTTP/1.1 {fault.status} Fault"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         self._done.status = fault.status
+        if self._done.request.method == "HEAD":
+            content = b""
         self._client.send("\r\n".join([*lines, "", ""]).encode() + content)
         self._done.sent = len(content)
         return not (waits or head.is_last_of_connection)

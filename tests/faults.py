@@ -6,6 +6,7 @@ Which requests they strike is the business of `fault_plans`, sockets are that of
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Literal, NoReturn, Protocol
@@ -86,6 +87,24 @@ class Answer:
         return "application/xml", text.encode()
 
 
+@dataclass(frozen=True)
+class Document(Answer):
+    """Answer with a document that is not the service's, such as the login page of a proxy.
+
+    The answer to a HEAD has its headers only.
+
+    Attributes:
+        content: The document.
+        kind: Its media type.
+    """
+
+    content: bytes = b""
+    kind: str = "text/html"
+
+    def body(self, request: Request) -> tuple[str, bytes]:
+        return self.kind, self.content
+
+
 INTERNAL_ERROR = Answer(500, "InternalError")
 SLOW_DOWN = Answer(503, "SlowDown")
 ACCESS_DENIED = Answer(403, "AccessDenied")
@@ -107,7 +126,13 @@ def redirect(status: int, region: str) -> Answer:
 
 @dataclass(frozen=True)
 class Drop:
-    """Close the connection without an answer; AWS never hears of the request."""
+    """End the connection without an answer; AWS never hears of the request.
+
+    Attributes:
+        with_reset: Whether it ends with RST.
+    """
+
+    with_reset: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,6 +155,10 @@ class OnTheWay:
     def announced(self, length: int | None) -> int | None:
         """The Content-Length to send in place of the true one."""
         return length
+
+    def heading(self, raw: bytes, link: Link) -> Iterator[bytes]:
+        """Hand the head of the answer on: its first line, its headers and the blank line."""
+        yield raw
 
     def through(self, pieces: Iterator[bytes], length: int | None, link: Link) -> Iterator[bytes]:
         """Hand the body on, as far as the fault lets it."""
@@ -187,6 +216,94 @@ class Stall(_Break):
 
     def act(self, link: Link) -> None:
         link.stall()
+
+
+HeadPlace = Literal["version", "status", "reason", "name", "value", "before", "after", "blank line"]
+"""Where a head is cut: in its first line (the version, the status, or behind the whole line); in
+the name or the value of the header that matters most (`ETag`, else `Content-Length`, else the last
+one), or in front of or behind its line; or in front of the blank line."""
+
+
+@dataclass(frozen=True)
+class CutHead(OnTheWay):
+    """End the connection in the head of the answer, when AWS has done what it was asked to.
+
+    Attributes:
+        at: Where: a place, or bytes from the start of the head.
+        with_reset: Whether the connection ends with RST.
+    """
+
+    at: HeadPlace | int
+    with_reset: bool = False
+
+    def heading(self, raw: bytes, link: Link) -> Iterator[bytes]:
+        yield raw[: self.at if isinstance(self.at, int) else _place(raw, self.at)]
+        link.strike()
+        link.reset() if self.with_reset else link.close()
+
+
+def _place(raw: bytes, place: HeadPlace) -> int:
+    """Return the bytes of a head that come before a place."""
+    lower = raw.lower()
+    found = [lower.find(b"\r\n" + name + b":") for name in (b"etag", b"content-length")]
+    last = raw.rindex(b"\r\n", 0, -4)
+    start = next((one for one in found if one > 0), last) + 2
+    end = raw.index(b"\r\n", start)
+    colon = raw.index(b":", start)
+    return {
+        "version": len("HTTP/1"),
+        "status": len("HTTP/1.1 2"),
+        "reason": raw.index(b"\r\n"),
+        "name": start + 2,
+        "value": (colon + 2 + end) // 2,
+        "before": start,
+        "after": end + 2,
+        "blank line": len(raw) - 2,
+    }[place]
+
+
+@dataclass(frozen=True)
+class Without(OnTheWay):
+    """Leave a header of the answer out.
+
+    Attributes:
+        header: Its name.
+    """
+
+    header: str
+
+    def heading(self, raw: bytes, link: Link) -> Iterator[bytes]:
+        left = re.sub(rb"(?i)\r\n%s:[^\r]*" % re.escape(self.header.encode()), b"", raw)
+        if left != raw:
+            link.strike()
+        yield left
+
+    def through(self, pieces: Iterator[bytes], length: int | None, link: Link) -> Iterator[bytes]:
+        return pieces
+
+
+@dataclass(frozen=True)
+class Unannounced(OnTheWay):
+    """Send a body whose length is not announced, and close the connection before its end.
+
+    Attributes:
+        after: Bytes of the body that are sent.
+        chunked: Whether they are a chunk (RFC 9112, section 7.1); the last chunk never comes.
+    """
+
+    after: Offset
+    chunked: bool = False
+
+    def heading(self, raw: bytes, link: Link) -> Iterator[bytes]:
+        instead = b"Transfer-Encoding: chunked" if self.chunked else b"Connection: close"
+        yield re.sub(rb"(?i)\r\ncontent-length:[^\r]*", b"\r\n" + instead, raw)
+
+    def through(self, pieces: Iterator[bytes], length: int | None, link: Link) -> Iterator[bytes]:
+        body = b"".join(pieces)
+        begun = body[: _bytes(self.after, length)]
+        yield b"%x\r\n%s\r\n" % (len(begun), begun) if self.chunked else begun
+        link.strike()
+        link.close()
 
 
 @dataclass(frozen=True)
