@@ -43,11 +43,13 @@ class Kind:
 
     Attributes:
         fault: What the proxy does.
+        group: What it is one of.
         applied: Whether AWS has done what it was asked.
     """
 
     fault: Fault
-    applied: bool
+    group: str
+    applied: bool = False
 
 
 _BEFORE = {
@@ -55,9 +57,8 @@ _BEFORE = {
     "reset before the request arrives": Drop(with_reset=True),
 }
 _IN_THE_REQUEST = {"reset in the body of the request": Reset(0.5, side="request")}
-_LOST = {
-    "answer lost, closed": Close(None),
-    "answer lost, reset": Reset(None),
+_LOST = {"answer lost, closed": Close(None), "answer lost, reset": Reset(None)}
+_CUT_IN_THE_HEAD = {
     "cut in the version": CutHead("version"),
     "cut in the status": CutHead("status"),
     "cut behind the reason": CutHead("reason"),
@@ -80,7 +81,14 @@ _BUSY = {
     "503 as a page": Document(503, content=PAGE),
     "502 without a body": Document(502),
 }
+_BUSY_JSON: dict[str, Fault] = {
+    "500": Answer(500, "InternalFailure"),
+    "503": Answer(503, "ServiceUnavailableException"),
+}
+_BUSY_S3: dict[str, Fault] = {"500": Answer(500, "InternalError"), "503": SLOW_DOWN}
+NOTHING = "200 without a body"
 _FALSE = {
+    NOTHING: Document(200),
     "200 with a page": Document(200, content=PAGE),
     "200 with an XML error": Document(
         200,
@@ -104,30 +112,29 @@ _FALSE_S3 = {
     "204": Document(204),
 }
 
+_APPLIED = ("answer lost", "cut in the head", "cut in the body", "incomplete")
+
 
 def kinds_of(operation: str) -> dict[str, Kind]:
     """Everything that can become of the answer to an operation, by name."""
-    applied: dict[str, Fault] = dict(_LOST)
-    unapplied: dict[str, Fault] = {**_BEFORE, **_BUSY, **_FALSE}
+    groups: dict[str, dict[str, Fault]] = {
+        "answer lost": {**_LOST},
+        "cut in the head": {**_CUT_IN_THE_HEAD},
+        "cut in the body": {**_CUT_IN_THE_BODY} if operation in _ANSWER_HAS_BODY else {},
+        "incomplete": {"no ETag": Without("ETag")} if operation in _ANSWER_HAS_ETAG else {},
+        "not arrived": {**_BEFORE},
+        "busy": {**_BUSY},
+        "false": {**_FALSE, **(_FALSE_JSON if operation in _JSON else _FALSE_S3)},
+    }
     if operation in _REQUEST_HAS_BODY:
-        unapplied |= _IN_THE_REQUEST
-    if operation in _ANSWER_HAS_BODY:
-        applied |= _CUT_IN_THE_BODY
-    if operation in _ANSWER_HAS_ETAG:
-        applied["no ETag"] = Without("ETag")
-    if operation not in RESULTS:  # whose good answer is an empty one (API reference)
-        unapplied["200 without a body"] = Document(200)
-    if operation in _JSON:
-        unapplied |= _FALSE_JSON
-        unapplied["500"] = Answer(500, "InternalFailure")
-        unapplied["503"] = Answer(503, "ServiceUnavailableException")
-    else:
-        unapplied |= _FALSE_S3
-        unapplied["500"] = Answer(500, "InternalError")
-        unapplied["503"] = SLOW_DOWN
+        groups["not arrived"] |= _IN_THE_REQUEST
+    groups["busy"] |= _BUSY_JSON if operation in _JSON else _BUSY_S3
+    if operation in RESULTS:
+        del groups["false"][NOTHING]  # a good answer has no body (API reference)
     if operation == "AbortMultipartUpload":
-        del unapplied["204"]  # its good answer
+        del groups["false"]["204"]  # a good answer
     return {
-        **{name: Kind(fault, applied=True) for name, fault in applied.items()},
-        **{name: Kind(fault, applied=False) for name, fault in unapplied.items()},
+        name: Kind(fault, group, applied=group in _APPLIED)
+        for group, faults in groups.items()
+        for name, fault in faults.items()
     }
