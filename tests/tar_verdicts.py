@@ -9,7 +9,7 @@ import io
 from pathlib import Path
 
 from cpstage import Limits
-from cpstage.archive.tar.reader import tar_members
+from cpstage.archive.tar_reader import tar_members
 from trees import listing, needs
 from unpacking import unpack
 from verdicts import Listing, agreement, refusal, run_reader

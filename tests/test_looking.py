@@ -15,7 +15,7 @@ import pytest
 
 from conftest import Cli
 from cpstage.archive.blob import FileBlob
-from cpstage.archive.limits import Limits
+from cpstage.archive.options import Limits
 from cpstage.job import Artifact, S3Location, check_artifact_name
 from cpstage.local import SESSION_ACTIONS, Call, Input, LocalAWS, Output
 from cpstage.looking.listing import list_remote

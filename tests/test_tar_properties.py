@@ -18,7 +18,7 @@ from any_tree import PROFILE, TREES, Tree, flat, make
 from cpstage import ArtifactRejected
 from cpstage.archive.formats import Format
 from cpstage.archive.pack import list_entries
-from cpstage.archive.tar.reader import tar_members
+from cpstage.archive.tar_reader import tar_members
 from cpstage.globs import Globs
 from packing import pack
 from tar_bytes import (

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from conftest import Cli
-from cpstage.archive.limits import Budget, Limits
-from cpstage.archive.plan import Plan
+from cpstage.archive.options import Budget, Limits
+from cpstage.archive.paths import Plan
 from cpstage.errors import ArtifactRejected
 from cpstage.local import LocalAWS
 from mounting import with_processes

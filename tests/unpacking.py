@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from cpstage import Limits
-from cpstage.archive.blob import BytesBlob
-from cpstage.archive.contents import Contents
-from cpstage.archive.flow.readahead import ReadAhead
+from cpstage.archive.blob import BytesBlob, ReadAhead
 from cpstage.archive.formats import recognise
+from cpstage.archive.members import Contents
 from cpstage.archive.unpack import Unpacker
-from cpstage.tree import Tree
+from cpstage.filesystem import Tree
 
 
 def unpack(body: bytes, into: Path, name: str = "", limits: Limits | None = None) -> Contents:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cpstage._version import __version__
 
 if TYPE_CHECKING:
-    from cpstage.archive.limits import Limits
+    from cpstage.archive.options import Limits
     from cpstage.aws.codepipeline import acknowledge_job, get_job, get_job_details, poll_for_jobs
     from cpstage.aws.config import Connection
     from cpstage.credential_process import process_credentials
@@ -37,10 +37,9 @@ if TYPE_CHECKING:
         UsageError,
         WorkspaceUnavailable,
     )
-    from cpstage.files.packing import Packed, Sealing, pack
-    from cpstage.files.unpacking import Unpacked, unpack
     from cpstage.globs import Globs
     from cpstage.job import ActionTypeId, Artifact, Job
+    from cpstage.localfiles import Packed, Sealing, Unpacked, pack, unpack
     from cpstage.looking.comparing import Comparison, compare
     from cpstage.looking.content import read_member
     from cpstage.looking.listing import Listing, list_artifacts
@@ -67,7 +66,7 @@ if TYPE_CHECKING:
     from cpstage.workspace.layout import Workspace
 
 _HOMES = {
-    "archive.limits": ("Limits",),
+    "archive.options": ("Limits",),
     "worker.claims": ("JobQueue", "read_client_tokens"),
     "aws.codepipeline": ("acknowledge_job", "get_job", "get_job_details", "poll_for_jobs"),
     "looking.comparing": ("Comparison", "compare"),
@@ -95,8 +94,7 @@ _HOMES = {
         "WorkspaceUnavailable",
     ),
     "worker.events": ("WorkerEvent",),
-    "files.packing": ("Packed", "Sealing", "pack"),
-    "files.unpacking": ("Unpacked", "unpack"),
+    "localfiles": ("Packed", "Sealing", "Unpacked", "pack", "unpack"),
     "globs": ("Globs",),
     "worker.health": ("WorkerHealth", "health_page"),
     "job": ("ActionTypeId", "Artifact", "Job"),

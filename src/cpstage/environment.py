@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cpstage.errors import ConfigurationError
+from cpstage.filesystem import local_failures
 from cpstage.job import Job
 from cpstage.shells import render
 from cpstage.transfer.inventory import job_of, staged_inputs
-from cpstage.tree import local_failures
 from cpstage.workspace.layout import Workspace
 from cpstage.workspace.staging import staging_in, sweep
 

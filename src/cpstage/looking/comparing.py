@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cpstage.archive.flow.readahead import ReadAhead
+from cpstage._deflate import crc32_of
+from cpstage.archive.blob import ReadAhead
 from cpstage.aws.config import Connection
 from cpstage.aws.credentials import DEFAULT_MAX_AGE
-from cpstage.deflate import crc32_of
 from cpstage.errors import ArtifactRejected, NotFound
+from cpstage.filesystem import local_failures
 from cpstage.globs import Globs
 from cpstage.job import Artifact, Job
 from cpstage.looking.differences import Difference, differences, with_parents
@@ -25,7 +26,6 @@ from cpstage.progress import Progress, Silence
 from cpstage.selection import choose
 from cpstage.session import JobSession
 from cpstage.transfer.terms import Unpacking
-from cpstage.tree import local_failures
 from cpstage.walk import walk
 from cpstage.workspace.layout import Workspace
 

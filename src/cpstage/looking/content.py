@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cpstage.archive.flow.readahead import ReadAhead
-from cpstage.archive.limits import Limits
-from cpstage.archive.zip.directory import ZipEntry
-from cpstage.archive.zip.reader import entry_chunks
+from cpstage.archive.blob import ReadAhead
+from cpstage.archive.options import Limits
+from cpstage.archive.zip_directory import ZipEntry
+from cpstage.archive.zip_reader import entry_chunks
 from cpstage.aws.config import Connection
 from cpstage.aws.credentials import DEFAULT_MAX_AGE
 from cpstage.errors import NotFound, UsageError

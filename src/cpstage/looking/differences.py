@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from cpstage.archive.names import is_root
-from cpstage.deflate import crc32_of
+from cpstage._deflate import crc32_of
+from cpstage.archive.paths import is_root
 from cpstage.looking.listing import Listed, plain_path
 from cpstage.progress import Advance, Progress
 from cpstage.walk import Entry, read_file

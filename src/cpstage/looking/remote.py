@@ -16,8 +16,7 @@ from tempfile import gettempdir
 from typing import Any
 
 from cpstage._posix import require_posix
-from cpstage.archive.blob import Blob, BytesBlob, FileBlob
-from cpstage.archive.flow.readahead import ReadAhead
+from cpstage.archive.blob import Blob, BytesBlob, FileBlob, ReadAhead
 from cpstage.archive.formats import Format
 from cpstage.errors import AccessDenied, LocalIOError
 from cpstage.job import Artifact, Job

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
+from cpstage._deflate import crc32_of
 from cpstage.aws.client import Answer
 from cpstage.aws.errors import SESSION_EXPIRED_HINT, NetworkError, ServiceError, aws_failures
 from cpstage.aws.s3 import S3, Pieces, length_of
-from cpstage.deflate import crc32_of
 from cpstage.errors import CpstageError
 from cpstage.job import Artifact, EncryptionKey
 from cpstage.store.checksum import Checksum, crc32_checksum

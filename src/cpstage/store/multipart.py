@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from cpstage._deflate import crc32_combine, crc32_of
 from cpstage.aws.client import Answer
 from cpstage.aws.errors import CallFailed, NetworkError, ServiceError
 from cpstage.aws.s3 import S3, OpenUpload, Part, Pieces, length_of
-from cpstage.deflate import crc32_combine, crc32_of
 from cpstage.store.checksum import Checksum, crc32_checksum
 
 _LOGGER = logging.getLogger("cpstage")

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpstage.archive.blob import Blob
-from cpstage.archive.contents import Contents
-from cpstage.archive.flow.readahead import ReadAhead
+from cpstage.archive.blob import Blob, ReadAhead
 from cpstage.archive.formats import HEAD_BYTES, Format, recognise
+from cpstage.archive.members import Contents
 from cpstage.archive.unpack import Unpacker
 from cpstage.envelope import HEAD_BYTES as ENVELOPE_HEAD_BYTES
 from cpstage.envelope import S3_CLIENT_HINT, Header, read_header, s3_client_object

@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from cpstage.archive.contents import read_contents
+from cpstage.archive.members import read_contents
 from cpstage.errors import ConfigurationError, WorkspaceUnavailable
 from cpstage.job import Artifact, Job, PipelineContext, S3Location, check_artifact_name
 from cpstage.transfer.results import Staged, location_document

@@ -10,12 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
-from cpstage.archive.blob import FileBlob
-from cpstage.archive.flow.readahead import ReadAhead
+from cpstage.archive.blob import FileBlob, ReadAhead
 from cpstage.envelope import Clients, job_context, open_sealed
+from cpstage.filesystem import local_failures, write_all
 from cpstage.job import Artifact, Job
 from cpstage.transfer.terms import Unpacking
-from cpstage.tree import local_failures, write_all
 
 _CHUNK = 1 << 20
 

@@ -15,12 +15,12 @@ from typing import Literal
 from cpstage.archive.blob import FileBlob
 from cpstage.archive.formats import CONTENT_TYPES, HEAD_BYTES, Format, recognise
 from cpstage.archive.pack import Packer
-from cpstage.archive.portions import PackingList
+from cpstage.archive.packing_list import PackingList
 from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound
+from cpstage.filesystem import local_failures
 from cpstage.job import Artifact, Job
 from cpstage.progress import Advance, Progress
 from cpstage.transfer.terms import Packing
-from cpstage.tree import local_failures
 from cpstage.walk import Entry, single
 from cpstage.workspace.layout import Workspace
 

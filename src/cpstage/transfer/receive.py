@@ -14,6 +14,7 @@ from pathlib import Path
 from cpstage.archive.formats import Format
 from cpstage.archive.unpack import Unpacker
 from cpstage.errors import ObjectChanged
+from cpstage.filesystem import Tree, remove_tree
 from cpstage.job import Artifact
 from cpstage.progress import Progress
 from cpstage.session import JobSession
@@ -29,7 +30,6 @@ from cpstage.transfer.intake import (
 from cpstage.transfer.opening import job_keys
 from cpstage.transfer.results import Staged
 from cpstage.transfer.terms import Unpacking
-from cpstage.tree import Tree, remove_tree
 from cpstage.workspace.layout import Workspace
 from cpstage.workspace.publishing import Move
 

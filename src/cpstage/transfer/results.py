@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cpstage.archive.contents import Contents, contents_document
 from cpstage.archive.formats import Format
+from cpstage.archive.members import Contents, contents_document
 from cpstage.job import Artifact, Job
 from cpstage.store.encryption import Upload
 from cpstage.store.object import ObjectInfo
