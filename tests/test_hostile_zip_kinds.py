@@ -267,17 +267,17 @@ def umask(request: pytest.FixtureRequest) -> Iterator[int]:
         (0o644, 0o644),
         (0o755, 0o755),
         (0o4755, 0o755),
-        (0o6777, 0o755),
+        (0o6777, 0o777),
         (0o7644, 0o644),
-        (0o666, 0o644),
-        (0o400, 0o644),
+        (0o666, 0o666),
+        (0o400, 0o400),
         (0o000, 0o644),
-        (0o100, 0o755),
-        (0o011, 0o644),
-        (0o777, 0o755),
+        (0o100, 0o100),
+        (0o011, 0o011),
+        (0o777, 0o777),
     ],
 )
-def test_of_a_mode_only_the_owners_execute_bit_is_kept(
+def test_of_a_mode_the_permission_bits_are_kept(
     tmp_path: Path, umask: int, permissions: int, kept: int
 ) -> None:
     body = zip_bytes(Entry("d/tool", b"x", mode=stat.S_IFREG | permissions))
@@ -287,14 +287,19 @@ def test_of_a_mode_only_the_owners_execute_bit_is_kept(
     assert stat.S_IMODE((tmp_path / "into/d/tool").stat().st_mode) == kept & ~umask
 
 
-@pytest.mark.parametrize("permissions", [0o755, 0o000, 0o7777, 0o644, 0o2770])
-def test_modes_of_directories_are_not_kept(tmp_path: Path, umask: int, permissions: int) -> None:
+@pytest.mark.parametrize(
+    ("permissions", "kept"),
+    [(0o755, 0o755), (0o000, 0o755), (0o7777, 0o777), (0o500, 0o500), (0o2770, 0o770)],
+)
+def test_of_the_mode_of_a_directory_the_permission_bits_are_kept(
+    tmp_path: Path, umask: int, permissions: int, kept: int
+) -> None:
     body = zip_bytes(Entry("d/", mode=stat.S_IFDIR | permissions), file("d/e/f"))
 
     unpack(body, tmp_path / "into", "app.zip")
 
-    for path in ("d", "d/e"):
-        assert stat.S_IMODE((tmp_path / "into" / path).stat().st_mode) == 0o755 & ~umask
+    for path, expected in (("d", kept), ("d/e", 0o755)):
+        assert stat.S_IMODE((tmp_path / "into" / path).stat().st_mode) == expected & ~umask
 
 
 def test_without_a_type_a_mode_is_that_of_a_file(tmp_path: Path) -> None:

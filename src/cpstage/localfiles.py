@@ -7,6 +7,7 @@ archives use KMS with the caller's own AWS credentials.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -109,7 +110,7 @@ def unpack(
 
 def _take(source: Source, root: Path, staging: Path, how: Unpacking, progress: Progress) -> Taken:
     with Tree(root) as tree:
-        unpacker = Unpacker(tree, how.limits)
+        unpacker = Unpacker(tree, how)
         taken = Intake(how, staging, progress).take(source, unpacker)
         if taken.format is None and taken.envelope is None:
             raise ArtifactRejected(f"{source.title} is no zip, tar or tar.gz")
@@ -155,7 +156,21 @@ def _publish(staging: Path, root: Path, target: Path) -> None:
             return
         place = target.resolve()
         moves = [Move(inside, place / inside.name) for inside in sorted(root.iterdir())]
+        # Only a directory that its owner may write to can be moved into another one (rename(2)).
+        modes = {
+            move.target: mode
+            for move in moves
+            if not move.staged.is_symlink()
+            and stat.S_ISDIR(mode := move.staged.lstat().st_mode)
+            and not mode & stat.S_IWUSR
+        }
+        for move in moves:
+            if move.target in modes:
+                move.staged.chmod(stat.S_IMODE(modes[move.target]) | stat.S_IWUSR)
     journal_in(staging).publish(moves, replace=False)
+    for path, mode in modes.items():
+        with local_failures(path):
+            path.chmod(stat.S_IMODE(mode))
 
 
 @dataclass(frozen=True)
@@ -284,7 +299,7 @@ def _write(
         chunks, header = sealed.chunks, sealed.header
     with staging_in(target.absolute().parent, target) as staging:
         with Tree(staging) as tree:
-            size = tree.write_file(RelativePath("packed"), chunks, executable=False)
+            size = tree.write_file(RelativePath("packed"), chunks)
         with local_failures(target):
             (staging / "packed").rename(target)
     return size, header

@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from typing import Literal
 
-from cpstage.archive.tar_headers import BLOCK
+from cpstage.archive.tar_headers import BLOCK, has_checksum
 from cpstage.errors import ArtifactRejected
 
 Format = Literal["zip", "tar", "tar.gz"]
@@ -90,13 +90,7 @@ def _by_magic(head: bytes) -> Format | None:
 
 def _is_tar(head: bytes) -> bool:
     """Check the checksum of the first header, which v7 tar has too."""
-    import tarfile  # most artifacts are zips, and need not wait for it
-
-    try:
-        tarfile.TarInfo.frombuf(head[:BLOCK], "utf-8", "surrogateescape")
-    except tarfile.TarError:
-        return False
-    return True
+    return len(head) >= BLOCK and has_checksum(head[:BLOCK])
 
 
 def _is_empty_tar(head: bytes) -> bool:

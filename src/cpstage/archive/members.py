@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 MemberKind = Literal["file", "directory", "link", "hard link"]
 
+OWNER_EXECUTES = 0o100
+
 CHUNK = 256 << 10
 """Bytes that go from a decoder to a file at a time: they stay in the processor's cache, and their
 memory is used again; with 1 MiB the system spent twice as long on fresh pages."""
@@ -22,7 +24,8 @@ class Member:
         kind: What it is. Readers refuse what is none of the four.
         chunks: Reads the data once, in pieces; only files have any.
         size: The declared size of the data, in bytes.
-        executable: Whether its owner may execute it.
+        mode: Its permission bits, or 0 where the archive has none of them.
+        mtime_ns: Its mtime, in nanoseconds since the epoch, where the archive has one.
         target: Where a symbolic link leads, bytes that are not UTF-8 as surrogates, or the name of
             the earlier member that a hard link stands for.
     """
@@ -31,8 +34,14 @@ class Member:
     kind: MemberKind
     chunks: Callable[[], Iterator[bytes]]
     size: int = 0
-    executable: bool = False
+    mode: int = 0
+    mtime_ns: int | None = None
     target: str = ""
+
+    @property
+    def executable(self) -> bool:
+        """Whether its owner may execute it."""
+        return bool(self.mode & OWNER_EXECUTES)
 
 
 @dataclass

@@ -14,6 +14,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cpstage.archive.members import Member, MemberKind
 from cpstage.archive.options import Budget
@@ -193,6 +194,13 @@ class Planned:
     source: str
 
 
+class DirectoryAttributes(NamedTuple):
+    """What a directory gets when all that is in it has been created."""
+
+    mode: int
+    mtime_ns: int | None
+
+
 class Plan:
     """The paths of one tree.
 
@@ -206,6 +214,7 @@ class Plan:
         self._folded: dict[str, RelativePath] | None = {} if folds_names else None
         self._kinds: dict[tuple[MemberKind, str], Planned] = {}
         self.links: dict[RelativePath, str] = {}
+        self.directories: dict[RelativePath, DirectoryAttributes] = {}
 
     def admit(
         self, name: str, kind: MemberKind, source: str, budget: Budget, *, last_wins: bool = False

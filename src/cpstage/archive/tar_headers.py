@@ -6,6 +6,7 @@ of a name what another does not.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from itertools import repeat
@@ -23,7 +24,7 @@ POSIX, GNU, V7 = b"ustar\0", b"ustar  \0", bytes(8)
 SPARSE = b"S"
 """GNU's type of a sparse file with a map in the header."""
 
-_FIELDS = struct.Struct("100s8s16x12s12x8sc100s8s80x155s12x")
+_FIELDS = struct.Struct("100s8s16x12s12s8sc100s8s80x155s12x")
 _CHECKSUM = slice(148, 156)
 _MAP = slice(386 - 345, 495 - 345)
 """Where GNU has the map, in what is the prefix elsewhere."""
@@ -31,6 +32,7 @@ _MAP = slice(386 - 345, 495 - 345)
 _SPACES = sum(b" " * 8)
 _POSITIVE, _NEGATIVE = 0x80, 0xFF
 _LARGEST = (1 << 63) - 1
+_DECIMAL_TIME = re.compile(rb"(-?)(\d{1,19})(?:\.(\d*))?")
 _MOST_DIGITS = len(str(_LARGEST))
 
 Record = tuple[bytes, bytes]
@@ -43,6 +45,7 @@ class Header(NamedTuple):
     name: bytes
     mode: bytes
     size: bytes
+    mtime: bytes
     checksum: bytes
     kind: bytes
     link: bytes
@@ -67,10 +70,7 @@ def read_header(block: bytes) -> Header:
     if len(block) < BLOCK:
         raise Damaged("it is cut off in a header" if block else "it has no end marker")
     header = Header._make(_FIELDS.unpack(block))
-    declared = octal(header.checksum, "checksum")
-    # The sum is taken with spaces in its own place; historic writers had signed characters.
-    total = _sum(block) - sum(header.checksum) + _SPACES
-    if declared != total and declared != total - 256 * _negative(block):
+    if not has_checksum(block):
         raise Damaged("the checksum of a header is wrong")
     if not (header.magic.startswith(POSIX) or header.magic in (GNU, V7)):
         raise Damaged(f"a header is of the unknown format {header.magic!r}")
@@ -78,6 +78,43 @@ def read_header(block: bytes) -> Header:
         # libarchive would follow it.
         raise Damaged("a header has the map of a sparse file, and says that it is none")
     return header
+
+
+def mtime_of_field(field: bytes) -> int | None:
+    """Return the mtime in a field, in nanoseconds since the epoch; None where it has none.
+
+    Like GNU tar, do not reject a member for a time that is not a number.
+    """
+    if field[0] in (_POSITIVE, _NEGATIVE):
+        digits = field[1:] if field[0] == _POSITIVE else field
+        return int.from_bytes(digits, "big", signed=field[0] == _NEGATIVE) * 10**9
+    digits = field.rstrip(b"\0 ").lstrip(b" ")
+    try:
+        return int(digits, 8) * 10**9 if digits.isdigit() else None
+    except ValueError:
+        return None
+
+
+def mtime_of_record(value: bytes) -> int | None:
+    """Return the mtime in a pax record, decimal seconds, in nanoseconds since the epoch."""
+    found = _DECIMAL_TIME.fullmatch(value)
+    if not found:
+        return None
+    sign, seconds, fraction = found.groups()
+    ns = int(seconds) * 10**9 + int((fraction or b"").ljust(9, b"0")[:9])
+    return -ns if sign else ns
+
+
+def has_checksum(block: bytes) -> bool:
+    """Whether a block has the checksum of a header."""
+    field = block[_CHECKSUM]
+    try:
+        declared = octal(field, "checksum")
+    except Damaged:
+        return False
+    # The sum is taken with spaces in its own place; historic writers had signed characters.
+    total = _sum(block) - sum(field) + _SPACES
+    return declared == total or declared == total - 256 * _negative(block)
 
 
 def text(field: bytes) -> bytes:

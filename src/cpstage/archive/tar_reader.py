@@ -27,6 +27,8 @@ from cpstage.archive.tar_headers import (
     Sparse,
     decimal,
     is_about_holes,
+    mtime_of_field,
+    mtime_of_record,
     number,
     read_header,
     read_records,
@@ -42,7 +44,6 @@ _AHEAD = 2
 """Blocks of inflated data that may wait."""
 
 _ZEROS = bytes(BLOCK)
-_OWNER_EXECUTES = 0o100
 
 _KINDS: dict[bytes, MemberKind] = {
     b"0": "file",
@@ -72,7 +73,7 @@ _UNSUPPORTED = {
     b"N": "a list of long names",
     b"V": "the label of a volume",
 }
-_PATH, _LINK_PATH, _SIZE = b"path", b"linkpath", b"size"
+_PATH, _LINK_PATH, _SIZE, _MTIME = b"path", b"linkpath", b"size", b"mtime"
 _VOLUME_OFFSET = b"GNU.volume.offset"
 
 
@@ -125,6 +126,7 @@ class _TarReader:
         self._drained = drained
         self._check_header = check_header
         self._name: str | None = None
+        self._mtime: int | None = None
         self._left = self._map_length = 0
         self._extended: dict[bytes, dict[bytes, bytes]] = {}
 
@@ -166,7 +168,9 @@ class _TarReader:
         padding = self._stream.read(-size % BLOCK)
         self._drained(BLOCK + size + len(padding))
         if header.kind == _GLOBAL_PAX:
-            _check_global(read_records(body))
+            records = read_records(body)
+            _check_global(records)
+            self._mtime = mtime_of_record(dict(records).get(_MTIME, b""))
         elif header.kind in (_PAX, _SOLARIS_PAX):
             self._extended[header.kind] = dict(read_records(body))
         elif b"\0" in (body[-1:], padding[:1]):
@@ -187,19 +191,22 @@ class _TarReader:
         if _SIZE in overrides:
             stored = decimal(overrides[_SIZE], "size")
         self._left, padding = stored, -stored % BLOCK
-        executable = bool(number(header.mode, "mode") & _OWNER_EXECUTES)
+        mode = number(header.mode, "mode") & 0o777
+        mtime = mtime_of_record(overrides[_MTIME]) if _MTIME in overrides else self._mtime
+        if mtime is None:
+            mtime = mtime_of_field(header.mtime)
         has_map = header.kind == SPARSE or any(map(is_about_holes, overrides))
         if kind == "file" and has_map:
             holes = self._sparse(header, block, overrides)
             content = partial(holes.content, self._pieces)
-            return Member(name, kind, content, holes.size, executable), padding
+            return Member(name, kind, content, holes.size, mode, mtime), padding
         if kind == "file":
-            return Member(name, kind, self._data, stored, executable), padding
+            return Member(name, kind, self._data, stored, mode, mtime), padding
         if stored or has_map:
             raise refused(name, f"is a {kind} with data")
         leads = kind != "directory"
         target = text_of(overrides.get(_LINK_PATH, text(header.link))) if leads else ""
-        return Member(name, kind, self._data, target=target), 0
+        return Member(name, kind, self._data, 0, mode, mtime, target), 0
 
     def _sparse(self, header: Header, block: bytes, overrides: dict[bytes, bytes]) -> Sparse:
         """Read the map of a sparse file, which counts as a header."""

@@ -15,7 +15,7 @@ from functools import lru_cache
 from operator import attrgetter
 
 from cpstage.archive.blob import Blob
-from cpstage.archive.members import MemberKind
+from cpstage.archive.members import OWNER_EXECUTES, MemberKind
 from cpstage.archive.options import Budget
 from cpstage.archive.paths import bytes_of, refused, text_of
 from cpstage.archive.zip_format import (
@@ -36,8 +36,10 @@ from cpstage.archive.zip_format import (
     UTF8_NAME,
     Ends,
     damaged,
+    dos_mtime,
     extra_fields,
     large_values,
+    mtime_of,
     read_ends,
     unicode_path,
 )
@@ -68,7 +70,9 @@ class ZipEntry:
         name: The name; bytes that are not text as surrogates.
         other_name: The bytes that the archive has for it, where they are not those of the name.
         kind: What it is.
-        executable: Whether its owner may execute it.
+        mode: Its permission bits, or 0 where the archive has none of them.
+        mtime_ns: Its mtime, in nanoseconds since the epoch, where an extra field has one.
+        dos_time: Its DOS date and time, in one number.
         flags: General purpose bits.
         method: How it is packed.
         crc: CRC-32 of its data.
@@ -82,7 +86,9 @@ class ZipEntry:
     name: str
     other_name: bytes | None
     kind: MemberKind
-    executable: bool
+    mode: int
+    mtime_ns: int | None
+    dos_time: int
     flags: int
     method: int
     crc: int
@@ -91,6 +97,18 @@ class ZipEntry:
     offset: int
     end: int = 0
     place: RelativePath | None = None
+
+    @property
+    def executable(self) -> bool:
+        """Whether its owner may execute it."""
+        return bool(self.mode & OWNER_EXECUTES)
+
+    @property
+    def mtime(self) -> int | None:
+        """Its mtime, in nanoseconds since the epoch: of an extra field, else the DOS time."""
+        if self.mtime_ns is not None:
+            return self.mtime_ns
+        return dos_mtime(self.dos_time >> 16, self.dos_time & MAX16)
 
     @property
     def raw_name(self) -> bytes:
@@ -183,7 +201,7 @@ def _entries(records: bytes, ends: Ends) -> Iterator[ZipEntry]:
 
 
 def _entry(fields: tuple[int, ...], raw_name: bytes, extra: bytes, ends: Ends) -> ZipEntry:
-    made_by, _, flags, method, _, _, crc, packed, size = fields[:9]
+    made_by, _, flags, method, dos_time, dos_date, crc, packed, size = fields[:9]
     disk, _, attributes, offset = fields[12:16]
     host = made_by >> 8
     parts = extra_fields(extra, raw_name) if extra else {}
@@ -194,15 +212,17 @@ def _entry(fields: tuple[int, ...], raw_name: bytes, extra: bytes, ends: Ends) -
     if disk:
         raise refused(name, "is on another volume")
     try:
-        kind, executable = _nature(host, flags, method, attributes, name[-1:] == "/")
+        kind, mode = _nature(host, flags, method, attributes, name[-1:] == "/")
     except ValueError as error:
         raise refused(name, str(error)) from None
     if kind == "directory" and size:
         raise refused(name, "is a directory with data")
     if method == STORED and packed != size:
         raise refused(name, f"is stored, {size} bytes in {packed}")
+    mtime_ns = mtime_of(parts) if parts else None
+    times = (mtime_ns, dos_date << 16 | dos_time)
     place = offset + ends.shift
-    return ZipEntry(name, other_name, kind, executable, flags, method, crc, packed, size, place)
+    return ZipEntry(name, other_name, kind, mode, *times, flags, method, crc, packed, size, place)
 
 
 def _name(
@@ -233,8 +253,8 @@ def _decoded(raw: bytes, flags: int, host: int, parts: Mapping[int, bytes]) -> s
 @lru_cache(1024)  # most entries of an archive are alike in all of it
 def _nature(
     host: int, flags: int, method: int, attributes: int, slash: bool
-) -> tuple[MemberKind, bool]:
-    """Tell what an entry is, and whether its owner may execute it.
+) -> tuple[MemberKind, int]:
+    """Return the kind of an entry, and its permission bits.
 
     Its name, which may end in a slash, and its mode have to agree on directories.
 
@@ -248,18 +268,18 @@ def _nature(
     if method not in (STORED, DEFLATED, BZIP2, LZMA):
         raise ValueError(f"is unsupported: method {method}")
     mode = attributes >> 16 if host in _UNIX_HOSTS else 0
-    kind, executable = stat.S_IFMT(mode), bool(mode & stat.S_IXUSR)
+    kind, permissions = stat.S_IFMT(mode), mode & 0o777
     if slash:
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise ValueError("is a directory by its name, and something else by its mode")
-        return "directory", executable
+        return "directory", permissions
     if kind == stat.S_IFLNK:
-        return "link", executable
+        return "link", permissions
     if kind == stat.S_IFDIR or (not kind and attributes & DOS_DIRECTORY):
         raise ValueError("is a directory by its attributes, and none by its name")
     if kind not in (0, stat.S_IFREG):
         raise ValueError("is neither a file, a directory nor a link")
-    return "file", executable
+    return "file", permissions
 
 
 def _laid_out(entries: list[ZipEntry], directory: int) -> ZipDirectory:

@@ -7,6 +7,7 @@ that they find; here there has to be exactly one, and all that it says has to ag
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -41,6 +42,16 @@ ENCRYPTED, DESCRIPTOR_FOLLOWS, PATCHED, UTF8_NAME = 0x1 | 0x40 | 0x2000, 0x8, 0x
 
 ZIP64, UNICODE_PATH = 0x0001, 0x7075
 """Extra fields (4.5.3, 4.6.9)."""
+
+NTFS, UNIX_TIMES, INFOZIP_UNIX, TIMESTAMP = 0x000A, 0x000D, 0x5855, 0x5455
+"""Extra fields with times (4.5.5, 4.5.7; Info-ZIP's extrafld.txt for the last two)."""
+
+_TIMESTAMP_HAS_MTIME = 0x1
+_NTFS_TIMES = 1
+"""The tag of the attribute that has the times (4.5.5)."""
+
+_NTFS_EPOCH = 116_444_736_000_000_000
+"""1970-01-01 in units of 100 ns since 1601."""
 
 UNIX, OS_X = 3, 19
 """Systems (4.4.2.2) whose external attributes hold a mode."""
@@ -78,6 +89,45 @@ def _extra_fields(extra: bytes) -> Mapping[int, bytes]:
         # Up to three zeros pad an archive that was aligned.
         raise ValueError("has an extra field that is cut off")
     return MappingProxyType(parts)
+
+
+@lru_cache(4096)
+def _times(timestamp: bytes, ntfs: bytes, unix: bytes) -> int | None:
+    if len(timestamp) >= 5 and timestamp[0] & _TIMESTAMP_HAS_MTIME:
+        return _signed(timestamp[1:5]) * 10**9
+    at = 4
+    while at + 4 <= len(ntfs):
+        tag, length = _EXTRA.unpack_from(ntfs, at)
+        if tag == _NTFS_TIMES and length >= 8 and at + 12 <= len(ntfs):
+            ticks = int.from_bytes(ntfs[at + 4 : at + 12], "little")
+            return (ticks - _NTFS_EPOCH) * 100 if ticks else None
+        at += 4 + length
+    return _signed(unix[4:8]) * 10**9 if len(unix) >= 8 else None
+
+
+def _signed(field: bytes) -> int:
+    return int.from_bytes(field, "little", signed=True)
+
+
+def mtime_of(parts: Mapping[int, bytes]) -> int | None:
+    """Return the mtime in nanoseconds since the epoch that extra fields have, if they have one."""
+    timestamp, ntfs = parts.get(TIMESTAMP, b""), parts.get(NTFS, b"")
+    unix = parts.get(INFOZIP_UNIX, b"") or parts.get(UNIX_TIMES, b"")
+    return _times(timestamp, ntfs, unix) if timestamp or ntfs or unix else None
+
+
+@lru_cache(4096)
+def dos_mtime(date: int, time_of_day: int) -> int | None:
+    """Return a DOS date and time (4.4.6), which are local, in nanoseconds since the epoch.
+
+    A date of zero, which many writers leave, is 1979-11-30, as in Info-ZIP and libarchive.
+    """
+    year, month, day = 1980 + (date >> 9), date >> 5 & 0xF, date & 0x1F
+    hour, minute, second = time_of_day >> 11, time_of_day >> 5 & 0x3F, (time_of_day & 0x1F) * 2
+    try:
+        return int(time.mktime((year, month, day, hour, minute, second, 0, 0, -1))) * 10**9
+    except (OverflowError, ValueError):
+        return None
 
 
 def large_values(

@@ -32,6 +32,7 @@ from cpstage.archive.zip_format import (
     UTF8_NAME,
     extra_fields,
     large_values,
+    mtime_of,
     unicode_path,
 )
 from cpstage.errors import ArtifactRejected
@@ -78,6 +79,8 @@ def data_start(entry: ZipEntry, head: bytes | memoryview) -> int:
     if (flags ^ entry.flags) & _FLAGS_THAT_COUNT or method != entry.method:
         raise refused(entry.name, "has other flags or another method in its local header")
     parts = extra_fields(bytes(head[LOCAL_BYTES + name : start]), entry.name) if extra else {}
+    if parts and entry.mtime_ns is None:
+        entry.mtime_ns = mtime_of(parts)
     if UNICODE_PATH in parts and not flags & UTF8_NAME:
         other = unicode_path(entry.raw_name, parts)
         if other not in (None, entry.name):

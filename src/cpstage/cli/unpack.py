@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cpstage.cli.archive_options import unpacking_options
+from cpstage.cli.archive_options import extraction_options, unpacking_options
 from cpstage.cli.completion import a_directory, a_file
 from cpstage.cli.options import aws_options, output_options, progress_option
 from cpstage.cli.terminal import Terminal, counted
@@ -32,6 +32,7 @@ Examples:
     help="Directory: new, or empty.",
 )
 @unpacking_options
+@extraction_options
 @aws_options
 @output_options
 @progress_option

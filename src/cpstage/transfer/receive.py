@@ -130,7 +130,7 @@ class Receiver:
         intake = Intake(self._how, staging, self._progress)
         root.mkdir()
         with Tree(root) as tree:
-            unpacker = Unpacker(tree, self._how.limits)
+            unpacker = Unpacker(tree, self._how)
             done = [self._stage_one(one, unpacker, intake) for one in group]
             with naming(", ".join(one.artifact.title for one in group)):
                 unpacker.finish()
