@@ -27,8 +27,6 @@ EVIL_NAMES = [
     "..\\evil",
     "a\\..\\..\\evil",
     "C:\\evil",
-    "c:evil",
-    "\\\\host\\share",
     "/",
 ]
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from cpstage._posix import require_posix
 from cpstage.archive.blob import FileBlob
-from cpstage.archive.formats import Format, format_of_name
+from cpstage.archive.formats import Format, format_of_name, other_format
 from cpstage.archive.members import Contents, contents_document
 from cpstage.archive.pack import Packer
 from cpstage.archive.unpack import Unpacker
@@ -26,7 +26,7 @@ from cpstage.envelope import Header, seal
 from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound, WorkspaceUnavailable
 from cpstage.filesystem import RelativePath, Tree, local_failures
 from cpstage.progress import Progress, Silence
-from cpstage.transfer.intake import Intake, Source, Taken, naming
+from cpstage.transfer.intake import Intake, Source, Taken, naming, read_head
 from cpstage.transfer.opening import Keys, requires_commitment
 from cpstage.transfer.terms import Packing, Unpacking
 from cpstage.workspace.publishing import Move
@@ -43,6 +43,7 @@ class Unpacked:
         format: The archive format, or None for an envelope that was kept as the file it is.
         contents: What came out of it.
         envelope: What the envelope says of itself that it was sealed in, if it was.
+        notes: What is not as the archive had it.
     """
 
     archive: Path
@@ -50,6 +51,7 @@ class Unpacked:
     format: Format | None
     contents: Contents | None
     envelope: Mapping[str, Any] | None
+    notes: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -59,6 +61,7 @@ class Unpacked:
             "format": self.format,
             "envelope": self.envelope,
             **contents_document(self.contents),
+            "notes": list(self.notes),
         }
 
 
@@ -105,7 +108,7 @@ def unpack(
         root.mkdir()
         taken = _take(source, root, staging, how, progress or Silence())
         _publish(staging, root, target)
-    return Unpacked(file, target, taken.format, taken.contents, taken.envelope)
+    return Unpacked(file, target, taken.format, taken.contents, taken.envelope, taken.notes)
 
 
 def _take(source: Source, root: Path, staging: Path, how: Unpacking, progress: Progress) -> Taken:
@@ -113,7 +116,9 @@ def _take(source: Source, root: Path, staging: Path, how: Unpacking, progress: P
         unpacker = Unpacker(tree, how)
         taken = Intake(how, staging, progress).take(source, unpacker)
         if taken.format is None and taken.envelope is None:
-            raise ArtifactRejected(f"{source.title} is no zip, tar or tar.gz")
+            other = other_format(read_head(source.blob))
+            what = f"is in the format {other}, and" if other else "is"
+            raise ArtifactRejected(f"{source.title} {what} not a zip, tar or tar.gz archive")
         with naming(source.title):
             unpacker.finish()
     return taken

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 MemberKind = Literal["file", "directory", "link", "hard link"]
@@ -46,12 +46,13 @@ class Member:
 
 @dataclass
 class Contents:
-    """What came out of one archive."""
+    """What came out of one archive, and notes on what is not as the archive had it."""
 
     files: int = 0
     directories: int = 0
     links: int = 0
     size: int = 0
+    notes: list[str] = field(default_factory=list)
 
     def count(self, kind: MemberKind, size: int, *, there: bool) -> None:
         """Count a member, unless it is in the place of another one."""
@@ -79,4 +80,7 @@ def read_contents(document: Mapping[str, Any]) -> Contents | None:
         KeyError, TypeError, ValueError: A member is missing, or no number.
     """
     members = [document[name] for name in contents_document(None)]
-    return None if members[0] is None else Contents(*map(int, members))
+    if members[0] is None:
+        return None
+    files, directories, links, size = map(int, members)
+    return Contents(files, directories, links, size)

@@ -68,7 +68,7 @@ def read_header(block: bytes) -> Header:
         Damaged: Its checksum is wrong, it is of no known format, or not a whole block.
     """
     if len(block) < BLOCK:
-        raise Damaged("it is cut off in a header" if block else "it has no end marker")
+        raise Damaged("it is cut off in a header")
     header = Header._make(_FIELDS.unpack(block))
     if not has_checksum(block):
         raise Damaged("the checksum of a header is wrong")
@@ -202,6 +202,8 @@ def _negative(block: bytes) -> int:
 _ZEROS = bytes(CHUNK)
 _PREFIX = b"GNU.sparse."
 SPARSE_NAME, _REAL_SIZE = _PREFIX + b"name", _PREFIX + b"realsize"
+_SPARSE_SIZE, _SPARSE_MAP = _PREFIX + b"size", _PREFIX + b"map"
+_OFFSET, _LENGTH = _PREFIX + b"offset", _PREFIX + b"numbytes"
 _FORM = {_PREFIX + b"major": b"1", _PREFIX + b"minor": b"0"}
 _OTHER_FORMS = (b"SCHILY.realsize", b"SUN.holesdata")
 """Keys of star and of Solaris, of which libarchive knows."""
@@ -253,6 +255,22 @@ def _hole(length: int) -> Iterator[bytes]:
     yield _ZEROS[: length % CHUNK]
 
 
+def with_map(records: list[Record]) -> dict[bytes, bytes]:
+    """Return the records of a pax header by key; those of form 0.0, which repeat, as a map of 0.1.
+
+    Raises:
+        Damaged: Offsets and lengths do not take turns.
+    """
+    found = dict(records)
+    extents = [(key, value) for key, value in records if key in (_OFFSET, _LENGTH)]
+    if extents:
+        keys = [key for key, _ in extents]
+        if _SPARSE_MAP in found or keys != [_OFFSET, _LENGTH] * (len(keys) // 2):
+            raise Damaged("the map of a sparse file is not pairs of an offset and a length")
+        found[_SPARSE_MAP] = b",".join(value for _, value in extents)
+    return found
+
+
 def is_about_holes(key: bytes) -> bool:
     """Tell whether a pax record says that a file is sparse."""
     return key.startswith(_PREFIX) or key in _OTHER_FORMS
@@ -280,12 +298,19 @@ def sparse_of_header(block: bytes, read: Callable[[], bytes]) -> Sparse:
 
 
 def sparse_of_records(records: Mapping[bytes, bytes], read: Callable[[], bytes]) -> Sparse:
-    """Read form 1.0: a pax header, and the map in lines of digits before the data.
+    """Read form 1.0, which has its map in lines of digits before the data, or 0.0 and 0.1.
 
     Args:
         records: The records of the header.
         read: Returns the next block of the data.
     """
+    if _SPARSE_MAP in records and not _FORM.keys() & records.keys():
+        parts = [part for part in records[_SPARSE_MAP].split(b",") if part]
+        found = [decimal(part, "map of a sparse file") for part in parts]
+        if len(found) % 2:
+            raise Damaged("the map of a sparse file has no length for an offset")
+        size = decimal(records.get(_SPARSE_SIZE, b""), "size of a sparse file")
+        return Sparse(size, list(zip(found[::2], found[1::2], strict=True)))
     if any(records.get(key) != value for key, value in _FORM.items()):
         raise Damaged("a sparse file is of a form that is not supported")
     size = decimal(records.get(_REAL_SIZE, b""), "size of a sparse file")

@@ -78,7 +78,13 @@ class Unpacker:
             file = io.BufferedReader(stream, _BUFFER)
             compressed, drained = archive_format == "tar.gz", intake.budget.spend_bytes
             check = intake.budget.check_header
-            opened = tar_members(file, compressed=compressed, drained=drained, check_header=check)
+            opened = tar_members(
+                file,
+                compressed=compressed,
+                drained=drained,
+                check_header=check,
+                note=intake.contents.notes.append,
+            )
             with opened as members:
                 self._add_tar(members, intake)
         return intake.contents
@@ -168,10 +174,26 @@ class Unpacker:
         """Admit all entries to the plan, and give each its place."""
         admit, budget, contents = self._plan.admit, intake.budget, intake.contents
         budget.spend_bytes(sum(entry.size for entry in entries))
+        earlier: dict[RelativePath, ZipEntry] = {}
+
+        def is_equal(path: RelativePath) -> bool:
+            """Whether the entry that is being admitted is the same as the one at a path."""
+            if not earlier:  # duplicates are rare: most archives need no such table
+                earlier.update({one.place: one for one in entries if one.place})
+            first = earlier[path]
+            return (first.size, first.crc) == (entry.size, entry.crc)
+
+        if any(b"\\" in (one.other_name or b"") and "\\" not in one.name for one in entries):
+            contents.notes.append("backslashes in names were made by a Windows tool: taken as /")
         for entry in entries:
             if entry.kind == "directory" and is_root(entry.name):
                 continue
-            entry.place, there = admit(entry.name, entry.kind, intake.source, budget)
+            path, there = admit(entry.name, entry.kind, intake.source, budget, is_equal=is_equal)
+            if there and entry.kind != "directory":
+                continue
+            entry.place = path
+            if earlier:
+                earlier[path] = entry
             contents.count(entry.kind, 0 if entry.kind == "link" else entry.size, there=there)
             if entry.kind == "directory":
                 attributes = DirectoryAttributes(entry.mode, entry.mtime)

@@ -17,23 +17,23 @@ from operator import attrgetter
 from cpstage.archive.blob import Blob
 from cpstage.archive.members import OWNER_EXECUTES, MemberKind
 from cpstage.archive.options import Budget
-from cpstage.archive.paths import bytes_of, refused, text_of
+from cpstage.archive.paths import bytes_of, is_utf8, refused, text_of
 from cpstage.archive.zip_format import (
-    BZIP2,
-    DEFLATED,
     DESCRIPTOR_FOLLOWS,
     DOS_DIRECTORY,
     ENCRYPTED,
-    LZMA,
     MAX16,
     MAX32,
+    METHOD_NAMES,
     OS_X,
     PATCHED,
+    READABLE_METHODS,
     RECORD,
     STORED,
     UNICODE_PATH,
     UNIX,
     UTF8_NAME,
+    WINDOWS_HOSTS,
     Ends,
     damaged,
     dos_mtime,
@@ -206,17 +206,19 @@ def _entry(fields: tuple[int, ...], raw_name: bytes, extra: bytes, ends: Ends) -
     host = made_by >> 8
     parts = extra_fields(extra, raw_name) if extra else {}
     name, other_name = _name(raw_name, flags, host, parts)
+    if not name.isascii() and not is_utf8(name):
+        raise refused(name, "has an unsafe name: it is not UTF-8")
     if MAX32 in (packed, size, offset) or disk == MAX16:
         eight = ((size, MAX32, 8), (packed, MAX32, 8), (offset, MAX32, 8))
         size, packed, offset, disk = large_values(name, parts, (*eight, (disk, MAX16, 4)))
     if disk:
         raise refused(name, "is on another volume")
     try:
-        kind, mode = _nature(host, flags, method, attributes, name[-1:] == "/")
+        kind, mode = _nature(host, flags, method, attributes, name[-1:] == "/", size > 0)
     except ValueError as error:
         raise refused(name, str(error)) from None
     if kind == "directory" and size:
-        raise refused(name, "is a directory with data")
+        raise refused(name, "is a directory by its name, and has data")
     if method == STORED and packed != size:
         raise refused(name, f"is stored, {size} bytes in {packed}")
     mtime_ns = mtime_of(parts) if parts else None
@@ -229,9 +231,12 @@ def _name(
     raw: bytes, flags: int, host: int, parts: Mapping[int, bytes]
 ) -> tuple[str, bytes | None]:
     """Decode a name, and return it with its bytes where those are not the name's in UTF-8."""
-    if raw.isascii() and UNICODE_PATH not in parts:
+    if raw.isascii() and UNICODE_PATH not in parts and b"\\" not in raw:
         return raw.decode("ascii"), None
     name = _decoded(raw, flags, host, parts)
+    # Names that Windows tools wrote; in a Unicode path, WinZip's.
+    if "\\" in name and (host in WINDOWS_HOSTS or (b"/" in raw and b"\\" not in raw)):
+        name = name.replace("\\", "/")
     return name, None if raw == bytes_of(name) else raw
 
 
@@ -250,9 +255,20 @@ def _decoded(raw: bytes, flags: int, host: int, parts: Mapping[int, bytes]) -> s
     return raw.decode("cp437")
 
 
+_KNOWN_TYPES = (
+    stat.S_IFREG,
+    stat.S_IFDIR,
+    stat.S_IFLNK,
+    stat.S_IFCHR,
+    stat.S_IFBLK,
+    stat.S_IFIFO,
+    stat.S_IFSOCK,
+)
+
+
 @lru_cache(1024)  # most entries of an archive are alike in all of it
-def _nature(
-    host: int, flags: int, method: int, attributes: int, slash: bool
+def _nature(  # noqa: PLR0917 (keywords would be slower)
+    host: int, flags: int, method: int, attributes: int, slash: bool, has_data: bool
 ) -> tuple[MemberKind, int]:
     """Return the kind of an entry, and its permission bits.
 
@@ -265,10 +281,15 @@ def _nature(
         raise ValueError("is encrypted, which is not supported")
     if flags & PATCHED:
         raise ValueError("is a patch, which is not supported")
-    if method not in (STORED, DEFLATED, BZIP2, LZMA):
-        raise ValueError(f"is unsupported: method {method}")
+    if method not in READABLE_METHODS:
+        what = METHOD_NAMES.get(method, f"method {method}")
+        raise ValueError(f"is compressed with {what}, which is not supported")
     mode = attributes >> 16 if host in _UNIX_HOSTS else 0
     kind, permissions = stat.S_IFMT(mode), mode & 0o777
+    if kind not in _KNOWN_TYPES:
+        kind = 0  # as the directories of plexus-archiver, 0177777
+    if kind == stat.S_IFIFO and not slash and has_data:
+        kind = stat.S_IFREG  # zip and 7z: data that was read from a pipe
     if slash:
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise ValueError("is a directory by its name, and something else by its mode")

@@ -6,14 +6,15 @@ caller's business.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from cpstage.archive.blob import Blob, ReadAhead
-from cpstage.archive.formats import HEAD_BYTES, Format, recognise
+from cpstage.archive.formats import HEAD_BYTES, Format, not_unpacked, recognise
 from cpstage.archive.members import Contents
 from cpstage.archive.unpack import Unpacker
 from cpstage.envelope import HEAD_BYTES as ENVELOPE_HEAD_BYTES
@@ -24,6 +25,8 @@ from cpstage.progress import Progress
 from cpstage.store.checksum import RunningChecksum
 from cpstage.transfer.opening import Keys, opened_envelope
 from cpstage.transfer.terms import Unpacking
+
+_LOGGER = logging.getLogger("cpstage")
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,14 @@ class Taken:
         contents: What came out of it; None where nothing was unpacked.
         envelope: What the envelope says of itself that it was sealed in, if it was.
         opened: Whether that was opened, each frame of it being authentic.
+        notes: What is not as the archive had it, or why nothing was unpacked.
     """
 
     format: Format | None
     contents: Contents | None = None
     envelope: Mapping[str, Any] | None = None
     opened: bool = False
+    notes: tuple[str, ...] = ()
 
 
 class Intake:
@@ -100,7 +105,9 @@ class Intake:
         ):
             taken = self._take(stream, source, unpacker)
             stream.finish()
-            return taken
+        for note in taken.notes:
+            _LOGGER.warning("%s: %s", source.title, note)
+        return taken
 
     def _take(self, stream: ReadAhead, source: Source, unpacker: Unpacker) -> Taken:
         head = stream.peek(ENVELOPE_HEAD_BYTES)
@@ -115,7 +122,7 @@ class Intake:
         with self._opened(stream, source) as plain:
             found = self._format(plain.peek(HEAD_BYTES), source)
             taken = self._unpack(plain, found, source, unpacker)
-        return Taken(found, taken.contents, envelope, opened=True)
+        return replace(taken, envelope=envelope, opened=True)
 
     def _format(self, head: bytes, source: Source) -> Format | None:
         hint, content_type = source.hint, source.content_type
@@ -126,9 +133,11 @@ class Intake:
     ) -> Taken:
         """Unpack an archive, and write what is none as the file it is."""
         if found is None:
+            note = not_unpacked(stream.peek(HEAD_BYTES)) if self._how.unpack else ""
             unpacker.keep(stream, source.file_name(), source.name)
-            return Taken(None)
-        return Taken(found, unpacker.add(stream, found, source.name))
+            return Taken(None, notes=(note,) if note else ())
+        contents = unpacker.add(stream, found, source.name)
+        return Taken(found, contents, notes=tuple(contents.notes))
 
     @contextmanager
     def _opened(self, stream: ReadAhead, source: Source) -> Iterator[ReadAhead]:

@@ -177,4 +177,5 @@ def _as_recorded(staged: Staged, entry: Mapping[str, Any]) -> Staged:
         contents=read_contents(entry),
         verified=tuple(entry["verified"]),
         envelope=entry["envelope"],
+        notes=tuple(entry.get("notes", ())),
     )

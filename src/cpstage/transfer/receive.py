@@ -149,6 +149,7 @@ class Receiver:
             format=taken.format,
             contents=taken.contents,
             envelope=taken.envelope,
+            notes=taken.notes,
             verified=(*verified, _AUTHENTICATED) if taken.opened else verified,
         )
 

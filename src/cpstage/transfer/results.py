@@ -29,6 +29,7 @@ class Staged:
         contents: What came out of it; None where nothing was unpacked.
         verified: What proves that the bytes are those that were uploaded.
         envelope: What the envelope says of itself that the artifact was sealed in, if it was.
+        notes: What is not as the archive had it, or why nothing was unpacked.
     """
 
     artifact: Artifact
@@ -39,6 +40,7 @@ class Staged:
     contents: Contents | None = None
     verified: tuple[str, ...] = ()
     envelope: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -59,6 +61,7 @@ class Staged:
             "format": self.format,
             **contents_document(self.contents),
             "verified": list(self.verified),
+            "notes": list(self.notes),
         }
 
 
