@@ -11,6 +11,7 @@ from typing import Literal
 from cpstage import Globs
 from cpstage._deflate import DEFAULT_LEVEL
 from cpstage.archive.formats import Format
+from cpstage.archive.options import PackOptions
 from cpstage.archive.pack import Packer, list_entries
 from cpstage.archive.packing_list import PORTION_SIZE
 from cpstage.walk import Entry, read_file
@@ -43,7 +44,7 @@ def pack(
     consumed: Callable[[int], object] = lambda _: None,
     threads: int | None = None,
 ) -> Generator[bytes, None, None]:
-    with Packer(level, threads) as packer:
+    with Packer(PackOptions(level=level), threads) as packer:
         yield from packer.pack(entries, kind, consumed)
 
 

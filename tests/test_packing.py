@@ -16,7 +16,6 @@ from typing import Literal
 
 import pytest
 
-from cpstage import Globs
 from cpstage._deflate import DEFAULT_LEVEL
 from cpstage.archive.formats import Format
 from cpstage.archive.pack import Packer
@@ -101,7 +100,7 @@ def test_what_is_begun_while_it_is_listed_comes_out_the_same(tmp_path: Path, kin
         (tree / f"{number:04}").write_bytes(text(number))
 
     with Packer() as packer:
-        listed = packer.list_entries(tree, Globs(), "keep", kind)
+        listed = packer.list_entries(tree, kind)
         begun = b"".join(packer.pack(listed, kind))
 
     assert begun == packed(tree, kind)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -230,13 +229,13 @@ def test_what_cannot_be_is_said_in_one_line(
 
 def test_a_failed_pack_leaves_the_archive_that_was_there(cli: Cli) -> None:
     (cli.directory / "tree").mkdir()
-    os.mkfifo(cli.directory / "tree/pipe")
+    (cli.directory / "tree/pipe").symlink_to("/etc")
     (cli.directory / "app.zip").write_text("old")
 
     done = cli("pack", "tree", "--output", "app.zip", "--overwrite")
 
     assert done.returncode == 65
-    assert "tree/pipe" in done.stderr
+    assert "'pipe'" in done.stderr
     assert (cli.directory / "app.zip").read_text() == "old"
     assert names(cli.directory) == ["app.zip", "tree", "tree/pipe"]
 

@@ -203,6 +203,7 @@ class Packed:
         unpacked_size: How many bytes they have together.
         size: How many bytes the archive has.
         envelope: What the envelope says of itself that it is sealed in, if it is.
+        notes: What was left out, or is not as it is in the directory.
     """
 
     source: Path
@@ -212,6 +213,7 @@ class Packed:
     unpacked_size: int
     size: int
     envelope: Mapping[str, Any] | None
+    notes: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -223,6 +225,7 @@ class Packed:
             "files": self.files,
             "unpacked_size": self.unpacked_size,
             "size": self.size,
+            "notes": list(self.notes),
         }
 
 
@@ -265,24 +268,48 @@ def pack(
             f"{target} exists already", hint="give another --output, or --overwrite to replace it"
         )
     sweep(target.absolute().parent)
-    with Packer(how.level) as packer:
+    with Packer(how) as packer:
         with shown.phase(f"{target.name}: listing", None, "entries") as listed:
-            entries = packer.list_entries(
-                source, how.globs, how.symlinks, found, listed, archive=target.resolve()
-            )
+            entries = packer.list_entries(source, found, listed, archive=target.resolve())
         with shown.phase(f"{target.name}: packing", entries.size) as packed:
             chunks = packer.pack(entries, found, packed)
             written, header = _write(chunks, target, sealing, connection or Connection())
     envelope = header.document() if header else None
-    return Packed(source, target, found, entries.files, entries.size, written, envelope)
+    sizes = (entries.files, entries.size, written)
+    return Packed(source, target, found, *sizes, envelope, tuple(entries.notes))
+
+
+_OTHER_SUFFIXES = {
+    *(
+        ".rar",
+        ".7z",
+        ".xz",
+        ".txz",
+        ".bz2",
+        ".tbz",
+        ".tbz2",
+        ".zst",
+        ".tzst",
+        ".lz4",
+        ".lz",
+        ".lzma",
+    ),
+    *(".gz", ".Z", ".cpio", ".ar", ".iso", ".cab", ".arj"),
+}
+"""Suffixes of formats that are not written."""
 
 
 def _format(how: Packing, target: Path) -> Format:
     if how.format == "raw":
         raise ConfigurationError("a directory cannot be packed raw", hint="give another --format")
-    if how.format != "auto":
-        return how.format
-    return format_of_name(target.name) or "zip"
+    by_name = format_of_name(target.name)
+    found = how.format if how.format != "auto" else by_name or "zip"
+    if by_name != found and (by_name or target.suffix in _OTHER_SUFFIXES):
+        raise ConfigurationError(
+            f"{target.name} is not the name of a {found} archive",
+            hint="give an --output that ends in .zip, .tar, .tar.gz or .tgz, or another --format",
+        )
+    return found
 
 
 def _require_directory(source: Path) -> None:

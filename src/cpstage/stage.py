@@ -138,7 +138,7 @@ def push(
     given = {name: Path(path) for name, path in (paths or {}).items()}
     watched = progress or Silence()
     sources = find_sources(job, Workspace(workspace), given)
-    with Packer(how.level, is_eager=not dry_run) as packer:
+    with Packer(how, is_eager=not dry_run) as packer:
         outputs = list_outputs(sources, how, packer, watched)
         if if_empty == "error":
             require_contents(outputs)

@@ -15,14 +15,20 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from cpstage._posix import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK
+from cpstage._posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK
 from cpstage.errors import ArtifactRejected, LocalIOError, local_reason
 from cpstage.filesystem import RelativePath
 from cpstage.globs import Globs
 
-Symlinks = Literal["keep", "follow"]
 Kind = Literal["file", "directory", "link"]
 
+Symlinks = Literal["keep", "follow", "follow-outside"]
+
+Identity = tuple[int, int]
+"""The device and inode of a directory."""
+
+_DIRECTORY = os.O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
+_MOST_SHOWN = 10
 _CHUNK = 1 << 20
 
 _READ = os.O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC
@@ -40,39 +46,53 @@ class Entry(NamedTuple):
         kind: What it is; a followed link is what it points to.
         source: Where to read it.
         size: Bytes of a file, else 0.
-        executable: Whether its owner may execute it.
+        mode: Its permission bits.
         target: The text of a link, else empty.
-        inode: The number of a file, which one that took its place does not have.
-        mtime_ns: When a file was last written.
+        inode: The number of a file or directory, which one that took its place does not have.
+        mtime_ns: Its mtime, in nanoseconds since the epoch.
+        device: The file system that it is on.
     """
 
     path: RelativePath
     kind: Kind
     source: str
     size: int = 0
-    executable: bool = False
+    mode: int = 0
     target: str = ""
     inode: int = 0
     mtime_ns: int = 0
+    device: int = 0
+
+    @property
+    def executable(self) -> bool:
+        """Whether its owner may execute it."""
+        return bool(self.mode & stat.S_IXUSR)
 
 
-def walk(root: Path, globs: Globs, symlinks: Symlinks = "keep") -> Iterator[Entry]:
+Report = Callable[[str], object]
+
+
+def walk(
+    root: Path, globs: Globs, symlinks: Symlinks = "keep", report: Report = lambda _: None
+) -> Iterator[Entry]:
     """List what is below a directory and passes the globs.
 
     Args:
         root: The directory.
         globs: What to list.
-        symlinks: ``keep`` lists links as links; ``follow`` lists what they point to, which
-            has to be below the root.
+        symlinks: ``keep`` lists symlinks as such; ``follow`` lists what they point to, which
+            has to be below the root; ``follow-outside`` may list what is elsewhere too.
+        report: Is told of what is left out, and of what is taken from outside, a line each.
 
     Raises:
-        ArtifactRejected: A socket, fifo or device; a name that is not UTF-8; a followed link
-            that leaves the tree or leads back to a directory it is in.
+        ArtifactRejected: A device; a name that is not UTF-8; a followed symlink that leaves the
+            tree or leads back to a directory that it is in.
         LocalIOError: A directory or file cannot be read.
     """
     # A stack and not recursion: a tree may be deeper than the interpreter's own.
-    above = [os.path.realpath(root)]
-    stack = [iter(_listed(above, "", globs, symlinks))]
+    walker = _Walker(os.path.realpath(root), globs, symlinks, report)
+    above = walker.above
+    stack = [iter(walker.listed(""))]
     while stack:
         entry = next(stack[-1], None)
         if entry is None:
@@ -82,25 +102,129 @@ def walk(root: Path, globs: Globs, symlinks: Symlinks = "keep") -> Iterator[Entr
         if not globs.include or globs.takes(entry.path):
             yield entry
         if entry.kind == "directory":
-            above.append(entry.source)
-            stack.append(iter(_listed(above, f"{entry.path}/", globs, symlinks)))
+            above.append((entry.source, (entry.device, entry.inode)))
+            stack.append(iter(walker.listed(f"{entry.path}/")))
+    if walker.outside:
+        raise _leading_out(walker.above_root, walker.outside)
 
 
-def _listed(above: list[str], prefix: str, globs: Globs, symlinks: Symlinks) -> list[Entry]:
-    """List the last of some directories in the order of its names, less what is excluded."""
-    directory = above[-1]
-    try:
-        with os.scandir(directory) as scanned:
-            inside = sorted(scanned, key=_BY_NAME)
-    except OSError as error:
-        raise _unreadable(directory, error) from error
-    entries = []
-    for found in inside:
-        path = RelativePath(prefix + found.name)
-        if not globs.exclude or not globs.prunes(path):
+class _Walker:
+    """Lists the directories of one tree.
+
+    Args:
+        root: The directory, without symlinks in its path.
+        globs: What to list.
+        symlinks: Whether symlinks are followed.
+        report: Is told of what is left out.
+    """
+
+    def __init__(self, root: str, globs: Globs, symlinks: Symlinks, report: Report) -> None:
+        self.above_root = root
+        self.above: list[tuple[str, Identity | None]] = [(root, None)]
+        self.outside: list[tuple[str, str]] = []
+        self._globs = globs
+        self._symlinks = symlinks
+        self._report = report
+
+    def listed(self, prefix: str) -> list[Entry]:
+        """List the last of the directories in the order of its names, less what is excluded.
+
+        It is read through a descriptor of the directory that was listed: one that a symlink or
+        another directory took the place of is not.
+        """
+        directory, expected = self.above[-1]
+        try:
+            descriptor = os.open(directory, _DIRECTORY)
+            try:
+                status = os.fstat(descriptor)
+                if expected not in (None, (status.st_dev, status.st_ino)):
+                    raise LocalIOError(
+                        f"{directory} was replaced while it was listed",
+                        hint="wait until the build has ended, then push again",
+                    )
+                self.above[-1] = (directory, (status.st_dev, status.st_ino))
+                with os.scandir(descriptor) as scanned:
+                    inside = sorted(scanned, key=_BY_NAME)
+                return [*self._entries(inside, prefix, directory, descriptor)]
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise _unreadable(directory, error) from error
+
+    def _entries(
+        self, inside: list[os.DirEntry[str]], prefix: str, directory: str, descriptor: int
+    ) -> Iterator[Entry]:
+        for found in inside:
+            path = RelativePath(prefix + found.name)
+            if self._globs.exclude and self._globs.prunes(path):
+                continue
             _require_utf8(found.name, directory)
-            entries.append(_entry(found, path, symlinks, above))
-    return entries
+            source = f"{directory}/{found.name}"
+            try:
+                entry = self._entry(found, path, source, descriptor)
+            except OSError as error:
+                raise _unreadable(source, error) from error
+            if entry is not None:
+                yield entry
+
+    def _entry(
+        self, found: os.DirEntry[str], path: RelativePath, source: str, descriptor: int
+    ) -> Entry | None:
+        """List one entry of a directory, unless it is left out."""
+        status = found.stat(follow_symlinks=False)
+        if stat.S_ISLNK(status.st_mode):
+            if self._symlinks != "keep":
+                return self._followed(path, source)
+            target = os.readlink(found.name, dir_fd=descriptor)
+            _require_utf8(target, source)
+            return Entry(path, "link", source, 0, 0o777, target, 0, status.st_mtime_ns)
+        return self._plain(path, source, status)
+
+    def _plain(self, path: RelativePath, source: str, status: os.stat_result) -> Entry | None:
+        if stat.S_ISDIR(status.st_mode):
+            return _directory(source, path, status)
+        if stat.S_ISSOCK(status.st_mode) or stat.S_ISFIFO(status.st_mode):
+            what = "socket" if stat.S_ISSOCK(status.st_mode) else "FIFO"
+            self._report(f"the {what} {path!r} was left out")
+            return None
+        return _file(source, path, status)
+
+    def _followed(self, path: RelativePath, source: str) -> Entry | None:
+        """List what a symlink points to, which is not a directory that the symlink is in."""
+        try:
+            real = os.path.realpath(source, strict=True)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise ArtifactRejected(
+                    f"the symlink {path!r} leads in a circle", hint="leave it out with --exclude"
+                ) from error
+            if error.errno == errno.ENOENT and self._symlinks == "follow-outside":
+                self._report(f"the symlink {path!r} points to nothing and was left out")
+                return None
+            raise
+        root = self.above_root
+        if os.path.commonpath([real, root]) != root:
+            if self._symlinks == "follow":
+                self.outside.append((path, real))
+                return None
+            self._report(f"the symlink {path!r} was replaced by what is outside, at {real!r}")
+        status = os.lstat(real)
+        if any(identity == (status.st_dev, status.st_ino) for _, identity in self.above):
+            raise ArtifactRejected(
+                f"the symlink {path!r} leads back to {real!r}, which it is in",
+                hint="leave it out with --exclude, or keep symlinks with --symlinks keep",
+            )
+        return self._plain(path, real, status)
+
+
+def _leading_out(root: str, outside: list[tuple[str, str]]) -> ArtifactRejected:
+    shown = ", ".join(f"{path!r} to {real!r}" for path, real in outside[:_MOST_SHOWN])
+    more = f" and {len(outside) - _MOST_SHOWN} more" if len(outside) > _MOST_SHOWN else ""
+    return ArtifactRejected(
+        f"symlinks lead out of {root}: {shown}{more}",
+        hint="copy what they point to with --symlinks follow-outside, or leave them out with "
+        "--exclude; nothing was uploaded",
+    )
 
 
 def single(path: Path) -> Entry:
@@ -130,20 +254,6 @@ def _require_utf8(name: str, directory: str) -> None:
         ) from None
 
 
-def _entry(
-    found: os.DirEntry[str], path: RelativePath, symlinks: Symlinks, above: list[str]
-) -> Entry:
-    """List what a directory holds; links and directories are known from it without a look."""
-    try:
-        if found.is_symlink():
-            return _link(found.path, path) if symlinks == "keep" else _followed(found, path, above)
-        if found.is_dir(follow_symlinks=False):
-            return Entry(path, "directory", found.path)
-        return _file(found.path, path, found.stat(follow_symlinks=False))
-    except OSError as error:
-        raise _unreadable(found.path, error) from error
-
-
 def _file(source: str, path: RelativePath, status: os.stat_result) -> Entry:
     if not stat.S_ISREG(status.st_mode):
         raise ArtifactRejected(
@@ -152,9 +262,15 @@ def _file(source: str, path: RelativePath, status: os.stat_result) -> Entry:
         )
     if not _is_readable(source, status):
         raise LocalIOError(f"cannot read {source}: Permission denied", hint="nothing was uploaded")
-    executable = bool(status.st_mode & stat.S_IXUSR)
-    inode, mtime_ns = status.st_ino, status.st_mtime_ns
-    return Entry(path, "file", source, status.st_size, executable, "", inode, mtime_ns)
+    mode = status.st_mode & 0o777
+    identity = (status.st_ino, status.st_mtime_ns, status.st_dev)
+    return Entry(path, "file", source, status.st_size, mode, "", *identity)
+
+
+def _directory(source: str, path: RelativePath, status: os.stat_result) -> Entry:
+    mode = status.st_mode & 0o777
+    identity = (status.st_ino, status.st_mtime_ns, status.st_dev)
+    return Entry(path, "directory", source, 0, mode, "", *identity)
 
 
 def _is_readable(source: str, status: os.stat_result) -> bool:
@@ -163,38 +279,6 @@ def _is_readable(source: str, status: os.stat_result) -> bool:
         return True
     effective = os.access in os.supports_effective_ids
     return os.access(source, os.R_OK, effective_ids=effective)
-
-
-def _link(source: str, path: RelativePath) -> Entry:
-    target = os.readlink(source)
-    _require_utf8(target, source)
-    return Entry(path, "link", source, target=target)
-
-
-def _followed(found: os.DirEntry[str], path: RelativePath, above: list[str]) -> Entry:
-    """List what a link points to, which is neither outside nor a directory the link is in."""
-    try:
-        real = os.path.realpath(found.path, strict=True)
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-        raise ArtifactRejected(
-            f"the link {path} leads in a circle", hint="leave it out with --exclude"
-        ) from error
-    if os.path.commonpath([real, above[0]]) != above[0]:
-        raise ArtifactRejected(
-            f"the link {path} leads out of {above[0]}, to {real}",
-            hint="copy what it points to, or leave it out with --exclude; nothing was uploaded",
-        )
-    if real in above:
-        raise ArtifactRejected(
-            f"the link {path} leads back to {real}, which it is in",
-            hint="leave it out with --exclude, or keep links with --symlinks keep",
-        )
-    status = os.lstat(real)
-    if stat.S_ISDIR(status.st_mode):
-        return Entry(path, "directory", real)
-    return _file(real, path, status)
 
 
 def read_file(entry: Entry, consumed: Callable[[int], object] = lambda _: None) -> Iterator[bytes]:
@@ -238,7 +322,8 @@ def read(entry: Entry, offset: int, length: int) -> bytes:
         raise _unreadable(entry.source, error, hint="push again when it can be read") from error
     if status.st_size != entry.size:
         raise _changed(entry, "its size ")
-    if (status.st_ino, status.st_mtime_ns, len(data)) != (entry.inode, entry.mtime_ns, length):
+    found = (status.st_ino, status.st_mtime_ns, status.st_dev, len(data))
+    if found != (entry.inode, entry.mtime_ns, entry.device, length):
         raise _changed(entry)
     return data
 

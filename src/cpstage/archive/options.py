@@ -5,10 +5,16 @@ Limits are counted on real output while it streams.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from cpstage.errors import ArtifactRejected
+from cpstage._deflate import DEFAULT_LEVEL
+from cpstage.errors import ArtifactRejected, ConfigurationError
+from cpstage.globs import Globs
+
+if TYPE_CHECKING:
+    from cpstage.walk import Symlinks
 
 UnsafeLinks = Literal["reject", "skip", "keep"]
 
@@ -57,6 +63,67 @@ class ExtractOptions:
     limits: Limits = field(default_factory=Limits)
     mtime: Literal["archive", "now"] = "archive"
     unsafe_links: UnsafeLinks = "reject"
+
+
+class MtimeRule(NamedTuple):
+    """Which mtimes are written into an archive.
+
+    Attributes:
+        fixed: Seconds since the epoch that all entries get; None keeps the mtime of each.
+        latest: Seconds since the epoch that none is after: ``SOURCE_DATE_EPOCH``.
+    """
+
+    fixed: int | None = None
+    latest: int | None = None
+
+    @property
+    def is_reproducible(self) -> bool:
+        """Whether an archive must not depend on the time zone."""
+        return self.fixed is not None or self.latest is not None
+
+    def apply(self, mtime_ns: int) -> int:
+        """Return the mtime to write for one, in nanoseconds since the epoch."""
+        chosen = mtime_ns if self.fixed is None else self.fixed * 10**9
+        return chosen if self.latest is None else min(chosen, self.latest * 10**9)
+
+
+FIXED_MTIME = 315_532_800
+"""1980-01-01, the first time that zip can express; GNU tar warns of older ones."""
+
+
+@dataclass(frozen=True)
+class PackOptions:
+    """How archives are made of directories.
+
+    Attributes:
+        globs: What of a directory is packed.
+        symlinks: Whether symlinks are kept, or replaced by what they point to: ``follow`` inside
+            the directory, ``follow-outside`` everywhere.
+        level: How hard to compress, from 0 (not at all) to 9.
+        mtime: ``keep`` writes the mtimes of the files, ``fixed`` 1980-01-01, a number those
+            seconds since the epoch.
+    """
+
+    globs: Globs = field(default_factory=Globs)
+    symlinks: Symlinks = "keep"
+    level: int = DEFAULT_LEVEL
+    mtime: Literal["keep", "fixed"] | int = "keep"
+
+    def mtime_rule(self) -> MtimeRule:
+        """Return which mtimes are written, with ``SOURCE_DATE_EPOCH`` (reproducible-builds.org).
+
+        Raises:
+            ConfigurationError: The variable is not a number of seconds.
+        """
+        fixed = FIXED_MTIME if self.mtime == "fixed" else self.mtime
+        epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+        if epoch and not (epoch.isascii() and epoch.isdigit() and len(epoch) <= 12):
+            raise ConfigurationError(
+                f"SOURCE_DATE_EPOCH is not a number of seconds: {epoch[:200]!r}",
+                hint="set it to seconds since 1970, as of date +%s, or unset it",
+            )
+        latest = int(epoch) if epoch else None
+        return MtimeRule(None if fixed == "keep" else fixed, latest)
 
 
 class Budget:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from cpstage._deflate import DEFAULT_LEVEL
 from cpstage.archive.formats import Format
+from cpstage.archive.options import PackOptions
 from cpstage.archive.packing_list import Begin, PackingList
 from cpstage.archive.paths import check_links, check_name
 from cpstage.archive.workers import thread_count
@@ -18,6 +19,8 @@ from cpstage.errors import ArtifactRejected
 from cpstage.filesystem import RelativePath
 from cpstage.globs import Globs
 from cpstage.walk import Entry, Symlinks, walk
+
+_LOGGER = logging.getLogger("cpstage")
 
 
 def _not_yet(_: object) -> None:
@@ -49,17 +52,24 @@ def list_entries(
         LocalIOError: Something cannot be read.
     """
     links: dict[RelativePath, str] = {}
+    notes: list[str] = []
+
+    def report(note: str) -> None:
+        notes.append(note)
+        _LOGGER.warning("%s: %s", root, note)
 
     def checked() -> Iterator[Entry]:
         left_out = str(archive) if archive else None
-        for entry in walk(root, globs, symlinks):
+        for entry in walk(root, globs, symlinks, report):
             listed(1)
             if entry.source == left_out:
                 continue
             try:
                 check_name(entry.path)
             except ArtifactRejected as error:
-                raise _not_packed(root, error) from error
+                hint = "rename it, or leave it out with --exclude; nothing was uploaded"
+                what = f"cannot pack {root}: {error.message}"
+                raise ArtifactRejected(what, hint=hint) from error
             if entry.kind == "link":
                 links[entry.path] = entry.target
             yield entry
@@ -69,6 +79,7 @@ def list_entries(
         check_links(links)
     except ArtifactRejected as error:
         raise _not_packed(root, error) from error
+    found.notes += notes
     return found
 
 
@@ -78,15 +89,21 @@ class Packer:
     It is a context, which ends with nothing at work: no thread, no process, no stream.
 
     Args:
-        level: From 0 (not compressed) to 9.
+        options: How to pack.
         threads: How many read and deflate; as many as there are processors where none is given.
         is_eager: Whether a zip is begun while its entries are still listed.
     """
 
     def __init__(
-        self, level: int = DEFAULT_LEVEL, threads: int | None = None, *, is_eager: bool = True
+        self,
+        options: PackOptions | None = None,
+        threads: int | None = None,
+        *,
+        is_eager: bool = True,
     ) -> None:
-        self._level = level
+        self._options = options or PackOptions()
+        self._level = self._options.level
+        self._rule = self._options.mtime_rule()
         self._threads = threads or thread_count()
         self._is_eager = is_eager
         self._stack = ExitStack()
@@ -99,13 +116,11 @@ class Packer:
 
     @cached_property
     def _zip(self) -> ZipPacker:
-        return self._stack.enter_context(ZipPacker(self._level, self._threads))
+        return self._stack.enter_context(ZipPacker(self._level, self._threads, self._rule))
 
     def list_entries(
         self,
         root: Path,
-        globs: Globs,
-        symlinks: Symlinks,
         archive_format: Format | Literal["raw"],
         listed: Callable[[int], object] = lambda _: None,
         *,
@@ -117,7 +132,8 @@ class Packer:
             ArtifactRejected, LocalIOError: As there; the latter also for what changed meanwhile.
         """
         begin = self._zip.begin if self._is_eager and archive_format == "zip" else _not_yet
-        return list_entries(root, globs, symlinks, listed, archive=archive, begin=begin)
+        how = self._options
+        return list_entries(root, how.globs, how.symlinks, listed, archive=archive, begin=begin)
 
     def pack(
         self,
@@ -148,19 +164,19 @@ class Packer:
         self, listed: PackingList, archive_format: Format, consumed: Callable[[int], object]
     ) -> Generator[bytes, None, None]:
         if archive_format == "zip":
-            return zip_stream(listed, self._zip, consumed)
+            return zip_stream(listed, self._zip, consumed, self._rule)
         # Most artifacts are zips, and need not wait for it to be loaded.
         from cpstage.archive.tar_writer import gzip_stream, tar_stream
 
         if archive_format == "tar":
-            return tar_stream(listed, consumed)
-        return gzip_stream(listed, self._level, consumed, self._threads)
+            return tar_stream(listed, consumed, self._rule)
+        return gzip_stream(listed, self._level, consumed, self._threads, self._rule)
 
 
 def _not_packed(root: Path, error: ArtifactRejected) -> ArtifactRejected:
     """Say what to do about a tree that could not be unpacked again."""
     return ArtifactRejected(
         f"cannot pack {root}: {error.message}",
-        hint="leave it out with --exclude, or pack what links point to with --symlinks follow; "
-        "nothing was uploaded",
+        hint="leave them out with --exclude, or pack what they point to with --symlinks "
+        "follow-outside; nothing was uploaded",
     )

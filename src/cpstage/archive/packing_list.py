@@ -86,10 +86,12 @@ class PackingList:
         files: How many files there are.
         directories: How many directories.
         size: How many bytes the files have together.
+        notes: What was left out, or is not as it is in the directory.
     """
 
     def __init__(self, entries: Iterable[Entry], begin: Begin = lambda _: None) -> None:
         self.files = self.directories = self.size = self._count = 0
+        self.notes: list[str] = []
         self._cut: list[Batch | Entry] = []
         group: list[Entry] = []
         size = 0

@@ -1,7 +1,6 @@
 """Writing tar and tar.gz (POSIX.1-2017 ustar with pax headers; RFC 1952) as a stream of bytes.
 
-Owners are 0, modes 0644 or 0755, and all times 1980-01-01 (GNU tar warns of older ones), so that
-the same tree gives the same bytes.
+Owners are 0. An mtime has a pax record where it has a fraction of a second, or is before 1970.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ from functools import partial
 from typing import NamedTuple
 
 from cpstage._deflate import crc32, crc32_combine, deflated_piece
+from cpstage.archive.options import MtimeRule
 from cpstage.archive.packing_list import AHEAD, Batch, FilePart, PackingList
 from cpstage.archive.workers import in_order
 from cpstage.walk import Entry, Kind, read
 
-_TIME = 315_532_800
 _TYPES: dict[Kind, bytes] = {
     "file": tarfile.REGTYPE,
     "directory": tarfile.DIRTYPE,
@@ -30,7 +29,7 @@ _GZIP_HEADER = struct.pack("<2s2BL2B", b"\x1f\x8b", 8, 0, 0, 0, 255)
 _USTAR = struct.Struct("100s8s16s12s12s8sc100s8s247x")
 """Name, mode, owners, size, time, checksum, type, target and magic; the rest is empty."""
 
-_USTAR_SIZES = 8 << 30
+_USTAR_SIZES = _USTAR_TIMES = 8 << 30
 
 
 class _Piece(NamedTuple):
@@ -50,20 +49,23 @@ class _Piece(NamedTuple):
 
 
 def tar_stream(
-    entries: PackingList, consumed: Callable[[int], object]
+    entries: PackingList, consumed: Callable[[int], object], rule: MtimeRule
 ) -> Generator[bytes, None, None]:
     """Pack entries.
 
     Args:
         entries: What to pack, in this order.
         consumed: Is told of the bytes of files as they are read.
+        rule: Which mtimes are written.
 
     Raises:
         LocalIOError: A file cannot be read, or changed since it was listed.
     """
     length = 0
     # One thread: several only wait for the interpreter's lock, and read slower than one (measured).
-    with closing(in_order(_plain, entries.portions(), threads=1, ahead=AHEAD)) as pieces:
+    with closing(
+        in_order(partial(_plain, rule=rule), entries.portions(), threads=1, ahead=AHEAD)
+    ) as pieces:
         for piece in pieces:
             consumed(piece.read)
             length += piece.size
@@ -72,7 +74,11 @@ def tar_stream(
 
 
 def gzip_stream(
-    entries: PackingList, level: int, consumed: Callable[[int], object], threads: int
+    entries: PackingList,
+    level: int,
+    consumed: Callable[[int], object],
+    threads: int,
+    rule: MtimeRule,
 ) -> Generator[bytes, None, None]:
     """Pack entries, and compress them into one gzip member without a name and a time.
 
@@ -81,12 +87,13 @@ def gzip_stream(
         level: From 0 (not compressed) to 9.
         consumed: Is told of the bytes of files as they are read.
         threads: How many to read and deflate with.
+        rule: Which mtimes are written.
 
     Raises:
         LocalIOError: A file cannot be read, or changed since it was listed.
     """
     crc = length = 0
-    work = partial(_compressed, level=level)
+    work = partial(_compressed, level=level, rule=rule)
     yield _GZIP_HEADER
     ahead = threads + AHEAD
     with closing(in_order(work, entries.portions(), threads=threads, ahead=ahead)) as pieces:
@@ -100,27 +107,27 @@ def gzip_stream(
     yield deflated_piece(end, level, last=True) + struct.pack("<2L", crc, length & 0xFFFFFFFF)
 
 
-def _compressed(portion: Batch | FilePart, level: int) -> _Piece:
-    data = _tar(portion)
+def _compressed(portion: Batch | FilePart, level: int, rule: MtimeRule) -> _Piece:
+    data = _tar(portion, rule)
     return _Piece(portion.size, len(data), crc32(data), deflated_piece(data, level, last=False))
 
 
-def _plain(portion: Batch | FilePart) -> _Piece:
-    data = _tar(portion)
+def _plain(portion: Batch | FilePart, rule: MtimeRule) -> _Piece:
+    data = _tar(portion, rule)
     return _Piece(portion.size, len(data), 0, data)
 
 
-def _tar(portion: Batch | FilePart) -> bytes:
+def _tar(portion: Batch | FilePart, rule: MtimeRule) -> bytes:
     if isinstance(portion, Batch):
-        return b"".join(map(_member, portion.entries))
-    header = _header(portion.entry) if portion.is_first else b""
+        return b"".join([_member(entry, rule) for entry in portion.entries])
+    header = _header(portion.entry, rule) if portion.is_first else b""
     padding = _padding(portion.entry) if portion.is_last else b""
     return header + read(portion.entry, portion.offset, portion.size) + padding
 
 
-def _member(entry: Entry) -> bytes:
+def _member(entry: Entry, rule: MtimeRule) -> bytes:
     data = read(entry, 0, entry.size) if entry.kind == "file" else b""
-    return _header(entry) + data + _padding(entry)
+    return _header(entry, rule) + data + _padding(entry)
 
 
 def _padding(entry: Entry) -> bytes:
@@ -133,28 +140,32 @@ def _end(length: int) -> bytes:
     return bytes(2 * tarfile.BLOCKSIZE + -length % tarfile.RECORDSIZE)
 
 
-def _header(entry: Entry) -> bytes:
+def _header(entry: Entry, rule: MtimeRule) -> bytes:
     name = entry.path + "/" * (entry.kind == "directory")
     texts = (name, entry.target)
-    if entry.size < _USTAR_SIZES and all(len(text) <= 100 and text.isascii() for text in texts):
-        return _ustar_header(entry, name)
+    seconds, fraction = divmod(rule.apply(entry.mtime_ns), 10**9)
+    is_short = all(len(text) <= 100 and text.isascii() for text in texts)
+    if is_short and entry.size < _USTAR_SIZES and not fraction and 0 <= seconds < _USTAR_TIMES:
+        return _ustar_header(entry, name, seconds)
     info = tarfile.TarInfo(entry.path)
     info.type = _TYPES[entry.kind]
     info.size = entry.size
-    info.mtime = _TIME
+    info.mtime = min(max(seconds, 0), _USTAR_TIMES - 1)
+    if fraction or info.mtime != seconds:
+        info.pax_headers = {"mtime": _decimal(rule.apply(entry.mtime_ns))}
     info.linkname = entry.target
-    info.mode = _mode(entry)
+    info.mode = entry.mode
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
 
 
-def _ustar_header(entry: Entry, name: str) -> bytes:
+def _ustar_header(entry: Entry, name: str, mtime: int) -> bytes:
     """Write a header that needs no pax records, in a quarter of the time that tarfile takes."""
     before = (
         name.encode(),
-        b"%07o\0" % _mode(entry),
+        b"%07o\0" % entry.mode,
         b"0000000\0" * 2,
         b"%011o\0" % entry.size,
-        b"%011o\0" % _TIME,
+        b"%011o\0" % mtime,
     )
     after = (_TYPES[entry.kind], entry.target.encode(), b"ustar\x0000")
     # The sum is that of a header with spaces in its own place (pax, "ustar Interchange Format").
@@ -162,5 +173,8 @@ def _ustar_header(entry: Entry, name: str) -> bytes:
     return _USTAR.pack(*before, b"%06o\0 " % checksum, *after)
 
 
-def _mode(entry: Entry) -> int:
-    return 0o755 if entry.executable or entry.kind == "directory" else 0o644
+def _decimal(mtime_ns: int) -> str:
+    """Return an mtime as a pax record has it: seconds, and a fraction where there is one."""
+    seconds, fraction = divmod(abs(mtime_ns), 10**9)
+    digits = f".{fraction:09d}".rstrip("0") if fraction else ""
+    return f"{'-' * (mtime_ns < 0)}{seconds}{digits}"

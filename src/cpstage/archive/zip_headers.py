@@ -1,17 +1,20 @@
 """Headers of a zip that is written (PKWARE APPNOTE 6.3.10, sections 4.3.7 to 4.3.16).
 
-All times are the first that zip can express, 1980-01-01, and modes are 0644 or 0755, so that the
-same tree gives the same bytes on every machine and day. Fields of zip64 are there only where the
-others do not suffice.
+An mtime is in the DOS fields, which are local time with two seconds to the unit, and in Info-ZIP's
+extended timestamp. The DOS fields are UTC where archives have to be reproducible. Fields of zip64
+are there only where the others do not suffice.
 """
 
 from __future__ import annotations
 
 import stat
 import struct
+import time
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
+from cpstage.archive.options import MtimeRule
 from cpstage.archive.zip_format import (
     DESCRIPTOR,
     DESCRIPTOR_FOLLOWS,
@@ -26,6 +29,7 @@ from cpstage.archive.zip_format import (
     MAX16,
     MAX32,
     RECORD,
+    TIMESTAMP,
     UNIX,
     UTF8_NAME,
     ZIP64,
@@ -49,10 +53,14 @@ _REST = struct.Struct("<3H2L")
 _COMMON_AT, _REST_AT, _NAME_AT = 6, 32, 46
 """Where a directory header has that, and its name."""
 
-_LENGTH_AND_OFFSET, _OFFSET = struct.Struct("<H12xL"), struct.Struct("<L")
+_LENGTHS_AND_OFFSET, _OFFSET = struct.Struct("<2H10xL"), struct.Struct("<L")
 _LENGTH_AT, _OFFSET_AT = 28, 42
 
-_TIME, _DATE = 0, (1 << 5) | 1
+_TIMESTAMP = struct.Struct("<2HBl")
+_HAS_MTIME = 1
+_MIN32, _MAX32 = -(1 << 31), (1 << 31) - 1
+_FIRST_DOS, _LAST_DOS = (0, (1 << 5) | 1), (0xBF7D, 0xFF9F)
+"""Time and date of 1980-01-01 00:00:00 and of 2107-12-31 23:59:58."""
 
 _ZIP64_FROM = MAX32 - (64 << 20)
 """Files from this size on get zip64 fields: deflate makes what it cannot pack a little longer."""
@@ -68,6 +76,8 @@ class Record(NamedTuple):
         crc: CRC-32 of its data.
         packed: Bytes of its data in the archive.
         size: Bytes of its data.
+        dos: Its DOS time and date.
+        timestamp: Its extended timestamp, the same in both headers; empty where it has none.
         is_streamed: Whether sums and sizes are in a descriptor behind the data.
     """
 
@@ -77,6 +87,8 @@ class Record(NamedTuple):
     crc: int
     packed: int
     size: int
+    dos: tuple[int, int]
+    timestamp: bytes
     is_streamed: bool = False
 
     @property
@@ -89,6 +101,7 @@ class Record(NamedTuple):
         if self._is_large:
             version, sizes = _VERSION64, (0, MAX32, MAX32)
             extra = struct.pack("<2H2Q", ZIP64, 16, 0, 0)
+        extra += self.timestamp
         return LOCAL + self._common(version, sizes, extra) + self.name + extra
 
     def descriptor(self) -> bytes:
@@ -110,6 +123,7 @@ class Record(NamedTuple):
             large.append(offset)
         extra = struct.pack(f"<2H{len(large)}Q", ZIP64, 8 * len(large), *large) if large else b""
         version, begins = (_VERSION64, _DIRECTORY64) if large else (_VERSION, _DIRECTORY)
+        extra += self.timestamp
         common = self._common(version, (self.crc, packed, size), extra)
         rest = _REST.pack(0, 0, 0, self.attributes, min(offset, MAX32))
         return b"".join((begins, common, rest, self.name, extra))
@@ -119,29 +133,55 @@ class Record(NamedTuple):
         if self.is_streamed:
             flags |= DESCRIPTOR_FOLLOWS
         lengths = (len(self.name), len(extra))
-        return _COMMON.pack(version, flags, self.method, _TIME, _DATE, *sizes, *lengths)
+        return _COMMON.pack(version, flags, self.method, *self.dos, *sizes, *lengths)
 
 
-def record(
-    entry: Entry, method: int, crc: int, packed: int, size: int, *, is_streamed: bool = False
+def record(  # noqa: PLR0917 (keywords would be slower)
+    entry: Entry,
+    rule: MtimeRule,
+    method: int,
+    crc: int,
+    packed: int,
+    size: int,
+    *,
+    is_streamed: bool = False,
 ) -> Record:
     """Describe an entry, whose data has a CRC-32, and a size before and after it was packed."""
     name = (entry.path + "/" * (entry.kind == "directory")).encode()
-    return Record(name, _attributes(entry), method, crc, packed, size, is_streamed)
+    dos, timestamp = _times(rule.apply(entry.mtime_ns) // 10**9, rule.is_reproducible)
+    attributes = _attributes(entry)
+    return Record(name, attributes, method, crc, packed, size, dos, timestamp, is_streamed)
+
+
+@lru_cache(4096)
+def _times(seconds: int, is_utc: bool) -> tuple[tuple[int, int], bytes]:
+    """Return the DOS time and date (4.4.6) of an mtime, and its extended timestamp."""
+    timestamp = b""
+    if _MIN32 <= seconds <= _MAX32:
+        timestamp = _TIMESTAMP.pack(TIMESTAMP, 5, _HAS_MTIME, seconds)
+    try:
+        found = time.gmtime(seconds) if is_utc else time.localtime(seconds)
+    except (OverflowError, ValueError, OSError):
+        return (_FIRST_DOS if seconds < 0 else _LAST_DOS), timestamp
+    if not 1980 <= found.tm_year <= 2107:
+        return (_FIRST_DOS if found.tm_year < 1980 else _LAST_DOS), timestamp
+    date = (found.tm_year - 1980) << 9 | found.tm_mon << 5 | found.tm_mday
+    second = min(found.tm_sec, 59)
+    return (found.tm_hour << 11 | found.tm_min << 5 | second // 2, date), timestamp
 
 
 def _attributes(entry: Entry) -> int:
     if entry.kind == "directory":
-        return (stat.S_IFDIR | 0o755) << 16 | DOS_DIRECTORY
+        return (stat.S_IFDIR | entry.mode) << 16 | DOS_DIRECTORY
     if entry.kind == "link":
         return (stat.S_IFLNK | 0o777) << 16
-    return (stat.S_IFREG | (0o755 if entry.executable else 0o644)) << 16
+    return (stat.S_IFREG | entry.mode) << 16
 
 
 def small_headers(entry: Record, offset: int) -> tuple[bytes, bytes]:
     """Return the local header of an entry that needs no zip64, and that of the directory."""
     header = entry.directory_header(offset)
-    return LOCAL + header[_COMMON_AT:_REST_AT] + entry.name, header
+    return LOCAL + header[_COMMON_AT:_REST_AT] + entry.name + entry.timestamp, header
 
 
 def moved(directory: bytes, start: int, length: int) -> bytes:
@@ -158,9 +198,9 @@ def moved(directory: bytes, start: int, length: int) -> bytes:
     headers = bytearray(directory)
     at = 0
     while at < len(headers):
-        name, offset = _LENGTH_AND_OFFSET.unpack_from(headers, at + _LENGTH_AT)
+        name, extra, offset = _LENGTHS_AND_OFFSET.unpack_from(headers, at + _LENGTH_AT)
         _OFFSET.pack_into(headers, at + _OFFSET_AT, start + offset)
-        at += _NAME_AT + name
+        at += _NAME_AT + name + extra
     return bytes(headers)
 
 
@@ -168,10 +208,13 @@ def _records(directory: bytes) -> Iterator[tuple[Record, int]]:
     at = 0
     while at < len(directory):
         fields = _COMMON.unpack_from(directory, at + _COMMON_AT)
-        _, _, method, _, _, crc, packed, size, length, _ = fields
+        _, _, method, *dos, crc, packed, size, length, extra = fields
         *_, attributes, offset = _REST.unpack_from(directory, at + _REST_AT)
-        at += _NAME_AT + length
-        yield Record(directory[at - length : at], attributes, method, crc, packed, size), offset
+        name_at = at + _NAME_AT
+        at = name_at + length + extra
+        name, timestamp = directory[name_at : name_at + length], directory[at - extra : at]
+        sizes = (method, crc, packed, size)
+        yield Record(name, attributes, *sizes, (dos[0], dos[1]), timestamp), offset
 
 
 def end_records(count: int, start: int, size: int) -> bytes:

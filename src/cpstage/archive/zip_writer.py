@@ -16,6 +16,7 @@ from contextlib import ExitStack, closing
 from typing import NamedTuple, TypeAlias, cast
 
 from cpstage._deflate import crc32, crc32_combine, deflated, deflated_piece
+from cpstage.archive.options import MtimeRule
 from cpstage.archive.packing_list import AHEAD, Batch, FilePart, PackingList
 from cpstage.archive.workers import Early, Work, forked, in_order, is_worth_forking
 from cpstage.archive.zip_format import DEFLATED, STORED
@@ -45,24 +46,25 @@ class PackedPart(NamedTuple):
 Packed: TypeAlias = "PackedBatch | PackedPart"
 
 
-def pack_portion(portion: Batch | FilePart, level: int) -> Packed:
+def pack_portion(portion: Batch | FilePart, level: int, rule: MtimeRule) -> Packed:
     """Read and deflate a portion.
 
     Args:
         portion: What of the list.
         level: How hard to deflate, from 0 (not at all) to 9.
+        rule: Which mtimes are written.
 
     Raises:
         LocalIOError: A file cannot be read, or changed since it was listed.
     """
     if isinstance(portion, Batch):
-        return _packed_group(portion, level)
+        return _packed_group(portion, level, rule)
     data = read(portion.entry, portion.offset, portion.size)
     packed = deflated_piece(data, level, last=portion.is_last)
     return PackedPart(packed, crc32(data))
 
 
-def _packed_group(group: Batch, level: int) -> PackedBatch:
+def _packed_group(group: Batch, level: int, rule: MtimeRule) -> PackedBatch:
     pieces: list[bytes] = []
     directory = []
     offset = 0
@@ -70,7 +72,8 @@ def _packed_group(group: Batch, level: int) -> PackedBatch:
         data = _content(entry)
         packed = deflated(data, level) if entry.kind == "file" else None
         method, body = (STORED, data) if packed is None else (DEFLATED, packed)
-        described = record(entry, method, crc32(data), len(body), len(data))
+        sizes = (crc32(data), len(body), len(data))
+        described = record(entry, rule, method, *sizes)
         local, header = small_headers(described, offset)
         pieces += (local, body)
         directory.append(header)
@@ -95,10 +98,12 @@ class ZipPacker:
     Args:
         level: How hard to deflate, from 0 (not at all) to 9.
         count: How many threads, and how many processes.
+        rule: Which mtimes are written.
     """
 
-    def __init__(self, level: int, count: int) -> None:
+    def __init__(self, level: int, count: int, rule: MtimeRule) -> None:
         self._level = level
+        self._rule = rule
         self._count = count
         self._ahead = count + AHEAD
         self._listed = 0
@@ -148,16 +153,19 @@ class ZipPacker:
 
     def _pack(self, portion: Batch | FilePart) -> Packed:
         if self._do is None:
-            return pack_portion(portion, self._level)
+            return pack_portion(portion, self._level, self._rule)
         packed: Packed = pickle.loads(self._do(pickle.dumps(portion), b""))  # noqa: S301 (our own child's)
         return packed
 
     def _pack_as_child(self, note: bytes, _: bytes | memoryview) -> bytes:
-        return pickle.dumps(pack_portion(pickle.loads(note), self._level))  # noqa: S301 (our own parent's)
+        return pickle.dumps(pack_portion(pickle.loads(note), self._level, self._rule))  # noqa: S301 (our own parent's)
 
 
 def zip_stream(
-    entries: PackingList, packer: ZipPacker, consumed: Callable[[int], object]
+    entries: PackingList,
+    packer: ZipPacker,
+    consumed: Callable[[int], object],
+    rule: MtimeRule,
 ) -> Generator[bytes, None, None]:
     """Pack entries.
 
@@ -165,11 +173,12 @@ def zip_stream(
         entries: What to pack, in this order.
         packer: What reads and deflates them.
         consumed: Is told of the bytes of files as they are read.
+        rule: Which mtimes are written.
 
     Raises:
         LocalIOError: A file cannot be read, or changed since it was listed.
     """
-    archive = _Archive()
+    archive = _Archive(rule)
     with closing(packer.packed(entries)) as done:
         for portion, packed in zip(entries.portions(), done, strict=True):
             consumed(portion.size)
@@ -183,7 +192,8 @@ def zip_stream(
 class _Archive:
     """What was packed becomes an archive, in order: offsets, sums and the directory."""
 
-    def __init__(self) -> None:
+    def __init__(self, rule: MtimeRule) -> None:
+        self._rule = rule
         self._offset = 0
         self._headers: list[bytes] = []
         self._crc = self._packed = self._start = 0
@@ -208,7 +218,8 @@ class _Archive:
 
     def _large(self, entry: Entry) -> Record:
         """Return what is known by now of the file that is being added."""
-        return record(entry, DEFLATED, self._crc, self._packed, entry.size, is_streamed=True)
+        sizes = (self._crc, self._packed, entry.size)
+        return record(entry, self._rule, DEFLATED, *sizes, is_streamed=True)
 
     def _written(self, data: bytes) -> bytes:
         self._offset += len(data)

@@ -122,16 +122,24 @@ def packing_options(formats: Sequence[str], formats_help: str) -> Callable[[Func
     def decorate(function: Function) -> Function:
         @functools.wraps(function)
         def command(
+            *,
             include: tuple[str, ...],
             exclude: tuple[str, ...],
             archive_format: Any,
             compression_level: int,
             symlinks: Any,
+            mtime: Any = "keep",
             **others: Any,
         ) -> Any:
             from cpstage import Globs, Packing
 
-            packing = Packing(archive_format, Globs(include, exclude), symlinks, compression_level)
+            packing = Packing(
+                format=archive_format,
+                globs=Globs(include, exclude),
+                symlinks=symlinks,
+                level=compression_level,
+                mtime=mtime,
+            )
             return function(packing=packing, **others)
 
         return add_options(command, *_packing_options(formats, formats_help))
@@ -203,12 +211,41 @@ def _packing_options(
         ),
         click.option(
             "--symlinks",
-            type=click.Choice(["keep", "follow"]),
+            type=click.Choice(["keep", "follow", "follow-outside"]),
             default="keep",
             show_default=True,
-            help="Pack links as links, or what they point to.",
+            help="Pack symlinks as symlinks, or what they point to: inside the directory only, or "
+            "outside too.",
         ),
     ]
+
+
+def _mtime(_: click.Context, __: click.Parameter, value: str) -> str | int:
+    """Return ``keep`` or ``fixed``, and for a date seconds since the epoch; UTC without a zone."""
+    if value in ("keep", "fixed"):
+        return value
+    from datetime import datetime, timezone
+
+    try:
+        found = datetime.fromisoformat(value.replace("Z", "+00:00"))
+    except ValueError:
+        raise click.BadParameter(
+            f"{value!r} is not keep, fixed or a date such as 2024-01-31T12:00:00Z"
+        ) from None
+    return int((found if found.tzinfo else found.replace(tzinfo=timezone.utc)).timestamp())
+
+
+def packing_mtime_option(function: Function) -> Function:
+    """Add which mtimes are written; :func:`packing_options` takes it."""
+    return click.option(
+        "--mtime",
+        callback=_mtime,
+        default="keep",
+        metavar="keep|fixed|DATE",
+        show_default=True,
+        help="Write the files' mtimes, 1980-01-01, or DATE for all; SOURCE_DATE_EPOCH is the "
+        "latest that is written.",
+    )(function)
 
 
 def _context_option(option: str, name: str) -> Callable[[Function], Function]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cpstage.cli.archive_options import packing_options, sealing_options
+from cpstage.cli.archive_options import packing_mtime_option, packing_options, sealing_options
 from cpstage.cli.completion import a_directory, a_file
 from cpstage.cli.options import aws_options, output_options, progress_option
 from cpstage.cli.terminal import Terminal, counted
@@ -33,6 +33,7 @@ Examples:
     help="The archive to make.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
+@packing_mtime_option
 @packing_options(["auto", "zip", "tar", "tar.gz"], "auto goes by the suffix of FILE, else zip.")
 @sealing_options
 @aws_options

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cpstage.cli.archive_options import packing_mtime_option
 from cpstage.cli.job_source import JobSource, job_options
 from cpstage.cli.options import (
     aws_options,
@@ -52,6 +53,7 @@ def _split(context: click.Context, _: click.Parameter, values: tuple[str, ...]) 
 )
 @job_options
 @workspace_option
+@packing_mtime_option
 @delivery_options
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @aws_options

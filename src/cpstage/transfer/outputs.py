@@ -161,8 +161,7 @@ def _listed(
     if output_format == "auto":
         output_format = "raw" if exists and not is_directory else "zip"
     if is_directory:
-        globs, symlinks = packing.globs, packing.symlinks
-        entries = packer.list_entries(source, globs, symlinks, output_format, listed)
+        entries = packer.list_entries(source, output_format, listed)
     else:
         entries = PackingList([single(source)] if exists else [])
     if output_format == "raw":
