@@ -103,21 +103,18 @@ def _argument(argument: click.Argument) -> str:
 
 
 def _names(option: click.Option) -> str:
+    """Return the option's names with its metavar, as ``--help`` prints them."""
     names = [*option.opts, *option.secondary_opts]
-    value = _value(option)
+    value = "" if option.is_flag or option.count else _metavar(option)
     return ", ".join(f"`{one}`" for one in [*names[:-1], f"{names[-1]} {value}".rstrip()])
 
 
-def _value(option: click.Option) -> str:
-    if option.is_flag or option.count:
-        return ""
-    if option.metavar:
-        return option.metavar
-    if isinstance(option.type, click.Choice):
-        return "|".join(map(str, option.type.choices))
-    if isinstance(option.type, click.types.IntParamType):
-        return "NUMBER"
-    return "TEXT"
+def _metavar(option: click.Option) -> str:
+    context = click.Context(cpstage)
+    if "ctx" in inspect.signature(option.make_metavar).parameters:
+        return option.make_metavar(context)
+    make: Any = option.make_metavar  # click before 8.2 takes no context
+    return str(make())
 
 
 def _what(option: click.Option) -> str:

@@ -48,6 +48,20 @@ def test_the_session_is_what_the_commands_show_now(session: list[screen.Row]) ->
     assert len(picture) < 60_000
 
 
+def test_without_animation_the_session_shows_its_last_screen() -> None:
+    """Attributes alone: a renderer that knows no CSS animation draws these rows."""
+    root = ElementTree.parse(recording.PICTURE).getroot()
+    [scrolled] = [one for one in root.iter() if one.get("transform")]
+    [up] = re.findall(r"translate\(0 -(\d+)\)", scrolled.attrib["transform"])
+    rows = [one for one in scrolled if one.tag.endswith("text") and not one.get("visibility")]
+    shown = ["".join(one.itertext()) for one in rows if int(one.attrib["y"]) > int(up)]
+
+    typed = [line.removeprefix("$ ") for line in shown if line.startswith("$ ")]
+    assert typed == [*recording.COMMANDS[1:]]
+    assert shown[-2].split() == ["reported", "success", recording.JOB_ID]
+    assert shown[-1] == "$"
+
+
 def test_the_session_as_text_is_part_of_it(session: list[screen.Row]) -> None:
     """With gaps where it is shortened, and other white space."""
     readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
