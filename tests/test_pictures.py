@@ -64,8 +64,9 @@ def test_without_animation_the_session_shows_its_last_screen() -> None:
 
 def test_the_session_as_text_is_part_of_it(session: list[screen.Row]) -> None:
     """With gaps where it is shortened, and other white space."""
-    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
-    block = readme.split("```console\n", 1)[1].split("\n```", 1)[0]
+    page = (DOCS / "get-started.md").read_text(encoding="utf-8")
+    blocks = page.split("```console\n")[1:]
+    [block] = [one.split("\n```", 1)[0] for one in blocks if "\nstaged " in one]
     shown = [" ".join(line.split()) for line in _lines(row.text for row in session)]
 
     missing = []

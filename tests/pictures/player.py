@@ -56,7 +56,8 @@ def svg(rows: Sequence[Row], *, height: int) -> str:
                 for number in range(3)
             ),
             f'<svg x="{_MARGIN}" y="{_BAR}" width="{_WIDTH - _MARGIN - 1}" height="{inside}">',
-            f'<g xml:space="preserve" font-family="monospace" font-size="14" {scroll}>',
+            f'<g xml:space="preserve" font-family="monospace" font-size="14" fill="#c9d1d9" '
+            f"{scroll}>",
             *(line for row in rows if row.text for line in _row(row)),
             "</g></svg></svg>\n",
         ]
