@@ -61,7 +61,7 @@ def json_page() -> str:
     lines = ["# JSON", "", MADE, ""]
     lines += [
         "This page lists the members that each command prints with `--json`, so that you can read",
-        "them in a program. A command prints one JSON document on stdout. An unknown value is null.",
+        "them in a program. A command prints one JSON document on stdout. Unknown values are null.",
         "A minor version may add members. It neither removes a member nor changes its meaning. The",
         "schemas are in [`schemas/`](schemas).",
         "",
