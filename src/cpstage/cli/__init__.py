@@ -39,8 +39,8 @@ _OBJECTS_BETWEEN_COLLECTIONS = 400_000
 def cpstage() -> None:
     """Fetch and stage AWS CodePipeline job artifacts.
 
-    A job id goes in, a directory to build in comes out; a directory of results goes in,
-    artifacts in the pipeline's bucket come out.
+    'cpstage fetch' downloads and unpacks the inputs of a job. 'cpstage push' packs, encrypts and
+    uploads its outputs. 'cpstage run' does both around a build command.
     """
     make_no_core_file()
     reuse_freed_memory()

@@ -44,14 +44,20 @@ def details_options(function: Function) -> Function:
 
     return add_options(
         command,
-        click.option("--summary", metavar="TEXT", help="What was done, shown with the action."),
+        click.option("--summary", metavar="TEXT", help="Summary, shown with the action."),
         execution_id_option,
-        click.option("--percent-complete", type=Number(0, 100), metavar="N", help="0 to 100."),
-        click.option("--revision", metavar="ID", help="Id of what was made or deployed."),
-        click.option("--change-identifier", metavar="ID", help="Id of the change that led to it."),
-        click.option("--revision-summary", metavar="TEXT", help="What it is, for people."),
         click.option(
-            "--created", metavar="TIME", help="When it was made, as 2030-01-31T12:00:00Z."
+            "--percent-complete", type=Number(0, 100), metavar="N", help="Progress, 0 to 100."
+        ),
+        click.option(
+            "--revision", metavar="ID", help="ID of the revision that was built or deployed."
+        ),
+        click.option(
+            "--change-identifier", metavar="ID", help="ID of the change that caused the revision."
+        ),
+        click.option("--revision-summary", metavar="TEXT", help="Summary of the revision."),
+        click.option(
+            "--created", metavar="TIME", help="Time of the revision, such as 2030-01-31T12:00:00Z."
         ),
     )
 
@@ -61,5 +67,5 @@ execution_id_option = click.option(
     "--execution-id",
     "execution_id",
     metavar="ID",
-    help="Id of the work in another system.",
+    help="ID of the job in an external system.",
 )

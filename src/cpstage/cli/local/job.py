@@ -23,7 +23,7 @@ Examples:
 )
 @click.argument("directory", required=False)
 @click.option("--output", "outputs", multiple=True, help="Name of an output artifact; repeatable.")
-@click.option("--queued", is_flag=True, help="Leave it to be claimed by 'cpstage work'.")
+@click.option("--queued", is_flag=True, help="Queue the job for 'cpstage work'.")
 @endpoint_option
 @output_options
 def job(
@@ -33,9 +33,9 @@ def job(
     outputs: tuple[str, ...],
     queued: bool,
 ) -> None:
-    """Make one more job on a running local AWS, and print its id.
+    """Create a job on a running local AWS, and print its ID.
 
-    Its input is the sample, or DIRECTORY as an artifact named Source.
+    The input is the sample, or DIRECTORY as an artifact named Source.
     """
     from cpstage.local import Input
     from cpstage.local.sample import OUTPUTS, add_sample_job

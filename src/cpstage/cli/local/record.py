@@ -26,9 +26,9 @@ Examples:
 @endpoint_option
 @output_options
 def record(terminal: Terminal, endpoint_url: str | None) -> None:
-    """Print who called what on a running local AWS.
+    """Print the calls that a running local AWS has answered.
 
-    A line for each call, oldest first: who, service and action, status, place, encryption.
+    One line for each call, oldest first: caller, service and action, status, object, encryption.
     """
     with asking(endpoint_url) as client:
         calls = client.calls()

@@ -31,16 +31,16 @@ Examples:
     type=Seconds(),
     default=3600.0,
     show_default=True,
-    help="Life of a job's session credentials.",
+    help="Lifetime of a job's session credentials.",
 )
 @output_options
 def serve(terminal: Terminal, port: int, region: str, session_seconds: float) -> None:
-    """Serve until stopped, with a sample pipeline and one job of it.
+    """Serve a local AWS with a sample pipeline and one job, until stopped.
 
-    Prints the variables to export and the job id; with --json, one line of JSON.
+    The command prints the variables to export and the job ID; with --json, one line of JSON.
     """
     if not _REGION.fullmatch(region):
-        raise UsageError(f"{region!r} is no AWS region", hint="us-east-1 is one")
+        raise UsageError(f"{region!r} is not an AWS region", hint="give one such as us-east-1")
     from cpstage.local.sample import add_sample_job
     from cpstage.local.settings import without_aws_settings
 
