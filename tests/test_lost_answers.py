@@ -64,28 +64,7 @@ class Known:
     shows: Callable[[Kind], bool] = lambda _: True
 
 
-def _is_false(kind: Kind) -> bool:
-    """Whether the answer looks like a success, and AWS knows nothing of it."""
-    return isinstance(kind.fault, Answer) and kind.fault.status < 300
-
-
-def _is_false_to_botocore(kind: Kind) -> bool:
-    """Whether botocore takes a false answer for a success: it is XML, or empty."""
-    content = kind.fault.content if isinstance(kind.fault, Document) else b"?"
-    return _is_false(kind) and content in (b"", b"<x/>")
-
-
 KNOWN = (
-    Known(
-        "abort once",
-        "aws/s3.py abort_multipart_upload checks no answer: any 2xx counts as aborted",
-        _is_false_to_botocore,
-    ),
-    Known(
-        "abort always",
-        "aws/s3.py abort_multipart_upload checks no answer: any 2xx counts as aborted",
-        _is_false_to_botocore,
-    ),
     Known(
         "acknowledge always",
         "worker/claims.py claim and loop.py _claim: 'dropped' does not say that the lost answer "
