@@ -25,7 +25,7 @@ from botocore.config import Config
 from botocore.credentials import Credentials
 
 from cpstage.local import SESSION_ACTIONS, Input, LocalAWS, LocalAWSClient, Output, sample
-from cpstage.local.record import Call
+from cpstage.local.control import Call
 from local_support import aws_cli, codepipeline, kms, options, refused, s3, session
 
 if TYPE_CHECKING:
