@@ -9,15 +9,16 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cpstage import errors
-from cpstage.cli import cpstage
-from cpstage.cli.commands import GROUPS
+from cpstage.cli import GROUPS, cpstage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HERE = Path(__file__).parent
 MADE = "<!-- Written by docs/generate.py: edit the commands or the schemas, then run it. -->"

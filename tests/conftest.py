@@ -6,15 +6,18 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import boto3
 import pytest
 
 import cpstage
 from cpstage.local import LocalAWS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 # In the background of a script, or under nohup, signals are ignored; what is started here would
 # inherit that, and cpstage leaves those alone that it finds ignored.

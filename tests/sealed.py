@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from conftest import Cli
-from cpstage.envelope import read_header
-from cpstage.local import LocalAWS
+from cpstage.encryption.header import read_header
 from local_support import s3
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Cli
+    from cpstage.local import LocalAWS
 
 
 def seal_artifact(

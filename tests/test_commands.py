@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import pytest
 
-from conftest import Cli
 from cpstage import Limits
 from cpstage import cli as command_line
 from cpstage.archive.compression import DEFAULT_LEVEL
 from cpstage.aws.credentials import DEFAULT_MAX_AGE
 from cpstage.aws.retries import DEFAULT_TIMEOUT
-from cpstage.cli.commands import GROUPS
+from cpstage.cli import GROUPS
 from cpstage.worker.health import DEFAULT_PATIENCE
 from cpstage.worker.loop import DEFAULT_GRACE
 from cpstage.worker.pacing import DEFAULT_INTERVAL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from conftest import Cli
 
 COMMANDS = {name: listed for group in GROUPS.values() for name, listed in group.items()}
 

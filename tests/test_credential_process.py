@@ -7,13 +7,16 @@ import os
 import re
 import sys
 from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING
 
 import pytest
 
-from conftest import Cli
 from cpstage.local import Input, LocalAWS
 from local_support import aws_cli
 from terminals import on_terminal
+
+if TYPE_CHECKING:
+    from conftest import Cli
 
 
 def _now() -> datetime:

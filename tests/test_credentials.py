@@ -8,22 +8,26 @@ import os
 import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from answering import answering_server
-from conftest import Cli
 from cpstage import AccessDenied, Connection, CpstageError, OutOfSync, get_job
 from cpstage.aws.credentials import JobCredentials
+from cpstage.aws.job_session import JobSession
 from cpstage.aws.s3 import S3, OpenUpload, Part
 from cpstage.job import SessionCredentials
 from cpstage.local import SESSION_ACTIONS, Call, Input, LocalAWS
 from cpstage.masking import Secret
-from cpstage.session import JobSession
 from local_support import s3
 from samples import zip_of
 from trees import names
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Cli
 
 MIB = 1 << 20
 

@@ -7,16 +7,19 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import pytest
 
 import api_page
-from conftest import Cli
 from cpstage.cli import cpstage
 from cpstage.errors import CpstageError
-from cpstage.local import LocalAWS
 from cpstage.local.sample import add_sample_job
+
+if TYPE_CHECKING:
+    from conftest import Cli
+    from cpstage.local import LocalAWS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from answering import answering_server
-from conftest import Cli
 from cpstage.local import SESSION_ACTIONS, Input, LocalAWS
 from local_support import kms, s3
 from samples import zip_of
+
+if TYPE_CHECKING:
+    from conftest import Cli
 
 ORDER = ["region", "network", "clock", "caller", "job", "credentials"]
 

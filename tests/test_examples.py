@@ -8,13 +8,16 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from conftest import Cli
-from cpstage.local import LocalAWS
 from cpstage.local.sample import BUILD_COMMAND, add_sample_job
 from fates import WORKER_ACTIONS
+
+if TYPE_CHECKING:
+    from conftest import Cli
+    from cpstage.local import LocalAWS
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"

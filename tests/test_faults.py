@@ -8,11 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from conftest import Cli
 from cpstage.local import Input, LocalAWS
 from fault_plans import RandomFaults, Rule
 from fault_proxy import FaultProxy
@@ -39,6 +38,11 @@ from local_support import s3
 from samples import tar_of, zip_of
 from stalling import stalling_server
 from trees import names
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Cli
 
 MIB = 1 << 20
 NOISE = os.urandom(8 * MIB + MIB // 2)

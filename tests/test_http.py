@@ -8,15 +8,12 @@ import socket
 import string
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from answering import answering_server
-from conftest import Cli
 from cpstage import Connection
-from cpstage.aws.client import AwsClient, Check
 from cpstage.aws.credentials import JobCredentials
 from cpstage.aws.errors import NetworkError, ServiceError
 from cpstage.aws.retries import Retries
@@ -29,6 +26,12 @@ from fault_proxy import FaultProxy
 from faults import Answer as FaultyAnswer
 from samples import zip_of
 from scripted import Server, Visit, says, scripted_server
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from conftest import Cli
+    from cpstage.aws.client import AwsClient, Check
 
 HEADERS = b"ETag: x\r\nContent-Length: 2\r\n"
 OK = b"HTTP/1.1 200 OK\r\n" + HEADERS + b"\r\nok"

@@ -10,14 +10,17 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from conftest import Cli
 from cpstage.local import SESSION_ACTIONS, Input, LocalAWS
 from cpstage.local.sample import add_sample_job
 from running import failure, puts
 from samples import zip_of
+
+if TYPE_CHECKING:
+    from conftest import Cli
 
 EXAMPLES = Path(__file__).parent.parent / "examples/jenkins"
 PIPELINES = ("Jenkinsfile", "with-library/Jenkinsfile")

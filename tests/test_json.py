@@ -6,19 +6,22 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
 from jsonschema import Draft202012Validator
 
-from conftest import Cli
 from cpstage import cli as command_line
 from cpstage.local import Input, LocalAWS
 from local_support import kms, s3
 from samples import tar_of, zip_of, zip_with_link
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from conftest import Cli
 
 DOCS = Path(__file__).parent.parent / "docs"
 NAMES = [path.stem for path in sorted((DOCS / "schemas").glob("*.json"))]

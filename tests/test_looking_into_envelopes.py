@@ -6,16 +6,20 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from conftest import Cli
 from cpstage.local import SESSION_ACTIONS, Input, LocalAWS
 from local_support import kms
 from samples import tar_of, zip_of
 from sealed import flipped_at, header_length, seal_artifact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from conftest import Cli
 
 FILES = {"a/one": "1\n", "two": "the very secret content\n"}
 LARGE = 9 << 20
@@ -128,7 +132,7 @@ def test_what_does_not_fit_is_refused_as_fetch_does_it(
     moved = private("ls", elsewhere)
 
     assert (unsealed.returncode, other.returncode, moved.returncode) == (65, 65, 65)
-    assert "it is not sealed in an envelope" in unsealed.stderr
+    assert "it is not encrypted with the AWS Encryption SDK" in unsealed.stderr
     assert "release" in other.stderr
     assert "cpstage:pipeline" in moved.stderr
     assert same.stdout == FILES["two"]

@@ -15,16 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from _pytest.mark.structures import ParameterSet
 
 from answer_kinds import PAGE, RESULTS, Kind, kinds_of
 from conftest import plain_environment
 from cpstage.local import Input, LocalAWS
-from fault_connection import Exchange
 from fault_plans import Rule
 from fault_proxy import FaultProxy
 from faults import ACCESS_DENIED, SLOW_DOWN, Answer, Close, Document, Fault, Meanwhile
@@ -34,7 +31,12 @@ from samples import zip_of
 from trees import names
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from _pytest.mark.structures import ParameterSet
     from mypy_boto3_s3 import S3Client
+
+    from fault_connection import Exchange
 
 SMALL = random.Random(1).randbytes(2000)
 LARGE = SMALL * 4500
@@ -64,28 +66,7 @@ class Known:
     shows: Callable[[Kind], bool] = lambda _: True
 
 
-def _is_false(kind: Kind) -> bool:
-    """Whether the answer looks like a success, and AWS knows nothing of it."""
-    return isinstance(kind.fault, Answer) and kind.fault.status < 300
-
-
-def _is_false_to_botocore(kind: Kind) -> bool:
-    """Whether botocore takes a false answer for a success: it is XML, or empty."""
-    content = kind.fault.content if isinstance(kind.fault, Document) else b"?"
-    return _is_false(kind) and content in (b"", b"<x/>")
-
-
 KNOWN = (
-    Known(
-        "abort once",
-        "aws/s3.py abort_multipart_upload checks no answer: any 2xx counts as aborted",
-        _is_false_to_botocore,
-    ),
-    Known(
-        "abort always",
-        "aws/s3.py abort_multipart_upload checks no answer: any 2xx counts as aborted",
-        _is_false_to_botocore,
-    ),
     Known(
         "acknowledge always",
         "worker/claims.py claim and loop.py _claim: 'dropped' does not say that the lost answer "

@@ -11,13 +11,16 @@ import subprocess
 import zipfile
 import zlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from conftest import Cli
-from cpstage.local import LocalAWS
 from local_support import s3
 from trees import listing
+
+if TYPE_CHECKING:
+    from conftest import Cli
+    from cpstage.local import LocalAWS
 
 PUTS = {"PutObject", "CreateMultipartUpload"}
 

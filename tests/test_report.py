@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timezone
-from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
 import cpstage
-from conftest import Cli
 from cpstage import ConfigurationError, Details, OutOfSync, Revision, UsageError
 from cpstage.errors import FailureType
-from cpstage.local import LocalAWS
 from cpstage.report.variables import MOST_BYTES
 from local_support import codepipeline
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Cli
+    from cpstage.local import LocalAWS
 
 
 @pytest.fixture

@@ -9,16 +9,19 @@ import stat
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import cpstage
-from conftest import Cli
 from cpstage import Details, Interrupts, Stopped
 from cpstage.local import Input, LocalAWS
 from running import add_job, document, failure, puts, reports, run, shell
 from samples import zip_of
 from trees import names
+
+if TYPE_CHECKING:
+    from conftest import Cli
 
 
 def test_fetches_runs_pushes_and_reports(aws: LocalAWS, cli: Cli) -> None:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import pytest
 
 from answering import answering_server
-from conftest import Cli
 from cpstage.local import Input, LocalAWS
-from cpstage.local.new_job import SESSION_ACTIONS
+from cpstage.local.jobs import SESSION_ACTIONS
 from fault_plans import Rule
 from fault_proxy import FaultProxy
 from faults import ACCESS_DENIED, PRECONDITION_FAILED, Answer, Close, Meanwhile
 from local_support import codepipeline
 from running import BUILD, add_job, document, failure, puts, reports, run, shell
 from samples import zip_of
+
+if TYPE_CHECKING:
+    from conftest import Cli
 
 _SUCCESS, _FAILURE = "PutJobSuccessResult", "PutJobFailureResult"
 _THROTTLED = Answer(400, "ThrottlingException", "Rate exceeded")

@@ -9,14 +9,18 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 import pytest
 
-from conftest import Cli
-from cpstage.local import LocalAWS
 from running import add_job, failure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from conftest import Cli
+    from cpstage.local import LocalAWS
 
 _SECONDS = 30
 _READ = 'stty sane; echo read""y; until read line; do :; done; echo "got $line"'

@@ -6,19 +6,23 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from conftest import Cli
 from cpstage import Connection, get_job
+from cpstage.aws.job_session import JobSession
 from cpstage.local import SESSION_ACTIONS, Input, LocalAWS
-from cpstage.session import JobSession
 from envelope_support import LEGACY, administrator
 from local_support import kms, s3
 from samples import zip_of
 from sealed import flipped_at, header_length, seal_artifact
 from trees import awkward_tree, listing, names
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Cli
 
 MIB = 1 << 20
 

@@ -11,8 +11,8 @@ import logging
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -37,9 +37,13 @@ from canary import (
     write_result,
 )
 from conftest import Cli
-from cpstage.local import LocalAWS
 from samples import zip_of
 from stalling import stalling_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cpstage.local import LocalAWS
 
 
 @pytest.fixture(scope="module")

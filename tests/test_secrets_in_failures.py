@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,11 +20,15 @@ from canary import (
     run,
     write_result,
 )
-from conftest import Cli
 from cpstage.local import SESSION_ACTIONS, LocalAWS
 from echoing import Form, echoing_server
 from mounting import without_privileges
 from samples import zip_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from conftest import Cli
 
 NOWHERE = "http://127.0.0.1:1"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -22,9 +22,13 @@ from canary import (
     planted_aws,
     variables,
 )
-from conftest import Cli
-from cpstage.local import LocalAWS
 from running import failure, shell
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from conftest import Cli
+    from cpstage.local import LocalAWS
 
 
 @pytest.fixture(scope="module")

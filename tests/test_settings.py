@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from answering import answering_server
 from conftest import Cli
-from cpstage.local import LocalAWS
 from cpstage.local.sample import add_sample_job
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cpstage.local import LocalAWS
 
 
 @pytest.mark.parametrize(

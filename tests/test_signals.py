@@ -6,15 +6,19 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from conftest import Cli
 from cpstage.local import Input, LocalAWS
 from local_support import s3
 from stalling import stalling_server
 from trees import names
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conftest import Cli
 
 PROMPT_SECONDS = 25
 """Less than any time-out of botocore: who has to wait for one has not been heeded."""

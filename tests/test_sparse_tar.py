@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,7 +12,11 @@ from cpstage import Limits
 from tar_bytes import BLOCK, header, member, number, padded, pax, record, sparse, tar
 from tar_verdicts import PEERS, accepted, refused
 from trees import listing, needs
-from verdicts import Listing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from verdicts import Listing
 
 PIECE = b"piece by piece, " * 32
 CONTENT = bytes(1000) + PIECE + bytes(98_488) + b"end" + bytes(99_997)

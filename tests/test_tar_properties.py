@@ -6,9 +6,9 @@ import io
 import shutil
 import tempfile
 import tracemalloc
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from any_tree import PROFILE, TREES, Tree, flat, make
 from cpstage import ArtifactRejected
-from cpstage.archive.formats import Format
 from cpstage.archive.pack import list_entries
 from cpstage.archive.tar.reader import tar_members
 from cpstage.globs import Globs
@@ -46,7 +45,12 @@ from tar_bytes import (
 from tar_verdicts import read_by
 from trees import listing, needs
 from unpacking import unpack
-from verdicts import Listing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from cpstage.archive.formats import Format
+    from verdicts import Listing
 
 _MANY = settings(PROFILE, max_examples=400)
 _FORMS = st.sampled_from(["pax", "GNU"])

@@ -6,10 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
-from conftest import Cli
 from cpstage.local import Input, LocalAWS, Output
 from fault_plans import RandomFaults, Rule
 from fault_proxy import FaultProxy
@@ -28,6 +28,9 @@ from faults import (
     redirect,
 )
 from local_support import s3
+
+if TYPE_CHECKING:
+    from conftest import Cli
 
 MIB = 1 << 20
 SMALL = os.urandom(1000)

@@ -9,15 +9,12 @@ import signal
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from answering import answering_server
 from canary import is_in, planted_aws
-from conftest import Cli
 from cpstage.local import Input, LocalAWS
 from fault_plans import Rule
 from fault_proxy import FaultProxy
@@ -25,6 +22,12 @@ from faults import INTERNAL_ERROR, Close, Drop, Meanwhile
 from local_support import codepipeline
 from samples import zip_of
 from working import ACTION, LONGEST, calls, kept, message, result, work, worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from conftest import Cli
 
 BUILD = ("--", "sh", "-c", 'cp "$CPSTAGE_IN_SOURCE/a" "$CPSTAGE_OUT_BUILT/b"')
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -21,7 +22,6 @@ from cpstage.globs import Globs
 from packing import pack
 from trees import listing, needs
 from unpacking import unpack
-from verdicts import Listing
 from zip_bytes import (
     BZIP2,
     CENTRAL_LAYOUT,
@@ -43,6 +43,9 @@ from zip_bytes import (
     zip_bytes,
 )
 from zip_verdicts import read_by
+
+if TYPE_CHECKING:
+    from verdicts import Listing
 
 Tree = Mapping[str, object]
 """Names, and below them: another tree, a file as content and execute bit, or a link as its target

@@ -203,6 +203,7 @@ class S3:
             "AbortMultipartUpload",
             upload.members(),
             about=self._title(upload.members()),
+            check=_not_aborted,
             retries=Retries(timeout),
         )
 
@@ -283,6 +284,12 @@ class Body(io.RawIOBase):
         data = self.read(len(view))
         view[: len(data)] = data
         return len(data)
+
+
+def _not_aborted(answer: Answer) -> str | None:
+    """Refuse a success other than 204 (S3 API reference): a proxy's page aborts nothing."""
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return None if status == 204 else f"the answer to the abort has status {status}"
 
 
 def _not_the_range(answer: Answer, offset: int, length: int) -> str | None:

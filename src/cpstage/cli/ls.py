@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from cpstage.cli.archive_options import unpacking_options
-from cpstage.cli.job_arguments import artifact_arguments
-from cpstage.cli.job_source import JobSource, job_options
+from cpstage.cli.job_options import JobSource, artifact_arguments, job_options
 from cpstage.cli.options import aws_options, output_options, progress_option, session_option
-from cpstage.cli.terminal import Terminal, counted
+from cpstage.cli.output import Terminal, counted
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
     from cpstage import Connection, Listing, Progress, Unpacking
-    from cpstage.looking.listing import Listed
+    from cpstage.inspect.listing import Listed
 
 _EXAMPLES = """\b
 Examples:
@@ -83,7 +82,7 @@ def ls(
 def _say(listing: Listing, terminal: Terminal) -> None:
     """Tell what a person should know of a listing, besides what is in it."""
     name = listing.remote.artifact.name
-    if listing.remote.opened:
+    if listing.remote.decrypted:
         terminal.note(f"cpstage: {name} is an encrypted message: all of it was read")
     elif listing.read == "stream":
         kind = listing.remote.format
