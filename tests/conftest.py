@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import boto3
 import pytest
 
 from command_line import Cli, plain_environment
 from cpstage.local import LocalAWS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # In the background of a script, or under nohup, signals are ignored; what is started here would
 # inherit that, and cpstage leaves those alone that it finds ignored.

@@ -7,9 +7,12 @@ they are given one, earlier than the true one. This module prints nothing.
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING
 
 from cpstage.errors import AccessDenied
-from cpstage.job import Job
+
+if TYPE_CHECKING:
+    from cpstage.job import Job
 
 
 def process_credentials(

@@ -25,13 +25,15 @@ from cpstage.environment import job_environment
 from cpstage.errors import ArtifactRejected
 from cpstage.job import SessionCredentials
 from cpstage.masking import Secret
-from cpstage.progress import Progress
-from cpstage.stage import fetch, push
+from cpstage.transfer.fetch import fetch
+from cpstage.transfer.push import push
 from cpstage.workspace.layout import Workspace
 
 if TYPE_CHECKING:
     from cpstage.local import LocalAWS
-    from cpstage.transfer.results import FetchResult, PushResult
+    from cpstage.progress import Progress
+    from cpstage.transfer.fetch import FetchResult
+    from cpstage.transfer.push import PushResult
 
 Say = Callable[[str], object]
 

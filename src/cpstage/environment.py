@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cpstage.errors import ConfigurationError
-from cpstage.job import Job
 from cpstage.shells import render
 from cpstage.transfer.inventory import job_of, staged_inputs
 from cpstage.tree import local_failures
-from cpstage.workspace.layout import Workspace
 from cpstage.workspace.staging import staging_in, sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from cpstage.job import Job
+    from cpstage.workspace.layout import Workspace
 
 
 def job_environment(

@@ -9,8 +9,10 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 Syntax = Literal["sh", "fish", "powershell", "dotenv", "json"]
 

@@ -10,13 +10,11 @@ import pickle
 import socket
 import ssl
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import botocore.session
@@ -41,6 +39,10 @@ from recording_server import (
     job_document,
     recorder,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 JOB, HEAD, GET, PUT = "GetJobDetails", "HeadObject", "GetObject", "PutObject"
 KEY, SECRET, TOKEN = "AKIASESSIONSESSION01", "session-secret" * 3, "session-token" * 3

@@ -8,17 +8,20 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
-from command_line import Cli
-from cpstage.local import LocalAWS
 from cpstage.local.sample import BUILD_COMMAND, add_sample_job
 from run_jobs import failure, puts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from command_line import Cli
+    from cpstage.local import LocalAWS
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

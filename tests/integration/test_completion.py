@@ -5,11 +5,14 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from command_line import plain_environment
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def _completed(tmp_path: Path, instruction: str, words: str, at: str) -> list[str]:

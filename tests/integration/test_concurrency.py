@@ -10,19 +10,23 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from aws_clients import s3
-from command_line import Cli
 from cpstage.local import Input, LocalAWS
 from mounts import mounted, without_privileges
 from samples import tar_of, zip_of
 from stalled_server import StallingServer, stalling_server
 from trees import names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from command_line import Cli
 
 MIB = 1 << 20
 MANY = 10

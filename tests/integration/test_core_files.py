@@ -6,17 +6,21 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from command_line import Cli
-from cpstage.local import LocalAWS
 from fault_plans import Rule
 from fault_proxy import FaultProxy
 from faults import Stall
 from secret_markers import add_job, files_with_it, places, planted_aws, variables
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from command_line import Cli
+    from cpstage.local import LocalAWS
 
 UNLIMITED = ("sh", "-c", 'ulimit -c unlimited 2>/dev/null; exec "$@"', "sh")
 

@@ -9,15 +9,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import count, cycle
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from aws_clients import s3
-from command_line import Cli
 from cpstage.local import Input, LocalAWS
 from fault_plans import Rule
 from fault_proxy import FaultProxy
@@ -25,6 +23,12 @@ from faults import Stall
 from samples import zip_of
 from stop_at_step import stopping
 from trees import listing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from command_line import Cli
 
 MIB = 1 << 20
 KILLS = 50

@@ -7,13 +7,16 @@ import os
 import re
 import sys
 from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING
 
 import pytest
 
 from aws_clients import aws_cli
-from command_line import Cli
 from cpstage.local import Input, LocalAWS
 from terminals import on_terminal
+
+if TYPE_CHECKING:
+    from command_line import Cli
 
 
 def _now() -> datetime:

@@ -8,22 +8,26 @@ import os
 import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from aws_clients import s3
-from command_line import Cli
 from constant_server import answering_server
 from cpstage import AccessDenied, Connection, CpstageError, OutOfSync, get_job
 from cpstage.aws.credentials import JobCredentials
+from cpstage.aws.job_session import JobSession
 from cpstage.aws.s3 import S3, OpenUpload, Part
 from cpstage.job import SessionCredentials
 from cpstage.local import SESSION_ACTIONS, Call, Input, LocalAWS
 from cpstage.masking import Secret
-from cpstage.session import JobSession
 from samples import zip_of
 from trees import names
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from command_line import Cli
 
 MIB = 1 << 20
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from command_line import Cli
 from cpstage.local import Input, LocalAWS
 from samples import tar_member, tar_of, tar_of_members, zip_of, zip_with_link
+
+if TYPE_CHECKING:
+    from command_line import Cli
 
 FILES = {"a/one": "1\n", "two": "2\n", "three": "3\n"}
 

@@ -7,15 +7,18 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import pytest
 
-from command_line import Cli
 from cpstage.cli import cpstage
 from cpstage.errors import CpstageError
-from cpstage.local import LocalAWS
 from cpstage.local.sample import add_sample_job
+
+if TYPE_CHECKING:
+    from command_line import Cli
+    from cpstage.local import LocalAWS
 from pages import api
 
 ROOT = Path(__file__).parents[2]

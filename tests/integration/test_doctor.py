@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aws_clients import kms, s3
-from command_line import Cli
 from constant_server import answering_server
 from cpstage.local import SESSION_ACTIONS, Input, LocalAWS
 from samples import zip_of
+
+if TYPE_CHECKING:
+    from command_line import Cli
 
 ORDER = ["region", "network", "clock", "caller", "job", "credentials"]
 

@@ -6,19 +6,23 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from aws_clients import kms, s3
-from command_line import Cli
 from cpstage import Connection, get_job
+from cpstage.aws.job_session import JobSession
 from cpstage.local import SESSION_ACTIONS, Input, LocalAWS
-from cpstage.session import JobSession
 from encrypted_artifacts import flipped_at, header_length, seal_artifact
 from encrypted_messages import LEGACY, administrator
 from samples import zip_of
 from trees import awkward_tree, listing, names
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from command_line import Cli
 
 MIB = 1 << 20
 

@@ -10,9 +10,7 @@ import socket
 import struct
 import sys
 import tracemalloc
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from aws_encryption_sdk import EncryptionSDKClient
@@ -21,19 +19,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aws_clients import kms, session
-from cpstage.envelope import (
-    HEAD_BYTES,
-    Header,
-    job_context,
-    open_sealed,
-    read_header,
-    s3_client_object,
-    seal,
-)
-from cpstage.envelope.kms import Kms
-from cpstage.envelope.materials import KmsMaterials
-from cpstage.envelope.sealing import FRAME_LENGTH
-from cpstage.envelope.trust import Trust
+from cpstage.encryption.decrypt import decrypt
+from cpstage.encryption.encrypt import FRAME_LENGTH, encrypt
+from cpstage.encryption.header import HEAD_BYTES, Header, read_header, s3_client_object
+from cpstage.encryption.keys import Trust, job_context
+from cpstage.encryption.kms import Kms
+from cpstage.encryption.materials import KmsMaterials
 from cpstage.errors import (
     AccessDenied,
     ArtifactRejected,
@@ -42,7 +33,6 @@ from cpstage.errors import (
     LocalIOError,
     ServiceUnavailable,
 )
-from cpstage.local import LocalAWS
 from encrypted_messages import (
     COMMITTING,
     COMMITTING_SIGNED,
@@ -61,6 +51,12 @@ from encrypted_messages import (
     official_cli,
     run_cli,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from cpstage.local import LocalAWS
 
 ALL_SUITES = list(AlgorithmSuite)
 PLAINTEXT = bytes(range(256)) + b"some more"
@@ -102,7 +98,7 @@ class TestRoundTrip:
     def test_what_is_sealed_opens_again(self, keeper: Keeper, size: int) -> None:
         plaintext = os.urandom(size)
 
-        message = keeper.seal(plaintext)
+        message = keeper.encrypt(plaintext)
 
         assert keeper.open(message) == plaintext
         assert size < len(message) < size + 1000 + 40 * (size // FRAME_LENGTH)
@@ -111,21 +107,21 @@ class TestRoundTrip:
         sizes = [0, 1, FRAME_LENGTH, 7, 2 * FRAME_LENGTH + 3, 0, 5]
         chunks = [os.urandom(size) for size in sizes]
 
-        assert keeper.open(keeper.seal(iter(chunks))) == b"".join(chunks)
+        assert keeper.open(keeper.encrypt(iter(chunks))) == b"".join(chunks)
 
     def test_a_stream_passes_through_in_bounded_memory(self, keeper: Keeper) -> None:
-        keeper.open(keeper.seal(b""))  # the import of the SDK is not what is measured
+        keeper.open(keeper.encrypt(b""))  # the import of the SDK is not what is measured
         chunk, count = os.urandom(1 << 20), 48
         tracemalloc.start()
         try:
-            sealed = seal(
+            sealed = encrypt(
                 (chunk for _ in range(count)),
                 key_ids=[keeper.key_id],
                 context=CONTEXT,
                 kms=keeper.kms,
             )
             source = io.BufferedReader(Pipe(sealed.chunks), 1 << 20)
-            opened = open_sealed(source, context=CONTEXT, key_ids=[keeper.key_id], kms=keeper.kms)
+            opened = decrypt(source, context=CONTEXT, key_ids=[keeper.key_id], kms=keeper.kms)
             length = sum(len(part) for part in opened)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
@@ -139,7 +135,7 @@ class TestRoundTrip:
         _, sealer = session_of(aws, key, "kms:GenerateDataKey")
         _, opener = session_of(aws, key, "kms:Decrypt")
 
-        assert opener.open(sealer.seal(b"text")) == b"text"
+        assert opener.open(sealer.encrypt(b"text")) == b"text"
 
     def test_kms_is_asked_before_the_source_is_read(self, aws: LocalAWS) -> None:
         _, keeper = session_of(aws, new_key(aws), "kms:Decrypt")
@@ -150,7 +146,7 @@ class TestRoundTrip:
             yield b"text"
 
         with pytest.raises(AccessDenied, match="AccessDeniedException"):
-            seal(source(), key_ids=[keeper.key_id], context=CONTEXT, kms=keeper.kms)
+            encrypt(source(), key_ids=[keeper.key_id], context=CONTEXT, kms=keeper.kms)
         assert not taken
 
     @pytest.mark.parametrize("error", [LocalIOError("disk gone"), ValueError("odd"), KeyError("k")])
@@ -160,18 +156,18 @@ class TestRoundTrip:
             raise error
 
         with pytest.raises(type(error)) as caught:
-            keeper.seal(source())
+            keeper.encrypt(source())
         assert caught.value is error
 
     def test_an_error_of_the_stored_message_goes_through(self, keeper: Keeper) -> None:
         error = LocalIOError("disk gone")
 
         def stored() -> Iterator[bytes]:
-            yield keeper.seal(os.urandom(2 * FRAME_LENGTH))[:FRAME_LENGTH]
+            yield keeper.encrypt(os.urandom(2 * FRAME_LENGTH))[:FRAME_LENGTH]
             raise error
 
         source = io.BufferedReader(Pipe(stored()), 1000)
-        opening = open_sealed(source, context={}, key_ids=[keeper.key_id], kms=keeper.kms)
+        opening = decrypt(source, context={}, key_ids=[keeper.key_id], kms=keeper.kms)
         with pytest.raises(LocalIOError) as caught:
             list(opening)
         assert caught.value is error
@@ -187,7 +183,7 @@ class TestKeys:
         keeper = administrator(aws, arn)
 
         for form in forms:
-            message = keeper.seal(b"text", keys=[form])
+            message = keeper.encrypt(b"text", keys=[form])
             assert header_of(message).keys == (arn,)
             for other in forms:
                 assert keeper.open(message, keys=[other]) == b"text"
@@ -199,13 +195,13 @@ class TestKeys:
         keeper = administrator(aws, arn)
 
         with pytest.raises(AccessDenied, match=alias):
-            keeper.open(keeper.seal(b"text"), keys=[alias])
+            keeper.open(keeper.encrypt(b"text"), keys=[alias])
 
     def test_each_of_several_keys_opens_alone(self, aws: LocalAWS) -> None:
         keys = [new_key(aws), new_key(aws, ELSEWHERE), new_key(aws, "ap-south-1")]
         keeper = administrator(aws)
 
-        message = keeper.seal(b"text", keys=keys)
+        message = keeper.encrypt(b"text", keys=keys)
 
         assert sorted(header_of(message).keys) == sorted(keys)
         for key in keys:
@@ -214,13 +210,13 @@ class TestKeys:
             assert keeper.asked_regions == [key.split(":")[3]]
 
     def test_the_pipelines_region_is_asked_for_bare_ids(self, keeper: Keeper) -> None:
-        message = keeper.seal(b"text", keys=[keeper.key_id.rpartition("/")[2]])
+        message = keeper.encrypt(b"text", keys=[keeper.key_id.rpartition("/")[2]])
 
         assert keeper.asked_regions == [None]
         assert header_of(message).keys == (keeper.key_id,)
 
     def test_an_account_stands_for_its_keys(self, aws: LocalAWS, keeper: Keeper) -> None:
-        message = keeper.seal(b"text", keys=[new_key(aws, ELSEWHERE)])
+        message = keeper.encrypt(b"text", keys=[new_key(aws, ELSEWHERE)])
         account = keeper.key_id.split(":")[4]
 
         assert keeper.open(message, keys=[], account_id=account) == b"text"
@@ -230,7 +226,7 @@ class TestKeys:
         self, aws: LocalAWS
     ) -> None:
         primary, replica = multi_region_key(aws, "eu-west-1")
-        message = administrator(aws, replica).seal(b"text")
+        message = administrator(aws, replica).encrypt(b"text")
 
         named = administrator(aws, primary)
         assert named.open(message) == b"text"
@@ -243,7 +239,7 @@ class TestKeys:
     def test_a_replica_of_another_key_opens_nothing(self, aws: LocalAWS) -> None:
         _, replica = multi_region_key(aws, "eu-west-1")
         other, _ = multi_region_key(aws, "eu-west-1")
-        message = administrator(aws, replica).seal(b"text")
+        message = administrator(aws, replica).encrypt(b"text")
 
         with pytest.raises(AccessDenied, match="is sealed under"):
             administrator(aws, other).open(message)
@@ -263,7 +259,7 @@ class TestKeys:
     def test_another_key_is_refused_without_asking_kms(
         self, aws: LocalAWS, keeper: Keeper, options: dict[str, Any]
     ) -> None:
-        message = keeper.seal(b"text")
+        message = keeper.encrypt(b"text")
         before = kms_calls(aws)
 
         with pytest.raises(AccessDenied, match=f"sealed under {keeper.key_id}"):
@@ -273,7 +269,7 @@ class TestKeys:
     def test_the_second_key_opens_when_the_first_cannot(self, aws: LocalAWS) -> None:
         first, second = new_key(aws), new_key(aws, ELSEWHERE)
         keeper = administrator(aws)
-        message = keeper.seal(b"text", keys=[first, second])
+        message = keeper.encrypt(b"text", keys=[first, second])
         kms(aws.admin_environment).disable_key(KeyId=first)
 
         assert keeper.open(message, keys=[first, second]) == b"text"
@@ -285,7 +281,7 @@ class TestKeys:
     @pytest.mark.parametrize("count", [0, 6])
     def test_none_or_six_keys_are_not_sealed_under(self, keeper: Keeper, count: int) -> None:
         with pytest.raises(ConfigurationError, match=f"{count} KMS keys"):
-            seal([], key_ids=[keeper.key_id] * count, context={}, kms=keeper.kms)
+            encrypt([], key_ids=[keeper.key_id] * count, context={}, kms=keeper.kms)
 
     def test_more_than_five_keys_are_refused(self, aws: LocalAWS, keeper: Keeper) -> None:
         six = [new_key(aws) for _ in range(6)]
@@ -304,13 +300,13 @@ class TestKeys:
 class TestKmsRefuses:
     def test_no_permission(self, aws: LocalAWS) -> None:
         key = new_key(aws)
-        message = administrator(aws, key).seal(b"text")
+        message = administrator(aws, key).encrypt(b"text")
         _, keeper = session_of(aws, key, "kms:DescribeKey")
 
         with pytest.raises(AccessDenied, match=r"AccessDeniedException.*kms:Decrypt") as opening:
             keeper.open(message)
         with pytest.raises(AccessDenied, match=r"AccessDeniedException.*kms:GenerateDataKey"):
-            keeper.seal(b"text")
+            keeper.encrypt(b"text")
         assert key in opening.value.message
         assert "\n" not in str(opening.value)
 
@@ -319,17 +315,17 @@ class TestKmsRefuses:
         _, keeper = session_of(aws, key, "kms:GenerateDataKey")
 
         with pytest.raises(AccessDenied, match=f"{other}: AccessDeniedException.*kms:Encrypt"):
-            keeper.seal(b"text", keys=[key, other])
+            keeper.encrypt(b"text", keys=[key, other])
 
     def test_expired_session(self, aws: LocalAWS, keeper: Keeper) -> None:
-        message = keeper.seal(b"text")
+        message = keeper.encrypt(b"text")
         job_id, expired = session_of(aws, aws.key_arn, "kms:Decrypt", "kms:GenerateDataKey")
         aws.expire_sessions(job_id)
 
         with pytest.raises(AccessDenied, match="ExpiredToken"):
             expired.open(message)
         with pytest.raises(AccessDenied, match="ExpiredToken"):
-            expired.seal(b"text")
+            expired.encrypt(b"text")
 
     @pytest.mark.parametrize(
         ("state", "code"),
@@ -338,7 +334,7 @@ class TestKmsRefuses:
     def test_key_that_is_not_enabled(self, aws: LocalAWS, state: str, code: str) -> None:
         key = new_key(aws)
         keeper = administrator(aws, key)
-        message = keeper.seal(b"text")
+        message = keeper.encrypt(b"text")
         client = kms(aws.admin_environment)
         if state == "disabled":
             client.disable_key(KeyId=key)
@@ -348,7 +344,7 @@ class TestKmsRefuses:
         with pytest.raises(AccessDenied, match=f"{key}: {code}"):
             keeper.open(message)
         with pytest.raises(AccessDenied, match=f"{key}: {code}"):
-            keeper.seal(b"text")
+            keeper.encrypt(b"text")
 
     @pytest.mark.parametrize(
         "key",
@@ -361,12 +357,12 @@ class TestKmsRefuses:
     )
     def test_no_such_key(self, keeper: Keeper, key: str) -> None:
         with pytest.raises(AccessDenied, match=f"{key}: NotFoundException"):
-            keeper.seal(b"text", keys=[key])
+            keeper.encrypt(b"text", keys=[key])
 
     @pytest.mark.parametrize("key", ["arn:aws:s3:::bucket", "arn:aws:kms:a.b/:1:key/k", ""])
     def test_no_name_of_a_key(self, keeper: Keeper, key: str) -> None:
         with pytest.raises(ConfigurationError):
-            keeper.seal(b"text", keys=[key])
+            keeper.encrypt(b"text", keys=[key])
 
     @pytest.mark.parametrize(
         ("status", "code", "kind"),
@@ -384,24 +380,24 @@ class TestKmsRefuses:
     def test_every_other_code(
         self, keeper: Keeper, status: int, code: str, kind: type[CpstageError]
     ) -> None:
-        message = io.BytesIO(keeper.seal(b"text"))
+        message = io.BytesIO(keeper.encrypt(b"text"))
 
         with kms_that_answers(status, code) as client:
-            opening = open_sealed(
+            opening = decrypt(
                 message, context=CONTEXT, key_ids=[keeper.key_id], kms=lambda _: client
             )
             with pytest.raises(kind, match=f"{keeper.key_id}: {code}"):
                 next(opening)
 
     def test_unreachable(self, keeper: Keeper) -> None:
-        message = keeper.seal(b"text")
+        message = keeper.encrypt(b"text")
         with socket.socket() as deaf:  # bound, so that nobody else can listen there
             deaf.bind(("127.0.0.1", 0))
             url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
             client = kms_service({**keeper.environment, "AWS_ENDPOINT_URL": url})
             with pytest.raises(ServiceUnavailable, match="connect"):
-                seal([b"text"], key_ids=[keeper.key_id], context=CONTEXT, kms=lambda _: client)
-            opening = open_sealed(
+                encrypt([b"text"], key_ids=[keeper.key_id], context=CONTEXT, kms=lambda _: client)
+            opening = decrypt(
                 io.BytesIO(message), context=CONTEXT, key_ids=[keeper.key_id], kms=lambda _: client
             )
             with pytest.raises(ServiceUnavailable, match="connect"):
@@ -411,13 +407,13 @@ class TestKmsRefuses:
         self, aws: LocalAWS, caplog: pytest.LogCaptureFixture
     ) -> None:
         key = new_key(aws)
-        message = administrator(aws, key).seal(b"text")
+        message = administrator(aws, key).encrypt(b"text")
         _, keeper = session_of(aws, key, "kms:DescribeKey")
 
         with pytest.raises(AccessDenied):
             keeper.open(message)
         with pytest.raises(AccessDenied):
-            keeper.seal(b"text")
+            keeper.encrypt(b"text")
         assert [record.name for record in caplog.records if record.levelname != "DEBUG"] == []
 
 
@@ -437,11 +433,11 @@ class TestContext:
         assert job_context(pipeline="Shop", stage=None) == {"cpstage:pipeline": "Shop"}
 
     def test_pairs_beyond_the_expected_ones_are_fine(self, keeper: Keeper) -> None:
-        message = keeper.seal(b"text", {**CONTEXT, "team": "grün\n"})
+        message = keeper.encrypt(b"text", {**CONTEXT, "team": "grün\n"})
 
         assert keeper.open(message) == b"text"
         assert keeper.open(message, {"team": "grün\n"}) == b"text"
-        assert keeper.open(keeper.seal(b"text", {}), {}) == b"text"
+        assert keeper.open(keeper.encrypt(b"text", {}), {}) == b"text"
 
     @pytest.mark.parametrize(
         ("expected", "words"),
@@ -454,7 +450,7 @@ class TestContext:
     def test_a_swapped_artifact_is_refused_without_asking_kms(
         self, aws: LocalAWS, keeper: Keeper, expected: dict[str, str], words: str
     ) -> None:
-        message = keeper.seal(b"text")
+        message = keeper.encrypt(b"text")
         before = kms_calls(aws)
 
         with pytest.raises(ArtifactRejected, match=words):
@@ -462,7 +458,7 @@ class TestContext:
         assert kms_calls(aws) == before
 
     def test_a_context_rewritten_in_the_header_is_refused(self, keeper: Keeper) -> None:
-        message = keeper.seal(b"text").replace(
+        message = keeper.encrypt(b"text").replace(
             b"cpstage:artifact\0\3App", b"cpstage:artifact\0\3Web"
         )
 
@@ -472,11 +468,11 @@ class TestContext:
     @pytest.mark.parametrize("name", ["aws-crypto-public-key", "aws-crypto-x", ""])
     def test_reserved_names_are_refused(self, keeper: Keeper, name: str) -> None:
         with pytest.raises(ConfigurationError, match="cannot have a pair"):
-            keeper.seal(b"text", {name: "x"})
+            keeper.encrypt(b"text", {name: "x"})
 
     def test_a_context_that_no_header_can_hold_is_refused(self, keeper: Keeper) -> None:
         with pytest.raises(ConfigurationError, match="too large"):
-            keeper.seal(b"text", {"a": "x" * 40_000, "b": "x" * 40_000})
+            keeper.encrypt(b"text", {"a": "x" * 40_000, "b": "x" * 40_000})
 
 
 class TestTampered:
@@ -512,7 +508,7 @@ class TestTampered:
 
     @pytest.mark.parametrize("size", [0, 1, FRAME_LENGTH, 2 * FRAME_LENGTH + 1])
     def test_a_frame_missing_doubled_or_swapped(self, keeper: Keeper, size: int) -> None:
-        message = keeper.seal(os.urandom(size))
+        message = keeper.encrypt(os.urandom(size))
         start, frame = header_of(message).length, 4 + 12 + FRAME_LENGTH + 16
         head, body = message[:start], message[start:]
         first, rest = body[:frame], body[frame:]
@@ -531,7 +527,7 @@ class TestTampered:
                 keeper.open(message + added)
 
     def test_a_frame_of_another_message(self, keeper: Keeper) -> None:
-        one, other = (keeper.seal(b"a" * FRAME_LENGTH + end) for end in (b"1", b"2"))
+        one, other = (keeper.encrypt(b"a" * FRAME_LENGTH + end) for end in (b"1", b"2"))
         start = header_of(one).length
 
         with pytest.raises(ArtifactRejected):
@@ -539,7 +535,7 @@ class TestTampered:
 
     @pytest.mark.parametrize("length", [(16 << 20) + 1, (1 << 31) - 1, 0xFFFFFFFF, 0])
     def test_an_impossible_frame_length(self, keeper: Keeper, length: int) -> None:
-        message = bytearray(keeper.seal(b"text"))
+        message = bytearray(keeper.encrypt(b"text"))
         end = header_of(bytes(message)).length - 16 - 32
         message[end - 4 : end] = struct.pack(">I", length)
 
@@ -559,9 +555,9 @@ class TestTampered:
     ) -> None:
         noise: list[object] = []
         monkeypatch.setattr(sys, "unraisablehook", noise.append)
-        message = keeper.seal(os.urandom(3 * FRAME_LENGTH))
+        message = keeper.encrypt(os.urandom(3 * FRAME_LENGTH))
 
-        opening = open_sealed(
+        opening = decrypt(
             io.BytesIO(message), context=CONTEXT, key_ids=[keeper.key_id], kms=keeper.kms
         )
         assert len(next(opening)) == FRAME_LENGTH
@@ -593,7 +589,7 @@ class TestRecognition:
         assert read_header(message[: header.length - 1]) is None
 
     def test_ours_says_what_it_is_before_it_is_read(self, keeper: Keeper) -> None:
-        sealed = seal([b"text"], key_ids=[keeper.key_id], context=CONTEXT, kms=keeper.kms)
+        sealed = encrypt([b"text"], key_ids=[keeper.key_id], context=CONTEXT, kms=keeper.kms)
 
         assert sealed.header.document() == {
             "format": "AWS Encryption SDK, message format 2",
@@ -655,7 +651,7 @@ class TestRecognition:
 
     def test_it_needs_no_sdk(self) -> None:
         loaded = modules_loaded_by(
-            f"import cpstage.envelope as e; assert e.read_header({_HEAD!r}) is not None"
+            f"import cpstage.encryption.header as e; assert e.read_header({_HEAD!r}) is not None"
         )
 
         assert not loaded.intersection({"aws_encryption_sdk", "cryptography"})
@@ -722,7 +718,7 @@ class TestOfficialCli:
         self, aws: LocalAWS, keeper: Keeper, program: Path, tmp_path: Path, size: int
     ) -> None:
         plaintext = os.urandom(size)
-        (tmp_path / "sealed").write_bytes(keeper.seal(plaintext))
+        (tmp_path / "sealed").write_bytes(keeper.encrypt(plaintext))
         context = [f"{name}={value}" for name, value in CONTEXT.items()]
         files = ("--decrypt", "--input", "sealed", "--output", "plain")
         limits = ("--commitment-policy", "require-encrypt-require-decrypt")

@@ -8,16 +8,20 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from command_line import Cli
 from cpstage import Workspace, parse_job, staged_environment
 from cpstage.local import Input, LocalAWS
 from cpstage.shells import Syntax, render
 from cpstage.transfer.inventory import record_of
 from samples import zip_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from command_line import Cli
 
 _VALUES = {
     "PLAIN": "/srv/job",

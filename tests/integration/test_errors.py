@@ -8,19 +8,23 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from pickle import dumps, loads
+from typing import TYPE_CHECKING
 
 import pytest
 
 from aws_clients import s3
-from command_line import Cli
 from constant_server import answering_server
 from cpstage import errors
 from cpstage.local import SESSION_ACTIONS, Input, LocalAWS, Output
 from samples import zip_of
 from trees import names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from command_line import Cli
 
 
 def _job(aws: LocalAWS) -> str:

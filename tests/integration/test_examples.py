@@ -6,13 +6,16 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from command_line import Cli
-from cpstage.local import LocalAWS
 from cpstage.local.sample import BUILD_COMMAND, add_sample_job
 from job_outcomes import WORKER_ACTIONS
+
+if TYPE_CHECKING:
+    from command_line import Cli
+    from cpstage.local import LocalAWS
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"

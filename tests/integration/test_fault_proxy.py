@@ -6,15 +6,13 @@ import os
 import random
 import socket
 import threading
-from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPResponse, IncompleteRead, RemoteDisconnected
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from aws_clients import s3
-from command_line import Cli
 from cpstage.local import Input, LocalAWS
 from fault_plans import Rule
 from fault_proxy import FaultProxy
@@ -33,6 +31,12 @@ from faults import (
 )
 from samples import tar_of
 from trees import awkward_tree, listing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from command_line import Cli
 
 MIB = 1 << 20
 BODY = random.Random(1).randbytes(100_000)

@@ -8,12 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from aws_clients import s3
-from command_line import Cli
 from cpstage.local import Input, LocalAWS
 from fault_plans import RandomFaults, Rule
 from fault_proxy import FaultProxy
@@ -39,6 +38,11 @@ from faults import (
 from samples import tar_of, zip_of
 from stalled_server import stalling_server
 from trees import names
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from command_line import Cli
 
 MIB = 1 << 20
 NOISE = os.urandom(8 * MIB + MIB // 2)

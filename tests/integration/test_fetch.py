@@ -6,13 +6,16 @@ import json
 import os
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from command_line import Cli
 from cpstage.local import Input, LocalAWS
 from samples import tar_of, zip_of
 from trees import names
+
+if TYPE_CHECKING:
+    from command_line import Cli
 
 FORMATS = {
     "zip": zip_of({"bin/run": "#!/bin/sh\n", "a.txt": "a"}, modes={"bin/run": 0o100755}),

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from queue import Queue
+from typing import TYPE_CHECKING
 
 import pytest
 
 from aws_clients import codepipeline
-from command_line import Cli
 from cpstage.local import Input, LocalAWS
 from job_outcomes import WORKER_ACTIONS, fates
 from samples import zip_of
 from secret_markers import descendants
 from worker_processes import LONGEST, Working, worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from command_line import Cli
 
 JOBS = 20
 BUILD = ("sh", "-c", 'cp "$CPSTAGE_IN_SOURCE/a" "$CPSTAGE_OUT_BUILT/b"')

@@ -8,9 +8,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.loaders import Loader
@@ -22,6 +21,9 @@ from command_line import Cli
 from cpstage.local import Input, LocalAWS
 from stalled_server import stalling_server
 from terminals import on_terminal
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SECRETS = {
     "Password": "pl4nted-secret",

@@ -8,15 +8,12 @@ import socket
 import string
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from command_line import Cli
 from constant_server import answering_server
 from cpstage import Connection
-from cpstage.aws.client import AwsClient, Check
 from cpstage.aws.credentials import JobCredentials
 from cpstage.aws.errors import NetworkError, ServiceError
 from cpstage.aws.retries import Retries
@@ -29,6 +26,12 @@ from fault_proxy import FaultProxy
 from faults import Answer as FaultyAnswer
 from raw_http_server import Server, Visit, says, scripted_server
 from samples import zip_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from command_line import Cli
+    from cpstage.aws.client import AwsClient, Check
 
 HEADERS = b"ETag: x\r\nContent-Length: 2\r\n"
 OK = b"HTTP/1.1 200 OK\r\n" + HEADERS + b"\r\nok"

@@ -10,14 +10,17 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from command_line import Cli
 from cpstage.local import SESSION_ACTIONS, Input, LocalAWS
 from cpstage.local.sample import add_sample_job
 from run_jobs import failure, puts
 from samples import zip_of
+
+if TYPE_CHECKING:
+    from command_line import Cli
 
 EXAMPLES = Path(__file__).parents[2] / "examples/jenkins"
 PIPELINES = ("Jenkinsfile", "with-library/Jenkinsfile")

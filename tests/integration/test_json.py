@@ -6,19 +6,22 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import pytest
 from jsonschema import Draft202012Validator
 
 from aws_clients import kms, s3
-from command_line import Cli
 from cpstage import cli as command_line
 from cpstage.local import Input, LocalAWS
 from samples import tar_of, zip_of, zip_with_link
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from command_line import Cli
 
 DOCS = Path(__file__).parents[2] / "docs"
 NAMES = [path.stem for path in sorted((DOCS / "schemas").glob("*.json"))]

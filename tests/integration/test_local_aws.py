@@ -11,11 +11,9 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -31,6 +29,9 @@ from cpstage.local import SESSION_ACTIONS, Input, LocalAWS, LocalAWSClient, Outp
 from cpstage.local.record import Call
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
     from mypy_boto3_codepipeline.type_defs import ActionTypeIdTypeDef
     from mypy_boto3_s3 import S3Client
 

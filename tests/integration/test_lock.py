@@ -8,17 +8,21 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from command_line import Cli
 from cpstage.local import Input, LocalAWS
 from denied_system_calls import can_deny, without
 from samples import zip_of
 from trees import names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from command_line import Cli
 
 TAKE_THE_LOCK_ALONE = """
 import fcntl, sys

@@ -15,17 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from _pytest.mark.structures import ParameterSet
 
 from answer_faults import PAGE, RESULTS, Kind, kinds_of
 from aws_clients import s3
 from command_line import plain_environment
 from cpstage.local import Input, LocalAWS
-from fault_connection import Exchange
 from fault_plans import Rule
 from fault_proxy import FaultProxy
 from faults import ACCESS_DENIED, SLOW_DOWN, Answer, Close, Document, Fault, Meanwhile
@@ -34,7 +31,12 @@ from samples import zip_of
 from trees import names
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from _pytest.mark.structures import ParameterSet
     from mypy_boto3_s3 import S3Client
+
+    from fault_connection import Exchange
 
 SMALL = random.Random(1).randbytes(2000)
 LARGE = SMALL * 4500

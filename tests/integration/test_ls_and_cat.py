@@ -9,21 +9,25 @@ import stat
 import subprocess
 import sys
 import tarfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from command_line import Cli
 from cpstage.archive.blob import FileBlob
 from cpstage.archive.limits import Limits
+from cpstage.aws.job_session import ObjectInfo
+from cpstage.inspect.listing import list_remote
 from cpstage.job import Artifact, S3Location, check_artifact_name
 from cpstage.local import SESSION_ACTIONS, Call, Input, LocalAWS, Output
-from cpstage.looking.listing import list_remote
-from cpstage.looking.remote import Counted, Remote
-from cpstage.store.object import ObjectInfo
+from cpstage.transfer.artifact import Counted, OpenArtifact
 from samples import tar_member, tar_of, tar_of_members, zip_of, zip_with_link
 from terminals import on_terminal
 from zip_bytes import Entry, file, zip_bytes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from command_line import Cli
 
 MIB = 1 << 20
 LARGE = 40 * MIB
@@ -98,7 +102,7 @@ def test_a_zip_of_2_gib_is_listed_by_its_end(tmp_path: Path) -> None:
     counted = Counted(blob)
 
     listing = list_remote(
-        Remote(
+        OpenArtifact(
             artifact, ObjectInfo(blob.size, '"e"', None, "", None, None), "zip", counted, counted
         ),
         Limits(),
@@ -177,7 +181,7 @@ def test_names_choose_inputs_and_outputs(aws: LocalAWS, cli: Cli) -> None:
     assert unknown.returncode == 2
     assert "the job has: AppA, AppB, Lib, Built" in unknown.stderr
     assert output.returncode == 77
-    assert "may usually write its outputs and not read them" in output.stderr
+    assert "may usually write its outputs but not read them" in output.stderr
 
 
 def test_an_output_is_listed_where_the_session_may_read_it(aws: LocalAWS, cli: Cli) -> None:

@@ -6,16 +6,20 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from aws_clients import kms
-from command_line import Cli
 from cpstage.local import SESSION_ACTIONS, Input, LocalAWS
 from encrypted_artifacts import flipped_at, header_length, seal_artifact
 from samples import tar_of, zip_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from command_line import Cli
 
 FILES = {"a/one": "1\n", "two": "the very secret content\n"}
 LARGE = 9 << 20

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import pytest
 
-from cpstage.local import LocalAWS
 from cpstage.local.sample import CONFIGURATION
 from pictures import overview, player, recording, rooms, screen
 from pictures.imports import below, imports
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import ModuleType
+
+    from cpstage.local import LocalAWS
 
 DOCS = Path(__file__).parents[2] / "docs"
 PICTURES = sorted(DOCS.glob("*.svg"))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import io
+from typing import TYPE_CHECKING
 
 import pytest
 
-from command_line import Cli
 from cpstage import progress_to
 from cpstage.local import Input, LocalAWS
 from cpstage.progress import LogLines
 from samples import zip_of
 from terminals import on_terminal
+
+if TYPE_CHECKING:
+    from command_line import Cli
 
 
 def _job(aws: LocalAWS) -> str:

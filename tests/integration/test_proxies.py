@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import base64
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from certificates import Authority, https_in_front
-from command_line import Cli
 from cpstage.local import Input, LocalAWS
 from http_proxy import Proxy, proxy_server
 from samples import zip_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from command_line import Cli
 
 LOGIN = "Basic " + base64.b64encode(b"me:pass word").decode()
 AS_ME = "me:pass%20word@"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-from collections.abc import Iterator
 from itertools import count
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,6 +15,10 @@ from cpstage.workspace.publishing import Move
 from denied_system_calls import can_deny
 from publishing_steps import NAMES, Steps, running_steps
 from trees import listing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 RENAMING = pytest.param("renaming", marks=can_deny)
 

@@ -11,13 +11,16 @@ import subprocess
 import zipfile
 import zlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from aws_clients import s3
-from command_line import Cli
-from cpstage.local import LocalAWS
 from trees import listing
+
+if TYPE_CHECKING:
+    from command_line import Cli
+    from cpstage.local import LocalAWS
 
 PUTS = {"PutObject", "CreateMultipartUpload"}
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
-from command_line import Cli
 from cpstage.local import Call, Input, LocalAWS
 from samples import tar_of, zip_of
+
+if TYPE_CHECKING:
+    from command_line import Cli
 
 
 def _whole_way(aws: LocalAWS, cli: Cli, job_id: str) -> tuple[list[Call], list[Call]]:

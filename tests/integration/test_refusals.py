@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pytest
 
-from command_line import Cli
 from cpstage.local import Input, LocalAWS
 from fault_plans import Rule
 from fault_proxy import FaultProxy
 from faults import SLOW_DOWN, Answer, Request, Throttle
 from samples import tar_of, zip_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from command_line import Cli
 
 MIB = 1 << 20
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timezone
-from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
 import cpstage
 from aws_clients import codepipeline
-from command_line import Cli
 from cpstage import ConfigurationError, Details, OutOfSync, Revision, UsageError
 from cpstage.errors import FailureType
-from cpstage.local import LocalAWS
 from cpstage.report.variables import MOST_BYTES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from command_line import Cli
+    from cpstage.local import LocalAWS
 
 
 @pytest.fixture

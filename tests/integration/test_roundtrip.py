@@ -6,14 +6,18 @@ Independent readers (Info-ZIP, libarchive) say the same of what lies in the buck
 from __future__ import annotations
 
 import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from aws_clients import s3
-from command_line import Cli
 from cpstage.local import Input, LocalAWS
 from trees import awkward_tree, listing, needs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from command_line import Cli
 
 FORMATS = ["zip", "tar", "tar.gz"]
 

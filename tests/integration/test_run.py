@@ -9,16 +9,19 @@ import stat
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 import cpstage
-from command_line import Cli
 from cpstage import Details, Interrupts, Stopped
 from cpstage.local import Input, LocalAWS
 from run_jobs import add_job, document, failure, puts, reports, run, shell
 from samples import zip_of
 from trees import names
+
+if TYPE_CHECKING:
+    from command_line import Cli
 
 
 def test_fetches_runs_pushes_and_reports(aws: LocalAWS, cli: Cli) -> None:

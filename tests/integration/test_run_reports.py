@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import pytest
 
 from aws_clients import codepipeline
-from command_line import Cli
 from constant_server import answering_server
 from cpstage.local import Input, LocalAWS
 from cpstage.local.new_job import SESSION_ACTIONS
@@ -16,6 +16,9 @@ from fault_proxy import FaultProxy
 from faults import ACCESS_DENIED, PRECONDITION_FAILED, Answer, Close, Meanwhile
 from run_jobs import BUILD, add_job, document, failure, puts, reports, run, shell
 from samples import zip_of
+
+if TYPE_CHECKING:
+    from command_line import Cli
 
 _SUCCESS, _FAILURE = "PutJobSuccessResult", "PutJobFailureResult"
 _THROTTLED = Answer(400, "ThrottlingException", "Rate exceeded")

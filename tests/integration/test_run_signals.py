@@ -6,19 +6,23 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from command_line import Cli
-from cpstage.local import LocalAWS
 from fault_plans import Rule
 from fault_proxy import FaultProxy
 from faults import Stall
 from run_jobs import BUILD, add_job, failure, puts, reports, shell
 from stop_at_step import stopping
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from command_line import Cli
+    from cpstage.local import LocalAWS
 
 _SECONDS = 60
 STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT]
@@ -110,7 +114,7 @@ def test_a_command_that_goes_on_after_a_signal_is_killed_when_that_is_wanted(
 
 
 @pytest.mark.parametrize("number", STOPPING)
-@pytest.mark.parametrize("module", ["click", "cpstage.runner.interrupts", "cpstage.stage"])
+@pytest.mark.parametrize("module", ["click", "cpstage.runner.interrupts", "cpstage.transfer.fetch"])
 def test_a_signal_before_the_command_is_loaded_is_reported(
     aws: LocalAWS, cli: Cli, number: signal.Signals, module: str
 ) -> None:

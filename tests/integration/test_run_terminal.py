@@ -9,14 +9,18 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 import pytest
 
-from command_line import Cli
-from cpstage.local import LocalAWS
 from run_jobs import add_job, failure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from command_line import Cli
+    from cpstage.local import LocalAWS
 
 _SECONDS = 30
 _READ = 'stty sane; echo read""y; until read line; do :; done; echo "got $line"'

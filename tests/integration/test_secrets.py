@@ -11,14 +11,13 @@ import logging
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from command_line import Cli
 from constant_server import answering_server
-from cpstage.local import LocalAWS
 from samples import zip_of
 from secret_markers import (
     CALLERS_KEYS,
@@ -40,6 +39,11 @@ from secret_markers import (
     write_result,
 )
 from stalled_server import stalling_server
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cpstage.local import LocalAWS
 
 
 @pytest.fixture(scope="module")

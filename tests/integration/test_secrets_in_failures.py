@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pytest
 
-from command_line import Cli
 from cpstage.local import SESSION_ACTIONS, LocalAWS
 from echo_server import Form, echoing_server
 from mounts import without_privileges
@@ -25,6 +24,11 @@ from secret_markers import (
     run,
     write_result,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from command_line import Cli
 
 NOWHERE = "http://127.0.0.1:1"
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,10 +12,15 @@ import cpstage
 from cpstage.aws.codepipeline import get_job
 from cpstage.aws.config import Connection
 from cpstage.aws.credentials import JobCredentials
-from cpstage.local import LocalAWS
-from cpstage.masking import Secret
-from cpstage.session import JobSession
+from cpstage.aws.job_session import JobSession
 from secret_markers import add_job, is_in, planted, planted_aws
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from cpstage.local import LocalAWS
+    from cpstage.masking import Secret
 
 NOWHERE = "http://127.0.0.1:1"
 

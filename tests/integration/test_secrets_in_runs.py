@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
-from command_line import Cli
 from constant_server import answering_server
-from cpstage.local import LocalAWS
 from run_jobs import failure, shell
 from secret_markers import (
     CANARY,
@@ -25,6 +23,12 @@ from secret_markers import (
     planted_aws,
     variables,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from command_line import Cli
+    from cpstage.local import LocalAWS
 
 
 @pytest.fixture(scope="module")

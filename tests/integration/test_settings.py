@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from command_line import Cli
 from constant_server import answering_server
-from cpstage.local import LocalAWS
 from cpstage.local.sample import add_sample_job
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cpstage.local import LocalAWS
 
 
 @pytest.mark.parametrize(

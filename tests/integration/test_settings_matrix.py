@@ -11,9 +11,7 @@ A difference that is meant: cpstage reads ``AWS_REGION``, as all SDKs but botoco
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -36,6 +34,10 @@ from recording_server import (
     SSO_KEY,
     Certificates,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 NO_PROXY = ("HTTP_PROXY", "HTTPS_PROXY")

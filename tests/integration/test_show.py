@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
-from command_line import Cli
 from cpstage.local import Input, LocalAWS
 from samples import zip_of
+
+if TYPE_CHECKING:
+    from command_line import Cli
 
 SECRETS = {"Password": "canary-password", "Url": "canary-url"}
 

@@ -6,15 +6,19 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from aws_clients import s3
-from command_line import Cli
 from cpstage.local import Input, LocalAWS
 from stalled_server import stalling_server
 from trees import names
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from command_line import Cli
 
 PROMPT_SECONDS = 25
 """Less than any time-out of botocore: who has to wait for one has not been heeded."""

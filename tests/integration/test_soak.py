@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,6 +16,10 @@ from cpstage.local import Input, LocalAWS, Output
 from fault_plans import RandomFaults
 from fault_proxy import FaultProxy
 from samples import tar_of, zip_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 SEED = int(os.environ.get("SOAK_SEED", "1"))
 """The same one, the same sizes and the same faults."""

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
 from aws_clients import kms
-from command_line import Cli
 from constant_server import answering_server
 from cpstage.local import SESSION_ACTIONS, Call, Input, LocalAWS
 from samples import zip_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mypy_boto3_kms import KMSClient
+
+    from command_line import Cli
 
 MIB = 1 << 20
 SIZES = pytest.mark.parametrize("size", [1000, 20 * MIB], ids=["single", "multipart"])

@@ -6,17 +6,21 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from command_line import Cli
 from samples import zip_of
 from stop_at_step import stopping
 from trees import names
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from command_line import Cli
 
 FILES = {f"f{number}": f"content {number}" for number in range(4)}
 PREFIX = ".cpstage-staging-"

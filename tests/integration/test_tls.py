@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from aws_clients import s3
 from certificates import Authority, https_in_front
-from command_line import Cli
 from cpstage.local import Input, LocalAWS
 from samples import tar_of, zip_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from command_line import Cli
 
 NOISE = os.urandom(9 << 20)
 """Two parts on the way up."""

@@ -7,18 +7,22 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from command_line import Cli
 from cpstage.archive.limits import Budget, Limits
 from cpstage.archive.plan import Plan
 from cpstage.errors import ArtifactRejected
-from cpstage.local import LocalAWS
 from mounts import with_processes
 from samples import tar_of, zip_of, zip_with_link
 from trees import awkward_tree, listing, names
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from command_line import Cli
+    from cpstage.local import LocalAWS
 
 
 def _write(path: Path, body: bytes) -> Path:

@@ -6,11 +6,11 @@ import os
 import signal
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 from aws_clients import s3
-from command_line import Cli
 from cpstage.local import Input, LocalAWS, Output
 from fault_plans import RandomFaults, Rule
 from fault_proxy import FaultProxy
@@ -28,6 +28,9 @@ from faults import (
     Stall,
     redirect,
 )
+
+if TYPE_CHECKING:
+    from command_line import Cli
 
 MIB = 1 << 20
 SMALL = os.urandom(1000)

@@ -9,14 +9,11 @@ import signal
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from aws_clients import codepipeline
-from command_line import Cli
 from constant_server import answering_server
 from cpstage.local import Input, LocalAWS
 from fault_plans import Rule
@@ -25,6 +22,12 @@ from faults import INTERNAL_ERROR, Close, Drop, Meanwhile
 from samples import zip_of
 from secret_markers import is_in, planted_aws
 from worker_processes import ACTION, LONGEST, calls, kept, message, result, work, worker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from command_line import Cli
 
 BUILD = ("--", "sh", "-c", 'cp "$CPSTAGE_IN_SOURCE/a" "$CPSTAGE_OUT_BUILT/b"')
 

@@ -7,14 +7,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from command_line import Cli
 from cpstage.local import Input, LocalAWS
 from cpstage.workspace.exchange import exchange
 from samples import zip_of
 from trees import names
+
+if TYPE_CHECKING:
+    from command_line import Cli
 
 HOLD_THE_LOCK = """
 import sys

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha1
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
 from command_line import plain_environment
@@ -26,6 +25,9 @@ from recording_server import (
     job_document,
     recorder,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 CALLER_KEY, CALLER_SECRET = "AKIACALLERCALLER0001", "caller-secret" * 3
 REGION = "eu-west-1"

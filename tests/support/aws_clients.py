@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +15,14 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from cpstage.local import LocalAWS
-
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from mypy_boto3_codepipeline import CodePipelineClient
     from mypy_boto3_kms import KMSClient
     from mypy_boto3_s3 import S3Client
+
+    from cpstage.local import LocalAWS
 
 _ONCE = Config(retries={"total_max_attempts": 1, "mode": "standard"}, signature_version="v4")
 _S3_ONCE = _ONCE.merge(Config(signature_version="s3v4"))

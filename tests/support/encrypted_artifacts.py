@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aws_clients import s3
-from command_line import Cli
-from cpstage.envelope import read_header
-from cpstage.local import LocalAWS
+from cpstage.encryption.header import read_header
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from command_line import Cli
+    from cpstage.local import LocalAWS
 
 
 def seal_artifact(

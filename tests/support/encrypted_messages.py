@@ -9,14 +9,12 @@ import subprocess
 import sys
 import uuid
 import venv
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import moto.kms.models
 import pytest
@@ -27,12 +25,18 @@ from filelock import FileLock
 
 from aws_clients import kms
 from cpstage import Connection
-from cpstage.aws.client import AwsClient
 from cpstage.aws.credentials import JobCredentials
-from cpstage.envelope import open_sealed, seal
+from cpstage.encryption.decrypt import decrypt
+from cpstage.encryption.encrypt import encrypt
 from cpstage.job import SessionCredentials
-from cpstage.local import LocalAWS
 from cpstage.masking import Secret, secret
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from cpstage.aws.client import AwsClient
+    from cpstage.local import LocalAWS
 
 CONTEXT = {"cpstage:pipeline": "Shop", "cpstage:artifact": "App"}
 COMMITTING = AlgorithmSuite.AES_256_GCM_HKDF_SHA512_COMMIT_KEY
@@ -56,14 +60,14 @@ class Keeper:
         self.asked_regions.append(region)
         return _client(tuple(self.environment.items()), region)
 
-    def seal(
+    def encrypt(
         self,
         plaintext: bytes | Iterable[bytes],
         context: Mapping[str, str] = CONTEXT,
         keys: Sequence[str] | None = None,
     ) -> bytes:
         chunks = [plaintext] if isinstance(plaintext, bytes) else plaintext
-        sealed = seal(chunks, key_ids=keys or [self.key_id], context=context, kms=self.kms)
+        sealed = encrypt(chunks, key_ids=keys or [self.key_id], context=context, kms=self.kms)
         return b"".join(sealed.chunks)
 
     def open(
@@ -76,9 +80,7 @@ class Keeper:
         key_ids = [self.key_id] if keys is None else keys
         source = io.BytesIO(message)
         options = {"requires_commitment": False, **options}
-        return b"".join(
-            open_sealed(source, context=context, key_ids=key_ids, kms=self.kms, **options)
-        )
+        return b"".join(decrypt(source, context=context, key_ids=key_ids, kms=self.kms, **options))
 
     def by_sdk(
         self,

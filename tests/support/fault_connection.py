@@ -9,13 +9,15 @@ import select
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from faults import Answer, Drop, Fault, Meanwhile, OnTheWay, Request
 from http_messages import Body, Head, Stream, answer_body, read_head, request_body
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 _HANG_UP = getattr(select, "POLLRDHUP", select.POLLHUP)
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)

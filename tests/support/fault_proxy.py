@@ -10,13 +10,16 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
 from cpstage.local import s3_requests, wire
 from fault_connection import Connection, Exchange, Sockets
 from fault_plans import Plan, Rule, Rules
 from faults import Request
-from http_messages import Head
+
+if TYPE_CHECKING:
+    from http_messages import Head
 
 
 class FaultProxy:

@@ -6,10 +6,13 @@ It knows what RFC 9112 says of where a head and a body end. It knows nothing of 
 from __future__ import annotations
 
 import re
-import socket
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
 
 PIECE = 256 << 10
 """Bytes of a body that are in memory at a time, at most."""

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from certificates import hand_on
 from http_messages import Head, Stream, answer_body, read_head, request_body
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 FORBIDDEN = b"HTTP/1.1 407 %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from cpstage.local import LocalAWS
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cpstage.local import LocalAWS
 
 WORKER_ACTIONS = (
     "codepipeline:PollForJobs",

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from cpstage import Globs
 from cpstage.archive.compression import DEFAULT_LEVEL
-from cpstage.archive.formats import Format
 from cpstage.archive.pack import Packer, list_entries
 from cpstage.archive.portions import BLOCK
 from cpstage.walk import Entry, read_file
 from trees import needs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from cpstage.archive.formats import Format
 
 FORMATS: tuple[Format, ...] = ("zip", "tar", "tar.gz")
 UTF8 = {"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"}

@@ -12,15 +12,17 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cpstage import Workspace
 from cpstage.workspace.publishing import Move
 from denied_system_calls import deny
 from stop_at_step import stop_before
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 NAMES = ("One", "Two", "Three")
 

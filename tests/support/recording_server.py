@@ -9,17 +9,19 @@ from __future__ import annotations
 import json
 import re
 import socket
-import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
 from certificates import Authority, hand_on
 from http_messages import Head, Stream, read_head, request_body
+
+if TYPE_CHECKING:
+    import ssl
+    from pathlib import Path
 
 BUCKET, KEY, OUTPUT_KEY = "our-bucket", "pipe/App/abc.zip", "pipe/Built/abc"
 CONTENT = b"the content of an object"

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from command_line import Cli
 from cpstage.local import Call, Input, LocalAWS
 from samples import zip_of
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Mapping
+
+    from command_line import Cli
 
 BUILD = ("sh", "-c", 'cp in/App/f "$CPSTAGE_OUT_BUILT"')
 """A command that makes the one output of the job."""

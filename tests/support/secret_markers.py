@@ -12,16 +12,20 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from aws_clients import codepipeline
-from command_line import Cli
 from cpstage.local import Input, LocalAWS, identities
 from samples import zip_of
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+
+    from command_line import Cli
 
 CANARY = "Pl4nt3dC4nary"
 CALLERS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")

@@ -6,13 +6,17 @@ GNU tar and libarchive are the independent readers of what is accepted.
 from __future__ import annotations
 
 import io
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from archive_checks import Listing, agreement, refusal, run_reader
-from cpstage import Limits
 from cpstage.archive.tar.reader import tar_members
 from trees import listing, needs
 from unpacked_archives import unpack
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cpstage import Limits
 
 PEERS = ("tar", "bsdtar")
 

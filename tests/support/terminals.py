@@ -9,11 +9,13 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Sequence
 from contextlib import suppress
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from command_line import Cli
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from command_line import Cli
 
 
 class Shown(NamedTuple):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _DEBIAN = {"unzip": "unzip", "zipinfo": "unzip", "zip": "zip", "bsdtar": "libarchive-tools"}
 

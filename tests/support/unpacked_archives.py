@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cpstage import Limits
 from cpstage.archive.blob import BytesBlob
-from cpstage.archive.contents import Contents
 from cpstage.archive.flow.readahead import ReadAhead
 from cpstage.archive.formats import recognise
 from cpstage.archive.unpack import Unpacker
 from cpstage.tree import Tree
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cpstage.archive.contents import Contents
 
 
 def unpack(body: bytes, into: Path, name: str = "", limits: Limits | None = None) -> Contents:

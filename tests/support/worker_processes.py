@@ -8,14 +8,17 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from command_line import Cli
-from cpstage.local import LocalAWS
 from secret_markers import descendants
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from command_line import Cli
+    from cpstage.local import LocalAWS
 
 LONGEST = 60
 """Seconds that any worker of a test may take."""

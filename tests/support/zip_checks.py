@@ -5,12 +5,16 @@ Info-ZIP and libarchive are the independent readers of what is accepted.
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from archive_checks import Listing, agreement, refusal, run_reader
-from cpstage import Limits
 from trees import listing, needs
 from unpacked_archives import unpack
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cpstage import Limits
 
 _COMMANDS = {
     "unzip": ["unzip", "-q", "-o", "app.zip", "-d", "unzip"],

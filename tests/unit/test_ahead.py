@@ -6,9 +6,7 @@ import io
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from types import FrameType
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import pytest
 
@@ -17,6 +15,10 @@ from cpstage.archive.flow.ahead import ahead
 from cpstage.archive.tar.reader import tar_members
 from cpstage.errors import LocalIOError, Stopped
 from tar_bytes import gzip, member, tar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
 
 _SECONDS = 30.0
 """After which a test has failed, whatever it waits for."""

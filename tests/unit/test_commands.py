@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import pytest
 
-from command_line import Cli
 from cpstage import Limits
 from cpstage import cli as command_line
 from cpstage.archive.compression import DEFAULT_LEVEL
@@ -18,6 +17,11 @@ from cpstage.cli.commands import GROUPS
 from cpstage.worker.health import DEFAULT_PATIENCE
 from cpstage.worker.loop import DEFAULT_GRACE
 from cpstage.worker.pacing import DEFAULT_INTERVAL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from command_line import Cli
 
 COMMANDS = {name: listed for group in GROUPS.values() for name, listed in group.items()}
 

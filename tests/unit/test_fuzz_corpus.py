@@ -5,11 +5,14 @@ What is refused is called so in its name; all else is taken.
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from fuzz.targets import CORPUS, TARGETS
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 FILES = sorted(path for path in CORPUS.rglob("*") if path.is_file())
 

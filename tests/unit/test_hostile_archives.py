@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tarfile
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,6 +17,9 @@ from cpstage.tree import Tree
 from samples import tar_member, tar_of, tar_of_members
 from trees import listing
 from unpacked_archives import unpack
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 EVIL_NAMES = [
     "../evil",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import zlib
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,6 +13,9 @@ from tar_bytes import END, TEXT_FLAG, gzip, member, tar
 from tar_checks import PEERS, accepted, members_of, refused
 from trees import listing
 from unpacked_archives import unpack
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NOISE = random.Random(1).randbytes(3000)
 BODY = tar(member("file", NOISE, mode=0o755), member("zeros", bytes(5000)))

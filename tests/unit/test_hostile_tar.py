@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -40,6 +39,10 @@ from tar_bytes import (
 )
 from tar_checks import PEERS, accepted, refused
 from trees import listing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 LEAVING = [
     "..",

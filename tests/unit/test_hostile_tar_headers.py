@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -40,6 +40,9 @@ from tar_bytes import (
     tar,
 )
 from tar_checks import PEERS, accepted, members_of, refused
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NO_NUMBERS = [
     b" " * 12,

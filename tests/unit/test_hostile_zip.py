@@ -10,9 +10,9 @@ import stat
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -34,6 +34,9 @@ from zip_bytes import (
     zip_bytes,
 )
 from zip_checks import accepted, refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DATA = b"content " * 9
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import random
 import zlib
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -32,6 +31,10 @@ from zip_bytes import (
     zip_bytes,
 )
 from zip_checks import accepted, refused
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
 DATA = b"content " * 50
 METHODS = {"stored": STORED, "deflated": DEFLATED, "bzip2": BZIP2, "lzma": LZMA}

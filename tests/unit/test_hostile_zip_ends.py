@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from cpstage import Limits
 from zip_bytes import DEFLATED, MAX16, MAX32, Entry, directory, file, link, zip_bytes
 from zip_checks import accepted, refused
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ENTRIES = (file("one", b"x" * 99, DEFLATED), directory("d/"), link("d/l", b"../one"))
 WHOLE = zip_bytes(*ENTRIES)

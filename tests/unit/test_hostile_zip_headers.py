@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -29,6 +28,10 @@ from zip_bytes import (
     zip_bytes,
 )
 from zip_checks import accepted, refused
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 DATA = b"content " * 50
 PACKED = len(deflate(DATA))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import replace
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -23,6 +23,9 @@ from zip_bytes import (
     zip_bytes,
 )
 from zip_checks import accepted, refused
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 OVERLAPS = "overlap"
 STUB = b"#!/bin/sh\nexit\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -21,6 +21,9 @@ from zip_bytes import (
     zip_bytes,
 )
 from zip_checks import accepted, read_by, refused
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 LEAVING = [
     "..",

@@ -10,9 +10,8 @@ import copy
 import json
 import pickle
 import traceback
-from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,6 +20,9 @@ from cpstage import ConfigurationError, CpstageError, Job, mask_document, parse_
 from cpstage.masking import MASK
 from cpstage.transfer.inventory import record_of
 from secret_markers import CANARY, is_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 _PROFILE = settings(derandomize=True, database=None, deadline=None, max_examples=300)
 

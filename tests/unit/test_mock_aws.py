@@ -6,8 +6,6 @@ import io
 import os
 import socket
 import zipfile
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boto3
@@ -19,6 +17,9 @@ from aws_clients import refused
 from cpstage.local import Input, MockJobs, mock_jobs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from mypy_boto3_codepipeline.type_defs import ActionTypeIdTypeDef
 
 REGION = "us-east-1"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from cpstage import ConfigurationError
 from cpstage.report.variables import MOST_BYTES, read_variables
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def _read(directory: Path, content: str | bytes) -> dict[str, str]:

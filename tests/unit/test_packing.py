@@ -10,15 +10,13 @@ import subprocess
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
 from cpstage import Globs
 from cpstage.archive.compression import DEFAULT_LEVEL
-from cpstage.archive.formats import Format
 from cpstage.archive.pack import Packer
 from cpstage.archive.portions import BLOCK
 from cpstage.tree import RelativePath
@@ -37,6 +35,11 @@ from packed_trees import (
     unpacked_by,
 )
 from trees import awkward_tree, listing, needs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cpstage.archive.formats import Format
 
 
 @pytest.mark.parametrize("kind", FORMATS)

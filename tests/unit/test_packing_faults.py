@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 
@@ -17,12 +17,14 @@ from cpstage import Globs, LocalIOError
 from cpstage.archive.compression import DEFAULT_LEVEL
 from cpstage.archive.flow.early import Early
 from cpstage.archive.flow.ordered import in_order
-from cpstage.archive.formats import Format
 from cpstage.archive.pack import Packer
 from cpstage.archive.portions import BLOCK
 from cpstage.errors import ArtifactRejected
 from cpstage.walk import single
 from packed_trees import FORMATS, entries_of, hole, pack, stream, text, tree_of_sizes
+
+if TYPE_CHECKING:
+    from cpstage.archive.formats import Format
 
 Change = Callable[[Path], object]
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from archive_checks import Listing
 from cpstage import Limits
 from tar_bytes import BLOCK, header, member, number, padded, pax, record, sparse, tar
 from tar_checks import PEERS, accepted, refused
 from trees import listing, needs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from archive_checks import Listing
 
 PIECE = b"piece by piece, " * 32
 CONTENT = bytes(1000) + PIECE + bytes(98_488) + b"end" + bytes(99_997)

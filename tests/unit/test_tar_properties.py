@@ -6,17 +6,15 @@ import io
 import shutil
 import tempfile
 import tracemalloc
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archive_checks import Listing
 from cpstage import ArtifactRejected
-from cpstage.archive.formats import Format
 from cpstage.archive.pack import list_entries
 from cpstage.archive.tar.reader import tar_members
 from cpstage.globs import Globs
@@ -47,6 +45,12 @@ from tar_bytes import (
 from tar_checks import read_by
 from trees import listing, needs
 from unpacked_archives import unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from archive_checks import Listing
+    from cpstage.archive.formats import Format
 
 _MANY = settings(PROFILE, max_examples=400)
 _FORMS = st.sampled_from(["pax", "GNU"])

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archive_checks import Listing
 from cpstage import ArtifactRejected
 from cpstage.archive.pack import list_entries
 from cpstage.globs import Globs
@@ -43,6 +43,9 @@ from zip_bytes import (
     zip_bytes,
 )
 from zip_checks import read_by
+
+if TYPE_CHECKING:
+    from archive_checks import Listing
 
 Tree = Mapping[str, object]
 """Names, and below them: another tree, a file as content and execute bit, or a link as its target

@@ -13,15 +13,18 @@ import io
 import os
 import resource
 import time
-from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from cpstage import Connection
-from cpstage.envelope import open_sealed, seal
-from cpstage.envelope.sealing import FRAME_LENGTH
+from cpstage.encryption.decrypt import decrypt
+from cpstage.encryption.encrypt import FRAME_LENGTH, encrypt
 from cpstage.local import LocalAWS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
 
 _CHUNK = 1 << 20
 _CONTEXT = {"cpstage:pipeline": "benchmark"}
@@ -53,7 +56,7 @@ class Bench:
         _row("AES-GCM alone", frame_length, one_way, back)
 
     def envelope(self, frame_length: int) -> None:
-        """The same bytes through `seal` and `open_sealed`."""
+        """The same bytes through `seal` and `decrypt`."""
         message = b"".join(self._seal(frame_length))
         one_way = self._measure(partial(self._seal, frame_length))
         back = self._measure(partial(self._open, message))
@@ -61,7 +64,7 @@ class Bench:
         _row(f"envelope{mark}", frame_length, one_way, back)
 
     def _seal(self, frame_length: int) -> Iterator[bytes]:
-        return seal(
+        return encrypt(
             (self._chunk for _ in range(self._count)),
             key_ids=[self._aws.key_arn],
             context=_CONTEXT,
@@ -70,7 +73,7 @@ class Bench:
         ).chunks
 
     def _open(self, message: bytes) -> Iterator[bytes]:
-        return open_sealed(
+        return decrypt(
             io.BytesIO(message),
             context=_CONTEXT,
             key_ids=[self._aws.key_arn],

@@ -5,12 +5,15 @@ The peers get the object's bucket and key as arguments; cpstage asks for the job
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.measure import Step
 from benchmarks.peers import AWS_CLI_V2, Programs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _BOTO3 = str(Path(__file__).with_name("boto3_transfer.py"))
 INPUT = "Source"

@@ -15,11 +15,12 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 sys.path.extend(str(Path(__file__).parents[2] / one) for one in ("tools", "tests/support"))
+
+from typing import TYPE_CHECKING
 
 from benchmarks import fleet_report, machines, places
 from benchmarks.fleet_report import (
@@ -35,6 +36,9 @@ from benchmarks.machines import Machine, Site
 from cpstage.local import Input, LocalAWS
 from job_outcomes import WORKER_ACTIONS, fates
 from samples import zip_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 _COUNTS = (1, 2, 4, 8)
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING
 
 from benchmarks import curve
-from benchmarks.machine import Conditions
 from benchmarks.report import table
 from cpstage import __version__
-from job_outcomes import Fate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from benchmarks.machine import Conditions
+    from job_outcomes import Fate
 
 KILLED, CUT_OFF = "worker-1", "worker-2"
 SECONDS_OF_A_JOB = 3

@@ -15,12 +15,13 @@ import os
 import random
 import shutil
 import sys
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 sys.path.extend(str(Path(__file__).parents[2] / one) for one in ("tools", "tests/support"))
+
+from typing import TYPE_CHECKING
 
 from benchmarks import peers, places, report, testbed
 from benchmarks.artifacts import small_files, write_file
@@ -29,7 +30,11 @@ from benchmarks.machine import Conditions, conditions
 from benchmarks.measure import Failed, Sample, Series
 from benchmarks.pushers import OUTPUT, PUSHERS, Push
 from benchmarks.source_text import SourceText, blocks
-from benchmarks.testbed import Testbed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from benchmarks.testbed import Testbed
 
 _FILES = (100, 1_000, 10_000, 100_000)
 _MEGABYTES = (10, 100, 1_000, 10_000)

@@ -10,11 +10,13 @@ import json
 import os
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 _TARGET = "CodePipeline_20150709.GetJobDetails"
 _START_SECONDS = 30.0

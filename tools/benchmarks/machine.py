@@ -5,10 +5,12 @@ from __future__ import annotations
 import datetime
 import os
 import platform
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Credentials = Literal["environment", "profile"]
 """Where tools find their access keys: environment variables, or a profile in ~/.aws."""

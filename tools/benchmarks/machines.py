@@ -14,14 +14,17 @@ import subprocess
 import sys
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fault_proxy import FaultProxy
 from faults import Drop, Fault, Request
 from secret_markers import descendants
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
 
 _RELAY = str(Path(__file__).with_name("relay.py"))
 _PROGRAM = (sys.executable, "-m", "cpstage")

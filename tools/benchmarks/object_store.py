@@ -9,11 +9,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -23,6 +21,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from benchmarks.servers import LOOPBACK, Server, free_ports, listens
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from mypy_boto3_s3 import S3Client
 
 REGION = "us-east-1"

@@ -11,10 +11,13 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import distributions
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 _DISTRIBUTIONS = {
     "awscli": "awscli",

@@ -6,14 +6,18 @@ write a zip; the pipelines of tar write a compressed tar, as `cpstage push --for
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.measure import Step
 from benchmarks.peers import AWS_CLI_V2, Programs
-from benchmarks.verify import Format
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchmarks.verify import Format
 
 _BOTO3 = str(Path(__file__).with_name("boto3_transfer.py"))
 OUTPUT = "Output"

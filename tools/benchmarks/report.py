@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from benchmarks.machine import Conditions
 from benchmarks.measure import Series
-from benchmarks.rounds import Results
+
+if TYPE_CHECKING:
+    from benchmarks.machine import Conditions
+    from benchmarks.rounds import Results
 
 OURS = "cpstage"
 """The tool that all others are compared with; a name that starts so is cpstage with options."""

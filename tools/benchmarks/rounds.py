@@ -7,19 +7,22 @@ the tools are verified, and the memory of all their processes is read.
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from benchmarks import limits, verify
-from benchmarks.artifacts import Kind
 from benchmarks.fetchers import INPUT, Fetch, Fetcher
-from benchmarks.limits import Limits
 from benchmarks.measure import Failed, Sample, Series
 from benchmarks.pushers import OUTPUT, Push, Pusher
-from benchmarks.testbed import Testbed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from benchmarks.artifacts import Kind
+    from benchmarks.limits import Limits
+    from benchmarks.testbed import Testbed
 
 _INPUT_KEY = f"Benchmark/{INPUT}/UUWPDJm.zip"
 _OUTPUT_KEY = f"Benchmark/{OUTPUT}/JG0Py6O"

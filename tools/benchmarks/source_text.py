@@ -7,9 +7,12 @@ paragraph that comes again is as good as new.
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
 from itertools import accumulate
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterator
 
 _PARAGRAPHS = 8_000
 _WORDS = 3_500

@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks import job_api, measure, object_store
-from benchmarks.job_api import JobApi
-from benchmarks.machine import Credentials
-from benchmarks.measure import Sample, Step
 from benchmarks.object_store import ACCESS_KEY, REGION, SECRET_KEY, ObjectStore
-from benchmarks.peers import Programs
 from benchmarks.servers import LOOPBACK
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from benchmarks.job_api import JobApi
+    from benchmarks.machine import Credentials
+    from benchmarks.measure import Sample, Step
+    from benchmarks.peers import Programs
 
 _MEMORY = Path("/dev/shm")
 _ENOUGH = 12 << 30

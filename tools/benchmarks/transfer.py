@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 sys.path.extend(str(Path(__file__).parents[2] / one) for one in ("tools", "tests/support"))
 
@@ -22,10 +21,14 @@ from benchmarks import peers, places, report, rounds, testbed
 from benchmarks.artifacts import KINDS
 from benchmarks.fetchers import FETCHERS, Fetcher
 from benchmarks.machine import Conditions, conditions
-from benchmarks.measure import Series
 from benchmarks.plot import Bar, Chart, Panel, svg
 from benchmarks.pushers import PUSHERS, Pusher
-from benchmarks.rounds import Results
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from benchmarks.measure import Series
+    from benchmarks.rounds import Results
 
 _Tool = TypeVar("_Tool", Fetcher, Pusher)
 

@@ -12,10 +12,12 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
 from benchmarks.measure import Failed
-from benchmarks.object_store import ObjectStore, Stored
+
+if TYPE_CHECKING:
+    from benchmarks.object_store import ObjectStore, Stored
 
 _PIECE = 1 << 20
 Contents = Mapping[str, tuple[int, int]]

@@ -15,10 +15,13 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import atheris  # type: ignore[import-not-found,import-untyped,unused-ignore]
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 with atheris.instrument_imports(include=["cpstage", "unpacked_archives"]):
     from fuzz import repair

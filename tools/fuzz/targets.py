@@ -10,13 +10,16 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cpstage import CpstageError, InternalError, Limits, mask_document, parse_job
-from cpstage.envelope import read_header
+from cpstage.encryption.header import read_header
 from cpstage.transfer.inventory import record_of
 from unpacked_archives import unpack
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 CORPUS = Path(__file__).parent / "corpus"
 

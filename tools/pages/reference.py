@@ -9,15 +9,17 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cpstage import errors
 from cpstage.cli import cpstage
 from cpstage.cli.commands import GROUPS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 DOCS = Path(__file__).parents[2] / "docs"
 MADE = "<!-- Made by tools/pages/reference.py; change the commands, or the schemas, and run it. -->"

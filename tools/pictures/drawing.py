@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _STYLE = """
 text{font:13px -apple-system,"Segoe UI",Helvetica,Arial,sans-serif;fill:#24292f}

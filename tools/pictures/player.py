@@ -6,11 +6,14 @@ elsewhere, since GitHub shows pictures without.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 from pictures.screen import BY_KEY, COLUMNS, PROMPT, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 _CELL, _LINE = 8.4, 20
 _MARGIN, _BAR = 20, 38

@@ -16,17 +16,21 @@ import sys
 import tempfile
 import termios
 import time
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 if __name__ == "__main__":
     sys.path.extend(str(Path(__file__).parents[2] / one) for one in ("tools", "tests/support"))
 
+from typing import TYPE_CHECKING
+
 from command_line import plain_environment
 from cpstage.local import Input, LocalAWS, Output
 from cpstage.local.sample import CONFIGURATION, config_archive, source_archive
 from pictures import player, screen
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 PICTURE = Path(__file__).resolve().parents[2] / "docs/session.svg"
 JOB_ID = "5af48dbb-522e-493f-b3c0-cb2c6efd32f8"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from pictures.drawing import Box, Point
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 Line = tuple[Point, ...]
 _INSET, _APART = 14, 9

@@ -9,9 +9,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -21,6 +19,10 @@ from cpstage.cli.commands import LazyCommands
 from cpstage.cli.completion import complete
 from cpstage.cli.terminal import Terminal, flush_or_drop
 from cpstage.errors import Reportable, Stopped, UsageError, reportable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
 
 _SIGNALS = signals("SIGINT", "SIGTERM", "SIGHUP")
 _SIGNALLED = 128

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +11,8 @@ from cpstage.cli.options import Function, Number, add_options, pairs
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from cpstage import Limits
 
 DEFAULT_LEVEL = 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -13,11 +12,13 @@ from cpstage.cli.archive_options import unpacking_options
 from cpstage.cli.job_arguments import member_arguments
 from cpstage.cli.job_source import JobSource, job_options
 from cpstage.cli.options import aws_options, log_options, session_option
-from cpstage.cli.terminal import Terminal
 from cpstage.errors import LocalIOError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from cpstage import Connection, Unpacking
+    from cpstage.cli.terminal import Terminal
 
 _EXAMPLES = """\b
 Examples:

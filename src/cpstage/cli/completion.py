@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-import click
-
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
+    import click
     from click.shell_completion import CompletionItem
 
 VARIABLE = "_CPSTAGE_COMPLETE"

@@ -8,10 +8,10 @@ import click
 
 from cpstage.cli.extra import local_extra
 from cpstage.cli.options import output_options, progress_option
-from cpstage.cli.terminal import Terminal
 
 if TYPE_CHECKING:
     from cpstage import Progress
+    from cpstage.cli.terminal import Terminal
 
 
 @click.command(

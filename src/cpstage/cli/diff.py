@@ -16,12 +16,12 @@ from cpstage.cli.options import (
     session_option,
     workspace_option,
 )
-from cpstage.cli.terminal import Terminal
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
     from cpstage import Comparison, Connection, Progress, Unpacking
-    from cpstage.looking.differences import Difference
+    from cpstage.cli.terminal import Terminal
+    from cpstage.inspect.comparison import Difference
 
 _EXAMPLES = """\b
 Examples:

@@ -9,11 +9,11 @@ import click
 
 from cpstage.cli.job_source import JobSource, job_options
 from cpstage.cli.options import Seconds, aws_options, output_options, workspace_option
-from cpstage.cli.terminal import Terminal
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
     from cpstage import Check, Connection
+    from cpstage.cli.terminal import Terminal
 
 _EXAMPLES = """\b
 Examples:
@@ -55,7 +55,7 @@ def doctor(
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     import cpstage
-    from cpstage.doctor import exit_code
+    from cpstage.inspect.doctor import exit_code
 
     reached = replace(connection, timeout=timeout)
     checks = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +20,8 @@ from cpstage.cli.terminal import Terminal, counted
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cpstage import Connection, FetchResult, Staging
 
 _EXAMPLES = """\b

@@ -15,11 +15,11 @@ from cpstage.cli.aws_cli.model import sample_output
 from cpstage.cli.aws_cli.output import FORMATS, output_format, render
 from cpstage.cli.aws_cli.query import compile_query
 from cpstage.cli.options import aws_options, output_options
-from cpstage.cli.terminal import Terminal
 from cpstage.errors import ConfigurationError, UsageError
 
 if TYPE_CHECKING:
     from cpstage import Connection
+    from cpstage.cli.terminal import Terminal
 
 _EXAMPLES = """\b
 Examples:

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cpstage.cli.completion import a_file
-from cpstage.cli.options import Function
 from cpstage.errors import ConfigurationError, UsageError, local_reason
 
 if TYPE_CHECKING:
     from cpstage import Connection, Job
+    from cpstage.cli.options import Function
 
 
 @dataclass(frozen=True)

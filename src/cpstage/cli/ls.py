@@ -15,7 +15,7 @@ from cpstage.errors import printable
 
 if TYPE_CHECKING:
     from cpstage import Connection, Listing, Progress, Unpacking
-    from cpstage.looking.listing import Listed
+    from cpstage.inspect.listing import Listed
 
 _EXAMPLES = """\b
 Examples:
@@ -83,7 +83,7 @@ def ls(
 def _say(listing: Listing, terminal: Terminal) -> None:
     """Tell what a person should know of a listing, besides what is in it."""
     name = listing.remote.artifact.name
-    if listing.remote.opened:
+    if listing.remote.decrypted:
         terminal.note(f"cpstage: {name} is sealed in an envelope: all of it was read")
     elif listing.read == "stream":
         kind = listing.remote.format

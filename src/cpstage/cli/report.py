@@ -10,11 +10,11 @@ import click
 from cpstage.cli.job_source import JobSource, job_options, read_file
 from cpstage.cli.options import aws_options, output_options, retry_option_named
 from cpstage.cli.report_options import details_options, execution_id_option
-from cpstage.cli.terminal import Terminal
 from cpstage.errors import FailureType, UsageError
 
 if TYPE_CHECKING:
     from cpstage import Connection, Details, Reported
+    from cpstage.cli.terminal import Terminal
 
 _SUCCESS_EXAMPLES = """\b
 Examples:

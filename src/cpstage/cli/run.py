@@ -23,7 +23,6 @@ from cpstage.cli.options import (
 from cpstage.cli.push import pushed_text
 from cpstage.cli.report_options import details_options
 from cpstage.cli.stage_options import delivery_options, staging_options
-from cpstage.cli.terminal import Terminal
 from cpstage.errors import UsageError
 from cpstage.runner.interrupts import Interrupts
 
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
         Staging,
         Surroundings,
     )
+    from cpstage.cli.terminal import Terminal
 
 _EXAMPLES = """\b
 Examples:

@@ -8,11 +8,11 @@ import click
 
 from cpstage.cli.job_source import JobSource, job_options
 from cpstage.cli.options import aws_options, output_options
-from cpstage.cli.terminal import Terminal
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
     from cpstage import Connection
+    from cpstage.cli.terminal import Terminal
 
 _EXAMPLES = """\b
 Examples:

@@ -18,7 +18,7 @@ from cpstage.cli.options import MOST_SECONDS, Function, Seconds, add_options
 
 if TYPE_CHECKING:
     from cpstage import Packing, Unpacking
-    from cpstage.transfer.terms import IfEmpty, Layout
+    from cpstage.transfer.options import IfEmpty, Layout
 
 
 def staging_options(function: Function, context_option: str = CONTEXT_OPTION) -> Function:

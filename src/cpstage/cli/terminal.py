@@ -7,14 +7,16 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.errors import Reportable
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cpstage.errors import Reportable
 
 _LOGGERS_WITHOUT_SECRETS = ("botocore.credentials", "urllib3.connectionpool")
 """Where the credentials come from, and each request's line. botocore's other loggers print headers

@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
@@ -17,11 +16,12 @@ from cpstage._posix import SIGNALS
 from cpstage.cli.command_options import TakesCommand, command_options
 from cpstage.cli.options import Number, Seconds, aws_options, output_options, session_option
 from cpstage.cli.stage_options import delivery_options, staging_options
-from cpstage.cli.terminal import Terminal
 from cpstage.cli.worker_options import places_options, queue_options, terms_options
 from cpstage.errors import Stopped
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from cpstage import (
         ActionTypeId,
         Connection,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         WorkerEvent,
         WorkerTerms,
     )
+    from cpstage.cli.terminal import Terminal
 
 _EXAMPLES = """\b
 Examples:

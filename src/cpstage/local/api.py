@@ -8,9 +8,8 @@ at the gate; what a job is, is the book's.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from functools import cache
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from botocore.loaders import Loader
 from botocore.model import ServiceModel
@@ -19,6 +18,9 @@ from cpstage.local.identities import ACCOUNT, Identity
 from cpstage.local.jobs import OPEN, ActionType, Artifact, Book, JobState
 from cpstage.local.validation import validate
 from cpstage.local.wire import Refusal, Reply
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 OPERATIONS = (
     "PollForJobs",

@@ -8,13 +8,17 @@ rebound DNS name is not.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from cpstage.local.jobs import Book
 from cpstage.local.new_job import NewJob
-from cpstage.local.record import Record
 from cpstage.local.wire import Reply, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cpstage.local.jobs import Book
+    from cpstage.local.record import Record
 
 PREFIX = "/_cpstage/"
 HEADER = "x-cpstage-local"

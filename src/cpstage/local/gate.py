@@ -10,12 +10,10 @@ import json
 import logging
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from cpstage.local import signature
-from cpstage.local.api import JobWorkerAPI
-from cpstage.local.backend import Backend
 from cpstage.local.identities import ACCOUNT, Identities, Identity
 from cpstage.local.kms_rules import SSE, SSE_BUCKET_KEY, SSE_KEY, KMSRules
 from cpstage.local.record import Call, Record
@@ -23,6 +21,10 @@ from cpstage.local.refusals import refuse, require
 from cpstage.local.s3_gate import S3Gate
 from cpstage.local.s3_requests import S3Request, understand
 from cpstage.local.wire import Refusal, Reply, Request
+
+if TYPE_CHECKING:
+    from cpstage.local.api import JobWorkerAPI
+    from cpstage.local.backend import Backend
 
 _LOG = logging.getLogger(__name__)
 _TARGETS = {"CodePipeline_20150709": "codepipeline", "TrentService": "kms"}

@@ -11,8 +11,11 @@ import secrets
 import string
 import threading
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 ACCOUNT = "123456789012"
 _KEY_ALPHABET = string.ascii_uppercase + "234567"

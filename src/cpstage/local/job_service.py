@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from cpstage.local.api import JobWorkerAPI
 from cpstage.local.backend import Backend
@@ -11,6 +11,9 @@ from cpstage.local.jobs import REDELIVER_SECONDS, Book, JobState
 from cpstage.local.new_job import SESSION_ACTIONS, NewJob, TakesJobs
 from cpstage.local.pipeline import Pipeline, action_type, check_status
 from cpstage.local.sessions import Sessions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class JobService(TakesJobs):

@@ -12,9 +12,11 @@ import secrets
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 REDELIVER_SECONDS = 60.0
 """How long a dispatched job waits for its acknowledgement before it is anybody's again."""

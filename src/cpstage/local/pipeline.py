@@ -9,12 +9,16 @@ from __future__ import annotations
 import secrets
 import string
 import uuid
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from cpstage.local.backend import Backend
 from cpstage.local.jobs import STATUSES, ActionType, Artifact, Book, JobState, new_nonce
 from cpstage.local.new_job import Input, NewJob, Output
-from cpstage.local.sessions import Sessions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cpstage.local.backend import Backend
+    from cpstage.local.sessions import Sessions
 
 _KEY_ALPHABET = string.ascii_letters + string.digits
 

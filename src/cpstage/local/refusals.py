@@ -7,10 +7,12 @@ responses" in the S3 API Reference: S3 answers 403 AccessDenied where a JSON ser
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from cpstage.local.identities import Identity
 from cpstage.local.wire import JSON_SERVICES, QUERY_SERVICES, Refusal
+
+if TYPE_CHECKING:
+    from cpstage.local.identities import Identity
 
 # Each fault as S3, the JSON services and the Query services word it, and its message.
 _FAULTS: dict[str, tuple[tuple[int, str], tuple[int, str], tuple[int, str], str]] = {

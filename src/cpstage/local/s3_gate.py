@@ -6,12 +6,16 @@ may be used, and AccessDenied in place of NoSuchKey for who may not list.
 
 from __future__ import annotations
 
-from cpstage.local.backend import Backend
-from cpstage.local.identities import Identity
+from typing import TYPE_CHECKING
+
 from cpstage.local.kms_rules import SSE, WRITES, KMSRules
 from cpstage.local.refusals import refuse, require
-from cpstage.local.s3_requests import S3Request
 from cpstage.local.wire import Refusal, Reply, Request
+
+if TYPE_CHECKING:
+    from cpstage.local.backend import Backend
+    from cpstage.local.identities import Identity
+    from cpstage.local.s3_requests import S3Request
 
 # CompleteMultipartUpload may come again after it has succeeded.
 _ON_UPLOADS = frozenset({"UploadPart", "UploadPartCopy", "ListParts", "AbortMultipartUpload"})

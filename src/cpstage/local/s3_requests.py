@@ -7,15 +7,18 @@ the path: on a loopback address there is no other way.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from botocore.loaders import Loader
 from botocore.model import OperationModel, ServiceModel
 
-from cpstage.local.wire import Request
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cpstage.local.wire import Request
 
 # Operations whose permission is not called as they are.
 _PERMISSIONS = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from cpstage.local.api import OPERATIONS
 from cpstage.local.backend import Backend
@@ -15,7 +15,11 @@ from cpstage.local.job_service import JobService
 from cpstage.local.jobs import REDELIVER_SECONDS
 from cpstage.local.new_job import SESSION_ACTIONS
 from cpstage.local.record import Call, Record
-from cpstage.local.wire import Reply, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cpstage.local.wire import Reply, Request
 
 CALLER_ACTIONS = frozenset(f"codepipeline:{name}" for name in OPERATIONS)
 """What the caller may do: the job-worker API. Nothing on S3 or KMS."""

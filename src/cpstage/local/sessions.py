@@ -6,9 +6,13 @@ exactly its key; everything else it is denied.
 
 from __future__ import annotations
 
-from cpstage.local.backend import Backend
+from typing import TYPE_CHECKING
+
 from cpstage.local.identities import Identities, Identity, Statement
-from cpstage.local.jobs import Artifact, Book, JobState
+
+if TYPE_CHECKING:
+    from cpstage.local.backend import Backend
+    from cpstage.local.jobs import Artifact, Book, JobState
 
 
 class Sessions:

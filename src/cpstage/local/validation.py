@@ -7,12 +7,14 @@ ranges, enumerations and patterns.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore.model import MapShape, Shape, StructureShape
 
 from cpstage.local.wire import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _TYPES: dict[str, type | tuple[type, ...]] = {
     "structure": dict,

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.options import Function
-
 if TYPE_CHECKING:
     from cpstage import Connection
+    from cpstage.cli.options import Function
 
 _AWS_OPTIONS = (
     "ca-bundle",

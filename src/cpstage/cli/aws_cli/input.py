@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cpstage.errors import UsageError, local_reason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _FILE = "file://"
 _JSON_TYPES = {

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from cpstage.cli.aws_cli.table import is_scalar, table
 from cpstage.errors import ConfigurationError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cpstage import Connection
 
 FORMATS = ("json", "text", "table")

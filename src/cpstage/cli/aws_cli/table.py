@@ -7,11 +7,13 @@ is turned: the one row of a box becomes a row for each of its columns. Nothing h
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from cpstage.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 _PADDING = 4
 _INDENT = 2

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cpstage.cli.local.server import asking, endpoint_option
 from cpstage.cli.options import output_options
-from cpstage.cli.terminal import Terminal
 from cpstage.errors import NotFound, UsageError
 from cpstage.job import check_artifact_name
+
+if TYPE_CHECKING:
+    from cpstage.cli.terminal import Terminal
 
 
 @click.command(

@@ -9,10 +9,10 @@ import click
 
 from cpstage.cli.local.server import asking, endpoint_option
 from cpstage.cli.options import output_options
-from cpstage.cli.terminal import Terminal
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
+    from cpstage.cli.terminal import Terminal
     from cpstage.local import Call
 
 

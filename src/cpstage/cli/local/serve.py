@@ -6,13 +6,16 @@ import json
 import re
 import shlex
 import threading
+from typing import TYPE_CHECKING
 
 import click
 
 from cpstage.cli.extra import local_extra
 from cpstage.cli.options import Number, Seconds, output_options
-from cpstage.cli.terminal import Terminal
 from cpstage.errors import ConfigurationError, Stopped, UsageError
+
+if TYPE_CHECKING:
+    from cpstage.cli.terminal import Terminal
 
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,8 @@ import click
 from cpstage.errors import ServiceUnavailable, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cpstage.local import LocalAWSClient
 
 endpoint_option = click.option(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +10,8 @@ from cpstage.archive.limits import Limits
 from cpstage.globs import Globs
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from cpstage.walk import Symlinks
 
 Layout = Literal["per-artifact", "merged"]
@@ -44,6 +45,11 @@ class Unpacking:
     key_ids: Sequence[str] = ()
     context: Mapping[str, str] = field(default_factory=dict)
     commitment: Commitment = "require-encrypt-require-decrypt"
+
+    @property
+    def requires_commitment(self) -> bool:
+        """Whether a message without key commitment is refused."""
+        return self.commitment == "require-encrypt-require-decrypt"
 
 
 @dataclass(frozen=True)

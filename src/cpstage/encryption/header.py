@@ -3,13 +3,20 @@
 This reads the header of the "AWS Encryption SDK message format reference", versions 1 and 2, from
 bytes that anybody may have made. Nothing that it returns is authentic before the message has been
 opened: it is good for recognition, and for telling people what an artifact is.
+
+Telling the objects of another tool: the Amazon S3 Encryption Client.
+
+It keeps its wrapped key in the object's metadata, or in an object beside it, and the object itself
+looks like random bytes. cpstage does not open these; it only says what they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 HEAD_BYTES = 256 << 10
 """A message is recognised if its header ends in so many bytes."""
@@ -158,3 +165,25 @@ def _is_possible(content_type: int, frame_length: int) -> bool:
 def _require(holds: bool) -> None:
     if not holds:
         raise ValueError("a field has a value that it cannot have")
+
+
+_FORMATS = (("x-amz-c", 3), ("x-amz-key-v2", 2), ("x-amz-cek-alg", 2), ("x-amz-key", 1))
+"""Which name gives which format away (S3 Encryption Client specification, Content Metadata)."""
+
+S3_CLIENT_HINT = (
+    "get it with an Amazon S3 Encryption Client and the key it was encrypted with, or fetch it "
+    "as it is with --no-decrypt"
+)
+
+
+def s3_client_object(metadata: Mapping[str, str]) -> str | None:
+    """Say what an object of the S3 Encryption Client is; None for any other object.
+
+    Args:
+        metadata: The user's metadata as HeadObject and GetObject return it: names in lower case,
+            without ``x-amz-meta-``.
+    """
+    for name, version in _FORMATS:
+        if name in metadata:
+            return f"encrypted by the Amazon S3 Encryption Client (format version {version})"
+    return None

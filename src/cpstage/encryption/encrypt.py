@@ -6,15 +6,16 @@ a message is bound to comes as an encryption context.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cpstage.envelope.context import check_new
-from cpstage.envelope.header import Header, read_header
-from cpstage.envelope.kms import Clients, Kms
-from cpstage.envelope.trust import Trust
+from cpstage.encryption.header import Header, read_header
+from cpstage.encryption.keys import Trust, check_new
+from cpstage.encryption.kms import Clients, Kms
 from cpstage.errors import ConfigurationError, InternalError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 MOST_KEYS = 5
 """How many wrapped data keys a message may have: each can cost who opens it a call to KMS."""
@@ -25,7 +26,7 @@ for each frame, and longer ones gain no more. Who opens a message holds a frame 
 
 
 @dataclass(frozen=True)
-class Sealed:
+class EncryptedMessage:
     """A message under way.
 
     Attributes:
@@ -37,14 +38,14 @@ class Sealed:
     chunks: Iterator[bytes]
 
 
-def seal(
+def encrypt(
     chunks: Iterable[bytes],
     *,
     key_ids: Sequence[str],
     context: Mapping[str, str],
     kms: Clients,
     frame_length: int = FRAME_LENGTH,
-) -> Sealed:
+) -> EncryptedMessage:
     """Seal a stream under KMS keys, with a committing suite without signature.
 
     KMS is asked before this returns, so that a key that cannot be used stops an upload before it
@@ -67,7 +68,7 @@ def seal(
     from aws_encryption_sdk.exceptions import SerializationError
     from aws_encryption_sdk.identifiers import AlgorithmSuite
 
-    from cpstage.envelope.materials import KmsMaterials
+    from cpstage.encryption.materials import KmsMaterials
 
     if not 0 < len(key_ids) <= MOST_KEYS:
         raise ConfigurationError(
@@ -93,7 +94,7 @@ def seal(
     header = read_header(stream.output_buffer)
     if header is None:
         raise InternalError("the SDK wrote a header that cannot be read")
-    return Sealed(header, _ciphertext(stream, frame_length))
+    return EncryptedMessage(header, _ciphertext(stream, frame_length))
 
 
 def _ciphertext(stream: Any, frame_length: int) -> Iterator[bytes]:

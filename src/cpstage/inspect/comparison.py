@@ -1,33 +1,39 @@
 """How a fetched tree differs from the artifact in S3: names, kinds, sizes, execute bits, contents.
 
-The artifact is listed as :mod:`cpstage.looking.listing` does it; of the tree, those files are read
+The artifact is listed as :mod:`cpstage.inspect.listing` does it; of the tree, those files are read
 whose size is the same. Nothing is changed.
+
+How the entries of an archive and those of a tree differ.
+
+Files of the tree are read where their size is the same. This module knows nothing of jobs, of S3
+and of where the entries come from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cpstage.archive.flow.readahead import ReadAhead
+from cpstage.archive.names import is_root
 from cpstage.aws.config import Connection
 from cpstage.aws.credentials import DEFAULT_MAX_AGE
+from cpstage.aws.job_session import JobSession
 from cpstage.deflate import crc32_of
 from cpstage.errors import ArtifactRejected, NotFound
 from cpstage.globs import Globs
-from cpstage.job import Artifact, Job
-from cpstage.looking.differences import Difference, differences, with_parents
-from cpstage.looking.listing import Listed, list_remote
-from cpstage.looking.remote import Remote, open_remote
-from cpstage.progress import Progress, Silence
-from cpstage.selection import choose
-from cpstage.session import JobSession
-from cpstage.transfer.terms import Unpacking
+from cpstage.inspect.listing import Listed, list_remote, plain_path
+from cpstage.job import Artifact, Job, choose
+from cpstage.progress import Advance, Progress, Silence
+from cpstage.transfer.artifact import OpenArtifact, open_artifact
+from cpstage.transfer.options import Unpacking
 from cpstage.tree import local_failures
-from cpstage.walk import walk
+from cpstage.walk import Entry, read_file, walk
 from cpstage.workspace.layout import Workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,7 @@ class _Comparing:
         replaced = []
         for artifact in artifacts:
             how = self._as_fetched(artifact)
-            with open_remote(self._session, artifact, how, self._progress) as remote:
+            with open_artifact(self._session, artifact, how, self._progress) as remote:
                 entries.update(with_parents(self._entries(remote)))
                 if self._is_replaced(remote):
                     replaced.append(artifact)
@@ -144,7 +150,7 @@ class _Comparing:
             how = replace(how, envelopes="keep")
         return how
 
-    def _entries(self, remote: Remote) -> list[Listed]:
+    def _entries(self, remote: OpenArtifact) -> list[Listed]:
         if remote.format is None:
             name, size = remote.artifact.location.file_name, remote.blob.size
             return [Listed(name, "file", size, size, _crc_of_object(remote, self._progress))]
@@ -160,7 +166,7 @@ class _Comparing:
         there = {name for name, one in self._manifest.items() if one.get("path") == str(path)}
         return there <= compared
 
-    def _is_replaced(self, remote: Remote) -> bool:
+    def _is_replaced(self, remote: OpenArtifact) -> bool:
         known = self._manifest.get(remote.artifact.name, {})
         return "etag" in known and known["etag"] != remote.info.etag
 
@@ -180,10 +186,94 @@ def _place_of(
     return path
 
 
-def _crc_of_object(remote: Remote, progress: Progress) -> int:
+def _crc_of_object(remote: OpenArtifact, progress: Progress) -> int:
     doing = f"{remote.artifact.name}: reading"
     with (
         progress.phase(doing, remote.blob.size) as advance,
         ReadAhead(remote.blob, advance) as stream,
     ):
         return crc32_of(stream.pieces(remote.blob.size))
+
+
+What = Literal["missing", "added", "kind", "size", "content", "executable", "target"]
+"""``missing`` is in the artifact only, ``added`` in the tree only."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One way in which a tree and an artifact differ.
+
+    Attributes:
+        path: Where.
+        what: In what.
+        remote: What the artifact has; None where it has nothing.
+        local: What the tree has; None where it has nothing.
+    """
+
+    path: str
+    what: What
+    remote: str | int | bool | None = None
+    local: str | int | bool | None = None
+
+
+def with_parents(entries: Iterable[Listed]) -> dict[str, Listed]:
+    """Return entries by their paths, with directories that an archive only implies.
+
+    Of several of the same path the last is taken, as tar has it; hard links are the files that
+    they stand for.
+    """
+    found: dict[str, Listed] = {}
+    for entry in entries:
+        path = plain_path(entry.name)
+        if entry.kind == "directory" and is_root(entry.name):
+            continue
+        end = path.rfind("/")
+        while end > 0 and path[:end] not in found:
+            found[path[:end]] = Listed(path[:end], "directory")
+            end = path.rfind("/", 0, end)
+        if entry.kind == "hard link":
+            found[path] = replace(found[plain_path(entry.target)], name=entry.name)
+        else:
+            found[path] = entry
+    return found
+
+
+def differences(
+    name: str, remote: Mapping[str, Listed], local: Mapping[str, Entry], progress: Progress
+) -> Iterator[Difference]:
+    """Compare the entries of an artifact with those of a tree, in the order of their paths.
+
+    Args:
+        name: What to call it in progress.
+        remote: What the artifact has, by path.
+        local: What the tree has, by path.
+        progress: Is told of the files that are read.
+
+    Raises:
+        LocalIOError: A file cannot be read, or changed while it was.
+    """
+    same = (local[path].size for path, one in remote.items() if path in local and one.size)
+    with progress.phase(f"{name}: comparing", sum(same)) as advance:
+        for path in sorted(remote.keys() | local.keys()):
+            if path not in local:
+                yield Difference(path, "missing", remote[path].kind, None)
+            elif path not in remote:
+                yield Difference(path, "added", None, local[path].kind)
+            else:
+                yield from _of_one(path, remote[path], local[path], advance)
+
+
+def _of_one(path: str, remote: Listed, local: Entry, advance: Advance) -> Iterator[Difference]:
+    if remote.kind != local.kind:
+        yield Difference(path, "kind", remote.kind, local.kind)
+    elif remote.kind == "link" and remote.target != local.target:
+        yield Difference(path, "target", remote.target, local.target)
+    elif remote.kind == "file":
+        if remote.size != local.size:
+            yield Difference(path, "size", remote.size, local.size)
+        else:
+            crc = crc32_of(read_file(local, advance))
+            if crc != remote.crc:
+                yield Difference(path, "content", f"{remote.crc or 0:08x}", f"{crc:08x}")
+        if remote.executable != local.executable:
+            yield Difference(path, "executable", remote.executable, local.executable)

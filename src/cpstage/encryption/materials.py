@@ -7,8 +7,7 @@ imported where it is used, and not before. What KMS says goes through to the use
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aws_encryption_sdk.exceptions import SerializationError
 from aws_encryption_sdk.materials_managers import DecryptionMaterials, EncryptionMaterials
@@ -17,11 +16,14 @@ from aws_encryption_sdk.structures import DataKey, EncryptedDataKey, MasterKeyIn
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from cpstage.envelope.context import check_found
-from cpstage.envelope.kms import Kms, WrappedKey
-from cpstage.envelope.trust import Trust
+from cpstage.encryption.keys import Trust, check_found
+from cpstage.encryption.kms import Kms, WrappedKey
 from cpstage.errors import AccessDenied, CpstageError
-from cpstage.masking import SecretBytes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cpstage.masking import SecretBytes
 
 _PROVIDER = "aws-kms"
 _PUBLIC_KEY = "aws-crypto-public-key"

@@ -7,13 +7,11 @@ its start to its end, and so is an envelope, which is opened first.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cpstage.archive.flow.readahead import ReadAhead
-from cpstage.archive.formats import Format
 from cpstage.archive.limits import Budget, Limits
 from cpstage.archive.member import Member, MemberKind
 from cpstage.archive.names import is_root
@@ -23,15 +21,18 @@ from cpstage.archive.zip.directory import ZipEntry, read_directory, read_tail
 from cpstage.archive.zip.reader import link_targets
 from cpstage.aws.config import Connection
 from cpstage.aws.credentials import DEFAULT_MAX_AGE
+from cpstage.aws.job_session import JobSession
 from cpstage.deflate import crc32_of
 from cpstage.errors import ArtifactRejected
-from cpstage.job import Job
-from cpstage.looking.remote import Remote, find_artifacts, open_remote
+from cpstage.job import Artifact, Job, choose, location_document
 from cpstage.progress import Progress, Silence
-from cpstage.session import JobSession
-from cpstage.transfer.intake import naming
-from cpstage.transfer.results import location_document
-from cpstage.transfer.terms import Unpacking
+from cpstage.transfer.artifact import OpenArtifact, naming, open_artifact
+from cpstage.transfer.options import Unpacking
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from cpstage.archive.formats import Format
 
 _BUFFER = 1 << 18
 
@@ -81,14 +82,14 @@ class Listing:
         refused: Why fetch would refuse the archive, as far as its names and links tell.
     """
 
-    remote: Remote
+    remote: OpenArtifact
     entries: tuple[Listed, ...]
     refused: tuple[str, ...] = ()
 
     @property
     def read(self) -> Literal["directory", "stream", "object"]:
         """What of it had to be read: a zip's directory, all of it, or next to nothing."""
-        if self.remote.opened:
+        if self.remote.decrypted:
             return "stream"
         if self.remote.format is None:
             return "object"
@@ -107,6 +108,17 @@ class Listing:
             "entries": [entry.document() for entry in self.entries],
             "refused": [*self.refused],
         }
+
+
+def find_artifacts(job: Job, globs: Sequence[str]) -> list[Artifact]:
+    """Return the job's inputs and outputs of some names; without a name, all inputs.
+
+    Raises:
+        UsageError: A name or glob matches nothing.
+    """
+    if not globs:
+        return [*job.input_artifacts]
+    return choose([*job.input_artifacts, *job.output_artifacts], globs, "artifact of the job")
 
 
 def list_artifacts(
@@ -139,12 +151,12 @@ def list_artifacts(
     how, shown = unpacking or Unpacking(), progress or Silence()
     session = JobSession(job, connection or Connection(), credentials_max_age)
     for artifact in chosen:
-        with open_remote(session, artifact, how, shown) as remote:
+        with open_artifact(session, artifact, how, shown) as remote:
             listing = list_remote(remote, how.limits, shown)
         yield listing
 
 
-def list_remote(remote: Remote, limits: Limits, progress: Progress | None = None) -> Listing:
+def list_remote(remote: OpenArtifact, limits: Limits, progress: Progress | None = None) -> Listing:
     """List what is in an artifact that has been opened."""
     if remote.format is None:
         name, size = remote.artifact.location.file_name, remote.blob.size
@@ -159,7 +171,7 @@ def list_remote(remote: Remote, limits: Limits, progress: Progress | None = None
     return Listing(remote, tuple(entries), tuple(refused))
 
 
-def read_entries(remote: Remote, limits: Limits) -> list[ZipEntry]:
+def read_entries(remote: OpenArtifact, limits: Limits) -> list[ZipEntry]:
     """Read the directory of a zip, and check it.
 
     Raises:
@@ -170,7 +182,7 @@ def read_entries(remote: Remote, limits: Limits) -> list[ZipEntry]:
 
 
 @contextmanager
-def members(remote: Remote, limits: Limits, progress: Progress) -> Iterator[Iterator[Member]]:
+def members(remote: OpenArtifact, limits: Limits, progress: Progress) -> Iterator[Iterator[Member]]:
     """Read a tar from its start, as far as its members are taken.
 
     Raises:
@@ -209,7 +221,7 @@ def _within(member: Member, budget: Budget) -> Member:
     return Member(name, kind, chunks, size, member.executable, member.target)
 
 
-def _zip_entries(remote: Remote, limits: Limits) -> Iterator[Listed]:
+def _zip_entries(remote: OpenArtifact, limits: Limits) -> Iterator[Listed]:
     entries = read_entries(remote, limits)
     targets = {entry.offset: target for entry, target in link_targets(remote.blob, entries)}
     for one in entries:

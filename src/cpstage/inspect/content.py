@@ -6,22 +6,45 @@ everything up to the member. What is sealed is read and opened as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from cpstage.archive.flow.readahead import ReadAhead
-from cpstage.archive.limits import Limits
-from cpstage.archive.zip.directory import ZipEntry
 from cpstage.archive.zip.reader import entry_chunks
 from cpstage.aws.config import Connection
 from cpstage.aws.credentials import DEFAULT_MAX_AGE
+from cpstage.aws.job_session import JobSession
 from cpstage.errors import NotFound, UsageError
-from cpstage.job import Job
-from cpstage.looking.listing import members, plain_path, read_entries
-from cpstage.looking.remote import Remote, Slice, find_artifacts, open_remote
+from cpstage.inspect.listing import find_artifacts, members, plain_path, read_entries
 from cpstage.progress import Silence
-from cpstage.session import JobSession
-from cpstage.transfer.intake import naming
-from cpstage.transfer.terms import Unpacking
+from cpstage.transfer.artifact import OpenArtifact, naming, open_artifact
+from cpstage.transfer.options import Unpacking
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cpstage.archive.blob import Blob
+    from cpstage.archive.limits import Limits
+    from cpstage.archive.zip.directory import ZipEntry
+    from cpstage.job import Job
+
+
+class Slice:
+    """A part of a blob as a blob of its own.
+
+    Args:
+        blob: The whole.
+        start: Where the part begins.
+        size: How long it is.
+    """
+
+    def __init__(self, blob: Blob, start: int, size: int) -> None:
+        self._blob = blob
+        self._start = start
+        self.size = size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return the bytes ``[offset, offset + length)`` of the part."""
+        return self._blob.read(self._start + offset, length)
 
 
 def read_member(
@@ -62,7 +85,7 @@ def read_member(
         raise UsageError(f"{artifact!r} matches several artifacts", hint=f"give one of {names}")
     session = JobSession(job, connection or Connection(), credentials_max_age)
     how = unpacking or Unpacking()
-    with open_remote(session, found[0], how, Silence()) as remote, naming(remote.artifact.title):
+    with open_artifact(session, found[0], how, Silence()) as remote, naming(remote.artifact.title):
         if remote.format is None:
             yield from _whole(remote, path)
         elif remote.format == "zip":
@@ -71,7 +94,7 @@ def read_member(
             yield from _tar_member(remote, path, how.limits)
 
 
-def _whole(remote: Remote, path: str) -> Iterator[memoryview]:
+def _whole(remote: OpenArtifact, path: str) -> Iterator[memoryview]:
     if plain_path(path) != remote.artifact.location.file_name:
         raise _missing(remote, path)
     kept = remote.checksum
@@ -80,14 +103,14 @@ def _whole(remote: Remote, path: str) -> Iterator[memoryview]:
         stream.finish()
 
 
-def _zip_member(remote: Remote, path: str, limits: Limits) -> Iterator[bytes | memoryview]:
+def _zip_member(remote: OpenArtifact, path: str, limits: Limits) -> Iterator[bytes | memoryview]:
     entry = _entry(remote, path, limits)
     part = Slice(remote.blob, entry.offset, entry.end - entry.offset)
     with ReadAhead(part) as stream:
         yield from entry_chunks(stream, entry)
 
 
-def _entry(remote: Remote, path: str, limits: Limits) -> ZipEntry:
+def _entry(remote: OpenArtifact, path: str, limits: Limits) -> ZipEntry:
     for entry in read_entries(remote, limits):
         if plain_path(entry.name) == plain_path(path):
             _require_file(path, entry.kind)
@@ -95,7 +118,7 @@ def _entry(remote: Remote, path: str, limits: Limits) -> ZipEntry:
     raise _missing(remote, path)
 
 
-def _tar_member(remote: Remote, path: str, limits: Limits) -> Iterator[bytes]:
+def _tar_member(remote: OpenArtifact, path: str, limits: Limits) -> Iterator[bytes]:
     with members(remote, limits, Silence()) as found:
         for member in found:
             if plain_path(member.name) == plain_path(path):
@@ -111,5 +134,5 @@ def _require_file(path: str, kind: str, target: str = "") -> None:
         raise UsageError(f"{path!r} is a {kind}{leads}, and no file", hint="see cpstage ls")
 
 
-def _missing(remote: Remote, path: str) -> NotFound:
+def _missing(remote: OpenArtifact, path: str) -> NotFound:
     return NotFound(f"there is no {path!r} in {remote.artifact.title}", hint="see cpstage ls")

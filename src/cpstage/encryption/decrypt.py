@@ -8,20 +8,22 @@ wrong with a message is refused here, in one place.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from cpstage.envelope.kms import Clients, Kms
-from cpstage.envelope.sealing import MOST_KEYS
-from cpstage.envelope.trust import Trust
+from cpstage.encryption.encrypt import MOST_KEYS
+from cpstage.encryption.keys import Trust
+from cpstage.encryption.kms import Clients, Kms
 from cpstage.errors import ArtifactRejected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
 
 LONGEST_FRAME = 16 << 20
 """A frame, and the body of a message without frames, is in memory as a whole."""
 
 
-def open_sealed(
+def decrypt(
     source: BinaryIO,
     *,
     context: Mapping[str, str],
@@ -52,7 +54,7 @@ def open_sealed(
     """
     from aws_encryption_sdk import CommitmentPolicy, EncryptionSDKClient
 
-    from cpstage.envelope.materials import KmsMaterials
+    from cpstage.encryption.materials import KmsMaterials
 
     require, allow = (
         CommitmentPolicy.REQUIRE_ENCRYPT_REQUIRE_DECRYPT,

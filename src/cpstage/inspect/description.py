@@ -5,17 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from cpstage.archive.formats import HEAD_BYTES, recognise
 from cpstage.aws.config import Connection
-from cpstage.envelope import read_header, s3_client_object
+from cpstage.aws.job_session import JobSession, ObjectInfo, Store
+from cpstage.encryption.header import s3_client_object
 from cpstage.errors import ArtifactRejected, CpstageError
-from cpstage.job import Artifact, Job
+from cpstage.job import Artifact, Job, location_document
 from cpstage.masking import MASK
-from cpstage.session import JobSession
-from cpstage.store.artifacts import Store
-from cpstage.store.object import ObjectInfo
-from cpstage.transfer.intake import read_head
-from cpstage.transfer.results import location_document
+from cpstage.transfer.artifact import identify, read_head
+from cpstage.transfer.options import Unpacking
 
 
 def describe(
@@ -68,24 +65,26 @@ def _input(artifact: Artifact, store: Store) -> dict[str, Any]:
         head = read_head(store.open(artifact, info))
     except CpstageError as error:
         return {**_known(artifact), "error": str(error)}
-    header = read_header(head)
     return {
         **_known(artifact),
         **asdict(info),
         "checksum": str(info.checksum) if info.checksum else None,
-        "envelope": header.document() if header else None,
         "client_side": s3_client_object(info.metadata),
-        "format": "sealed" if header else _format(head, artifact, info),
+        **_identity(head, artifact, info),
         "error": None,
     }
 
 
-def _format(head: bytes, artifact: Artifact, info: ObjectInfo) -> str:
+def _identity(head: bytes, artifact: Artifact, info: ObjectInfo) -> dict[str, Any]:
+    name, content_type = artifact.location.key, info.content_type
     try:
-        name, content_type = artifact.location.key, info.content_type
-        return recognise(head[:HEAD_BYTES], name=name, content_type=content_type) or "file"
+        found = identify(head, Unpacking(), name=name, content_type=content_type)
     except ArtifactRejected as error:
-        return error.message
+        return {"envelope": None, "format": error.message}
+    return {
+        "envelope": found.message,
+        "format": "sealed" if found.header else found.format or "file",
+    }
 
 
 def _known(artifact: Artifact) -> dict[str, Any]:
