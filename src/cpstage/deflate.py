@@ -9,10 +9,8 @@ with the same library.
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Any, Protocol, cast
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from collections.abc import Iterable
+from typing import Any, Protocol, cast
 
 _fast: Any = zlib
 try:

@@ -21,7 +21,7 @@ MOST_KEYS = 5
 """How many wrapped data keys a message may have: each can cost who opens it a call to KMS."""
 
 FRAME_LENGTH = 256 << 10
-"""Measured by tests/benchmarks/envelope.py: almost twice as fast as 64 KiB, since the SDK does much
+"""Measured by tools/benchmarks/envelope.py: almost twice as fast as 64 KiB, since the SDK does much
 for each frame, and longer ones gain no more. Who opens a message holds a frame in memory."""
 
 

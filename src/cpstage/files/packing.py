@@ -6,26 +6,23 @@ The archive is there whole, or what was in its place still is.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cpstage._posix import require_posix
 from cpstage.archive.formats import Format, format_of_name
 from cpstage.archive.pack import Packer
 from cpstage.aws.config import Connection
 from cpstage.encryption.encrypt import encrypt
+from cpstage.encryption.header import Header
 from cpstage.errors import ConfigurationError, NotFound, WorkspaceUnavailable
 from cpstage.progress import Progress, Silence
 from cpstage.transfer.options import Packing
 from cpstage.tree import RelativePath, Tree, local_failures
 from cpstage.workspace.staging import staging_in, sweep
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from cpstage.encryption.header import Header
 
 
 @dataclass(frozen=True)

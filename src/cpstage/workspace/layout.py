@@ -22,9 +22,10 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cpstage._posix import require_posix
 from cpstage.errors import LocalIOError, WorkspaceUnavailable
@@ -32,9 +33,6 @@ from cpstage.tree import local_failures, remove_tree
 from cpstage.workspace import lock
 from cpstage.workspace.publishing import Journal, Move
 from cpstage.workspace.statefile import read_json, write_json
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
 
 
 class Workspace:

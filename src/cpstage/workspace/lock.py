@@ -12,8 +12,10 @@ import os
 import socket
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpstage.errors import WorkspaceInUse, WorkspaceUnavailable, local_reason
@@ -21,9 +23,6 @@ from cpstage.tree import local_failures
 from cpstage.workspace.statefile import read_json, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
     from filelock import FileLock
 
 _NAMING_SECONDS = 3.0

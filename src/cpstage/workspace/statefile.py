@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from cpstage._posix import NOT_OFFERED
 from cpstage.tree import local_failures
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 
 def read_json(path: Path) -> dict[str, Any]:
