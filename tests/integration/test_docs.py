@@ -53,15 +53,6 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert broken == []
 
 
-@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=_name)
-def test_prose_is_no_wider_than_code(page: Path) -> None:
-    """Tables, pictures and blocks are as wide as what they hold."""
-    prose = re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
-    lines = [line for line in prose.splitlines() if not line.lstrip().startswith(("|", "!["))]
-
-    assert [line for line in lines if len(line) > 100] == []
-
-
 def _commands(text: str) -> list[list[str]]:
     """Every command line of cpstage in blocks, and in code within lines, up to what follows it."""
     lines = [
