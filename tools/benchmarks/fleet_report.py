@@ -24,7 +24,8 @@ SECONDS_OF_A_JOB = 3
 _INTRODUCTION = """\
 # Many workers on one queue
 
-After this page you know what happens to jobs when workers fail, and how the rate grows with workers.
+After this page you know what happens to jobs when workers fail, and how the rate of jobs grows
+with the number of workers.
 
 Workers (`cpstage work`) share only CodePipeline's queue, here that of a local AWS on the
 same machine. A job's command sleeps in place of a build, and copies its input to its
