@@ -97,8 +97,8 @@ def _command(name: str) -> click.Command:
 
 
 def _of_command(path: str, command: click.Command) -> list[str]:
-    arguments = [_argument(one) for one in command.params if isinstance(one, click.Argument)]
-    synopsis = " ".join([f"cpstage {path} [OPTIONS]", *arguments])
+    pieces = command.collect_usage_pieces(click.Context(command))
+    synopsis = " ".join([f"cpstage {path}", *pieces])
     lines = [f"### cpstage {path}", "", "```", synopsis, "```", ""]
     lines += [inspect.cleandoc(command.help or "").replace("\b\n", ""), ""]
     lines += ["| option | meaning |", "|---|---|"]
@@ -107,11 +107,6 @@ def _of_command(path: str, command: click.Command) -> list[str]:
     said = (command.epilog or "").splitlines()
     lines += ["", "```", *(line[2:] for line in said if line.startswith("  ")), "```", ""]
     return lines
-
-
-def _argument(argument: click.Argument) -> str:
-    name = argument.metavar or (argument.name or "").upper()
-    return name if argument.required or name.startswith("[") else f"[{name}]"
 
 
 def _names(option: click.Option) -> str:
