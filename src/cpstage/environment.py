@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cpstage.errors import ConfigurationError
+from cpstage.filesystem import local_failures
 from cpstage.transfer.inventory import job_of, staged_inputs
-from cpstage.tree import local_failures
 from cpstage.workspace.staging import staging_in, sweep
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cpstage.archive.blob import FileBlob
-from cpstage.archive.limits import Limits
+from cpstage.archive.options import Limits
 from cpstage.aws.job_session import ObjectInfo
 from cpstage.inspect.listing import list_remote
 from cpstage.job import Artifact, S3Location, check_artifact_name

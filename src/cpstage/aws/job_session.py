@@ -19,6 +19,7 @@ from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from cpstage._deflate import crc32_of
 from cpstage.aws.checksum import Checksum, crc32_checksum, full_object_checksum
 from cpstage.aws.codepipeline import get_job
 from cpstage.aws.credentials import DEFAULT_MAX_AGE, JobCredentials
@@ -26,7 +27,6 @@ from cpstage.aws.errors import SESSION_EXPIRED_HINT, NetworkError, ServiceError,
 from cpstage.aws.multipart import ABORT_SECONDS, MultipartUpload, SseKms, Upload, may_be_applied
 from cpstage.aws.retries import Retries
 from cpstage.aws.s3 import S3, Pieces, length_of
-from cpstage.deflate import crc32_of
 from cpstage.errors import CpstageError, NotFound, OutOfSync
 
 if TYPE_CHECKING:

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from cpstage._deflate import crc32_combine, crc32_of
 from cpstage.aws.checksum import Checksum, crc32_checksum
 from cpstage.aws.client import Answer
 from cpstage.aws.errors import CallFailed, NetworkError, ServiceError
 from cpstage.aws.s3 import S3, OpenUpload, Part, Pieces, length_of
-from cpstage.deflate import crc32_combine, crc32_of
 from cpstage.errors import AccessDenied
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cpstage.archive.flow.readahead import ReadAhead
-from cpstage.archive.zip.reader import entry_chunks
+from cpstage.archive.blob import ReadAhead
+from cpstage.archive.zip_reader import entry_chunks
 from cpstage.aws.config import Connection
 from cpstage.aws.credentials import DEFAULT_MAX_AGE
 from cpstage.aws.job_session import JobSession
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cpstage.archive.blob import Blob
-    from cpstage.archive.limits import Limits
-    from cpstage.archive.zip.directory import ZipEntry
+    from cpstage.archive.options import Limits
+    from cpstage.archive.zip_directory import ZipEntry
     from cpstage.job import Job
 
 

@@ -18,8 +18,7 @@ from tempfile import TemporaryFile, gettempdir
 from typing import IO, TYPE_CHECKING, Any
 
 from cpstage._posix import require_posix
-from cpstage.archive.blob import Blob, BytesBlob, FileBlob
-from cpstage.archive.flow.readahead import ReadAhead
+from cpstage.archive.blob import Blob, BytesBlob, FileBlob, ReadAhead
 from cpstage.archive.formats import HEAD_BYTES as FORMAT_HEAD_BYTES
 from cpstage.archive.formats import Format, recognise
 from cpstage.encryption.decrypt import decrypt
@@ -32,12 +31,12 @@ from cpstage.encryption.header import (
 )
 from cpstage.encryption.keys import job_context
 from cpstage.errors import AccessDenied, ArtifactRejected, LocalIOError
-from cpstage.tree import local_failures, write_all
+from cpstage.filesystem import local_failures, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from cpstage.archive.contents import Contents
+    from cpstage.archive.members import Contents
     from cpstage.archive.unpack import Unpacker
     from cpstage.aws.checksum import Checksum, RunningChecksum
     from cpstage.aws.job_session import JobSession, ObjectInfo

@@ -16,6 +16,7 @@ from cpstage.aws.config import Connection
 from cpstage.aws.credentials import DEFAULT_MAX_AGE
 from cpstage.aws.job_session import JobSession
 from cpstage.errors import ObjectChanged
+from cpstage.filesystem import Tree, remove_tree
 from cpstage.job import Artifact, Job, choose
 from cpstage.progress import Progress, Silence
 from cpstage.transfer.artifact import (
@@ -29,7 +30,6 @@ from cpstage.transfer.artifact import (
 )
 from cpstage.transfer.inventory import Inventory, Staged, record_of
 from cpstage.transfer.options import Unpacking
-from cpstage.tree import Tree, remove_tree
 from cpstage.workspace.layout import Workspace
 from cpstage.workspace.publishing import Move
 

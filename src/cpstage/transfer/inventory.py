@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cpstage.archive.contents import Contents, contents_document, read_contents
+from cpstage.archive.members import Contents, contents_document, read_contents
 from cpstage.errors import ConfigurationError, WorkspaceUnavailable
 from cpstage.job import (
     Artifact,

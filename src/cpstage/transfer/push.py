@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from cpstage.archive.blob import FileBlob
 from cpstage.archive.formats import CONTENT_TYPES, HEAD_BYTES, Format, recognise
 from cpstage.archive.pack import Packer
-from cpstage.archive.portions import PackingList
+from cpstage.archive.packing_list import PackingList
 from cpstage.aws.config import Connection
 from cpstage.aws.credentials import DEFAULT_MAX_AGE
 from cpstage.aws.job_session import JobSession
 from cpstage.encryption.encrypt import encrypt
 from cpstage.encryption.keys import job_context
 from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound
+from cpstage.filesystem import local_failures
 from cpstage.job import Artifact, Job, location_document
 from cpstage.progress import Advance, Progress, Silence
 from cpstage.transfer.options import Encryption, IfEmpty, Packing
-from cpstage.tree import local_failures
 from cpstage.walk import Entry, read_file, single
 from cpstage.workspace.layout import Workspace
 

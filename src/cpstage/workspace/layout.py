@@ -29,7 +29,7 @@ from typing import Any
 
 from cpstage._posix import require_posix
 from cpstage.errors import LocalIOError, WorkspaceUnavailable
-from cpstage.tree import local_failures, remove_tree
+from cpstage.filesystem import local_failures, remove_tree
 from cpstage.workspace import lock
 from cpstage.workspace.publishing import Journal, Move
 from cpstage.workspace.statefile import read_json, write_json

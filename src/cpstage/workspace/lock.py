@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpstage.errors import WorkspaceInUse, WorkspaceUnavailable, local_reason
-from cpstage.tree import local_failures
+from cpstage.filesystem import local_failures
 from cpstage.workspace.statefile import read_json, write_json
 
 if TYPE_CHECKING:

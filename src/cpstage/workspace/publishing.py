@@ -37,7 +37,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cpstage.errors import WorkspaceUnavailable
-from cpstage.tree import local_failures
+from cpstage.filesystem import local_failures
 from cpstage.workspace.exchange import exchange
 from cpstage.workspace.statefile import read_json, unfinished, write_json_durably
 

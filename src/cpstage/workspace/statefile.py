@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cpstage._posix import NOT_OFFERED
-from cpstage.tree import local_failures
+from cpstage.filesystem import local_failures
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from cpstage.archive.zip.fields import (
+from cpstage.archive.zip_format import (
     DESCRIPTOR,
     DESCRIPTOR_FOLLOWS,
     DOS_DIRECTORY,
