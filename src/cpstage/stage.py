@@ -20,7 +20,8 @@ from cpstage.selection import choose
 from cpstage.session import JobSession
 from cpstage.transfer.results import FetchResult, PushResult, Staged
 from cpstage.transfer.terms import Encryption, IfEmpty, Packing, Unpacking
-from cpstage.workspace.layout import Workspace
+from cpstage.workspace.fingerprint import fingerprint
+from cpstage.workspace.layout import Outputs, Workspace
 
 Warn = Callable[[str], object]
 
@@ -32,27 +33,35 @@ def fetch(
     artifacts: Sequence[str] = (),
     unpacking: Unpacking | None = None,
     replace: bool = False,
+    verify: bool = False,
+    keep_out: bool = False,
     dry_run: bool = False,
     connection: Connection | None = None,
     credentials_max_age: float = DEFAULT_MAX_AGE,
     wait: float = 0,
     progress: Progress | None = None,
+    warn: Warn = lambda _: None,
 ) -> FetchResult:
     """Stage the job's input artifacts in a workspace, and make room for its outputs.
 
-    An artifact whose object has not changed since it was staged is left alone.
+    An artifact whose object has not changed since it was staged is left alone; where its tree was
+    modified since, that is its status, with a warning.
 
     Args:
         job: The job, with its session credentials.
         workspace: The directory; artifacts go to ``in/<artifact>/`` in it.
         artifacts: Names or globs of the inputs to stage; all where none is given.
         unpacking: How to stage them: layout, limits, envelopes.
-        replace: Swap what is staged already for what the job has now.
+        replace: Stage everything anew, in the place of what is there; ``out/`` is emptied where
+            it holds the outputs of another job.
+        verify: Compare what is staged already with the contents of its object.
+        keep_out: Keep an ``out/`` that holds the outputs of another job, for this one.
         dry_run: Look, and say what would be done, and do nothing.
         connection: How to reach AWS.
         credentials_max_age: Seconds after which the job's session is renewed ahead of time.
         wait: Seconds to wait for another run in the same workspace to end.
         progress: Is told of all phases.
+        warn: Is given warnings, a line each.
 
     Raises:
         UsageError: A glob matches no input.
@@ -74,19 +83,32 @@ def fetch(
         found = [receiver.look(artifact) for artifact in choose(job.input_artifacts, artifacts)]
         with nullcontext() if dry_run else place.locked(wait):
             inventory = Inventory(place, how)
-            todo, unchanged = inventory.sort(found)
+            known = inventory.sort(found, replace=replace, verify=verify)
             place.require_outputs([*outputs.values()])
+            choice: Outputs = "replace" if replace else "keep" if keep_out else "refuse"
+            is_foreign = place.outputs_to_replace(job.id, outputs, choice)
             if not replace:
-                place.require_free([one.path for one in todo])
+                place.require_free([one.path for one in known.todo])
             if dry_run:
-                planned = [receiver.with_format(one) for one in todo]
-                result = _in_order(found, planned, unchanged)
+                planned = [receiver.with_format(one) for one in known.todo]
+                result = _in_order(found, planned, known.settled, known.doubtful)
                 return FetchResult(job, result, outputs, session.retries.count)
+            if keep_out and place.outputs_owner() not in (None, job.id) and place.has_outputs():
+                warn(f"{place.outputs} is kept, with outputs of job {place.outputs_owner()}")
             with place.staging() as staging:
-                staged, moves = receiver.stage(todo, staging)
-                result = _in_order(found, staged, unchanged)
-                moves += place.output_moves([*outputs.values()], staging)
-                moves += place.record_moves(record_of(job), inventory.entries(result), staging)
+                compared = receiver.compare(known.doubtful, staging, warn)
+                staged, moves = receiver.stage(known.todo, staging)
+                result = _in_order(found, staged, known.settled, compared)
+                for one in (one for one in known.settled if one.status == "modified"):
+                    warn(f"{one.path} was modified since it was staged; --replace stages it anew")
+                fingerprints = {move.target: fingerprint(move.staged) for move in moves}
+                for one in compared:
+                    fingerprints[one.path] = (
+                        fingerprint(one.path) if one.status == "unchanged" else "modified"
+                    )
+                moves += place.output_moves([*outputs.values()], staging, replace=is_foreign)
+                entries = inventory.entries(result, fingerprints)
+                moves += place.record_moves(record_of(job), entries, staging)
                 place.publish(moves)
     return FetchResult(job, result, outputs, session.retries.count)
 
@@ -125,6 +147,7 @@ def push(
 
     Raises:
         ConfigurationError: There is something to push that the job has no output for.
+        WorkspaceUnavailable: ``out/`` holds the outputs of another job.
         NotFound: There is nothing to push for an output, or a path does not exist.
         ArtifactRejected: An entry cannot be packed safely.
         LocalIOError: A file cannot be read, or changed while it was.
@@ -137,7 +160,10 @@ def push(
     how = packing or Packing()
     given = {name: Path(path) for name, path in (paths or {}).items()}
     watched = progress or Silence()
-    sources = find_sources(job, Workspace(workspace), given)
+    place = Workspace(workspace)
+    if any(one.name not in given for one in job.output_artifacts):
+        place.require_own_outputs(job.id)
+    sources = find_sources(job, place, given)
     with Packer(how.level, is_eager=not dry_run) as packer:
         outputs = list_outputs(sources, how, packer, watched)
         if if_empty == "error":

@@ -22,9 +22,10 @@ from pathlib import Path
 from cpstage.errors import ConfigurationError
 from cpstage.job import Job
 from cpstage.masking import Secret, reveal
+from cpstage.removal import remove_tree
 from cpstage.report.put import read_token
 from cpstage.report.variables import read_variables
-from cpstage.tree import local_failures, remove_tree, write_private
+from cpstage.tree import local_failures, write_private
 
 _CREDENTIALS = {
     "AWS_ACCESS_KEY_ID",

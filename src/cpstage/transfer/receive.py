@@ -7,7 +7,7 @@ may open an envelope, and what may be claimed of the bytes that came.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from cpstage.archive.unpack import Unpacker
 from cpstage.errors import ObjectChanged
 from cpstage.job import Artifact
 from cpstage.progress import Progress
+from cpstage.removal import remove_tree
 from cpstage.session import JobSession
 from cpstage.transfer.intake import (
     Intake,
@@ -29,7 +30,8 @@ from cpstage.transfer.intake import (
 from cpstage.transfer.opening import job_keys
 from cpstage.transfer.results import Staged
 from cpstage.transfer.terms import Unpacking
-from cpstage.tree import Tree, remove_tree
+from cpstage.tree import Tree, local_failures
+from cpstage.workspace.fingerprint import differences
 from cpstage.workspace.layout import Workspace
 from cpstage.workspace.publishing import Move
 
@@ -124,6 +126,39 @@ class Receiver:
                 done += self._stage_group(again, root, staging)
             moves.append(Move(root, target))
         return done, moves
+
+    def compare(
+        self, doubtful: Sequence[Staged], staging: Path, warn: Callable[[str], object]
+    ) -> list[Staged]:
+        """Compare what is in the workspace with the contents of its objects, read anew.
+
+        Args:
+            doubtful: What is in the workspace.
+            staging: Where to read the objects to; it is empty again at the end.
+            warn: Is told the differences.
+
+        Returns:
+            The same, each ``unchanged`` or ``modified``.
+
+        Raises:
+            CpstageError: As :meth:`stage`.
+        """
+        scratch = staging / "compared"
+        with local_failures(scratch):
+            scratch.mkdir()
+        compared = []
+        different: dict[Path, list[str]] = {}
+        for move in self.stage(doubtful, scratch)[1]:
+            with local_failures(move.target, "compare"):
+                different[move.target] = differences(move.target, move.staged)
+        for one in doubtful:
+            compared.append(replace(one, status="modified" if different[one.path] else "unchanged"))
+        for path, names in different.items():
+            if names:
+                what = ", ".join(map(repr, names))
+                warn(f"{path} differs from its object: {what}; --replace stages it anew")
+        remove_tree(scratch)
+        return compared
 
     def _stage_group(self, group: Sequence[Staged], root: Path, staging: Path) -> list[Staged]:
         """Stage artifacts that go into one directory."""

@@ -23,7 +23,8 @@ class Staged:
     Attributes:
         artifact: The job's artifact.
         path: Where it is, or would be, staged.
-        status: ``staged`` now, ``unchanged`` since it was, or ``planned`` by a dry run.
+        status: ``staged`` now; ``unchanged`` since an earlier fetch, or ``modified`` by somebody
+            since; or ``planned`` by a dry run.
         info: What S3 says of the object.
         format: The archive format, or None for a file that is kept as it is.
         contents: What came out of it; None where nothing was unpacked.
@@ -33,7 +34,7 @@ class Staged:
 
     artifact: Artifact
     path: Path
-    status: Literal["staged", "unchanged", "planned"]
+    status: Literal["staged", "unchanged", "modified", "planned"]
     info: ObjectInfo
     format: Format | None = None
     contents: Contents | None = None

@@ -25,8 +25,9 @@ from cpstage.errors import (
     Stopped,
     reportable,
 )
+from cpstage.removal import remove_tree
 from cpstage.report.put import report_failure
-from cpstage.tree import local_failures, remove_tree
+from cpstage.tree import local_failures
 from cpstage.worker.claims import Claim
 from cpstage.worker.events import Tell, WorkerEvent, described
 from cpstage.worker.process import JobCommand, JobProcess, Outcome
