@@ -12,23 +12,18 @@ the path: on a loopback address there is no other way.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from botocore.loaders import Loader
 from botocore.model import OperationModel, ServiceModel
 
+from cpstage.local.backend import Backend
+from cpstage.local.identities import Identity
 from cpstage.local.kms_rules import SSE, WRITES, KMSRules
 from cpstage.local.wire import Refusal, Reply, Request, refuse, require
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from cpstage.local.backend import Backend
-    from cpstage.local.identities import Identity
-    from cpstage.local.wire import Request
 
 # CompleteMultipartUpload may come again after it has succeeded.
 _ON_UPLOADS = frozenset({"UploadPart", "UploadPartCopy", "ListParts", "AbortMultipartUpload"})
