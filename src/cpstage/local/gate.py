@@ -18,8 +18,15 @@ from cpstage.local.backend import Backend
 from cpstage.local.control import Call, Record
 from cpstage.local.identities import ACCOUNT, Identities, Identity
 from cpstage.local.job_api import JobWorkerAPI
-from cpstage.local.kms_rules import SSE, SSE_BUCKET_KEY, SSE_KEY, KMSRules
-from cpstage.local.s3_rules import S3Gate, S3Request, understand
+from cpstage.local.rules import (
+    SSE,
+    SSE_BUCKET_KEY,
+    SSE_KEY,
+    KMSRules,
+    S3Gate,
+    S3Request,
+    understand,
+)
 from cpstage.local.wire import Refusal, Reply, Request, refuse, require
 
 _LOG = logging.getLogger(__name__)
