@@ -82,6 +82,7 @@ def fetch(
             **staging.arguments(),
             dry_run=dry_run,
             connection=connection,
+            warn=terminal.warn,
             **options,
         )
 

@@ -15,6 +15,7 @@ from cpstage.cli.archive_options import (
     unpacking_options,
 )
 from cpstage.cli.options import MOST_SECONDS, Function, Seconds, add_options
+from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
     from cpstage import Packing, Unpacking
@@ -37,13 +38,19 @@ def staging_options(function: Function, context_option: str = CONTEXT_OPTION) ->
         no_unpack: bool,
         replace_staged: bool,
         wait: float,
+        verify: bool,
+        keep_out: bool,
         unpacking: Unpacking,
         **others: Any,
     ) -> Any:
         from cpstage import Staging
 
         how = replace(unpacking, layout=layout, unpack=not no_unpack)
-        return function(staging=Staging(artifacts, how, replace_staged, wait), **others)
+        if replace_staged and (verify or keep_out):
+            other = "--verify" if verify else "--keep-out"
+            raise UsageError(f"--replace and {other} exclude each other", hint="give one of them")
+        staging = Staging(artifacts, how, replace_staged, wait, verify, keep_out)
+        return function(staging=staging, **others)
 
     return add_options(
         unpacking_options(command, context_option),
@@ -66,7 +73,18 @@ def staging_options(function: Function, context_option: str = CONTEXT_OPTION) ->
             "--replace",
             "replace_staged",
             is_flag=True,
-            help="Replace inputs of an earlier job.",
+            help="Stage everything anew in the place of what is there, and empty out/ where it "
+            "holds the outputs of another job.",
+        ),
+        click.option(
+            "--verify",
+            is_flag=True,
+            help="Compare what is staged already with the contents of its object.",
+        ),
+        click.option(
+            "--keep-out",
+            is_flag=True,
+            help="Keep the outputs of another job in out/ for this one.",
         ),
         click.option(
             "--wait",

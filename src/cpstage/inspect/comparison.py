@@ -11,8 +11,10 @@ and of where the entries come from.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from cpstage._deflate import crc32_of
 from cpstage.archive.blob import ReadAhead
@@ -30,10 +32,6 @@ from cpstage.transfer.artifact import OpenArtifact, open_artifact
 from cpstage.transfer.options import Unpacking
 from cpstage.walk import Entry, read_file, walk
 from cpstage.workspace.layout import Workspace
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,14 @@ its start to its end, and so is an envelope, which is opened first.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from cpstage._deflate import crc32_of
 from cpstage.archive.blob import ReadAhead
+from cpstage.archive.formats import Format
 from cpstage.archive.members import Member, MemberKind
 from cpstage.archive.options import Budget, Limits
 from cpstage.archive.paths import Plan, is_root
@@ -27,11 +29,6 @@ from cpstage.job import Artifact, Job, choose, location_document
 from cpstage.progress import Progress, Silence
 from cpstage.transfer.artifact import OpenArtifact, naming, open_artifact
 from cpstage.transfer.options import Unpacking
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from cpstage.archive.formats import Format
 
 _BUFFER = 1 << 18
 

@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cpstage.errors import ConfigurationError
-from cpstage.filesystem import local_failures, remove_tree, write_private
+from cpstage.filesystem import local_failures, write_private
 from cpstage.job import Job
 from cpstage.masking import Secret, reveal
+from cpstage.removal import remove_tree
 from cpstage.report.put import read_token
 from cpstage.report.variables import read_variables
 

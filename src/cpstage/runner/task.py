@@ -18,6 +18,8 @@ class Staging:
     unpacking: Unpacking = field(default_factory=Unpacking)
     replace: bool = False
     wait: float = 0
+    verify: bool = False
+    keep_out: bool = False
 
     def arguments(self) -> dict[str, Any]:
         """Return them as keyword arguments."""

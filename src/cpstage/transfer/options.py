@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -10,8 +11,6 @@ from cpstage.archive.options import Limits
 from cpstage.globs import Globs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from cpstage.walk import Symlinks
 
 Layout = Literal["per-artifact", "merged"]

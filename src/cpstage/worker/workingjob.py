@@ -24,8 +24,9 @@ from cpstage.errors import (
     Stopped,
     reportable,
 )
-from cpstage.filesystem import local_failures, remove_tree
+from cpstage.filesystem import local_failures
 from cpstage.job import parse_job
+from cpstage.removal import remove_tree
 from cpstage.report.put import report_failure
 from cpstage.worker.claims import Claim
 from cpstage.worker.events import Tell, WorkerEvent, described
