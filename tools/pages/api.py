@@ -25,6 +25,7 @@ job = cpstage.get_job("5af48dbb-522e-493f-b3c0-cb2c6efd32f8")
 fetched = cpstage.fetch(job, "workspace")
 for staged in fetched.inputs:
     print(staged.path)
+# Build: write to workspace/dist and to workspace/out/AppReport.
 cpstage.push(job, "workspace", {"AppBuild": "workspace/dist"})
 ```
 
