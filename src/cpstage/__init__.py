@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from cpstage.archive.limits import Limits
     from cpstage.aws.codepipeline import acknowledge_job, get_job, get_job_details, poll_for_jobs
     from cpstage.aws.config import Connection
+    from cpstage.aws.credentials import process_credentials
     from cpstage.aws.job_session import ObjectInfo, Store
-    from cpstage.credential_process import process_credentials
     from cpstage.environment import env_file, job_environment, staged_environment
     from cpstage.errors import (
         AccessDenied,
@@ -100,7 +100,7 @@ _HOMES = {
     "masking": ("Secret",),
     "worker.process": ("JobCommand",),
     "inspect.listing": ("Listing", "list_artifacts"),
-    "credential_process": ("process_credentials",),
+    "aws.credentials": ("process_credentials",),
     "progress": ("Progress", "Silence", "progress_to"),
     "transfer.options": ("Encryption", "Packing", "Unpacking"),
     "transfer.fetch": ("FetchResult", "fetch"),

@@ -26,7 +26,7 @@ from botocore.credentials import Credentials
 
 from aws_clients import aws_cli, codepipeline, kms, options, refused, s3, session
 from cpstage.local import SESSION_ACTIONS, Input, LocalAWS, LocalAWSClient, Output, sample
-from cpstage.local.record import Call
+from cpstage.local.control import Call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -132,7 +132,7 @@ def test_what_does_not_fit_is_refused_as_fetch_does_it(
     moved = private("ls", elsewhere)
 
     assert (unsealed.returncode, other.returncode, moved.returncode) == (65, 65, 65)
-    assert "it is not sealed in an envelope" in unsealed.stderr
+    assert "it is not encrypted with the AWS Encryption SDK" in unsealed.stderr
     assert "release" in other.stderr
     assert "cpstage:pipeline" in moved.stderr
     assert same.stdout == FILES["two"]

@@ -108,14 +108,14 @@ def test_nothing_that_is_about_files_knows_of_aws() -> None:
     on_the_ground = {room for names in rooms.GROUND for room in names}
 
     for room in {"archive", "workspace", "walk", "tree", *on_the_ground}:
-        assert not below(room, known) & {"aws", "store"}, room
+        assert not below(room, known) & {"aws"}, room
 
 
 def test_the_local_aws_stands_apart() -> None:
     known = imports()
 
     assert known["local"] == set()
-    assert {room for room, others in known.items() if "local" in others} == {"cli", "demo"}
+    assert {room for room, others in known.items() if "local" in others} == {"cli"}
 
 
 def test_the_page_of_the_rooms_has_them_all() -> None:

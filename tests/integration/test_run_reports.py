@@ -10,7 +10,7 @@ import pytest
 from aws_clients import codepipeline
 from constant_server import answering_server
 from cpstage.local import Input, LocalAWS
-from cpstage.local.new_job import SESSION_ACTIONS
+from cpstage.local.jobs import SESSION_ACTIONS
 from fault_plans import Rule
 from fault_proxy import FaultProxy
 from faults import ACCESS_DENIED, PRECONDITION_FAILED, Answer, Close, Meanwhile

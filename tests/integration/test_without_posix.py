@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from command_line import Cli, plain_environment
-from cpstage.cli.commands import GROUPS
+from cpstage.cli import GROUPS
 from samples import zip_of
 
 COMMANDS = [name for group in GROUPS.values() for name in group]

@@ -13,7 +13,7 @@ from cpstage import cli as command_line
 from cpstage.archive.compression import DEFAULT_LEVEL
 from cpstage.aws.credentials import DEFAULT_MAX_AGE
 from cpstage.aws.retries import DEFAULT_TIMEOUT
-from cpstage.cli.commands import GROUPS
+from cpstage.cli import GROUPS
 from cpstage.worker.health import DEFAULT_PATIENCE
 from cpstage.worker.loop import DEFAULT_GRACE
 from cpstage.worker.pacing import DEFAULT_INTERVAL

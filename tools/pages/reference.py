@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cpstage import errors
-from cpstage.cli import cpstage
-from cpstage.cli.commands import GROUPS
+from cpstage.cli import GROUPS, cpstage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

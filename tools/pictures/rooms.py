@@ -20,39 +20,33 @@ PICTURE = Path(__file__).resolve().parents[2] / "docs/rooms.svg"
 
 FLOORS: tuple[tuple[tuple[str, float, float, str], ...], ...] = (
     (("cli", 0, 7, "the command line: prints and exits"),),
-    (("demo", 0, 1, "apart"), ("cpstage", 1, 7, "the public API: names handed on")),
+    (("cpstage", 1, 7, "the public API: names handed on"),),
     (("local", 0, 1, "an AWS, apart"), ("worker", 1, 3, "polls, claims, runs, reports")),
     (("runner", 1, 3, "a command in between"),),
     (
         ("report", 0, 1, "the result"),
         ("environment", 1, 2, "variables"),
-        ("stage", 2, 3, "fetch and push"),
         ("files", 3, 4, "local archives"),
-        ("looking", 4, 5, "ls, cat, diff"),
-        ("description", 5, 6, "show"),
-        ("doctor", 6, 7, "what fails, why"),
+        ("inspect", 4, 6, "show, ls, cat, diff, doctor"),
     ),
-    (("transfer", 1, 6, "artifacts on their way"),),
-    (("session", 2, 4.85, "a job's services, with its own credentials"),),
+    (("transfer", 1, 6, "fetch and push"),),
     (
-        ("envelope", 1, 2, "Encryption SDK"),
-        ("store", 3, 4, "objects in S3"),
+        ("encryption", 1, 2, "Encryption SDK"),
         ("workspace", 6, 7, "lock, publish"),
     ),
     (("archive", 5, 6, "zip, tar, tar.gz"),),
     (("walk", 5, 6, "a tree, in order"),),
-    (("aws", 1, 4, "boto3: config, clients, errors"), ("tree", 4, 7, "safe writes in a directory")),
+    (("aws", 1, 4, "boto3: clients, S3, job credentials"), ("tree", 4, 7, "safe writes")),
 )
 """From the top: the rooms of each floor, from which column to which, and what they are."""
 
 GROUND: tuple[tuple[str, ...], ...] = (
-    ("document", "selection", "credential_process"),
     ("job", "globs", "_posix"),
-    ("errors", "masking", "progress", "shells", "deflate", "_version"),
+    ("errors", "masking", "progress", "deflate", "_version"),
 )
 """Below them: what any room may use, and what knows nothing of AWS, archives or the workspace."""
 
-APART = frozenset({"demo", "local"})
+APART = frozenset({"local"})
 _TITLE = "The rooms of cpstage, and which imports which: arrows go down only"
 _MARGIN, _COLUMN, _GAP = 18, 112, 10
 _HEIGHT, _FLOOR = 40, 62
@@ -82,7 +76,7 @@ def boxes() -> dict[str, Box]:
             _HEIGHT,
             name,
             (said,),
-            "apart" if name in APART else "ours" if name == "stage" else "box",
+            "apart" if name in APART else "ours" if name == "transfer" else "box",
         )
         for number, floor in enumerate(FLOORS)
         for name, first, end, said in floor

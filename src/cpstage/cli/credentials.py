@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cpstage.cli.job_source import JobSource, job_options
+from cpstage.cli.job_options import JobSource, job_options
 from cpstage.cli.options import Seconds, aws_options, output_options
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
     from cpstage import Connection
-    from cpstage.cli.terminal import Terminal
+    from cpstage.cli.output import Terminal
 
 _EXAMPLES = """\b
 Example, in ~/.aws/config:

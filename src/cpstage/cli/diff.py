@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cpstage.cli.archive_options import unpacking_options
-from cpstage.cli.job_arguments import artifact_arguments
-from cpstage.cli.job_source import JobSource, job_options
+from cpstage.cli.job_options import JobSource, artifact_arguments, job_options
 from cpstage.cli.options import (
     aws_options,
     output_options,
@@ -20,7 +19,7 @@ from cpstage.errors import printable
 
 if TYPE_CHECKING:
     from cpstage import Comparison, Connection, Progress, Unpacking
-    from cpstage.cli.terminal import Terminal
+    from cpstage.cli.output import Terminal
     from cpstage.inspect.comparison import Difference
 
 _EXAMPLES = """\b

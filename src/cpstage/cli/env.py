@@ -1,4 +1,4 @@
-"""``cpstage env``: the variables of a staged job, for a shell."""
+"""``cpstage env``: the variables of a staged job, quoted for a shell."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cpstage.cli.job_source import JobSource, job_options
+from cpstage.cli.job_options import JobSource, job_options
 from cpstage.cli.options import aws_options, output_options, workspace_option
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
     from cpstage import Connection
-    from cpstage.cli.terminal import Terminal
-    from cpstage.shells import Syntax
+    from cpstage.cli.output import Terminal
+    from cpstage.environment import Syntax
 
 _EXAMPLES = """\b
 Examples:
@@ -56,7 +56,7 @@ def env(
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     import cpstage
-    from cpstage.shells import render
+    from cpstage.environment import render
 
     place = cpstage.Workspace(workspace)
     job = source.load(connection) if source.file is not None else None

@@ -9,17 +9,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cpstage._version import __version__
-from cpstage.cli.aws_cli.globals import call_options, in_full, options_without_effect
-from cpstage.cli.aws_cli.input import check_members, input_members, parameter
-from cpstage.cli.aws_cli.model import sample_output
-from cpstage.cli.aws_cli.output import FORMATS, output_format, render
-from cpstage.cli.aws_cli.query import compile_query
+from cpstage.cli.aws_cli.output import FORMATS, compile_query, output_format, render
+from cpstage.cli.aws_cli.request import (
+    call_options,
+    check_members,
+    in_full,
+    input_members,
+    options_without_effect,
+    parameter,
+    sample_output,
+)
 from cpstage.cli.options import aws_options, output_options
 from cpstage.errors import ConfigurationError, UsageError
 
 if TYPE_CHECKING:
     from cpstage import Connection
-    from cpstage.cli.terminal import Terminal
+    from cpstage.cli.output import Terminal
 
 _EXAMPLES = """\b
 Examples:

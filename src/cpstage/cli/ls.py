@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from cpstage.cli.archive_options import unpacking_options
-from cpstage.cli.job_arguments import artifact_arguments
-from cpstage.cli.job_source import JobSource, job_options
+from cpstage.cli.job_options import JobSource, artifact_arguments, job_options
 from cpstage.cli.options import aws_options, output_options, progress_option, session_option
-from cpstage.cli.terminal import Terminal, counted
+from cpstage.cli.output import Terminal, counted
 from cpstage.errors import printable
 
 if TYPE_CHECKING:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.completion import a_directory, a_file
-from cpstage.cli.terminal import Terminal
+from cpstage.cli.output import Terminal
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from cpstage import Connection
     from cpstage.progress import Mode
 
@@ -62,6 +63,24 @@ def add_options(function: Function, *options: Callable[[Function], Function]) ->
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def a_file(_context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the path of a file; a callback of click."""
+    return _path("file", incomplete)
+
+
+def a_directory(
+    _context: click.Context, _: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete the path of a directory; a callback of click."""
+    return _path("dir", incomplete)
+
+
+def _path(kind: str, incomplete: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type=kind)]
 
 
 def aws_options(function: Function) -> Function:

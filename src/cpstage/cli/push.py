@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.job_source import JobSource, job_options
+from cpstage.cli.job_options import JobSource, job_options
 from cpstage.cli.options import (
     aws_options,
     output_options,
@@ -15,8 +15,8 @@ from cpstage.cli.options import (
     session_option,
     workspace_option,
 )
+from cpstage.cli.output import Terminal, counted
 from cpstage.cli.stage_options import delivery_options
-from cpstage.cli.terminal import Terminal, counted
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
-from cpstage.cli.job_source import JobSource, job_options, read_file
+from cpstage.cli.job_options import JobSource, job_options, read_file
 from cpstage.cli.options import aws_options, output_options, retry_option_named
-from cpstage.cli.report_options import details_options, execution_id_option
+from cpstage.cli.run_options import details_options, execution_id_option
 from cpstage.errors import FailureType, UsageError
 
 if TYPE_CHECKING:
     from cpstage import Connection, Details, Reported
-    from cpstage.cli.terminal import Terminal
+    from cpstage.cli.output import Terminal
 
 _SUCCESS_EXAMPLES = """\b
 Examples:

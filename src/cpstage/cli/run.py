@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cpstage._posix import release_signals
-from cpstage.cli.command_options import TakesCommand, command_options
 from cpstage.cli.fetch import fetched_text
-from cpstage.cli.job_source import JobSource, job_options
+from cpstage.cli.job_options import JobSource, job_options
 from cpstage.cli.options import (
     aws_options,
     output_options,
@@ -21,7 +20,7 @@ from cpstage.cli.options import (
     workspace_option,
 )
 from cpstage.cli.push import pushed_text
-from cpstage.cli.report_options import details_options
+from cpstage.cli.run_options import TakesCommand, command_options, details_options
 from cpstage.cli.stage_options import delivery_options, staging_options
 from cpstage.errors import UsageError
 from cpstage.runner.interrupts import Interrupts
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
         Staging,
         Surroundings,
     )
-    from cpstage.cli.terminal import Terminal
+    from cpstage.cli.output import Terminal
 
 _EXAMPLES = """\b
 Examples:

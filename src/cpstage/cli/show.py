@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.job_source import JobSource, job_options
+from cpstage.cli.job_options import JobSource, job_options
 from cpstage.cli.options import aws_options, output_options
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
     from cpstage import Connection
-    from cpstage.cli.terminal import Terminal
+    from cpstage.cli.output import Terminal
 
 _EXAMPLES = """\b
 Examples:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cpstage.cli.archive_options import unpacking_options
-from cpstage.cli.completion import a_directory, a_file
-from cpstage.cli.options import aws_options, output_options, progress_option
-from cpstage.cli.terminal import Terminal, counted
+from cpstage.cli.options import a_directory, a_file, aws_options, output_options, progress_option
+from cpstage.cli.output import Terminal, counted
 
 if TYPE_CHECKING:
     from cpstage import Connection, Progress, Unpacked, Unpacking

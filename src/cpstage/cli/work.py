@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cpstage._posix import SIGNALS
-from cpstage.cli.command_options import TakesCommand, command_options
 from cpstage.cli.options import Number, Seconds, aws_options, output_options, session_option
+from cpstage.cli.run_options import TakesCommand, command_options
 from cpstage.cli.stage_options import delivery_options, staging_options
 from cpstage.cli.worker_options import places_options, queue_options, terms_options
 from cpstage.errors import Stopped
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         WorkerEvent,
         WorkerTerms,
     )
-    from cpstage.cli.terminal import Terminal
+    from cpstage.cli.output import Terminal
 
 _EXAMPLES = """\b
 Examples:

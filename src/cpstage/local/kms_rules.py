@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cpstage.local.identities import Identity
-    from cpstage.local.s3_requests import S3Request
+    from cpstage.local.s3_rules import S3Request
 
 SSE = "x-amz-server-side-encryption"
 SSE_KEY = "x-amz-server-side-encryption-aws-kms-key-id"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cpstage.local.new_job import Input, TakesJobs
+from cpstage.local.jobs import Input, TakesJobs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

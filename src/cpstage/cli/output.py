@@ -7,14 +7,16 @@ import logging
 import os
 import sys
 import traceback
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from cpstage.errors import ConfigurationError
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from cpstage.errors import Reportable
 
@@ -130,3 +132,21 @@ def _say(message: str) -> None:
     """Write to stderr; whoever closed it did not want to know."""
     with suppress(AttributeError, OSError, ValueError):
         click.echo(message.rstrip("\n"), err=True)
+
+
+@contextmanager
+def local_extra() -> Iterator[None]:
+    """Name the line that installs the extra ``local`` where a part of it is missing.
+
+    Raises:
+        ConfigurationError: It is.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("cpstage"):
+            raise
+        raise ConfigurationError(
+            f"the embedded local AWS is not installed ({error.name} is missing)",
+            hint="install it with: python -m pip install 'cpstage[local]'",
+        ) from error
