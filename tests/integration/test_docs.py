@@ -130,6 +130,19 @@ def test_the_parser_of_pages_refuses_what_is_no_command() -> None:
         _parse(cpstage, words)
 
 
+@pytest.mark.parametrize("command", ["fetch", "push", "run", "work", "local serve", "local job"])
+def test_the_reference_prints_metavars_as_help_does(user: Cli, command: str) -> None:
+    page = (ROOT / "docs/reference.md").read_text().replace("\\|", "|").replace("&lt;", "<")
+    section = page.split(f"### cpstage {command}\n", 1)[1].split("\n### ", 1)[0]
+    cells = re.findall(r"^\| (`-.*?`) \| ", section, re.MULTILINE)
+    shown = {cell.replace("`", "") for cell in cells}
+
+    helped = user(*command.split(), "--help").stdout.split("\nOptions:\n", 1)[1]
+    records = re.findall(r"^  (-\S.*?)(?:  .*)?$", helped, re.MULTILINE)
+    assert len(records) > 5
+    assert {one for one in records if one != "-h, --help"} == shown
+
+
 def test_messages_that_are_explained_are_messages_of_ours() -> None:
     source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
     page = (ROOT / "docs/troubleshooting.md").read_text()

@@ -285,7 +285,7 @@ def test_show_tells_of_an_envelope(aws: LocalAWS, cli: Cli, tree: Path) -> None:
 
     shown = cli("show", job_id).stdout
 
-    assert "bytes, sealed" in shown
+    assert "bytes, encrypted" in shown
     assert f"AWS Encryption SDK, message format 2, under {aws.key_arn}" in shown
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -84,6 +86,38 @@ def test_the_walk_through_of_the_worker_ends_well(user: Cli) -> None:
     [log] = [line for line in done.stderr.splitlines() if " succeeded job_id=" in line]
     assert "draining" in done.stderr
     assert log.rpartition("workspace=")[2].startswith(str(user.directory / "jobs"))
+
+
+def test_the_script_that_cpstage_replaces_makes_the_same_calls(aws: LocalAWS, user: Cli) -> None:
+    missing = [one for one in ("jq", "file", "zip", "unzip") if shutil.which(one) is None]
+    if missing:
+        pytest.skip(f"missing: {', '.join(missing)}")
+    script = _commands(ROOT / "docs/build-scripts.md")["by_hand"]
+    path = f"{Path(sys.executable).parent}:{user.environment['PATH']}"
+
+    def calls_of(job_id: str, *command: str) -> Counter[tuple[str, int, str | None, str | None]]:
+        workspace = user.directory / job_id
+        workspace.mkdir()
+        environment = {**user.environment, "PATH": path, "PYTHON": sys.executable}
+        done = subprocess.run(command, cwd=workspace, env=environment, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        return Counter(
+            (call.action, call.status // 100, call.server_side_encryption, call.kms_key_id)
+            for call in aws.calls()
+            if call.job_id == job_id
+        )
+
+    by_hand, ours = add_sample_job(aws), add_sample_job(aws)
+    assert len(script.splitlines()) == 46
+    expected = calls_of(ours, "cpstage", "run", ours, "--report", "--", *BUILD_COMMAND)
+    assert calls_of(by_hand, "bash", "-c", script, "build", by_hand) == expected
+    assert {key[0]: count for key, count in expected.items()} == {
+        "GetJobDetails": 1,
+        "HeadObject": 2,
+        "GetObject": 2,
+        "PutObject": 2,
+        "PutJobSuccessResult": 1,
+    }
 
 
 def test_systemd_understands_the_unit(tmp_path: Path) -> None:

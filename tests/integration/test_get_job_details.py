@@ -305,7 +305,7 @@ def test_the_job_id_comes_from_the_option_then_the_json_then_the_environment(
         (["--job-id", "x", "--query", ""], "Bad value for --query : .*cannot be empty"),
         (["--job-id", "x", "--output", "yaml"], "'yaml' is not one of 'json', 'text', 'table'"),
         (["--job-id", "x", "--json", "--output", "text"], "both --json and --output text"),
-        (["--job-id", "x", "--cli-read-timeout", "-1"], "'-1' is no number of seconds"),
+        (["--job-id", "x", "--cli-read-timeout", "-1"], "'-1' is not a number of seconds"),
         (["--generate-cli-skeleton", "both"], "'both' is not one of 'input', 'output'"),
     ],
     ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else None,

@@ -37,14 +37,37 @@ def add_job(aws: LocalAWS) -> str:
     return aws.add_job([Input("App", zip_of({"f": "x"}))])
 
 
-def start_fetch(cli: Cli, job_id: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "cpstage", "fetch", job_id],
+WAIT_BEFORE_THE_SECOND_LOOK = """
+import os, sys
+looks = 0
+def watch(event, arguments):
+    global looks
+    if event == "open" and os.path.basename(str(arguments[0])) == "holder.json":
+        looks += 1
+        if looks == 2:
+            print("looked", flush=True)
+            sys.stdin.readline()
+from cpstage.__main__ import main
+sys.addaudithook(watch)
+main(["fetch", sys.argv[1]])
+"""
+
+
+@contextmanager
+def fetch_that_has_looked(cli: Cli, job_id: str) -> Iterator[subprocess.Popen[str]]:
+    """A fetch that finds the lock taken, and has read the holder's record once."""
+    with subprocess.Popen(
+        [sys.executable, "-c", WAIT_BEFORE_THE_SECOND_LOOK, job_id],
         cwd=cli.directory,
         env=cli.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "looked\n"
+        yield running
 
 
 @contextmanager
@@ -71,15 +94,12 @@ def write_record(state: Path, pid: int, host: str) -> None:
 
 
 def test_a_holder_that_has_not_yet_named_itself_is_asked_again(aws: LocalAWS, cli: Cli) -> None:
-    """A pipe in the place of its record tells when it is read for the first time."""
     state = cli.directory / ".cpstage"
     with holder(state) as first:
-        os.mkfifo(state / "holder.json")
-        with start_fetch(cli, add_job(aws)) as second:
-            with (state / "holder.json").open("w") as unfinished:
-                write_record(state, first.pid, socket.gethostname())
-                unfinished.write("{")
-            said = second.communicate(timeout=60)[1]
+        (state / "holder.json").write_text("{")
+        with fetch_that_has_looked(cli, add_job(aws)) as second:
+            write_record(state, first.pid, socket.gethostname())
+            said = second.communicate("go on\n", timeout=60)[1]
 
     assert second.returncode == 73
     assert f"is in use by process {first.pid} on {socket.gethostname()} since 2026-" in said
@@ -91,12 +111,10 @@ def test_the_record_of_a_killed_run_names_nobody(aws: LocalAWS, cli: Cli) -> Non
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as gone:
         gone.send_signal(signal.SIGKILL)
     with holder(state) as first:
-        os.mkfifo(state / "holder.json")
-        with start_fetch(cli, add_job(aws)) as second:
-            with (state / "holder.json").open("w") as stale:
-                write_record(state, first.pid, socket.gethostname())
-                json.dump({"pid": gone.pid, "host": socket.gethostname()}, stale)
-            said = second.communicate(timeout=60)[1]
+        write_record(state, gone.pid, socket.gethostname())
+        with fetch_that_has_looked(cli, add_job(aws)) as second:
+            write_record(state, first.pid, socket.gethostname())
+            said = second.communicate("go on\n", timeout=60)[1]
 
     assert f"is in use by process {first.pid} on " in said
 

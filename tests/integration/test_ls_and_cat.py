@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cpstage.archive.blob import FileBlob
-from cpstage.archive.limits import Limits
+from cpstage.archive.options import Limits
 from cpstage.aws.job_session import ObjectInfo
 from cpstage.inspect.listing import list_remote
 from cpstage.job import Artifact, S3Location, check_artifact_name
@@ -130,7 +130,7 @@ def test_a_tar_is_read_as_a_whole_and_that_is_said(aws: LocalAWS, cli: Cli) -> N
         ("link", "dir"),
     ]
     assert lib["entries"][0]["crc32"] == "363a3020"
-    assert "App is tar.gz, which has no directory: all of it was read" in done.stderr
+    assert "App is tar.gz, which has no central directory: all of it was read" in done.stderr
 
 
 def test_a_file_that_is_no_archive_is_listed_as_itself(aws: LocalAWS, cli: Cli) -> None:
@@ -292,7 +292,7 @@ def test_binary_data_is_kept_off_a_terminal(aws: LocalAWS, cli: Cli) -> None:
     text = on_terminal(cli, "cat", job_id, "App", "text")
 
     assert refused[:2] == (2, "")
-    assert "'binary' is no plain text, and stdout is a terminal" in refused[2]
+    assert "'binary' is not plain text, and stdout is a terminal" in refused[2]
     assert forced[:2] == (0, "a\x1b]0;b\x07")
     assert text[:2] == (0, "h\u00e9\tx\r\n")
 

@@ -61,8 +61,8 @@ def test_a_sealed_tree_is_looked_into(aws: LocalAWS, private: Cli, tree: Path, k
     assert files == {name: len(text) for name, text in FILES.items()}
     assert (app["format"], app["read"], app["size"]) == (kind, "stream", len(message))
     assert app["envelope"]["keys"] == [aws.key_arn]
-    assert shown.stdout.startswith(f"App: {kind}, {len(message):,} bytes, sealed at s3://")
-    assert "App is sealed in an envelope: all of it was read" in shown.stderr
+    assert shown.stdout.startswith(f"App: {kind}, {len(message):,} bytes, encrypted at s3://")
+    assert "App is an encrypted message: all of it was read" in shown.stderr
     assert (read.returncode, read.stdout) == (0, FILES["two"])
     assert fetched.returncode == compared.returncode == 0, fetched.stderr + compared.stderr
     assert _left(private) == []

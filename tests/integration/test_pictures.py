@@ -52,10 +52,25 @@ def test_the_session_is_what_the_commands_show_now(session: list[screen.Row]) ->
     assert len(picture) < 60_000
 
 
+def test_without_animation_the_session_shows_its_last_screen() -> None:
+    """Attributes alone: a renderer that knows no CSS animation draws these rows."""
+    root = ElementTree.parse(recording.PICTURE).getroot()
+    [scrolled] = [one for one in root.iter() if one.get("transform")]
+    [up] = re.findall(r"translate\(0 -(\d+)\)", scrolled.attrib["transform"])
+    rows = [one for one in scrolled if one.tag.endswith("text") and not one.get("visibility")]
+    shown = ["".join(one.itertext()) for one in rows if int(one.attrib["y"]) > int(up)]
+
+    typed = [line.removeprefix("$ ") for line in shown if line.startswith("$ ")]
+    assert typed == [*recording.COMMANDS[1:]]
+    assert shown[-2].split() == ["reported", "success", recording.JOB_ID]
+    assert shown[-1] == "$"
+
+
 def test_the_session_as_text_is_part_of_it(session: list[screen.Row]) -> None:
     """With gaps where it is shortened, and other white space."""
-    readme = (DOCS.parent / "README.md").read_text(encoding="utf-8")
-    block = readme.split("```console\n", 1)[1].split("\n```", 1)[0]
+    page = (DOCS / "get-started.md").read_text(encoding="utf-8")
+    blocks = page.split("```console\n")[1:]
+    [block] = [one.split("\n```", 1)[0] for one in blocks if "\nstaged " in one]
     shown = [" ".join(line.split()) for line in _lines(row.text for row in session)]
 
     missing = []
@@ -107,7 +122,7 @@ def test_nothing_that_is_about_files_knows_of_aws() -> None:
     known = imports()
     on_the_ground = {room for names in rooms.GROUND for room in names}
 
-    for room in {"archive", "workspace", "walk", "tree", *on_the_ground}:
+    for room in {"archive", "workspace", "walk", "filesystem", *on_the_ground}:
         assert not below(room, known) & {"aws"}, room
 
 

@@ -50,7 +50,7 @@ def _publishing(_: str) -> Step:
         if event == "os.rename" and str(arguments[1]).endswith("journal.json"):
             begun = True
         return begun and (
-            event in ("os.rename", "shutil.rmtree")
+            event in ("os.rename", "os.rmdir")
             or (event == "os.remove" and str(arguments[0]).endswith("journal.json"))
             or (event == "ctypes.dlsym" and arguments[1] == "renameat2")
         )

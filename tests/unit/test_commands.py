@@ -10,7 +10,7 @@ import pytest
 
 from cpstage import Limits
 from cpstage import cli as command_line
-from cpstage.archive.compression import DEFAULT_LEVEL
+from cpstage._deflate import DEFAULT_LEVEL
 from cpstage.aws.credentials import DEFAULT_MAX_AGE
 from cpstage.aws.retries import DEFAULT_TIMEOUT
 from cpstage.cli import GROUPS

@@ -1,7 +1,7 @@
 """Horizontal bars as SVG: a row of panels for each kind of artifact, a column for each command.
 
-Written by hand, so that nothing has to be installed, and on a light ground of its own, so that it
-can be read on a dark page too.
+The SVG needs no plotting library. Its colours follow the reader's light or dark mode. A renderer
+without CSS draws the light colours, which the attributes carry.
 """
 
 from __future__ import annotations
@@ -21,8 +21,20 @@ _GAP = 14
 _HEAD = 52
 _FOOT = 34
 _COLUMN = 440.0
-OURS_COLOUR, PEER_COLOUR = "#2563a8", "#b9c0c8"
-TEXT, FAINT = "#24292f", "#6a737d"
+_LIGHT = {
+    "ground": "#fbfbfa",
+    "text": "#24292f",
+    "faint": "#57606a",
+    "ours": "#2563a8",
+    "peer": "#a3acb6",
+}
+_DARK = {
+    "ground": "#161b22",
+    "text": "#e6edf3",
+    "faint": "#9198a1",
+    "ours": "#539bf5",
+    "peer": "#6b7683",
+}
 
 
 @dataclass(frozen=True)
@@ -54,6 +66,23 @@ class Chart:
     rows: Mapping[str, Mapping[str, Panel]]
 
 
+def fill(role: str) -> str:
+    """Return the attributes that fill a shape: `ground`, `text`, `faint`, `ours` or `peer`."""
+    return f'class="{role}" fill="{_LIGHT[role]}"'
+
+
+def stroke(role: str) -> str:
+    """Return the attributes that draw a line in the colour of a role."""
+    return f'class="{role}-line" fill="none" stroke="{_LIGHT[role]}"'
+
+
+def _style() -> str:
+    dark = "".join(
+        f".{role}{{fill:{colour}}}.{role}-line{{stroke:{colour}}}" for role, colour in _DARK.items()
+    )
+    return f"@media(prefers-color-scheme:dark){{{dark}}}"
+
+
 def svg(chart: Chart) -> str:
     """Return the drawing."""
     columns = list(
@@ -72,7 +101,7 @@ def svg(chart: Chart) -> str:
         y += max(map(len, panels.values())) * _ROW + _GAP
     height = y + _FOOT
     heads = [
-        text(_MARGIN + number * (_COLUMN + _GUTTER), _HEAD + 8, head, size=13, colour=FAINT)
+        text(_MARGIN + number * (_COLUMN + _GUTTER), _HEAD + 8, head, size=13, role="faint")
         for number, head in enumerate(columns)
     ]
     return drawing(width, height, chart.title, chart.note, [*heads, *parts])
@@ -86,10 +115,11 @@ def drawing(width: float, height: float, title: str, note: str, parts: Sequence[
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" '
             f'width="{width:.0f}" height="{height:.0f}" role="img" style="{style}">',
             f"<title>{escape(title)}</title>",
-            f'<rect width="{width:.0f}" height="{height:.0f}" rx="8" fill="#fbfbfa"/>',
+            f"<style>{_style()}</style>",
+            f'<rect width="{width:.0f}" height="{height:.0f}" rx="8" {fill("ground")}/>',
             text(_MARGIN, 34, title, size=17, weight="600"),
             *parts,
-            text(_MARGIN, height - 16, note, size=11, colour=FAINT),
+            text(_MARGIN, height - 16, note, size=11, role="faint"),
             "</svg>\n",
         ]
     )
@@ -102,7 +132,7 @@ def _panel(x: float, y: float, panel: Panel) -> Iterator[str]:
         top = y + number * _ROW
         length = max(1.0, (_COLUMN - _LABEL - _VALUE) * bar.seconds / longest)
         weight = "600" if bar.ours else "400"
-        colour = OURS_COLOUR if bar.ours else PEER_COLOUR
+        role = "ours" if bar.ours else "peer"
         value = f"{bar.seconds:.2f} s"
         if bar.note:
             value += f" ({bar.note})"
@@ -110,7 +140,7 @@ def _panel(x: float, y: float, panel: Panel) -> Iterator[str]:
         yield text(x + _LABEL - 8, middle, bar.label, size=12, weight=weight, anchor="end")
         yield (
             f'<rect x="{x + _LABEL:.1f}" y="{top:.1f}" width="{length:.1f}" height="{_BAR}" '
-            f'rx="2" fill="{colour}"/>'
+            f'rx="2" {fill(role)}/>'
         )
         yield text(x + _LABEL + length + 6, middle, value, size=12, weight=weight)
 
@@ -123,9 +153,10 @@ def text(
     size: int = 14,
     weight: str = "400",
     anchor: str = "start",
-    colour: str = TEXT,
+    role: str = "text",
 ) -> str:
+    """Return a line of text as SVG."""
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" font-weight="{weight}" '
-        f'text-anchor="{anchor}" fill="{colour}">{escape(words)}</text>'
+        f'text-anchor="{anchor}" {fill(role)}>{escape(words)}</text>'
     )

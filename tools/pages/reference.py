@@ -1,7 +1,7 @@
-"""Write the reference of the commands, and that of their JSON: ``python tools/pages/reference.py``.
+"""Write reference.md and json.md: ``python tools/pages/reference.py``.
 
-``reference.md`` is made of the commands themselves, ``json.md`` of the schemas in docs/schemas.
-With ``--check`` nothing is written, and the exit code is 1 where a page is not up to date.
+``reference.md`` is made from the commands, ``json.md`` from the schemas in docs/schemas. With
+``--check`` the script writes nothing, and exits with 1 if a page is out of date.
 """
 
 from __future__ import annotations
@@ -21,17 +21,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 DOCS = Path(__file__).parents[2] / "docs"
-MADE = "<!-- Made by tools/pages/reference.py; change the commands, or the schemas, and run it. -->"
+MADE = (
+    "<!-- Written by tools/pages/reference.py: edit the commands or the schemas, then run it. -->"
+)
 
 VARIABLES = {
-    "CPSTAGE_JOB_ID": "The job, where no `JOB_ID` is given.",
-    "CPSTAGE_WORKSPACE": "The workspace, where no `--workspace` is given.",
-    "CPSTAGE_CLIENT_TOKEN": "The token of a third-party job.",
-    "AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL, AWS_CA_BUNDLE and others": "As the AWS CLI has "
-    "them.",
+    "CPSTAGE_JOB_ID": "Job ID, if the command line has no `JOB_ID`.",
+    "CPSTAGE_WORKSPACE": "Workspace, if the command line has no `--workspace`.",
+    "CPSTAGE_WORKSPACE_ROOT": "Parent of the workspaces of `cpstage work`, if the command line has "
+    "no `--workspace-root`.",
+    "CPSTAGE_CLIENT_TOKEN": "Client token of a third-party job.",
+    "CPSTAGE_CONTINUATION_TOKEN": "Continuation token for `cpstage report success`.",
+    "AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL, AWS_CA_BUNDLE and others": "Same meaning as for "
+    "the AWS CLI.",
     "HTTPS_PROXY, HTTP_PROXY, NO_PROXY": "Proxies.",
-    "NO_COLOR": "Nothing is printed in color, with it or without.",
-    "_CPSTAGE_COMPLETE": "What a shell sets to have words completed.",
+    "NO_COLOR": "Accepted; cpstage prints no colors.",
+    "_CPSTAGE_COMPLETE": "Set by the shell to complete a command line.",
 }
 
 Leaf = tuple[str, click.Command]
@@ -40,7 +45,12 @@ Leaf = tuple[str, click.Command]
 def reference() -> str:
     """Return the reference of the commands."""
     lines = ["# Reference", "", MADE, "", inspect.cleandoc(cpstage.help or ""), ""]
-    lines += ["`cpstage COMMAND --help` says the same of each command.", ""]
+    lines += [
+        "This page lists every command with all its options. `cpstage COMMAND --help` prints the",
+        "same text. [Environment variables](#environment) and [exit codes](#exit-codes) are at the",
+        "end of the page.",
+        "",
+    ]
     for title, names in GROUPS.items():
         lines += [f"## {title}", ""]
         for name in names:
@@ -53,15 +63,16 @@ def json_page() -> str:
     """Return the reference of what commands print with ``--json``."""
     lines = ["# JSON", "", MADE, ""]
     lines += [
-        "With `--json`, a command prints one JSON document on stdout, and nothing of it is left",
-        "out: what is not known is null. Members may be added in a minor version; none is removed",
-        "or changes its meaning. The schemas are in [`schemas/`](schemas).",
+        "This page lists the members that each command prints with `--json`, so that you can read",
+        "them in a program. A command prints one JSON document on stdout. Unknown values are null.",
+        "A minor version may add members. It neither removes a member nor changes its meaning. The",
+        "schemas are in [`schemas/`](schemas).",
         "",
     ]
     for path in sorted((DOCS / "schemas").glob("*.json")):
         schema = json.loads(path.read_text(encoding="utf-8"))
         lines += [f"## {schema['title']}", "", f"[Schema](schemas/{path.name})", ""]
-        lines += ["| member | type | |", "|---|---|---|"]
+        lines += ["| member | type | meaning |", "|---|---|---|"]
         lines += [*_members(schema, schema.get("$defs", {})), ""]
     return "\n".join(lines).rstrip("\n") + "\n"
 
@@ -90,7 +101,7 @@ def _of_command(path: str, command: click.Command) -> list[str]:
     synopsis = " ".join([f"cpstage {path} [OPTIONS]", *arguments])
     lines = [f"### cpstage {path}", "", "```", synopsis, "```", ""]
     lines += [inspect.cleandoc(command.help or "").replace("\b\n", ""), ""]
-    lines += ["| option | |", "|---|---|"]
+    lines += ["| option | meaning |", "|---|---|"]
     options = [one for one in command.params if isinstance(one, click.Option) and not one.hidden]
     lines += [f"| {_cell(_names(one))} | {_cell(_what(one))} |" for one in options]
     said = (command.epilog or "").splitlines()
@@ -104,21 +115,18 @@ def _argument(argument: click.Argument) -> str:
 
 
 def _names(option: click.Option) -> str:
+    """Return the option's names with its metavar, as ``--help`` prints them."""
     names = [*option.opts, *option.secondary_opts]
-    value = _value(option)
+    value = "" if option.is_flag or option.count else _metavar(option)
     return ", ".join(f"`{one}`" for one in [*names[:-1], f"{names[-1]} {value}".rstrip()])
 
 
-def _value(option: click.Option) -> str:
-    if option.is_flag or option.count:
-        return ""
-    if option.metavar:
-        return option.metavar
-    if isinstance(option.type, click.Choice):
-        return "|".join(map(str, option.type.choices))
-    if isinstance(option.type, click.types.IntParamType):
-        return "NUMBER"
-    return "TEXT"
+def _metavar(option: click.Option) -> str:
+    context = click.Context(cpstage)
+    if "ctx" in inspect.signature(option.make_metavar).parameters:
+        return option.make_metavar(context)
+    make: Any = option.make_metavar  # click before 8.2 takes no context
+    return str(make())
 
 
 def _what(option: click.Option) -> str:
@@ -133,31 +141,40 @@ def _environment() -> list[str]:
     return [
         "## Environment",
         "",
-        "| variable | |",
+        "| variable | meaning |",
         "|---|---|",
         *(f"| `{name}` | {said} |" for name, said in VARIABLES.items()),
     ]
 
 
 def _exit_codes() -> list[str]:
-    """Return the table of the errors, which the classes themselves are."""
+    """Return the table of exit codes, made from the error classes."""
     classes = [
         one
         for one in vars(errors).values()
         if isinstance(one, type) and issubclass(one, errors.CpstageError)
         if one not in (errors.CommandFailed, errors.CommandNotStarted)
     ]
-    rows: dict[int, list[str]] = {0: ["Done."], 1: ["`cpstage diff` found a difference."]}
+    rows = {0: ("Success.", "success"), 1: ("`cpstage diff` found a difference.", "")}
     for one in classes:
-        if "exit_code" in vars(one):
-            rows[one.exit_code] = [inspect.cleandoc(one.__doc__ or "").splitlines()[0]]
-    lines = ["## Exit codes", "", "| code | |", "|---|---|"]
-    lines += [f"| {code} | {_cell(said)} |" for code, (said,) in sorted(rows.items())]
+        if "exit_code" not in vars(one):
+            continue
+        said = inspect.cleandoc(one.__doc__ or "").splitlines()[0]
+        types = [other.failure_type for other in classes if other.exit_code == one.exit_code]
+        rows[one.exit_code] = (said, " or ".join(f"`{kind}`" for kind in dict.fromkeys(types)))
+    lines = [
+        "## Exit codes",
+        "",
+        "| code | meaning | reported to CodePipeline as |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {code} | {_cell(said)} | {kind} |" for code, (said, kind) in sorted(rows.items())]
     return [
         *lines,
-        "| 126, 127 | Of `cpstage run`: CMD cannot be started, or is not there. |",
-        "| any | Of `cpstage run`: what CMD failed with; 124 after `--timeout`. |",
-        "| 128+n | Stopped by signal n. |",
+        "| 126, 127 | `cpstage run` cannot start or find CMD. | `ConfigurationError` |",
+        "| any | `cpstage run`: the exit code of CMD; 124 after `--timeout`. | `JobFailed` |",
+        "| 128+n | Signal n stopped cpstage. `in/` and `out/` are unchanged or complete. "
+        "| `JobFailed` |",
     ]
 
 
@@ -180,7 +197,7 @@ def _members(schema: dict[str, Any], shared: dict[str, Any], prefix: str = "") -
 
 
 def _has_page(schema: dict[str, Any]) -> bool:
-    """Tell whether a member is a document that another command prints."""
+    """Whether a member is a document that another command prints."""
     name = next((one["$ref"] for one in [schema, *schema.get("anyOf", ())] if "$ref" in one), "")
     return (DOCS / "schemas" / f"{name.rpartition('/')[2]}.json").exists()
 

@@ -1,7 +1,8 @@
-"""A session as an SVG that plays once, by CSS alone, and rests on its last screen.
+"""A session as an SVG that shows its last screen, then plays once by CSS alone.
 
-That screen is also what is shown where nothing moves. It needs no script and no font from
-elsewhere, since GitHub shows pictures without.
+Without animation the picture stays on the last screen: attributes alone draw it, so a renderer
+that ignores CSS shows it as well. The picture contains no script and no external font, because
+GitHub removes both.
 """
 
 from __future__ import annotations
@@ -18,17 +19,19 @@ if TYPE_CHECKING:
 _CELL, _LINE = 8.4, 20
 _MARGIN, _BAR = 20, 38
 _WIDTH = round(COLUMNS * _CELL) + 2 * _MARGIN
-_STYLE = """
-text{font:14px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;
-fill:#c9d1d9;white-space:pre}
-.i{animation:i 1ms step-end backwards}
-.o{visibility:hidden;animation:o step-end}
-.k{visibility:hidden;animation:o step-end,k}
-.t{font-weight:600;fill:#f0f6fc}.p{fill:#7ee787}
-@keyframes i{from{visibility:hidden}}
-@keyframes o{from{visibility:visible}}
-@keyframes k{to{transform:translateX(var(--x))}}
-@media(prefers-reduced-motion:reduce){*{animation:none!important}}
+_STILL = 4.0
+"""Seconds for which the last screen is shown before the session plays."""
+_STYLE = f"""
+text{{font:14px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;
+fill:#c9d1d9;white-space:pre}}
+.i{{animation:i 0s {_STILL:g}s step-end}}
+.o{{animation:o step-end}}
+.k{{animation:o step-end,k}}
+.t{{font-weight:600;fill:#f0f6fc}}.p{{fill:#7ee787}}
+@keyframes i{{from{{visibility:hidden}}}}
+@keyframes o{{from{{visibility:visible}}}}
+@keyframes k{{to{{transform:translateX(var(--x))}}}}
+@media(prefers-reduced-motion:reduce){{*{{animation:none!important}}}}
 """
 
 
@@ -56,7 +59,8 @@ def svg(rows: Sequence[Row], *, height: int) -> str:
                 for number in range(3)
             ),
             f'<svg x="{_MARGIN}" y="{_BAR}" width="{_WIDTH - _MARGIN - 1}" height="{inside}">',
-            f'<g xml:space="preserve" {scroll}>',
+            f'<g xml:space="preserve" font-family="monospace" font-size="14" fill="#c9d1d9" '
+            f"{scroll}>",
             *(line for row in rows if row.text for line in _row(row)),
             "</g></svg></svg>\n",
         ]
@@ -83,9 +87,9 @@ def _scroll(rows: Sequence[Row], height: int) -> tuple[str, str]:
         for (percent, top), before in zip(offsets.items(), [-1, *offsets.values()], strict=False)
         if top != before
     )
-    last = _up(max(offsets.values()))
-    style = f"transform:{last};animation:s {end:.2f}s step-end"
-    return f'style="{style}"', f"@keyframes s{{{moves}}}\n"
+    style = f"animation:s {end:.2f}s {_STILL:g}s step-end"
+    still = f"translate(0 {-max(offsets.values()) * _LINE})"
+    return f'transform="{still}" style="{style}"', f"@keyframes s{{{moves}}}\n"
 
 
 def _up(rows: int) -> str:
@@ -95,11 +99,8 @@ def _up(rows: int) -> str:
 def _row(row: Row) -> Iterator[str]:
     """Draw one row for the time that it is there, and what covers it while it is typed."""
     y = row.number * _LINE
-    delay = f"animation-delay:{row.since:.2f}s"
     place = f'y="{y + 15}" textLength="{len(row.text) * _CELL:.1f}"'
-    timed = f'class="i" style="{delay}"'
-    if row.until is not None:
-        timed = f'class="o" style="{delay};animation-duration:{row.until - row.since:.2f}s"'
+    timed = _timed(row)
     yield f"<text {timed} {place}>{_spans(row)}</text>"
     x = len(PROMPT) * _CELL
     cursor = f'<rect {{}}x="{x:.1f}" y="{y + 2}" width="8" height="16" fill="#8b949e"/>'
@@ -107,11 +108,26 @@ def _row(row: Row) -> Iterator[str]:
         yield cursor.format(f"{timed} ")
     if row.keys:
         style = (
-            f"--x:{row.keys * _CELL:.1f}px;{delay};animation-duration:{row.keys * BY_KEY:.2f}s;"
+            f"--x:{row.keys * _CELL:.1f}px;animation-delay:{_STILL + row.since:.2f}s;"
+            f"animation-duration:{row.keys * BY_KEY:.2f}s;"
             f"animation-timing-function:step-end,steps({row.keys})"
         )
         cover = f'<rect x="{x:.1f}" y="{y}" width="{_WIDTH}" height="{_LINE}" fill="#0d1117"/>'
-        yield f'<g class="k" style="{style}">{cover}{cursor.format("")}</g>'
+        yield f'<g class="k" visibility="hidden" style="{style}">{cover}{cursor.format("")}</g>'
+
+
+def _timed(row: Row) -> str:
+    """Return the attributes that show a row from its first to its last second.
+
+    A row of the last screen is visible by itself, and is hidden while the session has not come to
+    it. Any other row is hidden by itself.
+    """
+    if row.until is None:
+        return f'class="i" style="animation-duration:{row.since:.2f}s"'
+    style = (
+        f"animation-delay:{_STILL + row.since:.2f}s;animation-duration:{row.until - row.since:.2f}s"
+    )
+    return f'class="o" visibility="hidden" style="{style}"'
 
 
 def _spans(row: Row) -> str:

@@ -306,7 +306,7 @@ class Connection:
         return AwsClient(
             client,
             retries or NewRetries(self.timeout),
-            secrets=list if credentials else self._callers_secrets,
+            secrets=list if credentials else self.callers_secrets,
             credentials=credentials,
             retries_itself=self._has_retry_settings(),
             ca_bundle=self._ca_bundle(),
@@ -389,7 +389,8 @@ class Connection:
 
         self._read(read)
 
-    def _callers_secrets(self) -> list[Secret]:
+    def callers_secrets(self) -> list[Secret]:
+        """Return what of the caller's own credentials nobody else may see; none if unreadable."""
         from cpstage.aws.credentials import FrozenCredentials
 
         try:

@@ -23,14 +23,11 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from cpstage.errors import AccessDenied, CpstageError
-from cpstage.job import SessionCredentials
+from cpstage.job import Job, SessionCredentials
 from cpstage.masking import MASK, SHORTEST_SECRET, Secret
-
-if TYPE_CHECKING:
-    from cpstage.job import Job
 
 _LOGGER = logging.getLogger("cpstage")
 

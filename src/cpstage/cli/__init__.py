@@ -41,38 +41,38 @@ class _Command(NamedTuple):
 
 
 GROUPS: dict[str, dict[str, _Command]] = {
-    "A job's artifacts": {
+    "Job artifacts": {
         "fetch": _Command("fetch", "Stage a job's input artifacts."),
         "push": _Command("push", "Upload a job's output artifacts."),
     },
-    "A job from its start to its result": {
+    "Running jobs and reporting results": {
         "run": _Command("run", "Fetch a job's inputs, run CMD, push its outputs."),
-        "work": _Command("work", "Work on the jobs of an action type, until stopped."),
-        "report": _Command("report", "Tell CodePipeline the result of a job."),
+        "work": _Command("work", "Run the jobs of an action type, until stopped."),
+        "report": _Command("report", "Report the result of a job to CodePipeline."),
         "env": _Command("env", "Print the variables of a job in a workspace."),
         "credentials": _Command(
             "credentials", "Print a job's session credentials, SECRETS included."
         ),
     },
-    "The job itself": {
-        "show": _Command("show", "Show a job and what lies at its locations."),
+    "Job details": {
+        "show": _Command("show", "Show a job and the objects at its locations."),
         "get-job-details": _Command(
             "get_job_details",
             "Print the job's document, as the AWS CLI does.",
         ),
     },
-    "Looking into it": {
-        "ls": _Command("ls", "List what is in a job's artifacts, without fetching them."),
+    "Inspecting artifacts and finding problems": {
+        "ls": _Command("ls", "List the contents of a job's artifacts, without fetching them."),
         "cat": _Command("cat", "Write one member of an artifact to stdout."),
         "diff": _Command("diff", "Compare a fetched tree with its artifact in S3."),
-        "doctor": _Command("doctor", "Check all that a run of a job needs."),
+        "doctor": _Command("doctor", "Check everything that a run of a job needs."),
     },
     "Local files": {
         "unpack": _Command("unpack", "Unpack a zip, tar or tar.gz."),
         "pack": _Command("pack", "Pack a directory into a zip, tar or tar.gz."),
     },
     "Without an AWS account": {
-        "demo": _Command("demo", "Show the whole way on an embedded local AWS."),
+        "demo": _Command("demo", "Run a complete job on an embedded local AWS."),
         "local": _Command(
             "local", "Run an embedded local AWS: S3, KMS and the job API, on loopback."
         ),
@@ -124,8 +124,8 @@ class LazyCommands(click.Group):
 def cpstage() -> None:
     """Fetch and stage AWS CodePipeline job artifacts.
 
-    A job id goes in, a directory to build in comes out; a directory of results goes in,
-    artifacts in the pipeline's bucket come out.
+    'cpstage fetch' downloads and unpacks the inputs of a job. 'cpstage push' packs, encrypts and
+    uploads its outputs. 'cpstage run' does both around a build command.
     """
     make_no_core_file()
     reuse_freed_memory()

@@ -40,10 +40,10 @@ Examples:
 @output_options
 @progress_option
 def demo(terminal: Terminal, progress: Progress) -> None:
-    """Show the whole way on an embedded local AWS.
+    """Run a complete job on an embedded local AWS.
 
-    In one process and without an AWS account: a sample pipeline hands out a job, its inputs are
-    fetched, a real build runs, its results are pushed, and the bucket is looked at.
+    The demo needs no AWS account. A sample pipeline offers a job; the demo fetches its inputs, runs
+    a real build, pushes the outputs, and lists the bucket.
     """
     with local_extra():
         said: list[str] = []

@@ -34,7 +34,7 @@ Examples:
     type=click.Choice(["sh", "fish", "powershell", "dotenv", "json"]),
     default="sh",
     show_default=True,
-    help="What is going to read it.",
+    help="Output format.",
 )
 @click.option("--codebuild-env", is_flag=True, help="Add CODEBUILD_SRC_DIR variables.")
 @aws_options
@@ -50,8 +50,8 @@ def env(
 ) -> None:
     """Print the variables of a job in a workspace.
 
-    They tell where each artifact is; none is a credential. For the job that was fetched into the
-    workspace, which is also the one without JOB_ID, AWS is not asked.
+    The variables name the directory of each artifact. They contain no credentials. Without JOB_ID,
+    or with the job that was fetched into the workspace, the command calls no AWS service.
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """

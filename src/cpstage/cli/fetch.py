@@ -38,7 +38,7 @@ Examples:
 @job_options
 @workspace_option
 @staging_options
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what the command would do, and do nothing.")
 @click.option(
     "--env-file",
     metavar="FILE",
@@ -65,7 +65,7 @@ def fetch(
     """Stage a job's input artifacts.
 
     Every input artifact is unpacked into WORKSPACE/in/<artifact>/, and WORKSPACE/out/<artifact>/
-    is made for every output. An artifact is there whole or not at all.
+    is created for every output. An artifact appears after all of it is verified.
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
@@ -82,6 +82,7 @@ def fetch(
             **staging.arguments(),
             dry_run=dry_run,
             connection=connection,
+            warn=terminal.warn,
             **options,
         )
 

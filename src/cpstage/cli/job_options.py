@@ -132,13 +132,14 @@ def job_options(function: Function) -> Function:
     command = click.option(
         "--client-token",
         envvar="CPSTAGE_CLIENT_TOKEN",
-        help="Token of a third-party job; better in CPSTAGE_CLIENT_TOKEN, unseen by others.",
+        help="Client token of a third-party job. Prefer CPSTAGE_CLIENT_TOKEN: others "
+        "can see a command line.",
     )(command)
     return click.option(
         "--job-file",
         metavar="FILE|-",
         shell_complete=a_file,
-        help="Saved job document, in any shape AWS hands out.",
+        help="Saved job document, in any format that AWS returns.",
     )(command)
 
 

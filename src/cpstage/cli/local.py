@@ -78,16 +78,16 @@ Examples:
     type=Seconds(),
     default=3600.0,
     show_default=True,
-    help="Life of a job's session credentials.",
+    help="Lifetime of a job's session credentials.",
 )
 @output_options
 def serve(terminal: Terminal, port: int, region: str, session_seconds: float) -> None:
-    """Serve until stopped, with a sample pipeline and one job of it.
+    """Serve a local AWS with a sample pipeline and one job, until stopped.
 
-    Prints the variables to export and the job id; with --json, one line of JSON.
+    The command prints the variables to export and the job ID; with --json, one line of JSON.
     """
     if not _REGION.fullmatch(region):
-        raise UsageError(f"{region!r} is no AWS region", hint="us-east-1 is one")
+        raise UsageError(f"{region!r} is not an AWS region", hint="give one such as us-east-1")
     with local_extra():
         from cpstage.local import LocalAWS
         from cpstage.local.sample import add_sample_job
@@ -140,7 +140,7 @@ Examples:
 )
 @click.argument("directory", required=False)
 @click.option("--output", "outputs", multiple=True, help="Name of an output artifact; repeatable.")
-@click.option("--queued", is_flag=True, help="Leave it to be claimed by 'cpstage work'.")
+@click.option("--queued", is_flag=True, help="Queue the job for 'cpstage work'.")
 @endpoint_option
 @output_options
 def job(
@@ -150,9 +150,9 @@ def job(
     outputs: tuple[str, ...],
     queued: bool,
 ) -> None:
-    """Make one more job on a running local AWS, and print its id.
+    """Create a job on a running local AWS, and print its ID.
 
-    Its input is the sample, or DIRECTORY as an artifact named Source.
+    The input is the sample, or DIRECTORY as an artifact named Source.
     """
     from cpstage.local import Input
     from cpstage.local.sample import OUTPUTS, add_sample_job
@@ -192,9 +192,9 @@ Examples:
 @endpoint_option
 @output_options
 def record(terminal: Terminal, endpoint_url: str | None) -> None:
-    """Print who called what on a running local AWS.
+    """Print the calls that a running local AWS has answered.
 
-    A line for each call, oldest first: who, service and action, status, place, encryption.
+    One line for each call, oldest first: caller, service and action, status, object, encryption.
     """
     with asking(endpoint_url) as client:
         calls = client.calls()

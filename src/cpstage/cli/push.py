@@ -53,7 +53,7 @@ def _split(context: click.Context, _: click.Parameter, values: tuple[str, ...]) 
 @job_options
 @workspace_option
 @delivery_options
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what the command would do, and do nothing.")
 @aws_options
 @session_option
 @output_options
@@ -71,8 +71,9 @@ def push(
 ) -> None:
     """Upload a job's output artifacts.
 
-    Every output artifact is made of WORKSPACE/out/<artifact>/, or of the PATH given for it, and
-    goes to the S3 location that CodePipeline assigned, under the job's own credentials and key.
+    Every output artifact is packed from WORKSPACE/out/<artifact>/, or from the PATH given for it,
+    and uploaded to the S3 location that CodePipeline assigned, with the job's session credentials
+    and KMS key.
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """

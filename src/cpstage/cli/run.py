@@ -52,7 +52,7 @@ Examples:
 @click.argument("job_id", required=False, metavar="[JOB_ID] -- CMD [ARG]...")
 @job_options
 @workspace_option
-@click.option("--report", is_flag=True, help="Report the result, whatever it is.")
+@click.option("--report", is_flag=True, help="Report the result, success or failure.")
 @command_options
 @details_options
 @click.option(
@@ -61,10 +61,10 @@ Examples:
     multiple=True,
     metavar="NAME=PATH",
     callback=pairs,
-    help="Make an output of PATH, as seen from where cpstage starts, and not of out/NAME; "
-    "repeatable.",
+    help="Take an output from PATH instead of out/NAME; repeatable. PATH is "
+    "relative to the directory in which cpstage starts.",
 )
-@click.option("--push-always", is_flag=True, help="Push also when CMD has failed.")
+@click.option("--push-always", is_flag=True, help="Push even if CMD fails.")
 @partial(staging_options, context_option="--decrypt-context")
 @partial(delivery_options, context_option="--encrypt-context")
 @aws_options
@@ -91,11 +91,11 @@ def run(
 ) -> None:
     """Fetch a job's inputs, run CMD, push its outputs.
 
-    CMD has the variables of the job, and stdin, stdout and stderr of its own. When it fails, its
-    exit code is that of cpstage, and nothing is pushed. With --report, CodePipeline is told the
-    result: success, or whatever it was that failed.
+    CMD gets the job's variables, and inherits stdin, stdout and stderr. If CMD fails, cpstage exits
+    with CMD's exit code and pushes nothing. With --report, cpstage reports success or the failure
+    to CodePipeline.
 
-    A signal is handed on to CMD, a second one kills it; both end the run. With --json, CMD's stdout
+    cpstage forwards a signal to CMD, and kills CMD at the second signal. With --json, CMD's stdout
     goes to stderr.
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.

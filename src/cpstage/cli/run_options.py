@@ -56,38 +56,39 @@ def command_options(function: Function) -> Function:
             "--cwd",
             default=".",
             metavar="DIR",
-            help="Where CMD runs: an input artifact's name, or a path. [the workspace]",
+            help="Working directory of CMD: an input artifact's name, or a path. [the workspace]",
         ),
         click.option(
             "--timeout",
             type=Seconds(),
             metavar="SECONDS",
-            help="End CMD after this long. [without end]",
+            help="Time limit for CMD. [none]",
         ),
         click.option(
             "--kill-after",
             type=Seconds(),
             metavar="SECONDS",
-            help="Kill CMD when it goes on for this long after it was asked to end. "
-            "[10 after --timeout; a second signal, after a first one]",
+            help="Kill CMD if it still runs this long after its first signal. [10 after "
+            "--timeout; after a signal, when a second signal arrives]",
         ),
         click.option(
             "--report-tail",
             type=Number(0, 1000),
             default=0,
             metavar="N",
-            help="Report the last N lines of CMD's output when it fails; it then prints into "
+            help="Report the last N lines of CMD's output if it fails; CMD then writes to "
             "pipes. [0]",
         ),
         click.option(
             "--pass-configuration",
             is_flag=True,
-            help="Hand CMD the action's configuration in the file CPSTAGE_CONFIGURATION.",
+            help="Pass the action's configuration to CMD in the file CPSTAGE_CONFIGURATION.",
         ),
         click.option(
             "--pass-credentials",
             is_flag=True,
-            help="Leave your own AWS credential variables to CMD; a job's it never gets.",
+            help="Keep your own AWS credential variables in CMD's environment. CMD never "
+            "gets the job's session credentials.",
         ),
         click.option("--codebuild-env", is_flag=True, help="Add CODEBUILD_SRC_DIR variables."),
     )
@@ -126,14 +127,20 @@ def details_options(function: Function) -> Function:
 
     return add_options(
         command,
-        click.option("--summary", metavar="TEXT", help="What was done, shown with the action."),
+        click.option("--summary", metavar="TEXT", help="Summary, shown with the action."),
         execution_id_option,
-        click.option("--percent-complete", type=Number(0, 100), metavar="N", help="0 to 100."),
-        click.option("--revision", metavar="ID", help="Id of what was made or deployed."),
-        click.option("--change-identifier", metavar="ID", help="Id of the change that led to it."),
-        click.option("--revision-summary", metavar="TEXT", help="What it is, for people."),
         click.option(
-            "--created", metavar="TIME", help="When it was made, as 2030-01-31T12:00:00Z."
+            "--percent-complete", type=Number(0, 100), metavar="N", help="Progress, 0 to 100."
+        ),
+        click.option(
+            "--revision", metavar="ID", help="ID of the revision that was built or deployed."
+        ),
+        click.option(
+            "--change-identifier", metavar="ID", help="ID of the change that caused the revision."
+        ),
+        click.option("--revision-summary", metavar="TEXT", help="Summary of the revision."),
+        click.option(
+            "--created", metavar="TIME", help="Time of the revision, such as 2030-01-31T12:00:00Z."
         ),
     )
 
@@ -143,5 +150,5 @@ execution_id_option = click.option(
     "--execution-id",
     "execution_id",
     metavar="ID",
-    help="Id of the work in another system.",
+    help="ID of the job in an external system.",
 )

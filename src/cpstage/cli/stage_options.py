@@ -15,6 +15,7 @@ from cpstage.cli.archive_options import (
     unpacking_options,
 )
 from cpstage.cli.options import MOST_SECONDS, Function, Seconds, add_options
+from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
     from cpstage import Packing, Unpacking
@@ -37,13 +38,19 @@ def staging_options(function: Function, context_option: str = CONTEXT_OPTION) ->
         no_unpack: bool,
         replace_staged: bool,
         wait: float,
+        verify: bool,
+        keep_out: bool,
         unpacking: Unpacking,
         **others: Any,
     ) -> Any:
         from cpstage import Staging
 
         how = replace(unpacking, layout=layout, unpack=not no_unpack)
-        return function(staging=Staging(artifacts, how, replace_staged, wait), **others)
+        if replace_staged and (verify or keep_out):
+            other = "--verify" if verify else "--keep-out"
+            raise UsageError(f"--replace and {other} exclude each other", hint="give one of them")
+        staging = Staging(artifacts, how, replace_staged, wait, verify, keep_out)
+        return function(staging=staging, **others)
 
     return add_options(
         unpacking_options(command, context_option),
@@ -59,14 +66,25 @@ def staging_options(function: Function, context_option: str = CONTEXT_OPTION) ->
             type=click.Choice(["per-artifact", "merged"]),
             default="per-artifact",
             show_default=True,
-            help="One directory per artifact, or all in in/ itself.",
+            help="One directory per artifact, or all artifacts in in/.",
         ),
-        click.option("--no-unpack", is_flag=True, help="Stage each object as the file it is."),
+        click.option("--no-unpack", is_flag=True, help="Stage each object without unpacking it."),
         click.option(
             "--replace",
             "replace_staged",
             is_flag=True,
-            help="Swap what is there for what the job has now.",
+            help="Stage everything anew in the place of what is there, and empty out/ where it "
+            "holds the outputs of another job.",
+        ),
+        click.option(
+            "--verify",
+            is_flag=True,
+            help="Compare what is staged already with the contents of its object.",
+        ),
+        click.option(
+            "--keep-out",
+            is_flag=True,
+            help="Keep the outputs of another job in out/ for this one.",
         ),
         click.option(
             "--wait",
@@ -75,8 +93,8 @@ def staging_options(function: Function, context_option: str = CONTEXT_OPTION) ->
             default=0.0,
             type=Seconds(or_none=True),
             metavar="[SECONDS]",
-            help="Wait for another run in the workspace to end; without a number, as long as it "
-            "takes.",
+            help="Wait for another run in the workspace to end; without a number, wait "
+            "without limit.",
         ),
     )
 
@@ -110,16 +128,18 @@ def delivery_options(function: Function, context_option: str = CONTEXT_OPTION) -
         sealing_options(command, context_option),
         packing_options(
             ["auto", "zip", "tar", "tar.gz", "raw"],
-            "auto packs a directory as zip; a file goes as it is.",
+            "auto packs a directory as zip, and uploads a file unchanged.",
         ),
         click.option(
             "--if-empty",
             type=click.Choice(["error", "warn", "ignore"]),
             default="error",
             show_default=True,
-            help="When an output has no files: fail, or leave it out.",
+            help="If an output has no files: fail, or skip it.",
         ),
         click.option(
-            "--bucket-key", is_flag=True, help="Let S3 use a Bucket Key: fewer calls to KMS."
+            "--bucket-key",
+            is_flag=True,
+            help="Let S3 use an S3 Bucket Key, which calls KMS less often.",
         ),
     )

@@ -7,8 +7,10 @@ failure, and that is what is reported. What polls for jobs is no business of thi
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from cpstage.aws.codepipeline import get_job
 from cpstage.aws.config import Connection
@@ -23,6 +25,9 @@ from cpstage.errors import (
     UsageError,
     reportable,
 )
+from cpstage.job import Job
+from cpstage.progress import Progress
+from cpstage.report.details import Details
 from cpstage.runner.command import Execution, execute
 from cpstage.runner.handover import handover, inherited
 from cpstage.runner.interrupts import Interrupts
@@ -31,15 +36,7 @@ from cpstage.runner.task import Delivery, Staging, Surroundings
 from cpstage.runner.verdict import report_run
 from cpstage.transfer.fetch import fetch
 from cpstage.transfer.push import Warn, push
-from cpstage.workspace.layout import Workspace
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    from cpstage.job import Job
-    from cpstage.progress import Progress
-    from cpstage.report.details import Details
+from cpstage.workspace.layout import Occupation, Workspace
 
 
 def run(
@@ -150,10 +147,13 @@ class _Course:
         Raises:
             Reportable: Something of it failed.
         """
-        with place.occupied(job.id, self.staging.wait) as handed:
-            self.result.fetched = fetch(job, place.root, **self.staging.arguments(), **self.session)
+        with place.occupied(job.id, self.staging.wait) as occupation:
+            self.result.fetched = fetch(
+                job, place.root, **self.staging.arguments(), warn=self.warn, **self.session
+            )
             self.interrupts.check()
-            failure = self._execute(job, place, handed)
+            failure = self._execute(job, place, occupation)
+            occupation.lock.check()
             if failure and (isinstance(failure, Stopped) or not self.delivery.always):
                 raise failure
             if self.result.left.continuation_token is None:
@@ -164,8 +164,9 @@ class _Course:
                     hint="give --report",
                 )
             # Else the action goes on in another job, and so its outputs are not done.
+            occupation.lock.check()
 
-    def _execute(self, job: Job, place: Workspace, handed: Path) -> Reportable | None:
+    def _execute(self, job: Job, place: Workspace, occupation: Occupation) -> Reportable | None:
         """Run the command, and return how it failed, if it did."""
         around = self.surroundings
         inputs: dict[str, Path] = (
@@ -173,7 +174,9 @@ class _Course:
             if self.result.fetched
             else {}
         )
-        with handover(handed, job, pass_configuration=around.pass_configuration) as files:
+        with handover(
+            occupation.directory, job, pass_configuration=around.pass_configuration
+        ) as files:
             environment = {
                 **inherited(os.environ, credentials=around.pass_credentials),
                 **job_environment(job, place, inputs, codebuild=around.codebuild),

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from cpstage.transfer.options import Encryption, IfEmpty, Packing, Unpacking
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -20,6 +18,8 @@ class Staging:
     unpacking: Unpacking = field(default_factory=Unpacking)
     replace: bool = False
     wait: float = 0
+    verify: bool = False
+    keep_out: bool = False
 
     def arguments(self) -> dict[str, Any]:
         """Return them as keyword arguments."""

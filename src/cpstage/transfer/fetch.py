@@ -7,17 +7,22 @@ has been verified; a fetch that fails leaves the workspace as it was.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from cpstage.archive.formats import Format
 from cpstage.archive.unpack import Unpacker
 from cpstage.aws.config import Connection
 from cpstage.aws.credentials import DEFAULT_MAX_AGE
 from cpstage.aws.job_session import JobSession
 from cpstage.errors import ObjectChanged
+from cpstage.filesystem import Tree, local_failures
 from cpstage.job import Artifact, Job, choose
 from cpstage.progress import Progress, Silence
+from cpstage.removal import remove_tree
 from cpstage.transfer.artifact import (
     Source,
     extract,
@@ -29,15 +34,11 @@ from cpstage.transfer.artifact import (
 )
 from cpstage.transfer.inventory import Inventory, Staged, record_of
 from cpstage.transfer.options import Unpacking
-from cpstage.tree import Tree, remove_tree
-from cpstage.workspace.layout import Workspace
+from cpstage.workspace.fingerprint import differences, fingerprint
+from cpstage.workspace.layout import Outputs, Workspace
 from cpstage.workspace.publishing import Move
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from cpstage.archive.formats import Format
+Warn = Callable[[str], object]
 
 _LOGGER = logging.getLogger("cpstage")
 
@@ -80,27 +81,35 @@ def fetch(
     artifacts: Sequence[str] = (),
     unpacking: Unpacking | None = None,
     replace: bool = False,
+    verify: bool = False,
+    keep_out: bool = False,
     dry_run: bool = False,
     connection: Connection | None = None,
     credentials_max_age: float = DEFAULT_MAX_AGE,
     wait: float = 0,
     progress: Progress | None = None,
+    warn: Warn = lambda _: None,
 ) -> FetchResult:
     """Stage the job's input artifacts in a workspace, and make directories for its outputs.
 
-    An artifact whose object has not changed since it was staged is left alone.
+    An artifact whose object has not changed since it was staged is left alone. If its tree was
+    modified since then, the result says so, with a warning.
 
     Args:
         job: The job, with its session credentials.
         workspace: The directory; artifacts go to ``in/<artifact>/`` in it.
         artifacts: Names or globs of the inputs to stage; all where none is given.
         unpacking: How to stage them: layout, limits, decryption.
-        replace: Replace staged artifacts by those that the job has now.
+        replace: Stage all inputs again, and replace what is there; ``out/`` is emptied if it
+            belongs to another job.
+        verify: Compare staged artifacts with the contents of their objects.
+        keep_out: Keep an ``out/`` that belongs to another job, for this one.
         dry_run: Report what would be done, and change nothing.
         connection: The configuration of the AWS clients.
         credentials_max_age: Seconds after which the job's credentials are refreshed.
         wait: Seconds to wait for another run in the same workspace to end.
         progress: Is told of all phases.
+        warn: Is called with each warning, a line.
 
     Raises:
         UsageError: A glob matches no input.
@@ -119,19 +128,28 @@ def fetch(
         found = [fetching.look(artifact) for artifact in choose(job.input_artifacts, artifacts)]
         with nullcontext() if dry_run else place.locked(wait):
             inventory = Inventory(place, options)
-            todo, unchanged = inventory.sort(found)
+            known = inventory.sort(found, replace=replace, verify=verify)
             place.require_outputs([*outputs.values()])
+            choice: Outputs = "replace" if replace else "keep" if keep_out else "refuse"
+            is_foreign = place.outputs_to_replace(job.id, outputs, choice)
             if not replace:
-                place.require_free([one.path for one in todo])
+                place.require_free([one.path for one in known.todo])
             if dry_run:
-                planned = [fetching.identify(one) for one in todo]
-                result = _in_order(found, planned, unchanged)
+                planned = [fetching.identify(one) for one in known.todo]
+                result = _in_order(found, planned, known.settled, known.doubtful)
                 return FetchResult(job, result, outputs, session.retries.count)
+            if keep_out and place.outputs_owner() not in (None, job.id) and place.has_outputs():
+                warn(f"{place.outputs} is kept, with outputs of job {place.outputs_owner()}")
             with place.staging() as staging:
-                staged, moves = fetching.stage(todo, staging)
-                result = _in_order(found, staged, unchanged)
-                moves += place.output_moves([*outputs.values()], staging)
-                moves += place.record_moves(record_of(job), inventory.entries(result), staging)
+                compared = fetching.compare(known.doubtful, staging, warn)
+                staged, moves = fetching.stage(known.todo, staging)
+                result = _in_order(found, staged, known.settled, compared)
+                for one in (one for one in known.settled if one.status == "modified"):
+                    warn(f"{one.path} was modified since it was staged; --replace stages it again")
+                fingerprints = _fingerprints(moves, compared)
+                moves += place.output_moves([*outputs.values()], staging, replace=is_foreign)
+                entries = inventory.entries(result, fingerprints)
+                moves += place.record_moves(record_of(job), entries, staging)
                 place.publish(moves)
     return FetchResult(job, result, outputs, session.retries.count)
 
@@ -140,6 +158,15 @@ def _in_order(found: Sequence[Staged], *done: Sequence[Staged]) -> tuple[Staged,
     """Return results in the order in which the job has the artifacts."""
     by_name = {one.artifact.name: one for some in done for one in some}
     return tuple(by_name[one.artifact.name] for one in found)
+
+
+def _fingerprints(moves: Sequence[Move], compared: Sequence[Staged]) -> dict[Path, str]:
+    """Return the fingerprints of the trees that were staged or compared, by their paths."""
+    staged = {move.target: fingerprint(move.staged) for move in moves}
+    return staged | {
+        one.path: fingerprint(one.path) if one.status == "unchanged" else "modified"
+        for one in compared
+    }
 
 
 class _Fetch:
@@ -206,6 +233,34 @@ class _Fetch:
                 done += self._stage_group(again, root, staging)
             moves.append(Move(root, target))
         return done, moves
+
+    def compare(self, doubtful: Sequence[Staged], staging: Path, warn: Warn) -> list[Staged]:
+        """Compare staged artifacts with the contents of their objects, which are read again.
+
+        Args:
+            doubtful: The staged artifacts.
+            staging: Where to unpack the objects.
+            warn: Is called with the differences.
+
+        Returns:
+            The same artifacts, each ``unchanged`` or ``modified``.
+        """
+        scratch = staging / "compared"
+        with local_failures(scratch):
+            scratch.mkdir()
+        compared = []
+        different: dict[Path, list[str]] = {}
+        for move in self.stage(doubtful, scratch)[1]:
+            with local_failures(move.target, "compare"):
+                different[move.target] = differences(move.target, move.staged)
+        for one in doubtful:
+            compared.append(replace(one, status="modified" if different[one.path] else "unchanged"))
+        for path, names in different.items():
+            if names:
+                what = ", ".join(map(repr, names))
+                warn(f"{path} differs from its object: {what}; --replace stages it again")
+        remove_tree(scratch)
+        return compared
 
     def _stage_group(self, group: Sequence[Staged], root: Path, staging: Path) -> list[Staged]:
         """Stage the artifacts of one directory."""

@@ -30,18 +30,17 @@ This module knows nothing of workspaces or artifacts.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cpstage.errors import WorkspaceUnavailable
-from cpstage.tree import local_failures
+from cpstage.filesystem import local_failures
+from cpstage.removal import make_writable
 from cpstage.workspace.exchange import exchange
 from cpstage.workspace.statefile import read_json, unfinished, write_json_durably
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 @dataclass(frozen=True)
@@ -92,6 +91,7 @@ class Journal:
             for move in moves:
                 with local_failures(move.target):
                     move.target.parent.mkdir(exist_ok=True)
+                    _make_movable(move)
                     _put(move, replace=replace)
             with local_failures(self._path):
                 self._path.unlink()
@@ -113,6 +113,7 @@ class Journal:
         begun, made = self._read()
         for move, inode in reversed(begun):
             with local_failures(move.target):
+                _make_movable(move)
                 _take_back(move, inode)
         for directory in made:
             with suppress(OSError):  # it is not empty any more, or was never made
@@ -159,6 +160,15 @@ class Journal:
         if not parts or {"/", ".."} & set(parts) or place.parent.resolve() != place.parent:
             raise ValueError
         return place
+
+
+def _make_movable(move: Move) -> None:
+    """Give the owner back the permissions that a rename needs, and that a build may have taken.
+
+    A directory that gets another parent is written to, as its entry ``..`` changes.
+    """
+    for directory in (move.target.parent, move.target, move.staged.parent, move.staged):
+        make_writable(directory)
 
 
 def _put(move: Move, *, replace: bool) -> None:

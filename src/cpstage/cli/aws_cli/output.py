@@ -45,7 +45,7 @@ def output_format(option: str | None, as_json: bool, connection: Connection) -> 
         from_environment = os.environ.get("AWS_DEFAULT_OUTPUT")
         where = "AWS_DEFAULT_OUTPUT" if from_environment else "'output' of the AWS profile"
         raise ConfigurationError(
-            f"{where} is {configured!r}, which is no format of this command",
+            f"{where} is {configured!r}, which is not a format of this command",
             hint="give --output json, text or table",
         )
     return configured

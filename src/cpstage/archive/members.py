@@ -1,0 +1,73 @@
+"""One member of an archive as readers describe it, and the counts of what was unpacked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+MemberKind = Literal["file", "directory", "link", "hard link"]
+
+CHUNK = 256 << 10
+"""Bytes that go from a decoder to a file at a time: they stay in the processor's cache, and their
+memory is used again; with 1 MiB the system spent twice as long on fresh pages."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """What an archive says of one member; nothing of it has been checked.
+
+    Attributes:
+        name: The name, bytes that are not UTF-8 as surrogates.
+        kind: What it is. Readers refuse what is none of the four.
+        chunks: Reads the data once, in pieces; only files have any.
+        size: The declared size of the data, in bytes.
+        executable: Whether its owner may execute it.
+        target: Where a symbolic link leads, bytes that are not UTF-8 as surrogates, or the name of
+            the earlier member that a hard link stands for.
+    """
+
+    name: str
+    kind: MemberKind
+    chunks: Callable[[], Iterator[bytes]]
+    size: int = 0
+    executable: bool = False
+    target: str = ""
+
+
+@dataclass
+class Contents:
+    """What came out of one archive."""
+
+    files: int = 0
+    directories: int = 0
+    links: int = 0
+    size: int = 0
+
+    def count(self, kind: MemberKind, size: int, *, there: bool) -> None:
+        """Count a member, unless it is in the place of another one."""
+        self.size += size
+        if not there:
+            self.directories += kind == "directory"
+            self.links += kind == "link"
+            self.files += kind in ("file", "hard link")
+
+
+def contents_document(contents: Contents | None) -> dict[str, int | None]:
+    """Return contents as JSON has them: null where nothing was unpacked."""
+    return {
+        "files": contents.files if contents else None,
+        "directories": contents.directories if contents else None,
+        "links": contents.links if contents else None,
+        "unpacked_size": contents.size if contents else None,
+    }
+
+
+def read_contents(document: Mapping[str, Any]) -> Contents | None:
+    """Read contents back from JSON.
+
+    Raises:
+        KeyError, TypeError, ValueError: A member is missing, or no number.
+    """
+    members = [document[name] for name in contents_document(None)]
+    return None if members[0] is None else Contents(*map(int, members))

@@ -1,0 +1,106 @@
+"""Limits on what an archive may unpack to, counted on real output while it streams."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cpstage.errors import ArtifactRejected
+
+MIB = 1 << 20
+GIB = 1 << 30
+
+HEADER_BYTES = MIB
+"""The longest extended header of one tar member."""
+
+_RATIO_FREE = 64 * MIB
+"""Output below this is never a bomb, whatever its ratio."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of one artifact; each is an option of the commands that unpack.
+
+    Attributes:
+        size: Bytes of all files together.
+        ratio: Bytes that may come out for each byte of the archive, above 64 MiB of output.
+        entries: Members of the archive.
+        depth: Components of a path.
+        header: Bytes of one extended header of a tar, and of the directory of a zip above 512
+            for each entry.
+    """
+
+    size: int = 20 * GIB
+    ratio: int = 200
+    entries: int = 200_000
+    depth: int = 128
+    header: int = MIB
+
+
+class Budget:
+    """What of the limits is used up.
+
+    Args:
+        limits: The limits.
+        packed: The size of the archive, in bytes.
+    """
+
+    def __init__(self, limits: Limits, packed: int) -> None:
+        self._limits = limits
+        self._packed = packed
+        self.size = 0
+        self.entries = 0
+
+    def spend_entry(self) -> None:
+        """Count one member.
+
+        Raises:
+            ArtifactRejected: It is one too many.
+        """
+        self.expect_entries(1)
+        self.entries += 1
+
+    def expect_entries(self, count: int) -> None:
+        """Check how many members an archive says it has, before they are read.
+
+        Raises:
+            ArtifactRejected: They are too many.
+        """
+        if self.entries + count > self._limits.entries:
+            raise _over("entries", f"{self._limits.entries:,} entries", "--max-entries")
+
+    def check_header(self, size: int) -> None:
+        """Check how long a header is, before it is read.
+
+        Raises:
+            ArtifactRejected: It is too long.
+        """
+        if size > self._limits.header:
+            raise _over("headers", f"{self._limits.header:,} bytes of a header", "--max-header")
+
+    def check_depth(self, path: str) -> None:
+        """Check how deep a path is.
+
+        Raises:
+            ArtifactRejected: It is too deep.
+        """
+        if path.count("/") >= self._limits.depth:
+            raise _over("depth", f"{self._limits.depth} components in a path", "--max-depth")
+
+    def spend_bytes(self, count: int) -> None:
+        """Count bytes of output, before they are written.
+
+        Raises:
+            ArtifactRejected: They are too many, or too many for the size of the archive.
+        """
+        self.size += count
+        if self.size > self._limits.size:
+            raise _over("size", f"{self._limits.size:,} bytes unpacked", "--max-size")
+        if self.size > max(_RATIO_FREE, self._packed * self._limits.ratio):
+            raise _over("ratio", f"{self._limits.ratio} bytes for each byte packed", "--max-ratio")
+
+
+def _over(limit: str, bound: str, option: str) -> ArtifactRejected:
+    return ArtifactRejected(
+        f"the archive is over the limit of {limit} ({bound})",
+        hint=f"if you trust it, raise the limit with {option}",
+    )

@@ -1,0 +1,263 @@
+"""The headers of tar, read strictly (POSIX.1-2017 ustar and pax; GNU tar; v7), and sparse files.
+
+A field is what the format says, or the header is rejected: one reader takes for a number or the end
+of a name what another does not.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from itertools import repeat
+from typing import NamedTuple
+from zlib import adler32
+
+from cpstage.archive.gzip_reader import Damaged
+from cpstage.archive.members import CHUNK
+
+BLOCK = 512
+
+POSIX, GNU, V7 = b"ustar\0", b"ustar  \0", bytes(8)
+"""Of POSIX, a version follows, which some writers leave empty."""
+
+SPARSE = b"S"
+"""GNU's type of a sparse file with a map in the header."""
+
+_FIELDS = struct.Struct("100s8s16x12s12x8sc100s8s80x155s12x")
+_CHECKSUM = slice(148, 156)
+_MAP = slice(386 - 345, 495 - 345)
+"""Where GNU has the map, in what is the prefix elsewhere."""
+
+_SPACES = sum(b" " * 8)
+_POSITIVE, _NEGATIVE = 0x80, 0xFF
+_LARGEST = (1 << 63) - 1
+_MOST_DIGITS = len(str(_LARGEST))
+
+Record = tuple[bytes, bytes]
+"""The key and value of one record of a pax header."""
+
+
+class Header(NamedTuple):
+    """The fields of a header that are of use, as they stand."""
+
+    name: bytes
+    mode: bytes
+    size: bytes
+    checksum: bytes
+    kind: bytes
+    link: bytes
+    magic: bytes
+    prefix: bytes
+
+    @property
+    def path(self) -> bytes:
+        """The whole name; only POSIX has a prefix, where GNU keeps other things."""
+        name = text(self.name)
+        if self.prefix[0] and self.magic.startswith(POSIX):
+            return text(self.prefix) + b"/" + name
+        return name
+
+
+def read_header(block: bytes) -> Header:
+    """Read a block.
+
+    Raises:
+        Damaged: Its checksum is wrong, it is of no known format, or not a whole block.
+    """
+    if len(block) < BLOCK:
+        raise Damaged("it is cut off in a header" if block else "it has no end marker")
+    header = Header._make(_FIELDS.unpack(block))
+    declared = octal(header.checksum, "checksum")
+    # The sum is taken with spaces in its own place; historic writers had signed characters.
+    total = _sum(block) - sum(header.checksum) + _SPACES
+    if declared != total and declared != total - 256 * _negative(block):
+        raise Damaged("the checksum of a header is wrong")
+    if not (header.magic.startswith(POSIX) or header.magic in (GNU, V7)):
+        raise Damaged(f"a header is of the unknown format {header.magic!r}")
+    if header.magic == GNU and header.kind != SPARSE and header.prefix[_MAP].strip(b"\0"):
+        # libarchive would follow it.
+        raise Damaged("a header has the map of a sparse file, and says that it is none")
+    return header
+
+
+def text(field: bytes) -> bytes:
+    """Return the text of a field, less the zeros that fill it up; those inside are not its end."""
+    return field.rstrip(b"\0")
+
+
+def number(field: bytes, what: str) -> int:
+    """Return the number in a field: octal digits, or GNU's base 256.
+
+    Raises:
+        Damaged: It is none, negative, or larger than any file.
+    """
+    if field[0] == _POSITIVE:
+        value = int.from_bytes(field[1:], "big")
+        if value > _LARGEST:
+            raise Damaged(f"the {what} is too large")
+        return value
+    if field[0] == _NEGATIVE:
+        raise Damaged(f"the {what} is negative")
+    return octal(field, what)
+
+
+def octal(field: bytes, what: str) -> int:
+    """Return the number in a field of octal digits; a field of zeros alone is one, and no blanks.
+
+    Raises:
+        Damaged: There is something else in it.
+    """
+    digits = field.rstrip(b"\0 ").lstrip(b" ")
+    if not digits and not field.strip(b"\0"):
+        return 0
+    try:
+        # int() alone would take signs, underscores and 0o.
+        return int(digits if digits.isdigit() else b"", 8)
+    except ValueError:
+        raise Damaged(f"the {what} is no number: {field!r}") from None
+
+
+def decimal(digits: bytes, what: str) -> int:
+    """Return the number that a pax record holds.
+
+    Raises:
+        Damaged: It is none, negative, or has more digits than any size.
+    """
+    if not digits.isdigit() or len(digits) > _MOST_DIGITS:
+        raise Damaged(f"the {what} is no number: {digits[:40]!r}")
+    return int(digits)
+
+
+def read_records(body: bytes) -> list[Record]:
+    r"""Read the records of a pax header, each of them ``length key=value\n``.
+
+    Raises:
+        Damaged: One of them is not of that form, or ends somewhere else than it says.
+    """
+    records, at = [], 0
+    while at < len(body):
+        digits, _, _ = body[at : at + _MOST_DIGITS + 1].partition(b" ")
+        end = at + decimal(digits, "length of a record of a pax header")
+        key, is_there, value = body[at + len(digits) + 1 : end - 1].partition(b"=")
+        # Some readers pass over more than one space before a key.
+        is_key = bool(key) and not key[:1].isspace()
+        if not (is_key and is_there) or digits[:1] == b"0" or body[end - 1 : end] != b"\n":
+            raise Damaged(f"a pax header is damaged at {body[at : at + 40]!r}")
+        records.append((key, value))
+        at = end
+    return records
+
+
+def _sum(block: bytes) -> int:
+    """Add up the bytes of a block.
+
+    The lower half of an Adler-32 is one and the sum of all bytes, modulo more than what 512 bytes
+    of ASCII come to. It takes 0.2 µs, and sum() 3.5 µs, of 8 µs for a whole member.
+    """
+    return (adler32(block) & 0xFFFF) - 1 if block.isascii() else sum(block)
+
+
+def _negative(block: bytes) -> int:
+    """Count the bytes that were negative numbers to a writer with signed characters."""
+    return sum(byte > 0x7F for byte in block[: _CHECKSUM.start] + block[_CHECKSUM.stop :])
+
+
+_ZEROS = bytes(CHUNK)
+_PREFIX = b"GNU.sparse."
+SPARSE_NAME, _REAL_SIZE = _PREFIX + b"name", _PREFIX + b"realsize"
+_FORM = {_PREFIX + b"major": b"1", _PREFIX + b"minor": b"0"}
+_OTHER_FORMS = (b"SCHILY.realsize", b"SUN.holesdata")
+"""Keys of star and of Solaris, of which libarchive knows."""
+
+
+class Sparse(NamedTuple):
+    """A sparse file.
+
+    Attributes:
+        size: How many bytes it has.
+        extents: The offset and length of each piece of data; all else are holes.
+    """
+
+    size: int
+    extents: list[tuple[int, int]]
+
+    def check(self, stored: int) -> None:
+        """Check that the pieces of data follow one another, and are what is stored.
+
+        All but the last are whole blocks: of what is not, GNU tar takes the rest of the block for
+        padding, and libarchive takes it for the next piece. The last ends where the file does, if
+        it is an empty piece: GNU tar would make the file shorter otherwise.
+
+        Raises:
+            Damaged: They do not.
+        """
+        at = total = 0
+        for offset, length in self.extents:
+            if offset < at:
+                raise Damaged("the map of a sparse file overlaps")
+            if length and total % BLOCK:
+                raise Damaged("the map of a sparse file has a piece that ends within a block")
+            at, total = offset + length, total + length
+        if at != self.size or total != stored:
+            raise Damaged("the map of a sparse file does not fit its size")
+
+    def content(self, pieces: Callable[[int], Iterator[bytes]]) -> Iterator[bytes]:
+        """Return the bytes of the file; the data comes from ``pieces``, by number of bytes."""
+        at = 0
+        for offset, length in self.extents:
+            yield from _hole(offset - at)
+            yield from pieces(length)
+            at = offset + length
+        yield from _hole(self.size - at)
+
+
+def _hole(length: int) -> Iterator[bytes]:
+    yield from repeat(_ZEROS, length // CHUNK)
+    yield _ZEROS[: length % CHUNK]
+
+
+def is_about_holes(key: bytes) -> bool:
+    """Tell whether a pax record says that a file is sparse."""
+    return key.startswith(_PREFIX) or key in _OTHER_FORMS
+
+
+def sparse_of_header(block: bytes, read: Callable[[], bytes]) -> Sparse:
+    """Read the old form, of type ``S``: four extents in the header, 21 in each block after it.
+
+    Args:
+        block: The header.
+        read: Returns the next block; it does not for ever.
+    """
+    fields, more = [block[386:482]], block[482]
+    while more:
+        following = read()
+        fields.append(following[:504])
+        more = following[504]
+    used = (field[at : at + 24] for field in fields for at in range(0, len(field), 24))
+    extents = [
+        (number(extent[:12], "offset"), number(extent[12:], "length"))
+        for extent in used
+        if extent.strip(b"\0")
+    ]
+    return Sparse(number(block[483:495], "size"), extents)
+
+
+def sparse_of_records(records: Mapping[bytes, bytes], read: Callable[[], bytes]) -> Sparse:
+    """Read form 1.0: a pax header, and the map in lines of digits before the data.
+
+    Args:
+        records: The records of the header.
+        read: Returns the next block of the data.
+    """
+    if any(records.get(key) != value for key, value in _FORM.items()):
+        raise Damaged("a sparse file is of a form that is not supported")
+    size = decimal(records.get(_REAL_SIZE, b""), "size of a sparse file")
+    blocks = [read()]
+    count = decimal(blocks[0].partition(b"\n")[0], "map of a sparse file")
+    lines = blocks[0].count(b"\n")
+    while lines < 2 * count + 1:
+        blocks.append(read())
+        lines += blocks[-1].count(b"\n")
+    digits = b"".join(blocks).split(b"\n")[1 : 2 * count + 1]
+    numbers = iter([decimal(one, "map of a sparse file") for one in digits])
+    return Sparse(size, list(zip(numbers, numbers, strict=True)))

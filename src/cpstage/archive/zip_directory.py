@@ -1,0 +1,278 @@
+"""The directory of a zip archive (PKWARE APPNOTE 6.3.10, sections 4.3.12 to 4.3.16).
+
+All of it is read and held against itself before anything else of the archive is: end records,
+counts, names, methods, sizes, and where each entry lies. Where two readers could take an archive
+for two different things, it is refused. What a name may be is not decided here.
+"""
+
+from __future__ import annotations
+
+import stat
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from operator import attrgetter
+
+from cpstage.archive.blob import Blob
+from cpstage.archive.members import MemberKind
+from cpstage.archive.options import Budget
+from cpstage.archive.paths import bytes_of, refused, text_of
+from cpstage.archive.zip_format import (
+    BZIP2,
+    DEFLATED,
+    DESCRIPTOR_FOLLOWS,
+    DOS_DIRECTORY,
+    ENCRYPTED,
+    LZMA,
+    MAX16,
+    MAX32,
+    OS_X,
+    PATCHED,
+    RECORD,
+    STORED,
+    UNICODE_PATH,
+    UNIX,
+    UTF8_NAME,
+    Ends,
+    damaged,
+    extra_fields,
+    large_values,
+    read_ends,
+    unicode_path,
+)
+from cpstage.filesystem import RelativePath
+
+LOCAL_BYTES = 30
+"""The fixed part of a local header."""
+
+_RECORD = struct.Struct("<4x6H3L5H2L")
+_SMALLEST_DESCRIPTOR = 12
+
+_SHORTEST_TAIL, _LONGEST_TAIL = 256 << 10, 4 << 20
+_TAIL_SHARE = 20
+"""What is read at once from the end, and what share of the archive: with small files, as source
+code has them, the directory is some twentieth of it."""
+
+_RECORD_ROOM = 512
+"""Bytes that the directory may have for each entry, on average, besides the limit of headers."""
+
+_UNIX_HOSTS = {UNIX, OS_X}
+
+
+@dataclass(slots=True)
+class ZipEntry:
+    """One entry, as its directory record describes it.
+
+    Attributes:
+        name: The name; bytes that are not text as surrogates.
+        other_name: The bytes that the archive has for it, where they are not those of the name.
+        kind: What it is.
+        executable: Whether its owner may execute it.
+        flags: General purpose bits.
+        method: How it is packed.
+        crc: CRC-32 of its data.
+        packed: Bytes of its data in the archive.
+        size: Bytes of its data.
+        offset: Where its local header is, from the start of the blob.
+        end: Where the next entry, or the directory, begins.
+        place: Where whoever reads the archive wants it; nothing here looks at it.
+    """
+
+    name: str
+    other_name: bytes | None
+    kind: MemberKind
+    executable: bool
+    flags: int
+    method: int
+    crc: int
+    packed: int
+    size: int
+    offset: int
+    end: int = 0
+    place: RelativePath | None = None
+
+    @property
+    def raw_name(self) -> bytes:
+        """The bytes that the archive has for its name, which the local header must have too."""
+        return bytes_of(self.name) if self.other_name is None else self.other_name
+
+
+@dataclass(frozen=True)
+class ZipDirectory:
+    """A directory that has been checked.
+
+    Attributes:
+        start: Where the first entry begins; before it there may be a self-extractor.
+        end: Where the entries end, and the directory begins.
+        entries: In the order of their data, which do not overlap.
+    """
+
+    start: int
+    end: int
+    entries: list[ZipEntry]
+
+
+@dataclass(frozen=True)
+class ZipTail:
+    """The end of an archive.
+
+    Attributes:
+        offset: Where it begins.
+        data: Its bytes.
+        ends: What the end records in it say.
+    """
+
+    offset: int
+    data: bytes
+    ends: Ends
+
+
+def read_tail(blob: Blob, budget: Budget) -> ZipTail:
+    """Read the end of an archive, as much as its directory is likely to take.
+
+    Args:
+        blob: The archive.
+        budget: Its limits.
+
+    Raises:
+        ArtifactRejected: It is no zip, or cut, or has more entries or longer headers than the
+            limits allow.
+    """
+    length = min(max(blob.size // _TAIL_SHARE, _SHORTEST_TAIL), _LONGEST_TAIL, blob.size)
+    offset = blob.size - length
+    data = blob.read(offset, length)
+    ends = read_ends(data, offset)
+    budget.expect_entries(ends.count)
+    budget.check_header(ends.size - ends.count * _RECORD_ROOM)
+    return ZipTail(offset, data, ends)
+
+
+def read_directory(blob: Blob, tail: ZipTail) -> ZipDirectory:
+    """Read the directory of a zip archive, and check all that it says.
+
+    Raises:
+        ArtifactRejected: It is damaged or ambiguous; an entry is encrypted, packed by an unknown
+            method, overlaps another one, or is no file, directory or link.
+    """
+    offset, data, ends = tail.offset, tail.data, tail.ends
+    missing = max(0, offset - ends.start)
+    records = blob.read(ends.start, min(missing, ends.size)) if missing else b""
+    begin = max(0, ends.start - offset)
+    records += data[begin : begin + ends.size - len(records)]
+    entries = sorted(_entries(records, ends), key=attrgetter("offset"))
+    return _laid_out(entries, ends.start)
+
+
+def _entries(records: bytes, ends: Ends) -> Iterator[ZipEntry]:
+    at = 0
+    for _ in range(ends.count):
+        if records[at : at + 4] != RECORD or at + 46 > len(records):
+            raise damaged("its directory has fewer records than its end record says, or others")
+        fields = _RECORD.unpack_from(records, at)
+        name_at = at + 46
+        extra_at = name_at + fields[9]
+        comment_at = extra_at + fields[10]
+        at = comment_at + fields[11]
+        if at > len(records):
+            raise damaged("a record of its directory is cut off")
+        raw_name, extra = records[name_at:extra_at], records[extra_at:comment_at]
+        yield _entry(fields, raw_name, extra, ends)
+    if at != len(records):
+        raise damaged("its directory has more records than its end record says")
+
+
+def _entry(fields: tuple[int, ...], raw_name: bytes, extra: bytes, ends: Ends) -> ZipEntry:
+    made_by, _, flags, method, _, _, crc, packed, size = fields[:9]
+    disk, _, attributes, offset = fields[12:16]
+    host = made_by >> 8
+    parts = extra_fields(extra, raw_name) if extra else {}
+    name, other_name = _name(raw_name, flags, host, parts)
+    if MAX32 in (packed, size, offset) or disk == MAX16:
+        eight = ((size, MAX32, 8), (packed, MAX32, 8), (offset, MAX32, 8))
+        size, packed, offset, disk = large_values(name, parts, (*eight, (disk, MAX16, 4)))
+    if disk:
+        raise refused(name, "is on another volume")
+    try:
+        kind, executable = _nature(host, flags, method, attributes, name[-1:] == "/")
+    except ValueError as error:
+        raise refused(name, str(error)) from None
+    if kind == "directory" and size:
+        raise refused(name, "is a directory with data")
+    if method == STORED and packed != size:
+        raise refused(name, f"is stored, {size} bytes in {packed}")
+    place = offset + ends.shift
+    return ZipEntry(name, other_name, kind, executable, flags, method, crc, packed, size, place)
+
+
+def _name(
+    raw: bytes, flags: int, host: int, parts: Mapping[int, bytes]
+) -> tuple[str, bytes | None]:
+    """Decode a name, and return it with its bytes where those are not the name's in UTF-8."""
+    if raw.isascii() and UNICODE_PATH not in parts:
+        return raw.decode("ascii"), None
+    name = _decoded(raw, flags, host, parts)
+    return name, None if raw == bytes_of(name) else raw
+
+
+def _decoded(raw: bytes, flags: int, host: int, parts: Mapping[int, bytes]) -> str:
+    """Decode a name as Info-ZIP does on POSIX (4.4.4 bit 11, 4.6.9, appendix D)."""
+    if flags & UTF8_NAME:
+        return text_of(raw)
+    name = unicode_path(raw, parts)
+    if name is not None:
+        return name
+    if host in _UNIX_HOSTS:
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            pass
+    return raw.decode("cp437")
+
+
+@lru_cache(1024)  # most entries of an archive are alike in all of it
+def _nature(
+    host: int, flags: int, method: int, attributes: int, slash: bool
+) -> tuple[MemberKind, bool]:
+    """Tell what an entry is, and whether its owner may execute it.
+
+    Its name, which may end in a slash, and its mode have to agree on directories.
+
+    Raises:
+        ValueError: It cannot be read, or is nothing that may be unpacked; says why.
+    """
+    if flags & ENCRYPTED:
+        raise ValueError("is encrypted, which is not supported")
+    if flags & PATCHED:
+        raise ValueError("is a patch, which is not supported")
+    if method not in (STORED, DEFLATED, BZIP2, LZMA):
+        raise ValueError(f"is unsupported: method {method}")
+    mode = attributes >> 16 if host in _UNIX_HOSTS else 0
+    kind, executable = stat.S_IFMT(mode), bool(mode & stat.S_IXUSR)
+    if slash:
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise ValueError("is a directory by its name, and something else by its mode")
+        return "directory", executable
+    if kind == stat.S_IFLNK:
+        return "link", executable
+    if kind == stat.S_IFDIR or (not kind and attributes & DOS_DIRECTORY):
+        raise ValueError("is a directory by its attributes, and none by its name")
+    if kind not in (0, stat.S_IFREG):
+        raise ValueError("is neither a file, a directory nor a link")
+    return "file", executable
+
+
+def _laid_out(entries: list[ZipEntry], directory: int) -> ZipDirectory:
+    """Check that entries do not overlap, and give each its end.
+
+    What an entry takes up at least is known here; how long its local header really is, when that
+    has arrived.
+    """
+    starts = [entry.offset for entry in entries]
+    for entry, end in zip(entries, [*starts[1:], directory], strict=False):
+        descriptor = _SMALLEST_DESCRIPTOR if entry.flags & DESCRIPTOR_FOLLOWS else 0
+        least = LOCAL_BYTES + len(entry.raw_name) + entry.packed + descriptor
+        if entry.offset + least > end:
+            raise refused(entry.name, "overlaps the next entry, or the directory")
+        entry.end = end
+    return ZipDirectory(entries[0].offset if entries else directory, directory, entries)

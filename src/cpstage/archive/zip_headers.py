@@ -1,0 +1,193 @@
+"""Headers of a zip that is written (PKWARE APPNOTE 6.3.10, sections 4.3.7 to 4.3.16).
+
+All times are the first that zip can express, 1980-01-01, and modes are 0644 or 0755, so that the
+same tree gives the same bytes on every machine and day. Fields of zip64 are there only where the
+others do not suffice.
+"""
+
+from __future__ import annotations
+
+import stat
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from cpstage.archive.zip_format import (
+    DESCRIPTOR,
+    DESCRIPTOR_FOLLOWS,
+    DOS_DIRECTORY,
+    END,
+    END64,
+    END64_FIELDS,
+    END_FIELDS,
+    LOCAL,
+    LOCATOR64,
+    LOCATOR64_FIELDS,
+    MAX16,
+    MAX32,
+    RECORD,
+    UNIX,
+    UTF8_NAME,
+    ZIP64,
+)
+from cpstage.walk import Entry
+
+_VERSION, _VERSION64 = 20, 45
+"""Of the format (4.4.3.2): deflate and directories, and zip64."""
+
+_DIRECTORY = RECORD + bytes((_VERSION, UNIX))
+_DIRECTORY64 = RECORD + bytes((_VERSION64, UNIX))
+"""How a header of the directory begins: also by which version and system it was made."""
+
+_COMMON = struct.Struct("<5H3L2H")
+"""What both headers of an entry have in common: from the version needed to the length of the extra
+field."""
+
+_REST = struct.Struct("<3H2L")
+"""What follows in the directory: comment, disk and attributes, and where the local header is."""
+
+_COMMON_AT, _REST_AT, _NAME_AT = 6, 32, 46
+"""Where a directory header has that, and its name."""
+
+_LENGTH_AND_OFFSET, _OFFSET = struct.Struct("<H12xL"), struct.Struct("<L")
+_LENGTH_AT, _OFFSET_AT = 28, 42
+
+_TIME, _DATE = 0, (1 << 5) | 1
+
+_ZIP64_FROM = MAX32 - (64 << 20)
+"""Files from this size on get zip64 fields: deflate makes what it cannot pack a little longer."""
+
+
+class Record(NamedTuple):
+    """One entry, as its headers describe it.
+
+    Attributes:
+        name: The name; of a directory, with a slash at the end (4.4.17.1).
+        attributes: The mode in the upper half, as Info-ZIP has it, and DOS attributes below.
+        method: How it is packed.
+        crc: CRC-32 of its data.
+        packed: Bytes of its data in the archive.
+        size: Bytes of its data.
+        is_streamed: Whether sums and sizes are in a descriptor behind the data.
+    """
+
+    name: bytes
+    attributes: int
+    method: int
+    crc: int
+    packed: int
+    size: int
+    is_streamed: bool = False
+
+    @property
+    def _is_large(self) -> bool:
+        return self.size >= _ZIP64_FROM
+
+    def local_header(self) -> bytes:
+        """Return the local file header (4.3.7) of an entry that is streamed."""
+        version, sizes, extra = _VERSION, (0, 0, 0), b""
+        if self._is_large:
+            version, sizes = _VERSION64, (0, MAX32, MAX32)
+            extra = struct.pack("<2H2Q", ZIP64, 16, 0, 0)
+        return LOCAL + self._common(version, sizes, extra) + self.name + extra
+
+    def descriptor(self) -> bytes:
+        """Return the data descriptor (4.3.9), its sizes of 8 bytes where zip64 is in use."""
+        layout = "<4sL2Q" if self._is_large else "<4s3L"
+        return struct.pack(layout, DESCRIPTOR, self.crc, self.packed, self.size)
+
+    def directory_header(self, offset: int) -> bytes:
+        """Return the central directory header (4.3.12), and zip64 fields (4.5.3) where needed.
+
+        Args:
+            offset: Where the local header is.
+        """
+        large: list[int] = []
+        size, packed = self.size, self.packed
+        if self._is_large:
+            large, size, packed = [size, packed], MAX32, MAX32
+        if offset >= MAX32:
+            large.append(offset)
+        extra = struct.pack(f"<2H{len(large)}Q", ZIP64, 8 * len(large), *large) if large else b""
+        version, begins = (_VERSION64, _DIRECTORY64) if large else (_VERSION, _DIRECTORY)
+        common = self._common(version, (self.crc, packed, size), extra)
+        rest = _REST.pack(0, 0, 0, self.attributes, min(offset, MAX32))
+        return b"".join((begins, common, rest, self.name, extra))
+
+    def _common(self, version: int, sizes: tuple[int, int, int], extra: bytes) -> bytes:
+        flags = 0 if self.name.isascii() else UTF8_NAME
+        if self.is_streamed:
+            flags |= DESCRIPTOR_FOLLOWS
+        lengths = (len(self.name), len(extra))
+        return _COMMON.pack(version, flags, self.method, _TIME, _DATE, *sizes, *lengths)
+
+
+def record(
+    entry: Entry, method: int, crc: int, packed: int, size: int, *, is_streamed: bool = False
+) -> Record:
+    """Describe an entry, whose data has a CRC-32, and a size before and after it was packed."""
+    name = (entry.path + "/" * (entry.kind == "directory")).encode()
+    return Record(name, _attributes(entry), method, crc, packed, size, is_streamed)
+
+
+def _attributes(entry: Entry) -> int:
+    if entry.kind == "directory":
+        return (stat.S_IFDIR | 0o755) << 16 | DOS_DIRECTORY
+    if entry.kind == "link":
+        return (stat.S_IFLNK | 0o777) << 16
+    return (stat.S_IFREG | (0o755 if entry.executable else 0o644)) << 16
+
+
+def small_headers(entry: Record, offset: int) -> tuple[bytes, bytes]:
+    """Return the local header of an entry that needs no zip64, and that of the directory."""
+    header = entry.directory_header(offset)
+    return LOCAL + header[_COMMON_AT:_REST_AT] + entry.name, header
+
+
+def moved(directory: bytes, start: int, length: int) -> bytes:
+    """Add to the offsets of directory headers, which have no zip64 fields yet.
+
+    Args:
+        directory: The headers of entries that follow one another.
+        start: Where the first of them is in the archive.
+        length: How many bytes they take there.
+    """
+    if start + length >= MAX32:
+        entries = _records(directory)
+        return b"".join(entry.directory_header(start + offset) for entry, offset in entries)
+    headers = bytearray(directory)
+    at = 0
+    while at < len(headers):
+        name, offset = _LENGTH_AND_OFFSET.unpack_from(headers, at + _LENGTH_AT)
+        _OFFSET.pack_into(headers, at + _OFFSET_AT, start + offset)
+        at += _NAME_AT + name
+    return bytes(headers)
+
+
+def _records(directory: bytes) -> Iterator[tuple[Record, int]]:
+    at = 0
+    while at < len(directory):
+        fields = _COMMON.unpack_from(directory, at + _COMMON_AT)
+        _, _, method, _, _, crc, packed, size, length, _ = fields
+        *_, attributes, offset = _REST.unpack_from(directory, at + _REST_AT)
+        at += _NAME_AT + length
+        yield Record(directory[at - length : at], attributes, method, crc, packed, size), offset
+
+
+def end_records(count: int, start: int, size: int) -> bytes:
+    """Return what follows the directory (4.3.14 to 4.3.16).
+
+    Args:
+        count: How many headers the directory has.
+        start: Where it begins.
+        size: How many bytes it has.
+    """
+    large = b""
+    if count >= MAX16 or start + size >= MAX32:
+        versions = (UNIX << 8 | _VERSION64, _VERSION64)
+        numbers = (0, 0, count, count, size, start)
+        large = END64_FIELDS.pack(END64, END64_FIELDS.size - 12, *versions, *numbers)
+        large += LOCATOR64_FIELDS.pack(LOCATOR64, 0, start + size, 1)
+    counts = (min(count, MAX16),) * 2
+    places = (min(size, MAX32), min(start, MAX32))
+    return large + END_FIELDS.pack(END, 0, 0, *counts, *places, 0)

@@ -1,0 +1,273 @@
+"""The data of zip entries (PKWARE APPNOTE 6.3.10, sections 4.3.7 to 4.3.9).
+
+An entry is held against its directory record as its bytes arrive: header, length, CRC-32, and what
+follows the data. Nothing here knows where the bytes come from, or where they go.
+"""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import struct
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+from cpstage._deflate import ERRORS, crc32, inflater
+from cpstage.archive.members import CHUNK
+from cpstage.archive.paths import refused
+from cpstage.archive.zip_directory import LOCAL_BYTES, ZipEntry
+from cpstage.archive.zip_format import (
+    BZIP2,
+    DEFLATED,
+    DESCRIPTOR,
+    DESCRIPTOR_FOLLOWS,
+    ENCRYPTED,
+    LOCAL,
+    LZMA,
+    MAX32,
+    PATCHED,
+    SIGNATURES,
+    STORED,
+    UNICODE_PATH,
+    UTF8_NAME,
+    extra_fields,
+    large_values,
+    unicode_path,
+)
+from cpstage.errors import ArtifactRejected
+
+_LOCAL = struct.Struct("<4s5H3L2H")
+_FLAGS_THAT_COUNT = ENCRYPTED | DESCRIPTOR_FOLLOWS | PATCHED | UTF8_NAME
+LONGEST_DESCRIPTOR = 24
+
+_LZMA_HEADER = struct.Struct("<2xHBL")
+_LZMA_END_MARKER = 0x2
+"""General purpose bit 1, for LZMA: the stream says where it ends."""
+
+_LARGEST_DICTIONARY = 64 << 20
+"""Of LZMA: the decoder reserves as much memory as the header of the data says."""
+
+_DECODER_ERRORS: tuple[type[Exception], ...] = (
+    *ERRORS,
+    lzma.LZMAError,
+    EOFError,
+    MemoryError,
+    OSError,  # bz2's complaint about damaged data
+    ValueError,
+)
+
+
+def data_start(entry: ZipEntry, head: bytes | memoryview) -> int:
+    """Hold a local header against the directory, and return where the data begins after it.
+
+    Args:
+        entry: The entry, as the directory has it.
+        head: The header and what follows, as far as it is there.
+
+    Raises:
+        ArtifactRejected: There is none, or the two disagree.
+    """
+    if len(head) < LOCAL_BYTES:
+        raise refused(entry.name, "has no room for a local header")
+    signature, _, flags, method, _, _, crc, packed, size, name, extra = _LOCAL.unpack_from(head)
+    if signature != LOCAL:
+        raise refused(entry.name, "has no local header where the directory says")
+    start: int = LOCAL_BYTES + name + extra
+    if head[LOCAL_BYTES : LOCAL_BYTES + name] != entry.raw_name:
+        raise refused(entry.name, "has another name in its local header")
+    if (flags ^ entry.flags) & _FLAGS_THAT_COUNT or method != entry.method:
+        raise refused(entry.name, "has other flags or another method in its local header")
+    parts = extra_fields(bytes(head[LOCAL_BYTES + name : start]), entry.name) if extra else {}
+    if UNICODE_PATH in parts and not flags & UTF8_NAME:
+        other = unicode_path(entry.raw_name, parts)
+        if other not in (None, entry.name):
+            raise refused(entry.name, "has another name in the extra field of its local header")
+    if (crc, packed, size) != (entry.crc, entry.packed, entry.size):
+        if MAX32 in (packed, size):
+            size, packed = large_values(entry.name, parts, ((size, MAX32, 8), (packed, MAX32, 8)))
+        said = ((crc, entry.crc), (packed, entry.packed), (size, entry.size))
+        later = bool(flags & DESCRIPTOR_FOLLOWS)
+        if any(value != known and (value or not later) for value, known in said):
+            raise refused(entry.name, "has other sizes or another CRC-32 in its local header")
+    if start + entry.packed > entry.end - entry.offset:
+        raise refused(entry.name, "overlaps what follows it")
+    return start
+
+
+def unpacked(entry: ZipEntry, slot: memoryview) -> Iterator[bytes | memoryview]:
+    """Return the data of an entry that is there as a whole.
+
+    Args:
+        entry: The entry.
+        slot: All bytes from its local header to the next entry.
+
+    Raises:
+        ArtifactRejected: It is not as the directory says.
+    """
+    start = data_start(entry, slot)
+    end = start + entry.packed
+    data = slot[start:end]
+    if entry.method == DEFLATED and entry.size <= CHUNK and data:
+        yield _at_once(entry, data)
+    else:
+        yield from decoded(entry, (data,))
+    if len(slot) > end or entry.flags & DESCRIPTOR_FOLLOWS:
+        check_end(entry, slot[end:])
+
+
+def _at_once(entry: ZipEntry, data: memoryview) -> bytes:
+    """Inflate a small entry in one call: of 20,000 of them, four iterators each were a fifth."""
+    stream = inflater()
+    try:
+        # One byte more than is declared, so that what is longer is noticed.
+        chunk = stream.decompress(data, entry.size + 1)
+    except ERRORS as error:
+        raise refused(entry.name, f"is damaged: {error}") from error
+    if len(chunk) <= entry.size:
+        if not stream.eof:
+            raise _cut_off(entry)
+        if stream.unused_data:
+            raise _goes_on(entry)
+    _verify(entry, len(chunk), crc32(chunk))
+    return chunk
+
+
+def decoded(entry: ZipEntry, pieces: Iterable[memoryview]) -> Iterator[bytes | memoryview]:
+    """Decode the data of an entry, in pieces of 1 MiB at most.
+
+    Raises:
+        ArtifactRejected: It is damaged, or has another length or CRC-32 than the directory says.
+    """
+    crc = length = 0
+    for chunk in _cut(pieces) if entry.method == STORED else _decompressed(entry, pieces):
+        crc = crc32(chunk, crc)
+        length += len(chunk)
+        if length > entry.size:
+            break
+        yield chunk
+    _verify(entry, length, crc)
+
+
+def _verify(entry: ZipEntry, length: int, crc: int) -> None:
+    """Hold the length and the CRC-32 of what came out against the directory."""
+    if length != entry.size:
+        more = "more" if length > entry.size else "fewer"
+        raise refused(entry.name, f"unpacks to {more} than the {entry.size:,} bytes it declares")
+    if crc != entry.crc:
+        raise refused(entry.name, "does not have the CRC-32 that it declares")
+
+
+def check_end(entry: ZipEntry, after: bytes | memoryview) -> None:
+    """Check what follows the data of an entry: its descriptor, if it has one, and no other entry.
+
+    Raises:
+        ArtifactRejected: The descriptor says something else than the directory, or an entry
+            follows that the directory does not have.
+    """
+    length = _descriptor_length(entry, after) if entry.flags & DESCRIPTOR_FOLLOWS else 0
+    if len(after) > length:
+        refuse_hidden(bytes(after[length:]), f"after the entry {entry.name!r}")
+
+
+def refuse_hidden(gap: bytes, where: str) -> None:
+    """Check that bytes which belong to no entry hold none that the directory leaves out.
+
+    Raises:
+        ArtifactRejected: They do.
+    """
+    if any(signature in gap for signature in SIGNATURES):
+        raise ArtifactRejected(f"the archive hides records of another archive {where}")
+
+
+def _descriptor_length(entry: ZipEntry, after: bytes | memoryview) -> int:
+    """Return how long a descriptor is: with or without signature, of 32 or 64 bits (4.3.9)."""
+    for layout in ("<2L", "<2Q"):
+        if layout == "<2L" and max(entry.packed, entry.size) > MAX32:
+            continue
+        said = struct.pack("<L", entry.crc) + struct.pack(layout, entry.packed, entry.size)
+        for descriptor in (DESCRIPTOR + said, said):
+            if after[: len(descriptor)] == descriptor:
+                return len(descriptor)
+    raise refused(entry.name, "has a data descriptor that disagrees with the directory, or none")
+
+
+def _cut(pieces: Iterable[memoryview]) -> Iterator[memoryview]:
+    for piece in pieces:
+        for at in range(0, len(piece), CHUNK):
+            yield piece[at : at + CHUNK]
+
+
+def _decompressed(entry: ZipEntry, pieces: Iterable[memoryview]) -> Iterator[bytes]:
+    if not entry.packed and not entry.size:
+        return  # some writers give empty files a method, and no data to go with it
+    try:
+        if entry.method == DEFLATED:
+            yield from _inflated(entry, pieces)
+        else:
+            yield from _expanded(entry, pieces)
+    except _DECODER_ERRORS as error:
+        raise refused(entry.name, f"is damaged: {error}") from error
+
+
+def _inflated(entry: ZipEntry, pieces: Iterable[memoryview]) -> Iterator[bytes]:
+    stream = inflater()
+    # One byte more than is declared, so that what is longer is noticed.
+    room = min(CHUNK, entry.size + 1)
+    # Cut small: what a call leaves over of its input is copied.
+    for piece in _cut(pieces):
+        data: bytes | memoryview = piece
+        while data or not stream.eof:
+            if stream.eof:
+                raise _goes_on(entry)
+            chunk = stream.decompress(data, room)
+            if chunk:
+                yield chunk
+            data = stream.unused_data if stream.eof else stream.unconsumed_tail
+            if not data and len(chunk) < room:
+                break
+    if not stream.eof:
+        raise _cut_off(entry)
+
+
+def _goes_on(entry: ZipEntry) -> ArtifactRejected:
+    return refused(entry.name, "has data after the end of its deflate stream")
+
+
+def _cut_off(entry: ZipEntry) -> ArtifactRejected:
+    return refused(entry.name, "ends in the middle of its deflate stream")
+
+
+def _expanded(entry: ZipEntry, pieces: Iterable[memoryview]) -> Iterator[bytes]:
+    """Decode bzip2 and LZMA, whose decoders of the standard library are of one kind."""
+    left = iter(pieces)
+    stream, first = _lzma(entry, left) if entry.method == LZMA else (bz2.BZ2Decompressor(), b"")
+    for piece in chain((first,), left):
+        if stream.eof and piece:
+            raise refused(entry.name, "has data after the end of its stream")
+        yield stream.decompress(piece, CHUNK)
+        while not (stream.needs_input or stream.eof):
+            yield stream.decompress(b"", CHUNK)
+    if stream.unused_data:
+        raise refused(entry.name, "has data after the end of its stream")
+    if not stream.eof and (entry.method == BZIP2 or entry.flags & _LZMA_END_MARKER):
+        raise refused(entry.name, "ends in the middle of its stream")
+
+
+def _lzma(
+    entry: ZipEntry, pieces: Iterator[memoryview]
+) -> tuple[lzma.LZMADecompressor, bytes | memoryview]:
+    """Read the header of LZMA data (5.8.8), and return the decoder and what follows."""
+    head = b""
+    for piece in pieces:
+        head += piece
+        if len(head) >= _LZMA_HEADER.size:
+            break
+    if len(head) < _LZMA_HEADER.size:
+        raise refused(entry.name, "is damaged: its LZMA header is cut off")
+    length, properties, dictionary = _LZMA_HEADER.unpack_from(head)
+    if length != 5 or properties >= 9 * 5 * 5 or dictionary > _LARGEST_DICTIONARY:
+        raise refused(entry.name, "has an LZMA header that is not supported")
+    numbers = {"lc": properties % 9, "lp": properties // 9 % 5, "pb": properties // 45}
+    chosen = {"id": lzma.FILTER_LZMA1, "dict_size": dictionary, **numbers}
+    stream = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=[chosen])
+    return stream, head[_LZMA_HEADER.size :]

@@ -1,0 +1,254 @@
+"""The file system below one directory: safe writes by descriptor.
+
+Every name is opened component by component from the root's descriptor with ``O_NOFOLLOW``, and
+created with ``O_EXCL``: whatever the disk holds, nothing is written outside, through a link, or
+over something else. This module knows nothing of archives or AWS; it trusts a
+:data:`RelativePath` and takes no other name.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NewType
+
+from cpstage._posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW
+from cpstage.errors import LocalIOError, WorkspaceUnavailable, local_reason
+
+RelativePath = NewType("RelativePath", str)
+"""A path below a tree: components joined by ``/``, none of them empty, ``.`` or ``..``."""
+
+_DIRECTORY = os.O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_NOFOLLOW | O_CLOEXEC
+
+_MOST_OPEN = 64
+"""Directories that a thread keeps open; ulimit(1) often allows 1,024 descriptors in all."""
+
+_PROBE = "cpstage-\u00e9".encode()
+_SAME_PROBE = ("CPSTAGE-\u00c9".encode(), "cpstage-e\u0301".encode())
+"""The probe's name in capitals, and in the decomposed form (Unicode NFD), whatever the locale."""
+
+
+class Tree:
+    """A directory that files, directories and links are created in, and nothing else.
+
+    Several threads may write to it at once.
+
+    Args:
+        root: An existing directory.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        with local_failures(root):
+            self._root = os.open(root, os.O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+        self._local = threading.local()
+        self._caches: list[_OpenDirectories] = []
+
+    def __enter__(self) -> Tree:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for cache in self._caches:
+            cache.close()
+        os.close(self._root)
+
+    def make_directory(self, path: RelativePath) -> None:
+        """Create a directory and its parents; one that exists is fine."""
+        try:
+            self._open(path)
+        except OSError as error:
+            raise local_failure(error, self.root / path) from error
+
+    def write_file(
+        self, path: RelativePath, chunks: Iterable[bytes | memoryview], *, executable: bool
+    ) -> int:
+        """Create a file, 0755 or 0644 under the umask, and return how many bytes it has.
+
+        Raises:
+            WorkspaceUnavailable: Something of that name, or a link on the way, is there.
+            LocalIOError: The disk is full, or it failed.
+        """
+        written = 0
+        directory, _, name = path.rpartition("/")
+        try:
+            parent = self._open(directory)
+            file = os.open(name, _NEW_FILE, 0o755 if executable else 0o644, dir_fd=parent)
+            try:
+                for chunk in chunks:
+                    written += write_all(file, chunk)
+            finally:
+                os.close(file)
+        except (OSError, UnicodeEncodeError) as error:
+            raise local_failure(error, self.root / path) from error
+        return written
+
+    def make_link(self, path: RelativePath, target: str) -> None:
+        """Create a symbolic link; the target is the caller's to check."""
+        directory, _, name = path.rpartition("/")
+        with local_failures(self.root / path):
+            os.symlink(target, name, dir_fd=self._open(directory))
+
+    def make_hard_link(self, path: RelativePath, existing: RelativePath) -> None:
+        """Give a regular file of this tree a second name."""
+        there, _, old = existing.rpartition("/")
+        here, _, new = path.rpartition("/")
+        with local_failures(self.root / path):
+            source = os.dup(self._open(there))  # which opening the other may close
+            try:
+                parent = self._open(here)
+                os.link(old, new, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
+            finally:
+                os.close(source)
+
+    def remove_file(self, path: RelativePath) -> None:
+        """Remove a file that was written before."""
+        directory, _, name = path.rpartition("/")
+        with local_failures(self.root / path):
+            os.unlink(name, dir_fd=self._open(directory))
+
+    def folds_names(self) -> bool:
+        """Tell whether names that differ in case, or in the form of an accent, are one file here.
+
+        Raises:
+            WorkspaceUnavailable, LocalIOError: It cannot be tried.
+        """
+        with local_failures(self.root):
+            os.close(os.open(_PROBE, _NEW_FILE, 0o600, dir_fd=self._root))
+            try:
+                return any(_exists(name, self._root) for name in _SAME_PROBE)
+            finally:
+                os.unlink(_PROBE, dir_fd=self._root)
+
+    def _open(self, directory: str) -> int:
+        """Open a directory below the root, creating what is missing; it is not the caller's."""
+        cache: _OpenDirectories | None = getattr(self._local, "cache", None)
+        if cache is None:
+            cache = self._local.cache = _OpenDirectories(self._root)
+            self._caches.append(cache)
+        return cache.open(directory)
+
+
+class _OpenDirectories:
+    """Directories that a thread has open: what it writes next is often a neighbour.
+
+    Args:
+        root: The descriptor of the root, which stays its owner's.
+    """
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._open: dict[str, int] = {}
+
+    def open(self, directory: str) -> int:
+        """Open a directory, component by component, each one from its parent."""
+        if not directory:
+            return self._root
+        found = self._open.get(directory)
+        if found is not None:
+            return found
+        above, _, name = directory.rpartition("/")
+        missing = [name]
+        while above and above not in self._open:
+            above, _, name = above.rpartition("/")
+            missing.append(name)
+        current = self._open.get(above, self._root)
+        while missing:
+            name = missing.pop()
+            current = _enter(current, name)
+            above = f"{above}/{name}" if above else name
+            self._open[above] = current
+            if len(self._open) > _MOST_OPEN:
+                self._forget_all_but(above)
+        return current
+
+    def close(self) -> None:
+        """Close them all."""
+        self._forget_all_but("")
+
+    def _forget_all_but(self, directory: str) -> None:
+        kept = self._open.pop(directory, None)
+        for descriptor in self._open.values():
+            os.close(descriptor)
+        self._open = {} if kept is None else {directory: kept}
+
+
+def _enter(parent: int, name: str) -> int:
+    """Open a directory below an open one, creating it where it is missing."""
+    with suppress(FileExistsError):  # most are not there, and a look first would be a step more
+        os.mkdir(name, 0o755, dir_fd=parent)
+    return os.open(name, _DIRECTORY, dir_fd=parent)
+
+
+def _exists(name: bytes, directory: int) -> bool:
+    try:
+        os.stat(name, dir_fd=directory, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
+
+
+def write_all(descriptor: int, chunk: bytes | memoryview) -> int:
+    """Write a chunk whole, and return its length: a full disk may first take a part of it."""
+    written = os.write(descriptor, chunk) if chunk else 0
+    while written < len(chunk):
+        written += os.write(descriptor, memoryview(chunk)[written:])
+    return written
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a new file that only its owner may read.
+
+    Raises:
+        WorkspaceUnavailable, LocalIOError: It is there already, or cannot be written.
+    """
+    with local_failures(path), os.fdopen(os.open(path, _NEW_FILE, 0o600), "wb") as file:
+        file.write(text.encode(errors="surrogatepass"))
+
+
+_TAKEN = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOTEMPTY}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+@contextmanager
+def local_failures(path: Path, doing: str = "write") -> Iterator[None]:
+    """Turn a failure of the file system into one of our errors, naming the path.
+
+    Args:
+        path: What is used.
+        doing: What is done with it.
+
+    Raises:
+        WorkspaceUnavailable: Something else is in the place, or it may not be written to.
+        LocalIOError: The disk is full or broken, or the name is too long for it, or has characters
+            that file names do not have in this locale.
+    """
+    try:
+        yield
+    except (OSError, UnicodeEncodeError) as error:
+        raise local_failure(error, path, doing) from error
+
+
+def local_failure(
+    error: OSError | UnicodeEncodeError, path: Path, doing: str = "write"
+) -> WorkspaceUnavailable | LocalIOError:
+    """Return our error for one of the file system; see :func:`local_failures`."""
+    if isinstance(error, UnicodeEncodeError):
+        return LocalIOError(
+            f"cannot {doing} {path}: file names are in {error.encoding} here, and lack a character",
+            hint="use a UTF-8 locale, or set PYTHONUTF8=1",
+        )
+    what = f"cannot {doing} {path}: {local_reason(error)}"
+    if error.errno in _TAKEN:
+        return WorkspaceUnavailable(what, hint="something else is in its place")
+    if error.errno in _FORBIDDEN:
+        return WorkspaceUnavailable(what, hint="check the owner and mode of it")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return LocalIOError(what, hint="free some space, or give another --workspace")
+    if error.errno == errno.ENOENT:
+        return LocalIOError(what, hint="check that its directory is there")
+    return LocalIOError(what)
