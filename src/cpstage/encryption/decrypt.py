@@ -81,7 +81,7 @@ def decrypt(
         with _refusals():
             stream.close()  # complains where the last frame was not reached
         if source.read(1):
-            raise ArtifactRejected("there are bytes after the end of the envelope")
+            raise ArtifactRejected("bytes follow the end of the encrypted message")
     finally:
         # Without this, the SDK complains on stderr about a message that was not read to its end.
         io.IOBase.close(stream)
@@ -102,24 +102,26 @@ def _refusals() -> Iterator[None]:
         yield
     except MaxEncryptedDataKeysExceeded as error:
         raise ArtifactRejected(
-            f"the envelope is sealed under more than {MOST_KEYS} keys"
+            f"the message is encrypted under more than {MOST_KEYS} keys"
         ) from error
     except CustomMaximumValueExceeded as error:
         raise ArtifactRejected(
-            f"the envelope has frames of more than {LONGEST_FRAME >> 20} MiB"
+            f"the encrypted message has frames of more than {LONGEST_FRAME >> 20} MiB"
         ) from error
     except InvalidTag as error:
-        raise ArtifactRejected("the envelope was changed after it was sealed") from error
+        raise ArtifactRejected("the encrypted message was changed") from error
     except InvalidSignature as error:
-        raise ArtifactRejected("the signature of the envelope is wrong") from error
+        raise ArtifactRejected("the signature of the encrypted message is wrong") from error
     except ActionNotAllowedError as error:  # of the commitment policy
         raise ArtifactRejected(
-            "the envelope is sealed without key commitment",
+            "the message is encrypted without key commitment",
             hint="if it is from a writer you trust, allow it with "
             "--commitment-policy require-encrypt-allow-decrypt",
         ) from error
     except AWSEncryptionSDKClientError as error:
         why = error.args[0] if error.args else type(error).__name__
-        raise ArtifactRejected(f"the envelope is damaged or cut: {why}".rstrip(".")) from error
+        raise ArtifactRejected(
+            f"the encrypted message is damaged or cut: {why}".rstrip(".")
+        ) from error
     except (LookupError, ValueError) as error:  # a field that the SDK read without looking at it
-        raise ArtifactRejected(f"the envelope is damaged: {error}") from error
+        raise ArtifactRejected(f"the encrypted message is damaged: {error}") from error

@@ -70,7 +70,7 @@ def encrypt(
 
     if not 0 < len(key_ids) <= MOST_KEYS:
         raise ConfigurationError(
-            f"cannot seal under {len(key_ids)} KMS keys", hint=f"give 1 to {MOST_KEYS} of them"
+            f"cannot encrypt under {len(key_ids)} KMS keys", hint=f"give 1 to {MOST_KEYS} of them"
         )
     check_new(context)
     client = EncryptionSDKClient(
@@ -88,7 +88,7 @@ def encrypt(
     try:
         _ = stream.header  # asks KMS, and puts the header into the buffer
     except SerializationError as error:
-        raise ConfigurationError(f"cannot seal with this encryption context: {error}") from error
+        raise ConfigurationError(f"cannot encrypt with this encryption context: {error}") from error
     header = read_header(stream.output_buffer)
     if header is None:
         raise InternalError("the SDK wrote a header that cannot be read")

@@ -129,11 +129,11 @@ def check_found(found: Mapping[str, str], expected: Mapping[str, str]) -> None:
     for name, value in expected.items():
         if name not in found:
             raise ArtifactRejected(
-                f"the envelope was sealed for something else: its encryption context has no {name}"
+                f"the message is bound to another artifact: its encryption context has no {name}"
             )
         if found[name] != value:
             raise ArtifactRejected(
-                "the envelope was sealed for something else: its encryption context says "
+                "the message is bound to another artifact: its encryption context says "
                 f"{name} is {_short(found[name])}, not {_short(value)}"
             )
 

@@ -112,7 +112,7 @@ class Kms:
         Raises:
             AccessDenied, ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
         """
-        doing = f"seal under the KMS key {key_id}"
+        doing = f"encrypt under the KMS key {key_id}"
         parameters = {"NumberOfBytes": _DATA_KEY_BYTES, "EncryptionContext": {**context}}
         check = has("KeyId", "CiphertextBlob", "Plaintext")
         answer = self._call(doing, "GenerateDataKey", key_id, parameters, check)
@@ -125,7 +125,7 @@ class Kms:
         Raises:
             AccessDenied, ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
         """
-        doing = f"seal under the KMS key {key_id}"
+        doing = f"encrypt under the KMS key {key_id}"
         parameters = {"Plaintext": data_key, "EncryptionContext": {**context}}
         check = has("KeyId", "CiphertextBlob")
         answer = self._call(doing, "Encrypt", key_id, parameters, check)
@@ -138,13 +138,13 @@ class Kms:
             ArtifactRejected: The wrapped key or the context is not what was sealed.
             AccessDenied, ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
         """
-        doing = f"open the envelope with the KMS key {key_id}"
+        doing = f"decrypt with the KMS key {key_id}"
         parameters = {"CiphertextBlob": wrapped.blob, "EncryptionContext": {**context}}
         answer = self._call(doing, "Decrypt", key_id, parameters, has("KeyId", "Plaintext"))
         used = _key_arn(answer, doing)
         if not _same_key(used, wrapped.arn):
             raise ArtifactRejected(
-                f"the envelope names the KMS key {wrapped.arn}, but {used} opened it"
+                f"the encrypted message names the KMS key {wrapped.arn}, but {used} decrypted it"
             )
         return SecretBytes(answer["Plaintext"])
 

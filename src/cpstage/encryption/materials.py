@@ -94,8 +94,8 @@ class KmsMaterials(CryptoMaterialsManager):  # type: ignore[misc] # the SDK has 
                 failures.append(error)
         if not failures:
             raise AccessDenied(
-                f"the envelope is sealed under {_names(wrapped)}; allowed is {self._trust}",
-                hint="name the key it was sealed under with --decrypt-key, if you trust it",
+                f"the message is encrypted under {_names(wrapped)}; allowed keys: {self._trust}",
+                hint="if you trust that key, allow it with --decrypt-key",
             )
         first = failures[0]
         raise type(first)("; ".join(one.message for one in failures), hint=first.hint) from first

@@ -405,7 +405,7 @@ class _Uploader:
         key_ids = self._encryption.key_ids or own
         if not key_ids:
             raise ConfigurationError(
-                f"job {self._session.job.id} has no KMS key to seal artifacts under",
+                f"job {self._session.job.id} has no KMS key to encrypt artifacts under",
                 hint="give one with --encrypt-key",
             )
         return key_ids
