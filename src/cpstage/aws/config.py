@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from cpstage.aws.sessions import TrackedClient
     from cpstage.masking import Secret
 
-DEFAULT_TIMEOUT = 300.0
+DEFAULT_TIMEOUT: float = 300
 """Seconds since the last progress after which a failed request is not sent again."""
 
-DEFAULT_MAX_AGE = 14 * 60.0
+DEFAULT_MAX_AGE: float = 14 * 60
 """Seconds after which a job's session credentials are refreshed: the AWS CodePipeline plugin for
 Jenkins uses them for 15 minutes."""
 
