@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from command_line import Cli
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 LARGE = 40 * MIB
 MODES = {"bin/run": stat.S_IFREG | 0o755, "latest": stat.S_IFLNK | 0o777}

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from cpstage.local import LocalAWS
 
+pytestmark = pytest.mark.slow
+
 DOCS = Path(__file__).parents[2] / "docs"
 PICTURES = sorted(DOCS.glob("*.svg"))
 _AGAIN = "run: python tools/pictures/recording.py"

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from command_line import Cli
     from cpstage.local import LocalAWS
 
+pytestmark = pytest.mark.slow
+
 
 def _write(path: Path, body: bytes) -> Path:
     path.write_bytes(body)

@@ -173,6 +173,7 @@ def test_level_0_deflates_nothing_and_the_hardest_packs_smallest(tmp_path: Path)
     assert sizes[0] > 2 * sizes[1] > 2 * sizes[2]
 
 
+@pytest.mark.slow
 def test_files_and_offsets_above_4_gib_are_in_zip64_fields(tmp_path: Path) -> None:
     needs("zipinfo", "bsdtar")
     tree = tree_of_sizes(tmp_path / "tree", 100)

@@ -13,11 +13,12 @@ from typing import Any
 
 from botocore import xform_name
 
-from cpstage.aws.credentials import FrozenCredentials, JobCredentials
+from cpstage.aws.credentials import JobCredentials
 from cpstage.aws.errors import NetworkError, ServiceError, UnreadableAnswer, translated
 from cpstage.aws.retries import Retries, most_tries
 from cpstage.aws.sessions import TrackedClient
 from cpstage.errors import Reportable
+from cpstage.job import SessionCredentials
 from cpstage.masking import MaskedDict, Secret, reveal, secrets_in
 
 _LOGGER = logging.getLogger("cpstage")
@@ -153,7 +154,7 @@ class AwsClient:
         self,
         operation: str,
         parameters: Mapping[str, Any],
-        signed_with: FrozenCredentials | None,
+        signed_with: SessionCredentials | None,
         check: Check,
         until: Retries,
     ) -> tuple[MaskedDict, Exception | None]:

@@ -25,8 +25,8 @@ from cpstage._deflate import crc32_of
 from cpstage.aws.checksum import Checksum, crc32_checksum, full_object_checksum
 from cpstage.aws.client import Answer, AwsClient
 from cpstage.aws.codepipeline import get_job
-from cpstage.aws.config import Connection
-from cpstage.aws.credentials import DEFAULT_MAX_AGE, JobCredentials
+from cpstage.aws.config import DEFAULT_MAX_AGE, Connection
+from cpstage.aws.credentials import JobCredentials
 from cpstage.aws.errors import SESSION_EXPIRED_HINT, NetworkError, ServiceError, aws_failures
 from cpstage.aws.multipart import ABORT_SECONDS, MultipartUpload, SseKms, Upload, may_be_applied
 from cpstage.aws.retries import Retries

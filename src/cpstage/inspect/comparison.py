@@ -19,8 +19,7 @@ from typing import Any, Literal
 from cpstage._deflate import crc32_of
 from cpstage.archive.blob import ReadAhead
 from cpstage.archive.paths import is_root
-from cpstage.aws.config import Connection
-from cpstage.aws.credentials import DEFAULT_MAX_AGE
+from cpstage.aws.config import DEFAULT_MAX_AGE, Connection
 from cpstage.aws.job_session import JobSession
 from cpstage.errors import ArtifactRejected, NotFound
 from cpstage.filesystem import local_failures

@@ -12,8 +12,7 @@ from cpstage.archive.blob import Blob, ReadAhead
 from cpstage.archive.options import Limits
 from cpstage.archive.zip_directory import ZipEntry
 from cpstage.archive.zip_reader import entry_chunks
-from cpstage.aws.config import Connection
-from cpstage.aws.credentials import DEFAULT_MAX_AGE
+from cpstage.aws.config import DEFAULT_MAX_AGE, Connection
 from cpstage.aws.job_session import JobSession
 from cpstage.errors import NotFound, UsageError
 from cpstage.inspect.listing import find_artifacts, members, plain_path, read_entries

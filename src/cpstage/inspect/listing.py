@@ -21,8 +21,7 @@ from cpstage.archive.paths import Plan, is_root
 from cpstage.archive.tar_reader import tar_members
 from cpstage.archive.zip_directory import ZipEntry, read_directory, read_tail
 from cpstage.archive.zip_reader import link_targets
-from cpstage.aws.config import Connection
-from cpstage.aws.credentials import DEFAULT_MAX_AGE
+from cpstage.aws.config import DEFAULT_MAX_AGE, Connection
 from cpstage.aws.job_session import JobSession
 from cpstage.errors import ArtifactRejected
 from cpstage.job import Artifact, Job, choose, location_document

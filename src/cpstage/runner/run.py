@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cpstage.aws.codepipeline import get_job
-from cpstage.aws.config import Connection
-from cpstage.aws.credentials import DEFAULT_MAX_AGE
+from cpstage.aws.config import DEFAULT_MAX_AGE, Connection
 from cpstage.environment import job_environment
 from cpstage.errors import (
     ConfigurationError,

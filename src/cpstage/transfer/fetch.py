@@ -15,8 +15,7 @@ from typing import Any
 
 from cpstage.archive.formats import Format
 from cpstage.archive.unpack import Unpacker
-from cpstage.aws.config import Connection
-from cpstage.aws.credentials import DEFAULT_MAX_AGE
+from cpstage.aws.config import DEFAULT_MAX_AGE, Connection
 from cpstage.aws.job_session import JobSession
 from cpstage.errors import ObjectChanged
 from cpstage.filesystem import Tree, local_failures

@@ -16,8 +16,7 @@ from cpstage.archive.blob import FileBlob
 from cpstage.archive.formats import CONTENT_TYPES, HEAD_BYTES, Format, recognise
 from cpstage.archive.pack import Packer
 from cpstage.archive.packing_list import PackingList
-from cpstage.aws.config import Connection
-from cpstage.aws.credentials import DEFAULT_MAX_AGE
+from cpstage.aws.config import DEFAULT_MAX_AGE, Connection
 from cpstage.aws.job_session import JobSession
 from cpstage.aws.multipart import Upload
 from cpstage.encryption.encrypt import encrypt

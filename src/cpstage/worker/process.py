@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cpstage._posix import make_no_core_file, reuse_freed_memory
-from cpstage.aws.config import Connection
-from cpstage.aws.credentials import DEFAULT_MAX_AGE
+from cpstage.aws.config import DEFAULT_MAX_AGE, Connection
 from cpstage.errors import FailureType, UsageError
 from cpstage.job import parse_job
 from cpstage.masking import secret
