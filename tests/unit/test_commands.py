@@ -11,8 +11,7 @@ import pytest
 from cpstage import Limits
 from cpstage import cli as command_line
 from cpstage._deflate import DEFAULT_LEVEL
-from cpstage.aws.config import DEFAULT_MAX_AGE
-from cpstage.aws.config import DEFAULT_TIMEOUT
+from cpstage.aws.config import DEFAULT_MAX_AGE, DEFAULT_TIMEOUT
 from cpstage.cli import GROUPS
 from cpstage.worker.health import DEFAULT_PATIENCE
 from cpstage.worker.loop import DEFAULT_GRACE
