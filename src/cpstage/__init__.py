@@ -15,10 +15,8 @@ if TYPE_CHECKING:
     from cpstage.archive.limits import Limits
     from cpstage.aws.codepipeline import acknowledge_job, get_job, get_job_details, poll_for_jobs
     from cpstage.aws.config import Connection
-    from cpstage.credential_process import process_credentials
-    from cpstage.description import describe
-    from cpstage.doctor import Check, diagnose
-    from cpstage.document import mask_document, parse_job
+    from cpstage.aws.credentials import process_credentials
+    from cpstage.aws.job_session import ObjectInfo, Store
     from cpstage.environment import env_file, job_environment, staged_environment
     from cpstage.errors import (
         AccessDenied,
@@ -40,10 +38,12 @@ if TYPE_CHECKING:
     from cpstage.files.packing import Packed, Sealing, pack
     from cpstage.files.unpacking import Unpacked, unpack
     from cpstage.globs import Globs
-    from cpstage.job import ActionTypeId, Artifact, Job
-    from cpstage.looking.comparing import Comparison, compare
-    from cpstage.looking.content import read_member
-    from cpstage.looking.listing import Listing, list_artifacts
+    from cpstage.inspect.comparison import Comparison, compare
+    from cpstage.inspect.content import read_member
+    from cpstage.inspect.description import describe
+    from cpstage.inspect.doctor import Check, diagnose
+    from cpstage.inspect.listing import Listing, list_artifacts
+    from cpstage.job import ActionTypeId, Artifact, Job, mask_document, parse_job
     from cpstage.masking import Secret
     from cpstage.progress import Progress, Silence, progress_to
     from cpstage.report.details import Details, Reported, Revision
@@ -53,11 +53,9 @@ if TYPE_CHECKING:
     from cpstage.runner.result import RunResult
     from cpstage.runner.run import run
     from cpstage.runner.task import Delivery, Staging, Surroundings
-    from cpstage.stage import fetch, push
-    from cpstage.store.artifacts import Store
-    from cpstage.store.object import ObjectInfo
-    from cpstage.transfer.results import FetchResult, PushResult
-    from cpstage.transfer.terms import Encryption, Packing, Unpacking
+    from cpstage.transfer.fetch import FetchResult, fetch
+    from cpstage.transfer.options import Encryption, Packing, Unpacking
+    from cpstage.transfer.push import PushResult, push
     from cpstage.worker.claims import JobQueue, read_client_tokens
     from cpstage.worker.events import WorkerEvent
     from cpstage.worker.health import WorkerHealth, health_page
@@ -70,12 +68,11 @@ _HOMES = {
     "archive.limits": ("Limits",),
     "worker.claims": ("JobQueue", "read_client_tokens"),
     "aws.codepipeline": ("acknowledge_job", "get_job", "get_job_details", "poll_for_jobs"),
-    "looking.comparing": ("Comparison", "compare"),
+    "inspect.comparison": ("Comparison", "compare"),
     "aws.config": ("Connection",),
-    "description": ("describe",),
-    "looking.content": ("read_member",),
-    "doctor": ("Check", "diagnose"),
-    "document": ("mask_document", "parse_job"),
+    "inspect.description": ("describe",),
+    "inspect.content": ("read_member",),
+    "inspect.doctor": ("Check", "diagnose"),
     "environment": ("env_file", "job_environment", "staged_environment"),
     "errors": (
         "AccessDenied",
@@ -99,17 +96,16 @@ _HOMES = {
     "files.unpacking": ("Unpacked", "unpack"),
     "globs": ("Globs",),
     "worker.health": ("WorkerHealth", "health_page"),
-    "job": ("ActionTypeId", "Artifact", "Job"),
+    "job": ("ActionTypeId", "Artifact", "Job", "mask_document", "parse_job"),
     "masking": ("Secret",),
     "worker.process": ("JobCommand",),
-    "looking.listing": ("Listing", "list_artifacts"),
-    "credential_process": ("process_credentials",),
+    "inspect.listing": ("Listing", "list_artifacts"),
+    "aws.credentials": ("process_credentials",),
     "progress": ("Progress", "Silence", "progress_to"),
-    "transfer.terms": ("Encryption", "Packing", "Unpacking"),
-    "transfer.results": ("FetchResult", "PushResult"),
-    "stage": ("fetch", "push"),
-    "store.object": ("ObjectInfo",),
-    "store.artifacts": ("Store",),
+    "transfer.options": ("Encryption", "Packing", "Unpacking"),
+    "transfer.fetch": ("FetchResult", "fetch"),
+    "transfer.push": ("PushResult", "push"),
+    "aws.job_session": ("ObjectInfo", "Store"),
     "runner.command": ("Execution", "Finished"),
     "runner.result": ("RunResult",),
     "runner.task": ("Delivery", "Staging", "Surroundings"),

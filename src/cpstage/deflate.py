@@ -9,8 +9,10 @@ with the same library.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _fast: Any = zlib
 try:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+import re
+import shlex
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from cpstage.errors import ConfigurationError
-from cpstage.job import Job
-from cpstage.shells import render
 from cpstage.transfer.inventory import job_of, staged_inputs
 from cpstage.tree import local_failures
-from cpstage.workspace.layout import Workspace
 from cpstage.workspace.staging import staging_in, sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from cpstage.job import Job
+    from cpstage.workspace.layout import Workspace
 
 
 def job_environment(
@@ -109,3 +115,48 @@ def _add(variables: dict[str, str], name: str, path: Path) -> None:
             hint="rename one of them in the pipeline",
         )
     variables[name] = str(path)
+
+
+Syntax = Literal["sh", "fish", "powershell", "dotenv", "json"]
+
+_POWERSHELL_QUOTES = re.compile("(['\u2018\u2019\u201a\u201b])")
+"""All of these end a string in single quotes (about_Quoting_Rules); doubled, they do not."""
+
+_FISH_SPECIAL = re.compile(r"([\\'])")
+
+
+def render(variables: Mapping[str, str], syntax: Syntax) -> bytes:
+    """Write variables in the syntax of a shell, a line each; or as a JSON object.
+
+    Names of files may be no text: such bytes come out as they are, but in JSON, which has none.
+    """
+    if syntax == "json":
+        return (json.dumps(dict(variables), indent=2) + "\n").encode("ascii")
+    line = _LINES[syntax]
+    return os.fsencode("".join(f"{line(name, value)}\n" for name, value in variables.items()))
+
+
+def _sh(name: str, value: str) -> str:
+    return f"export {name}={shlex.quote(value)}"
+
+
+def _fish(name: str, value: str) -> str:
+    escaped = _FISH_SPECIAL.sub(r"\\\1", value)
+    return f"set -gx {name} '{escaped}'"
+
+
+def _powershell(name: str, value: str) -> str:
+    doubled = _POWERSHELL_QUOTES.sub(r"\1\1", value)
+    return f"$env:{name} = '{doubled}'"
+
+
+def _dotenv(name: str, value: str) -> str:
+    return f"{name}={shlex.quote(value)}"
+
+
+_LINES: dict[str, Callable[[str, str], str]] = {
+    "sh": _sh,
+    "fish": _fish,
+    "powershell": _powershell,
+    "dotenv": _dotenv,
+}

@@ -6,10 +6,12 @@ An S3 object, a local file and a decrypted temporary are the same to them.
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from cpstage.errors import LocalIOError, local_reason
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Blob(Protocol):

@@ -8,10 +8,13 @@ nothing of formats; readers hand it decoded names, undecodable bytes as surrogat
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from cpstage.errors import ArtifactRejected
 from cpstage.tree import RelativePath
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 _OTHER_ROOT = re.compile(r"[A-Za-z]:|\\")
 """A drive letter, or the backslash before a host's name."""

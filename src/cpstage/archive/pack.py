@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from functools import cached_property
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from cpstage.archive.compression import DEFAULT_LEVEL
 from cpstage.archive.flow.ordered import thread_count
-from cpstage.archive.formats import Format
 from cpstage.archive.names import check_links, check_name
 from cpstage.archive.portions import Begin, PackingList
 from cpstage.archive.zip.packer import ZipPacker
 from cpstage.archive.zip.writer import zip_stream
 from cpstage.errors import ArtifactRejected
-from cpstage.globs import Globs
-from cpstage.tree import RelativePath
 from cpstage.walk import Entry, Symlinks, walk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterable, Iterator
+    from pathlib import Path
+
+    from cpstage.archive.formats import Format
+    from cpstage.globs import Globs
+    from cpstage.tree import RelativePath
 
 
 def _not_yet(_: object) -> None:

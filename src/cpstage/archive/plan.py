@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from cpstage.archive.limits import Budget
-from cpstage.archive.member import Member, MemberKind
 from cpstage.archive.names import check_links, check_name, is_plain_from, refused
 from cpstage.errors import WorkspaceUnavailable
 from cpstage.tree import RelativePath
+
+if TYPE_CHECKING:
+    from cpstage.archive.limits import Budget
+    from cpstage.archive.member import Member, MemberKind
 
 
 @dataclass(frozen=True)

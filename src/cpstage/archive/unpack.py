@@ -5,27 +5,31 @@ from __future__ import annotations
 import io
 import pickle
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from operator import attrgetter
+from typing import TYPE_CHECKING
 
 from cpstage.archive.contents import Contents
 from cpstage.archive.flow.ahead import ahead
 from cpstage.archive.flow.forked import forked, is_worth_forking
 from cpstage.archive.flow.ordered import in_order, thread_count
-from cpstage.archive.flow.readahead import ReadAhead
-from cpstage.archive.formats import Format
 from cpstage.archive.limits import Budget, Limits
-from cpstage.archive.member import Member
 from cpstage.archive.names import bytes_of, check_target_length, is_root
 from cpstage.archive.plan import Plan
 from cpstage.archive.tar.reader import tar_members
 from cpstage.archive.zip.data import unpacked
 from cpstage.archive.zip.directory import ZipEntry
 from cpstage.archive.zip.reader import Group, ZipReader
-from cpstage.tree import RelativePath, Tree
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from cpstage.archive.flow.readahead import ReadAhead
+    from cpstage.archive.formats import Format
+    from cpstage.archive.member import Member
+    from cpstage.tree import RelativePath, Tree
 
 _BUFFER = 1 << 18
 """Between a decoder's many small reads and a block of the blob."""

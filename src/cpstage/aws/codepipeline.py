@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cpstage.aws.client import Answer, Check, has
 from cpstage.aws.config import Connection
 from cpstage.aws.errors import aws_failures
 from cpstage.aws.retries import Retries
-from cpstage.document import parse_job
-from cpstage.job import ActionTypeId, Job
+from cpstage.job import ActionTypeId, Job, parse_job
 from cpstage.masking import MaskedDict, Secret, mask_objects, secret
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def get_job_details(

@@ -13,9 +13,8 @@ import socket
 import threading
 import time
 import weakref
-from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore.awsrequest import (
     AWSHTTPConnection,
@@ -24,6 +23,9 @@ from botocore.awsrequest import (
     AWSHTTPSConnectionPool,
 )
 from urllib3.exceptions import ProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _LEAST_BYTES = 1 << 10
 """Bytes that a peer has to deliver within one read timeout, once its answer has begun."""

@@ -9,6 +9,11 @@ the clients of a job sign with :class:`JobCredentials`, and the retries of
 :mod:`cpstage.aws.client` refresh them. One rule keeps any number of threads at one refresh per
 expiry: a thread that is told that its token has expired refreshes only if that token is still the
 current one; otherwise another thread has done it, and signing again is enough.
+
+A job's session credentials in the form that AWS tools take from a ``credential_process``.
+
+CodePipeline says nothing of how long they last, and the tools keep what has no expiry for ever: so
+they are given one, earlier than the true one. This module prints nothing.
 """
 
 from __future__ import annotations
@@ -17,11 +22,15 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from cpstage.errors import CpstageError
+from cpstage.errors import AccessDenied, CpstageError
 from cpstage.job import SessionCredentials
 from cpstage.masking import MASK, SHORTEST_SECRET, Secret
+
+if TYPE_CHECKING:
+    from cpstage.job import Job
 
 _LOGGER = logging.getLogger("cpstage")
 
@@ -123,3 +132,34 @@ class JobCredentials:
         token = new.session_token.reveal() if new.session_token else None
         self._frozen = FrozenCredentials(new.access_key_id, new.secret_access_key.reveal(), token)
         self._old_at = self._clock() + self._max_age
+
+
+def process_credentials(
+    job: Job, *, lifetime: float = 14 * 60, age: float | None = None
+) -> dict[str, str | int]:
+    """Return a job's session credentials as a ``credential_process`` prints them.
+
+    Args:
+        job: The job, with its session credentials.
+        lifetime: Seconds after they were handed out at which tools are to ask for new ones.
+        age: How old they are, in seconds, where that is known.
+
+    Raises:
+        AccessDenied: The job carries none, or they are older than that.
+    """
+    credentials = job.require_credentials()
+    left = lifetime - (age or 0)
+    if left <= 0:
+        raise AccessDenied(
+            f"the session credentials of job {job.id} are {age or 0:.0f} seconds old",
+            hint="give the job id in place of a saved document",
+        )
+    expiration = datetime.now(timezone.utc) + timedelta(seconds=left)
+    document: dict[str, str | int] = {
+        "Version": 1,
+        "AccessKeyId": credentials.access_key_id,
+        "SecretAccessKey": credentials.secret_access_key.reveal(),
+    }
+    if credentials.session_token is not None:
+        document["SessionToken"] = credentials.session_token.reveal()
+    return {**document, "Expiration": expiration.strftime("%Y-%m-%dT%H:%M:%SZ")}

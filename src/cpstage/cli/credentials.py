@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cpstage.cli.job_source import JobSource, job_options
+from cpstage.cli.job_options import JobSource, job_options
 from cpstage.cli.options import Seconds, aws_options, output_options
-from cpstage.cli.terminal import Terminal
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
     from cpstage import Connection
+    from cpstage.cli.output import Terminal
 
 _EXAMPLES = """\b
 Example, in ~/.aws/config:
@@ -35,9 +35,9 @@ Example, in ~/.aws/config:
     default=14 * 60,
     show_default=True,
     metavar="SECONDS",
-    help="When tools are to ask again, counted from when the credentials were handed out.",
+    help="Printed expiry, counted from the time at which CodePipeline issued the credentials.",
 )
-@click.option("--force", is_flag=True, help="Print them to a terminal, too.")
+@click.option("--force", is_flag=True, help="Print secrets to a terminal.")
 @aws_options
 @output_options
 def credentials(
@@ -45,9 +45,9 @@ def credentials(
 ) -> None:
     """Print a job's session credentials, SECRETS included.
 
-    The form is that of a credential_process (version 1), for ad-hoc use of any AWS tool with what
-    the job may do: read its inputs, write its outputs. CodePipeline tells no expiry: the one that
-    is printed makes tools ask again in time.
+    The format is that of a credential_process (version 1). Any AWS tool can then read the job's
+    inputs and write its outputs. CodePipeline does not say when session credentials expire; the
+    printed expiry makes tools ask again in time.
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """

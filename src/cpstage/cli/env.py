@@ -1,4 +1,4 @@
-"""``cpstage env``: the variables of a staged job, for a shell."""
+"""``cpstage env``: the variables of a staged job, quoted for a shell."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cpstage.cli.job_source import JobSource, job_options
+from cpstage.cli.job_options import JobSource, job_options
 from cpstage.cli.options import aws_options, output_options, workspace_option
-from cpstage.cli.terminal import Terminal
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
     from cpstage import Connection
-    from cpstage.shells import Syntax
+    from cpstage.cli.output import Terminal
+    from cpstage.environment import Syntax
 
 _EXAMPLES = """\b
 Examples:
@@ -34,7 +34,7 @@ Examples:
     type=click.Choice(["sh", "fish", "powershell", "dotenv", "json"]),
     default="sh",
     show_default=True,
-    help="What is going to read it.",
+    help="Output format.",
 )
 @click.option("--codebuild-env", is_flag=True, help="Add CODEBUILD_SRC_DIR variables.")
 @aws_options
@@ -50,13 +50,13 @@ def env(
 ) -> None:
     """Print the variables of a job in a workspace.
 
-    They tell where each artifact is; none is a credential. For the job that was fetched into the
-    workspace, which is also the one without JOB_ID, AWS is not asked.
+    The variables name the directory of each artifact. They contain no credentials. Without JOB_ID,
+    or with the job that was fetched into the workspace, the command calls no AWS service.
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     import cpstage
-    from cpstage.shells import render
+    from cpstage.environment import render
 
     place = cpstage.Workspace(workspace)
     job = source.load(connection) if source.file is not None else None

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.completion import a_file
-from cpstage.cli.job_source import JobSource, job_options
+from cpstage.cli.job_options import JobSource, job_options
 from cpstage.cli.options import (
+    a_file,
     aws_options,
     output_options,
     progress_option,
     session_option,
     workspace_option,
 )
+from cpstage.cli.output import Terminal, counted
 from cpstage.cli.stage_options import staging_options
-from cpstage.cli.terminal import Terminal, counted
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cpstage import Connection, FetchResult, Staging
 
 _EXAMPLES = """\b
@@ -37,7 +38,7 @@ Examples:
 @job_options
 @workspace_option
 @staging_options
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what the command would do, and do nothing.")
 @click.option(
     "--env-file",
     metavar="FILE",
@@ -64,7 +65,7 @@ def fetch(
     """Stage a job's input artifacts.
 
     Every input artifact is unpacked into WORKSPACE/in/<artifact>/, and WORKSPACE/out/<artifact>/
-    is made for every output. An artifact is there whole or not at all.
+    is created for every output. An artifact appears after all of it is verified.
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """

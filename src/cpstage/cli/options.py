@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.completion import a_directory, a_file
-from cpstage.cli.terminal import Terminal
+from cpstage.cli.output import Terminal
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
     from cpstage import Connection
     from cpstage.progress import Mode
 
@@ -47,7 +48,7 @@ class Seconds(click.types.FloatParamType):
         if 0 < seconds <= MOST_SECONDS or (self._or_none and seconds == 0):
             return seconds
         least = "0 or more" if self._or_none else "above 0"
-        why = f"{value!r} is no number of seconds, {least} and at most 1e9."
+        why = f"{value!r} is not a number of seconds, {least} and at most 1e9."
         raise click.BadParameter(why, ctx, param)
 
 
@@ -62,6 +63,24 @@ def add_options(function: Function, *options: Callable[[Function], Function]) ->
     for option in reversed(options):
         function = option(function)
     return function
+
+
+def a_file(_context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the path of a file; a callback of click."""
+    return _path("file", incomplete)
+
+
+def a_directory(
+    _context: click.Context, _: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete the path of a directory; a callback of click."""
+    return _path("dir", incomplete)
+
+
+def _path(kind: str, incomplete: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type=kind)]
 
 
 def aws_options(function: Function) -> Function:
@@ -110,7 +129,7 @@ def aws_options(function: Function) -> Function:
             "connect_timeout",
             type=Seconds(or_none=True),
             metavar="SECONDS",
-            help="How long to wait for a connection; 0 waits for ever. [60]",
+            help="How long to wait for a connection; 0 waits without limit. [60]",
         ),
         click.option(
             "--read-timeout",
@@ -118,7 +137,7 @@ def aws_options(function: Function) -> Function:
             "read_timeout",
             type=Seconds(or_none=True),
             metavar="SECONDS",
-            help="How long to wait for the next KiB of an answer; 0 waits for ever. [60]",
+            help="How long to wait for the next KiB of an answer; 0 waits without limit. [60]",
         ),
     )
 
@@ -153,7 +172,7 @@ def session_option(function: Function, retry_option: str = "--timeout") -> Funct
             default=14 * 60,
             show_default=True,
             metavar="SECONDS",
-            help="Age at which the job's session credentials are renewed ahead of time.",
+            help="Age at which cpstage refreshes the job's session credentials.",
         ),
     )
 
@@ -173,7 +192,7 @@ def retry_option_named(name: str) -> Callable[[Function], Function]:
             default=300,
             show_default=True,
             metavar="SECONDS",
-            help="How long to go on without progress when the network or AWS fails.",
+            help="How long to retry without progress when the network or AWS fails.",
         )(command)
 
     return decorate
@@ -205,8 +224,10 @@ def _output_options(function: Function, *more: Callable[[Function], Function]) -
     return add_options(
         command,
         *more,
-        click.option("-v", "--verbose", count=True, help="Say each call to AWS on stderr."),
-        click.option("-q", "--quiet", is_flag=True, help="No notes and no progress on stderr."),
+        click.option("-v", "--verbose", count=True, help="Log each call to AWS on stderr."),
+        click.option(
+            "-q", "--quiet", is_flag=True, help="Print no messages and no progress on stderr."
+        ),
         click.option("--debug", is_flag=True, help="Show the traceback of an error."),
     )
 
@@ -226,7 +247,7 @@ def progress_option(function: Function) -> Function:
         type=click.Choice(["auto", "bar", "log", "none"]),
         default="auto",
         show_default=True,
-        help="Bars on a terminal, lines in a log, or nothing.",
+        help="Progress as bars (terminal), as lines (log), or not at all.",
     )(command)
 
 

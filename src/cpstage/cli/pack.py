@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cpstage.cli.archive_options import packing_options, sealing_options
-from cpstage.cli.completion import a_directory, a_file
-from cpstage.cli.options import aws_options, output_options, progress_option
-from cpstage.cli.terminal import Terminal, counted
+from cpstage.cli.options import a_directory, a_file, aws_options, output_options, progress_option
+from cpstage.cli.output import Terminal, counted
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ _EXAMPLES = """\b
 Examples:
   cpstage pack dist --output dist.zip
   cpstage pack dist --output dist.tar.gz --exclude '*.o'
-  cpstage pack dist --output sealed.zip --encrypt --encrypt-key ARN
+  cpstage pack dist --output encrypted.zip --encrypt --encrypt-key ARN
 """
 
 
@@ -30,10 +29,12 @@ Examples:
     required=True,
     metavar="FILE",
     shell_complete=a_file,
-    help="The archive to make.",
+    help="Archive to write.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
-@packing_options(["auto", "zip", "tar", "tar.gz"], "auto goes by the suffix of FILE, else zip.")
+@packing_options(
+    ["auto", "zip", "tar", "tar.gz"], "auto chooses the format by the suffix of FILE, else zip."
+)
 @sealing_options
 @aws_options
 @output_options
@@ -53,12 +54,12 @@ def pack(
 ) -> None:
     """Pack a directory into a zip, tar or tar.gz.
 
-    The same tree gives the same bytes. FILE is there whole in the end, or as it was.
+    The same tree gives the same bytes. If packing fails, FILE is unchanged.
     """
     import cpstage
 
     if seal and not seal_keys:
-        raise UsageError("--encrypt has no key to seal under", hint="give --encrypt-key ARN")
+        raise UsageError("--encrypt has no KMS key", hint="give --encrypt-key ARN")
     done = cpstage.pack(
         directory,
         output,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.job_source import JobSource, job_options
+from cpstage.cli.job_options import JobSource, job_options
 from cpstage.cli.options import (
     aws_options,
     output_options,
@@ -15,8 +15,8 @@ from cpstage.cli.options import (
     session_option,
     workspace_option,
 )
+from cpstage.cli.output import Terminal, counted
 from cpstage.cli.stage_options import delivery_options
-from cpstage.cli.terminal import Terminal, counted
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def _split(context: click.Context, _: click.Parameter, values: tuple[str, ...]) 
 @job_options
 @workspace_option
 @delivery_options
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what the command would do, and do nothing.")
 @aws_options
 @session_option
 @output_options
@@ -71,8 +71,9 @@ def push(
 ) -> None:
     """Upload a job's output artifacts.
 
-    Every output artifact is made of WORKSPACE/out/<artifact>/, or of the PATH given for it, and
-    goes to the S3 location that CodePipeline assigned, under the job's own credentials and key.
+    Every output artifact is packed from WORKSPACE/out/<artifact>/, or from the PATH given for it,
+    and uploaded to the S3 location that CodePipeline assigned, with the job's session credentials
+    and KMS key.
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
-from cpstage.cli.job_source import JobSource, job_options, read_file
+from cpstage.cli.job_options import JobSource, job_options, read_file
 from cpstage.cli.options import aws_options, output_options, retry_option_named
-from cpstage.cli.report_options import details_options, execution_id_option
-from cpstage.cli.terminal import Terminal
+from cpstage.cli.run_options import details_options, execution_id_option
 from cpstage.errors import FailureType, UsageError
 
 if TYPE_CHECKING:
     from cpstage import Connection, Details, Reported
+    from cpstage.cli.output import Terminal
 
 _SUCCESS_EXAMPLES = """\b
 Examples:
@@ -33,7 +33,7 @@ Examples:
 
 @click.group()
 def report() -> None:
-    """Tell CodePipeline the result of a job."""
+    """Report the result of a job to CodePipeline."""
 
 
 def _variables(
@@ -65,13 +65,14 @@ def _variables(
 @click.option(
     "--output-variables-file",
     metavar="FILE",
-    help="More of them: NAME=value lines, or a JSON object.",
+    help="File with output variables: NAME=value lines, or a JSON object.",
 )
 @click.option(
     "--continuation-token-file",
     metavar="FILE",
-    help="File with a token, which makes the action go on in another job; the token may also be "
-    "in CPSTAGE_CONTINUATION_TOKEN. Others would see it on a command line.",
+    help="File with a continuation token; CodePipeline continues the action in "
+    "another job. CPSTAGE_CONTINUATION_TOKEN also works. Others can see a "
+    "command line.",
 )
 @aws_options
 @retry_option_named("--timeout")
@@ -86,7 +87,7 @@ def success(
     output_variables_file: str | None,
     continuation_token_file: str | None,
 ) -> None:
-    """Report that a job has done its work.
+    """Report that a job has succeeded.
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
@@ -113,11 +114,11 @@ def success(
 @report.command(epilog=_FAILURE_EXAMPLES)
 @click.argument("job_id", required=False)
 @job_options
-@click.option("-m", "--message", metavar="TEXT", help="What went wrong.")
+@click.option("-m", "--message", metavar="TEXT", help="Failure message.")
 @click.option(
     "--message-file",
     metavar="FILE|-",
-    help="The same out of a file, such as a log: of a long one the last 5000 characters.",
+    help="File with the failure message, such as a log; the last 5000 characters are reported.",
 )
 @click.option(
     "--failure-type",

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cpstage._posix import release_signals
-from cpstage.cli.command_options import TakesCommand, command_options
 from cpstage.cli.fetch import fetched_text
-from cpstage.cli.job_source import JobSource, job_options
+from cpstage.cli.job_options import JobSource, job_options
 from cpstage.cli.options import (
     aws_options,
     output_options,
@@ -21,9 +20,8 @@ from cpstage.cli.options import (
     workspace_option,
 )
 from cpstage.cli.push import pushed_text
-from cpstage.cli.report_options import details_options
+from cpstage.cli.run_options import TakesCommand, command_options, details_options
 from cpstage.cli.stage_options import delivery_options, staging_options
-from cpstage.cli.terminal import Terminal
 from cpstage.errors import UsageError
 from cpstage.runner.interrupts import Interrupts
 
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
         Staging,
         Surroundings,
     )
+    from cpstage.cli.output import Terminal
 
 _EXAMPLES = """\b
 Examples:
@@ -53,7 +52,7 @@ Examples:
 @click.argument("job_id", required=False, metavar="[JOB_ID] -- CMD [ARG]...")
 @job_options
 @workspace_option
-@click.option("--report", is_flag=True, help="Report the result, whatever it is.")
+@click.option("--report", is_flag=True, help="Report the result, success or failure.")
 @command_options
 @details_options
 @click.option(
@@ -62,10 +61,10 @@ Examples:
     multiple=True,
     metavar="NAME=PATH",
     callback=pairs,
-    help="Make an output of PATH, as seen from where cpstage starts, and not of out/NAME; "
-    "repeatable.",
+    help="Take an output from PATH instead of out/NAME; repeatable. PATH is "
+    "relative to the directory in which cpstage starts.",
 )
-@click.option("--push-always", is_flag=True, help="Push also when CMD has failed.")
+@click.option("--push-always", is_flag=True, help="Push even if CMD fails.")
 @partial(staging_options, context_option="--decrypt-context")
 @partial(delivery_options, context_option="--encrypt-context")
 @aws_options
@@ -92,11 +91,11 @@ def run(
 ) -> None:
     """Fetch a job's inputs, run CMD, push its outputs.
 
-    CMD has the variables of the job, and stdin, stdout and stderr of its own. When it fails, its
-    exit code is that of cpstage, and nothing is pushed. With --report, CodePipeline is told the
-    result: success, or whatever it was that failed.
+    CMD gets the job's variables, and inherits stdin, stdout and stderr. If CMD fails, cpstage exits
+    with CMD's exit code and pushes nothing. With --report, cpstage reports success or the failure
+    to CodePipeline.
 
-    A signal is handed on to CMD, a second one kills it; both end the run. With --json, CMD's stdout
+    cpstage forwards a signal to CMD, and kills CMD at the second signal. With --json, CMD's stdout
     goes to stderr.
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.

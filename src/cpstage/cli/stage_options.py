@@ -19,7 +19,7 @@ from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
     from cpstage import Packing, Unpacking
-    from cpstage.transfer.terms import IfEmpty, Layout
+    from cpstage.transfer.options import IfEmpty, Layout
 
 
 def staging_options(function: Function, context_option: str = CONTEXT_OPTION) -> Function:
@@ -66,25 +66,24 @@ def staging_options(function: Function, context_option: str = CONTEXT_OPTION) ->
             type=click.Choice(["per-artifact", "merged"]),
             default="per-artifact",
             show_default=True,
-            help="One directory per artifact, or all in in/ itself.",
+            help="One directory per artifact, or all artifacts in in/.",
         ),
-        click.option("--no-unpack", is_flag=True, help="Stage each object as the file it is."),
+        click.option("--no-unpack", is_flag=True, help="Stage each object without unpacking it."),
         click.option(
             "--replace",
             "replace_staged",
             is_flag=True,
-            help="Stage everything anew in the place of what is there, and empty out/ where it "
-            "holds the outputs of another job.",
+            help="Stage all inputs anew, and empty out/ where it holds another job's outputs.",
         ),
         click.option(
             "--verify",
             is_flag=True,
-            help="Compare what is staged already with the contents of its object.",
+            help="Compare inputs that are staged already with their objects.",
         ),
         click.option(
             "--keep-out",
             is_flag=True,
-            help="Keep the outputs of another job in out/ for this one.",
+            help="Keep another job's outputs in out/, as outputs of this job.",
         ),
         click.option(
             "--wait",
@@ -93,8 +92,8 @@ def staging_options(function: Function, context_option: str = CONTEXT_OPTION) ->
             default=0.0,
             type=Seconds(or_none=True),
             metavar="[SECONDS]",
-            help="Wait for another run in the workspace to end; without a number, as long as it "
-            "takes.",
+            help="Wait for another run in the workspace to end; without a number, wait "
+            "without limit.",
         ),
     )
 
@@ -128,16 +127,18 @@ def delivery_options(function: Function, context_option: str = CONTEXT_OPTION) -
         sealing_options(command, context_option),
         packing_options(
             ["auto", "zip", "tar", "tar.gz", "raw"],
-            "auto packs a directory as zip; a file goes as it is.",
+            "auto packs a directory as zip, and uploads a file unchanged.",
         ),
         click.option(
             "--if-empty",
             type=click.Choice(["error", "warn", "ignore"]),
             default="error",
             show_default=True,
-            help="When an output has no files: fail, or leave it out.",
+            help="If an output has no files: fail, or skip it.",
         ),
         click.option(
-            "--bucket-key", is_flag=True, help="Let S3 use a Bucket Key: fewer calls to KMS."
+            "--bucket-key",
+            is_flag=True,
+            help="Let S3 use an S3 Bucket Key, which calls KMS less often.",
         ),
     )

@@ -8,20 +8,20 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
 
 from cpstage._posix import SIGNALS
-from cpstage.cli.command_options import TakesCommand, command_options
 from cpstage.cli.options import Number, Seconds, aws_options, output_options, session_option
+from cpstage.cli.run_options import TakesCommand, command_options
 from cpstage.cli.stage_options import delivery_options, staging_options
-from cpstage.cli.terminal import Terminal
 from cpstage.cli.worker_options import places_options, queue_options, terms_options
 from cpstage.errors import Stopped
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from cpstage import (
         ActionTypeId,
         Connection,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         WorkerEvent,
         WorkerTerms,
     )
+    from cpstage.cli.output import Terminal
 
 _EXAMPLES = """\b
 Examples:
@@ -53,36 +54,36 @@ Examples:
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    help="Form of the log on stderr: a line for each change of state.",
+    help="Format of the log on stderr.",
 )
 @click.option(
     "--health-file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write the worker's health there, at every poll.",
+    help="Write the worker's health to FILE at every poll.",
 )
 @click.option(
     "--health-port",
     type=Number(0, 65535),
     metavar="PORT",
-    help="Answer GET /healthz there: 200, or 503 when polling has failed for too long.",
+    help="Answer GET /healthz on PORT: 200, or 503 if polling fails for --unhealthy-after.",
 )
 @click.option(
     "--health-host",
     default="127.0.0.1",
     show_default=True,
     metavar="ADDRESS",
-    help="Address of that port.",
+    help="Address on which --health-port listens.",
 )
 @click.option(
     "--unhealthy-after",
     type=Seconds(),
     default=300.0,
     show_default=True,
-    help="How long polling may fail before the worker counts as unwell.",
+    help="How long polling may fail before /healthz answers 503.",
 )
 @command_options
-@click.option("--push-always", is_flag=True, help="Push also when CMD has failed.")
+@click.option("--push-always", is_flag=True, help="Push even if CMD fails.")
 @partial(staging_options, context_option="--decrypt-context")
 @partial(delivery_options, context_option="--encrypt-context")
 @aws_options
@@ -110,13 +111,13 @@ def work(
     unhealthy_after: float,
     terminal: Terminal,
 ) -> None:
-    """Work on the jobs of an action type, until stopped.
+    """Run the jobs of an action type, until stopped.
 
-    Polls CodePipeline, claims what comes, and does with each job what 'cpstage run --report'
-    does: fetch, CMD, push, report. Each job has a process and a fresh workspace of its own.
+    The worker polls CodePipeline, claims jobs, and does for each job what 'cpstage run --report'
+    does: fetch, CMD, push, report. Each job has one process and one fresh workspace.
 
-    The first SIGTERM or SIGINT ends it when the running jobs have ended; a second one stops them,
-    and they are reported as failed.
+    On the first SIGTERM or SIGINT the worker finishes running jobs and claims no new ones. On the
+    second one it stops the running jobs and reports them as failed.
     """
     import cpstage
 

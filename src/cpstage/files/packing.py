@@ -6,22 +6,26 @@ The archive is there whole, or what was in its place still is.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cpstage._posix import require_posix
 from cpstage.archive.formats import Format, format_of_name
 from cpstage.archive.pack import Packer
 from cpstage.aws.config import Connection
-from cpstage.envelope import Header, seal
+from cpstage.encryption.encrypt import encrypt
 from cpstage.errors import ConfigurationError, NotFound, WorkspaceUnavailable
 from cpstage.progress import Progress, Silence
-from cpstage.transfer.terms import Packing
+from cpstage.transfer.options import Packing
 from cpstage.tree import RelativePath, Tree, local_failures
 from cpstage.workspace.staging import staging_in, sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from cpstage.encryption.header import Header
 
 
 @dataclass(frozen=True)
@@ -146,7 +150,7 @@ def _write(
     header = None
     if sealing:
         kms = cache(partial(connection.kms, None))  # a client for each region
-        sealed = seal(chunks, key_ids=sealing.key_ids, context=sealing.context, kms=kms)
+        sealed = encrypt(chunks, key_ids=sealing.key_ids, context=sealing.context, kms=kms)
         chunks, header = sealed.chunks, sealed.header
     with staging_in(target.absolute().parent, target) as staging:
         with Tree(staging) as tree:

@@ -6,27 +6,29 @@ Plan, stage, verify, publish holds here too: the directory is there whole, or as
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cpstage._posix import require_posix
 from cpstage.archive.blob import FileBlob
 from cpstage.archive.contents import Contents, contents_document
-from cpstage.archive.formats import Format
 from cpstage.archive.unpack import Unpacker
 from cpstage.aws.config import Connection
 from cpstage.errors import ArtifactRejected, NotFound, WorkspaceUnavailable
 from cpstage.progress import Progress, Silence
-from cpstage.transfer.intake import Intake, Source, Taken, naming
-from cpstage.transfer.opening import Keys, requires_commitment
-from cpstage.transfer.terms import Unpacking
+from cpstage.transfer.artifact import DecryptionKeys, Extracted, Source, extract, naming
+from cpstage.transfer.options import Unpacking
 from cpstage.tree import Tree, local_failures
 from cpstage.workspace.publishing import Move
 from cpstage.workspace.staging import journal_in, staging_in, sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from cpstage.archive.formats import Format
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,10 @@ def unpack(
     file, target, how = Path(archive), Path(into), unpacking or Unpacking()
     with _opened(file) as blob, _staging_for(target) as staging:
         kms = cache(partial((connection or Connection()).kms, None))  # a client for each region
-        keys = Keys(
+        keys = DecryptionKeys(
             kms,
             key_ids=how.key_ids,
-            requires_commitment=requires_commitment(how),
+            requires_commitment=how.requires_commitment,
             context=how.context,
         )
         source = Source(
@@ -99,15 +101,17 @@ def unpack(
         )
         root = staging / "tree"
         root.mkdir()
-        taken = _take(source, root, staging, how, progress or Silence())
+        taken = _extract(source, root, staging, how, progress or Silence())
         _publish(staging, root, target)
     return Unpacked(file, target, taken.format, taken.contents, taken.envelope)
 
 
-def _take(source: Source, root: Path, staging: Path, how: Unpacking, progress: Progress) -> Taken:
+def _extract(
+    source: Source, root: Path, staging: Path, how: Unpacking, progress: Progress
+) -> Extracted:
     with Tree(root) as tree:
         unpacker = Unpacker(tree, how.limits)
-        taken = Intake(how, staging, progress).take(source, unpacker)
+        taken = extract(source, unpacker, how, staging, progress)
         if taken.format is None and taken.envelope is None:
             raise ArtifactRejected(f"{source.title} is no zip, tar or tar.gz")
         with naming(source.title):

@@ -11,10 +11,9 @@ import hashlib
 import io
 import threading
 from functools import cache
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 from urllib.parse import urlencode
 
-from flask import Flask
 from moto.core.base_backend import BackendDict
 from moto.kms.models import kms_backends
 from moto.moto_server.werkzeug_app import create_backend_app
@@ -23,6 +22,9 @@ from werkzeug.test import run_wsgi_app
 
 from cpstage.local.identities import ACCOUNT
 from cpstage.local.wire import Reply, Request
+
+if TYPE_CHECKING:
+    from flask import Flask
 
 MANAGED_KEY = "alias/aws/s3"
 _PARTITION = "aws"
@@ -158,4 +160,4 @@ class Backend:
 @cache
 def _application(service: str) -> Flask:
     """Make moto's application for one service; moto's own dispatcher takes longer to find it."""
-    return create_backend_app(cast(_Service, service))
+    return create_backend_app(cast("_Service", service))

@@ -7,14 +7,17 @@ Guide, "Key states of AWS KMS keys" in the KMS Developer Guide).
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cpstage.local.backend import MANAGED_KEY, Backend
-from cpstage.local.identities import Identity
-from cpstage.local.s3_requests import S3Request
 from cpstage.local.wire import Refusal, Reply, Request
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cpstage.local.identities import Identity
+    from cpstage.local.s3_rules import S3Request
 
 SSE = "x-amz-server-side-encryption"
 SSE_KEY = "x-amz-server-side-encryption-aws-kms-key-id"

@@ -9,9 +9,8 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 from cpstage.aws.codepipeline import put_failure, put_success
 from cpstage.aws.config import Connection
@@ -28,6 +27,9 @@ from cpstage.errors import (
 from cpstage.masking import Secret, secret
 from cpstage.report.details import Details, Reported, check_length, given
 from cpstage.report.variables import check_variables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 _LOGGER = logging.getLogger("cpstage")
 

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cpstage.errors import ConfigurationError, local_reason
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 MOST_BYTES = 122_880
 """Of all names and values of an action (quotas of the CodePipeline user guide)."""

@@ -13,17 +13,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cpstage.errors import CommandFailed, CommandNotStarted, Reportable, local_reason
 from cpstage.runner.foreground import Foreground
 from cpstage.runner.interrupts import Interrupts, stopped_by
 from cpstage.runner.tee import Tee
 from cpstage.runner.waiting import waiting
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
 TIMED_OUT = 124
 """The exit code of timeout(1)."""

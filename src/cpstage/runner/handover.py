@@ -14,18 +14,22 @@ command go on with the token that it came with.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cpstage.errors import ConfigurationError
-from cpstage.job import Job
 from cpstage.masking import Secret, reveal
 from cpstage.removal import remove_tree
 from cpstage.report.put import read_token
 from cpstage.report.variables import read_variables
 from cpstage.tree import local_failures, write_private
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from cpstage.job import Job
 
 _CREDENTIALS = {
     "AWS_ACCESS_KEY_ID",

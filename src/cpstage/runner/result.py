@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cpstage.errors import Reportable
-from cpstage.report.details import Reported
-from cpstage.runner.command import Finished
 from cpstage.runner.handover import Left
-from cpstage.transfer.results import FetchResult, PushResult
+
+if TYPE_CHECKING:
+    from cpstage.errors import Reportable
+    from cpstage.report.details import Reported
+    from cpstage.runner.command import Finished
+    from cpstage.transfer.fetch import FetchResult
+    from cpstage.transfer.push import PushResult
 
 
 @dataclass

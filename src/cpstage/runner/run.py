@@ -7,10 +7,8 @@ failure, and that is what is reported. What polls for jobs is no business of thi
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cpstage.aws.codepipeline import get_job
 from cpstage.aws.config import Connection
@@ -25,17 +23,23 @@ from cpstage.errors import (
     UsageError,
     reportable,
 )
-from cpstage.job import Job
-from cpstage.progress import Progress
-from cpstage.report.details import Details
 from cpstage.runner.command import Execution, execute
 from cpstage.runner.handover import handover, inherited
 from cpstage.runner.interrupts import Interrupts
 from cpstage.runner.result import RunResult
 from cpstage.runner.task import Delivery, Staging, Surroundings
 from cpstage.runner.verdict import report_run
-from cpstage.stage import Warn, fetch, push
+from cpstage.transfer.fetch import fetch
+from cpstage.transfer.push import Warn, push
 from cpstage.workspace.layout import Occupation, Workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from cpstage.job import Job
+    from cpstage.progress import Progress
+    from cpstage.report.details import Details
 
 
 def run(

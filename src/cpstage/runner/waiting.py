@@ -12,8 +12,11 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 _MANY = 4096
 

@@ -7,19 +7,30 @@ that the manifest has.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from cpstage.archive.contents import read_contents
+from cpstage.archive.contents import Contents, contents_document, read_contents
 from cpstage.errors import ConfigurationError, WorkspaceUnavailable
-from cpstage.job import Artifact, Job, PipelineContext, S3Location, check_artifact_name
-from cpstage.transfer.results import Staged, location_document
-from cpstage.transfer.terms import Unpacking
+from cpstage.job import (
+    Artifact,
+    Job,
+    PipelineContext,
+    S3Location,
+    check_artifact_name,
+    location_document,
+)
 from cpstage.workspace.fingerprint import fingerprint
-from cpstage.workspace.layout import Workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cpstage.archive.formats import Format
+    from cpstage.aws.job_session import ObjectInfo
+    from cpstage.transfer.options import Unpacking
+    from cpstage.workspace.layout import Workspace
 
 _OBJECT = ("path", "location", "version_id", "etag", "size")
 """What of an object has to be the same for an artifact to count as unchanged."""
@@ -33,6 +44,53 @@ _CONTEXT = (
     "execution_id",
 )
 """The members of a pipeline context, in the order of its fields."""
+
+
+@dataclass(frozen=True)
+class Staged:
+    """One input artifact.
+
+    Attributes:
+        artifact: The job's artifact.
+        path: Where it is, or would be, staged.
+        status: ``staged`` now; ``unchanged`` since an earlier fetch, or ``modified`` by somebody
+            since; or ``planned`` by a dry run.
+        info: What S3 says of the object.
+        format: The archive format, or None for a file that is kept as it is.
+        contents: What came out of it; None where nothing was unpacked.
+        verified: What proves that the bytes are those that were uploaded.
+        envelope: What the envelope says of itself that the artifact was sealed in, if it was.
+    """
+
+    artifact: Artifact
+    path: Path
+    status: Literal["staged", "unchanged", "modified", "planned"]
+    info: ObjectInfo
+    format: Format | None = None
+    contents: Contents | None = None
+    verified: tuple[str, ...] = ()
+    envelope: Mapping[str, Any] | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        info = self.info
+        return {
+            "name": self.artifact.name,
+            "path": str(self.path),
+            "status": self.status,
+            "location": location_document(self.artifact),
+            "revision": self.artifact.revision,
+            "version_id": info.version_id,
+            "etag": info.etag,
+            "size": info.size,
+            "checksum": str(info.checksum) if info.checksum else None,
+            "encryption": info.encryption,
+            "kms_key_id": info.kms_key_id,
+            "envelope": self.envelope,
+            "format": self.format,
+            **contents_document(self.contents),
+            "verified": list(self.verified),
+        }
 
 
 @dataclass(frozen=True)

@@ -12,23 +12,26 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from cpstage._posix import make_no_core_file, reuse_freed_memory
-from cpstage.aws.config import Connection
 from cpstage.aws.credentials import DEFAULT_MAX_AGE
-from cpstage.document import parse_job
 from cpstage.errors import FailureType, UsageError
+from cpstage.job import parse_job
 from cpstage.masking import secret
 from cpstage.report.details import Details
 from cpstage.runner.command import Execution
 from cpstage.runner.run import run
 from cpstage.runner.task import Delivery, Staging, Surroundings
-from cpstage.worker.claims import Claim
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cpstage.aws.config import Connection
+    from cpstage.worker.claims import Claim
 
 _PROGRAM = "import sys; from cpstage.worker.process import main; main(int(sys.argv[1]))"
 

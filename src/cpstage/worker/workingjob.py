@@ -10,14 +10,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
-from cpstage.aws.config import Connection
-from cpstage.document import parse_job
 from cpstage.errors import (
     InternalError,
     LocalIOError,
@@ -25,13 +21,20 @@ from cpstage.errors import (
     Stopped,
     reportable,
 )
+from cpstage.job import parse_job
 from cpstage.removal import remove_tree
 from cpstage.report.put import report_failure
 from cpstage.tree import local_failures
-from cpstage.worker.claims import Claim
 from cpstage.worker.events import Tell, WorkerEvent, described
 from cpstage.worker.process import JobCommand, JobProcess, Outcome
 from cpstage.workspace.layout import Workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from cpstage.aws.config import Connection
+    from cpstage.worker.claims import Claim
 
 Keep = Literal["failed", "always", "never"]
 Output = Literal["file", "stdout"]

@@ -22,11 +22,10 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cpstage._posix import require_posix
 from cpstage.errors import LocalIOError, WorkspaceUnavailable
@@ -36,6 +35,9 @@ from cpstage.workspace import lock
 from cpstage.workspace.fingerprint import boot_id
 from cpstage.workspace.publishing import Journal, Move
 from cpstage.workspace.statefile import read_json, write_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 Outputs = Literal["refuse", "replace", "keep"]
 """What a fetch does with an ``out/`` that holds the outputs of another job."""
@@ -220,13 +222,20 @@ class Workspace:
                 hint="run 'cpstage fetch' for this job: --replace empties it, --keep-out keeps it",
             )
 
-    def outputs_to_replace(self, job_id: str, declared: Iterable[str], choice: Outputs) -> bool:
+    def outputs_to_replace(
+        self,
+        job_id: str,
+        declared: Collection[str],
+        choice: Outputs,
+        warn: Callable[[str], object],
+    ) -> bool:
         """Decide what a fetch does with ``out/``.
 
         Args:
             job_id: The job that is fetched.
             declared: The names of its outputs.
             choice: What to do with the outputs of another job.
+            warn: Is called with a warning where they are kept.
 
         Returns:
             Whether an empty ``out/`` takes the place of what is there.
@@ -237,7 +246,11 @@ class Workspace:
             LocalIOError: It cannot be read.
         """
         owner = self.outputs_owner()
-        if owner == job_id or choice == "keep":
+        if owner == job_id:
+            return False
+        if choice == "keep":
+            if self.has_outputs():
+                warn(f"{self.outputs} is kept, with {self._whose(owner)}")
             return False
         if not self.has_outputs():
             with local_failures(self.outputs, "read"):
@@ -245,12 +258,15 @@ class Workspace:
             return any(one.name not in declared for one in inside)
         if choice == "replace":
             return True
-        whose = f"the outputs of job {owner}" if owner else "files that no fetch has recorded"
         raise WorkspaceUnavailable(
-            f"{self.outputs} holds {whose}",
+            f"{self.outputs} holds {self._whose(owner)}",
             hint="give --replace to put an empty one in its place, or --keep-out to keep it for "
             "this job",
         )
+
+    @staticmethod
+    def _whose(owner: str | None) -> str:
+        return f"the outputs of job {owner}" if owner else "files that no fetch has recorded"
 
     def require_space(self, size: int) -> None:
         """Check that a number of bytes would fit on the disk.

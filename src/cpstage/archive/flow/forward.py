@@ -5,7 +5,10 @@ This module knows nothing of what the bytes mean, nor of where they come from.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class Damaged(Exception):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 from collections import deque
-from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Protocol
 
@@ -17,6 +16,8 @@ from cpstage.archive.blob import Blob, BytesBlob
 from cpstage.errors import ArtifactRejected
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from _typeshed import WriteableBuffer
 
 BLOCK = 8 << 20

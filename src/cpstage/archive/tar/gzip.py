@@ -7,11 +7,14 @@ nothing of what is compressed.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from cpstage.archive.flow.forward import Damaged, Forward
 from cpstage.archive.limits import HEADER_BYTES
 from cpstage.deflate import ERRORS, crc32, inflater
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _MOST_STEPS = 256
 """That go into a block: handing each of a million small members to another thread took 40 s."""

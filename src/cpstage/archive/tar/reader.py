@@ -8,10 +8,9 @@ written, and where, is not decided here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from cpstage.archive.flow.ahead import ahead
 from cpstage.archive.flow.forward import Damaged, Forward
@@ -39,6 +38,9 @@ from cpstage.archive.tar.sparse import (
     sparse_of_records,
 )
 from cpstage.errors import ArtifactRejected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 _READ = 256 << 10
 _AHEAD = 2

@@ -7,13 +7,15 @@ What comes out are the bytes of the file, the zeros of its holes among them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
 from itertools import repeat
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cpstage.archive.flow.forward import Damaged
 from cpstage.archive.member import CHUNK
 from cpstage.archive.tar.header import BLOCK, decimal, number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
 
 _ZEROS = bytes(CHUNK)
 _PREFIX = b"GNU.sparse."

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import struct
 import tarfile
-from collections.abc import Callable, Generator
 from contextlib import closing
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cpstage.archive.compression import deflated_piece
 from cpstage.archive.flow.ordered import in_order
 from cpstage.archive.portions import AHEAD, Block, Group, PackingList
 from cpstage.deflate import crc32, crc32_combine
 from cpstage.walk import Entry, Kind, read
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
 
 _TIME = 315_532_800
 _TYPES: dict[Kind, bytes] = {

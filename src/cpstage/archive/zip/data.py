@@ -9,8 +9,8 @@ from __future__ import annotations
 import bz2
 import lzma
 import struct
-from collections.abc import Iterable, Iterator
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from cpstage.archive.member import CHUNK
 from cpstage.archive.names import refused
@@ -33,6 +33,9 @@ from cpstage.archive.zip.fields import (
 )
 from cpstage.deflate import ERRORS, crc32, inflater
 from cpstage.errors import ArtifactRejected
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 _LOCAL = struct.Struct("<4s5H3L2H")
 _FLAGS_THAT_COUNT = ENCRYPTED | DESCRIPTOR_FOLLOWS | PATCHED | UTF8_NAME

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import stat
 import struct
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
+from typing import TYPE_CHECKING
 
-from cpstage.archive.blob import Blob
-from cpstage.archive.limits import Budget
-from cpstage.archive.member import MemberKind
 from cpstage.archive.names import bytes_of, refused, text_of
 from cpstage.archive.zip.ends import Ends, damaged, read_ends
 from cpstage.archive.zip.extra import extra_fields, large_values, unicode_path
@@ -37,7 +34,14 @@ from cpstage.archive.zip.fields import (
     UNIX,
     UTF8_NAME,
 )
-from cpstage.tree import RelativePath
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from cpstage.archive.blob import Blob
+    from cpstage.archive.limits import Budget
+    from cpstage.archive.member import MemberKind
+    from cpstage.tree import RelativePath
 
 LOCAL_BYTES = 30
 """The fixed part of a local header."""

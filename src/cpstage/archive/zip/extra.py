@@ -6,13 +6,16 @@ Two of them count: one has the values that are too large for a header, the other
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from cpstage.archive.names import refused, text_of
 from cpstage.archive.zip.fields import UNICODE_PATH, ZIP64
 from cpstage.deflate import crc32
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _EXTRA = struct.Struct("<2H")
 

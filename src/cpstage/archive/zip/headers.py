@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import stat
 import struct
-from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cpstage.archive.zip.fields import (
     DESCRIPTOR,
@@ -30,7 +29,11 @@ from cpstage.archive.zip.fields import (
     UTF8_NAME,
     ZIP64,
 )
-from cpstage.walk import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cpstage.walk import Entry
 
 _VERSION, _VERSION64 = 20, 45
 """Of the format (4.4.3.2): deflate and directories, and zip64."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Generator
 from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from cpstage.archive.flow.early import Early
 from cpstage.archive.flow.forked import Work, forked, is_worth_forking
 from cpstage.archive.flow.ordered import in_order
 from cpstage.archive.portions import AHEAD, Block, Group, PackingList
 from cpstage.archive.zip.packed import Packed, pack_portion
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 _MOST_EARLY = 24 << 20
 """Bytes that may be packed, and kept, before the list is complete and anybody takes them."""

@@ -7,12 +7,9 @@ comes. What may be written, and where, is not decided here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from cpstage.archive.blob import Blob
 from cpstage.archive.flow.readahead import BLOCK, ReadAhead
-from cpstage.archive.limits import Budget
 from cpstage.archive.names import LONGEST_TARGET, check_target_length, text_of
 from cpstage.archive.zip.data import (
     LONGEST_DESCRIPTOR,
@@ -30,6 +27,12 @@ from cpstage.archive.zip.directory import (
     read_tail,
 )
 from cpstage.archive.zip.fields import SIGNATURES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from cpstage.archive.blob import Blob
+    from cpstage.archive.limits import Budget
 
 _GROUP = 1 << 20
 """Bytes of one unit of work: milliseconds of it, a hundred times what handing it over costs."""

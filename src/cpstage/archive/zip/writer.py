@@ -10,17 +10,20 @@ method 0 before a descriptor has no end that they could know of, and many refuse
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-from cpstage.archive.portions import Block, PackingList
 from cpstage.archive.zip.fields import DEFLATED
 from cpstage.archive.zip.headers import Record, end_records, moved, record
 from cpstage.archive.zip.packed import PackedBlock, PackedGroup
-from cpstage.archive.zip.packer import ZipPacker
 from cpstage.deflate import crc32_combine
-from cpstage.walk import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
+
+    from cpstage.archive.portions import Block, PackingList
+    from cpstage.archive.zip.packer import ZipPacker
+    from cpstage.walk import Entry
 
 
 def zip_stream(

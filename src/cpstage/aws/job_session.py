@@ -1,0 +1,395 @@
+"""A job's session: services that are called with its credentials and no others.
+
+This is where the credentials, the job API that renews them and the store that uses them meet.
+
+S3, and nothing but S3: objects opened for ranged reads, streams uploaded under the job's key.
+
+One store belongs to one job and uses its session credentials. It knows nothing of archives.
+
+One object in S3: what S3 says of it, and its bytes by ranged reads.
+
+Every read is of the version that was looked at first, and one that is cut in the middle is made
+again. This module knows nothing of what is in the object.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from cpstage.aws.checksum import Checksum, crc32_checksum, full_object_checksum
+from cpstage.aws.codepipeline import get_job
+from cpstage.aws.credentials import DEFAULT_MAX_AGE, JobCredentials
+from cpstage.aws.errors import SESSION_EXPIRED_HINT, NetworkError, ServiceError, aws_failures
+from cpstage.aws.multipart import ABORT_SECONDS, MultipartUpload, SseKms, Upload, may_be_applied
+from cpstage.aws.retries import Retries
+from cpstage.aws.s3 import S3, Pieces, length_of
+from cpstage.deflate import crc32_of
+from cpstage.errors import CpstageError, NotFound, OutOfSync
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from contextlib import AbstractContextManager
+
+    from cpstage.aws.client import Answer, AwsClient
+    from cpstage.aws.config import Connection
+    from cpstage.job import Artifact, EncryptionKey, Job, SessionCredentials
+
+
+class JobSession:
+    """What may be done with a job's own credentials.
+
+    Args:
+        job: The job, with its credentials.
+        connection: How to reach AWS; the caller's credentials are used to refresh the job's.
+        max_age: Seconds after which the credentials are refreshed ahead of time.
+
+    Raises:
+        AccessDenied: The job carries no credentials.
+    """
+
+    def __init__(self, job: Job, connection: Connection, max_age: float = DEFAULT_MAX_AGE) -> None:
+        self.job = job
+        self._connection = connection
+        self._credentials = JobCredentials(job.require_credentials(), self._refresh, max_age)
+        self._clients: list[AwsClient] = []
+        self._kms: dict[str | None, AwsClient] = {}
+        self.retries = Retries(connection.timeout)
+
+    def __enter__(self) -> JobSession:
+        """Use it."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """End what is under way where something failed: nobody waits for it any more."""
+        if kind is not None:
+            for client in self._clients:
+                client.interrupt()
+
+    @cached_property
+    def store(self) -> Store:
+        """The job's artifacts in S3."""
+        client = self._connection.s3(self._credentials, self.job.region, self.retries)
+        self._clients.append(client)
+        artifacts = (*self.job.input_artifacts, *self.job.output_artifacts)
+        names = {(one.location.bucket, one.location.key): one.name for one in artifacts}
+        return Store(S3(client, names), self.job.encryption_key)
+
+    def kms(self, region: str | None) -> AwsClient:
+        """Return KMS in a region; None asks for the pipeline's.
+
+        Raises:
+            ConfigurationError: There is no region, or a setting is malformed.
+        """
+        if region not in self._kms:
+            where = region or self.job.region
+            client = self._kms[region] = self._connection.kms(
+                self._credentials, where, self.retries
+            )
+            self._clients.append(client)
+        return self._kms[region]
+
+    def _refresh(self) -> SessionCredentials:
+        """Ask for new credentials, as the caller.
+
+        Raises:
+            OutOfSync: The job is gone.
+            AccessDenied, ServiceUnavailable, ConfigurationError: They cannot be had, and why.
+        """
+        job = self.job
+        try:
+            new = get_job(job.id, client_token=job.client_token, connection=self._connection)
+            return new.require_credentials()
+        except NotFound as error:
+            raise OutOfSync(
+                f"the session of job {job.id} has expired, and the job is no longer in progress: "
+                f"{error.message}",
+                hint="release the change again",
+            ) from error
+        except CpstageError as error:
+            raise type(error)(
+                f"the session of job {job.id} has expired and cannot be refreshed: {error.message}",
+                hint=error.hint,
+            ) from error
+
+
+_MOST_HEADS = 3
+"""A session may expire between a GET and a HEAD."""
+
+_PART = 8 << 20
+_SMALL = 64 << 10
+_MOST_PARTS = 9_000
+"""S3 takes 10,000 parts (Amazon S3 User Guide, multipart upload limits); some are kept back, since
+what an archive adds to its files is only estimated."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of an upload that was begun to see whether it would be let in.
+
+    Attributes:
+        kms_key_id: The key that S3 would have encrypted it under.
+        left: Why it could not be aborted, if it could not: then it is still open, without parts.
+    """
+
+    kms_key_id: str | None
+    left: str | None
+
+
+class Store:
+    """A job's artifacts in S3.
+
+    Args:
+        s3: S3 with the job's session credentials.
+        key: The key that the job's outputs are to be encrypted under, if it has one.
+    """
+
+    def __init__(self, s3: S3, key: EncryptionKey | None) -> None:
+        self._s3 = s3
+        self._key = key
+
+    def look_at(self, artifact: Artifact) -> ObjectInfo:
+        """Ask for size, version and encryption of an artifact's object.
+
+        Raises:
+            ObjectNotFound: There is none.
+            AccessDenied: The session or the key's policy does not allow to read it.
+            ServiceUnavailable: S3 could not be reached.
+        """
+        bucket, key = artifact.location.bucket, artifact.location.key
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                with reading(artifact):
+                    return object_info(self._s3.head_object(bucket, key, checksum=True))
+            except CpstageError as error:
+                cause = error.__cause__
+                is_told = isinstance(cause, NetworkError) or getattr(cause, "may_pass", True)
+                if is_told or tries == _MOST_HEADS:
+                    raise
+            # The answer to a HEAD has no body, and so no reason: a GET of one byte has, and an
+            # expired session is refreshed by it.
+            with reading(artifact, self._key_of(artifact)):
+                self._read_byte(bucket, key)
+
+    def _read_byte(self, bucket: str, key: str) -> None:
+        """Read the first byte of an object; an empty one has none."""
+        try:
+            self._s3.get_range(bucket, key, 0, 1)
+        except ServiceError as error:
+            if error.code != "InvalidRange":
+                raise
+
+    def _key_of(self, artifact: Artifact) -> str | None:
+        """Ask for the key of an object that cannot be read; without its checksum that is free."""
+        try:
+            with reading(artifact):
+                answer = self._s3.head_object(artifact.location.bucket, artifact.location.key)
+                return object_info(answer).kms_key_id
+        except CpstageError:
+            return None
+
+    def open(self, artifact: Artifact, info: ObjectInfo) -> S3Object:
+        """Open the object that was looked at; nothing is read yet."""
+        return S3Object(self._s3, artifact, info)
+
+    def upload(
+        self,
+        chunks: Iterator[bytes],
+        artifact: Artifact,
+        *,
+        content_type: str,
+        size_bound: int,
+        bucket_key: bool = False,
+        uploaded: Callable[[int], object] = lambda _: None,
+    ) -> Upload:
+        """Send a stream to an object, encrypted under the job's key, and check that it is.
+
+        Args:
+            chunks: The bytes. An error out of it ends the upload, and removes its parts.
+            artifact: Where to.
+            content_type: The media type of the object.
+            size_bound: How many bytes there can be at most, roughly; decides the size of parts.
+            bucket_key: Whether S3 is to use a Bucket Key.
+            uploaded: Is told of bytes as they have gone up.
+
+        Raises:
+            AccessDenied: The session, the bucket's policy or the key's does not allow it, or S3
+                did not encrypt as it was asked to.
+            ServiceUnavailable: S3 could not be reached.
+        """
+        location, encryption = artifact.location, SseKms(self._key, bucket_key=bucket_key)
+        members = {
+            "Bucket": location.bucket,
+            "Key": location.key,
+            "ContentType": content_type,
+            **encryption.members(),
+        }
+        parts = _parts(chunks, max(_PART, -(-size_bound // _MOST_PARTS)))
+        with _writing(artifact, self._key):
+            first, second = next(parts, ()), next(parts, None)
+            if second is None:
+                checksum, length = crc32_checksum(crc32_of(first)), length_of(first)
+                encryption.note(self._put(first, checksum, members))
+                uploaded(length)
+                return encryption.check(location, length, checksum)
+            upload = MultipartUpload(self._s3, members, encryption.note, uploaded)
+            size, checksum = upload.send(chain((first, second), parts))
+        return encryption.check(location, size, checksum)
+
+    def _put(self, body: Pieces, checksum: Checksum, members: Mapping[str, Any]) -> Answer:
+        try:
+            return self._s3.put_object(body, checksum.value, members)
+        except (NetworkError, ServiceError) as error:
+            if may_be_applied(error):
+                error.also = "; the object may have been stored"
+            raise
+
+    def begin_upload(self, artifact: Artifact) -> Trial:
+        """Begin an upload to an object and abort it at once, to see whether it would be let in.
+
+        No object is made, and one that is there stays as it is.
+
+        Raises:
+            AccessDenied: The session, the bucket's policy or the key's does not allow it.
+            ServiceUnavailable: S3 could not be reached.
+        """
+        location = artifact.location
+        encryption = SseKms(self._key, bucket_key=False).members()
+        with _writing(artifact, self._key):
+            upload, answer = self._s3.create_multipart_upload(
+                {"Bucket": location.bucket, "Key": location.key, **encryption}
+            )
+        left = None
+        try:
+            with aws_failures(f"abort an upload to {location}"):
+                self._s3.abort_multipart_upload(upload, ABORT_SECONDS)
+        except CpstageError as error:
+            left = error.message
+        return Trial(answer.get("SSEKMSKeyId"), left)
+
+
+def _parts(chunks: Iterator[bytes], size: int) -> Iterator[Pieces]:
+    """Put a stream together in parts of one size; the last one is what is left."""
+    part: list[memoryview | bytearray] = []
+    have = 0
+    for chunk in chunks:
+        rest = memoryview(chunk)
+        while have + len(rest) >= size:
+            yield [*part, rest[: size - have]]
+            rest = rest[size - have :]
+            part, have = [], 0
+        if rest:
+            _append(part, rest)
+            have += len(rest)
+    if have:
+        yield part
+
+
+def _append(part: list[memoryview | bytearray], piece: memoryview) -> None:
+    """Add a piece to a part; small ones are joined, since each is sent by itself."""
+    last = part[-1] if part else None
+    if len(piece) >= _SMALL:
+        part.append(piece)
+    elif isinstance(last, bytearray):
+        last += piece
+    else:
+        part.append(bytearray(piece))
+
+
+def _writing(artifact: Artifact, key: EncryptionKey | None) -> AbstractContextManager[None]:
+    used = key.kms_key_id if key and key.kms_key_id else "the bucket's default key"
+    return aws_failures(
+        f"upload artifact {artifact.name} to {artifact.location} under {used}",
+        denied_hint="the job's session needs s3:PutObject on it, and kms:GenerateDataKey and "
+        "kms:Decrypt on the key",
+        expired_hint=SESSION_EXPIRED_HINT,
+        key_hint="check that the key is enabled and lies in the bucket's region",
+    )
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """What S3 says of an object.
+
+    Attributes:
+        size: In bytes.
+        etag: The entity tag, with its quotes.
+        version_id: None where the bucket has no versions.
+        content_type: As the uploader wrote it.
+        encryption: ``aws:kms``, ``AES256`` or None: how S3 keeps it.
+        kms_key_id: The ARN of the key, for ``aws:kms``.
+        checksum: The checksum of the whole object that S3 keeps, if it does.
+        metadata: The uploader's own, names in lower case without ``x-amz-meta-``.
+    """
+
+    size: int
+    etag: str
+    version_id: str | None
+    content_type: str
+    encryption: str | None
+    kms_key_id: str | None
+    checksum: Checksum | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+class S3Object:
+    """An object as a blob: every read is a ranged GET of the version that was looked at first.
+
+    Args:
+        s3: S3 with the job's session credentials.
+        artifact: Whose object it is.
+        info: What S3 said of it.
+    """
+
+    def __init__(self, s3: S3, artifact: Artifact, info: ObjectInfo) -> None:
+        self._s3 = s3
+        self.artifact = artifact
+        self.info = info
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        return self.info.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return the bytes ``[offset, offset + length)``.
+
+        Raises:
+            ObjectChanged: The object was replaced since it was looked at.
+            AccessDenied, ObjectNotFound, ServiceUnavailable: As S3 says.
+        """
+        if not length:
+            return b""
+        location = self.artifact.location
+        with reading(self.artifact, self.info.kms_key_id):
+            return self._s3.get_range(location.bucket, location.key, offset, length, self.info.etag)
+
+
+def object_info(answer: Answer) -> ObjectInfo:
+    """Return what an answer of HeadObject says."""
+    return ObjectInfo(
+        size=answer["ContentLength"],
+        etag=answer["ETag"],
+        version_id=answer.get("VersionId"),
+        content_type=answer.get("ContentType", ""),
+        encryption=answer.get("ServerSideEncryption"),
+        kms_key_id=answer.get("SSEKMSKeyId"),
+        checksum=full_object_checksum(answer),
+        metadata=answer.get("Metadata", {}),
+    )
+
+
+def reading(artifact: Artifact, kms_key_id: str | None = None) -> AbstractContextManager[None]:
+    """Turn failures to read an object into our errors, naming it and its key."""
+    key = f"its key {kms_key_id}" if kms_key_id else "its key"
+    return aws_failures(
+        f"read {artifact.title}",
+        denied_hint=f"the job's session needs s3:GetObject on it and kms:Decrypt on {key}; a "
+        "missing object is also denied to who may not list the bucket",
+        expired_hint=SESSION_EXPIRED_HINT,
+        key_hint=f"check that {key} is enabled and lies in the bucket's region",
+    )

@@ -1,0 +1,150 @@
+"""Commands of cpstage, each in a process that is forked off one which has loaded cpstage already.
+
+A start takes a third of the time that a new interpreter takes. Everything else is as in a shell: a
+directory, an environment and descriptors of its own, and an exit code.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+LONGEST = 120
+"""Seconds after which a command is killed."""
+
+
+class Forks:
+    """Starts commands, also in several threads at once; use it as a context manager.
+
+    Args:
+        directory: Where the address of the loaded process lies.
+        environment: Its own variables.
+    """
+
+    def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
+        self._address = str(directory / "forks")
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, self._address],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**environment},
+        )
+
+    def __enter__(self) -> Forks:
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == b"ready\n"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(LONGEST)
+
+    def run(
+        self, arguments: Sequence[str], directory: Path, environment: Mapping[str, str]
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end; what it prints is kept beside its directory."""
+        out, err = (directory.with_name(f"{directory.name}.{name}") for name in ("out", "err"))
+        order = {
+            "arguments": [*arguments],
+            "directory": str(directory),
+            "environment": {**environment},
+            "streams": [os.devnull, str(out), str(err)],
+        }
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(LONGEST + 60)
+            connection.connect(self._address)
+            connection.sendall(json.dumps(order).encode() + b"\n")
+            code = int(connection.recv(100))
+        return subprocess.CompletedProcess([*arguments], code, out.read_text(), err.read_text())
+
+
+def _load() -> None:
+    """Load what commands load; the local AWS is not among it."""
+    import boto3
+
+    import cpstage
+
+    for module in pkgutil.walk_packages(cpstage.__path__, "cpstage."):
+        if not module.name.startswith(("cpstage.local", "cpstage.cli.local", "cpstage.__main__")):
+            importlib.import_module(module.name)
+    for service in ("codepipeline", "s3"):  # this loads the models' parsers and serializers
+        boto3.Session().client(
+            service, "us-east-1", aws_access_key_id="none", aws_secret_access_key="none"
+        )
+    gc.collect()
+    gc.freeze()
+
+
+def _serve(address: str) -> None:
+    """Start a command for each connection, until stdin ends."""
+    _load()
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen(64)
+    print("ready", flush=True)
+    while listener in select.select([listener, sys.stdin], [], [])[0]:
+        connection, _ = listener.accept()
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        if os.fork() == 0:
+            listener.close()
+            _start(connection)
+            os._exit(0)
+        connection.close()
+
+
+def _start(connection: socket.socket) -> None:
+    """Read an order, have a child become the command, and tell its exit code."""
+    order = json.loads(connection.makefile().readline())
+    child = os.fork()
+    if child == 0:
+        connection.close()
+        _become(**order)
+    _, status = os.waitpid(child, 0)
+    with suppress(OSError):  # nobody may want to know any more
+        connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+
+
+def _become(
+    arguments: list[str], directory: str, environment: dict[str, str], streams: list[str]
+) -> NoReturn:
+    from cpstage.__main__ import main
+
+    for descriptor, name in enumerate(streams):
+        mode = os.O_RDWR | os.O_CREAT | os.O_TRUNC
+        opened = os.open(name, mode, 0o600)
+        os.dup2(opened, descriptor)
+        os.close(opened)
+    os.chdir(directory)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv[1:] = arguments
+    signal.alarm(LONGEST)
+    try:
+        main(arguments)
+    except SystemExit as request:
+        threading._shutdown()  # type: ignore[attr-defined]
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(int(request.code or 0))  # a process of its own would take memory apart first
+
+
+if __name__ == "__main__":
+    _serve(sys.argv[1])

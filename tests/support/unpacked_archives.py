@@ -1,0 +1,29 @@
+"""Archives of a few bytes, unpacked as a fetch would."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cpstage import Limits
+from cpstage.archive.blob import BytesBlob
+from cpstage.archive.flow.readahead import ReadAhead
+from cpstage.archive.formats import recognise
+from cpstage.archive.unpack import Unpacker
+from cpstage.tree import Tree
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cpstage.archive.contents import Contents
+
+
+def unpack(body: bytes, into: Path, name: str = "", limits: Limits | None = None) -> Contents:
+    """Unpack what is recognised as an archive, into a directory that is made for it."""
+    kind = recognise(body[:4096], name=name)
+    assert kind is not None
+    into.mkdir()
+    with Tree(into) as tree, ReadAhead(BytesBlob(body)) as stream:
+        unpacker = Unpacker(tree, limits or Limits())
+        contents = unpacker.add(stream, kind, "App")
+        unpacker.finish()
+    return contents
