@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from cpstage.errors import CommandFailed, CommandNotStarted, Reportable, local_reason
 from cpstage.runner.foreground import Foreground
-from cpstage.runner.interrupts import Interrupts, stopped_by
+from cpstage.runner.interrupts import Interrupts, signal_name, stopped_by
 from cpstage.runner.tee import Tee
 from cpstage.runner.waiting import waiting
 
@@ -70,6 +70,7 @@ class Finished:
         timed_out: Whether it took longer than it may.
         stopped_by: The first signal from outside that it was handed.
         tail: The last lines that it printed, where they were wanted.
+        signalled: Whether a signal ended it.
     """
 
     argv: tuple[str, ...]
@@ -78,6 +79,7 @@ class Finished:
     timed_out: bool = False
     stopped_by: int | None = None
     tail: str = field(default="", repr=False)
+    signalled: bool = False
 
     def failure(self) -> Reportable | None:
         """Return what there is to say of it; None of a command that did what it should."""
@@ -86,9 +88,9 @@ class Finished:
             return stopped_by(self.stopped_by)
         if self.timed_out:
             return CommandFailed(f"{name} took longer than it may", TIMED_OUT, hint="see --timeout")
-        if self.exit_code > _SIGNALLED and (number := self.exit_code - _SIGNALLED) in _NUMBERS:
-            ended = f"{name} was ended by {signal.Signals(number).name}"
-            return CommandFailed(ended, self.exit_code)
+        number = self.exit_code - _SIGNALLED
+        if self.signalled or number in _NUMBERS:  # a shell exits so when its own child was ended
+            return CommandFailed(f"{name} was ended by {signal_name(number)}", self.exit_code)
         if self.exit_code:
             return CommandFailed(f"{name} failed with exit code {self.exit_code}", self.exit_code)
         return None
@@ -100,7 +102,7 @@ class Finished:
             "exit_code": self.exit_code,
             "seconds": round(self.seconds, 3),
             "timed_out": self.timed_out,
-            "stopped_by": signal.Signals(self.stopped_by).name if self.stopped_by else None,
+            "stopped_by": signal_name(self.stopped_by) if self.stopped_by else None,
         }
 
 
@@ -151,6 +153,7 @@ def execute(
         timed_out=command.timed_out,
         stopped_by=command.signals[0] if command.signals else None,
         tail=tee.tail() if tee else "",
+        signalled=code < 0,
     )
 
 

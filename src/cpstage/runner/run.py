@@ -23,6 +23,7 @@ from cpstage.errors import (
     UsageError,
     reportable,
 )
+from cpstage.masking import SHORTEST_SECRET, Secret
 from cpstage.runner.command import Execution, execute
 from cpstage.runner.handover import handover, inherited
 from cpstage.runner.interrupts import Interrupts
@@ -32,6 +33,15 @@ from cpstage.runner.verdict import report_run
 from cpstage.transfer.fetch import fetch
 from cpstage.transfer.push import Warn, push
 from cpstage.workspace.layout import Occupation, Workspace
+
+_SECRET_VARIABLES = (
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_SECURITY_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    "CPSTAGE_CLIENT_TOKEN",
+)
+"""Variables of the caller's environment whose values are credentials."""
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -82,12 +92,10 @@ def run(
         interrupts: Where signals come from, for a run in another thread, or to catch them sooner.
 
     Raises:
-        UsageError: There is no command, or what is to be reported is not what the service takes.
+        UsageError: There is no command.
     """
     if not command:
         raise UsageError("there is no command to run", hint="give it behind --")
-    if report is not None:
-        report.check()
     link = connection or Connection()
     signals = interrupts or Interrupts()
     result = RunResult(job if isinstance(job, str) else job.id)
@@ -112,6 +120,8 @@ def run(
         try:
             with signals.stopping():
                 signals.check()
+                if report is not None:
+                    report.check()  # before hours of work are done
                 if known is None:
                     known = get_job(result.job_id, client_token=client_token, connection=link)
                 course.take(known, Workspace(workspace))
@@ -155,7 +165,10 @@ class _Course:
                 job, place.root, **self.staging.arguments(), warn=self.warn, **self.session
             )
             self.interrupts.check()
-            failure = self._execute(job, place, occupation)
+            try:
+                failure = self._execute(job, place, occupation)
+            finally:
+                place.claim_outputs(job.id)
             occupation.lock.check()
             if failure and (isinstance(failure, Stopped) or not self.delivery.always):
                 raise failure
@@ -191,8 +204,17 @@ class _Course:
             )
             failure = self.result.command.failure()
             if failure is None:
-                self.result.left = files.collect()
+                self.result.left = files.collect(self._held_secrets(job))
         return failure
+
+    def _held_secrets(self, job: Job) -> list[Secret]:
+        """Return the credentials that this process holds: the caller's and the job's."""
+        held = [Secret(os.environ[name]) for name in _SECRET_VARIABLES if os.environ.get(name)]
+        held += self.session["connection"].callers_secrets()
+        if job.credentials:
+            held += [job.credentials.secret_access_key, job.credentials.session_token or Secret("")]
+        held += [job.client_token or Secret("")]
+        return [one for one in held if len(one) >= SHORTEST_SECRET]
 
     def _push(self, job: Job, place: Workspace, failure: Reportable | None) -> None:
         """Push the outputs; what the command failed with comes first."""

@@ -7,7 +7,6 @@ started, that is done here. This module knows nothing of polling.
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from cpstage.errors import (
 from cpstage.job import parse_job
 from cpstage.removal import remove_tree
 from cpstage.report.put import report_failure
+from cpstage.runner.interrupts import signal_name
 from cpstage.tree import local_failures
 from cpstage.worker.events import Tell, WorkerEvent, described
 from cpstage.worker.process import JobCommand, JobProcess, Outcome
@@ -178,7 +178,7 @@ class WorkingJob:
             return outcome
         process.kill()  # what it has left
         if outcome < 0:
-            raise Stopped(-outcome, signal.Signals(-outcome).name)
+            raise Stopped(-outcome, signal_name(-outcome))
         raise InternalError("the process of the job ended without a word")
 
     @contextmanager

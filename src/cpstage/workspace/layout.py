@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cpstage._posix import require_posix
-from cpstage.errors import LocalIOError, WorkspaceUnavailable
+from cpstage.errors import CpstageError, LocalIOError, WorkspaceUnavailable
 from cpstage.removal import make_writable, remove_tree
 from cpstage.tree import local_failures
 from cpstage.workspace import lock
@@ -77,6 +77,7 @@ class Workspace:
         self.inputs = self.root / "in"
         self.outputs = self.root / "out"
         self._state = self.root / ".cpstage"
+        self._manifest = self._state / "manifest.json"
         self._journal = Journal(self._state / "journal.json", self.root)
         self._lock: lock.HeldLock | None = None
 
@@ -196,6 +197,13 @@ class Workspace:
         owner = self._recorded().get("outputs_job_id")
         return owner if isinstance(owner, str) else None
 
+    def claim_outputs(self, job_id: str) -> None:
+        """Record whose ``out/`` is, where a build has removed the manifest that says it."""
+        with suppress(CpstageError, OSError):
+            self._state.mkdir(mode=0o700, exist_ok=True)
+            if not os.path.lexists(self._manifest):
+                write_json(self._manifest, {"version": 1, "outputs_job_id": job_id})
+
     def has_outputs(self) -> bool:
         """Whether there is anything in ``out/`` but empty directories.
 
@@ -258,6 +266,9 @@ class Workspace:
             return any(one.name not in declared for one in inside)
         if choice == "replace":
             return True
+        if not os.path.lexists(self._manifest):
+            warn(f"{self.outputs} is kept, with {self._whose(owner)}")
+            return False
         raise WorkspaceUnavailable(
             f"{self.outputs} holds {self._whose(owner)}",
             hint="give --replace to put an empty one in its place, or --keep-out to keep it for "
@@ -359,7 +370,7 @@ class Workspace:
         return self._recorded().get("boot_id") == boot_id()
 
     def _recorded(self) -> dict[str, Any]:
-        return read_json(self._state / "manifest.json")
+        return read_json(self._manifest)
 
     def _refuse_links(self) -> None:
         """Refuse links in the layout: they would lead writes and renames elsewhere."""
