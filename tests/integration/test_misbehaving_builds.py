@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -190,3 +194,95 @@ def test_a_signal_is_not_waited_for_in_vain(aws: LocalAWS, cli: Cli) -> None:
     done = run(cli, job_id, "--report", "--timeout", "0.5", command=shell(script))
 
     assert done.returncode == 124
+
+
+@pytest.mark.parametrize("start", ["sleep 60 &", "setsid sleep 60 &", "(sleep 60 & ) &"])
+def test_processes_that_are_left_behind_are_named_or_killed(
+    aws: LocalAWS, cli: Cli, start: str
+) -> None:
+    script = f"{start} {BUILD[2]}; cat /proc/self/stat > /dev/null"
+    marked = f"exec >/dev/null 2>&1; {script}"
+
+    named = run(cli, add_job(aws), "--report", command=shell(marked))
+    assert named.returncode == 0, named.stderr
+    assert "processes that it started still run: " in named.stderr
+    pids = [int(pid) for pid in named.stderr.split("still run: ")[1].splitlines()[0].split(", ")]
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+
+    killed = run(cli, add_job(aws), "--kill-orphans", "--replace", command=shell(marked))
+    assert killed.returncode == 0, killed.stderr
+    pids = [int(pid) for pid in killed.stderr.split("were killed: ")[1].splitlines()[0].split(", ")]
+    assert pids
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_a_build_without_children_has_no_warning(aws: LocalAWS, cli: Cli) -> None:
+    done = run(cli, add_job(aws), command=shell(f"sleep 0 & wait; (true &); {BUILD[2]}"))
+
+    assert "processes that it started" not in done.stderr
+
+
+def test_an_exit_code_counts_also_where_the_caller_ignores_sigchld(aws: LocalAWS, cli: Cli) -> None:
+    job_id = add_job(aws)
+    prefix = "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN);"
+    program = f"{prefix} os.execv(sys.executable, [sys.executable, '-m', 'cpstage', *sys.argv[1:]])"
+    arguments = ["run", job_id, "--report", "--", *BUILD]
+
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=cli.directory,
+        env=dict(cli.environment),
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert aws.job(job_id).status == "Succeeded"
+
+
+def test_a_script_whose_interpreter_is_missing_is_named(aws: LocalAWS, cli: Cli) -> None:
+    job_id = add_job(aws)
+    script = cli.directory / "build.sh"
+    script.write_bytes(b"#!/bin/sh\r\necho\r\n")
+    script.chmod(0o755)
+
+    done = run(cli, job_id, "--report", command=("./build.sh",))
+
+    assert done.returncode == 127
+    message = failure(aws, job_id)["message"]
+    assert (
+        "its interpreter '/bin/sh\\r' does not exist: the script has Windows line endings"
+        in message
+    )
+
+
+def test_a_script_without_an_interpreter_is_run_by_the_shell(aws: LocalAWS, cli: Cli) -> None:
+    script = cli.directory / "build"
+    script.write_text('cp in/App/f "$CPSTAGE_OUT_BUILT"; echo "$1"\n')
+    script.chmod(0o755)
+
+    done = run(cli, add_job(aws), "-q", command=("./build", "given"))
+    assert (done.returncode, done.stdout) == (0, "given\n"), done.stderr
+
+    path = f"{cli.directory}:{cli.environment['PATH']}"
+    done = run(cli, add_job(aws), "-q", "--replace", command=("build", "given"), PATH=path)
+    assert (done.returncode, done.stdout) == (0, "given\n"), done.stderr
+
+
+def test_the_tail_keeps_the_order_of_both_streams(aws: LocalAWS, cli: Cli) -> None:
+    job_id = add_job(aws)
+    script = "for i in 1 2 3 4 5; do echo out $i; echo err $i >&2; done; exit 1"
+    command = [sys.executable, "-m", "cpstage", "run", job_id, "--report", "--report-tail", "4"]
+
+    subprocess.run(
+        [*command, "-q", "--", "sh", "-c", script],
+        cwd=cli.directory,
+        env=dict(cli.environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+    assert failure(aws, job_id)["message"].endswith("\nout 4\nerr 4\nout 5\nerr 5")

@@ -203,6 +203,10 @@ class _Course:
                 self.command, directory, environment, self.execution, self.interrupts
             )
             failure = self.result.command.failure()
+            if orphans := self.result.command.orphans:
+                what = "were killed" if self.execution.kill_orphans else "still run"
+                numbers = ", ".join(map(str, orphans[:10]))
+                self.warn(f"the command has ended, and processes that it started {what}: {numbers}")
             if failure is None:
                 self.result.left = files.collect(self._held_secrets(job))
         return failure
