@@ -39,7 +39,8 @@ _SHELL = "/bin/sh"
 _LONGEST_INTERPRETER = 256
 """Bytes of a script's first line that Linux reads (execve(2))."""
 
-_KILL_AFTER = 10.0
+KILL_AFTER = 10.0
+"""Seconds from the end of the time limit to SIGKILL."""
 
 _NEW_GROUP: dict[str, Any] = (
     {"process_group": 0} if sys.version_info >= (3, 11) else {"preexec_fn": os.setpgrp}
@@ -157,10 +158,9 @@ def execute(
         process.returncode = os.waitstatus_to_exitcode(status)
         foreground.take_back(process.pid)
         has_been_stopped = command.timed_out or command.signals
+        orphans = [] if has_been_stopped else adopted.settled(process.pid)
         if execution.kill_orphans or has_been_stopped:
-            orphans = adopted.kill(process.pid)
-        else:
-            orphans = adopted.find(process.pid)
+            adopted.kill(process.pid)
         adopted.reap(None)
     code = process.returncode
     return Finished(
@@ -171,7 +171,7 @@ def execute(
         stopped_by=command.signals[0] if command.signals else None,
         tail=tee.tail() if tee else "",
         signalled=code < 0,
-        orphans=() if has_been_stopped else tuple(orphans),
+        orphans=tuple(orphans),
     )
 
 
@@ -219,7 +219,7 @@ class _Command:
         self.timed_out = True
         self._send(signal.SIGTERM)
         kill_after = self._execution.kill_after
-        self._later(_KILL_AFTER if kill_after is None else kill_after, self._kill)
+        self._later(KILL_AFTER if kill_after is None else kill_after, self._kill)
 
     def _kill(self) -> None:
         self._send(signal.SIGKILL)

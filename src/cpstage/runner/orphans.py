@@ -11,12 +11,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+_MOMENT = 0.3
+"""Seconds."""
 
 _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
 
@@ -49,6 +53,13 @@ class Orphans:
             for one in _processes()
             if one.state not in "ZX" and (one.group == group or self._is_adopted(one, group))
         ]
+
+    def settled(self, group: int) -> list[int]:
+        """Return the IDs of those that still run after a moment: most are about to end."""
+        until = time.monotonic() + _MOMENT
+        while (found := self.find(group)) and time.monotonic() < until:
+            time.sleep(_MOMENT / 10)
+        return found
 
     def reap(self, command: int | None) -> None:
         """Reap those that have ended, but not the command itself."""

@@ -44,7 +44,7 @@ _SECRET_VARIABLES = (
 """Variables of the caller's environment whose values are credentials."""
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from cpstage.job import Job
@@ -68,6 +68,7 @@ def run(
     progress: Progress | None = None,
     warn: Warn = lambda _: None,
     interrupts: Interrupts | None = None,
+    commanding: Callable[[bool], object] = lambda _: None,
 ) -> RunResult:
     """Fetch a job's inputs, run a command, push its outputs, and report the result.
 
@@ -89,6 +90,7 @@ def run(
         credentials_max_age: Seconds after which the job's session is renewed ahead of time.
         progress: Is told of all phases.
         warn: Is given warnings, a line each.
+        commanding: Is called with True before the command starts, and with False when it ended.
         interrupts: Where signals come from, for a run in another thread, or to catch them sooner.
 
     Raises:
@@ -114,6 +116,7 @@ def run(
         },
         warn=warn,
         interrupts=signals,
+        commanding=commanding,
         result=result,
     )
     with signals:
@@ -152,6 +155,7 @@ class _Course:
     session: Mapping[str, Any]
     warn: Warn
     interrupts: Interrupts
+    commanding: Callable[[bool], object]
     result: RunResult
 
     def take(self, job: Job, place: Workspace) -> None:
@@ -199,9 +203,11 @@ class _Course:
                 **files.environment,
             }
             directory = _directory(around.directory, place, inputs)
+            self.commanding(True)
             self.result.command = execute(
                 self.command, directory, environment, self.execution, self.interrupts
             )
+            self.commanding(False)
             failure = self.result.command.failure()
             if orphans := self.result.command.orphans:
                 what = "were killed" if self.execution.kill_orphans else "still run"

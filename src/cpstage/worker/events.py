@@ -32,7 +32,8 @@ class WorkerEvent:
     """One change of state.
 
     Attributes:
-        name: What happened: of the worker ``polling``, ``health``, ``poll-failed``, ``draining``
+        name: What happened: of the worker ``polling``, ``health``, ``poll-failed``, ``unwell``, ``well``,
+            ``left``, ``draining``
             or ``stopped``; of a job ``dropped``, or ``claimed``, ``started``, ``warning``,
             ``reported`` or ``report-failed``, and ``succeeded`` or ``failed``.
         about: The job.
