@@ -32,9 +32,8 @@ class WorkerEvent:
     """One change of state.
 
     Attributes:
-        name: What happened: of the worker ``polling``, ``health``, ``poll-failed``, ``unwell``, ``well``,
-            ``left``, ``draining``
-            or ``stopped``; of a job ``dropped``, or ``claimed``, ``started``, ``warning``,
+        name: What happened: of the worker ``polling``, ``health``, ``poll-failed``, ``unwell``,
+            ``well``, ``left``, ``draining`` or ``stopped``; of a job ``dropped``, or ``claimed``, ``started``, ``warning``,
             ``reported`` or ``report-failed``, and ``succeeded`` or ``failed``.
         about: The job.
         seconds: How long it took.
