@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cpstage._version import __version__
 
 if TYPE_CHECKING:
-    from cpstage.archive.limits import Limits
+    from cpstage.archive.options import Limits
     from cpstage.aws.codepipeline import acknowledge_job, get_job, get_job_details, poll_for_jobs
     from cpstage.aws.config import Connection
     from cpstage.aws.credentials import process_credentials
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
         UsageError,
         WorkspaceUnavailable,
     )
-    from cpstage.files.packing import Packed, Sealing, pack
-    from cpstage.files.unpacking import Unpacked, unpack
     from cpstage.globs import Globs
     from cpstage.inspect.comparison import Comparison, compare
     from cpstage.inspect.content import read_member
@@ -44,6 +42,7 @@ if TYPE_CHECKING:
     from cpstage.inspect.doctor import Check, diagnose
     from cpstage.inspect.listing import Listing, list_artifacts
     from cpstage.job import ActionTypeId, Artifact, Job, mask_document, parse_job
+    from cpstage.localfiles import Packed, Sealing, Unpacked, pack, unpack
     from cpstage.masking import Secret
     from cpstage.progress import Progress, Silence, progress_to
     from cpstage.report.details import Details, Reported, Revision
@@ -65,7 +64,7 @@ if TYPE_CHECKING:
     from cpstage.workspace.layout import Workspace
 
 _HOMES = {
-    "archive.limits": ("Limits",),
+    "archive.options": ("Limits",),
     "worker.claims": ("JobQueue", "read_client_tokens"),
     "aws.codepipeline": ("acknowledge_job", "get_job", "get_job_details", "poll_for_jobs"),
     "inspect.comparison": ("Comparison", "compare"),
@@ -92,8 +91,7 @@ _HOMES = {
         "WorkspaceUnavailable",
     ),
     "worker.events": ("WorkerEvent",),
-    "files.packing": ("Packed", "Sealing", "pack"),
-    "files.unpacking": ("Unpacked", "unpack"),
+    "localfiles": ("Packed", "Sealing", "Unpacked", "pack", "unpack"),
     "globs": ("Globs",),
     "worker.health": ("WorkerHealth", "health_page"),
     "job": ("ActionTypeId", "Artifact", "Job", "mask_document", "parse_job"),

@@ -6,20 +6,17 @@ import json
 import os
 import re
 import shlex
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from cpstage.errors import ConfigurationError
+from cpstage.filesystem import local_failures
+from cpstage.job import Job
 from cpstage.transfer.inventory import job_of, staged_inputs
-from cpstage.tree import local_failures
+from cpstage.workspace.layout import Workspace
 from cpstage.workspace.staging import staging_in, sweep
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-
-    from cpstage.job import Job
-    from cpstage.workspace.layout import Workspace
 
 
 def job_environment(

@@ -24,7 +24,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NewType
 
 from cpstage.errors import AccessDenied, ConfigurationError, UsageError, printable
-from cpstage.masking import MASK, MaskedDict, Secret, mask_objects, secret
+from cpstage.masking import MASK, SHORTEST_SECRET, MaskedDict, Secret, mask_objects, secret
 
 ArtifactName = NewType("ArtifactName", str)
 """An artifact's name that has been checked, and is safe as the name of a directory."""
@@ -95,11 +95,34 @@ class EncryptionKey:
 
 @dataclass(frozen=True)
 class SessionCredentials:
-    """``AWSSessionCredentials``: they come without an expiry date, and never print themselves."""
+    """``AWSSessionCredentials``; they are masked in every text.
+
+    botocore signs with ``access_key``, ``secret_key`` and ``token``.
+    """
 
     access_key_id: str = field(repr=False)
     secret_access_key: Secret = field(repr=False)
     session_token: Secret | None = field(repr=False)
+
+    @property
+    def access_key(self) -> str:
+        """The access key ID."""
+        return self.access_key_id
+
+    @property
+    def secret_key(self) -> str:
+        """The secret access key, revealed."""
+        return self.secret_access_key.reveal()
+
+    @property
+    def token(self) -> str | None:
+        """The session token, revealed."""
+        return self.session_token.reveal() if self.session_token else None
+
+    def secrets(self) -> list[Secret]:
+        """Return the values that a message of AWS may quote and that no text may show."""
+        values = (self.access_key_id, self.secret_key, self.token)
+        return [Secret(value) for value in values if value and len(value) >= SHORTEST_SECRET]
 
 
 @dataclass(frozen=True)

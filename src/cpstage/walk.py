@@ -10,18 +10,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable, Iterator
 from operator import attrgetter
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 from cpstage._posix import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK
 from cpstage.errors import ArtifactRejected, LocalIOError, local_reason
-from cpstage.tree import RelativePath
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from cpstage.globs import Globs
+from cpstage.filesystem import RelativePath
+from cpstage.globs import Globs
 
 Symlinks = Literal["keep", "follow"]
 Kind = Literal["file", "directory", "link"]

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 JOB, HEAD, GET, PUT = "GetJobDetails", "HeadObject", "GetObject", "PutObject"
 KEY, SECRET, TOKEN = "AKIASESSIONSESSION01", "session-secret" * 3, "session-token" * 3
 

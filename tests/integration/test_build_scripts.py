@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from command_line import Cli
     from cpstage.local import LocalAWS
 
+pytestmark = pytest.mark.e2e
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 

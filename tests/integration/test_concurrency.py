@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from command_line import Cli
 
+pytestmark = pytest.mark.e2e
+
 MIB = 1 << 20
 MANY = 10
 FILES = {f"d{number % 7}/f{number}": f"content {number}" * 50 for number in range(60)}

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from command_line import Cli
     from cpstage.local import LocalAWS
 
+pytestmark = pytest.mark.e2e
+
 UNLIMITED = ("sh", "-c", 'ulimit -c unlimited 2>/dev/null; exec "$@"', "sh")
 
 START_A_BUILD = """

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from command_line import Cli
 
+pytestmark = pytest.mark.e2e
+
 MIB = 1 << 20
 KILLS = 50
 SEED = 5

@@ -18,6 +18,8 @@ from terminals import on_terminal
 if TYPE_CHECKING:
     from command_line import Cli
 
+pytestmark = pytest.mark.slow
+
 
 def _now() -> datetime:
     return datetime.now(timezone.utc)

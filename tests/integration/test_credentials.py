@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from command_line import Cli
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 
 

@@ -17,6 +17,8 @@ from cpstage.local.sample import BUILD_COMMAND
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture
 def plain(tmp_path: Path) -> Cli:

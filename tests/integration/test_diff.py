@@ -14,6 +14,8 @@ from samples import tar_member, tar_of, tar_of_members, zip_of, zip_with_link
 if TYPE_CHECKING:
     from command_line import Cli
 
+pytestmark = pytest.mark.slow
+
 FILES = {"a/one": "1\n", "two": "2\n", "three": "3\n"}
 
 

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from aws_clients import kms, s3
 from constant_server import answering_server
 from cpstage.local import SESSION_ACTIONS, Input, LocalAWS
@@ -13,6 +15,8 @@ from samples import zip_of
 
 if TYPE_CHECKING:
     from command_line import Cli
+
+pytestmark = pytest.mark.slow
 
 ORDER = ["region", "network", "clock", "caller", "job", "credentials"]
 

@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 
     from cpstage.local import LocalAWS
 
+pytestmark = pytest.mark.slow
+
 ALL_SUITES = list(AlgorithmSuite)
 PLAINTEXT = bytes(range(256)) + b"some more"
 SMALL_FRAME = 128

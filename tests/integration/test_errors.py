@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from command_line import Cli
 
+pytestmark = pytest.mark.slow
+
 
 def _job(aws: LocalAWS) -> str:
     return aws.add_job([Input("App", zip_of({"f": "x"}))], outputs=["Built"])

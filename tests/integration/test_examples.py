@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from command_line import Cli
     from cpstage.local import LocalAWS
 
+pytestmark = pytest.mark.e2e
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
 

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
     from command_line import Cli
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 BODY = random.Random(1).randbytes(100_000)
 

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
     from command_line import Cli
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 NOISE = os.urandom(8 * MIB + MIB // 2)
 LARGE = tar_of({"noise": NOISE})

@@ -25,6 +25,8 @@ from terminals import on_terminal
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+pytestmark = pytest.mark.slow
+
 SECRETS = {
     "Password": "pl4nted-secret",
     "Ünïcode": "pl4nted-größe-日本語-😀",

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from command_line import Cli
 
+pytestmark = pytest.mark.slow
+
 DOCS = Path(__file__).parents[2] / "docs"
 NAMES = [path.stem for path in sorted((DOCS / "schemas").glob("*.json"))]
 

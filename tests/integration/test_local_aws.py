@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from mypy_boto3_codepipeline.type_defs import ActionTypeIdTypeDef
     from mypy_boto3_s3 import S3Client
 
+pytestmark = pytest.mark.slow
+
 REGION = "us-east-1"
 FIVE_MIB = 5 << 20
 CUSTOM: ActionTypeIdTypeDef = {

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from command_line import Cli
 
+pytestmark = pytest.mark.slow
+
 TAKE_THE_LOCK_ALONE = """
 import fcntl, sys
 lock = open(sys.argv[1], "w")

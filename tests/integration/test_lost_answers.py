@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
     from fault_connection import Exchange
 
+pytestmark = pytest.mark.slow
+
 SMALL = random.Random(1).randbytes(2000)
 LARGE = SMALL * 4500
 """Two parts."""

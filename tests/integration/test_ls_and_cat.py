@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cpstage.archive.blob import FileBlob
-from cpstage.archive.limits import Limits
+from cpstage.archive.options import Limits
 from cpstage.aws.job_session import ObjectInfo
 from cpstage.inspect.listing import list_remote
 from cpstage.job import Artifact, S3Location, check_artifact_name
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from command_line import Cli
+
+pytestmark = pytest.mark.slow
 
 MIB = 1 << 20
 LARGE = 40 * MIB

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from command_line import Cli
 
+pytestmark = pytest.mark.slow
+
 FILES = {"a/one": "1\n", "two": "the very secret content\n"}
 LARGE = 9 << 20
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from command_line import Cli
 
+pytestmark = pytest.mark.slow
+
 LOGIN = "Basic " + base64.b64encode(b"me:pass word").decode()
 AS_ME = "me:pass%20word@"
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from command_line import Cli
 
+pytestmark = pytest.mark.slow
+
 FORMATS = ["zip", "tar", "tar.gz"]
 
 

@@ -20,6 +20,8 @@ from samples import zip_of
 if TYPE_CHECKING:
     from command_line import Cli
 
+pytestmark = pytest.mark.slow
+
 _SUCCESS, _FAILURE = "PutJobSuccessResult", "PutJobFailureResult"
 _THROTTLED = Answer(400, "ThrottlingException", "Rate exceeded")
 _BROKEN = Answer(500, "InternalFailure")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from command_line import Cli
     from cpstage.local import LocalAWS
 
+pytestmark = pytest.mark.e2e
+
 _SECONDS = 60
 STOPPING = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT]
 _REPORT = ("--report", "--progress", "none")

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from command_line import Cli
     from cpstage.local import LocalAWS
 
+pytestmark = pytest.mark.e2e
+
 _SECONDS = 30
 _READ = 'stty sane; echo read""y; until read line; do :; done; echo "got $line"'
 """Says ``ready``, which the echo of the command line does not, when the terminal is its own.

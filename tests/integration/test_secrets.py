@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
     from cpstage.local import LocalAWS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def aws() -> Iterator[LocalAWS]:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from command_line import Cli
 
+pytestmark = pytest.mark.slow
+
 NOWHERE = "http://127.0.0.1:1"
 
 

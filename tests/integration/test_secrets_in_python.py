@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from cpstage.local import LocalAWS
     from cpstage.masking import Secret
 
+pytestmark = pytest.mark.slow
+
 NOWHERE = "http://127.0.0.1:1"
 
 

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from command_line import Cli
     from cpstage.local import LocalAWS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def aws() -> Iterator[LocalAWS]:

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 NO_PROXY = ("HTTP_PROXY", "HTTPS_PROXY")
 NO_REGION = ("AWS_DEFAULT_REGION",)

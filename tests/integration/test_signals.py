@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from command_line import Cli
 
+pytestmark = pytest.mark.e2e
+
 PROMPT_SECONDS = 25
 """Less than any time-out of botocore: who has to wait for one has not been heeded."""
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.e2e
+
 SEED = int(os.environ.get("SOAK_SEED", "1"))
 """The same one, the same sizes and the same faults."""
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from command_line import Cli
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 SIZES = pytest.mark.parametrize("size", [1000, 20 * MIB], ids=["single", "multipart"])
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from command_line import Cli
 
+pytestmark = pytest.mark.slow
+
 FILES = {f"f{number}": f"content {number}" for number in range(4)}
 PREFIX = ".cpstage-staging-"
 

@@ -19,6 +19,8 @@ from tar_bytes import FIFO, directory, gzip, hard_link, link, member, pax, recor
 from trees import listing, names
 from zip_bytes import DEFLATED, Entry, zip_bytes
 
+pytestmark = pytest.mark.slow
+
 LINK = stat.S_IFLNK | 0o777
 LIMITS = Limits(size=1_000_000, entries=50, depth=20, header=2000)
 

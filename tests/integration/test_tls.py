@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from command_line import Cli
 
+pytestmark = pytest.mark.slow
+
 NOISE = os.urandom(9 << 20)
 """Two parts on the way up."""
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cpstage.archive.limits import Budget, Limits
-from cpstage.archive.plan import Plan
+from cpstage.archive.options import Budget, Limits
+from cpstage.archive.paths import Plan
 from cpstage.errors import ArtifactRejected
 from mounts import with_processes
 from samples import tar_of, zip_of, zip_with_link
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from command_line import Cli
     from cpstage.local import LocalAWS
+
+pytestmark = pytest.mark.slow
 
 
 def _write(path: Path, body: bytes) -> Path:
@@ -372,7 +374,7 @@ def test_what_has_to_be_sealed_and_is_not_is_refused(cli: Cli, tmp_path: Path) -
     done = cli("unpack", str(body), "--into", "there", "--require-encrypted")
 
     assert done.returncode == 65
-    assert "is not sealed" in done.stderr
+    assert "it is not encrypted" in done.stderr
     assert names(cli.directory) == []
 
 

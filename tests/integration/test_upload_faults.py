@@ -32,6 +32,8 @@ from faults import (
 if TYPE_CHECKING:
     from command_line import Cli
 
+pytestmark = pytest.mark.slow
+
 MIB = 1 << 20
 SMALL = os.urandom(1000)
 LARGE = os.urandom(17 * MIB)

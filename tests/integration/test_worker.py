@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from command_line import Cli
 
+pytestmark = pytest.mark.e2e
+
 BUILD = ("--", "sh", "-c", 'cp "$CPSTAGE_IN_SOURCE/a" "$CPSTAGE_OUT_BUILT/b"')
 
 

@@ -19,6 +19,8 @@ from trees import names
 if TYPE_CHECKING:
     from command_line import Cli
 
+pytestmark = pytest.mark.slow
+
 HOLD_THE_LOCK = """
 import sys
 from cpstage import Workspace

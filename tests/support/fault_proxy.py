@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, urlsplit
 
-from cpstage.local import s3_rules, wire
+from cpstage.local import rules, wire
 from fault_connection import Connection, Exchange, Sockets
 from fault_plans import Plan, Rule, Rules
 from faults import Request
@@ -104,7 +104,7 @@ def _understand(head: Head) -> Request:
     path, _, query = target.partition("?")
     _, is_json, operation = head.headers.get("x-amz-target", "").partition(".")
     pairs = tuple(parse_qsl(query, keep_blank_values=True))
-    s3 = s3_rules.understand(wire.Request(method, path, pairs, head.headers, b"", {}))
+    s3 = rules.understand(wire.Request(method, path, pairs, head.headers, b"", {}))
     return Request(
         method=method,
         path=path,

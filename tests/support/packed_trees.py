@@ -7,9 +7,9 @@ import subprocess
 from typing import TYPE_CHECKING, Literal
 
 from cpstage import Globs
-from cpstage.archive.compression import DEFAULT_LEVEL
+from cpstage._deflate import DEFAULT_LEVEL
 from cpstage.archive.pack import Packer, list_entries
-from cpstage.archive.portions import BLOCK
+from cpstage.archive.packing_list import PORTION_SIZE
 from cpstage.walk import Entry, read_file
 from trees import needs
 
@@ -21,7 +21,17 @@ if TYPE_CHECKING:
 
 FORMATS: tuple[Format, ...] = ("zip", "tar", "tar.gz")
 UTF8 = {"LC_ALL": "C.UTF-8", "PATH": "/usr/bin:/bin"}
-EDGES = (1, 0xFFFF, 0x10000, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK - 1, 2 * BLOCK, 2 * BLOCK + 1)
+EDGES = (
+    1,
+    0xFFFF,
+    0x10000,
+    PORTION_SIZE - 1,
+    PORTION_SIZE,
+    PORTION_SIZE + 1,
+    2 * PORTION_SIZE - 1,
+    2 * PORTION_SIZE,
+    2 * PORTION_SIZE + 1,
+)
 """Sizes at which something begins: stored blocks of DEFLATE, blocks of a large file."""
 
 

@@ -9,7 +9,7 @@ import io
 from typing import TYPE_CHECKING
 
 from archive_checks import Listing, agreement, refusal, run_reader
-from cpstage.archive.tar.reader import tar_members
+from cpstage.archive.tar_reader import tar_members
 from trees import listing, needs
 from unpacked_archives import unpack
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cpstage import Limits
-from cpstage.archive.blob import BytesBlob
-from cpstage.archive.flow.readahead import ReadAhead
+from cpstage.archive.blob import BytesBlob, ReadAhead
 from cpstage.archive.formats import recognise
 from cpstage.archive.unpack import Unpacker
-from cpstage.tree import Tree
+from cpstage.filesystem import Tree
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cpstage.archive.contents import Contents
+    from cpstage.archive.members import Contents
 
 
 def unpack(body: bytes, into: Path, name: str = "", limits: Limits | None = None) -> Contents:

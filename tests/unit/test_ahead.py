@@ -11,8 +11,8 @@ from typing import IO, TYPE_CHECKING
 import pytest
 
 from cpstage import ArtifactRejected
-from cpstage.archive.flow.ahead import ahead
-from cpstage.archive.tar.reader import tar_members
+from cpstage.archive.tar_reader import tar_members
+from cpstage.archive.workers import ahead
 from cpstage.errors import LocalIOError, Stopped
 from tar_bytes import gzip, member, tar
 

@@ -10,9 +10,8 @@ import pytest
 
 from cpstage import Limits
 from cpstage import cli as command_line
-from cpstage.archive.compression import DEFAULT_LEVEL
-from cpstage.aws.credentials import DEFAULT_MAX_AGE
-from cpstage.aws.retries import DEFAULT_TIMEOUT
+from cpstage._deflate import DEFAULT_LEVEL
+from cpstage.aws.config import DEFAULT_MAX_AGE, DEFAULT_TIMEOUT
 from cpstage.cli import GROUPS
 from cpstage.worker.health import DEFAULT_PATIENCE
 from cpstage.worker.loop import DEFAULT_GRACE

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cpstage import ArtifactRejected, Limits
-from cpstage.archive.blob import BytesBlob
-from cpstage.archive.contents import Contents
-from cpstage.archive.flow.readahead import ReadAhead
+from cpstage.archive.blob import BytesBlob, ReadAhead
 from cpstage.archive.formats import recognise
+from cpstage.archive.members import Contents
 from cpstage.archive.unpack import Unpacker
-from cpstage.tree import Tree
+from cpstage.filesystem import Tree
 from samples import tar_member, tar_of, tar_of_members
 from trees import listing
 from unpacked_archives import unpack

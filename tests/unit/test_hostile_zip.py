@@ -18,7 +18,7 @@ import pytest
 
 from command_line import plain_environment
 from cpstage import ArtifactRejected
-from cpstage.archive.contents import Contents
+from cpstage.archive.members import Contents
 from trees import awkward_tree, listing, needs
 from unpacked_archives import unpack
 from zip_bytes import (

@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from cpstage import Globs, LocalIOError
-from cpstage.archive.compression import DEFAULT_LEVEL
-from cpstage.archive.flow.early import Early
-from cpstage.archive.flow.ordered import in_order
+from cpstage._deflate import DEFAULT_LEVEL
 from cpstage.archive.pack import Packer
-from cpstage.archive.portions import BLOCK
+from cpstage.archive.packing_list import PORTION_SIZE
+from cpstage.archive.workers import Early, in_order
 from cpstage.errors import ArtifactRejected
 from cpstage.walk import single
 from packed_trees import FORMATS, entries_of, hole, pack, stream, text, tree_of_sizes
@@ -67,7 +66,7 @@ CHANGES: list[Change] = [
 CHANGE_NAMES = ["shrinks", "grows", "vanishes", "rewritten", "replaced", "fifo", "link"]
 
 
-@pytest.mark.parametrize("size", [1000, BLOCK + 1000])
+@pytest.mark.parametrize("size", [1000, PORTION_SIZE + 1000])
 @pytest.mark.parametrize("kind", [*FORMATS, "raw"])
 @pytest.mark.parametrize("change", CHANGES, ids=CHANGE_NAMES)
 def test_a_file_that_changed_since_it_was_listed_is_named(
@@ -91,7 +90,7 @@ def test_a_file_that_changes_while_it_is_read_is_named(
     tmp_path: Path, change: Change, kind: Format | Literal["raw"]
 ) -> None:
     """It has more blocks than are read ahead of who takes the first bytes."""
-    file = hole(tmp_path / "changing", 64 * BLOCK)
+    file = hole(tmp_path / "changing", 64 * PORTION_SIZE)
     chunks = stream([single(file)], kind)
 
     next(chunks)
@@ -206,7 +205,9 @@ def _threads() -> set[threading.Thread]:
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_file_that_fails_stops_all(tmp_path: Path, kind: Format) -> None:
     before = _threads()
-    tree = tree_of_sizes(tmp_path / "tree", *range(BLOCK // 2, BLOCK, BLOCK // 64))
+    tree = tree_of_sizes(
+        tmp_path / "tree", *range(PORTION_SIZE // 2, PORTION_SIZE, PORTION_SIZE // 64)
+    )
     entries = entries_of(tree)
     (tree / entries[10].path).unlink()
     taken: list[int] = []
@@ -225,7 +226,7 @@ def test_no_thread_is_left_of_a_stream_that_nobody_takes(
     tmp_path: Path, kind: Format, end: str
 ) -> None:
     before = _threads()
-    chunks = pack([single(hole(tmp_path / "hole", 64 * BLOCK))], kind)
+    chunks = pack([single(hole(tmp_path / "hole", 64 * PORTION_SIZE))], kind)
 
     next(chunks)  # of a tar.gz the header, for which there is nothing to do
     next(chunks)

@@ -135,6 +135,7 @@ def _is_slack(data: bytes, offset: int) -> bool:
     return data == deflate(DATA) and offset == len(data) - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pattern", [0x01, 0x04, 0x20, 0x80, 0xFF], ids=hex)
 @pytest.mark.parametrize("archive", FLIPPED.values(), ids=FLIPPED)
 def test_a_flipped_byte_is_found_or_says_nothing(

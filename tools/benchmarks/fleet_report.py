@@ -24,9 +24,12 @@ SECONDS_OF_A_JOB = 3
 _INTRODUCTION = """\
 # Many workers on one queue
 
-Workers (`cpstage work`) share nothing but CodePipeline's queue, here that of a local AWS on the
-same machine. A job's command sleeps for a while, as a stand-in for a build, and copies its input to
-its output; the rest of a job is what cpstage does: claim, start a process, fetch, push, report.
+After this page you know what happens to jobs when workers fail, and how the rate of jobs grows
+with the number of workers.
+
+Workers (`cpstage work`) share only CodePipeline's queue, here that of a local AWS on the
+same machine. A job's command sleeps in place of a build, and copies its input to its
+output. cpstage does the rest of a job: claim, start a process, fetch, push, report.
 
 Run it again with `python tools/benchmarks/fleet.py`."""
 _LOSSES = """\
@@ -34,14 +37,14 @@ _LOSSES = """\
 
 {workers} workers, {isolation}, share {jobs} jobs of
 one second each. After a third of them one worker is killed with SIGKILL, with all its processes,
-while it has a job; after half of them the network of another one is taken away, while it has a job,
-and does not come back. What the local AWS has recorded of the jobs at the end:"""
+while it has a job. After half of them another worker loses its network for good, while it has a
+job. The record of the local AWS at the end:"""
 _RATES = f"""\
 ## How many jobs in a minute
 
-Each worker works on one job at a time, of {SECONDS_OF_A_JOB} seconds. The last column is the share
-of what as many workers would do if none were in another's way: all of them, the processes of their
-jobs and the local AWS have the same cores.
+Each worker works on one job at a time, of {SECONDS_OF_A_JOB} seconds. The last column
+compares the rate with that of as many workers that do not slow each other down. All workers, the
+processes of their jobs and the local AWS share the same cores.
 
 ![Jobs in a minute, by the number of workers](fleet.svg)"""
 

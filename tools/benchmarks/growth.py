@@ -44,6 +44,8 @@ _KEY = f"Benchmark/{OUTPUT}/JG0Py6O"
 _INTRODUCTION = """\
 # How the cost of `fetch` and `push` grows
 
+After this page you know how time and memory grow with the number and size of files.
+
 Whole processes of cpstage, against SeaweedFS on the same machine, with its data beside the files:
 seconds by the clock, processor seconds, and peak memory of all processes. Every artifact was
 pushed, and what was pushed was fetched; all of it is text that deflates to about a fifth.

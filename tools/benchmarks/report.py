@@ -21,6 +21,8 @@ Cell = Callable[[Series, Series | None], str]
 _INTRODUCTION = """\
 # How long `fetch` and `push` take
 
+After this page you know how long cpstage and other tools take on the same artifacts.
+
 Whole processes, from start to end, beside the tools that do the same work. The object store is
 SeaweedFS on the same machine, with SSE-KMS and its data beside the files; there is no TLS and no
 distance. The object store uses the same cores. cpstage asks the job API for the job first; the

@@ -11,12 +11,12 @@ import cpstage
 
 PAGE = Path(__file__).parents[2] / "docs/api.md"
 WIDTH = 100
-_HEAD = """# The Python API
+_HEAD = """# Python API
 
-<!-- Made from the docstrings by tools/pages/api.py; a test compares. -->
+<!-- Written by tools/pages/api.py from the docstrings; a test compares. -->
 
-What the commands do is here in typed form; they use nothing else. Names are loaded when they are
-first used, so that `import cpstage` costs nothing.
+After this page you can do in Python what the commands do. The commands call these functions, and
+all of them have type hints. `import cpstage` is fast, because each name is loaded at its first use.
 
 ```python
 import cpstage
@@ -25,10 +25,11 @@ job = cpstage.get_job("5af48dbb-522e-493f-b3c0-cb2c6efd32f8")
 fetched = cpstage.fetch(job, "workspace")
 for staged in fetched.inputs:
     print(staged.path)
+# Build: write to workspace/dist and to workspace/out/AppReport.
 cpstage.push(job, "workspace", {"AppBuild": "workspace/dist"})
 ```
 
-Everything that goes wrong is a `CpstageError`, whose text is the one line that the command prints.
+Every error is a [`CpstageError`](#errors). Its text is the line that the command prints.
 """
 
 
@@ -46,7 +47,7 @@ def page() -> str:
             "## Types\n",
             *(_entry(name, one) for name, one in types.items()),
             "## Errors\n",
-            "| error | exit code | reported as | is |",
+            "| error | exit code | reported as | meaning |",
             "| --- | --- | --- | --- |",
             *(_error(name, one) for name, one in errors.items()),
             "",

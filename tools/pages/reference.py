@@ -97,8 +97,8 @@ def _command(name: str) -> click.Command:
 
 
 def _of_command(path: str, command: click.Command) -> list[str]:
-    arguments = [_argument(one) for one in command.params if isinstance(one, click.Argument)]
-    synopsis = " ".join([f"cpstage {path} [OPTIONS]", *arguments])
+    pieces = command.collect_usage_pieces(click.Context(command))
+    synopsis = " ".join([f"cpstage {path}", *pieces])
     lines = [f"### cpstage {path}", "", "```", synopsis, "```", ""]
     lines += [inspect.cleandoc(command.help or "").replace("\b\n", ""), ""]
     lines += ["| option | meaning |", "|---|---|"]
@@ -109,14 +109,11 @@ def _of_command(path: str, command: click.Command) -> list[str]:
     return lines
 
 
-def _argument(argument: click.Argument) -> str:
-    name = argument.metavar or (argument.name or "").upper()
-    return name if argument.required or name.startswith("[") else f"[{name}]"
-
-
 def _names(option: click.Option) -> str:
     """Return the option's names with its metavar, as ``--help`` prints them."""
-    names = [*option.opts, *option.secondary_opts]
+    if option.secondary_opts:
+        return f"`{' / '.join((*option.opts, *option.secondary_opts))}`"
+    names = option.opts
     value = "" if option.is_flag or option.count else _metavar(option)
     return ", ".join(f"`{one}`" for one in [*names[:-1], f"{names[-1]} {value}".rstrip()])
 

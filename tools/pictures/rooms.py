@@ -26,7 +26,7 @@ FLOORS: tuple[tuple[tuple[str, float, float, str], ...], ...] = (
     (
         ("report", 0, 1, "the result"),
         ("environment", 1, 2, "variables"),
-        ("files", 3, 4, "local archives"),
+        ("localfiles", 3, 4, "pack and unpack"),
         ("inspect", 4, 6, "show, ls, cat, diff, doctor"),
     ),
     (("transfer", 1, 6, "fetch and push"),),
@@ -36,13 +36,14 @@ FLOORS: tuple[tuple[tuple[str, float, float, str], ...], ...] = (
     ),
     (("archive", 5, 6, "zip, tar, tar.gz"),),
     (("walk", 5, 6, "a tree, in order"),),
-    (("aws", 1, 4, "boto3: clients, S3, job credentials"), ("tree", 4, 7, "safe writes")),
+    (("aws", 1, 4, "boto3: clients, S3, job credentials"), ("filesystem", 4, 7, "safe writes")),
 )
 """From the top: the rooms of each floor, from which column to which, and what they are."""
 
 GROUND: tuple[tuple[str, ...], ...] = (
+    ("removal",),
     ("job", "globs", "_posix"),
-    ("errors", "masking", "progress", "deflate", "_version"),
+    ("errors", "masking", "progress", "_deflate", "_version"),
 )
 """Below them: what any room may use, and what knows nothing of AWS, archives or the workspace."""
 

@@ -1,36 +1,28 @@
-"""Archives: zip, tar and tar.gz, in and out.
+"""Archives: zip, tar and tar.gz, read and written.
 
-Unpacking. A blob is read once, from its start to its end, in blocks that threads fetch ahead; what
-comes out goes straight into the files of a tree that nobody sees yet::
+Unpacking reads a blob once, from its start to its end, in blocks that threads fetch ahead; output
+goes straight into the files of a staging tree::
 
-    blob ──▶ flow.readahead ──┬──▶ zip.reader ──▶ zip.data ──────┐
-      │      (blocks, in      │    (groups,       (inflate, CRC)  ├──▶ tree
-      │       order)          │     large ones)   in flow.forked  │    (by descriptor)
-      │                       └──▶ tar.gzip ──▶ tar.reader ───────┘
-      │                            (in flow.ahead)  (member by member)
-      └──▶ zip.ends ──▶ zip.directory ──▶ plan ◀── names, limits
-           (the tail)   (all entries)     (all of it before the first write; of a tar, each member)
+    Blob ──▶ ReadAhead ──┬──▶ zip_reader ──▶ zip_members ────┐
+      │     (blocks, in  │    (groups,       (inflate, CRC)  ├──▶ filesystem.Tree
+      │      order)      │     large files)  in workers      │    (by descriptor)
+      │                  └──▶ gzip_reader ──▶ tar_reader ────┘
+      │                       (in a thread)   (member by member)
+      └──▶ zip_format ──▶ zip_directory ──▶ paths.Plan
+           (the EOCD)     (all entries)     (before the first write; of a tar, each member)
 
-The directory of a zip is read from its end first, and all that it says is held against itself:
-counts, places, names, methods, sizes. Nothing is written before the plan has admitted every entry
-and the targets of all links. Each local header is compared with the directory when its bytes
-arrive. A tar has no directory; its members are admitted as they come. In both, links are created
-last, and whoever calls publishes the tree only when the last byte has been read and verified.
+The central directory of a zip is read first and validated as a whole; nothing is written before the
+plan has admitted every entry and the targets of all symlinks. Each local file header is compared
+with the central directory when its bytes arrive. A tar has no directory: its members are admitted
+as they come. Symlinks are created last, and the caller publishes the tree after the last byte has
+been read and verified.
 
-Packing. A list of entries is cut into portions of work, whose bytes depend on the list alone::
+Packing cuts a list of entries into portions, whose bytes depend on the list alone::
 
-    walk ──▶ pack ──▶ portions ──┬──▶ zip.packer ──▶ zip.writer ───┬──▶ a stream of bytes
-             (names,  (groups,   │    (zip.packed,   (offsets,      │    (in the order
-              links)   blocks)   │  in flow.forked)   directory)    │     of the list)
-                                 └──▶ tar.writer ──────────────────┘
-                                      (in flow.ordered)
+    walk ──▶ pack ──▶ packing_list ──┬──▶ zip_writer ─┬──▶ a stream of bytes
+             (names,  (batches,      │    (workers)   │    (in the order of the list)
+              links)   file parts)   └──▶ tar_writer ─┘
 
-The first of many small files are packed into a zip while the rest is still being listed
-(``flow.early``); nobody gets any of it before the list is complete and checked.
-
-Where a zip has many files, child processes read and write them, where it has few, threads
-(:mod:`~cpstage.archive.flow.forked` says why); a large one is decoded in one thread and written in
-another. Threads, processes and bounds are in ``flow``, which knows nothing of formats. What comes
-out of an archive is untrusted until :mod:`~cpstage.archive.plan` has admitted it. Nothing here
-knows of AWS, and nothing but :mod:`~cpstage.tree` writes to disk.
+The first of many small files are packed while the rest is still being listed; no byte leaves before
+the list is complete and checked.
 """

@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from typing import Literal
 
-from cpstage.archive.tar.header import BLOCK
+from cpstage.archive.tar_headers import BLOCK
 from cpstage.errors import ArtifactRejected
 
 Format = Literal["zip", "tar", "tar.gz"]

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import Literal
 
-from cpstage.archive.compression import DEFAULT_LEVEL
-from cpstage.archive.flow.ordered import thread_count
-from cpstage.archive.names import check_links, check_name
-from cpstage.archive.portions import Begin, PackingList
-from cpstage.archive.zip.packer import ZipPacker
-from cpstage.archive.zip.writer import zip_stream
+from cpstage._deflate import DEFAULT_LEVEL
+from cpstage.archive.formats import Format
+from cpstage.archive.packing_list import Begin, PackingList
+from cpstage.archive.paths import check_links, check_name
+from cpstage.archive.workers import thread_count
+from cpstage.archive.zip_writer import ZipPacker, zip_stream
 from cpstage.errors import ArtifactRejected
+from cpstage.filesystem import RelativePath
+from cpstage.globs import Globs
 from cpstage.walk import Entry, Symlinks, walk
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
-    from pathlib import Path
-
-    from cpstage.archive.formats import Format
-    from cpstage.globs import Globs
-    from cpstage.tree import RelativePath
 
 
 def _not_yet(_: object) -> None:
@@ -154,7 +150,7 @@ class Packer:
         if archive_format == "zip":
             return zip_stream(listed, self._zip, consumed)
         # Most artifacts are zips, and need not wait for it to be loaded.
-        from cpstage.archive.tar.writer import gzip_stream, tar_stream
+        from cpstage.archive.tar_writer import gzip_stream, tar_stream
 
         if archive_format == "tar":
             return tar_stream(listed, consumed)

@@ -5,31 +5,23 @@ from __future__ import annotations
 import io
 import pickle
 from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from operator import attrgetter
-from typing import TYPE_CHECKING
 
-from cpstage.archive.contents import Contents
-from cpstage.archive.flow.ahead import ahead
-from cpstage.archive.flow.forked import forked, is_worth_forking
-from cpstage.archive.flow.ordered import in_order, thread_count
-from cpstage.archive.limits import Budget, Limits
-from cpstage.archive.names import bytes_of, check_target_length, is_root
-from cpstage.archive.plan import Plan
-from cpstage.archive.tar.reader import tar_members
-from cpstage.archive.zip.data import unpacked
-from cpstage.archive.zip.directory import ZipEntry
-from cpstage.archive.zip.reader import Group, ZipReader
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from cpstage.archive.flow.readahead import ReadAhead
-    from cpstage.archive.formats import Format
-    from cpstage.archive.member import Member
-    from cpstage.tree import RelativePath, Tree
+from cpstage.archive.blob import ReadAhead
+from cpstage.archive.formats import Format
+from cpstage.archive.members import Contents, Member
+from cpstage.archive.options import Budget, Limits
+from cpstage.archive.paths import Plan, bytes_of, check_target_length, is_root
+from cpstage.archive.tar_reader import tar_members
+from cpstage.archive.workers import ahead, forked, in_order, is_worth_forking, thread_count
+from cpstage.archive.zip_directory import ZipEntry
+from cpstage.archive.zip_members import unpacked
+from cpstage.archive.zip_reader import EntryGroup, ZipReader
+from cpstage.filesystem import RelativePath, Tree
 
 _BUFFER = 1 << 18
 """Between a decoder's many small reads and a block of the blob."""
@@ -124,9 +116,9 @@ class Unpacker:
             )
             self._plan.check_links()
 
-            def groups() -> Iterator[Group]:
+            def groups() -> Iterator[EntryGroup]:
                 for found in reader.groups():
-                    if isinstance(found, Group):
+                    if isinstance(found, EntryGroup):
                         yield found
                     else:
                         self._write_large(found, reader.chunks(found))
@@ -134,7 +126,7 @@ class Unpacker:
             deque(in_order(write, groups(), threads=threads, ahead=threads + 1), 0)
 
     @contextmanager
-    def _writers(self, entries: int, count: int) -> Iterator[Callable[[Group], object]]:
+    def _writers(self, entries: int, count: int) -> Iterator[Callable[[EntryGroup], object]]:
         """Let processes write where there are many files, and threads where there are few."""
         if not is_worth_forking(entries):
             yield self._write_group
@@ -142,14 +134,14 @@ class Unpacker:
 
         def write(note: bytes, data: memoryview | bytes) -> bytes:
             entries = [ZipEntry(*fields) for fields in pickle.loads(note)]  # noqa: S301 (our own)
-            self._write_group(Group(entries, memoryview(data)))
+            self._write_group(EntryGroup(entries, memoryview(data)))
             return b""
 
         with forked(write, count) as do:
             # Plain tuples are pickled in a third of the time that objects take.
             yield lambda group: do(pickle.dumps([*map(_FIELDS, group.entries)]), group.data)
 
-    def _write_group(self, group: Group) -> None:
+    def _write_group(self, group: EntryGroup) -> None:
         for entry, slot in group.slots():
             self._write_entry(entry, unpacked(entry, slot))
 

@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cpstage.deflate import crc32
+from cpstage._deflate import crc32
 from cpstage.errors import ArtifactRejected
 
 _Crc = Callable[[bytes, int], int]

@@ -9,18 +9,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from botocore import xform_name
 
+from cpstage.aws.credentials import JobCredentials
 from cpstage.aws.errors import NetworkError, ServiceError, UnreadableAnswer, translated
 from cpstage.aws.retries import Retries, most_tries
+from cpstage.aws.sessions import TrackedClient
 from cpstage.errors import Reportable
+from cpstage.job import SessionCredentials
 from cpstage.masking import MaskedDict, Secret, reveal, secrets_in
-
-if TYPE_CHECKING:
-    from cpstage.aws.credentials import FrozenCredentials, JobCredentials
-    from cpstage.aws.sessions import TrackedClient
 
 _LOGGER = logging.getLogger("cpstage")
 
@@ -155,7 +154,7 @@ class AwsClient:
         self,
         operation: str,
         parameters: Mapping[str, Any],
-        signed_with: FrozenCredentials | None,
+        signed_with: SessionCredentials | None,
         check: Check,
         until: Retries,
     ) -> tuple[MaskedDict, Exception | None]:

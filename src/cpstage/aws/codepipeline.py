@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cpstage.aws.client import Answer, Check, has
 from cpstage.aws.config import Connection
@@ -17,9 +18,6 @@ from cpstage.aws.errors import aws_failures
 from cpstage.aws.retries import Retries
 from cpstage.job import ActionTypeId, Job, parse_job
 from cpstage.masking import MaskedDict, Secret, mask_objects, secret
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 def get_job_details(

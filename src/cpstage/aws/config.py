@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 DEFAULT_TIMEOUT = 300.0
 """Seconds since the last progress after which a failed request is not sent again."""
 
+DEFAULT_MAX_AGE = 14 * 60.0
+"""Seconds after which a job's session credentials are refreshed: the AWS CodePipeline plugin for
+Jenkins uses them for 15 minutes."""
+
 _DEFAULT_READ_TIMEOUT = 60.0
 """Seconds: botocore's own (botocore.config.Config)."""
 
@@ -391,7 +395,8 @@ class Connection:
 
     def callers_secrets(self) -> list[Secret]:
         """Return what of the caller's own credentials nobody else may see; none if unreadable."""
-        from cpstage.aws.credentials import FrozenCredentials
+        from cpstage.job import SessionCredentials
+        from cpstage.masking import Secret
 
         try:
             found = self._session.get_credentials() if self.sign_requests else None
@@ -400,8 +405,9 @@ class Connection:
             return []
         if not keys:
             return []
-        access_key, secret_key = keys.access_key or "", keys.secret_key or ""
-        return FrozenCredentials(access_key, secret_key, keys.token).secrets()
+        token = Secret(keys.token) if keys.token else None
+        secret_key = Secret(keys.secret_key or "")
+        return SessionCredentials(keys.access_key or "", secret_key, token).secrets()
 
     def _has_retry_settings(self) -> bool:
         """Whether the caller has configured botocore's own retries."""

@@ -13,8 +13,9 @@ import socket
 import threading
 import time
 import weakref
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from botocore.awsrequest import (
     AWSHTTPConnection,
@@ -23,9 +24,6 @@ from botocore.awsrequest import (
     AWSHTTPSConnectionPool,
 )
 from urllib3.exceptions import ProtocolError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _LEAST_BYTES = 1 << 10
 """Bytes that a peer has to deliver within one read timeout, once its answer has begun."""

@@ -1,4 +1,4 @@
-"""A job's session credentials, which refresh themselves.
+"""A job's session credentials: refreshed, and in the form of a ``credential_process``.
 
 CodePipeline hands out a job's credentials without an expiry date, and a large transfer outlives
 them. They are refreshed both ways: ahead of time, when they reach a certain age, and when AWS says
@@ -10,10 +10,8 @@ the clients of a job sign with :class:`JobCredentials`, and the retries of
 expiry: a thread that is told that its token has expired refreshes only if that token is still the
 current one; otherwise another thread has done it, and signing again is enough.
 
-A job's session credentials in the form that AWS tools take from a ``credential_process``.
-
-CodePipeline says nothing of how long they last, and the tools keep what has no expiry for ever: so
-they are given one, earlier than the true one. This module prints nothing.
+AWS tools keep credentials without an expiry for ever, so :func:`process_credentials` states one
+that is earlier than the true one.
 """
 
 from __future__ import annotations
@@ -23,42 +21,19 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import Any
 
+from cpstage.aws.config import DEFAULT_MAX_AGE
 from cpstage.errors import AccessDenied, CpstageError
-from cpstage.job import SessionCredentials
-from cpstage.masking import MASK, SHORTEST_SECRET, Secret
-
-if TYPE_CHECKING:
-    from cpstage.job import Job
+from cpstage.job import Job, SessionCredentials
+from cpstage.masking import MASK
 
 _LOGGER = logging.getLogger("cpstage")
-
-DEFAULT_MAX_AGE = 14 * 60.0
-"""Seconds. The AWS CodePipeline plugin for Jenkins takes credentials for good for 15 minutes."""
 
 _TRY_AGAIN_SECONDS = 30.0
 """After a refresh ahead of time has failed; the old credentials may well last a while longer."""
 
 Refresh = Callable[[], SessionCredentials]
-
-
-class FrozenCredentials(NamedTuple):
-    """The credentials of one moment, with the attributes that botocore signs with."""
-
-    access_key: str
-    secret_key: str
-    token: str | None
-
-    def __repr__(self) -> str:
-        return f"FrozenCredentials({MASK})"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("credentials cannot be pickled")
-
-    def secrets(self) -> list[Secret]:
-        """Return what of them a service may quote, and nobody may see."""
-        return [Secret(value) for value in self if value and len(value) >= SHORTEST_SECRET]
 
 
 class JobCredentials:
@@ -91,18 +66,18 @@ class JobCredentials:
         """Make a boto3 client sign with these credentials, and with no others."""
         client.meta.events.register("before-sign", self._before_sign)
 
-    def get_frozen_credentials(self) -> FrozenCredentials:
+    def get_frozen_credentials(self) -> SessionCredentials:
         """Return what to sign the next request with; botocore calls this for each request."""
         if self._is_old():
             with self._lock:
                 if self._is_old():
                     self._refresh_ahead_of_time()
-        return self._frozen
+        return self._current
 
     @property
-    def current(self) -> FrozenCredentials:
+    def current(self) -> SessionCredentials:
         """What requests are signed with now, however old it is."""
-        return self._frozen
+        return self._current
 
     def refresh_after(self, token: str | None) -> None:
         """Refresh, unless another thread has done it since a request was signed with this token.
@@ -111,7 +86,7 @@ class JobCredentials:
             CpstageError: There are no new credentials to be had.
         """
         with self._lock:
-            if token == self._frozen.token:
+            if token == self._current.token:
                 self._use(self._refresh())
 
     def _before_sign(self, request: Any, **_: Any) -> None:
@@ -129,13 +104,12 @@ class JobCredentials:
         return self._clock() >= self._old_at
 
     def _use(self, new: SessionCredentials) -> None:
-        token = new.session_token.reveal() if new.session_token else None
-        self._frozen = FrozenCredentials(new.access_key_id, new.secret_access_key.reveal(), token)
+        self._current = new
         self._old_at = self._clock() + self._max_age
 
 
 def process_credentials(
-    job: Job, *, lifetime: float = 14 * 60, age: float | None = None
+    job: Job, *, lifetime: float = DEFAULT_MAX_AGE, age: float | None = None
 ) -> dict[str, str | int]:
     """Return a job's session credentials as a ``credential_process`` prints them.
 

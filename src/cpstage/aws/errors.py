@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 import ssl
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from botocore import exceptions as boto
@@ -29,9 +30,6 @@ from cpstage.errors import (
     ServiceUnavailable,
 )
 from cpstage.masking import Secret, masked
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
 
 CALLER_EXPIRED_HINT = "renew them (for example with 'aws sso login') and run the command again"
 """What to do about the caller's own credentials."""

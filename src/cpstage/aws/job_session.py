@@ -14,28 +14,25 @@ again. This module knows nothing of what is in the object.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from cpstage._deflate import crc32_of
 from cpstage.aws.checksum import Checksum, crc32_checksum, full_object_checksum
+from cpstage.aws.client import Answer, AwsClient
 from cpstage.aws.codepipeline import get_job
-from cpstage.aws.credentials import DEFAULT_MAX_AGE, JobCredentials
+from cpstage.aws.config import DEFAULT_MAX_AGE, Connection
+from cpstage.aws.credentials import JobCredentials
 from cpstage.aws.errors import SESSION_EXPIRED_HINT, NetworkError, ServiceError, aws_failures
 from cpstage.aws.multipart import ABORT_SECONDS, MultipartUpload, SseKms, Upload, may_be_applied
 from cpstage.aws.retries import Retries
 from cpstage.aws.s3 import S3, Pieces, length_of
-from cpstage.deflate import crc32_of
 from cpstage.errors import CpstageError, NotFound, OutOfSync
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from contextlib import AbstractContextManager
-
-    from cpstage.aws.client import Answer, AwsClient
-    from cpstage.aws.config import Connection
-    from cpstage.job import Artifact, EncryptionKey, Job, SessionCredentials
+from cpstage.job import Artifact, EncryptionKey, Job, SessionCredentials
 
 
 class JobSession:

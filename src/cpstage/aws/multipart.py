@@ -14,24 +14,21 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from cpstage._deflate import crc32_combine, crc32_of
 from cpstage.aws.checksum import Checksum, crc32_checksum
 from cpstage.aws.client import Answer
 from cpstage.aws.errors import CallFailed, NetworkError, ServiceError
 from cpstage.aws.s3 import S3, OpenUpload, Part, Pieces, length_of
-from cpstage.deflate import crc32_combine, crc32_of
 from cpstage.errors import AccessDenied
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from cpstage.job import EncryptionKey, S3Location
+from cpstage.job import EncryptionKey, S3Location
 
 _LOGGER = logging.getLogger("cpstage")
 

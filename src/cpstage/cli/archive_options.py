@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cpstage import Limits
 
 DEFAULT_LEVEL = 2
-"""The same as :data:`cpstage.archive.compression.DEFAULT_LEVEL`, whose module ``--help`` can do
+"""The same as :data:`cpstage._deflate.DEFAULT_LEVEL`, whose module ``--help`` can do
 without."""
 
 CONTEXT_OPTION = "--encryption-context"

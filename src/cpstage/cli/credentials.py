@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cpstage.aws.config import DEFAULT_MAX_AGE
 from cpstage.cli.job_options import JobSource, job_options
 from cpstage.cli.options import Seconds, aws_options, output_options
 from cpstage.errors import UsageError
@@ -32,7 +33,7 @@ Example, in ~/.aws/config:
 @click.option(
     "--expires-in",
     type=Seconds(),
-    default=14 * 60,
+    default=DEFAULT_MAX_AGE,
     show_default=True,
     metavar="SECONDS",
     help="Printed expiry, counted from the time at which CodePipeline issued the credentials.",

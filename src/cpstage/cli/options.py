@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cpstage.aws.config import DEFAULT_MAX_AGE, DEFAULT_TIMEOUT
 from cpstage.cli.output import Terminal
 from cpstage.errors import UsageError
 
@@ -169,7 +170,7 @@ def session_option(function: Function, retry_option: str = "--timeout") -> Funct
         click.option(
             "--credentials-max-age",
             type=Seconds(),
-            default=14 * 60,
+            default=DEFAULT_MAX_AGE,
             show_default=True,
             metavar="SECONDS",
             help="Age at which cpstage refreshes the job's session credentials.",
@@ -189,7 +190,7 @@ def retry_option_named(name: str) -> Callable[[Function], Function]:
             name,
             "retry_timeout",
             type=Seconds(),
-            default=300,
+            default=DEFAULT_TIMEOUT,
             show_default=True,
             metavar="SECONDS",
             help="How long to retry without progress when the network or AWS fails.",

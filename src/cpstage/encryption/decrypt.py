@@ -8,16 +8,14 @@ wrong with a message is refused here, in one place.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from cpstage.encryption.encrypt import MOST_KEYS
 from cpstage.encryption.keys import Trust
 from cpstage.encryption.kms import Clients, Kms
 from cpstage.errors import ArtifactRejected
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
 
 LONGEST_FRAME = 16 << 20
 """A frame, and the body of a message without frames, is in memory as a whole."""

@@ -6,16 +6,14 @@ a message is bound to comes as an encryption context.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cpstage.encryption.header import Header, read_header
 from cpstage.encryption.keys import Trust, check_new
 from cpstage.encryption.kms import Clients, Kms
 from cpstage.errors import ConfigurationError, InternalError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 MOST_KEYS = 5
 """How many wrapped data keys a message may have: each can cost who opens it a call to KMS."""

@@ -12,11 +12,9 @@ looks like random bytes. cpstage does not open these; it only says what they are
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from typing import Any
 
 HEAD_BYTES = 256 << 10
 """A message is recognised if its header ends in so many bytes."""

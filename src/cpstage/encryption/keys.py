@@ -13,14 +13,11 @@ and nothing of how a message is made.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from cpstage.encryption.kms import WrappedKey, parse_arn, related, replicas
 from cpstage.errors import ArtifactRejected, ConfigurationError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ imported where it is used, and not before. What KMS says goes through to the use
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from aws_encryption_sdk.exceptions import SerializationError
 from aws_encryption_sdk.materials_managers import DecryptionMaterials, EncryptionMaterials
@@ -19,11 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cpstage.encryption.keys import Trust, check_found
 from cpstage.encryption.kms import Kms, WrappedKey
 from cpstage.errors import AccessDenied, CpstageError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from cpstage.masking import SecretBytes
+from cpstage.masking import SecretBytes
 
 _PROVIDER = "aws-kms"
 _PUBLIC_KEY = "aws-crypto-public-key"

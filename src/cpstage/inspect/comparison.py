@@ -11,29 +11,26 @@ and of where the entries come from.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
-from cpstage.archive.flow.readahead import ReadAhead
-from cpstage.archive.names import is_root
-from cpstage.aws.config import Connection
-from cpstage.aws.credentials import DEFAULT_MAX_AGE
+from cpstage._deflate import crc32_of
+from cpstage.archive.blob import ReadAhead
+from cpstage.archive.paths import is_root
+from cpstage.aws.config import DEFAULT_MAX_AGE, Connection
 from cpstage.aws.job_session import JobSession
-from cpstage.deflate import crc32_of
 from cpstage.errors import ArtifactRejected, NotFound
+from cpstage.filesystem import local_failures
 from cpstage.globs import Globs
 from cpstage.inspect.listing import Listed, list_remote, plain_path
 from cpstage.job import Artifact, Job, choose
 from cpstage.progress import Advance, Progress, Silence
 from cpstage.transfer.artifact import OpenArtifact, open_artifact
 from cpstage.transfer.options import Unpacking
-from cpstage.tree import local_failures
 from cpstage.walk import Entry, read_file, walk
 from cpstage.workspace.layout import Workspace
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
 
 @dataclass(frozen=True)

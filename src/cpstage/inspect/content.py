@@ -6,26 +6,20 @@ everything up to the member. What is sealed is read and opened as a whole.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-from cpstage.archive.flow.readahead import ReadAhead
-from cpstage.archive.zip.reader import entry_chunks
-from cpstage.aws.config import Connection
-from cpstage.aws.credentials import DEFAULT_MAX_AGE
+from cpstage.archive.blob import Blob, ReadAhead
+from cpstage.archive.options import Limits
+from cpstage.archive.zip_directory import ZipEntry
+from cpstage.archive.zip_reader import entry_chunks
+from cpstage.aws.config import DEFAULT_MAX_AGE, Connection
 from cpstage.aws.job_session import JobSession
 from cpstage.errors import NotFound, UsageError
 from cpstage.inspect.listing import find_artifacts, members, plain_path, read_entries
+from cpstage.job import Job
 from cpstage.progress import Silence
 from cpstage.transfer.artifact import OpenArtifact, naming, open_artifact
 from cpstage.transfer.options import Unpacking
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from cpstage.archive.blob import Blob
-    from cpstage.archive.limits import Limits
-    from cpstage.archive.zip.directory import ZipEntry
-    from cpstage.job import Job
 
 
 class Slice:

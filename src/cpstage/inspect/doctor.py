@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from cpstage.aws.config import Connection
 from cpstage.aws.errors import ServiceError, UnreadableAnswer, aws_failures, seconds_off
 from cpstage.aws.job_session import JobSession, Store, Trial
 from cpstage.errors import AccessDenied, CpstageError, UsageError
+from cpstage.job import Artifact, Job
 from cpstage.workspace.layout import Workspace
 from cpstage.workspace.lock import require_locks
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-    from pathlib import Path
-
-    from cpstage.job import Artifact, Job
 
 Status = Literal["ok", "warning", "failed", "skipped"]
 

@@ -7,32 +7,27 @@ its start to its end, and so is an envelope, which is opened first.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from cpstage.archive.flow.readahead import ReadAhead
-from cpstage.archive.limits import Budget, Limits
-from cpstage.archive.member import Member, MemberKind
-from cpstage.archive.names import is_root
-from cpstage.archive.plan import Plan
-from cpstage.archive.tar.reader import tar_members
-from cpstage.archive.zip.directory import ZipEntry, read_directory, read_tail
-from cpstage.archive.zip.reader import link_targets
-from cpstage.aws.config import Connection
-from cpstage.aws.credentials import DEFAULT_MAX_AGE
+from cpstage._deflate import crc32_of
+from cpstage.archive.blob import ReadAhead
+from cpstage.archive.formats import Format
+from cpstage.archive.members import Member, MemberKind
+from cpstage.archive.options import Budget, Limits
+from cpstage.archive.paths import Plan, is_root
+from cpstage.archive.tar_reader import tar_members
+from cpstage.archive.zip_directory import ZipEntry, read_directory, read_tail
+from cpstage.archive.zip_reader import link_targets
+from cpstage.aws.config import DEFAULT_MAX_AGE, Connection
 from cpstage.aws.job_session import JobSession
-from cpstage.deflate import crc32_of
 from cpstage.errors import ArtifactRejected
 from cpstage.job import Artifact, Job, choose, location_document
 from cpstage.progress import Progress, Silence
 from cpstage.transfer.artifact import OpenArtifact, naming, open_artifact
 from cpstage.transfer.options import Unpacking
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from cpstage.archive.formats import Format
 
 _BUFFER = 1 << 18
 

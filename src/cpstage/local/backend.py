@@ -11,9 +11,10 @@ import hashlib
 import io
 import threading
 from functools import cache
-from typing import TYPE_CHECKING, Literal, cast
+from typing import Literal, cast
 from urllib.parse import urlencode
 
+from flask import Flask
 from moto.core.base_backend import BackendDict
 from moto.kms.models import kms_backends
 from moto.moto_server.werkzeug_app import create_backend_app
@@ -22,9 +23,6 @@ from werkzeug.test import run_wsgi_app
 
 from cpstage.local.identities import ACCOUNT
 from cpstage.local.wire import Reply, Request
-
-if TYPE_CHECKING:
-    from flask import Flask
 
 MANAGED_KEY = "alias/aws/s3"
 _PARTITION = "aws"

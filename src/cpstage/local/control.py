@@ -19,16 +19,12 @@ import json
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from cpstage.local.jobs import NewJob, TakesJobs
+from cpstage.local.jobs import Book, NewJob, TakesJobs
 from cpstage.local.wire import Reply, Request
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from cpstage.local.jobs import Book
 
 PREFIX = "/_cpstage/"
 HEADER = "x-cpstage-local"

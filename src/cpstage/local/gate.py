@@ -10,19 +10,24 @@ import json
 import logging
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qs
 
 from cpstage.local import signature
+from cpstage.local.backend import Backend
 from cpstage.local.control import Call, Record
 from cpstage.local.identities import ACCOUNT, Identities, Identity
-from cpstage.local.kms_rules import SSE, SSE_BUCKET_KEY, SSE_KEY, KMSRules
-from cpstage.local.s3_rules import S3Gate, S3Request, understand
+from cpstage.local.job_api import JobWorkerAPI
+from cpstage.local.rules import (
+    SSE,
+    SSE_BUCKET_KEY,
+    SSE_KEY,
+    KMSRules,
+    S3Gate,
+    S3Request,
+    understand,
+)
 from cpstage.local.wire import Refusal, Reply, Request, refuse, require
-
-if TYPE_CHECKING:
-    from cpstage.local.backend import Backend
-    from cpstage.local.job_api import JobWorkerAPI
 
 _LOG = logging.getLogger(__name__)
 _TARGETS = {"CodePipeline_20150709": "codepipeline", "TrentService": "kms"}

@@ -1,13 +1,7 @@
-"""Who may call the local AWS, and what each is allowed.
+"""Callers of the local AWS, and what each is allowed to do.
 
-An identity is an access key with a secret, perhaps a session token and an end of life, and the
-statements that allow it something; what no statement allows is denied. This module knows nothing
-of HTTP, jobs or moto.
-
-The session credentials that CodePipeline hands out with a job, and what they are good for.
-
-Each session may read exactly the job's input objects, write exactly its output objects, and use
-exactly its key; everything else it is denied.
+An identity is an access key with a secret, sometimes a session token and an expiry, and a list of
+statements. A request that no statement allows is denied.
 """
 
 from __future__ import annotations
@@ -16,14 +10,8 @@ import secrets
 import string
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from cpstage.local.backend import Backend
-    from cpstage.local.jobs import Artifact, Book, JobState
 
 ACCOUNT = "123456789012"
 _KEY_ALPHABET = string.ascii_uppercase + "234567"
@@ -139,52 +127,3 @@ def _access_key(prefix: str) -> str:
 
 def _secret(length: int) -> str:
     return "".join(secrets.choice(_SECRET_ALPHABET) for _ in range(length))
-
-
-class Sessions:
-    """Issues the sessions of jobs."""
-
-    def __init__(self, book: Book, identities: Identities, backend: Backend, region: str) -> None:
-        self._book = book
-        self._identities = identities
-        self._backend = backend
-        self._region = region
-
-    def issue(self, job: JobState) -> Identity:
-        """Make new session credentials for a job."""
-        number = self._book.next_session(job.id)
-        return self._identities.add_session(
-            job.id, number, job.session_seconds, self._statements(job)
-        )
-
-    def key_of(self, job: JobState, bucket: str) -> str:
-        """Return the ARN of the key that the job's objects in a bucket are encrypted under.
-
-        That is the AWS managed key of S3 for a job without a key, or with one that the bucket's
-        region does not have.
-        """
-        region = self._backend.bucket_region(bucket) or self._region
-        key_id = (job.encryption_key or {}).get("id")
-        if key_id:
-            found = self._backend.find_key(key_id, region)
-            if found is not None:
-                return found[0]
-        return self._backend.managed_key(region)
-
-    def _statements(self, job: JobState) -> tuple[Statement, ...]:
-        actions = job.session_actions
-        buckets = {artifact.bucket for artifact in (*job.inputs, *job.outputs)}
-        reading = frozenset(a for a in actions if a.startswith("s3:Get"))
-        listing = frozenset(a for a in actions if a.startswith("s3:ListBucket"))
-        keys = frozenset(a for a in actions if a.startswith("kms:"))
-        writing = actions - reading - listing - keys
-        return (
-            Statement(reading, _objects(job.inputs)),
-            Statement(writing, _objects(job.outputs)),
-            Statement(listing, frozenset(f"arn:aws:s3:::{bucket}" for bucket in buckets)),
-            Statement(keys, frozenset(self.key_of(job, bucket) for bucket in buckets)),
-        )
-
-
-def _objects(artifacts: tuple[Artifact, ...]) -> frozenset[str]:
-    return frozenset(f"arn:aws:s3:::{artifact.bucket}/{artifact.key}" for artifact in artifacts)

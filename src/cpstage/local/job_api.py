@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Iterator
 from functools import cache
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from botocore.loaders import Loader
 from botocore.model import MapShape, ServiceModel, Shape, StructureShape
@@ -23,9 +24,6 @@ from botocore.model import MapShape, ServiceModel, Shape, StructureShape
 from cpstage.local.identities import ACCOUNT, Identity
 from cpstage.local.jobs import OPEN, ActionType, Artifact, Book, JobState
 from cpstage.local.wire import Refusal, Reply
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 OPERATIONS = (
     "PollForJobs",

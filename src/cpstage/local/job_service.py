@@ -1,9 +1,7 @@
-"""The pipeline's jobs on top of moto: bucket, KMS key, session credentials, job-worker API.
+"""The pipeline's jobs on top of moto: bucket, KMS key, artifacts, session credentials.
 
-The pipeline: makes jobs of their descriptions, as the actions before would have left them.
-
-It places artifacts in the bucket under keys like CodePipeline's, and stores the input objects
-encrypted. It knows nothing of HTTP.
+The pipeline stores the input objects encrypted, under keys like those of CodePipeline. The session
+credentials of a job may read its input objects, write its output objects and use its key.
 """
 
 from __future__ import annotations
@@ -11,10 +9,10 @@ from __future__ import annotations
 import secrets
 import string
 import uuid
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
 
 from cpstage.local.backend import Backend
-from cpstage.local.identities import ACCOUNT, Identities, Sessions
+from cpstage.local.identities import ACCOUNT, Identities, Identity, Statement
 from cpstage.local.job_api import JobWorkerAPI
 from cpstage.local.jobs import (
     REDELIVER_SECONDS,
@@ -30,9 +28,6 @@ from cpstage.local.jobs import (
     TakesJobs,
     new_nonce,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 
 class JobService(TakesJobs):
@@ -119,6 +114,55 @@ class JobService(TakesJobs):
 
 
 _KEY_ALPHABET = string.ascii_letters + string.digits
+
+
+class Sessions:
+    """Issues the sessions of jobs."""
+
+    def __init__(self, book: Book, identities: Identities, backend: Backend, region: str) -> None:
+        self._book = book
+        self._identities = identities
+        self._backend = backend
+        self._region = region
+
+    def issue(self, job: JobState) -> Identity:
+        """Make new session credentials for a job."""
+        number = self._book.next_session(job.id)
+        return self._identities.add_session(
+            job.id, number, job.session_seconds, self._statements(job)
+        )
+
+    def key_of(self, job: JobState, bucket: str) -> str:
+        """Return the ARN of the key that the job's objects in a bucket are encrypted under.
+
+        That is the AWS managed key of S3 for a job without a key, or with one that the bucket's
+        region does not have.
+        """
+        region = self._backend.bucket_region(bucket) or self._region
+        key_id = (job.encryption_key or {}).get("id")
+        if key_id:
+            found = self._backend.find_key(key_id, region)
+            if found is not None:
+                return found[0]
+        return self._backend.managed_key(region)
+
+    def _statements(self, job: JobState) -> tuple[Statement, ...]:
+        actions = job.session_actions
+        buckets = {artifact.bucket for artifact in (*job.inputs, *job.outputs)}
+        reading = frozenset(a for a in actions if a.startswith("s3:Get"))
+        listing = frozenset(a for a in actions if a.startswith("s3:ListBucket"))
+        keys = frozenset(a for a in actions if a.startswith("kms:"))
+        writing = actions - reading - listing - keys
+        return (
+            Statement(reading, _objects(job.inputs)),
+            Statement(writing, _objects(job.outputs)),
+            Statement(listing, frozenset(f"arn:aws:s3:::{bucket}" for bucket in buckets)),
+            Statement(keys, frozenset(self.key_of(job, bucket) for bucket in buckets)),
+        )
+
+
+def _objects(artifacts: tuple[Artifact, ...]) -> frozenset[str]:
+    return frozenset(f"arn:aws:s3:::{artifact.bucket}/{artifact.key}" for artifact in artifacts)
 
 
 class Pipeline:

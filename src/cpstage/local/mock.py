@@ -7,8 +7,9 @@ signatures nor permissions, and session credentials do not expire; `LocalAWS` do
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest.mock import patch
 
 from botocore import xform_name
@@ -19,9 +20,6 @@ from cpstage.local.job_api import OPERATIONS
 from cpstage.local.job_service import JobService
 from cpstage.local.jobs import REDELIVER_SECONDS
 from cpstage.local.wire import Refusal
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 _Answer = tuple[int, dict[str, Any], str]
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -37,11 +38,7 @@ from cpstage.local.jobs import REDELIVER_SECONDS, SESSION_ACTIONS
 from cpstage.local.wire import Reply, Request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
-
-    from cpstage.local.wire import Reply
 
 CALLER_ACTIONS = frozenset(f"codepipeline:{name}" for name in OPERATIONS)
 """What the caller may do: the job-worker API. Nothing on S3 or KMS."""

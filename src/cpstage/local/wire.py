@@ -14,15 +14,13 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 from urllib.parse import parse_qsl
 from xml.sax.saxutils import escape
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from cpstage.local.identities import Identity
+from cpstage.local.identities import Identity
 
 JSON_TYPE = "application/x-amz-json-1.1"
 JSON_SERVICES = frozenset({"codepipeline", "kms"})

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 from cpstage.aws.codepipeline import put_failure, put_success
 from cpstage.aws.config import Connection
@@ -34,9 +35,6 @@ from cpstage.report.details import (
     without_control_characters,
 )
 from cpstage.report.variables import check_variables
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
 
 _LOGGER = logging.getLogger("cpstage")
 

@@ -10,13 +10,10 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
 
 from cpstage.errors import ConfigurationError, unreadable_input
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 MOST_BYTES = 122_880
 """Of all names and values of an action (quotas of the CodePipeline user guide)."""

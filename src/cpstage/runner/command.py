@@ -14,9 +14,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from cpstage.errors import CommandFailed, CommandNotStarted, Reportable, local_reason
 from cpstage.runner.foreground import Foreground
@@ -24,10 +26,6 @@ from cpstage.runner.interrupts import Interrupts, signal_name, stopped_by
 from cpstage.runner.orphans import adopting
 from cpstage.runner.tee import Tee
 from cpstage.runner.waiting import waiting
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
 
 TIMED_OUT = 124
 """The exit code of timeout(1)."""

@@ -14,23 +14,19 @@ command go on with the token that it came with.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from cpstage.errors import ConfigurationError, LocalIOError, WorkspaceUnavailable, local_reason
+from cpstage.filesystem import local_failures, write_private
+from cpstage.job import Job
 from cpstage.masking import Secret, reveal
 from cpstage.removal import remove_tree
 from cpstage.report.put import MOST_TOKEN_BYTES, parse_token
 from cpstage.report.variables import MOST_READ, parse_variables
-from cpstage.tree import local_failures, write_private
 from cpstage.workspace.statefile import NotOurs, read_own
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-    from pathlib import Path
-
-    from cpstage.job import Job
 
 _CREDENTIALS = {
     "AWS_ACCESS_KEY_ID",

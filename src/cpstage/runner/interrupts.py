@@ -11,13 +11,11 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import Any
 
 from cpstage._posix import SIGNALS
 from cpstage.errors import Stopped
-
-if TYPE_CHECKING:
-    from types import FrameType
 
 Receiver = Callable[[int], object]
 

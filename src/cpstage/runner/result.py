@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from cpstage.errors import Reportable
+from cpstage.report.details import Reported
+from cpstage.runner.command import Finished
 from cpstage.runner.handover import Left
-
-if TYPE_CHECKING:
-    from cpstage.errors import Reportable
-    from cpstage.report.details import Reported
-    from cpstage.runner.command import Finished
-    from cpstage.transfer.fetch import FetchResult
-    from cpstage.transfer.push import PushResult
+from cpstage.transfer.fetch import FetchResult
+from cpstage.transfer.push import PushResult
 
 
 @dataclass

@@ -7,12 +7,13 @@ failure, and that is what is reported. What polls for jobs is no business of thi
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from cpstage.aws.codepipeline import get_job
-from cpstage.aws.config import Connection
-from cpstage.aws.credentials import DEFAULT_MAX_AGE
+from cpstage.aws.config import DEFAULT_MAX_AGE, Connection
 from cpstage.environment import job_environment
 from cpstage.errors import (
     ConfigurationError,
@@ -23,7 +24,10 @@ from cpstage.errors import (
     UsageError,
     reportable,
 )
+from cpstage.job import Job
 from cpstage.masking import SHORTEST_SECRET, Secret
+from cpstage.progress import Progress
+from cpstage.report.details import Details
 from cpstage.runner.command import Execution, execute
 from cpstage.runner.handover import handover, inherited
 from cpstage.runner.interrupts import Interrupts
@@ -42,14 +46,6 @@ _SECRET_VARIABLES = (
     "CPSTAGE_CLIENT_TOKEN",
 )
 """Variables of the caller's environment whose values are credentials."""
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    from cpstage.job import Job
-    from cpstage.progress import Progress
-    from cpstage.report.details import Details
 
 
 def run(

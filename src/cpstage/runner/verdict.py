@@ -7,8 +7,8 @@ one ends it. What a pipeline shows to everybody holds no secret of the job.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from cpstage.aws.config import Connection
 from cpstage.errors import (
     ConfigurationError,
     Reportable,
@@ -16,16 +16,12 @@ from cpstage.errors import (
     WorkspaceInUse,
     reportable,
 )
+from cpstage.job import Job
 from cpstage.masking import MASK, SHORTEST_SECRET, Secret
-from cpstage.report.details import length_of, without_control_characters
+from cpstage.report.details import Details, length_of, without_control_characters
 from cpstage.report.put import MOST_MESSAGE, end_of, report_failure, report_success
-
-if TYPE_CHECKING:
-    from cpstage.aws.config import Connection
-    from cpstage.job import Job
-    from cpstage.report.details import Details
-    from cpstage.runner.interrupts import Interrupts
-    from cpstage.runner.result import RunResult
+from cpstage.runner.interrupts import Interrupts
+from cpstage.runner.result import RunResult
 
 _STOPPED_SECONDS = 20.0
 """For a report after a signal: whoever has sent it will not wait long."""

@@ -11,17 +11,21 @@ from __future__ import annotations
 import io
 import shutil
 import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile, gettempdir
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from cpstage._posix import require_posix
-from cpstage.archive.blob import Blob, BytesBlob, FileBlob
-from cpstage.archive.flow.readahead import ReadAhead
+from cpstage.archive.blob import Blob, BytesBlob, FileBlob, ReadAhead
 from cpstage.archive.formats import HEAD_BYTES as FORMAT_HEAD_BYTES
 from cpstage.archive.formats import Format, recognise
+from cpstage.archive.members import Contents
+from cpstage.archive.unpack import Unpacker
+from cpstage.aws.checksum import Checksum, RunningChecksum
+from cpstage.aws.job_session import JobSession, ObjectInfo
 from cpstage.encryption.decrypt import decrypt
 from cpstage.encryption.header import (
     HEAD_BYTES,
@@ -31,20 +35,12 @@ from cpstage.encryption.header import (
     s3_client_object,
 )
 from cpstage.encryption.keys import job_context
+from cpstage.encryption.kms import Clients
 from cpstage.errors import AccessDenied, ArtifactRejected, LocalIOError
-from cpstage.tree import local_failures, write_all
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
-
-    from cpstage.archive.contents import Contents
-    from cpstage.archive.unpack import Unpacker
-    from cpstage.aws.checksum import Checksum, RunningChecksum
-    from cpstage.aws.job_session import JobSession, ObjectInfo
-    from cpstage.encryption.kms import Clients
-    from cpstage.job import Artifact, Job
-    from cpstage.progress import Progress
-    from cpstage.transfer.options import Unpacking
+from cpstage.filesystem import local_failures, write_all
+from cpstage.job import Artifact, Job
+from cpstage.progress import Progress
+from cpstage.transfer.options import Unpacking
 
 _CHUNK = 1 << 20
 _OUTPUT_HINT = "the credentials of a job may usually write its outputs but not read them"

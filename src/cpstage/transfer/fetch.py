@@ -7,15 +7,18 @@ has been verified; a fetch that fails leaves the workspace as it was.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from cpstage.archive.formats import Format
 from cpstage.archive.unpack import Unpacker
-from cpstage.aws.config import Connection
-from cpstage.aws.credentials import DEFAULT_MAX_AGE
+from cpstage.aws.config import DEFAULT_MAX_AGE, Connection
 from cpstage.aws.job_session import JobSession
 from cpstage.errors import ObjectChanged
+from cpstage.filesystem import Tree, local_failures
 from cpstage.job import Artifact, Job, choose
 from cpstage.progress import Progress, Silence
 from cpstage.removal import remove_tree
@@ -30,16 +33,11 @@ from cpstage.transfer.artifact import (
 )
 from cpstage.transfer.inventory import Inventory, Staged, record_of
 from cpstage.transfer.options import Unpacking
-from cpstage.tree import Tree, local_failures
 from cpstage.workspace.fingerprint import differences, fingerprint
 from cpstage.workspace.layout import Outputs, Workspace
 from cpstage.workspace.publishing import Move
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from cpstage.archive.formats import Format
+Warn = Callable[[str], object]
 
 _LOGGER = logging.getLogger("cpstage")
 
@@ -89,22 +87,22 @@ def fetch(
     credentials_max_age: float = DEFAULT_MAX_AGE,
     wait: float = 0,
     progress: Progress | None = None,
-    warn: Callable[[str], object] = lambda _: None,
+    warn: Warn = lambda _: None,
 ) -> FetchResult:
     """Stage the job's input artifacts in a workspace, and make directories for its outputs.
 
-    An artifact whose object has not changed since it was staged is left alone; where its tree was
-    modified since, that is its status, with a warning.
+    An artifact whose object has not changed since it was staged is left alone. If its tree was
+    modified since then, the result says so, with a warning.
 
     Args:
         job: The job, with its session credentials.
         workspace: The directory; artifacts go to ``in/<artifact>/`` in it.
         artifacts: Names or globs of the inputs to stage; all where none is given.
         unpacking: How to stage them: layout, limits, decryption.
-        replace: Stage all artifacts anew, and replace ``out/`` by an empty directory where it
-            holds the outputs of another job.
-        verify: Compare artifacts that are staged already with the contents of their objects.
-        keep_out: Keep the outputs of another job in ``out/``, as outputs of this job.
+        replace: Stage all inputs again, and replace what is there; ``out/`` is emptied if it
+            belongs to another job.
+        verify: Compare staged artifacts with the contents of their objects.
+        keep_out: Keep an ``out/`` that belongs to another job, for this one.
         dry_run: Report what would be done, and change nothing.
         connection: The configuration of the AWS clients.
         credentials_max_age: Seconds after which the job's credentials are refreshed.
@@ -139,6 +137,8 @@ def fetch(
                 planned = [fetching.identify(one) for one in known.todo]
                 result = _in_order(found, planned, known.settled, known.doubtful)
                 return FetchResult(job, result, outputs, session.retries.count)
+            if keep_out and place.outputs_owner() not in (None, job.id) and place.has_outputs():
+                warn(f"{place.outputs} is kept, with outputs of job {place.outputs_owner()}")
             with place.staging() as staging:
                 compared = fetching.compare(known.doubtful, staging, warn)
                 staged, moves = fetching.stage(known.todo, staging)
@@ -235,14 +235,12 @@ class _Fetch:
             moves.append(Move(root, target))
         return done, moves
 
-    def compare(
-        self, doubtful: Sequence[Staged], staging: Path, warn: Callable[[str], object]
-    ) -> list[Staged]:
-        """Compare what is in the workspace with the contents of its objects, read anew.
+    def compare(self, doubtful: Sequence[Staged], staging: Path, warn: Warn) -> list[Staged]:
+        """Compare staged artifacts with the contents of their objects, which are read again.
 
         Args:
-            doubtful: What is in the workspace.
-            staging: Where to read the objects to; it is empty again at the end.
+            doubtful: The staged artifacts.
+            staging: Where to unpack the objects.
             warn: Is called with the differences.
 
         Returns:

@@ -7,12 +7,15 @@ that the manifest has.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from cpstage.archive.contents import Contents, contents_document, read_contents
+from cpstage.archive.formats import Format
+from cpstage.archive.members import Contents, contents_document, read_contents
+from cpstage.aws.job_session import ObjectInfo
 from cpstage.errors import ConfigurationError, WorkspaceUnavailable
 from cpstage.job import (
     Artifact,
@@ -22,15 +25,9 @@ from cpstage.job import (
     check_artifact_name,
     location_document,
 )
+from cpstage.transfer.options import Unpacking
 from cpstage.workspace.fingerprint import fingerprint
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from cpstage.archive.formats import Format
-    from cpstage.aws.job_session import ObjectInfo
-    from cpstage.transfer.options import Unpacking
-    from cpstage.workspace.layout import Workspace
+from cpstage.workspace.layout import Workspace
 
 _OBJECT = ("path", "location", "version_id", "etag", "size")
 """What of an object has to be the same for an artifact to count as unchanged."""
@@ -53,8 +50,8 @@ class Staged:
     Attributes:
         artifact: The job's artifact.
         path: Where it is, or would be, staged.
-        status: ``staged`` now; ``unchanged`` since an earlier fetch, or ``modified`` by somebody
-            since; or ``planned`` by a dry run.
+        status: ``staged`` now; ``unchanged`` or ``modified`` since an earlier fetch; or ``planned``
+            by a dry run.
         info: What S3 says of the object.
         format: The archive format, or None for a file that is kept as it is.
         contents: What came out of it; None where nothing was unpacked.

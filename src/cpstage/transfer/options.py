@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from cpstage.archive.compression import DEFAULT_LEVEL
-from cpstage.archive.limits import Limits
+from cpstage._deflate import DEFAULT_LEVEL
+from cpstage.archive.options import Limits
 from cpstage.globs import Globs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from cpstage.walk import Symlinks
 
 Layout = Literal["per-artifact", "merged"]

@@ -10,28 +10,25 @@ import mimetypes
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from cpstage.archive.blob import FileBlob
 from cpstage.archive.formats import CONTENT_TYPES, HEAD_BYTES, Format, recognise
 from cpstage.archive.pack import Packer
-from cpstage.archive.portions import PackingList
-from cpstage.aws.config import Connection
-from cpstage.aws.credentials import DEFAULT_MAX_AGE
+from cpstage.archive.packing_list import PackingList
+from cpstage.aws.config import DEFAULT_MAX_AGE, Connection
 from cpstage.aws.job_session import JobSession
+from cpstage.aws.multipart import Upload
 from cpstage.encryption.encrypt import encrypt
+from cpstage.encryption.header import Header
 from cpstage.encryption.keys import job_context
 from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound
+from cpstage.filesystem import local_failures
 from cpstage.job import Artifact, Job, location_document
 from cpstage.progress import Advance, Progress, Silence
 from cpstage.transfer.options import Encryption, IfEmpty, Packing
-from cpstage.tree import local_failures
 from cpstage.walk import Entry, read_file, single
 from cpstage.workspace.layout import Workspace
-
-if TYPE_CHECKING:
-    from cpstage.aws.multipart import Upload
-    from cpstage.encryption.header import Header
 
 PushStatus = Literal["pushed", "planned", "skipped"]
 Warn = Callable[[str], object]
@@ -136,7 +133,7 @@ def push(
 
     Raises:
         ConfigurationError: A path or a directory in ``out/`` belongs to no output of the job.
-        WorkspaceUnavailable: ``out/`` holds the outputs of another job.
+        WorkspaceUnavailable: ``out/`` belongs to another job.
         NotFound: An output has no files, or a path does not exist.
         ArtifactRejected: An entry cannot be packed safely.
         LocalIOError: A file cannot be read, or changed while it was read.

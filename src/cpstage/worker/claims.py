@@ -8,18 +8,16 @@ certainly ours is left alone. This module knows nothing of running jobs.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from cpstage.aws.codepipeline import acknowledge_job, get_job_details, poll_for_jobs
 from cpstage.aws.config import Connection
 from cpstage.errors import AccessDenied, ConfigurationError, OutOfSync, local_reason
 from cpstage.job import ActionTypeId, check_job_directory
 from cpstage.masking import Secret
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 POLL_TIMEOUT = 10.0
 """Seconds that a call may take before it counts as failed: the next poll is the other try, and

@@ -13,18 +13,16 @@ import socket
 import tempfile
 import threading
 import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import TCPServer
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cpstage.errors import ConfigurationError, printable
-from cpstage.tree import local_failures
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+from cpstage.filesystem import local_failures
 
 DEFAULT_PATIENCE = 300.0
 """Seconds for which polling may fail before the worker counts as unwell."""

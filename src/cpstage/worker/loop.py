@@ -11,20 +11,17 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from cpstage.errors import CpstageError, ServiceUnavailable, UsageError
+from cpstage.worker.claims import JobQueue, Offer
 from cpstage.worker.events import Tell, WorkerEvent, described
 from cpstage.worker.health import HealthFile, WorkerHealth
 from cpstage.worker.pacing import DEFAULT_INTERVAL, Pace
+from cpstage.worker.process import JobCommand
 from cpstage.worker.workingjob import Ending, JobPlaces, WorkingJob
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from cpstage.worker.claims import JobQueue, Offer
-    from cpstage.worker.process import JobCommand
 
 DEFAULT_GRACE = 30.0
 """Seconds that a stopped job has to end by itself, and then again to report that it was killed."""

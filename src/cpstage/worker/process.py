@@ -14,13 +14,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from cpstage._posix import make_no_core_file, reuse_freed_memory
-from cpstage.aws.credentials import DEFAULT_MAX_AGE
+from cpstage.aws.config import DEFAULT_MAX_AGE, Connection
 from cpstage.errors import FailureType, UsageError
 from cpstage.job import parse_job
 from cpstage.masking import secret
@@ -28,12 +29,7 @@ from cpstage.report.details import Details
 from cpstage.runner.command import KILL_AFTER, Execution
 from cpstage.runner.run import run
 from cpstage.runner.task import Delivery, Staging, Surroundings
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from cpstage.aws.config import Connection
-    from cpstage.worker.claims import Claim
+from cpstage.worker.claims import Claim
 
 _PROGRAM = "import sys; from cpstage.worker.process import main; main(int(sys.argv[1]))"
 

@@ -11,10 +11,13 @@ import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
 
+from cpstage.aws.config import Connection
 from cpstage.errors import (
     CommandFailed,
     InternalError,
@@ -23,22 +26,16 @@ from cpstage.errors import (
     Stopped,
     reportable,
 )
+from cpstage.filesystem import local_failures
 from cpstage.job import parse_job
 from cpstage.removal import remove_tree
 from cpstage.report.put import report_failure
 from cpstage.runner.command import TIMED_OUT
 from cpstage.runner.interrupts import signal_name
-from cpstage.tree import local_failures
+from cpstage.worker.claims import Claim
 from cpstage.worker.events import Tell, WorkerEvent, described
 from cpstage.worker.process import JobCommand, JobProcess, Outcome
 from cpstage.workspace.layout import Workspace
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from cpstage.aws.config import Connection
-    from cpstage.worker.claims import Claim
 
 _PROBE_BYTES = 64 << 10
 _LEAST_FREE_BYTES = 1 << 20

@@ -22,22 +22,20 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from cpstage._posix import require_posix
 from cpstage.errors import CpstageError, LocalIOError, WorkspaceUnavailable
+from cpstage.filesystem import local_failures
 from cpstage.removal import make_writable, remove_tree
-from cpstage.tree import local_failures
 from cpstage.workspace import lock
 from cpstage.workspace.fingerprint import boot_id
 from cpstage.workspace.publishing import Journal, Move
 from cpstage.workspace.statefile import read_json, write_json
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 Outputs = Literal["refuse", "replace", "keep"]
 """What a fetch does with an ``out/`` that holds the outputs of another job."""

@@ -14,18 +14,17 @@ import socket
 import stat
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cpstage.errors import LocalIOError, WorkspaceInUse, WorkspaceUnavailable, local_reason
-from cpstage.tree import local_failures
+from cpstage.filesystem import local_failures
 from cpstage.workspace.statefile import read_json, write_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
     from filelock import FileLock
 
 _NO_LOCKS = {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}

@@ -30,19 +30,17 @@ This module knows nothing of workspaces or artifacts.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cpstage.errors import WorkspaceUnavailable
+from cpstage.filesystem import local_failures
 from cpstage.removal import make_writable
-from cpstage.tree import local_failures
 from cpstage.workspace.exchange import exchange
 from cpstage.workspace.statefile import read_json, unfinished, write_json_durably
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 @dataclass(frozen=True)

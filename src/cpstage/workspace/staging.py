@@ -11,18 +11,15 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cpstage._posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW
 from cpstage.errors import CpstageError
+from cpstage.filesystem import local_failures
 from cpstage.removal import remove_tree
-from cpstage.tree import local_failures
 from cpstage.workspace.publishing import Journal
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _PREFIX = ".cpstage-staging-"
 _DIRECTORY = os.O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC

@@ -11,14 +11,12 @@ import errno
 import json
 import os
 import stat
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from cpstage._posix import NOT_OFFERED, O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK
-from cpstage.tree import local_failures
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+from cpstage.filesystem import local_failures
 
 _MOST_JSON = 16 << 20
 """Bytes of a JSON file: some thousand times as much as a job needs."""

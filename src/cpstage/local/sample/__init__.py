@@ -12,14 +12,11 @@ import io
 import stat
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cpstage.local.jobs import Input, TakesJobs
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 BUILD_COMMAND = ("sh", "in/AppSource/build.sh")
 """The build step, to be run in the workspace."""

@@ -1,24 +1,118 @@
-"""The end records of a zip archive (PKWARE APPNOTE 6.3.10, sections 4.3.14 to 4.3.16).
+"""Records of zip (PKWARE APPNOTE 6.3.10): signatures, extra fields, and the end of the archive.
 
-Readers look for the end record from the end, and take what they find; here there has to be one that
-they all find, and all that it says has to agree.
+Other readers search for the end of central directory record (EOCD) backwards and take the first
+that they find; here there has to be exactly one, and all that it says has to agree.
 """
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 
-from cpstage.archive.zip.fields import (
-    END,
-    END64,
-    END64_FIELDS,
-    END_FIELDS,
-    LOCATOR64,
-    LOCATOR64_FIELDS,
-    MAX16,
-    MAX32,
-)
+from cpstage._deflate import crc32
+from cpstage.archive.paths import refused, text_of
 from cpstage.errors import ArtifactRejected
+
+LOCAL, RECORD, END = b"PK\3\4", b"PK\1\2", b"PK\5\6"
+"""How a local header (4.3.7), a record of the directory (4.3.12) and the end record (4.3.16)
+begin."""
+
+SIGNATURES = (LOCAL, RECORD, END)
+"""What is none of these has none of them in it."""
+
+DESCRIPTOR, END64, LOCATOR64 = b"PK\7\10", b"PK\6\6", b"PK\6\7"
+"""A data descriptor (4.3.9), the zip64 end record (4.3.14) and its locator (4.3.15)."""
+
+END_FIELDS = struct.Struct("<4s4H2LH")
+END64_FIELDS = struct.Struct("<4sQ2H2L4Q")
+LOCATOR64_FIELDS = struct.Struct("<4sLQL")
+
+MAX16, MAX32 = 0xFFFF, 0xFFFFFFFF
+"""What stands in a field whose value is in a zip64 one."""
+
+STORED, DEFLATED, BZIP2, LZMA = 0, 8, 12, 14
+"""Compression methods (4.4.5) that are read; of them, the first two are written."""
+
+ENCRYPTED, DESCRIPTOR_FOLLOWS, PATCHED, UTF8_NAME = 0x1 | 0x40 | 0x2000, 0x8, 0x20, 0x800
+"""General purpose bits (4.4.4): 0, 6 and 13 all mean some kind of encryption."""
+
+ZIP64, UNICODE_PATH = 0x0001, 0x7075
+"""Extra fields (4.5.3, 4.6.9)."""
+
+UNIX, OS_X = 3, 19
+"""Systems (4.4.2.2) whose external attributes hold a mode."""
+
+DOS_DIRECTORY = 0x10
+"""In the external attributes (4.4.15)."""
+
+
+_EXTRA = struct.Struct("<2H")
+
+
+def extra_fields(extra: bytes, name: str | bytes) -> Mapping[int, bytes]:
+    """Take an extra field apart (4.5.1), by the ids of its parts.
+
+    Raises:
+        ArtifactRejected: A part is cut off, or one that counts is there twice.
+    """
+    try:
+        return _extra_fields(extra)
+    except ValueError as error:
+        raise refused(name if isinstance(name, str) else text_of(name), str(error)) from None
+
+
+@lru_cache(4096)  # most hold times, and files of one tree have been written in the same seconds
+def _extra_fields(extra: bytes) -> Mapping[int, bytes]:
+    parts: dict[int, bytes] = {}
+    at = 0
+    while at + 4 <= len(extra):
+        kind, length = _EXTRA.unpack_from(extra, at)
+        at += 4 + length
+        if kind in (ZIP64, UNICODE_PATH) and kind in parts:
+            raise ValueError(f"has the extra field {kind:#06x} twice")
+        parts[kind] = extra[at - length : at]
+    if at > len(extra) or extra[at:].strip(b"\0"):
+        # Up to three zeros pad an archive that was aligned.
+        raise ValueError("has an extra field that is cut off")
+    return MappingProxyType(parts)
+
+
+def large_values(
+    name: str, parts: Mapping[int, bytes], fields: tuple[tuple[int, int, int], ...]
+) -> list[int]:
+    """Return fields with the values of those that are in the zip64 extra field (4.5.3).
+
+    Args:
+        name: The entry, for messages.
+        parts: Its extra field.
+        fields: For each field in the order of the specification: its value, the value that stands
+            for "see the extra field", and its length there, in bytes.
+
+    Raises:
+        ArtifactRejected: A value is missing there.
+    """
+    large, at, values = parts.get(ZIP64, b""), 0, []
+    for value, most, length in fields:
+        if value != most:
+            values.append(value)
+            continue
+        if at + length > len(large):
+            raise refused(name, "has no zip64 value for a field that needs one")
+        values.append(int.from_bytes(large[at : at + length], "little"))
+        at += length
+    return values
+
+
+def unicode_path(raw: bytes, parts: Mapping[int, bytes]) -> str | None:
+    """Return the name that the extra field of Info-ZIP has (4.6.9), where it is for this name."""
+    path = parts.get(UNICODE_PATH, b"")
+    if path[:1] == b"\1" and path[1:5] == crc32(raw).to_bytes(4, "little"):
+        return text_of(path[5:])
+    return None
+
 
 _MOST_COMMENT = MAX16
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import stat
 import struct
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
-from typing import TYPE_CHECKING
 
-from cpstage.archive.names import bytes_of, refused, text_of
-from cpstage.archive.zip.ends import Ends, damaged, read_ends
-from cpstage.archive.zip.extra import extra_fields, large_values, unicode_path
-from cpstage.archive.zip.fields import (
+from cpstage.archive.blob import Blob
+from cpstage.archive.members import MemberKind
+from cpstage.archive.options import Budget
+from cpstage.archive.paths import bytes_of, refused, text_of
+from cpstage.archive.zip_format import (
     BZIP2,
     DEFLATED,
     DESCRIPTOR_FOLLOWS,
@@ -33,15 +34,14 @@ from cpstage.archive.zip.fields import (
     UNICODE_PATH,
     UNIX,
     UTF8_NAME,
+    Ends,
+    damaged,
+    extra_fields,
+    large_values,
+    read_ends,
+    unicode_path,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from cpstage.archive.blob import Blob
-    from cpstage.archive.limits import Budget
-    from cpstage.archive.member import MemberKind
-    from cpstage.tree import RelativePath
+from cpstage.filesystem import RelativePath
 
 LOCAL_BYTES = 30
 """The fixed part of a local header."""

@@ -1,4 +1,4 @@
-"""How much an archive may unpack to, counted on real output while it streams."""
+"""Limits on what an archive may unpack to, counted on real output while it streams."""
 
 from __future__ import annotations
 

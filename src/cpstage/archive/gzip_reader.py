@@ -1,20 +1,15 @@
-"""Reading gzip (RFC 1952): what its members hold, one after the other, every trailer verified.
+"""Reading gzip (RFC 1952): the content of all members in a row, every trailer verified.
 
-Little is inflated at a time, whatever the input: who reads can stop at any step. This module knows
-nothing of what is compressed.
+The work between two steps is bounded for any input, so that a caller can stop at each step.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-from cpstage.archive.flow.forward import Damaged, Forward
-from cpstage.archive.limits import HEADER_BYTES
-from cpstage.deflate import ERRORS, crc32, inflater
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from cpstage._deflate import ERRORS, crc32, inflater
+from cpstage.archive.options import HEADER_BYTES
 
 _MOST_STEPS = 256
 """That go into a block: handing each of a million small members to another thread took 40 s."""
@@ -146,3 +141,48 @@ def _zeros(source: Forward) -> Iterator[bytes]:
         if piece.strip(b"\0"):
             raise Damaged("there is data after the end of the gzip stream")
         yield b""
+
+
+class Damaged(Exception):
+    """A stream is not what its format says; whoever knows the archive says where."""
+
+
+class Forward:
+    """The bytes of a stream, in order.
+
+    Args:
+        blocks: The stream; an empty block says nothing.
+    """
+
+    __slots__ = ("_at", "_block", "_blocks")
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks = blocks
+        self._block = b""
+        self._at = 0
+
+    def read(self, count: int) -> bytes:
+        """Return the next bytes: fewer than asked for only at the end of the stream."""
+        start, end = self._at, self._at + count
+        if end <= len(self._block):
+            self._at = end
+            return self._block[start:end]
+        return b"".join(self.pieces(count))
+
+    def pieces(self, count: int) -> Iterator[bytes]:
+        """Return the next bytes as they come: fewer than asked for only at the end."""
+        while count and (piece := self.some(count)):
+            count -= len(piece)
+            yield piece
+
+    def some(self, most: int) -> bytes:
+        """Return what is at hand of the next bytes; nothing only at the end of the stream."""
+        if self._at == len(self._block):
+            self._block, self._at = next(filter(None, self._blocks), b""), 0
+        piece = self._block[self._at : self._at + most]
+        self._at += len(piece)
+        return piece
+
+    def back(self, count: int) -> None:
+        """Go back, within what the last call of :meth:`some` returned."""
+        self._at -= count

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import stat
 import struct
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
-from cpstage.archive.zip.fields import (
+from cpstage.archive.zip_format import (
     DESCRIPTOR,
     DESCRIPTOR_FOLLOWS,
     DOS_DIRECTORY,
@@ -29,11 +30,7 @@ from cpstage.archive.zip.fields import (
     UTF8_NAME,
     ZIP64,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from cpstage.walk import Entry
+from cpstage.walk import Entry
 
 _VERSION, _VERSION64 = 20, 45
 """Of the format (4.4.3.2): deflate and directories, and zip64."""

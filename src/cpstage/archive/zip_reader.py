@@ -7,18 +7,13 @@ comes. What may be written, and where, is not decided here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
-from cpstage.archive.flow.readahead import BLOCK, ReadAhead
-from cpstage.archive.names import LONGEST_TARGET, check_target_length, text_of
-from cpstage.archive.zip.data import (
-    LONGEST_DESCRIPTOR,
-    check_end,
-    data_start,
-    decoded,
-    refuse_hidden,
-)
-from cpstage.archive.zip.directory import (
+from cpstage.archive.blob import READ_SIZE, Blob, ReadAhead
+from cpstage.archive.options import Budget
+from cpstage.archive.paths import LONGEST_TARGET, check_target_length, text_of
+from cpstage.archive.zip_directory import (
     LOCAL_BYTES,
     ZipDirectory,
     ZipEntry,
@@ -26,13 +21,14 @@ from cpstage.archive.zip.directory import (
     read_directory,
     read_tail,
 )
-from cpstage.archive.zip.fields import SIGNATURES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from cpstage.archive.blob import Blob
-    from cpstage.archive.limits import Budget
+from cpstage.archive.zip_format import SIGNATURES
+from cpstage.archive.zip_members import (
+    LONGEST_DESCRIPTOR,
+    check_end,
+    data_start,
+    decoded,
+    refuse_hidden,
+)
 
 _GROUP = 1 << 20
 """Bytes of one unit of work: milliseconds of it, a hundred times what handing it over costs."""
@@ -45,7 +41,7 @@ _NEAR = 256 << 10
 _OVERLAP = len(SIGNATURES[0]) - 1
 
 
-class Group(NamedTuple):
+class EntryGroup(NamedTuple):
     """Neighbours, and all their bytes.
 
     Attributes:
@@ -103,7 +99,7 @@ class ZipReader:
         """
         return link_targets(self._stream.blob, self._directory.entries)
 
-    def groups(self) -> Iterator[Group | ZipEntry]:
+    def groups(self) -> Iterator[EntryGroup | ZipEntry]:
         """Go through the archive: groups of entries with their bytes, and large entries alone.
 
         What :meth:`chunks` returns for a large entry has to be used up before the next step.
@@ -116,7 +112,7 @@ class ZipReader:
         first, count = 0, len(entries)
         while first < count:
             start = entries[first].offset
-            if entries[first].end - start > BLOCK:
+            if entries[first].end - start > READ_SIZE:
                 yield entries[first]
                 first += 1
                 continue
@@ -124,7 +120,7 @@ class ZipReader:
             while last + 1 < count and entries[last + 1].end - start <= _GROUP:
                 last += 1
             data = self._stream.take(entries[last].end - start)
-            yield Group(entries[first : last + 1], data)
+            yield EntryGroup(entries[first : last + 1], data)
             first = last + 1
 
     def chunks(self, entry: ZipEntry) -> Iterator[bytes | memoryview]:
@@ -188,7 +184,7 @@ def _read_slots(blob: Blob, entries: list[ZipEntry]) -> Iterator[tuple[ZipEntry,
         end = _end_of_link(entry)
         if end > start + len(data):
             for near in entries[index + 1 :]:
-                if near.offset > end + _NEAR or _end_of_link(near) > entry.offset + BLOCK:
+                if near.offset > end + _NEAR or _end_of_link(near) > entry.offset + READ_SIZE:
                     break
                 end = _end_of_link(near)
             start, data = entry.offset, memoryview(blob.read(entry.offset, end - entry.offset))

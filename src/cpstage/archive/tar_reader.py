@@ -8,39 +8,34 @@ written, and where, is not decided here.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
-from cpstage.archive.flow.ahead import ahead
-from cpstage.archive.flow.forward import Damaged, Forward
-from cpstage.archive.limits import Budget, Limits
-from cpstage.archive.member import CHUNK, Member, MemberKind
-from cpstage.archive.names import refused, text_of
-from cpstage.archive.tar.gzip import inflated
-from cpstage.archive.tar.header import (
+from cpstage.archive.gzip_reader import Damaged, Forward, inflated
+from cpstage.archive.members import CHUNK, Member, MemberKind
+from cpstage.archive.options import Budget, Limits
+from cpstage.archive.paths import refused, text_of
+from cpstage.archive.tar_headers import (
     BLOCK,
     GNU,
     SPARSE,
+    SPARSE_NAME,
     Header,
     Record,
+    Sparse,
     decimal,
+    is_about_holes,
     number,
     read_header,
     read_records,
-    text,
-)
-from cpstage.archive.tar.sparse import (
-    SPARSE_NAME,
-    Sparse,
-    is_about_holes,
     sparse_of_header,
     sparse_of_records,
+    text,
 )
+from cpstage.archive.workers import ahead
 from cpstage.errors import ArtifactRejected
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 _READ = 256 << 10
 _AHEAD = 2

@@ -1,20 +1,24 @@
-"""The one door for names out of archives: checked here once, trusted after it.
+"""Member path validation (zip slip), and the plan of the tree that members are unpacked to.
 
-A name is taken as it stands or refused; it is never rewritten. A link is refused where following
-it, through whatever other links the archive holds, would leave the tree. This module knows
-nothing of formats; readers hand it decoded names, undecodable bytes as surrogates.
+A name is taken unchanged or rejected; names are never rewritten. A symlink is rejected where
+following it, through other symlinks of the archive, would leave the tree. The plan records each
+path and what stands there, across all archives that are unpacked into one tree, and rejects
+duplicates, files where directories have to be, and members below symlinks. All readers hand over
+decoded names, undecodable bytes as surrogates; after validation a name is a :data:`RelativePath`
+and trusted.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
-from cpstage.errors import ArtifactRejected
-from cpstage.tree import RelativePath
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+from cpstage.archive.members import Member, MemberKind
+from cpstage.archive.options import Budget
+from cpstage.errors import ArtifactRejected, WorkspaceUnavailable
+from cpstage.filesystem import RelativePath
 
 _OTHER_ROOT = re.compile(r"[A-Za-z]:|\\")
 """A drive letter, or the backslash before a host's name."""
@@ -179,3 +183,127 @@ def _is_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What stands at a path, and which archive it is from."""
+
+    kind: MemberKind
+    source: str
+
+
+class Plan:
+    """The paths of one tree.
+
+    Args:
+        folds_names: Whether the tree's file system takes names for the same that differ in case or
+            in the form of an accent.
+    """
+
+    def __init__(self, *, folds_names: bool = False) -> None:
+        self._planned: dict[str, Planned] = {}
+        self._folded: dict[str, RelativePath] | None = {} if folds_names else None
+        self._kinds: dict[tuple[MemberKind, str], Planned] = {}
+        self.links: dict[RelativePath, str] = {}
+
+    def admit(
+        self, name: str, kind: MemberKind, source: str, budget: Budget, *, last_wins: bool = False
+    ) -> tuple[RelativePath, bool]:
+        """Take a member into the plan.
+
+        Args:
+            name: The member's name, unchecked.
+            kind: What it is.
+            source: Which archive it is from, for messages.
+            budget: The limits that it counts against.
+            last_wins: Whether a later file takes the place of an earlier one, as in tar.
+
+        Returns:
+            Its path, and whether something of the same kind is there already.
+
+        Raises:
+            ArtifactRejected: Its name is unsafe, or its place is taken or below a link.
+            WorkspaceUnavailable: Another archive has its place.
+        """
+        budget.spend_entry()
+        last = name.rfind("/") + 1
+        above = self._planned.get(name[: last - 1]) if last else None
+        # In a directory that has been admitted, only the last component is new.
+        known = above is not None and above.kind == "directory" and is_plain_from(last, name)
+        path = RelativePath(name) if known else check_name(name)
+        budget.check_depth(path)
+        if not known:
+            self._admit_parents(path, source, budget)
+        here = self._planned.get(path)
+        if here is None:
+            self._take(path, kind, source)
+            return path, False
+        if here.kind == kind == "directory":
+            return path, True
+        if here.source != source:
+            raise _collision(path, here.source, source)
+        if not last_wins or here.kind != kind:
+            raise refused(name, f"is there twice, first as a {here.kind}")
+        return path, True
+
+    def regular_file(self, member: Member, source: str) -> RelativePath:
+        """Return the earlier regular file of the same archive that a hard link stands for.
+
+        Raises:
+            ArtifactRejected: There is none.
+        """
+        path = check_name(member.target)
+        here = self._planned.get(path)
+        files = (Planned("file", source), Planned("hard link", source))
+        if here not in files or path == check_name(member.name):
+            raise refused(
+                member.name, f"is a hard link to {member.target!r}, which is no earlier file"
+            )
+        return path
+
+    def check_links(self) -> None:
+        """Check every link against the whole tree.
+
+        Raises:
+            ArtifactRejected: One of them leads out of it.
+        """
+        check_links(self.links)
+
+    def _take(self, path: RelativePath, kind: MemberKind, source: str) -> None:
+        # One object for all that are alike: with 100,000 entries that is 6 MB less.
+        alike = self._kinds.get((kind, source))
+        if alike is None:
+            alike = self._kinds[kind, source] = Planned(kind, source)
+        self._planned[path] = alike
+        if self._folded is not None:
+            other = self._folded.setdefault(_folded(path), path)
+            if other != path:
+                raise refused(path, f"has the same name as {other!r} on this file system")
+
+    def _admit_parents(self, path: RelativePath, source: str, budget: Budget) -> None:
+        end = path.rfind("/")
+        while end > 0:
+            parent = path[:end]
+            here = self._planned.get(parent)
+            if here is not None and here.kind == "directory":
+                return
+            if here is not None and here.source != source:
+                raise _collision(parent, here.source, source)
+            if here is not None:
+                raise refused(path, f"is below {parent!r}, which is a {here.kind}")
+            budget.spend_entry()
+            self._take(RelativePath(parent), "directory", source)
+            end = path.rfind("/", 0, end)
+
+
+def _folded(path: str) -> str:
+    """Return what two names have in common that a folding file system cannot tell apart."""
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", path).casefold())
+
+
+def _collision(path: str, first: str, second: str) -> WorkspaceUnavailable:
+    return WorkspaceUnavailable(
+        f"{path!r} is in both {first} and {second}",
+        hint="fetch with --layout per-artifact, or select one of them with --artifact",
+    )

@@ -9,14 +9,14 @@ from __future__ import annotations
 import bz2
 import lzma
 import struct
+from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import TYPE_CHECKING
 
-from cpstage.archive.member import CHUNK
-from cpstage.archive.names import refused
-from cpstage.archive.zip.directory import LOCAL_BYTES, ZipEntry
-from cpstage.archive.zip.extra import extra_fields, large_values, unicode_path
-from cpstage.archive.zip.fields import (
+from cpstage._deflate import ERRORS, crc32, inflater
+from cpstage.archive.members import CHUNK
+from cpstage.archive.paths import refused
+from cpstage.archive.zip_directory import LOCAL_BYTES, ZipEntry
+from cpstage.archive.zip_format import (
     BZIP2,
     DEFLATED,
     DESCRIPTOR,
@@ -30,12 +30,11 @@ from cpstage.archive.zip.fields import (
     STORED,
     UNICODE_PATH,
     UTF8_NAME,
+    extra_fields,
+    large_values,
+    unicode_path,
 )
-from cpstage.deflate import ERRORS, crc32, inflater
 from cpstage.errors import ArtifactRejected
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 _LOCAL = struct.Struct("<4s5H3L2H")
 _FLAGS_THAT_COUNT = ENCRYPTED | DESCRIPTOR_FOLLOWS | PATCHED | UTF8_NAME

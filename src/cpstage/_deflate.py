@@ -1,18 +1,20 @@
 """DEFLATE (RFC 1951) and CRC-32, by ISA-L where there is a wheel of it, else by zlib.
 
-ISA-L inflates two to three times as fast as zlib, checks sums five times as fast, and deflates at
-its own levels 1 to 3 several times as fast at about the size of zlib's. Harder levels are zlib's
-everywhere. What comes out of inflating is the same with both; deflated bytes are the same only
-with the same library.
+ISA-L inflates two to three times as fast as zlib, computes checksums five times as fast, and
+deflates at its levels 1 to 3 several times as fast to about the same size. Harder levels are zlib's
+everywhere. Inflating gives the same bytes with both; deflated bytes are the same only with the same
+library.
+
+A long stream is made of pieces that are deflated independently: each ends on a byte (RFC 1951,
+3.2.4), so threads deflate the pieces and the caller joins them in order.
 """
 
 from __future__ import annotations
 
+import struct
 import zlib
-from typing import TYPE_CHECKING, Any, Protocol, cast
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from collections.abc import Iterable
+from typing import Any, Protocol, cast
 
 _fast: Any = zlib
 try:
@@ -137,3 +139,65 @@ def _power_of_x(exponent: int) -> int:
         square = _multiply(square, square)
         exponent >>= 1
     return power
+
+
+DEFAULT_LEVEL = 2
+"""ISA-L's, as fast as 1 and a little smaller; 3 deflates two thirds longer for 3% less (measured on
+20,000 files of source text, which come out 12% larger than by ``zip -6``)."""
+
+_STORED_BLOCK = struct.Struct("<B2H")
+_LONGEST_STORED = 0xFFFF
+
+_SAMPLE = 4 << 10
+_SAMPLED_FROM = 64 << 10
+"""Below this, deflating costs little more than looking at samples."""
+
+_DENSE = 0.95
+
+
+def deflated(data: bytes, level: int) -> bytes | None:
+    """Return data as a stream of its own, or None where that would not be smaller.
+
+    Args:
+        data: All of it.
+        level: From 0, which deflates nothing, to 9.
+    """
+    if not level or _is_dense(data):
+        return None
+    packed = deflate(data, level)
+    return packed if len(packed) < len(data) else None
+
+
+def deflated_piece(data: bytes, level: int, *, last: bool) -> bytes:
+    """Return one piece of a stream; where it would not be smaller, in stored blocks (3.2.4).
+
+    Args:
+        data: The piece.
+        level: From 0, which deflates nothing, to 9.
+        last: Whether the stream ends with it.
+    """
+    if level and not _is_dense(data):
+        packed = deflate(data, level, FINISH if last else SYNC)
+        if len(packed) < len(data):
+            return packed
+    return _stored(data, last=last)
+
+
+def _is_dense(data: bytes) -> bool:
+    """Tell by its start, middle and end whether data is compressed or encrypted already."""
+    if len(data) < _SAMPLED_FROM:
+        return False
+    middle = (len(data) - _SAMPLE) // 2
+    sample = data[:_SAMPLE] + data[middle : middle + _SAMPLE] + data[-_SAMPLE:]
+    return len(deflate(sample, 1)) > len(sample) * _DENSE
+
+
+def _stored(data: bytes, *, last: bool) -> bytes:
+    view = memoryview(data)
+    blocks: list[bytes | memoryview] = []
+    for start in range(0, max(len(view), 1), _LONGEST_STORED):
+        block = view[start : start + _LONGEST_STORED]
+        is_final = last and start + len(block) == len(view)
+        blocks.append(_STORED_BLOCK.pack(is_final, len(block), len(block) ^ _LONGEST_STORED))
+        blocks.append(block)
+    return b"".join(blocks)

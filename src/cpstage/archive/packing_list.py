@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from cpstage.walk import Entry
 
-BLOCK = 1 << 20
+PORTION_SIZE = 1 << 20
 """Bytes of the files of a group, at most, and of a block of a larger file."""
 
 AHEAD = 3
@@ -24,7 +24,7 @@ _ENTRY = 4 << 10
 
 
 @dataclass(frozen=True, eq=False)
-class Group:
+class Batch:
     """Small entries that are worked on together, in the order of the list.
 
     Attributes:
@@ -44,7 +44,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Block:
+class FilePart:
     """A part of a large file.
 
     Attributes:
@@ -68,7 +68,7 @@ class Block:
         return self.offset + self.size == self.entry.size
 
 
-Begin = Callable[[Group], object]
+Begin = Callable[[Batch], object]
 """Begins to work on a group while more is still being listed."""
 
 
@@ -90,17 +90,17 @@ class PackingList:
 
     def __init__(self, entries: Iterable[Entry], begin: Begin = lambda _: None) -> None:
         self.files = self.directories = self.size = self._count = 0
-        self._cut: list[Group | Entry] = []
+        self._cut: list[Batch | Entry] = []
         group: list[Entry] = []
         size = 0
         for entry in entries:
             self._note(entry)
-            if group and size + entry.size + len(group) * _ENTRY > BLOCK:
+            if group and size + entry.size + len(group) * _ENTRY > PORTION_SIZE:
                 full = _grouped(group, size)
                 self._cut.append(full)
                 begin(full)
                 group, size = [], 0
-            if entry.size > BLOCK:
+            if entry.size > PORTION_SIZE:
                 self._cut.append(entry)
             else:
                 group.append(entry)
@@ -114,10 +114,10 @@ class PackingList:
         self.files += entry.kind == "file"
         self.directories += entry.kind == "directory"
 
-    def portions(self) -> Iterator[Group | Block]:
+    def portions(self) -> Iterator[Batch | FilePart]:
         """Return all of it in portions; the order stays."""
         for one in self._cut:
-            if isinstance(one, Group):
+            if isinstance(one, Batch):
                 yield one
             else:
                 yield from _blocks(one)
@@ -127,17 +127,17 @@ class PackingList:
 
     def __iter__(self) -> Iterator[Entry]:
         for one in self._cut:
-            if isinstance(one, Group):
+            if isinstance(one, Batch):
                 yield from one.entries
             else:
                 yield one
 
 
-def _grouped(entries: Sequence[Entry], size: int) -> Group:
+def _grouped(entries: Sequence[Entry], size: int) -> Batch:
     # Plain tuples: named ones take three times as long.
-    return Group(pickle.dumps([*map(tuple, entries)]), size, len(entries))
+    return Batch(pickle.dumps([*map(tuple, entries)]), size, len(entries))
 
 
-def _blocks(entry: Entry) -> Iterator[Block]:
-    for offset in range(0, entry.size, BLOCK):
-        yield Block(entry, offset, min(BLOCK, entry.size - offset))
+def _blocks(entry: Entry) -> Iterator[FilePart]:
+    for offset in range(0, entry.size, PORTION_SIZE):
+        yield FilePart(entry, offset, min(PORTION_SIZE, entry.size - offset))

@@ -11,15 +11,13 @@ from __future__ import annotations
 import errno
 import os
 import threading
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NewType
+from typing import NewType
 
 from cpstage._posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW
 from cpstage.errors import LocalIOError, WorkspaceUnavailable, local_reason
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 RelativePath = NewType("RelativePath", str)
 """A path below a tree: components joined by ``/``, none of them empty, ``.`` or ``..``."""

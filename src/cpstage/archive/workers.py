@@ -1,13 +1,14 @@
-"""Work in child processes, for what consists of many small steps of Python.
+"""Threads and worker processes that unpack and pack, with a bounded number of units in progress.
 
-Threads share one interpreter lock: to create a file releases and takes it again several times,
-and two threads that do so spend more time handing it over than they win. Measured with 20,000
-files on two processors, two threads took 1.4 times as long as one, and two processes 0.6 times.
+Threads share one interpreter lock: creating a file releases and takes it again several times, and
+two threads that do so lose more time to the handover than they win. Measured with 20,000 files on
+two processors, two threads took 1.4 times as long as one, and two processes 0.6 times. So many
+small files are written and read by forked worker processes (:func:`forked`), few or large ones by
+threads (:func:`in_order`, :func:`ahead`).
 
-A child gets all that a unit of work takes through a pipe: what is said of it, and its bytes. It is
-forked before its parent has read or listed much, and never looks at what the parent has: to look
-at an object of Python writes to its count of references, and so to a copy of its page. This module
-knows nothing of archive formats, nor of what the work is.
+A worker process gets all that a unit takes through a pipe: a message about it, and its bytes. It is
+forked before its parent has read or listed much, and never looks at the parent's objects: looking
+at one writes to its reference count, and so copies its memory page.
 """
 
 from __future__ import annotations
@@ -19,10 +20,14 @@ import queue
 import signal
 import struct
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import NoReturn
+from queue import SimpleQueue
+from typing import Generic, NoReturn, TypeVar
 
 from cpstage._posix import blocked
 from cpstage.errors import (
@@ -216,3 +221,157 @@ def _read(descriptor: int, length: int) -> memoryview:
             raise EOFError
         done += count
     return data
+
+
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
+Key = TypeVar("Key", bound=Hashable)
+
+_MOST_THREADS = 8
+"""Beyond that, threads wait for the interpreter's lock more than they work."""
+
+
+def thread_count() -> int:
+    """Return how many threads keep this process's processors busy; at least two."""
+    try:
+        processors = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        processors = os.cpu_count() or 1
+    return min(max(processors, 2), _MOST_THREADS)
+
+
+def in_order(
+    work: Callable[[Unit], Result], units: Iterable[Unit], *, threads: int, ahead: int
+) -> Generator[Result, None, None]:
+    """Do work on units in threads, and yield the results in the order of the units.
+
+    The units are taken one by one by the caller's thread. When a unit fails, when taking one
+    fails, or when the caller stops, what has not begun is dropped and what has is waited for, so
+    that nothing is done after the iterator has ended.
+
+    Args:
+        work: What to do; it must come to an end by itself.
+        units: What to do it on.
+        threads: How many at a time.
+        ahead: How many units may be under way or done before the first of them is taken.
+    """
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="cpstage-work")
+    under_way: deque[Future[Result]] = deque()
+    try:
+        for unit in units:
+            under_way.append(pool.submit(work, unit))
+            if len(under_way) >= ahead:
+                yield under_way.popleft().result()
+        while under_way:
+            yield under_way.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+Item = TypeVar("Item")
+
+
+class _End:
+    """Comes after the last item.
+
+    Args:
+        error: What the iterator raised, if it did not end by itself.
+    """
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        self.error = error
+
+
+@contextmanager
+def ahead(items: Iterator[Item], most: int) -> Iterator[Iterator[Item]]:
+    """Run an iterator in a thread until it ends, or until the context is left.
+
+    Nobody waits for the thread: it may be in the middle of a read that takes its time. It goes no
+    further than to the end of the item that it is at, and nothing takes that item. The queues are
+    the ones that a signal handler may interrupt at any place by an exception.
+
+    Args:
+        items: What to run. What it raises is raised in its consumer.
+        most: How many items may wait for their consumer.
+    """
+    ready: SimpleQueue[Item | _End] = SimpleQueue()
+    room: SimpleQueue[None] = SimpleQueue()
+    left = threading.Event()
+
+    def work() -> None:
+        end = _End()
+        try:
+            for item in items:
+                room.get()
+                if left.is_set():
+                    return
+                ready.put(item)
+        except BaseException as error:
+            end.error = error
+        ready.put(end)
+
+    def taken() -> Iterator[Item]:
+        while not isinstance(item := ready.get(), _End):
+            room.put(None)
+            yield item
+        if item.error is not None:
+            raise item.error
+
+    for _ in range(most):
+        room.put(None)
+    try:
+        threading.Thread(target=work, name="cpstage-ahead", daemon=True).start()
+        yield taken()
+    finally:
+        left.set()
+        room.put(None)
+
+
+class Early(Generic[Key, Result]):
+    """Does work on units, on some of them in threads before they are asked for.
+
+    Args:
+        work: What to do.
+        threads: How many may do it early at a time.
+        ahead: How many units may be under way at once.
+        most: How much may come of units before anybody asks for them.
+        size: How much that is of one.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Key], Result],
+        *,
+        threads: int,
+        ahead: int,
+        most: int,
+        size: Callable[[Result], int],
+    ) -> None:
+        self._work = work
+        self._ahead = ahead
+        self._left = most
+        self._size = size
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="cpstage-early")
+        self._begun: dict[Key, Future[Result]] = {}
+        self._under_way: deque[Future[Result]] = deque()
+
+    def begin(self, unit: Key) -> None:
+        """Begin to work on a unit, if there is room for what comes of it.
+
+        Raises:
+            Exception: What work raised that was begun before.
+        """
+        while self._under_way and self._under_way[0].done():
+            self._left -= self._size(self._under_way.popleft().result())
+        if len(self._under_way) < self._ahead and self._left > 0:
+            begun = self._begun[unit] = self._threads.submit(self._work, unit)
+            self._under_way.append(begun)
+
+    def __call__(self, unit: Key) -> Result:
+        """Return what comes of a unit, which is worked on now if it was not begun."""
+        begun = self._begun.pop(unit, None)
+        return begun.result() if begun else self._work(unit)
+
+    def close(self) -> None:
+        """Drop what was not asked for; what is under way is waited for."""
+        self._threads.shutdown(cancel_futures=True)

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import struct
 import tarfile
+from collections.abc import Callable, Generator
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from cpstage.archive.compression import deflated_piece
-from cpstage.archive.flow.ordered import in_order
-from cpstage.archive.portions import AHEAD, Block, Group, PackingList
-from cpstage.deflate import crc32, crc32_combine
+from cpstage._deflate import crc32, crc32_combine, deflated_piece
+from cpstage.archive.packing_list import AHEAD, Batch, FilePart, PackingList
+from cpstage.archive.workers import in_order
 from cpstage.walk import Entry, Kind, read
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
 
 _TIME = 315_532_800
 _TYPES: dict[Kind, bytes] = {
@@ -103,18 +100,18 @@ def gzip_stream(
     yield deflated_piece(end, level, last=True) + struct.pack("<2L", crc, length & 0xFFFFFFFF)
 
 
-def _compressed(portion: Group | Block, level: int) -> _Piece:
+def _compressed(portion: Batch | FilePart, level: int) -> _Piece:
     data = _tar(portion)
     return _Piece(portion.size, len(data), crc32(data), deflated_piece(data, level, last=False))
 
 
-def _plain(portion: Group | Block) -> _Piece:
+def _plain(portion: Batch | FilePart) -> _Piece:
     data = _tar(portion)
     return _Piece(portion.size, len(data), 0, data)
 
 
-def _tar(portion: Group | Block) -> bytes:
-    if isinstance(portion, Group):
+def _tar(portion: Batch | FilePart) -> bytes:
+    if isinstance(portion, Batch):
         return b"".join(map(_member, portion.entries))
     header = _header(portion.entry) if portion.is_first else b""
     padding = _padding(portion.entry) if portion.is_last else b""

@@ -1,0 +1,220 @@
+"""Writing zip (PKWARE APPNOTE 6.3.10) as a stream of bytes that depends on the tree alone.
+
+Portions of the packing list are read and deflated by worker processes where there are many files,
+else by threads, and joined in the order of the list.
+
+A file with a data descriptor (4.3.9) is always of method 8, and incompressible data is in stored
+blocks of DEFLATE: streaming readers find the end of such a file, while a file of method 0 before a
+descriptor has no end that they could find, and many refuse it.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing
+from typing import NamedTuple, TypeAlias, cast
+
+from cpstage._deflate import crc32, crc32_combine, deflated, deflated_piece
+from cpstage.archive.packing_list import AHEAD, Batch, FilePart, PackingList
+from cpstage.archive.workers import Early, Work, forked, in_order, is_worth_forking
+from cpstage.archive.zip_format import DEFLATED, STORED
+from cpstage.archive.zip_headers import Record, end_records, moved, record, small_headers
+from cpstage.walk import Entry, read
+
+
+class PackedBatch(NamedTuple):
+    """Small entries.
+
+    Attributes:
+        data: Their local headers and data.
+        directory: Their directory headers, with offsets from the start of the group.
+    """
+
+    data: bytes
+    directory: bytes
+
+
+class PackedPart(NamedTuple):
+    """A part of a large file, and the CRC-32 of what it was."""
+
+    data: bytes
+    crc: int
+
+
+Packed: TypeAlias = "PackedBatch | PackedPart"
+
+
+def pack_portion(portion: Batch | FilePart, level: int) -> Packed:
+    """Read and deflate a portion.
+
+    Args:
+        portion: What of the list.
+        level: How hard to deflate, from 0 (not at all) to 9.
+
+    Raises:
+        LocalIOError: A file cannot be read, or changed since it was listed.
+    """
+    if isinstance(portion, Batch):
+        return _packed_group(portion, level)
+    data = read(portion.entry, portion.offset, portion.size)
+    packed = deflated_piece(data, level, last=portion.is_last)
+    return PackedPart(packed, crc32(data))
+
+
+def _packed_group(group: Batch, level: int) -> PackedBatch:
+    pieces: list[bytes] = []
+    directory = []
+    offset = 0
+    for entry in group.entries:
+        data = _content(entry)
+        packed = deflated(data, level) if entry.kind == "file" else None
+        method, body = (STORED, data) if packed is None else (DEFLATED, packed)
+        described = record(entry, method, crc32(data), len(body), len(data))
+        local, header = small_headers(described, offset)
+        pieces += (local, body)
+        directory.append(header)
+        offset += len(local) + len(body)
+    return PackedBatch(b"".join(pieces), b"".join(directory))
+
+
+def _content(entry: Entry) -> bytes:
+    return read(entry, 0, entry.size) if entry.kind == "file" else entry.target.encode()
+
+
+_MOST_EARLY = 24 << 20
+"""Bytes that may be packed, and kept, before the list is complete and anybody takes them."""
+
+
+class ZipPacker:
+    """Packs the portions of lists; of one that is not complete yet, the first.
+
+    With 20,000 files on two processors, two threads took no less time than one, and so there are
+    processes for them.
+
+    Args:
+        level: How hard to deflate, from 0 (not at all) to 9.
+        count: How many threads, and how many processes.
+    """
+
+    def __init__(self, level: int, count: int) -> None:
+        self._level = level
+        self._count = count
+        self._ahead = count + AHEAD
+        self._listed = 0
+        self._processes = ExitStack()
+        self._do: Work | None = None
+        self._early = Early[Batch | FilePart, Packed](
+            self._pack,
+            threads=count,
+            ahead=self._ahead,
+            most=_MOST_EARLY,
+            size=lambda packed: len(packed.data),
+        )
+
+    def __enter__(self) -> ZipPacker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._early.close()
+        self._processes.close()
+
+    def begin(self, group: Batch) -> None:
+        """Take a group of a list that is not complete yet, and pack it, once there are many files.
+
+        To list them takes one processor; this gives the others something to do.
+
+        Raises:
+            LocalIOError: A file of an earlier group cannot be read, or changed.
+        """
+        self._listed += group.count
+        self._expect(self._listed)
+        if self._do is not None:
+            self._early.begin(group)
+
+    def packed(self, entries: PackingList) -> Generator[Packed, None, None]:
+        """Pack all portions of a list, and yield what comes of each, in their order.
+
+        Raises:
+            LocalIOError: A file cannot be read, or changed since it was listed.
+        """
+        self._expect(len(entries))
+        return in_order(self._early, entries.portions(), threads=self._count, ahead=self._ahead)
+
+    def _expect(self, entries: int) -> None:
+        """Start the processes, if they are worth it for so many entries."""
+        if self._do is None and is_worth_forking(entries):
+            self._do = self._processes.enter_context(forked(self._pack_as_child, self._count))
+
+    def _pack(self, portion: Batch | FilePart) -> Packed:
+        if self._do is None:
+            return pack_portion(portion, self._level)
+        packed: Packed = pickle.loads(self._do(pickle.dumps(portion), b""))  # noqa: S301 (our own child's)
+        return packed
+
+    def _pack_as_child(self, note: bytes, _: bytes | memoryview) -> bytes:
+        return pickle.dumps(pack_portion(pickle.loads(note), self._level))  # noqa: S301 (our own parent's)
+
+
+def zip_stream(
+    entries: PackingList, packer: ZipPacker, consumed: Callable[[int], object]
+) -> Generator[bytes, None, None]:
+    """Pack entries.
+
+    Args:
+        entries: What to pack, in this order.
+        packer: What reads and deflates them.
+        consumed: Is told of the bytes of files as they are read.
+
+    Raises:
+        LocalIOError: A file cannot be read, or changed since it was listed.
+    """
+    archive = _Archive()
+    with closing(packer.packed(entries)) as done:
+        for portion, packed in zip(entries.portions(), done, strict=True):
+            consumed(portion.size)
+            if isinstance(packed, PackedBatch):
+                yield archive.add_batch(packed)
+            else:
+                yield from archive.add_part(cast("FilePart", portion), packed)
+    yield from archive.directory(len(entries))
+
+
+class _Archive:
+    """What was packed becomes an archive, in order: offsets, sums and the directory."""
+
+    def __init__(self) -> None:
+        self._offset = 0
+        self._headers: list[bytes] = []
+        self._crc = self._packed = self._start = 0
+
+    def add_batch(self, group: PackedBatch) -> bytes:
+        """Add small entries, and return their bytes."""
+        self._headers.append(moved(group.directory, self._offset, len(group.data)))
+        return self._written(group.data)
+
+    def add_part(self, portion: FilePart, block: PackedPart) -> Iterator[bytes]:
+        """Add a part of a large file, and yield its bytes."""
+        if portion.is_first:
+            self._crc, self._packed, self._start = 0, 0, self._offset
+            yield self._written(self._large(portion.entry).local_header())
+        self._crc = crc32_combine(self._crc, block.crc, portion.size)
+        self._packed += len(block.data)
+        yield self._written(block.data)
+        if portion.is_last:
+            described = self._large(portion.entry)
+            self._headers.append(described.directory_header(self._start))
+            yield self._written(described.descriptor())
+
+    def _large(self, entry: Entry) -> Record:
+        """Return what is known by now of the file that is being added."""
+        return record(entry, DEFLATED, self._crc, self._packed, entry.size, is_streamed=True)
+
+    def _written(self, data: bytes) -> bytes:
+        self._offset += len(data)
+        return data
+
+    def directory(self, count: int) -> Iterator[bytes]:
+        """Return the directory, and end records that say how many headers it has."""
+        yield from self._headers
+        yield end_records(count, self._offset, sum(map(len, self._headers)))

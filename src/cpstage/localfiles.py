@@ -1,0 +1,292 @@
+"""unpack() and pack() on local archives, without a job.
+
+The directory or archive is there whole in the end, or what was in its place still is. Encrypted
+archives use KMS with the caller's own AWS credentials.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from cpstage._posix import require_posix
+from cpstage.archive.blob import FileBlob
+from cpstage.archive.formats import Format, format_of_name
+from cpstage.archive.members import Contents, contents_document
+from cpstage.archive.pack import Packer
+from cpstage.archive.unpack import Unpacker
+from cpstage.aws.config import Connection
+from cpstage.encryption.encrypt import encrypt
+from cpstage.encryption.header import Header
+from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound, WorkspaceUnavailable
+from cpstage.filesystem import RelativePath, Tree, local_failures
+from cpstage.progress import Progress, Silence
+from cpstage.transfer.artifact import DecryptionKeys, Extracted, Source, extract, naming
+from cpstage.transfer.options import Packing, Unpacking
+from cpstage.workspace.publishing import Move
+from cpstage.workspace.staging import journal_in, staging_in, sweep
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """What :func:`unpack` has done.
+
+    Attributes:
+        archive: The file.
+        path: The directory.
+        format: The archive format, or None for an envelope that was kept as the file it is.
+        contents: What came out of it.
+        envelope: What the envelope says of itself that it was sealed in, if it was.
+    """
+
+    archive: Path
+    path: Path
+    format: Format | None
+    contents: Contents | None
+    envelope: Mapping[str, Any] | None
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {
+            "archive": str(self.archive),
+            "path": str(self.path),
+            "format": self.format,
+            "envelope": self.envelope,
+            **contents_document(self.contents),
+        }
+
+
+def unpack(
+    archive: Path | str,
+    into: Path | str,
+    *,
+    unpacking: Unpacking | None = None,
+    connection: Connection | None = None,
+    progress: Progress | None = None,
+) -> Unpacked:
+    """Unpack an archive into a directory that is not there yet, or is empty.
+
+    Args:
+        archive: A zip, tar or tar.gz, sealed in an envelope or not.
+        into: The directory.
+        unpacking: Limits, and what may open an envelope.
+        connection: How to reach KMS, with the caller's own credentials.
+        progress: Is told of all phases.
+
+    Raises:
+        ConfigurationError: This system is not POSIX.
+        NotFound: There is no such file.
+        ArtifactRejected: It is no archive, or is unsafe, damaged, over a limit, or cannot be
+            opened; the directory is as it was.
+        WorkspaceUnavailable: The directory is not empty, or cannot be written to.
+        AccessDenied, ServiceUnavailable: As KMS says.
+        LocalIOError: The archive cannot be read, or the disk is full.
+    """
+    require_posix()
+    file, target, how = Path(archive), Path(into), unpacking or Unpacking()
+    with _opened(file) as blob, _staging_for(target) as staging:
+        kms = cache(partial((connection or Connection()).kms, None))  # a client for each region
+        keys = DecryptionKeys(
+            kms,
+            key_ids=how.key_ids,
+            requires_commitment=how.requires_commitment,
+            context=how.context,
+        )
+        source = Source(
+            file.name, str(file), lambda: file.name, blob, keys, file.name, doing="unpacking"
+        )
+        root = staging / "tree"
+        root.mkdir()
+        taken = _extract(source, root, staging, how, progress or Silence())
+        _publish(staging, root, target)
+    return Unpacked(file, target, taken.format, taken.contents, taken.envelope)
+
+
+def _extract(
+    source: Source, root: Path, staging: Path, how: Unpacking, progress: Progress
+) -> Extracted:
+    with Tree(root) as tree:
+        unpacker = Unpacker(tree, how.limits)
+        taken = extract(source, unpacker, how, staging, progress)
+        if taken.format is None and taken.envelope is None:
+            raise ArtifactRejected(f"{source.title} is no zip, tar or tar.gz")
+        with naming(source.title):
+            unpacker.finish()
+    return taken
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[FileBlob]:
+    if not os.path.lexists(file):
+        raise NotFound(f"there is no {file}")
+    if not file.is_file():
+        raise ArtifactRejected(f"{file} is no regular file", hint="give an archive")
+    blob = FileBlob(file)
+    try:
+        yield blob
+    finally:
+        blob.close()
+
+
+@contextmanager
+def _staging_for(target: Path) -> Iterator[Path]:
+    """Make a hidden directory from which a rename leads to the target; it is gone at the end."""
+    with local_failures(target):
+        # A directory that is there stays the same one: it may be somebody's current directory.
+        parent = target if target.is_dir() else target.absolute().parent
+        sweep(parent)
+        if os.path.lexists(target) and not target.is_dir():
+            raise WorkspaceUnavailable(f"{target} is no directory", hint="give another --into")
+        if target.is_dir() and any(target.iterdir()):
+            raise WorkspaceUnavailable(f"{target} is not empty", hint="give another --into")
+        parent.mkdir(parents=True, exist_ok=True)
+    with staging_in(parent, target) as staging:
+        yield staging
+
+
+def _publish(staging: Path, root: Path, target: Path) -> None:
+    """Put a tree in its place: in one step, or entry by entry into a directory that is there."""
+    with local_failures(target):
+        if not target.is_dir():
+            root.rename(target)
+            return
+        place = target.resolve()
+        moves = [Move(inside, place / inside.name) for inside in sorted(root.iterdir())]
+    journal_in(staging).publish(moves, replace=False)
+
+
+@dataclass(frozen=True)
+class Sealing:
+    """The envelope that :func:`pack` puts an archive into.
+
+    Attributes:
+        key_ids: KMS keys to seal it under, each of which opens it.
+        context: The pairs of its encryption context.
+    """
+
+    key_ids: Sequence[str]
+    context: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What :func:`pack` has done.
+
+    Attributes:
+        source: The directory.
+        path: The archive.
+        format: Its format.
+        files: How many files it holds.
+        unpacked_size: How many bytes they have together.
+        size: How many bytes the archive has.
+        envelope: What the envelope says of itself that it is sealed in, if it is.
+    """
+
+    source: Path
+    path: Path
+    format: Format
+    files: int
+    unpacked_size: int
+    size: int
+    envelope: Mapping[str, Any] | None
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {
+            "source": str(self.source),
+            "path": str(self.path),
+            "format": self.format,
+            "envelope": self.envelope,
+            "files": self.files,
+            "unpacked_size": self.unpacked_size,
+            "size": self.size,
+        }
+
+
+def pack(
+    directory: Path | str,
+    output: Path | str,
+    *,
+    packing: Packing | None = None,
+    sealing: Sealing | None = None,
+    overwrite: bool = False,
+    connection: Connection | None = None,
+    progress: Progress | None = None,
+) -> Packed:
+    """Pack a directory into an archive.
+
+    Args:
+        directory: What to pack.
+        output: The archive; its suffix decides the format where ``packing`` leaves it open.
+        packing: How to pack.
+        sealing: An envelope to seal it in.
+        overwrite: Whether a file in its place is replaced.
+        connection: How to reach KMS, with the caller's own credentials.
+        progress: Is told of all phases.
+
+    Raises:
+        NotFound: There is no such directory.
+        ConfigurationError: The format is none for a directory, or this system is not POSIX.
+        ArtifactRejected: An entry cannot be packed safely.
+        WorkspaceUnavailable: The archive exists already, or cannot be written.
+        AccessDenied, ServiceUnavailable: As KMS says.
+        LocalIOError: A file cannot be read, or changed while it was; or the disk is full.
+    """
+    require_posix()
+    source, target, how = Path(directory), Path(output), packing or Packing()
+    shown = progress or Silence()
+    found = _format(how, target)
+    _require_directory(source)
+    if os.path.lexists(target) and (target.is_dir() or not overwrite):
+        raise WorkspaceUnavailable(
+            f"{target} exists already", hint="give another --output, or --overwrite to replace it"
+        )
+    sweep(target.absolute().parent)
+    with Packer(how.level) as packer:
+        with shown.phase(f"{target.name}: listing", None, "entries") as listed:
+            entries = packer.list_entries(
+                source, how.globs, how.symlinks, found, listed, archive=target.resolve()
+            )
+        with shown.phase(f"{target.name}: packing", entries.size) as packed:
+            chunks = packer.pack(entries, found, packed)
+            written, header = _write(chunks, target, sealing, connection or Connection())
+    envelope = header.document() if header else None
+    return Packed(source, target, found, entries.files, entries.size, written, envelope)
+
+
+def _format(how: Packing, target: Path) -> Format:
+    if how.format == "raw":
+        raise ConfigurationError("a directory cannot be packed raw", hint="give another --format")
+    if how.format != "auto":
+        return how.format
+    return format_of_name(target.name) or "zip"
+
+
+def _require_directory(source: Path) -> None:
+    with local_failures(source, "read"):
+        if not os.path.lexists(source):
+            raise NotFound(f"there is no {source}")
+        if not source.is_dir():
+            raise ConfigurationError(f"{source} is no directory", hint="give one to pack")
+
+
+def _write(
+    chunks: Iterator[bytes], target: Path, sealing: Sealing | None, connection: Connection
+) -> tuple[int, Header | None]:
+    """Write an archive beside its place, and move it there when it is whole."""
+    header = None
+    if sealing:
+        kms = cache(partial(connection.kms, None))  # a client for each region
+        sealed = encrypt(chunks, key_ids=sealing.key_ids, context=sealing.context, kms=kms)
+        chunks, header = sealed.chunks, sealed.header
+    with staging_in(target.absolute().parent, target) as staging:
+        with Tree(staging) as tree:
+            size = tree.write_file(RelativePath("packed"), chunks, executable=False)
+        with local_failures(target):
+            (staging / "packed").rename(target)
+    return size, header
