@@ -8,6 +8,7 @@ terminals.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, TypeVar
@@ -212,6 +213,19 @@ def reportable(error: BaseException) -> Reportable:
         found = InternalError(f"unexpected {type(error).__name__}")
     found.__cause__ = error
     return found
+
+
+def unreadable_input(error: OSError, what: str) -> ConfigurationError | LocalIOError:
+    """Return our error for a file of the caller's that cannot be read.
+
+    Args:
+        error: What the system says: that the disk failed is not the fault of what was configured.
+        what: What was to be read, with its path.
+    """
+    text = f"cannot read {what}: {local_reason(error)}"
+    if error.errno in (errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE):
+        return LocalIOError(text)
+    return ConfigurationError(text)
 
 
 def local_reason(error: OSError) -> str:

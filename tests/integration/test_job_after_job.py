@@ -75,7 +75,7 @@ def test_outputs_that_are_kept_are_the_next_jobs(aws: LocalAWS, cli: Cli) -> Non
     done = cli("fetch", second, "--keep-out")
 
     assert done.returncode == 0, done.stderr
-    assert f"out is kept, with outputs of job {first}" in done.stderr
+    assert f"out is kept, with the outputs of job {first}" in done.stderr
     assert cli("push", second).returncode == 0
     assert cli("push", first).returncode == 73
 
@@ -99,14 +99,44 @@ def test_a_job_that_is_run_again_keeps_its_outputs(aws: LocalAWS, cli: Cli) -> N
     assert run(cli, job_id, "--replace", command=shell("test -e out/Built/one")).returncode == 0
 
 
+def test_files_in_out_that_were_there_before_the_first_fetch_are_kept(
+    aws: LocalAWS, cli: Cli
+) -> None:
+    (cli.directory / "out/Built").mkdir(parents=True)
+    (cli.directory / "out/Built/mine").write_text("x")
+
+    done = run(cli, add_job(aws))
+
+    assert done.returncode == 0, done.stderr
+    assert "out is kept, with files that no fetch has recorded" in done.stderr
+
+
+@pytest.mark.parametrize("state", [".cpstage", ".cpstage/run.lock", ".cpstage/manifest.json"])
+def test_outputs_of_a_build_that_removed_our_state_are_not_the_next_jobs(
+    aws: LocalAWS, cli: Cli, state: str
+) -> None:
+    first, second = add_job(aws), add_job(aws)
+    run(cli, first, "--report", command=shell(f"{BUILD[2]}; rm -rf {state}"))
+
+    done = run(cli, second, "--report", command=("true",))
+
+    assert done.returncode == 73
+    assert "out holds " in done.stderr
+    assert puts(aws, second) == []
+
+
 def test_files_in_out_that_nobody_recorded_are_refused(aws: LocalAWS, cli: Cli) -> None:
     first, second = add_job(aws), add_job(aws)
-    assert run(cli, first, command=(*BUILD[:2], BUILD[2] + "; rm -rf .cpstage")).returncode == 73
+    command = shell(BUILD[2] + "; rm -rf .cpstage")
+    done = run(cli, first, "--report", command=command)
+    assert done.returncode == 73
+    assert failure(aws, first)["type"] == "ConfigurationError"
+    assert puts(aws, first) == []
 
     done = run(cli, second)
 
     assert done.returncode == 73
-    assert "holds files that no fetch has recorded" in done.stderr
+    assert f"holds the outputs of job {first}" in done.stderr
 
 
 def test_a_directory_of_an_earlier_job_without_files_is_cleared_away(

@@ -118,8 +118,8 @@ def test_the_way_of_a_job(aws: LocalAWS, cli: Cli) -> None:
     )
 
     shown = _check("show", cli("show", job_id, "--json").stdout)
-    _check("fetch", cli("fetch", job_id, "--dry-run", "--json").stdout)
-    fetched = _check("fetch", cli("fetch", job_id, "--json").stdout)
+    _check("fetch", cli("fetch", job_id, "--dry-run", "--replace", "--json").stdout)
+    fetched = _check("fetch", cli("fetch", job_id, "--replace", "--json").stdout)
     _check("fetch", cli("fetch", job_id, "--json").stdout)
     listed = _check("ls", cli("ls", job_id, "--json").stdout)
     assert _check("diff", cli("diff", job_id, "--json").stdout)["same"]

@@ -228,13 +228,13 @@ def test_a_success_that_is_refused_as_invalid_becomes_a_failure(aws: LocalAWS, c
 
 
 def test_what_is_to_be_reported_is_checked_before_anything_is_done(aws: LocalAWS, cli: Cli) -> None:
-    before = len(aws.calls())
+    job_id = add_job(aws)
 
-    done = run(cli, add_job(aws), "--report", "--summary", "x" * 2049)
+    done = run(cli, job_id, "--report", "--external-execution-id", "x" * 1501)
 
-    assert done.returncode == 2
-    assert "the summary has 2,049 characters" in done.stderr
-    assert len(aws.calls()) == before
+    assert done.returncode == 78
+    assert "the external execution id has 1,501 characters" in failure(aws, job_id)["message"]
+    assert [call.action for call in aws.calls() if call.job_id == job_id] == [_FAILURE]
 
 
 def test_a_token_that_is_left_makes_the_action_go_on(aws: LocalAWS, cli: Cli) -> None:

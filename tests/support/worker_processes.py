@@ -85,11 +85,15 @@ class Working:
 
 @contextmanager
 def worker(
-    cli: Cli, *arguments: str, action: tuple[str, ...] = ACTION, **environment: str
+    cli: Cli,
+    *arguments: str,
+    action: tuple[str, ...] = ACTION,
+    prefix: tuple[str, ...] = (),
+    **environment: str,
 ) -> Iterator[Working]:
     """Start a worker; whoever is left at the end is killed."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "cpstage", "work", *action, *QUICK, *arguments],
+        [*prefix, sys.executable, "-m", "cpstage", "work", *action, *QUICK, *arguments],
         cwd=cli.directory,
         env={**cli.environment, **environment},
         stdout=subprocess.PIPE,

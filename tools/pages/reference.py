@@ -111,7 +111,9 @@ def _of_command(path: str, command: click.Command) -> list[str]:
 
 def _names(option: click.Option) -> str:
     """Return the option's names with its metavar, as ``--help`` prints them."""
-    names = [*option.opts, *option.secondary_opts]
+    if option.secondary_opts:
+        return f"`{' / '.join((*option.opts, *option.secondary_opts))}`"
+    names = option.opts
     value = "" if option.is_flag or option.count else _metavar(option)
     return ", ".join(f"`{one}`" for one in [*names[:-1], f"{names[-1]} {value}".rstrip()])
 

@@ -133,6 +133,8 @@ def cpstage() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command, and exit with its code."""
+    if hasattr(signal, "SIGCHLD"):  # ignored by the caller, exit codes of commands are lost
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     code = _run(sys.argv[1:] if arguments is None else arguments)
     flush_or_drop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, get_args
 
 import click
@@ -10,7 +11,7 @@ import click
 from cpstage.cli.job_options import JobSource, job_options, read_file
 from cpstage.cli.options import aws_options, output_options, retry_option_named
 from cpstage.cli.run_options import details_options, execution_id_option
-from cpstage.errors import FailureType, UsageError
+from cpstage.errors import ConfigurationError, CpstageError, FailureType, UsageError
 
 if TYPE_CHECKING:
     from cpstage import Connection, Details, Reported
@@ -92,6 +93,50 @@ def success(
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     import cpstage
+
+    job_id = source.require_id()
+    try:
+        _report_success(
+            job_id=job_id,
+            source=source,
+            connection=connection,
+            terminal=terminal,
+            details=details,
+            output_variables=output_variables,
+            output_variables_file=output_variables_file,
+            continuation_token_file=continuation_token_file,
+        )
+    except ConfigurationError as error:
+        # What cannot be reported must not leave the job open until it times out.
+        with suppress(CpstageError):  # as where there is no region
+            cpstage.report_failure(
+                job_id,
+                error.message,
+                failure_type=error.failure_type,
+                client_token=source.client_token,
+                connection=connection,
+            )
+            terminal.note("reported\tfailure")
+        raise
+
+
+def _report_success(
+    *,
+    job_id: str,
+    source: JobSource,
+    connection: Connection,
+    terminal: Terminal,
+    details: Details,
+    output_variables: dict[str, str],
+    output_variables_file: str | None,
+    continuation_token_file: str | None,
+) -> None:
+    """Gather what is to be reported, and report it.
+
+    Raises:
+        CpstageError: As :func:`cpstage.report_success`, or a file cannot be used.
+    """
+    import cpstage
     from cpstage.masking import secret
     from cpstage.report.put import read_token
     from cpstage.report.variables import read_variables
@@ -101,7 +146,7 @@ def success(
         token = read_token(continuation_token_file)
     variables = read_variables(output_variables_file) if output_variables_file is not None else {}
     reported = cpstage.report_success(
-        source.require_id(),
+        job_id,
         details=details,
         output_variables={**variables, **output_variables},
         continuation_token=token,
@@ -151,8 +196,12 @@ def failure(
     if (message is None) == (message_file is None):
         given = "no message is" if message is None else "both --message and --message-file are"
         raise UsageError(f"{given} given", hint="give --message or --message-file")
+    unread: ConfigurationError | None = None
     if message_file is not None:
-        message = read_file(message_file, "message").decode("utf-8", "replace").rstrip()
+        try:
+            message = read_file(message_file, "message").decode("utf-8", "replace").rstrip()
+        except ConfigurationError as error:  # the job has failed all the same
+            unread, message = error, error.message
     reported = cpstage.report_failure(
         source.require_id(),
         message or "",
@@ -162,6 +211,8 @@ def failure(
         connection=connection,
     )
     _tell(reported, terminal)
+    if unread:
+        raise unread
 
 
 def _tell(reported: Reported, terminal: Terminal) -> None:

@@ -26,8 +26,13 @@ class TakesCommand(click.Command):
         return super().parse_args(ctx, ours)
 
 
-def command_options(function: Function) -> Function:
-    """Add how the command is run; ours gets ``command``, ``execution`` and ``surroundings``."""
+def command_options(function: Function, *, kills_orphans: bool = False) -> Function:
+    """Add how the command is run; ours gets ``command``, ``execution`` and ``surroundings``.
+
+    Args:
+        function: The command of ours.
+        kills_orphans: The default of ``--kill-orphans``.
+    """
 
     @functools.wraps(function)
     def command(
@@ -36,6 +41,7 @@ def command_options(function: Function) -> Function:
         timeout: float | None,
         kill_after: float | None,
         report_tail: int,
+        kill_orphans: bool,
         pass_configuration: bool,
         pass_credentials: bool,
         codebuild_env: bool,
@@ -45,7 +51,7 @@ def command_options(function: Function) -> Function:
 
         return function(
             command=click.get_current_context().meta[_COMMAND],
-            execution=Execution(timeout, kill_after, report_tail),
+            execution=Execution(timeout, kill_after, report_tail, kill_orphans=kill_orphans),
             surroundings=Surroundings(cwd, pass_configuration, pass_credentials, codebuild_env),
             **others,
         )
@@ -78,6 +84,12 @@ def command_options(function: Function) -> Function:
             metavar="N",
             help="Report the last N lines of CMD's output if it fails; CMD then writes to "
             "pipes. [0]",
+        ),
+        click.option(
+            "--kill-orphans/--keep-orphans",
+            default=kills_orphans,
+            show_default=True,
+            help="Kill processes that CMD leaves behind, or leave them with a warning.",
         ),
         click.option(
             "--pass-configuration",

@@ -73,18 +73,17 @@ def staging_options(function: Function, context_option: str = CONTEXT_OPTION) ->
             "--replace",
             "replace_staged",
             is_flag=True,
-            help="Stage everything anew in the place of what is there, and empty out/ where it "
-            "holds the outputs of another job.",
+            help="Stage all inputs anew, and empty out/ where it holds another job's outputs.",
         ),
         click.option(
             "--verify",
             is_flag=True,
-            help="Compare what is staged already with the contents of its object.",
+            help="Compare inputs that are staged already with their objects.",
         ),
         click.option(
             "--keep-out",
             is_flag=True,
-            help="Keep the outputs of another job in out/ for this one.",
+            help="Keep another job's outputs in out/, as outputs of this job.",
         ),
         click.option(
             "--wait",

@@ -82,7 +82,7 @@ Examples:
     show_default=True,
     help="How long polling may fail before /healthz answers 503.",
 )
-@command_options
+@partial(command_options, kills_orphans=True)
 @click.option("--push-always", is_flag=True, help="Push even if CMD fails.")
 @partial(staging_options, context_option="--decrypt-context")
 @partial(delivery_options, context_option="--encrypt-context")

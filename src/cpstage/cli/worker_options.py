@@ -95,11 +95,14 @@ def terms_options(function: Function) -> Function:
         once: bool,
         poll_interval: float,
         grace: float,
+        drain_timeout: float | None,
         **others: Any,
     ) -> Any:
         from cpstage import WorkerTerms
 
-        terms = WorkerTerms(concurrency, batch_size, max_jobs, once, poll_interval, grace)
+        terms = WorkerTerms(
+            concurrency, batch_size, max_jobs, once, poll_interval, grace, drain_timeout
+        )
         return function(terms=terms, **others)
 
     return add_options(
@@ -125,6 +128,13 @@ def terms_options(function: Function) -> Function:
             default=10.0,
             show_default=True,
             help="Average wait between polls that return no job; each wait is random.",
+        ),
+        click.option(
+            "--drain-timeout",
+            type=Seconds(),
+            metavar="SECONDS",
+            help="After a first signal, stop running jobs after this long and report them as "
+            "failed. [wait until they end]",
         ),
         click.option(
             "--grace",

@@ -101,4 +101,12 @@ class Interrupts:
 
 def stopped_by(number: int) -> Stopped:
     """Return what a signal raises."""
-    return Stopped(number, signal.Signals(number).name)
+    return Stopped(number, signal_name(number))
+
+
+def signal_name(number: int) -> str:
+    """Return the name of a signal; a real-time signal but the first and last has a number only."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

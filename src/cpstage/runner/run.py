@@ -7,7 +7,7 @@ failure, and that is what is reported. What polls for jobs is no business of thi
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from cpstage.errors import (
     reportable,
 )
 from cpstage.job import Job
+from cpstage.masking import SHORTEST_SECRET, Secret
 from cpstage.progress import Progress
 from cpstage.report.details import Details
 from cpstage.runner.command import Execution, execute
@@ -36,6 +37,15 @@ from cpstage.runner.verdict import report_run
 from cpstage.transfer.fetch import fetch
 from cpstage.transfer.push import Warn, push
 from cpstage.workspace.layout import Occupation, Workspace
+
+_SECRET_VARIABLES = (
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_SECURITY_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    "CPSTAGE_CLIENT_TOKEN",
+)
+"""Variables of the caller's environment whose values are credentials."""
 
 
 def run(
@@ -54,6 +64,7 @@ def run(
     progress: Progress | None = None,
     warn: Warn = lambda _: None,
     interrupts: Interrupts | None = None,
+    commanding: Callable[[bool], object] = lambda _: None,
 ) -> RunResult:
     """Fetch a job's inputs, run a command, push its outputs, and report the result.
 
@@ -75,15 +86,14 @@ def run(
         credentials_max_age: Seconds after which the job's session is renewed ahead of time.
         progress: Is told of all phases.
         warn: Is given warnings, a line each.
+        commanding: Is called with True before the command starts, and with False when it ended.
         interrupts: Where signals come from, for a run in another thread, or to catch them sooner.
 
     Raises:
-        UsageError: There is no command, or what is to be reported is not what the service takes.
+        UsageError: There is no command.
     """
     if not command:
         raise UsageError("there is no command to run", hint="give it behind --")
-    if report is not None:
-        report.check()
     link = connection or Connection()
     signals = interrupts or Interrupts()
     result = RunResult(job if isinstance(job, str) else job.id)
@@ -102,12 +112,15 @@ def run(
         },
         warn=warn,
         interrupts=signals,
+        commanding=commanding,
         result=result,
     )
     with signals:
         try:
             with signals.stopping():
                 signals.check()
+                if report is not None:
+                    report.check()  # before hours of work are done
                 if known is None:
                     known = get_job(result.job_id, client_token=client_token, connection=link)
                 course.take(known, Workspace(workspace))
@@ -138,6 +151,7 @@ class _Course:
     session: Mapping[str, Any]
     warn: Warn
     interrupts: Interrupts
+    commanding: Callable[[bool], object]
     result: RunResult
 
     def take(self, job: Job, place: Workspace) -> None:
@@ -151,7 +165,10 @@ class _Course:
                 job, place.root, **self.staging.arguments(), warn=self.warn, **self.session
             )
             self.interrupts.check()
-            failure = self._execute(job, place, occupation)
+            try:
+                failure = self._execute(job, place, occupation)
+            finally:
+                place.claim_outputs(job.id)
             occupation.lock.check()
             if failure and (isinstance(failure, Stopped) or not self.delivery.always):
                 raise failure
@@ -182,13 +199,28 @@ class _Course:
                 **files.environment,
             }
             directory = _directory(around.directory, place, inputs)
+            self.commanding(True)
             self.result.command = execute(
                 self.command, directory, environment, self.execution, self.interrupts
             )
+            self.commanding(False)
             failure = self.result.command.failure()
+            if orphans := self.result.command.orphans:
+                what = "were killed" if self.execution.kill_orphans else "still run"
+                numbers = ", ".join(map(str, orphans[:10]))
+                self.warn(f"the command has ended, and processes that it started {what}: {numbers}")
             if failure is None:
-                self.result.left = files.collect()
+                self.result.left = files.collect(self._held_secrets(job))
         return failure
+
+    def _held_secrets(self, job: Job) -> list[Secret]:
+        """Return the credentials that this process holds: the caller's and the job's."""
+        held = [Secret(os.environ[name]) for name in _SECRET_VARIABLES if os.environ.get(name)]
+        held += self.session["connection"].callers_secrets()
+        if job.credentials:
+            held += [job.credentials.secret_access_key, job.credentials.session_token or Secret("")]
+        held += [job.client_token or Secret("")]
+        return [one for one in held if len(one) >= SHORTEST_SECRET]
 
     def _push(self, job: Job, place: Workspace, failure: Reportable | None) -> None:
         """Push the outputs; what the command failed with comes first."""

@@ -18,7 +18,7 @@ from cpstage.errors import (
 )
 from cpstage.job import Job
 from cpstage.masking import MASK, SHORTEST_SECRET, Secret
-from cpstage.report.details import Details
+from cpstage.report.details import Details, length_of, without_control_characters
 from cpstage.report.put import MOST_MESSAGE, end_of, report_failure, report_success
 from cpstage.runner.interrupts import Interrupts
 from cpstage.runner.result import RunResult
@@ -97,11 +97,11 @@ def _tell_success(
 def _message(result: RunResult, failure: Reportable, job: Job | None) -> str:
     """Say what went wrong, and then the end of what the command said."""
     said = str(failure)
-    tail = result.command.tail if result.command else ""
+    tail = without_control_characters(result.command.tail if result.command else "")
     for secret in _secrets(job) if job else ():
         text = secret.reveal()
         said, tail = said.replace(text, MASK), tail.replace(text, MASK)
-    return f"{said}\n{end_of(tail, MOST_MESSAGE - 1 - len(said))}" if tail else said
+    return f"{said}\n{end_of(tail, MOST_MESSAGE - 1 - length_of(said))}" if tail else said
 
 
 def _secrets(job: Job) -> list[Secret]:

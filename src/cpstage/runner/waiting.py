@@ -15,17 +15,25 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
+from cpstage.errors import ConfigurationError
+
 _MANY = 4096
 
 
 @contextmanager
-def waiting() -> Iterator[Callable[[int], int]]:
+def waiting(reap: Callable[[int], object]) -> Iterator[Callable[[int], int]]:
     """Give a function that waits until a child process has ended or stopped.
 
-    It returns the status that waitpid(2) has for it. Only the main thread of a process gets
+    It returns the status that waitpid(2) has for it. ``reap`` is called with the process when a
+    child of another one has ended. Only the main thread of a process gets
     signals; in any other there is nothing to miss.
     """
     if threading.current_thread() is not threading.main_thread():
+        if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+            raise ConfigurationError(
+                "this process ignores SIGCHLD, and so the system discards exit codes of commands",
+                hint="call signal.signal(signal.SIGCHLD, signal.SIG_DFL) first",
+            )
         yield lambda pid: os.waitpid(pid, os.WUNTRACED)[1]
         return
     reading, writing = os.pipe()
@@ -44,6 +52,7 @@ def waiting() -> Iterator[Callable[[int], int]]:
             written.poll()
             with suppress(BlockingIOError):
                 os.read(reading, _MANY)
+            reap(pid)
 
     try:
         yield wait

@@ -130,7 +130,7 @@ def fetch(
             known = inventory.sort(found, replace=replace, verify=verify)
             place.require_outputs([*outputs.values()])
             choice: Outputs = "replace" if replace else "keep" if keep_out else "refuse"
-            is_foreign = place.outputs_to_replace(job.id, outputs, choice)
+            new_out = place.outputs_to_replace(job.id, outputs, choice, warn)
             if not replace:
                 place.require_free([one.path for one in known.todo])
             if dry_run:
@@ -143,11 +143,9 @@ def fetch(
                 compared = fetching.compare(known.doubtful, staging, warn)
                 staged, moves = fetching.stage(known.todo, staging)
                 result = _in_order(found, staged, known.settled, compared)
-                for one in (one for one in known.settled if one.status == "modified"):
-                    warn(f"{one.path} was modified since it was staged; --replace stages it again")
-                fingerprints = _fingerprints(moves, compared)
-                moves += place.output_moves([*outputs.values()], staging, replace=is_foreign)
-                entries = inventory.entries(result, fingerprints)
+                _warn_of_modified(known.settled, warn)
+                entries = inventory.entries(result, _fingerprints(moves, compared))
+                moves += place.output_moves([*outputs.values()], staging, replace=new_out)
                 moves += place.record_moves(record_of(job), entries, staging)
                 place.publish(moves)
     return FetchResult(job, result, outputs, session.retries.count)
@@ -159,13 +157,17 @@ def _in_order(found: Sequence[Staged], *done: Sequence[Staged]) -> tuple[Staged,
     return tuple(by_name[one.artifact.name] for one in found)
 
 
+def _warn_of_modified(settled: Sequence[Staged], warn: Callable[[str], object]) -> None:
+    for path in dict.fromkeys(one.path for one in settled if one.status == "modified"):
+        warn(f"{path} was modified since it was staged; --replace stages it anew")
+
+
 def _fingerprints(moves: Sequence[Move], compared: Sequence[Staged]) -> dict[Path, str]:
-    """Return the fingerprints of the trees that were staged or compared, by their paths."""
-    staged = {move.target: fingerprint(move.staged) for move in moves}
-    return staged | {
-        one.path: fingerprint(one.path) if one.status == "unchanged" else "modified"
-        for one in compared
-    }
+    """Return the fingerprints that the manifest is to have, by the places of the artifacts."""
+    found = {move.target: fingerprint(move.staged) for move in moves}
+    for one in compared:
+        found[one.path] = fingerprint(one.path) if one.status == "unchanged" else "modified"
+    return found
 
 
 class _Fetch:
@@ -247,19 +249,19 @@ class _Fetch:
         scratch = staging / "compared"
         with local_failures(scratch):
             scratch.mkdir()
-        compared = []
         different: dict[Path, list[str]] = {}
         for move in self.stage(doubtful, scratch)[1]:
             with local_failures(move.target, "compare"):
                 different[move.target] = differences(move.target, move.staged)
-        for one in doubtful:
-            compared.append(replace(one, status="modified" if different[one.path] else "unchanged"))
         for path, names in different.items():
             if names:
                 what = ", ".join(map(repr, names))
-                warn(f"{path} differs from its object: {what}; --replace stages it again")
+                warn(f"{path} differs from its object: {what}; --replace stages it anew")
         remove_tree(scratch)
-        return compared
+        return [
+            replace(one, status="modified" if different[one.path] else "unchanged")
+            for one in doubtful
+        ]
 
     def _stage_group(self, group: Sequence[Staged], root: Path, staging: Path) -> list[Staged]:
         """Stage the artifacts of one directory."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -24,12 +26,20 @@ from cpstage.errors import FailureType, UsageError
 from cpstage.job import parse_job
 from cpstage.masking import secret
 from cpstage.report.details import Details
-from cpstage.runner.command import Execution
+from cpstage.runner.command import KILL_AFTER, Execution
 from cpstage.runner.run import run
 from cpstage.runner.task import Delivery, Staging, Surroundings
 from cpstage.worker.claims import Claim
 
 _PROGRAM = "import sys; from cpstage.worker.process import main; main(int(sys.argv[1]))"
+
+_BEGINS, _ENDS = b"<", b">"
+"""What the process of a job writes when its command begins and ends."""
+
+_SPARE_SECONDS = 30.0
+"""After the deadline that the process of a job itself has for its command."""
+
+_TURN_MILLISECONDS = 1000
 
 _NOT_FOR_THE_JOB = ("CPSTAGE_JOB_ID", "CPSTAGE_CLIENT_TOKEN", "CPSTAGE_WORKSPACE")
 """Variables of ours that a command would take for its job's."""
@@ -103,6 +113,7 @@ class JobProcess:
 
     def __init__(self, workspace: Path, output: BinaryIO | None) -> None:
         self._workspace = workspace
+        self.is_overdue = False
         self._answer, answer = os.pipe()
         try:
             self._process = subprocess.Popen(  # noqa: S603 (ourselves)
@@ -131,14 +142,49 @@ class JobProcess:
         assert self._process.stdin is not None  # noqa: S101 (it was asked for)
         token = claim.client_token.reveal() if claim.client_token else None
         order = _Order(claim.document, token, command, self._workspace, connection)
-        with self._process, os.fdopen(self._answer, "rb") as answer:
+        with self._process, os.fdopen(self._answer, "rb", buffering=0) as answer:
             with suppress(BrokenPipeError), self._process.stdin as stdin:
                 pickle.dump(order, stdin)
-            told = answer.read()
+            told = self._listen(answer.fileno(), _longest(command.execution))
         if not told:
             return min(self._process.returncode, 0)
         outcome: Outcome = pickle.loads(told)  # noqa: S301 (it comes from ourselves)
         return outcome
+
+    def _listen(self, answer: int, longest: float | None) -> bytes:
+        """Read what the process says until it ends, and end it where its command takes too long.
+
+        The command may have stopped the process (SIGSTOP), which then holds no deadline any more.
+
+        Args:
+            answer: The descriptor to read from.
+            longest: Seconds from the start of the command to its end; None for no limit.
+
+        Returns:
+            The outcome; nothing where there is none.
+        """
+        said, deadline = b"", None
+        ready = select.poll()
+        ready.register(answer, select.POLLIN)
+        while True:
+            if ready.poll(_TURN_MILLISECONDS):
+                some = os.read(answer, 1 << 16)
+                if not some:
+                    return said.lstrip(_BEGINS + _ENDS)
+                said += some
+                deadline = deadline or (longest and time.monotonic() + longest)
+            if said.lstrip(_BEGINS) != b"":  # the command has ended
+                deadline = None
+            self._go_on()
+            if deadline and said and time.monotonic() >= deadline:
+                self.is_overdue, deadline = True, None
+                self.kill()
+
+    def _go_on(self) -> None:
+        """Let the process go on where it was stopped."""
+        with suppress(OSError):
+            if os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOHANG):
+                os.kill(self._process.pid, signal.SIGCONT)
 
     def stop(self) -> None:
         """Ask it to stop; the first time it asks its command to, the second time it kills it."""
@@ -149,6 +195,14 @@ class JobProcess:
         for pid in (self._process.pid, *_session_of(self._process.pid)):
             with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def _longest(execution: Execution) -> float | None:
+    """Return how long the process of a job may wait for its command to end."""
+    if execution.time_limit is None:
+        return None
+    kill_after = KILL_AFTER if execution.kill_after is None else execution.kill_after
+    return execution.time_limit + kill_after + _SPARE_SECONDS
 
 
 def _session_of(leader: int) -> list[int]:
@@ -189,6 +243,7 @@ def main(answer: int) -> None:
         connection=order.connection,
         credentials_max_age=command.credentials_max_age,
         warn=warnings.append,
+        commanding=lambda begins: os.write(answer, _BEGINS if begins else _ENDS),
     )
     failure, unreported = result.failure, result.report_failure
     outcome = Outcome(

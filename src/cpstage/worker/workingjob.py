@@ -7,7 +7,8 @@ started, that is done here. This module knows nothing of polling.
 from __future__ import annotations
 
 import os
-import signal
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from typing import Any, BinaryIO, Literal
 
 from cpstage.aws.config import Connection
 from cpstage.errors import (
+    CommandFailed,
     InternalError,
     LocalIOError,
     Reportable,
@@ -28,10 +30,16 @@ from cpstage.filesystem import local_failures
 from cpstage.job import parse_job
 from cpstage.removal import remove_tree
 from cpstage.report.put import report_failure
+from cpstage.runner.command import TIMED_OUT
+from cpstage.runner.interrupts import signal_name
 from cpstage.worker.claims import Claim
 from cpstage.worker.events import Tell, WorkerEvent, described
 from cpstage.worker.process import JobCommand, JobProcess, Outcome
 from cpstage.workspace.layout import Workspace
+
+_PROBE_BYTES = 64 << 10
+_LEAST_FREE_BYTES = 1 << 20
+"""Bytes on the disk below which a worker claims no job."""
 
 Keep = Literal["failed", "always", "never"]
 Output = Literal["file", "stdout"]
@@ -60,6 +68,24 @@ class JobPlaces:
             WorkspaceUnavailable, LocalIOError: It cannot be made.
         """
         Workspace(self.root).create()
+
+    def check(self) -> None:
+        """Check that the root can be written to, and has room.
+
+        Raises:
+            WorkspaceUnavailable, LocalIOError: It cannot, or has not: no job would succeed.
+        """
+        root = self.root.resolve()
+        with local_failures(root, "write to"):
+            with tempfile.TemporaryFile(dir=root) as probe:
+                probe.write(bytes(_PROBE_BYTES))
+                probe.flush()
+            free = shutil.disk_usage(root).free
+        if free < _LEAST_FREE_BYTES:
+            raise LocalIOError(
+                f"the disk of {root} has {free:,} bytes left, and jobs need {_LEAST_FREE_BYTES:,}",
+                hint="free some space, or give another --workspace-root",
+            )
 
     def keeps(self, succeeded: bool) -> bool:
         """Tell whether the workspace of a job stays."""
@@ -174,8 +200,14 @@ class WorkingJob:
         if isinstance(outcome, Outcome):
             return outcome
         process.kill()  # what it has left
+        if process.is_overdue:
+            raise CommandFailed(
+                "the job took longer than it may, and did not end when it was asked to",
+                TIMED_OUT,
+                hint="see --timeout",
+            )
         if outcome < 0:
-            raise Stopped(-outcome, signal.Signals(-outcome).name)
+            raise Stopped(-outcome, signal_name(-outcome))
         raise InternalError("the process of the job ended without a word")
 
     @contextmanager
@@ -207,9 +239,9 @@ class WorkingJob:
         """Clear up, and say how it went."""
         succeeded = outcome.exit_code == 0
         kept = self._has_workspace and self._places.keeps(succeeded)
-        if self._has_workspace and not kept:
-            remove_tree(self._workspace)
-        for warning in outcome.warnings:
+        left = remove_tree(self._workspace) if self._has_workspace and not kept else []
+        warnings = [*outcome.warnings, *(f"cannot remove {one}" for one in left)]
+        for warning in warnings:
             self._event("warning", message=warning)
         if outcome.unreported is None:
             self._event("reported", message=outcome.failure_type or "Succeeded")

@@ -22,14 +22,14 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from cpstage._posix import require_posix
-from cpstage.errors import LocalIOError, WorkspaceUnavailable
+from cpstage.errors import CpstageError, LocalIOError, WorkspaceUnavailable
 from cpstage.filesystem import local_failures
 from cpstage.removal import make_writable, remove_tree
 from cpstage.workspace import lock
@@ -75,6 +75,7 @@ class Workspace:
         self.inputs = self.root / "in"
         self.outputs = self.root / "out"
         self._state = self.root / ".cpstage"
+        self._manifest = self._state / "manifest.json"
         self._journal = Journal(self._state / "journal.json", self.root)
         self._lock: lock.HeldLock | None = None
 
@@ -194,6 +195,13 @@ class Workspace:
         owner = self._recorded().get("outputs_job_id")
         return owner if isinstance(owner, str) else None
 
+    def claim_outputs(self, job_id: str) -> None:
+        """Record whose ``out/`` is, where a build has removed the manifest that says it."""
+        with suppress(CpstageError, OSError):
+            self._state.mkdir(mode=0o700, exist_ok=True)
+            if not os.path.lexists(self._manifest):
+                write_json(self._manifest, {"version": 1, "outputs_job_id": job_id})
+
     def has_outputs(self) -> bool:
         """Whether there is anything in ``out/`` but empty directories.
 
@@ -220,13 +228,20 @@ class Workspace:
                 hint="run 'cpstage fetch' for this job: --replace empties it, --keep-out keeps it",
             )
 
-    def outputs_to_replace(self, job_id: str, declared: Iterable[str], choice: Outputs) -> bool:
+    def outputs_to_replace(
+        self,
+        job_id: str,
+        declared: Collection[str],
+        choice: Outputs,
+        warn: Callable[[str], object],
+    ) -> bool:
         """Decide what a fetch does with ``out/``.
 
         Args:
             job_id: The job that is fetched.
             declared: The names of its outputs.
             choice: What to do with the outputs of another job.
+            warn: Is called with a warning where they are kept.
 
         Returns:
             Whether an empty ``out/`` takes the place of what is there.
@@ -237,7 +252,11 @@ class Workspace:
             LocalIOError: It cannot be read.
         """
         owner = self.outputs_owner()
-        if owner == job_id or choice == "keep":
+        if owner == job_id:
+            return False
+        if choice == "keep":
+            if self.has_outputs():
+                warn(f"{self.outputs} is kept, with {self._whose(owner)}")
             return False
         if not self.has_outputs():
             with local_failures(self.outputs, "read"):
@@ -245,12 +264,18 @@ class Workspace:
             return any(one.name not in declared for one in inside)
         if choice == "replace":
             return True
-        whose = f"the outputs of job {owner}" if owner else "files that no fetch has recorded"
+        if not os.path.lexists(self._manifest):
+            warn(f"{self.outputs} is kept, with {self._whose(owner)}")
+            return False
         raise WorkspaceUnavailable(
-            f"{self.outputs} holds {whose}",
+            f"{self.outputs} holds {self._whose(owner)}",
             hint="give --replace to put an empty one in its place, or --keep-out to keep it for "
             "this job",
         )
+
+    @staticmethod
+    def _whose(owner: str | None) -> str:
+        return f"the outputs of job {owner}" if owner else "files that no fetch has recorded"
 
     def require_space(self, size: int) -> None:
         """Check that a number of bytes would fit on the disk.
@@ -343,7 +368,7 @@ class Workspace:
         return self._recorded().get("boot_id") == boot_id()
 
     def _recorded(self) -> dict[str, Any]:
-        return read_json(self._state / "manifest.json")
+        return read_json(self._manifest)
 
     def _refuse_links(self) -> None:
         """Refuse links in the layout: they would lead writes and renames elsewhere."""

@@ -46,13 +46,16 @@ def read_own(path: Path, most: int) -> bytes:
         if error.errno == errno.ENXIO:  # a socket
             raise NotOurs("it is not a regular file") from error
         raise
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise NotOurs("it is not a regular file")
         if status.st_nlink > 1:
             raise NotOurs("it is a hard link to another file")
-        data = file.read(most + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(most + 1)
+    finally:
+        os.close(descriptor)
     if len(data) > most:
         raise NotOurs(f"it has more than {most:,} bytes")
     return data
