@@ -392,7 +392,7 @@ def open_artifact(
 
 def _head_object(session: JobSession, artifact: Artifact) -> ObjectInfo:
     try:
-        return session.store.look_at(artifact)
+        return session.store.head(artifact)
     except AccessDenied as error:
         if artifact in session.job.input_artifacts:
             raise

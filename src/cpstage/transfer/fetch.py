@@ -190,7 +190,7 @@ class _Fetch:
 
     def look(self, artifact: Artifact) -> Staged:
         """Ask S3 about an artifact's object, and decide where it goes."""
-        info = self._session.store.look_at(artifact)
+        info = self._session.store.head(artifact)
         refuse_s3_client(artifact, info.metadata, self._options)
         merged = self._options.layout == "merged"
         path = self._workspace.inputs if merged else self._workspace.input(artifact.name)
