@@ -22,7 +22,7 @@ from aws_clients import kms, session
 from cpstage.encryption.decrypt import decrypt
 from cpstage.encryption.encrypt import FRAME_LENGTH, encrypt
 from cpstage.encryption.header import HEAD_BYTES, Header, read_header, s3_client_object
-from cpstage.encryption.keys import Trust, job_context
+from cpstage.encryption.keys import AllowedKeys, job_context
 from cpstage.encryption.kms import Kms
 from cpstage.encryption.materials import KmsMaterials
 from cpstage.errors import (
@@ -288,7 +288,7 @@ class TestKeys:
     def test_more_than_five_keys_are_refused(self, aws: LocalAWS, keeper: Keeper) -> None:
         six = [new_key(aws) for _ in range(6)]
         client = EncryptionSDKClient()
-        materials = KmsMaterials(Kms(keeper.kms), Trust(six), {})
+        materials = KmsMaterials(Kms(keeper.kms), AllowedKeys(six), {})
         options = {"algorithm": COMMITTING, "encryption_context": CONTEXT}
         message, _ = client.encrypt(source=b"text", materials_manager=materials, **options)
         before = kms_calls(aws)

@@ -42,10 +42,10 @@ Warn = Callable[[str], object]
 _LOGGER = logging.getLogger("cpstage")
 
 _VERIFIED: dict[Format | None, tuple[str, ...]] = {
-    "zip": ("length", "entity tag", "CRC-32 of every file"),
-    "tar": ("length", "entity tag"),
-    "tar.gz": ("length", "entity tag", "CRC-32 of the gzip stream"),
-    None: ("length", "entity tag"),
+    "zip": ("length", "ETag", "CRC-32 of every file"),
+    "tar": ("length", "ETag"),
+    "tar.gz": ("length", "ETag", "CRC-32 of the gzip stream"),
+    None: ("length", "ETag"),
 }
 _AUTHENTICATED = "authentication tag of every frame"
 
