@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from typing import Any, NewType
 
@@ -90,12 +91,14 @@ class EncryptionKey:
 class SessionCredentials:
     """``AWSSessionCredentials``; they are masked in every text.
 
-    botocore signs with ``access_key``, ``secret_key`` and ``token``.
+    botocore signs with ``access_key``, ``secret_key`` and ``token``. Only the event of a Lambda
+    action says when they expire (``expirationTime``, in milliseconds since 1970).
     """
 
     access_key_id: str = field(repr=False)
     secret_access_key: Secret = field(repr=False)
     session_token: Secret | None = field(repr=False)
+    expires_at: datetime | None = None
 
     @property
     def access_key(self) -> str:
@@ -447,7 +450,18 @@ def _credentials(member: Document) -> SessionCredentials | None:
         access_key_id=_required(member, "accessKeyId", where),
         secret_access_key=Secret(_required(member, "secretAccessKey", where)),
         session_token=secret(_text(member, "sessionToken")),
+        expires_at=_expiry(member.get("expirationTime")),
     )
+
+
+def _expiry(milliseconds: object) -> datetime | None:
+    """Return a time out of milliseconds since 1970; None of anything else."""
+    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
+        return None
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
+    except (OverflowError, OSError, ValueError):
+        return None
 
 
 def location_document(artifact: Artifact) -> dict[str, str]:

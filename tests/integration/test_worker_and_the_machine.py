@@ -162,3 +162,43 @@ def test_processes_that_a_job_leaves_are_killed(aws: LocalAWS, cli: Cli) -> None
     for pid in pids.read_text().split():
         with pytest.raises(ProcessLookupError):
             os.kill(int(pid), 0)
+
+
+def test_workspaces_that_a_killed_worker_left_are_named_once(aws: LocalAWS, cli: Cli) -> None:
+    job_id = queued(aws)
+    with worker(cli, *build("echo $$ > ../pid; exec sleep 60")) as running:
+        running.until("started", job_id=job_id)
+        while not (cli.directory / "pid").exists() or not (cli.directory / "pid").read_text():
+            pass
+        running.process.kill()
+        running.process.wait()
+        with worker(cli, "--max-jobs", "1", "--health-port", "0", *build(BUILD)) as second:
+            second.until("health")
+            queued(aws)
+            second.until("succeeded")
+            assert "left" not in second.events()  # the process of the job still lives
+        os.kill(int((cli.directory / "pid").read_text()), signal.SIGKILL)
+        while aws.job(job_id).status == "InProgress":
+            pass
+
+    (kept(cli, job_id) / ".cpstage/ended.json").unlink(missing_ok=True)
+    with worker(cli, "--health-port", "0", *build(BUILD)) as third:
+        address = third.until("health")["message"]
+        assert third.until("left")["workspace"] == str(kept(cli, job_id))
+        queued(aws)
+        third.until("succeeded")
+        assert health(address)[1]["left"] == 1
+        third.send(signal.SIGTERM)
+        third.end()
+    assert "left" not in work(cli, "--once", *build(BUILD)).events()
+
+
+def test_a_workspace_of_a_job_that_ended_well_is_swept(aws: LocalAWS, cli: Cli) -> None:
+    place = cli.directory / "5af48dbb-522e-493f-b3c0-cb2c6efd32f8"
+    (place / ".cpstage").mkdir(parents=True)
+    (place / ".cpstage/ended.json").write_text('{"succeeded": true}')
+
+    done = work(cli, "--once", *build(BUILD))
+
+    assert "left" not in done.events()
+    assert not place.exists()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -16,8 +17,18 @@ from cpstage.aws.client import Answer, Check, has
 from cpstage.aws.config import Connection
 from cpstage.aws.errors import aws_failures
 from cpstage.aws.retries import Retries
+from cpstage.errors import (
+    AccessDenied,
+    ConfigurationError,
+    NotFound,
+    OutOfSync,
+    ServiceUnavailable,
+)
 from cpstage.job import ActionTypeId, Job, parse_job
 from cpstage.masking import MaskedDict, Secret, mask_objects, secret
+
+_STATUS_SECONDS = 10.0
+"""For a request that only asks whether a job is in progress."""
 
 
 def get_job_details(
@@ -68,6 +79,50 @@ def get_job(
     client_token = secret(client_token)
     job = parse_job(get_job_details(job_id, client_token=client_token, connection=connection))
     return replace(job, client_token=client_token)
+
+
+def is_in_progress(
+    job_id: str,
+    *,
+    client_token: str | Secret | None = None,
+    connection: Connection | None = None,
+) -> bool:
+    """Whether a job is still in progress, as far as CodePipeline says: it has no other job.
+
+    Args:
+        job_id: The id of a job that existed.
+        client_token: The client's half of a third-party job's token.
+        connection: How to reach AWS.
+
+    Raises:
+        AccessDenied, ServiceUnavailable, ConfigurationError: As :func:`get_job_details`.
+    """
+    link = connection or Connection()
+    link = replace(link, timeout=min(link.timeout, _STATUS_SECONDS))
+    try:
+        get_job_details(job_id, client_token=client_token, connection=link)
+    except NotFound:
+        return False
+    return True
+
+
+def require_in_progress(
+    job_id: str,
+    *,
+    client_token: str | Secret | None = None,
+    connection: Connection | None = None,
+) -> None:
+    """Check that a job is still in progress, where the caller may ask for that.
+
+    Raises:
+        OutOfSync: It is not.
+    """
+    with suppress(AccessDenied, ConfigurationError, ServiceUnavailable):
+        if not is_in_progress(job_id, client_token=client_token, connection=connection):
+            raise OutOfSync(
+                f"job {job_id} is no longer in progress",
+                hint="release the change again, or give --force to go on all the same",
+            )
 
 
 def poll_for_jobs(

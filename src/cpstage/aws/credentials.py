@@ -30,6 +30,9 @@ from cpstage.masking import MASK
 
 _LOGGER = logging.getLogger("cpstage")
 
+_SPARE_SECONDS = 60.0
+"""Before the time at which credentials expire, where that is known."""
+
 _TRY_AGAIN_SECONDS = 30.0
 """After a refresh ahead of time has failed; the old credentials may well last a while longer."""
 
@@ -105,7 +108,11 @@ class JobCredentials:
 
     def _use(self, new: SessionCredentials) -> None:
         self._current = new
-        self._old_at = self._clock() + self._max_age
+        lasts = self._max_age
+        if new.expires_at is not None:
+            left = (new.expires_at - datetime.now(timezone.utc)).total_seconds()
+            lasts = min(lasts, left - _SPARE_SECONDS)
+        self._old_at = self._clock() + lasts
 
 
 def process_credentials(
@@ -122,13 +129,22 @@ def process_credentials(
         AccessDenied: The job carries none, or they are older than that.
     """
     credentials = job.require_credentials()
+    now = datetime.now(timezone.utc)
+    if credentials.expires_at is not None:
+        if credentials.expires_at <= now:
+            raise AccessDenied(
+                f"the session credentials of job {job.id} expired at "
+                f"{credentials.expires_at:%Y-%m-%dT%H:%M:%SZ}",
+                hint="give the job id in place of a saved document",
+            )
+        lifetime, age = (credentials.expires_at - now).total_seconds(), 0
     left = lifetime - (age or 0)
     if left <= 0:
         raise AccessDenied(
             f"the session credentials of job {job.id} are {age or 0:.0f} seconds old",
             hint="give the job id in place of a saved document",
         )
-    expiration = datetime.now(timezone.utc) + timedelta(seconds=left)
+    expiration = now + timedelta(seconds=left)
     document: dict[str, str | int] = {
         "Version": 1,
         "AccessKeyId": credentials.access_key_id,

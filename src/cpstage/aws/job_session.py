@@ -35,15 +35,12 @@ class JobSession:
         job: The job, with its credentials.
         connection: The configuration of the clients; the caller's credentials refresh the job's.
         max_age: Seconds after which the credentials are refreshed ahead of time.
-
-    Raises:
-        AccessDenied: The job carries no credentials.
     """
 
     def __init__(self, job: Job, connection: Connection, max_age: float = DEFAULT_MAX_AGE) -> None:
         self.job = job
         self._connection = connection
-        self._credentials = JobCredentials(job.require_credentials(), self._refresh, max_age)
+        self._max_age = max_age
         self._clients: list[AwsClient] = []
         self._kms: dict[str | None, AwsClient] = {}
         self.retries = Retries(connection.timeout)
@@ -57,6 +54,15 @@ class JobSession:
         if kind is not None:
             for client in self._clients:
                 client.interrupt()
+
+    @cached_property
+    def _credentials(self) -> JobCredentials:
+        """The job's credentials: a job without artifacts has none, and needs none.
+
+        Raises:
+            AccessDenied: The job carries no credentials.
+        """
+        return JobCredentials(self.job.require_credentials(), self._refresh, self._max_age)
 
     @cached_property
     def store(self) -> Store:

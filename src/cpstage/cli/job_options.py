@@ -38,15 +38,19 @@ class JobSource:
     client_token: str | None = field(repr=False)
     file: str | None
 
-    def load(self, connection: Connection, *, uses_s3: bool = True) -> Job:
+    def load(
+        self, connection: Connection, *, uses_s3: bool = True, in_progress: bool = False
+    ) -> Job:
         """Fetch or read the job.
 
         Args:
             connection: How to reach AWS.
             uses_s3: Whether the command goes on to S3, whose client is made meanwhile.
+            in_progress: Whether a job out of a saved document has to be in progress still.
 
         Raises:
             UsageError: Neither an id nor a file is given.
+            OutOfSync: It is not in progress.
             CpstageError: It cannot be had, or the document holds no job.
         """
         from cpstage import get_job, parse_job
@@ -54,7 +58,12 @@ class JobSource:
 
         if self.file is not None:
             token = secret(self.client_token)
-            return replace(parse_job(self._document(self.file)), client_token=token)
+            job = replace(parse_job(self._document(self.file)), client_token=token)
+            if in_progress:
+                from cpstage.aws.codepipeline import require_in_progress
+
+                require_in_progress(job.id, client_token=token, connection=connection)
+            return job
         job_id = self.require_id()
         if uses_s3:
             connection.codepipeline()  # the request is not to wait for the other client
@@ -191,3 +200,10 @@ def _split(arguments: Sequence[str], count: int) -> tuple[str | None, Sequence[s
     if len(arguments) == count + 1:
         return arguments[0], arguments[1:]
     return None, arguments
+
+
+force_option = click.option(
+    "--force",
+    is_flag=True,
+    help="Go on with a saved job document also when its job is no longer in progress.",
+)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.job_options import JobSource, job_options
+from cpstage.cli.job_options import JobSource, force_option, job_options
 from cpstage.cli.options import (
     aws_options,
     output_options,
@@ -51,6 +51,7 @@ def _split(context: click.Context, _: click.Parameter, values: tuple[str, ...]) 
     "paths", nargs=-1, required=False, callback=_split, metavar="[JOB_ID] [NAME=PATH]..."
 )
 @job_options
+@force_option
 @workspace_option
 @delivery_options
 @click.option("--dry-run", is_flag=True, help="Print what the command would do, and do nothing.")
@@ -67,6 +68,7 @@ def push(
     workspace: str,
     paths: dict[str, str],
     delivery: Delivery,
+    force: bool,
     **options: Any,
 ) -> None:
     """Upload a job's output artifacts.
@@ -80,7 +82,7 @@ def push(
     import cpstage
 
     result = cpstage.push(
-        source.load(connection),
+        source.load(connection, in_progress=not (force or options.get("dry_run"))),
         workspace,
         **replace(delivery, paths=paths).arguments(),
         connection=connection,

@@ -10,7 +10,7 @@ import click
 
 from cpstage._posix import release_signals
 from cpstage.cli.fetch import fetched_text
-from cpstage.cli.job_options import JobSource, job_options
+from cpstage.cli.job_options import JobSource, force_option, job_options
 from cpstage.cli.options import (
     aws_options,
     output_options,
@@ -20,7 +20,12 @@ from cpstage.cli.options import (
     workspace_option,
 )
 from cpstage.cli.push import pushed_text
-from cpstage.cli.run_options import TakesCommand, command_options, details_options
+from cpstage.cli.run_options import (
+    TakesCommand,
+    command_options,
+    details_options,
+    fetch_inputs_option,
+)
 from cpstage.cli.stage_options import delivery_options, staging_options
 from cpstage.errors import UsageError
 from cpstage.runner.interrupts import Interrupts
@@ -37,6 +42,7 @@ if TYPE_CHECKING:
         Surroundings,
     )
     from cpstage.cli.output import Terminal
+    from cpstage.runner.task import FetchInputs
 
 _EXAMPLES = """\b
 Examples:
@@ -51,6 +57,7 @@ Examples:
 @click.command(cls=TakesCommand, epilog=_EXAMPLES)
 @click.argument("job_id", required=False, metavar="[JOB_ID] -- CMD [ARG]...")
 @job_options
+@force_option
 @workspace_option
 @click.option("--report", is_flag=True, help="Report the result, success or failure.")
 @command_options
@@ -65,6 +72,7 @@ Examples:
     "relative to the directory in which cpstage starts.",
 )
 @click.option("--push-always", is_flag=True, help="Push even if CMD fails.")
+@fetch_inputs_option
 @partial(staging_options, context_option="--decrypt-context")
 @partial(delivery_options, context_option="--encrypt-context")
 @aws_options
@@ -80,12 +88,14 @@ def run(
     workspace: str,
     command: tuple[str, ...],
     staging: Staging,
+    fetch_inputs: FetchInputs,
     surroundings: Surroundings,
     execution: Execution,
     delivery: Delivery,
     paths: dict[str, str],
     push_always: bool,
     report: bool,
+    force: bool,
     details: Details,
     credentials_max_age: float,
 ) -> None:
@@ -110,13 +120,17 @@ def run(
         import cpstage
 
         with interrupts.stopping():  # stdin may not come to an end
-            job = source.load(connection) if source.file is not None else source.require_id()
+            job = (
+                source.load(connection, in_progress=not force)
+                if source.file is not None
+                else source.require_id()
+            )
         result = cpstage.run(
             job,
             command,
             workspace,
             client_token=source.client_token,
-            staging=staging,
+            staging=replace(staging, inputs=fetch_inputs),
             surroundings=surroundings,
             execution=replace(execution, stdout_to_stderr=terminal.json),
             delivery=replace(delivery, paths=paths, always=push_always),

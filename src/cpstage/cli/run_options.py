@@ -26,6 +26,16 @@ class TakesCommand(click.Command):
         return super().parse_args(ctx, ours)
 
 
+fetch_inputs_option = click.option(
+    "--fetch",
+    "fetch_inputs",
+    type=click.Choice(["always", "first", "never"]),
+    default="always",
+    show_default=True,
+    help="Fetch inputs always, only for a job without a continuation token, or never.",
+)
+
+
 def command_options(function: Function, *, kills_orphans: bool = False) -> Function:
     """Add how the command is run; ours gets ``command``, ``execution`` and ``surroundings``.
 

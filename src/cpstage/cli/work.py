@@ -14,7 +14,7 @@ import click
 
 from cpstage._posix import SIGNALS
 from cpstage.cli.options import Number, Seconds, aws_options, output_options, session_option
-from cpstage.cli.run_options import TakesCommand, command_options
+from cpstage.cli.run_options import TakesCommand, command_options, fetch_inputs_option
 from cpstage.cli.stage_options import delivery_options, staging_options
 from cpstage.cli.worker_options import places_options, queue_options, terms_options
 from cpstage.errors import Stopped
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         WorkerTerms,
     )
     from cpstage.cli.output import Terminal
+    from cpstage.runner.task import FetchInputs
 
 _EXAMPLES = """\b
 Examples:
@@ -84,6 +85,7 @@ Examples:
 )
 @partial(command_options, kills_orphans=True)
 @click.option("--push-always", is_flag=True, help="Push even if CMD fails.")
+@fetch_inputs_option
 @partial(staging_options, context_option="--decrypt-context")
 @partial(delivery_options, context_option="--encrypt-context")
 @aws_options
@@ -101,6 +103,7 @@ def work(
     execution: Execution,
     surroundings: Surroundings,
     staging: Staging,
+    fetch_inputs: FetchInputs,
     delivery: Delivery,
     push_always: bool,
     credentials_max_age: float,
@@ -130,7 +133,7 @@ def work(
         cpstage.JobQueue(action_type, connection, query, client_tokens),
         cpstage.JobCommand(
             command,
-            staging=staging,
+            staging=replace(staging, inputs=fetch_inputs),
             surroundings=surroundings,
             execution=execution,
             delivery=replace(delivery, always=push_always),

@@ -138,8 +138,11 @@ def _of_the_job(job: Job, where: Connection, sizes: _Sizes) -> Iterator[Check]:
     """Check what the job's own session may do."""
 
     def credentials() -> str:
-        job.require_credentials()
-        return "the job carries those of its session"
+        if not (job.credentials or job.input_artifacts or job.output_artifacts):
+            return "the job has no artifacts, and needs none"
+        expires = job.require_credentials().expires_at
+        until = f" until {expires:%Y-%m-%dT%H:%M:%SZ}" if expires else ""
+        return f"the job carries those of its session{until}"
 
     carried = _tried("credentials", credentials)
     yield carried

@@ -7,12 +7,13 @@ failure, and that is what is reported. What polls for jobs is no business of thi
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpstage.aws.codepipeline import get_job
+from cpstage.aws.codepipeline import get_job, is_in_progress
 from cpstage.aws.config import DEFAULT_MAX_AGE, Connection
 from cpstage.environment import job_environment
 from cpstage.errors import (
@@ -34,6 +35,7 @@ from cpstage.runner.interrupts import Interrupts
 from cpstage.runner.result import RunResult
 from cpstage.runner.task import Delivery, Staging, Surroundings
 from cpstage.runner.verdict import report_run
+from cpstage.runner.watch import WATCH_SECONDS, JobOver, JobWatch
 from cpstage.transfer.fetch import fetch
 from cpstage.transfer.push import Warn, push
 from cpstage.workspace.layout import Occupation, Workspace
@@ -65,6 +67,7 @@ def run(
     warn: Warn = lambda _: None,
     interrupts: Interrupts | None = None,
     commanding: Callable[[bool], object] = lambda _: None,
+    watch_seconds: float = WATCH_SECONDS,
 ) -> RunResult:
     """Fetch a job's inputs, run a command, push its outputs, and report the result.
 
@@ -86,6 +89,8 @@ def run(
         credentials_max_age: Seconds after which the job's session is renewed ahead of time.
         progress: Is told of all phases.
         warn: Is given warnings, a line each.
+        watch_seconds: Seconds after which CodePipeline is asked again, while the command runs,
+            whether the job is still in progress.
         commanding: Is called with True before the command starts, and with False when it ended.
         interrupts: Where signals come from, for a run in another thread, or to catch them sooner.
 
@@ -113,6 +118,7 @@ def run(
         warn=warn,
         interrupts=signals,
         commanding=commanding,
+        watch_seconds=watch_seconds,
         result=result,
     )
     with signals:
@@ -126,7 +132,7 @@ def run(
                 course.take(known, Workspace(workspace))
         except (Reportable, Exception) as error:
             result.failure = reportable(error)
-        if report is not None:
+        if report is not None and not isinstance(result.failure, JobOver):
             report_run(
                 result,
                 report,
@@ -152,6 +158,7 @@ class _Course:
     warn: Warn
     interrupts: Interrupts
     commanding: Callable[[bool], object]
+    watch_seconds: float
     result: RunResult
 
     def take(self, job: Job, place: Workspace) -> None:
@@ -162,7 +169,12 @@ class _Course:
         """
         with place.occupied(job.id, self.staging.wait) as occupation:
             self.result.fetched = fetch(
-                job, place.root, **self.staging.arguments(), warn=self.warn, **self.session
+                job,
+                place.root,
+                **self.staging.arguments(),
+                skip_inputs=self.staging.skips_inputs(job),
+                warn=self.warn,
+                **self.session,
             )
             self.interrupts.check()
             try:
@@ -190,6 +202,9 @@ class _Course:
             if self.result.fetched
             else {}
         )
+        if self.staging.skips_inputs(job):  # what an earlier job left, as far as it is there
+            paths = {one.name: place.input(one.name) for one in job.input_artifacts}
+            inputs = {name: path for name, path in paths.items() if path.is_dir()}
         with handover(
             occupation.directory, job, pass_configuration=around.pass_configuration
         ) as files:
@@ -200,10 +215,12 @@ class _Course:
             }
             directory = _directory(around.directory, place, inputs)
             self.commanding(True)
-            self.result.command = execute(
-                self.command, directory, environment, self.execution, self.interrupts
-            )
+            with self._watched(job) as watch:
+                self.result.command = execute(
+                    self.command, directory, environment, self.execution, self.interrupts
+                )
             self.commanding(False)
+            watch.check()
             failure = self.result.command.failure()
             if orphans := self.result.command.orphans:
                 what = "were killed" if self.execution.kill_orphans else "still run"
@@ -212,6 +229,18 @@ class _Course:
             if failure is None:
                 self.result.left = files.collect(self._held_secrets(job))
         return failure
+
+    def _watched(self, job: Job) -> JobWatch:
+        """Ask about the job while the command runs, and stop the command when the job is over."""
+
+        def ask() -> bool:
+            link: Connection = self.session["connection"]
+            return is_in_progress(job.id, client_token=job.client_token, connection=link)
+
+        def stop() -> None:
+            self.interrupts.receive(signal.SIGTERM)
+
+        return JobWatch(job.id, ask, stop, self.watch_seconds)
 
     def _held_secrets(self, job: Job) -> list[Secret]:
         """Return the credentials that this process holds: the caller's and the job's."""

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from cpstage.job import Job
 from cpstage.transfer.options import Encryption, IfEmpty, Packing, Unpacking
+
+FetchInputs = Literal["always", "first", "never"]
+"""Whether a run fetches inputs: always, only for a job without a continuation token, or never."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +24,16 @@ class Staging:
     wait: float = 0
     verify: bool = False
     keep_out: bool = False
+    inputs: FetchInputs = "always"
 
     def arguments(self) -> dict[str, Any]:
         """Return them as keyword arguments."""
-        return dict(vars(self))
+        return {name: value for name, value in vars(self).items() if name != "inputs"}
+
+    def skips_inputs(self, job: Job) -> bool:
+        """Whether the inputs of a job are not to be fetched."""
+        is_first = job.continuation_token is None
+        return self.inputs == "never" or (self.inputs == "first" and not is_first)
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,7 @@ def fetch(
     replace: bool = False,
     verify: bool = False,
     keep_out: bool = False,
+    skip_inputs: bool = False,
     dry_run: bool = False,
     connection: Connection | None = None,
     credentials_max_age: float = DEFAULT_MAX_AGE,
@@ -103,6 +104,7 @@ def fetch(
             belongs to another job.
         verify: Compare staged artifacts with the contents of their objects.
         keep_out: Keep an ``out/`` that belongs to another job, for this one.
+        skip_inputs: Fetch no input, and make the directories of the outputs only.
         dry_run: Report what would be done, and change nothing.
         connection: The configuration of the AWS clients.
         credentials_max_age: Seconds after which the job's credentials are refreshed.
@@ -124,7 +126,8 @@ def fetch(
     fetching = _Fetch(session, place, options, progress or Silence())
 
     with session:
-        found = [fetching.look(artifact) for artifact in choose(job.input_artifacts, artifacts)]
+        chosen = () if skip_inputs else choose(job.input_artifacts, artifacts)
+        found = [fetching.look(artifact) for artifact in chosen]
         with nullcontext() if dry_run else place.locked(wait):
             inventory = Inventory(place, options)
             known = inventory.sort(found, replace=replace, verify=verify)

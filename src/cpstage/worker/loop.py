@@ -17,7 +17,7 @@ from typing import Literal
 
 from cpstage.errors import CpstageError, ServiceUnavailable, UsageError
 from cpstage.worker.claims import JobQueue, Offer
-from cpstage.worker.events import Tell, WorkerEvent, described
+from cpstage.worker.events import Subject, Tell, WorkerEvent, described
 from cpstage.worker.health import HealthFile, WorkerHealth
 from cpstage.worker.pacing import DEFAULT_INTERVAL, Pace
 from cpstage.worker.process import JobCommand
@@ -68,6 +68,7 @@ class Counts:
     dropped: int = 0
     succeeded: int = 0
     failed: int = 0
+    left: int = 0
 
 
 class Worker:
@@ -144,6 +145,11 @@ class Worker:
         """
         self._places.create()
         self._tell(WorkerEvent("polling", message=str(self._queue.action_type)))
+        for workspace, left in self._places.sweep():
+            self.counts.left += 1
+            why = "; ".join(left) or "a worker that was killed left the workspace of this job"
+            about = Subject(workspace.name)
+            self._tell(WorkerEvent("left", about, workspace=str(workspace), message=why))
         try:
             while not self._is_done():
                 if self._wants_jobs() and time.monotonic() >= self._next_poll:

@@ -30,8 +30,9 @@ from cpstage.runner.command import KILL_AFTER, Execution
 from cpstage.runner.run import run
 from cpstage.runner.task import Delivery, Staging, Surroundings
 from cpstage.worker.claims import Claim
+from cpstage.worker.leftovers import note
 
-_PROGRAM = "import sys; from cpstage.worker.process import main; main(int(sys.argv[1]))"
+_PROGRAM = "import sys; from cpstage.worker.process import main; main(*map(int, sys.argv[1:]))"
 
 _BEGINS, _ENDS = b"<", b">"
 """What the process of a job writes when its command begins and ends."""
@@ -106,22 +107,23 @@ class JobProcess:
     Args:
         workspace: The job's own directory.
         output: Where its output goes; the worker's stdout if None.
+        lock: The descriptor of the lock that it shares with the worker.
 
     Raises:
         OSError: It cannot be started.
     """
 
-    def __init__(self, workspace: Path, output: BinaryIO | None) -> None:
+    def __init__(self, workspace: Path, output: BinaryIO | None, lock: int) -> None:
         self._workspace = workspace
         self.is_overdue = False
         self._answer, answer = os.pipe()
         try:
             self._process = subprocess.Popen(  # noqa: S603 (ourselves)
-                [sys.executable, "-c", _PROGRAM, str(answer)],
+                [sys.executable, "-c", _PROGRAM, str(answer), str(lock)],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                pass_fds=[answer],
+                pass_fds=[answer, lock],
                 cwd=workspace.parent,
                 env={name: os.environ[name] for name in os.environ if name not in _NOT_FOR_THE_JOB},
                 start_new_session=True,
@@ -219,15 +221,17 @@ def _session_of(leader: int) -> list[int]:
     return found
 
 
-def main(answer: int) -> None:
+def main(answer: int, lock: int) -> None:
     """Do what an order on stdin says: the program of a job's process.
 
     Args:
         answer: The descriptor that the outcome is written to.
+        lock: The descriptor that holds the lock of the workspace, to the end of the process.
     """
     make_no_core_file()
     reuse_freed_memory()
     os.set_inheritable(answer, False)
+    os.set_inheritable(lock, False)
     order: _Order = pickle.load(sys.stdin.buffer)  # noqa: S301 (it comes from ourselves)
     warnings: list[str] = []
     command = order.command
@@ -245,6 +249,8 @@ def main(answer: int) -> None:
         warn=warnings.append,
         commanding=lambda begins: os.write(answer, _BEGINS if begins else _ENDS),
     )
+    if result.error is None:
+        note(order.workspace, succeeded=True)
     failure, unreported = result.failure, result.report_failure
     outcome = Outcome(
         exit_code=result.error.exit_code if result.error else 0,

@@ -34,6 +34,7 @@ from cpstage.runner.command import TIMED_OUT
 from cpstage.runner.interrupts import signal_name
 from cpstage.worker.claims import Claim
 from cpstage.worker.events import Tell, WorkerEvent, described
+from cpstage.worker.leftovers import left_workspaces, locked_workspace, note
 from cpstage.worker.process import JobCommand, JobProcess, Outcome
 from cpstage.workspace.layout import Workspace
 
@@ -86,6 +87,10 @@ class JobPlaces:
                 f"the disk of {root} has {free:,} bytes left, and jobs need {_LEAST_FREE_BYTES:,}",
                 hint="free some space, or give another --workspace-root",
             )
+
+    def sweep(self) -> Iterator[tuple[Path, list[str]]]:
+        """Remove workspaces of killed workers whose jobs ended well, and yield the others, once."""
+        return left_workspaces(self.root.resolve(), keeps_success=self.keeps(True))
 
     def keeps(self, succeeded: bool) -> bool:
         """Tell whether the workspace of a job stays."""
@@ -189,8 +194,11 @@ class WorkingJob:
             self._workspace.mkdir(mode=0o700)
             self._has_workspace = True
             state.mkdir(mode=0o700)
-        with self._output(state / "output.log") as output:
-            process = JobProcess(self._workspace, output)
+        with (
+            locked_workspace(self._workspace) as lock,
+            self._output(state / "output.log") as output,
+        ):
+            process = JobProcess(self._workspace, output, lock)
             with self._stopping:
                 self._process = process
                 if self._stops:  # before there was anything to stop
@@ -239,6 +247,8 @@ class WorkingJob:
         """Clear up, and say how it went."""
         succeeded = outcome.exit_code == 0
         kept = self._has_workspace and self._places.keeps(succeeded)
+        if kept:
+            note(self._workspace, succeeded=succeeded, kept=True)
         left = remove_tree(self._workspace) if self._has_workspace and not kept else []
         warnings = [*outcome.warnings, *(f"cannot remove {one}" for one in left)]
         for warning in warnings:
