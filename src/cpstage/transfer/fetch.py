@@ -270,7 +270,7 @@ class _Fetch:
         """Stage the artifacts of one directory."""
         root.mkdir()
         with Tree(root) as tree:
-            unpacker = Unpacker(tree, self._options.limits)
+            unpacker = Unpacker(tree, self._options)
             done = [self._stage_one(one, unpacker, staging) for one in group]
             with naming(", ".join(one.artifact.title for one in group)):
                 unpacker.finish()
@@ -290,6 +290,7 @@ class _Fetch:
             format=extracted.format,
             contents=extracted.contents,
             envelope=extracted.envelope,
+            notes=extracted.notes,
             verified=verified,
         )
 

@@ -57,6 +57,7 @@ class Staged:
         contents: What was unpacked; None for a kept file.
         verified: What was compared to prove that the bytes are those of the object.
         envelope: The header of the encrypted message as JSON has it.
+        notes: What differs from the archive, or why nothing was unpacked.
     """
 
     artifact: Artifact
@@ -67,6 +68,7 @@ class Staged:
     contents: Contents | None = None
     verified: tuple[str, ...] = ()
     envelope: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -87,6 +89,7 @@ class Staged:
             "format": self.format,
             **contents_document(self.contents),
             "verified": list(self.verified),
+            "notes": list(self.notes),
         }
 
 
@@ -276,4 +279,5 @@ def _as_recorded(
         contents=read_contents(entry),
         verified=tuple(entry["verified"]),
         envelope=entry["envelope"],
+        notes=tuple(entry.get("notes", ())),
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from cpstage._deflate import DEFAULT_LEVEL
-from cpstage.archive.options import Limits
+from cpstage.archive.options import ExtractOptions
 from cpstage.globs import Globs
 
 if TYPE_CHECKING:
@@ -21,13 +21,12 @@ IfEmpty = Literal["error", "warn", "ignore"]
 
 
 @dataclass(frozen=True)
-class Unpacking:
-    """How to take artifacts in.
+class Unpacking(ExtractOptions):
+    """How to take artifacts in, besides how archives are unpacked.
 
     Attributes:
         layout: One directory per artifact, or one for all.
         unpack: Whether archives are unpacked.
-        limits: What one artifact may unpack to.
         envelopes: ``open`` decrypts messages of the AWS Encryption SDK, ``require`` refuses
             artifacts that are not encrypted, ``keep`` stages the encrypted message itself.
         key_ids: KMS keys that may decrypt, besides the job's.
@@ -39,7 +38,6 @@ class Unpacking:
 
     layout: Layout = "per-artifact"
     unpack: bool = True
-    limits: Limits = field(default_factory=Limits)
     envelopes: Envelopes = "open"
     key_ids: Sequence[str] = ()
     context: Mapping[str, str] = field(default_factory=dict)
