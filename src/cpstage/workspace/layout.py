@@ -163,6 +163,12 @@ class Workspace:
             if not self._journal.is_open:
                 remove_tree(staging)
 
+    def leftovers(self) -> list[Path]:
+        """Return what earlier runs left in ``.cpstage/`` that this user cannot remove."""
+        places = (self._state / "staging", self._state / "run")
+        found = [path for place in places if place.is_dir() for path in place.rglob("*")]
+        return [one for one in found if one.lstat().st_uid != os.geteuid()][:5]
+
     def require_free(self, inputs: Sequence[Path]) -> None:
         """Check that nothing stands where something is to be published.
 
