@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import boto3
 import pytest
 
-from command_line import Cli, plain_environment
+from command_line import Cli, end_forks, plain_environment
 from cpstage.local import LocalAWS
 
 if TYPE_CHECKING:
@@ -27,6 +27,13 @@ for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
 def _no_default_session(monkeypatch: pytest.MonkeyPatch) -> None:
     """What boto3 keeps for a program that calls ``boto3.client``: the caller of another test."""
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_forks_left() -> Iterator[None]:
+    """What commands are forked off ends with the tests."""
+    yield
+    end_forks()
 
 
 @pytest.fixture(scope="module")

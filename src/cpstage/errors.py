@@ -2,7 +2,7 @@
 
 A class carries the exit code (``sysexits.h``), the failure type that CodePipeline is told
 (``FailureDetails.type`` of PutJobFailureResult), and what to do next. Nothing else in
-cpstage decides any of the three. This module knows nothing of AWS clients, archives or
+cpstage decides any of the three. This module is independent of AWS clients, archives or
 terminals.
 """
 
@@ -178,8 +178,8 @@ class CommandNotStarted(CommandFailed):
 class Stopped(Reportable):
     """A signal ended the command.
 
-    It is no ``Exception``: it may be raised in the middle of anything, and whoever handles those,
-    as botocore does to try again, would go on.
+    It is a ``BaseException``: it can be raised anywhere, and code that handles ``Exception``, such
+    as botocore's retries, must not continue.
 
     Args:
         signal_number: The signal; the exit code is 128 plus its number, as in a shell.

@@ -1,4 +1,4 @@
-"""The file system below one directory: safe writes by descriptor.
+"""The file system below one directory: safe writes by descriptor, permission bits and mtimes.
 
 Every name is opened component by component from the root's descriptor with ``O_NOFOLLOW``, and
 created with ``O_EXCL``: whatever the disk holds, nothing is written outside, through a link, or
@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +26,9 @@ RelativePath = NewType("RelativePath", str)
 
 _DIRECTORY = os.O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_NOFOLLOW | O_CLOEXEC
+
+FILE_MODE, DIRECTORY_MODE = 0o644, 0o755
+"""Permission bits of what has none of its own, before the umask takes some away."""
 
 _MOST_OPEN = 64
 """Directories that a thread keeps open; ulimit(1) often allows 1,024 descriptors in all."""
@@ -44,6 +49,8 @@ class Tree:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._read_at = time.time_ns()
+        self._umask: int | None = None
         with local_failures(root):
             self._root = os.open(root, os.O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         self._local = threading.local()
@@ -65,9 +72,20 @@ class Tree:
             raise local_failure(error, self.root / path) from error
 
     def write_file(
-        self, path: RelativePath, chunks: Iterable[bytes | memoryview], *, executable: bool
+        self,
+        path: RelativePath,
+        chunks: Iterable[bytes | memoryview],
+        *,
+        mode: int = FILE_MODE,
+        mtime_ns: int | None = None,
     ) -> int:
-        """Create a file, 0755 or 0644 under the umask, and return how many bytes it has.
+        """Create a file, and return its size in bytes.
+
+        Args:
+            path: Where.
+            chunks: Its content.
+            mode: Its permission bits, before the umask takes some away.
+            mtime_ns: Its mtime, in nanoseconds since the epoch; now where none is given.
 
         Raises:
             WorkspaceUnavailable: Something of that name, or a link on the way, is there.
@@ -77,21 +95,55 @@ class Tree:
         directory, _, name = path.rpartition("/")
         try:
             parent = self._open(directory)
-            file = os.open(name, _NEW_FILE, 0o755 if executable else 0o644, dir_fd=parent)
+            file = os.open(name, _NEW_FILE, mode, dir_fd=parent)
             try:
                 for chunk in chunks:
                     written += write_all(file, chunk)
+                if mtime_ns is not None:
+                    _set_mtime(file, self._read_at, mtime_ns)
             finally:
                 os.close(file)
         except (OSError, UnicodeEncodeError) as error:
             raise local_failure(error, self.root / path) from error
         return written
 
-    def make_link(self, path: RelativePath, target: str) -> None:
-        """Create a symbolic link; the target is the caller's to check."""
+    def make_link(self, path: RelativePath, target: str, mtime_ns: int | None = None) -> None:
+        """Create a symlink; the caller checks its target."""
         directory, _, name = path.rpartition("/")
         with local_failures(self.root / path):
-            os.symlink(target, name, dir_fd=self._open(directory))
+            parent = self._open(directory)
+            os.symlink(os.fsencode(target), name, dir_fd=parent)
+            if mtime_ns is not None and os.utime in os.supports_follow_symlinks:
+                times = (self._read_at, mtime_ns)
+                with suppress(OSError, OverflowError):  # some file systems have no times of links
+                    os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
+
+    def finish_directory(self, path: RelativePath, mode: int, mtime_ns: int | None) -> None:
+        """Give a directory its permission bits and mtime, when nothing more is created in it.
+
+        Args:
+            path: The directory; directories below it are finished before it.
+            mode: Its permission bits, before the umask takes some away.
+            mtime_ns: Its mtime, in nanoseconds since the epoch, if it is to have another one.
+        """
+        with local_failures(self.root / path):
+            directory = self._open(path)
+            if mode != DIRECTORY_MODE:
+                special = stat.S_IMODE(os.fstat(directory).st_mode) & ~0o777
+                os.fchmod(directory, special | (mode & ~self._find_umask()))
+            if mtime_ns is not None:
+                _set_mtime(directory, self._read_at, mtime_ns)
+
+    def _find_umask(self) -> int:
+        """Return the process's umask by a file: umask(2) would change it for other threads."""
+        if self._umask is None:
+            file = os.open(_PROBE, _NEW_FILE, 0o777, dir_fd=self._root)
+            try:
+                self._umask = 0o777 & ~os.fstat(file).st_mode
+            finally:
+                os.close(file)
+                os.unlink(_PROBE, dir_fd=self._root)
+        return self._umask
 
     def make_hard_link(self, path: RelativePath, existing: RelativePath) -> None:
         """Give a regular file of this tree a second name."""
@@ -180,8 +232,14 @@ class _OpenDirectories:
 def _enter(parent: int, name: str) -> int:
     """Open a directory below an open one, creating it where it is missing."""
     with suppress(FileExistsError):  # most are not there, and a look first would be a step more
-        os.mkdir(name, 0o755, dir_fd=parent)
+        os.mkdir(name, DIRECTORY_MODE, dir_fd=parent)
     return os.open(name, _DIRECTORY, dir_fd=parent)
+
+
+def _set_mtime(descriptor: int, atime_ns: int, mtime_ns: int) -> None:
+    """Set the mtime of an open file; one that the file system cannot have is left out."""
+    with suppress(OSError, OverflowError):
+        os.utime(descriptor, ns=(atime_ns, mtime_ns))
 
 
 def _exists(name: bytes, directory: int) -> bool:

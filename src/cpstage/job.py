@@ -1,16 +1,9 @@
-"""A CodePipeline job as frozen dataclasses, which never print a secret.
+"""A CodePipeline job as frozen dataclasses, parsed from every document shape of AWS.
 
-Everything the job-worker API says about a job has its place here, under the names of the
-CodePipeline API reference (``JobDetails``, ``ThirdPartyJobDetails``, ``Job``). Strings of the
-API that become paths are checked here, once, and are trusted after it. This module knows nothing
-of AWS clients, files or archives.
-
-Which of a job's artifacts are meant: by their names, or globs of them.
-
-Job documents: every shape that AWS hands a job out in, read and masked.
-
-What is in a document is untrusted: it may have been saved, edited, or made by somebody else. An
-unusable member is refused by name. This module knows JSON values, and no file that they are from.
+Names are those of the CodePipeline API reference (``JobDetails``, ``ThirdPartyJobDetails``,
+``Job``). A document is untrusted: it may have been saved or edited. An unusable member is refused
+by its name; strings that become paths are checked here once, and trusted afterwards. No ``repr``
+shows a secret.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ archives use KMS with the caller's own AWS credentials.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from typing import Any
 
 from cpstage._posix import require_posix
 from cpstage.archive.blob import FileBlob
-from cpstage.archive.formats import Format, format_of_name
+from cpstage.archive.formats import Format, format_of_name, other_format
 from cpstage.archive.members import Contents, contents_document
 from cpstage.archive.pack import Packer
 from cpstage.archive.unpack import Unpacker
@@ -26,7 +27,14 @@ from cpstage.encryption.header import Header
 from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound, WorkspaceUnavailable
 from cpstage.filesystem import RelativePath, Tree, local_failures
 from cpstage.progress import Progress, Silence
-from cpstage.transfer.artifact import DecryptionKeys, Extracted, Source, extract, naming
+from cpstage.transfer.artifact import (
+    DecryptionKeys,
+    Extracted,
+    Source,
+    extract,
+    naming,
+    read_head,
+)
 from cpstage.transfer.options import Packing, Unpacking
 from cpstage.workspace.publishing import Move
 from cpstage.workspace.staging import journal_in, staging_in, sweep
@@ -42,6 +50,7 @@ class Unpacked:
         format: The archive format, or None for an envelope that was kept as the file it is.
         contents: What came out of it.
         envelope: What the envelope says of itself that it was sealed in, if it was.
+        notes: What is not as the archive had it.
     """
 
     archive: Path
@@ -49,6 +58,7 @@ class Unpacked:
     format: Format | None
     contents: Contents | None
     envelope: Mapping[str, Any] | None
+    notes: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -58,6 +68,7 @@ class Unpacked:
             "format": self.format,
             "envelope": self.envelope,
             **contents_document(self.contents),
+            "notes": list(self.notes),
         }
 
 
@@ -104,17 +115,19 @@ def unpack(
         root.mkdir()
         taken = _extract(source, root, staging, how, progress or Silence())
         _publish(staging, root, target)
-    return Unpacked(file, target, taken.format, taken.contents, taken.envelope)
+    return Unpacked(file, target, taken.format, taken.contents, taken.envelope, taken.notes)
 
 
 def _extract(
     source: Source, root: Path, staging: Path, how: Unpacking, progress: Progress
 ) -> Extracted:
     with Tree(root) as tree:
-        unpacker = Unpacker(tree, how.limits)
+        unpacker = Unpacker(tree, how)
         taken = extract(source, unpacker, how, staging, progress)
         if taken.format is None and taken.envelope is None:
-            raise ArtifactRejected(f"{source.title} is no zip, tar or tar.gz")
+            other = other_format(read_head(source.blob))
+            what = f"is in the format {other}, and" if other else "is"
+            raise ArtifactRejected(f"{source.title} {what} not a zip, tar or tar.gz archive")
         with naming(source.title):
             unpacker.finish()
     return taken
@@ -157,7 +170,21 @@ def _publish(staging: Path, root: Path, target: Path) -> None:
             return
         place = target.resolve()
         moves = [Move(inside, place / inside.name) for inside in sorted(root.iterdir())]
+        # Only a directory that its owner may write to can be moved into another one (rename(2)).
+        modes = {
+            move.target: mode
+            for move in moves
+            if not move.staged.is_symlink()
+            and stat.S_ISDIR(mode := move.staged.lstat().st_mode)
+            and not mode & stat.S_IWUSR
+        }
+        for move in moves:
+            if move.target in modes:
+                move.staged.chmod(stat.S_IMODE(modes[move.target]) | stat.S_IWUSR)
     journal_in(staging).publish(moves, replace=False)
+    for path, mode in modes.items():
+        with local_failures(path):
+            path.chmod(stat.S_IMODE(mode))
 
 
 @dataclass(frozen=True)
@@ -286,7 +313,7 @@ def _write(
         chunks, header = sealed.chunks, sealed.header
     with staging_in(target.absolute().parent, target) as staging:
         with Tree(staging) as tree:
-            size = tree.write_file(RelativePath("packed"), chunks, executable=False)
+            size = tree.write_file(RelativePath("packed"), chunks)
         with local_failures(target):
             (staging / "packed").rename(target)
     return size, header

@@ -135,7 +135,7 @@ def test_eight_threads_read_through_many_expiries(
     job = get_job(job_id, connection=connection)
     store = JobSession(job, connection).store
     artifact = job.input_artifacts[0]
-    remote = store.open(artifact, store.look_at(artifact))
+    remote = store.open(artifact, store.head(artifact))
 
     with ThreadPoolExecutor(8) as pool:
         parts = list(pool.map(lambda index: remote.read(index * 8 * MIB, 8 * MIB), range(32)))
@@ -399,4 +399,4 @@ def test_out_of_sync_is_the_class_of_a_job_that_is_gone(
     aws.set_status(job_id, "TimedOut")
 
     with pytest.raises(OutOfSync):
-        JobSession(job, Connection()).store.look_at(job.input_artifacts[0])
+        JobSession(job, Connection()).store.head(job.input_artifacts[0])

@@ -65,7 +65,7 @@ def test_an_artifact_that_is_not_sealed_can_be_refused(aws: LocalAWS, cli: Cli) 
 
     assert done.returncode == 65
     assert "artifact App at s3://" in done.stderr
-    assert "is not sealed in an envelope" in done.stderr
+    assert "it is not encrypted with the AWS Encryption SDK" in done.stderr
     assert names(cli.directory) == []
 
 

@@ -22,7 +22,7 @@ from aws_clients import kms, session
 from cpstage.encryption.decrypt import decrypt
 from cpstage.encryption.encrypt import FRAME_LENGTH, encrypt
 from cpstage.encryption.header import HEAD_BYTES, Header, read_header, s3_client_object
-from cpstage.encryption.keys import Trust, job_context
+from cpstage.encryption.keys import AllowedKeys, job_context
 from cpstage.encryption.kms import Kms
 from cpstage.encryption.materials import KmsMaterials
 from cpstage.errors import (
@@ -243,7 +243,7 @@ class TestKeys:
         other, _ = multi_region_key(aws, "eu-west-1")
         message = administrator(aws, replica).encrypt(b"text")
 
-        with pytest.raises(AccessDenied, match="is sealed under"):
+        with pytest.raises(AccessDenied, match="is encrypted under"):
             administrator(aws, other).open(message)
 
     @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ class TestKeys:
         message = keeper.encrypt(b"text")
         before = kms_calls(aws)
 
-        with pytest.raises(AccessDenied, match=f"sealed under {keeper.key_id}"):
+        with pytest.raises(AccessDenied, match=f"encrypted under {keeper.key_id}"):
             keeper.open(message, **options)
         assert kms_calls(aws) == before
 
@@ -288,7 +288,7 @@ class TestKeys:
     def test_more_than_five_keys_are_refused(self, aws: LocalAWS, keeper: Keeper) -> None:
         six = [new_key(aws) for _ in range(6)]
         client = EncryptionSDKClient()
-        materials = KmsMaterials(Kms(keeper.kms), Trust(six), {})
+        materials = KmsMaterials(Kms(keeper.kms), AllowedKeys(six), {})
         options = {"algorithm": COMMITTING, "encryption_context": CONTEXT}
         message, _ = client.encrypt(source=b"text", materials_manager=materials, **options)
         before = kms_calls(aws)
@@ -525,7 +525,7 @@ class TestTampered:
         message = keeper.by_sdk(PLAINTEXT, algorithm, SMALL_FRAME)
 
         for added in (b"\0", b"junk", message, os.urandom(100_000)):
-            with pytest.raises(ArtifactRejected, match="after the end"):
+            with pytest.raises(ArtifactRejected, match="bytes follow the end"):
                 keeper.open(message + added)
 
     def test_a_frame_of_another_message(self, keeper: Keeper) -> None:

@@ -391,7 +391,7 @@ def test_the_manifest_says_what_was_staged_and_what_was_verified(aws: LocalAWS, 
     assert entry["version_id"]
     assert entry["encryption"] == "aws:kms"
     assert entry["kms_key_id"] == aws.key_arn
-    assert entry["verified"] == ["length", "entity tag", "CRC-32 of every file"]
+    assert entry["verified"] == ["length", "ETag", "CRC-32 of every file"]
     assert state.stat().st_mode & 0o777 == 0o700
     for file in state.iterdir():
         if file.is_file():

@@ -87,11 +87,10 @@ def test_a_traceback_with_all_that_is_known_of_a_failure_says_no_secret(
 def test_the_log_says_no_secret_however_much_it_says(
     aws: LocalAWS, job: cpstage.Job, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "out/Built").mkdir(parents=True)
-    (tmp_path / "out/Built/result").write_text("x")
     caplog.set_level(logging.DEBUG, "cpstage")
 
     cpstage.fetch(job, tmp_path, credentials_max_age=1e-6)
+    (tmp_path / "out/Built/result").write_text("x")
     aws.expire_sessions(job.id)
     cpstage.push(job, tmp_path)
     aws.set_status(job.id, "Failed")

@@ -196,13 +196,13 @@ OTHER_KEY = "arn:aws:kms:us-east-1:123456789012:key/another"
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        ({}, "with encryption none, though asked for aws:kms"),
-        ({SSE: "AES256"}, "with encryption AES256, though asked for aws:kms"),
+        ({}, "with encryption none, but aws:kms was requested"),
+        ({SSE: "AES256"}, "with encryption AES256, but aws:kms was requested"),
         (
             {SSE: "aws:kms", f"{SSE}-aws-kms-key-id": OTHER_KEY},
-            f"under the key {OTHER_KEY}, though asked for",
+            f"under the key {OTHER_KEY}, but",
         ),
-        ({SSE: "aws:kms"}, "under the key None, though asked for"),
+        ({SSE: "aws:kms"}, "under the key None, but"),
     ],
     ids=["nothing", "AES256", "another key", "no key"],
 )

@@ -11,18 +11,18 @@ import importlib
 import json
 import os
 import pkgutil
-import select
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 LONGEST = 120
 """Seconds after which a command is killed."""
@@ -37,10 +37,11 @@ class Forks:
     """
 
     def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
+        self.directory = directory
         self._address = str(directory / "forks")
         self._process = subprocess.Popen(
             [sys.executable, __file__, self._address],
-            stdin=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             env={**environment},
         )
@@ -51,20 +52,36 @@ class Forks:
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(LONGEST)
+        # Not by closing its stdin: a child that a test has forked may hold that open.
+        self._process.kill()
+        self._process.communicate()
 
     def run(
-        self, arguments: Sequence[str], directory: Path, environment: Mapping[str, str]
+        self,
+        arguments: Sequence[str],
+        directory: Path,
+        environment: Mapping[str, str],
+        stdin: str | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end; what it prints is kept beside its directory."""
-        out, err = (directory.with_name(f"{directory.name}.{name}") for name in ("out", "err"))
+        """Run a command to its end, with a text on its stdin."""
+        with tempfile.TemporaryDirectory(dir=self.directory) as files:
+            return self._run(arguments, directory, environment, stdin, Path(files))
+
+    def _run(
+        self,
+        arguments: Sequence[str],
+        directory: Path,
+        environment: Mapping[str, str],
+        stdin: str | None,
+        files: Path,
+    ) -> subprocess.CompletedProcess[str]:
+        given, out, err = (files / name for name in ("in", "out", "err"))
+        given.write_text(stdin or "")
         order = {
             "arguments": [*arguments],
             "directory": str(directory),
             "environment": {**environment},
-            "streams": [os.devnull, str(out), str(err)],
+            "streams": [os.devnull if stdin is None else str(given), str(out), str(err)],
         }
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(LONGEST + 60)
@@ -92,14 +109,19 @@ def _load() -> None:
 
 
 def _serve(address: str) -> None:
-    """Start a command for each connection, until stdin ends."""
+    """Start a command for each connection, until killed, or left by the process of the tests."""
     _load()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen(64)
     print("ready", flush=True)
-    while listener in select.select([listener, sys.stdin], [], [])[0]:
-        connection, _ = listener.accept()
+    listener.settimeout(LONGEST)
+    parent = os.getppid()
+    while os.getppid() == parent:
+        try:
+            connection, _ = listener.accept()
+        except TimeoutError:
+            continue
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
@@ -128,7 +150,7 @@ def _become(
     from cpstage.__main__ import main
 
     for descriptor, name in enumerate(streams):
-        mode = os.O_RDWR | os.O_CREAT | os.O_TRUNC
+        mode = os.O_RDWR | os.O_CREAT if descriptor else os.O_RDONLY
         opened = os.open(name, mode, 0o600)
         os.dup2(opened, descriptor)
         os.close(opened)

@@ -89,12 +89,12 @@ def test_data_of_several_deflate_blocks(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "method",
-    [1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 13, 15, 18, 19, 20, 93, 94, 95, 96, 97, 98, 99, 0xFFFF],
+    [1, 2, 3, 4, 5, 6, 7, 10, 11, 13, 15, 18, 19, 20, 93, 94, 95, 96, 97, 98, 99, 0xFFFF],
 )
 def test_a_method_that_is_not_supported(tmp_path: Path, method: int) -> None:
     body = zip_bytes(file("good"), Entry("odd", DATA, method))
 
-    refused(body, tmp_path, rf"unsupported: method {method}\b", entry="odd")
+    refused(body, tmp_path, "which is not supported", entry="odd")
 
 
 @pytest.mark.parametrize("data", [b"", DATA], ids=["empty", "data"])
@@ -103,7 +103,7 @@ def test_a_method_that_is_not_supported_in_an_empty_entry_or_a_directory(
 ) -> None:
     odd = Entry("odd", data, 99) if data else replace(directory("odd/"), method=99)
 
-    refused(zip_bytes(file("good"), odd), tmp_path, "unsupported: method 99")
+    refused(zip_bytes(file("good"), odd), tmp_path, "AES encryption, which is not supported")
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_an_entry_on_another_disk(tmp_path: Path, disk: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "trailing", [b"x", b"\n", bytes(99) + b"x", b"x" + bytes(99), b"PK", b"PK\5\6"]
+    "trailing", [b"x", b"\nx", bytes(99) + b"x", b"x" + bytes(99), b"PK", b"PK\5\6"]
 )
 def test_data_after_the_end(tmp_path: Path, trailing: bytes) -> None:
     refused(zip_bytes(*ENTRIES, trailing=trailing), tmp_path, "end record")

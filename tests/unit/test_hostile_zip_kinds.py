@@ -73,10 +73,11 @@ BELOW_A_LINK = {
 
 TWICE = {
     "file": [file("a", b"1"), file("a", b"2")],
-    "the same file": [file("a", b"1"), file("a", b"1")],
-    "./": [file("a"), file("./a")],
-    "//": [file("a//b"), file("a/b")],
-    "/./": [file("a/./b"), file("a/b")],
+    "./": [file("a", b"1"), file("./a", b"2")],
+    "//": [file("a//b", b"1"), file("a/b", b"2")],
+    "/./": [file("a/./b", b"1"), file("a/b", b"2")],
+    "the third of three": [file("a", b"1"), file("a", b"1"), file("a", b"2")],
+    "one that is new after equal ones": [file("z"), file("z"), file("a", b"1"), file("a", b"2")],
     "link": [link("a", b"x"), link("a", b"y")],
     "file and link": [file("a"), link("a", b"x")],
     "directory and link": [directory("a/"), link("a", b"x")],
@@ -190,14 +191,34 @@ def test_permissions_of_a_link_do_not_matter(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    [stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK, 0o150000, 0o170000],
-    ids=["fifo", "character device", "block device", "socket", "unassigned", "all bits"],
+    [stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK],
+    ids=["character device", "block device", "socket"],
 )
 @pytest.mark.parametrize("data", [b"", b"data"], ids=["empty", "with data"])
 def test_a_special_file(tmp_path: Path, kind: int, data: bytes) -> None:
     body = zip_bytes(file("good"), Entry("odd", data, mode=kind | 0o644))
 
     refused(body, tmp_path, "neither a file, a directory nor a link", entry="odd")
+
+
+def test_a_fifo_without_data(tmp_path: Path) -> None:
+    body = zip_bytes(file("good"), Entry("odd", mode=stat.S_IFIFO | 0o644))
+
+    refused(body, tmp_path, "neither a file, a directory nor a link", entry="odd")
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFIFO, 0o150000, 0o170000, 0])
+def test_data_of_a_pipe_or_of_an_unknown_type_is_a_file(tmp_path: Path, kind: int) -> None:
+    found = accepted(zip_bytes(Entry("odd", b"data", mode=kind | 0o644)), tmp_path)
+
+    assert found == {"odd": ("file", False, b"data")}
+
+
+@pytest.mark.parametrize("kind", [0o150000, 0o177777, 0])
+def test_a_directory_of_an_unknown_type(tmp_path: Path, kind: int) -> None:
+    body = zip_bytes(Entry("d/", mode=kind), Entry("d/f", b"x"))
+
+    assert accepted(body, tmp_path)["d"] == ("directory", False, b"")
 
 
 @pytest.mark.parametrize("mode", [stat.S_IFIFO | 0o644, stat.S_IFSOCK | 0o644, LINK])
@@ -270,17 +291,17 @@ def umask(request: pytest.FixtureRequest) -> Iterator[int]:
         (0o644, 0o644),
         (0o755, 0o755),
         (0o4755, 0o755),
-        (0o6777, 0o755),
+        (0o6777, 0o777),
         (0o7644, 0o644),
-        (0o666, 0o644),
-        (0o400, 0o644),
+        (0o666, 0o666),
+        (0o400, 0o400),
         (0o000, 0o644),
-        (0o100, 0o755),
-        (0o011, 0o644),
-        (0o777, 0o755),
+        (0o100, 0o100),
+        (0o011, 0o011),
+        (0o777, 0o777),
     ],
 )
-def test_of_a_mode_only_the_owners_execute_bit_is_kept(
+def test_of_a_mode_the_permission_bits_are_kept(
     tmp_path: Path, umask: int, permissions: int, kept: int
 ) -> None:
     body = zip_bytes(Entry("d/tool", b"x", mode=stat.S_IFREG | permissions))
@@ -290,14 +311,19 @@ def test_of_a_mode_only_the_owners_execute_bit_is_kept(
     assert stat.S_IMODE((tmp_path / "into/d/tool").stat().st_mode) == kept & ~umask
 
 
-@pytest.mark.parametrize("permissions", [0o755, 0o000, 0o7777, 0o644, 0o2770])
-def test_modes_of_directories_are_not_kept(tmp_path: Path, umask: int, permissions: int) -> None:
+@pytest.mark.parametrize(
+    ("permissions", "kept"),
+    [(0o755, 0o755), (0o000, 0o755), (0o7777, 0o777), (0o500, 0o500), (0o2770, 0o770)],
+)
+def test_of_the_mode_of_a_directory_the_permission_bits_are_kept(
+    tmp_path: Path, umask: int, permissions: int, kept: int
+) -> None:
     body = zip_bytes(Entry("d/", mode=stat.S_IFDIR | permissions), file("d/e/f"))
 
     unpack(body, tmp_path / "into", "app.zip")
 
-    for path in ("d", "d/e"):
-        assert stat.S_IMODE((tmp_path / "into" / path).stat().st_mode) == 0o755 & ~umask
+    for path, expected in (("d", kept), ("d/e", 0o755)):
+        assert stat.S_IMODE((tmp_path / "into" / path).stat().st_mode) == expected & ~umask
 
 
 def test_without_a_type_a_mode_is_that_of_a_file(tmp_path: Path) -> None:
@@ -312,6 +338,14 @@ def test_a_place_that_is_taken(tmp_path: Path, entries: list[Entry], turned: boo
     ordered = entries[::-1] if turned else entries
 
     refused(zip_bytes(file("good"), *ordered), tmp_path, "is there twice|is below|is there")
+
+
+def test_equal_files_are_one(tmp_path: Path) -> None:
+    body = zip_bytes(file("a", b"1"), file("b", b"2"), file("./a", b"1"), file("a", b"1"))
+
+    found = accepted(body, tmp_path)
+
+    assert found == {"a": ("file", False, b"1"), "b": ("file", False, b"2")}
 
 
 def test_directories_may_be_there_twice(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ earlier action happened to write. The bytes are the only honest source.
 from __future__ import annotations
 
 import zlib
+from contextlib import suppress
 from typing import Literal
 
-from cpstage.archive.tar_headers import BLOCK
+from cpstage.archive.tar_headers import BLOCK, has_checksum
 from cpstage.errors import ArtifactRejected
 
 Format = Literal["zip", "tar", "tar.gz"]
@@ -23,6 +24,27 @@ CONTENT_TYPES: dict[Format, str] = {
     "tar.gz": "application/gzip",
 }
 """What the CodePipeline plugin for Jenkins writes, and other actions read."""
+
+_RECORD = 20 * BLOCK
+"""Bytes of a whole record of tar: an empty tar has at most one, all zeros."""
+
+_FULL_CLONE_KEYS = (b"ConnectionArn", b"FullRepositoryName", b"CommitId")
+
+_OTHER_MAGICS: dict[bytes, str] = {
+    b"\xfd7zXZ\0": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"BZh": "bzip2",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"Rar!\x1a\x07": "rar",
+    b"070707": "cpio",
+    b"070701": "cpio",
+    b"070702": "cpio",
+    b"\xc7\x71": "cpio",
+    b"!<arch>\n": "ar",
+    b"\x1f\x9d": "compress (.Z)",
+}
+"""The first bytes of formats that are not unpacked."""
 
 _SUFFIXES: dict[str, Format] = {
     ".zip": "zip",
@@ -50,17 +72,18 @@ def recognise(head: bytes, *, name: str = "", content_type: str = "") -> Format 
         ArtifactRejected: The name or Content-Type promises an archive, and the bytes are none,
             or they begin as gzip and are damaged.
     """
-    found = _by_magic(head)
+    hint = format_of_name(name) or _HINTING_TYPES.get(content_type.partition(";")[0].strip())
+    found = _by_magic(head, is_named=hint in ("tar", "tar.gz"))
     if found is not None:
         return found
-    hint = format_of_name(name) or _HINTING_TYPES.get(content_type.partition(";")[0].strip())
     if hint == "zip" and head:
         # Anything may stand before a zip (a self-extractor does): its directory is at the end.
         return "zip"
     if hint == "tar" and _is_empty_tar(head):
         return "tar"
     if hint is not None:
-        kind = "empty" if not head else f"not a {hint} archive"
+        other = other_format(head)
+        kind = "empty" if not head else f"{other}" if other else f"not a {hint} archive"
         raise ArtifactRejected(
             f"{name or 'the artifact'} is {kind}, though its name or Content-Type says {hint}",
             hint="check the action that made it, or fetch it as it is with --no-unpack",
@@ -74,7 +97,35 @@ def format_of_name(name: str) -> Format | None:
     return next((kind for suffix, kind in _SUFFIXES.items() if lowered.endswith(suffix)), None)
 
 
-def _by_magic(head: bytes) -> Format | None:
+def other_format(head: bytes) -> str | None:
+    """Return the name of a format that is recognised by its magic bytes and not unpacked."""
+    magics = ((name, magic, 0) for magic, name in _OTHER_MAGICS.items())
+    for name, magic, at in magics:
+        if head.startswith(magic, at):
+            return name
+    if head.lstrip().startswith(b"{") and all(key in head for key in _FULL_CLONE_KEYS):
+        return "CodePipeline's full-clone JSON"
+    return None
+
+
+def not_unpacked(head: bytes) -> str:
+    """Return a note about an object that is kept as a file because of what it is, or nothing."""
+    if not head:
+        return "the object is empty (zero bytes) and was kept as a file"
+    found = other_format(head)
+    if found == "CodePipeline's full-clone JSON":
+        return (
+            "the object is CodePipeline's reference for a full clone and holds no source: choose "
+            "the CODE_ZIP output format, or clone the repository that it names"
+        )
+    if found:
+        return (
+            f"the object is a {found} file, which cpstage does not unpack, and was kept as a file"
+        )
+    return ""
+
+
+def _by_magic(head: bytes, *, is_named: bool) -> Format | None:
     # APPNOTE 4.3.7 and 4.3.16: a local file header, or the end record of an empty archive.
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "zip"
@@ -83,20 +134,16 @@ def _by_magic(head: bytes) -> Format | None:
     # RFC 1952, 2.3: the magic, and deflate as the only method there is.
     if head.startswith(b"\x1f\x8b\x08"):
         inflated = _inflate_start(head)
-        if _is_tar(inflated) or _is_empty_tar(inflated):
+        if _is_tar(inflated) or (
+            _is_empty_tar(inflated) and (is_named or len(inflated) <= _RECORD)
+        ):
             return "tar.gz"
     return None
 
 
 def _is_tar(head: bytes) -> bool:
     """Check the checksum of the first header, which v7 tar has too."""
-    import tarfile  # most artifacts are zips, and need not wait for it
-
-    try:
-        tarfile.TarInfo.frombuf(head[:BLOCK], "utf-8", "surrogateescape")
-    except tarfile.TarError:
-        return False
-    return True
+    return len(head) >= BLOCK and has_checksum(head[:BLOCK])
 
 
 def _is_empty_tar(head: bytes) -> bool:
@@ -105,10 +152,21 @@ def _is_empty_tar(head: bytes) -> bool:
 
 
 def _inflate_start(head: bytes) -> bytes:
+    """Inflate the start of a gzip stream; of zeros, up to one byte more than a record of tar."""
+    stream = zlib.decompressobj(wbits=31)
     try:
-        return zlib.decompressobj(wbits=31).decompress(head, HEAD_BYTES)
+        inflated = stream.decompress(head, HEAD_BYTES)
     except zlib.error as error:
         raise ArtifactRejected(
             f"the artifact begins as gzip and is damaged: {error}",
             hint="check the action that made it, or fetch it as it is with --no-unpack",
         ) from error
+    with suppress(zlib.error):  # damage behind the start is found, and named, when it is unpacked
+        while not any(inflated) and len(inflated) <= _RECORD:
+            rest = stream.unused_data if stream.eof else stream.unconsumed_tail
+            if stream.eof:
+                stream = zlib.decompressobj(wbits=31)
+            if not rest.strip(b"\0"):
+                break
+            inflated += stream.decompress(rest, _RECORD + 1 - len(inflated))
+    return inflated

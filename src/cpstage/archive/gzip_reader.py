@@ -154,12 +154,17 @@ class Forward:
         blocks: The stream; an empty block says nothing.
     """
 
-    __slots__ = ("_at", "_block", "_blocks")
+    __slots__ = ("_at", "_before", "_block", "_blocks")
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
         self._blocks = blocks
         self._block = b""
-        self._at = 0
+        self._at = self._before = 0
+
+    @property
+    def position(self) -> int:
+        """How many bytes have been read."""
+        return self._before + self._at
 
     def read(self, count: int) -> bytes:
         """Return the next bytes: fewer than asked for only at the end of the stream."""
@@ -178,6 +183,7 @@ class Forward:
     def some(self, most: int) -> bytes:
         """Return what is at hand of the next bytes; nothing only at the end of the stream."""
         if self._at == len(self._block):
+            self._before += self._at
             self._block, self._at = next(filter(None, self._blocks), b""), 0
         piece = self._block[self._at : self._at + most]
         self._at += len(piece)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 MemberKind = Literal["file", "directory", "link", "hard link"]
+
+OWNER_EXECUTES = 0o100
 
 CHUNK = 256 << 10
 """Bytes that go from a decoder to a file at a time: they stay in the processor's cache, and their
@@ -22,7 +24,8 @@ class Member:
         kind: What it is. Readers refuse what is none of the four.
         chunks: Reads the data once, in pieces; only files have any.
         size: The declared size of the data, in bytes.
-        executable: Whether its owner may execute it.
+        mode: Its permission bits, or 0 where the archive has none of them.
+        mtime_ns: Its mtime, in nanoseconds since the epoch, where the archive has one.
         target: Where a symbolic link leads, bytes that are not UTF-8 as surrogates, or the name of
             the earlier member that a hard link stands for.
     """
@@ -31,18 +34,25 @@ class Member:
     kind: MemberKind
     chunks: Callable[[], Iterator[bytes]]
     size: int = 0
-    executable: bool = False
+    mode: int = 0
+    mtime_ns: int | None = None
     target: str = ""
+
+    @property
+    def executable(self) -> bool:
+        """Whether its owner may execute it."""
+        return bool(self.mode & OWNER_EXECUTES)
 
 
 @dataclass
 class Contents:
-    """What came out of one archive."""
+    """What came out of one archive, and notes on what is not as the archive had it."""
 
     files: int = 0
     directories: int = 0
     links: int = 0
     size: int = 0
+    notes: list[str] = field(default_factory=list)
 
     def count(self, kind: MemberKind, size: int, *, there: bool) -> None:
         """Count a member, unless it is in the place of another one."""
@@ -70,4 +80,7 @@ def read_contents(document: Mapping[str, Any]) -> Contents | None:
         KeyError, TypeError, ValueError: A member is missing, or no number.
     """
     members = [document[name] for name in contents_document(None)]
-    return None if members[0] is None else Contents(*map(int, members))
+    if members[0] is None:
+        return None
+    files, directories, links, size = map(int, members)
+    return Contents(files, directories, links, size)

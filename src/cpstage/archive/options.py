@@ -1,10 +1,16 @@
-"""Limits on what an archive may unpack to, counted on real output while it streams."""
+"""How archives are unpacked and packed, and limits on what an archive may unpack to.
+
+Limits are counted on real output while it streams.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 from cpstage.errors import ArtifactRejected
+
+UnsafeLinks = Literal["reject", "skip", "keep"]
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -34,6 +40,23 @@ class Limits:
     entries: int = 200_000
     depth: int = 128
     header: int = MIB
+
+
+@dataclass(frozen=True)
+class ExtractOptions:
+    """How archives are unpacked.
+
+    Attributes:
+        limits: What one archive may unpack to.
+        mtime: ``archive`` restores mtimes, ``now`` gives every file and directory the time at
+            which unpacking begins.
+        unsafe_links: What to do with symlinks that leave the tree: ``reject`` the archive, ``skip``
+            them, or ``keep`` them as the archive has them.
+    """
+
+    limits: Limits = field(default_factory=Limits)
+    mtime: Literal["archive", "now"] = "archive"
+    unsafe_links: UnsafeLinks = "reject"
 
 
 class Budget:

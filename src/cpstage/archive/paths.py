@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cpstage.archive.members import Member, MemberKind
 from cpstage.archive.options import Budget
 from cpstage.errors import ArtifactRejected, WorkspaceUnavailable
 from cpstage.filesystem import RelativePath
 
-_OTHER_ROOT = re.compile(r"[A-Za-z]:|\\")
-"""A drive letter, or the backslash before a host's name."""
+_OTHER_ROOT = re.compile(r"[A-Za-z]:[/\\]")
+"""A drive letter. Other colons, and a leading backslash, are characters like any other."""
 
 _FIRST, _OTHERS = "A-Za-z0-9_", "A-Za-z0-9_. @+,()=-"
 _PLAIN = re.compile(f"[{_FIRST}][/{_OTHERS}]*")
@@ -49,8 +50,7 @@ def check_name(name: str) -> RelativePath:
     character like any other on POSIX, but not where it would make ``..\`` elsewhere.
 
     Raises:
-        ArtifactRejected: The name is empty, absolute, has a ``..``, a NUL, a drive letter or
-            bytes that are not UTF-8.
+        ArtifactRejected: The name is empty, absolute, has a ``..``, a NUL, a drive letter.
     """
     if _is_plain(name):
         return RelativePath(name.rstrip("/"))
@@ -58,11 +58,9 @@ def check_name(name: str) -> RelativePath:
     rule = None
     if "\0" in name:
         rule = "it holds a NUL"
-    elif not _is_utf8(name):
-        rule = "it is not UTF-8"
     elif not components:
         rule = "it is empty"
-    elif name.startswith("/") or _OTHER_ROOT.match(components[0]):
+    elif name.startswith("/") or _OTHER_ROOT.match("/".join(components) + name[-1]):
         rule = "it is absolute"
     elif ".." in components or _BACKSLASH_PARENT.search(name):
         rule = "it leads upwards"
@@ -94,8 +92,8 @@ def is_plain_from(start: int, name: str) -> bool:
 
 
 def is_root(name: str) -> bool:
-    """Tell whether a name is the tree itself, as ``tar -C DIR .`` writes it first."""
-    return name.startswith(".") and set(name.split("/")) <= {".", ""}
+    """Whether a name is the tree itself: ``./`` of ``tar -C DIR .``, or ``/`` alone."""
+    return name == "/" or (name.startswith(".") and set(name.split("/")) <= {".", ""})
 
 
 def check_target_length(name: str, length: int) -> None:
@@ -120,7 +118,7 @@ def check_links(links: Mapping[RelativePath, str]) -> None:
     """
     steps = 0
     for path, target in links.items():
-        if not target or "\0" in target or not _is_utf8(target) or _is_too_long(target):
+        if not target or "\0" in target or _is_too_long(target):
             raise refused(path, f"is a link with an unusable target {target[:100]!r}")
         for inside in _follow(path, links):
             if not inside:
@@ -177,7 +175,8 @@ def _is_too_long(path: str) -> bool:
     return max(sizes) > _NAME_MAX or sum(sizes) + len(sizes) - 1 > _PATH_MAX
 
 
-def _is_utf8(text: str) -> bool:
+def is_utf8(text: str) -> bool:
+    """Whether a name has no bytes that are not UTF-8."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -193,6 +192,13 @@ class Planned:
     source: str
 
 
+class DirectoryAttributes(NamedTuple):
+    """What a directory gets when all that is in it has been created."""
+
+    mode: int
+    mtime_ns: int | None
+
+
 class Plan:
     """The paths of one tree.
 
@@ -206,9 +212,17 @@ class Plan:
         self._folded: dict[str, RelativePath] | None = {} if folds_names else None
         self._kinds: dict[tuple[MemberKind, str], Planned] = {}
         self.links: dict[RelativePath, str] = {}
+        self.directories: dict[RelativePath, DirectoryAttributes] = {}
 
     def admit(
-        self, name: str, kind: MemberKind, source: str, budget: Budget, *, last_wins: bool = False
+        self,
+        name: str,
+        kind: MemberKind,
+        source: str,
+        budget: Budget,
+        *,
+        last_wins: bool = False,
+        is_equal: Callable[[RelativePath], bool] = lambda _: False,
     ) -> tuple[RelativePath, bool]:
         """Take a member into the plan.
 
@@ -218,6 +232,7 @@ class Plan:
             source: Which archive it is from, for messages.
             budget: The limits that it counts against.
             last_wins: Whether a later file takes the place of an earlier one, as in tar.
+            is_equal: Whether the member is equal to the earlier one at a path.
 
         Returns:
             Its path, and whether something of the same kind is there already.
@@ -243,7 +258,8 @@ class Plan:
             return path, True
         if here.source != source:
             raise _collision(path, here.source, source)
-        if not last_wins or here.kind != kind:
+        same = here.kind == kind or {here.kind, kind} == {"file", "hard link"}
+        if not same or not (last_wins or is_equal(path)):
             raise refused(name, f"is there twice, first as a {here.kind}")
         return path, True
 

@@ -6,6 +6,7 @@ of a name what another does not.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from itertools import repeat
@@ -23,7 +24,7 @@ POSIX, GNU, V7 = b"ustar\0", b"ustar  \0", bytes(8)
 SPARSE = b"S"
 """GNU's type of a sparse file with a map in the header."""
 
-_FIELDS = struct.Struct("100s8s16x12s12x8sc100s8s80x155s12x")
+_FIELDS = struct.Struct("100s8s16x12s12s8sc100s8s80x155s12x")
 _CHECKSUM = slice(148, 156)
 _MAP = slice(386 - 345, 495 - 345)
 """Where GNU has the map, in what is the prefix elsewhere."""
@@ -31,6 +32,7 @@ _MAP = slice(386 - 345, 495 - 345)
 _SPACES = sum(b" " * 8)
 _POSITIVE, _NEGATIVE = 0x80, 0xFF
 _LARGEST = (1 << 63) - 1
+_DECIMAL_TIME = re.compile(rb"(-?)(\d{1,19})(?:\.(\d*))?")
 _MOST_DIGITS = len(str(_LARGEST))
 
 Record = tuple[bytes, bytes]
@@ -43,6 +45,7 @@ class Header(NamedTuple):
     name: bytes
     mode: bytes
     size: bytes
+    mtime: bytes
     checksum: bytes
     kind: bytes
     link: bytes
@@ -65,12 +68,9 @@ def read_header(block: bytes) -> Header:
         Damaged: Its checksum is wrong, it is of no known format, or not a whole block.
     """
     if len(block) < BLOCK:
-        raise Damaged("it is cut off in a header" if block else "it has no end marker")
+        raise Damaged("it is cut off in a header")
     header = Header._make(_FIELDS.unpack(block))
-    declared = octal(header.checksum, "checksum")
-    # The sum is taken with spaces in its own place; historic writers had signed characters.
-    total = _sum(block) - sum(header.checksum) + _SPACES
-    if declared != total and declared != total - 256 * _negative(block):
+    if not has_checksum(block):
         raise Damaged("the checksum of a header is wrong")
     if not (header.magic.startswith(POSIX) or header.magic in (GNU, V7)):
         raise Damaged(f"a header is of the unknown format {header.magic!r}")
@@ -78,6 +78,43 @@ def read_header(block: bytes) -> Header:
         # libarchive would follow it.
         raise Damaged("a header has the map of a sparse file, and says that it is none")
     return header
+
+
+def mtime_of_field(field: bytes) -> int | None:
+    """Return the mtime in a field, in nanoseconds since the epoch; None where it has none.
+
+    Like GNU tar, do not reject a member for a time that is not a number.
+    """
+    if field[0] in (_POSITIVE, _NEGATIVE):
+        digits = field[1:] if field[0] == _POSITIVE else field
+        return int.from_bytes(digits, "big", signed=field[0] == _NEGATIVE) * 10**9
+    digits = field.rstrip(b"\0 ").lstrip(b" ")
+    try:
+        return int(digits, 8) * 10**9 if digits.isdigit() else None
+    except ValueError:
+        return None
+
+
+def mtime_of_record(value: bytes) -> int | None:
+    """Return the mtime in a pax record, decimal seconds, in nanoseconds since the epoch."""
+    found = _DECIMAL_TIME.fullmatch(value)
+    if not found:
+        return None
+    sign, seconds, fraction = found.groups()
+    ns = int(seconds) * 10**9 + int((fraction or b"").ljust(9, b"0")[:9])
+    return -ns if sign else ns
+
+
+def has_checksum(block: bytes) -> bool:
+    """Whether a block has the checksum of a header."""
+    field = block[_CHECKSUM]
+    try:
+        declared = octal(field, "checksum")
+    except Damaged:
+        return False
+    # The sum is taken with spaces in its own place; historic writers had signed characters.
+    total = _sum(block) - sum(field) + _SPACES
+    return declared == total or declared == total - 256 * _negative(block)
 
 
 def text(field: bytes) -> bytes:
@@ -165,6 +202,8 @@ def _negative(block: bytes) -> int:
 _ZEROS = bytes(CHUNK)
 _PREFIX = b"GNU.sparse."
 SPARSE_NAME, _REAL_SIZE = _PREFIX + b"name", _PREFIX + b"realsize"
+_SPARSE_SIZE, _SPARSE_MAP = _PREFIX + b"size", _PREFIX + b"map"
+_OFFSET, _LENGTH = _PREFIX + b"offset", _PREFIX + b"numbytes"
 _FORM = {_PREFIX + b"major": b"1", _PREFIX + b"minor": b"0"}
 _OTHER_FORMS = (b"SCHILY.realsize", b"SUN.holesdata")
 """Keys of star and of Solaris, of which libarchive knows."""
@@ -216,6 +255,22 @@ def _hole(length: int) -> Iterator[bytes]:
     yield _ZEROS[: length % CHUNK]
 
 
+def with_map(records: list[Record]) -> dict[bytes, bytes]:
+    """Return the records of a pax header by key; those of form 0.0, which repeat, as a map of 0.1.
+
+    Raises:
+        Damaged: Offsets and lengths do not take turns.
+    """
+    found = dict(records)
+    extents = [(key, value) for key, value in records if key in (_OFFSET, _LENGTH)]
+    if extents:
+        keys = [key for key, _ in extents]
+        if _SPARSE_MAP in found or keys != [_OFFSET, _LENGTH] * (len(keys) // 2):
+            raise Damaged("the map of a sparse file is not pairs of an offset and a length")
+        found[_SPARSE_MAP] = b",".join(value for _, value in extents)
+    return found
+
+
 def is_about_holes(key: bytes) -> bool:
     """Tell whether a pax record says that a file is sparse."""
     return key.startswith(_PREFIX) or key in _OTHER_FORMS
@@ -243,12 +298,19 @@ def sparse_of_header(block: bytes, read: Callable[[], bytes]) -> Sparse:
 
 
 def sparse_of_records(records: Mapping[bytes, bytes], read: Callable[[], bytes]) -> Sparse:
-    """Read form 1.0: a pax header, and the map in lines of digits before the data.
+    """Read form 1.0, which has its map in lines of digits before the data, or 0.0 and 0.1.
 
     Args:
         records: The records of the header.
         read: Returns the next block of the data.
     """
+    if _SPARSE_MAP in records and not _FORM.keys() & records.keys():
+        parts = [part for part in records[_SPARSE_MAP].split(b",") if part]
+        found = [decimal(part, "map of a sparse file") for part in parts]
+        if len(found) % 2:
+            raise Damaged("the map of a sparse file has no length for an offset")
+        size = decimal(records.get(_SPARSE_SIZE, b""), "size of a sparse file")
+        return Sparse(size, list(zip(found[::2], found[1::2], strict=True)))
     if any(records.get(key) != value for key, value in _FORM.items()):
         raise Damaged("a sparse file is of a form that is not supported")
     size = decimal(records.get(_REAL_SIZE, b""), "size of a sparse file")

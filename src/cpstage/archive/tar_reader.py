@@ -26,13 +26,17 @@ from cpstage.archive.tar_headers import (
     Record,
     Sparse,
     decimal,
+    has_checksum,
     is_about_holes,
+    mtime_of_field,
+    mtime_of_record,
     number,
     read_header,
     read_records,
     sparse_of_header,
     sparse_of_records,
     text,
+    with_map,
 )
 from cpstage.archive.workers import ahead
 from cpstage.errors import ArtifactRejected
@@ -42,7 +46,14 @@ _AHEAD = 2
 """Blocks of inflated data that may wait."""
 
 _ZEROS = bytes(BLOCK)
-_OWNER_EXECUTES = 0o100
+
+_RECORD = 20 * BLOCK
+"""Bytes that tar writes at once: what follows the end blocks in the last of them is no member."""
+
+_BLANKS = b"\0\t\n\r "
+
+_FREE_RECORDS, _RECORDS_PER_MEMBER = 250_000, 32
+"""Records of pax headers that an archive may have: reading one takes about 2 µs."""
 
 _KINDS: dict[bytes, MemberKind] = {
     b"0": "file",
@@ -52,7 +63,14 @@ _KINDS: dict[bytes, MemberKind] = {
     b"5": "directory",
     b"2": "link",
     b"1": "hard link",
+    b"D": "directory",
 }
+_WITH_LISTS = (b"D", b"V", b"A")
+"""Types whose data are no file: the names in a directory of an incremental backup, for one."""
+
+_SKIPPED = (b"V", b"A")
+"""Labels of volumes (GNU), and access control lists (Solaris)."""
+
 _LONG_NAME, _LONG_LINK, _PAX, _SOLARIS_PAX, _GLOBAL_PAX = b"L", b"K", b"x", b"X", b"g"
 _MAY_PRECEDE: dict[bytes, tuple[bytes, ...]] = {
     _LONG_NAME: (_LONG_LINK,),
@@ -67,12 +85,10 @@ _UNSUPPORTED = {
     b"3": "a character device",
     b"4": "a block device",
     b"6": "a fifo",
-    b"D": "a directory of an incremental backup",
     b"M": "a part of an archive in several volumes",
     b"N": "a list of long names",
-    b"V": "the label of a volume",
 }
-_PATH, _LINK_PATH, _SIZE = b"path", b"linkpath", b"size"
+_PATH, _LINK_PATH, _SIZE, _MTIME = b"path", b"linkpath", b"size", b"mtime"
 _VOLUME_OFFSET = b"GNU.volume.offset"
 
 
@@ -83,6 +99,7 @@ def tar_members(
     compressed: bool,
     drained: Callable[[int], object],
     check_header: Callable[[int], object] | None = None,
+    note: Callable[[str], object] = lambda _: None,
 ) -> Iterator[Iterator[Member]]:
     """Open a tar archive; whoever takes the last member has had it read and verified to its end.
 
@@ -92,6 +109,7 @@ def tar_members(
         drained: Is told of bytes that came out of the stream and are no data of a file: extended
             headers, and what follows the last member.
         check_header: Is asked whether an extended header may be so long, before it is read.
+        note: Is told what is unusual about the archive, and accepted.
 
     Raises:
         ArtifactRejected: It is no tar or is damaged or cut off, or a member is no file,
@@ -100,10 +118,10 @@ def tar_members(
     check = check_header or Budget(Limits(), packed=0).check_header
     blocks = iter(partial(file.read, _READ), b"")
     if not compressed:
-        yield _TarReader(blocks, drained, check).members()
+        yield _TarReader(blocks, drained, check, note).members()
         return
     with ahead(inflated(Forward(blocks)), _AHEAD) as uncompressed:
-        yield _TarReader(uncompressed, drained, check).members()
+        yield _TarReader(uncompressed, drained, check, note).members()
 
 
 class _TarReader:
@@ -113,6 +131,7 @@ class _TarReader:
         blocks: The stream.
         drained: As :func:`tar_members` has it.
         check_header: The same.
+        note: The same.
     """
 
     def __init__(
@@ -120,39 +139,63 @@ class _TarReader:
         blocks: Iterator[bytes],
         drained: Callable[[int], object],
         check_header: Callable[[int], object],
+        note: Callable[[str], object],
     ) -> None:
         self._stream = Forward(self._checked(blocks))
         self._drained = drained
+        self._note = note
+        self._members = self._records = 0
         self._check_header = check_header
         self._name: str | None = None
+        self._mtime: int | None = None
         self._left = self._map_length = 0
         self._extended: dict[bytes, dict[bytes, bytes]] = {}
 
     def members(self) -> Iterator[Member]:
         """Read member by member; what is left of the data of one is passed over."""
         try:
-            while (block := self._stream.read(BLOCK)) != _ZEROS:
+            while block := self._stream.read(BLOCK):
+                if block == _ZEROS:
+                    break
                 header = read_header(block)
                 if header.kind in _MAY_PRECEDE:
                     self._extend(header)
                     continue
+                self._members += 1
                 member, padding = self._member(header, block)
-                yield member
+                if header.kind not in _SKIPPED:
+                    yield member
                 if self._left:
                     self._drained(sum(map(len, self._pieces(self._left))))
-                self._stream.read(padding)
+                if len(self._stream.read(padding)) < padding:
+                    raise Damaged("it is cut off")
             if self._extended:
                 raise Damaged("an extended header is not followed by a member")
         except Damaged as error:
             raise self._damaged(error) from error
-        self._drain()
+        if block:
+            self._drain()
+        else:
+            self._note("the tar has no end-of-archive blocks; its writer may have been left open")
 
     def _drain(self) -> None:
-        """Read what follows the end marker, to the end of the stream."""
-        while piece := self._stream.some(CHUNK):
+        """Read what follows the first block of zeros, to the end of the stream."""
+        stream = self._stream
+        second = stream.read(BLOCK)
+        rest = stream.read(-stream.position % _RECORD) if second == _ZEROS else b""
+        garbage = second.strip(b"\0") or any(
+            has_checksum(rest[at : at + BLOCK]) for at in range(0, len(rest) - BLOCK + 1, BLOCK)
+        )
+        has_more = bool(rest.strip(b"\0"))
+        self._drained(len(second) + len(rest))
+        while not garbage and (piece := stream.some(CHUNK)):
             self._drained(len(piece))
-            if piece.strip(b"\0"):
-                raise ArtifactRejected("there is data after the end of the archive")
+            garbage = piece.strip(_BLANKS)
+            has_more = has_more or bool(piece.strip(b"\0"))
+        if garbage:
+            raise ArtifactRejected("there is data after the end of the archive")
+        if has_more:
+            self._note("bytes after the end of the tar were ignored")
 
     def _extend(self, header: Header) -> None:
         """Read an extended header, which says more of the member after it, or of all."""
@@ -166,15 +209,24 @@ class _TarReader:
         padding = self._stream.read(-size % BLOCK)
         self._drained(BLOCK + size + len(padding))
         if header.kind == _GLOBAL_PAX:
-            _check_global(read_records(body))
+            records = self._count(read_records(body))
+            _check_global(records)
+            self._mtime = mtime_of_record(dict(records).get(_MTIME, b""))
         elif header.kind in (_PAX, _SOLARIS_PAX):
-            self._extended[header.kind] = dict(read_records(body))
+            self._extended[header.kind] = with_map(self._count(read_records(body)))
         elif b"\0" in (body[-1:], padding[:1]):
             key = _PATH if header.kind == _LONG_NAME else _LINK_PATH
             self._extended[header.kind] = {key: text(body)}
         else:
             # GNU tar would read on, to the next zero.
             raise Damaged("a long name has no end")
+
+    def _count(self, records: list[Record]) -> list[Record]:
+        """Count the records of a pax header, which cost time and no space."""
+        self._records += len(records)
+        if self._records > _FREE_RECORDS + _RECORDS_PER_MEMBER * self._members:
+            raise Damaged(f"it has over {_FREE_RECORDS:,} records in pax headers")
+        return records
 
     def _member(self, header: Header, block: bytes) -> tuple[Member, int]:
         """Return the member that a header begins, and how much padding follows its data."""
@@ -183,23 +235,29 @@ class _TarReader:
         path = overrides.get(SPARSE_NAME, overrides.get(_PATH))
         self._name = name = text_of(header.path if path is None else path)
         kind = _kind(header, name)
-        stored = number(header.size, "size")
-        if _SIZE in overrides:
+        # Like GNU tar and bsdtar, ignore the size of what has no data.
+        has_list = header.kind in _WITH_LISTS
+        is_sizeless = kind == "hard link" or (kind == "directory" and not has_list)
+        stored = 0 if is_sizeless else number(header.size, "size")
+        if _SIZE in overrides and not is_sizeless:
             stored = decimal(overrides[_SIZE], "size")
         self._left, padding = stored, -stored % BLOCK
-        executable = bool(number(header.mode, "mode") & _OWNER_EXECUTES)
+        mode = number(header.mode, "mode") & 0o777
+        mtime = mtime_of_record(overrides[_MTIME]) if _MTIME in overrides else self._mtime
+        if mtime is None:
+            mtime = mtime_of_field(header.mtime)
         has_map = header.kind == SPARSE or any(map(is_about_holes, overrides))
         if kind == "file" and has_map:
             holes = self._sparse(header, block, overrides)
             content = partial(holes.content, self._pieces)
-            return Member(name, kind, content, holes.size, executable), padding
+            return Member(name, kind, content, holes.size, mode, mtime), padding
         if kind == "file":
-            return Member(name, kind, self._data, stored, executable), padding
-        if stored or has_map:
+            return Member(name, kind, self._data, stored, mode, mtime), padding
+        if (stored and not has_list) or has_map:
             raise refused(name, f"is a {kind} with data")
         leads = kind != "directory"
         target = text_of(overrides.get(_LINK_PATH, text(header.link))) if leads else ""
-        return Member(name, kind, self._data, target=target), 0
+        return Member(name, kind, self._data, 0, mode, mtime, target), padding
 
     def _sparse(self, header: Header, block: bytes, overrides: dict[bytes, bytes]) -> Sparse:
         """Read the map of a sparse file, which counts as a header."""
@@ -255,6 +313,8 @@ class _TarReader:
 
 def _kind(header: Header, name: str) -> MemberKind:
     """Return what a member is; one whose name ends as a directory's is one (v7 and BSD)."""
+    if header.kind in _SKIPPED:
+        return "directory"
     kind = _KINDS.get(header.kind)
     if kind is None or (header.kind == SPARSE and header.magic != GNU):
         what = _UNSUPPORTED.get(header.kind, "of an unknown type")

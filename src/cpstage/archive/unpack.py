@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,14 +15,14 @@ from operator import attrgetter
 from cpstage.archive.blob import ReadAhead
 from cpstage.archive.formats import Format
 from cpstage.archive.members import Contents, Member
-from cpstage.archive.options import Budget, Limits
-from cpstage.archive.paths import Plan, bytes_of, check_target_length, is_root
+from cpstage.archive.options import Budget, ExtractOptions
+from cpstage.archive.paths import DirectoryAttributes, Plan, bytes_of, check_target_length, is_root
 from cpstage.archive.tar_reader import tar_members
 from cpstage.archive.workers import ahead, forked, in_order, is_worth_forking, thread_count
 from cpstage.archive.zip_directory import ZipEntry
 from cpstage.archive.zip_members import unpacked
 from cpstage.archive.zip_reader import EntryGroup, ZipReader
-from cpstage.filesystem import RelativePath, Tree
+from cpstage.filesystem import DIRECTORY_MODE, FILE_MODE, RelativePath, Tree
 
 _BUFFER = 1 << 18
 """Between a decoder's many small reads and a block of the blob."""
@@ -46,12 +47,15 @@ class Unpacker:
 
     Args:
         tree: An empty directory that nobody else sees.
-        limits: What each archive may unpack to.
+        options: How each archive is unpacked.
     """
 
-    def __init__(self, tree: Tree, limits: Limits) -> None:
+    def __init__(self, tree: Tree, options: ExtractOptions) -> None:
         self._tree = tree
-        self._limits = limits
+        self._options = options
+        self._limits = options.limits
+        self._now = time.time_ns() if options.mtime == "now" else None
+        self._link_times: dict[RelativePath, int | None] = {}
         self._plan = Plan(folds_names=tree.folds_names())
 
     def add(self, stream: ReadAhead, archive_format: Format, source: str) -> Contents:
@@ -74,7 +78,13 @@ class Unpacker:
             file = io.BufferedReader(stream, _BUFFER)
             compressed, drained = archive_format == "tar.gz", intake.budget.spend_bytes
             check = intake.budget.check_header
-            opened = tar_members(file, compressed=compressed, drained=drained, check_header=check)
+            opened = tar_members(
+                file,
+                compressed=compressed,
+                drained=drained,
+                check_header=check,
+                note=intake.contents.notes.append,
+            )
             with opened as members:
                 self._add_tar(members, intake)
         return intake.contents
@@ -93,17 +103,26 @@ class Unpacker:
         """
         budget = Budget(self._limits, stream.blob.size)
         path, _ = self._plan.admit(name, "file", source, budget)
-        self._tree.write_file(path, stream.pieces(stream.left), executable=False)
+        self._tree.write_file(path, stream.pieces(stream.left), mtime_ns=self._now)
 
     def finish(self) -> None:
-        """Create the symbolic links, now that nothing more is written through the tree.
+        """Create the symlinks, and give directories their permission bits and mtimes.
+
+        Nothing more is written through the tree after it.
 
         Raises:
             ArtifactRejected: One of them leads out of the tree; then none is created.
         """
-        self._plan.check_links()
-        for path, target in self._plan.links.items():
-            self._tree.make_link(path, target)
+        plan = self._plan
+        plan.check_links()
+        for path, target in plan.links.items():
+            self._tree.make_link(path, target, self._link_times.get(path))
+        for path in sorted(plan.directories, reverse=True):  # what is inside comes first
+            mode, mtime_ns = plan.directories[path]
+            self._tree.finish_directory(path, mode or DIRECTORY_MODE, self._time(mtime_ns))
+
+    def _time(self, mtime_ns: int | None) -> int | None:
+        return mtime_ns if self._now is None else self._now
 
     def _add_zip(self, stream: ReadAhead, intake: _Intake) -> None:
         """Plan the whole archive before the first of it is written, then let threads write it."""
@@ -155,16 +174,41 @@ class Unpacker:
         """Admit all entries to the plan, and give each its place."""
         admit, budget, contents = self._plan.admit, intake.budget, intake.contents
         budget.spend_bytes(sum(entry.size for entry in entries))
+        earlier: dict[RelativePath, ZipEntry] = {}
+
+        def is_equal(path: RelativePath) -> bool:
+            """Whether the entry that is being admitted is the same as the one at a path."""
+            if not earlier:  # duplicates are rare: most archives need no such table
+                earlier.update({one.place: one for one in entries if one.place})
+            first = earlier[path]
+            return (first.size, first.crc) == (entry.size, entry.crc)
+
+        if any(b"\\" in (one.other_name or b"") and "\\" not in one.name for one in entries):
+            contents.notes.append("backslashes in names were made by a Windows tool: taken as /")
         for entry in entries:
             if entry.kind == "directory" and is_root(entry.name):
                 continue
-            entry.place, there = admit(entry.name, entry.kind, intake.source, budget)
+            path, there = admit(entry.name, entry.kind, intake.source, budget, is_equal=is_equal)
+            if there and entry.kind != "directory":
+                continue
+            entry.place = path
+            if earlier:
+                earlier[path] = entry
             contents.count(entry.kind, 0 if entry.kind == "link" else entry.size, there=there)
+            if entry.kind == "directory":
+                attributes = DirectoryAttributes(entry.mode, entry.mtime)
+                self._plan.directories[entry.place] = attributes
+            elif entry.kind == "link":
+                self._link_times[entry.place] = self._time(entry.mtime)
 
     def _write_entry(self, entry: ZipEntry, chunks: Iterator[bytes | memoryview]) -> None:
         """Write an entry to its place; its bytes are checked also where it has none."""
         if entry.kind == "file" and entry.place:
-            self._tree.write_file(entry.place, chunks, executable=entry.executable)
+            if entry.mtime_ns is None:
+                # The local file header, which is read with the first chunk, may have an mtime.
+                chunks = chain((next(chunks, b""),), chunks)
+            mode, mtime = entry.mode or FILE_MODE, self._time(entry.mtime)
+            self._tree.write_file(entry.place, chunks, mode=mode, mtime_ns=mtime)
             return
         deque(chunks, 0)
         if entry.kind == "directory" and entry.place:
@@ -186,9 +230,11 @@ class Unpacker:
         size = 0
         if member.kind == "directory":
             self._tree.make_directory(path)
+            self._plan.directories[path] = DirectoryAttributes(member.mode, member.mtime_ns)
         elif member.kind == "link":
             check_target_length(member.name, len(bytes_of(member.target)))
             self._plan.links[path] = member.target
+            self._link_times[path] = self._time(member.mtime_ns)
         else:
             if there:
                 self._tree.remove_file(path)
@@ -201,7 +247,8 @@ class Unpacker:
             self._tree.make_hard_link(path, existing)
             return 0
         chunks = _counted(member.chunks(), intake.budget)
-        return self._tree.write_file(path, chunks, executable=member.executable)
+        mode, mtime = member.mode or FILE_MODE, self._time(member.mtime_ns)
+        return self._tree.write_file(path, chunks, mode=mode, mtime_ns=mtime)
 
 
 def _batches(chunks: Iterator[bytes | memoryview]) -> Iterator[list[bytes | memoryview]]:

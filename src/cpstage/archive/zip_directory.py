@@ -15,29 +15,31 @@ from functools import lru_cache
 from operator import attrgetter
 
 from cpstage.archive.blob import Blob
-from cpstage.archive.members import MemberKind
+from cpstage.archive.members import OWNER_EXECUTES, MemberKind
 from cpstage.archive.options import Budget
-from cpstage.archive.paths import bytes_of, refused, text_of
+from cpstage.archive.paths import bytes_of, is_utf8, refused, text_of
 from cpstage.archive.zip_format import (
-    BZIP2,
-    DEFLATED,
     DESCRIPTOR_FOLLOWS,
     DOS_DIRECTORY,
     ENCRYPTED,
-    LZMA,
     MAX16,
     MAX32,
+    METHOD_NAMES,
     OS_X,
     PATCHED,
+    READABLE_METHODS,
     RECORD,
     STORED,
     UNICODE_PATH,
     UNIX,
     UTF8_NAME,
+    WINDOWS_HOSTS,
     Ends,
     damaged,
+    dos_mtime,
     extra_fields,
     large_values,
+    mtime_of,
     read_ends,
     unicode_path,
 )
@@ -68,7 +70,9 @@ class ZipEntry:
         name: The name; bytes that are not text as surrogates.
         other_name: The bytes that the archive has for it, where they are not those of the name.
         kind: What it is.
-        executable: Whether its owner may execute it.
+        mode: Its permission bits, or 0 where the archive has none of them.
+        mtime_ns: Its mtime, in nanoseconds since the epoch, where an extra field has one.
+        dos_time: Its DOS date and time, in one number.
         flags: General purpose bits.
         method: How it is packed.
         crc: CRC-32 of its data.
@@ -82,7 +86,9 @@ class ZipEntry:
     name: str
     other_name: bytes | None
     kind: MemberKind
-    executable: bool
+    mode: int
+    mtime_ns: int | None
+    dos_time: int
     flags: int
     method: int
     crc: int
@@ -91,6 +97,18 @@ class ZipEntry:
     offset: int
     end: int = 0
     place: RelativePath | None = None
+
+    @property
+    def executable(self) -> bool:
+        """Whether its owner may execute it."""
+        return bool(self.mode & OWNER_EXECUTES)
+
+    @property
+    def mtime(self) -> int | None:
+        """Its mtime, in nanoseconds since the epoch: of an extra field, else the DOS time."""
+        if self.mtime_ns is not None:
+            return self.mtime_ns
+        return dos_mtime(self.dos_time >> 16, self.dos_time & MAX16)
 
     @property
     def raw_name(self) -> bytes:
@@ -183,35 +201,42 @@ def _entries(records: bytes, ends: Ends) -> Iterator[ZipEntry]:
 
 
 def _entry(fields: tuple[int, ...], raw_name: bytes, extra: bytes, ends: Ends) -> ZipEntry:
-    made_by, _, flags, method, _, _, crc, packed, size = fields[:9]
+    made_by, _, flags, method, dos_time, dos_date, crc, packed, size = fields[:9]
     disk, _, attributes, offset = fields[12:16]
     host = made_by >> 8
     parts = extra_fields(extra, raw_name) if extra else {}
     name, other_name = _name(raw_name, flags, host, parts)
+    if not name.isascii() and not is_utf8(name):
+        raise refused(name, "has an unsafe name: it is not UTF-8")
     if MAX32 in (packed, size, offset) or disk == MAX16:
         eight = ((size, MAX32, 8), (packed, MAX32, 8), (offset, MAX32, 8))
         size, packed, offset, disk = large_values(name, parts, (*eight, (disk, MAX16, 4)))
     if disk:
         raise refused(name, "is on another volume")
     try:
-        kind, executable = _nature(host, flags, method, attributes, name[-1:] == "/")
+        kind, mode = _nature(host, flags, method, attributes, name[-1:] == "/", size > 0)
     except ValueError as error:
         raise refused(name, str(error)) from None
     if kind == "directory" and size:
-        raise refused(name, "is a directory with data")
+        raise refused(name, "is a directory by its name, and has data")
     if method == STORED and packed != size:
         raise refused(name, f"is stored, {size} bytes in {packed}")
+    mtime_ns = mtime_of(parts) if parts else None
+    times = (mtime_ns, dos_date << 16 | dos_time)
     place = offset + ends.shift
-    return ZipEntry(name, other_name, kind, executable, flags, method, crc, packed, size, place)
+    return ZipEntry(name, other_name, kind, mode, *times, flags, method, crc, packed, size, place)
 
 
 def _name(
     raw: bytes, flags: int, host: int, parts: Mapping[int, bytes]
 ) -> tuple[str, bytes | None]:
     """Decode a name, and return it with its bytes where those are not the name's in UTF-8."""
-    if raw.isascii() and UNICODE_PATH not in parts:
+    if raw.isascii() and UNICODE_PATH not in parts and b"\\" not in raw:
         return raw.decode("ascii"), None
     name = _decoded(raw, flags, host, parts)
+    # Names that Windows tools wrote; in a Unicode path, WinZip's.
+    if "\\" in name and (host in WINDOWS_HOSTS or (b"/" in raw and b"\\" not in raw)):
+        name = name.replace("\\", "/")
     return name, None if raw == bytes_of(name) else raw
 
 
@@ -230,11 +255,22 @@ def _decoded(raw: bytes, flags: int, host: int, parts: Mapping[int, bytes]) -> s
     return raw.decode("cp437")
 
 
+_KNOWN_TYPES = (
+    stat.S_IFREG,
+    stat.S_IFDIR,
+    stat.S_IFLNK,
+    stat.S_IFCHR,
+    stat.S_IFBLK,
+    stat.S_IFIFO,
+    stat.S_IFSOCK,
+)
+
+
 @lru_cache(1024)  # most entries of an archive are alike in all of it
-def _nature(
-    host: int, flags: int, method: int, attributes: int, slash: bool
-) -> tuple[MemberKind, bool]:
-    """Tell what an entry is, and whether its owner may execute it.
+def _nature(  # noqa: PLR0917 (keywords would be slower)
+    host: int, flags: int, method: int, attributes: int, slash: bool, has_data: bool
+) -> tuple[MemberKind, int]:
+    """Return the kind of an entry, and its permission bits.
 
     Its name, which may end in a slash, and its mode have to agree on directories.
 
@@ -245,21 +281,26 @@ def _nature(
         raise ValueError("is encrypted, which is not supported")
     if flags & PATCHED:
         raise ValueError("is a patch, which is not supported")
-    if method not in (STORED, DEFLATED, BZIP2, LZMA):
-        raise ValueError(f"is unsupported: method {method}")
+    if method not in READABLE_METHODS:
+        what = METHOD_NAMES.get(method, f"method {method}")
+        raise ValueError(f"is compressed with {what}, which is not supported")
     mode = attributes >> 16 if host in _UNIX_HOSTS else 0
-    kind, executable = stat.S_IFMT(mode), bool(mode & stat.S_IXUSR)
+    kind, permissions = stat.S_IFMT(mode), mode & 0o777
+    if kind not in _KNOWN_TYPES:
+        kind = 0  # as the directories of plexus-archiver, 0177777
+    if kind == stat.S_IFIFO and not slash and has_data:
+        kind = stat.S_IFREG  # zip and 7z: data that was read from a pipe
     if slash:
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise ValueError("is a directory by its name, and something else by its mode")
-        return "directory", executable
+        return "directory", permissions
     if kind == stat.S_IFLNK:
-        return "link", executable
+        return "link", permissions
     if kind == stat.S_IFDIR or (not kind and attributes & DOS_DIRECTORY):
         raise ValueError("is a directory by its attributes, and none by its name")
     if kind not in (0, stat.S_IFREG):
         raise ValueError("is neither a file, a directory nor a link")
-    return "file", executable
+    return "file", permissions
 
 
 def _laid_out(entries: list[ZipEntry], directory: int) -> ZipDirectory:

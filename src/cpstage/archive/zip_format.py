@@ -7,9 +7,11 @@ that they find; here there has to be exactly one, and all that it says has to ag
 from __future__ import annotations
 
 import struct
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from types import MappingProxyType
 
 from cpstage._deflate import crc32
@@ -33,14 +35,45 @@ LOCATOR64_FIELDS = struct.Struct("<4sLQL")
 MAX16, MAX32 = 0xFFFF, 0xFFFFFFFF
 """What stands in a field whose value is in a zip64 one."""
 
-STORED, DEFLATED, BZIP2, LZMA = 0, 8, 12, 14
+STORED, DEFLATED, DEFLATE64, BZIP2, LZMA = 0, 8, 9, 12, 14
 """Compression methods (4.4.5) that are read; of them, the first two are written."""
+
+HAS_DEFLATE64 = find_spec("inflate64") is not None
+READABLE_METHODS = {STORED, DEFLATED, BZIP2, LZMA} | ({DEFLATE64} if HAS_DEFLATE64 else set())
+
+METHOD_NAMES = {
+    1: "Shrink",
+    2: "Reduce",
+    3: "Reduce",
+    4: "Reduce",
+    5: "Reduce",
+    6: "Implode",
+    9: "Deflate64 (Windows Explorer, above 2 GB; install cpstage[deflate64])",
+    93: "zstd",
+    95: "xz",
+    98: "PPMd",
+    99: "AES encryption",
+}
+"""Names of methods that are not read (4.4.5)."""
 
 ENCRYPTED, DESCRIPTOR_FOLLOWS, PATCHED, UTF8_NAME = 0x1 | 0x40 | 0x2000, 0x8, 0x20, 0x800
 """General purpose bits (4.4.4): 0, 6 and 13 all mean some kind of encryption."""
 
 ZIP64, UNICODE_PATH = 0x0001, 0x7075
 """Extra fields (4.5.3, 4.6.9)."""
+
+NTFS, UNIX_TIMES, INFOZIP_UNIX, TIMESTAMP = 0x000A, 0x000D, 0x5855, 0x5455
+"""Extra fields with times (4.5.5, 4.5.7; Info-ZIP's extrafld.txt for the last two)."""
+
+_TIMESTAMP_HAS_MTIME = 0x1
+_NTFS_TIMES = 1
+"""The tag of the attribute that has the times (4.5.5)."""
+
+_NTFS_EPOCH = 116_444_736_000_000_000
+"""1970-01-01 in units of 100 ns since 1601."""
+
+WINDOWS_HOSTS = frozenset((0, 6, 10, 11, 14))
+"""FAT, HPFS, NTFS in both numberings, and VFAT (4.4.2.2): their tools write backslashes."""
 
 UNIX, OS_X = 3, 19
 """Systems (4.4.2.2) whose external attributes hold a mode."""
@@ -70,14 +103,54 @@ def _extra_fields(extra: bytes) -> Mapping[int, bytes]:
     at = 0
     while at + 4 <= len(extra):
         kind, length = _EXTRA.unpack_from(extra, at)
+        if at + 4 + length > len(extra):
+            if kind in (ZIP64, UNICODE_PATH):
+                raise ValueError("has an extra field that is cut off")
+            break  # other readers skip the rest too
         at += 4 + length
         if kind in (ZIP64, UNICODE_PATH) and kind in parts:
             raise ValueError(f"has the extra field {kind:#06x} twice")
         parts[kind] = extra[at - length : at]
-    if at > len(extra) or extra[at:].strip(b"\0"):
-        # Up to three zeros pad an archive that was aligned.
-        raise ValueError("has an extra field that is cut off")
     return MappingProxyType(parts)
+
+
+@lru_cache(4096)
+def _times(timestamp: bytes, ntfs: bytes, unix: bytes) -> int | None:
+    if len(timestamp) >= 5 and timestamp[0] & _TIMESTAMP_HAS_MTIME:
+        return _signed(timestamp[1:5]) * 10**9
+    at = 4
+    while at + 4 <= len(ntfs):
+        tag, length = _EXTRA.unpack_from(ntfs, at)
+        if tag == _NTFS_TIMES and length >= 8 and at + 12 <= len(ntfs):
+            ticks = int.from_bytes(ntfs[at + 4 : at + 12], "little")
+            return (ticks - _NTFS_EPOCH) * 100 if ticks else None
+        at += 4 + length
+    return _signed(unix[4:8]) * 10**9 if len(unix) >= 8 else None
+
+
+def _signed(field: bytes) -> int:
+    return int.from_bytes(field, "little", signed=True)
+
+
+def mtime_of(parts: Mapping[int, bytes]) -> int | None:
+    """Return the mtime in nanoseconds since the epoch that extra fields have, if they have one."""
+    timestamp, ntfs = parts.get(TIMESTAMP, b""), parts.get(NTFS, b"")
+    unix = parts.get(INFOZIP_UNIX, b"") or parts.get(UNIX_TIMES, b"")
+    return _times(timestamp, ntfs, unix) if timestamp or ntfs or unix else None
+
+
+@lru_cache(4096)
+def dos_mtime(date: int, time_of_day: int) -> int | None:
+    """Return a DOS date and time (4.4.6), which are local, in nanoseconds since the epoch.
+
+    A date of zero, which many writers leave, is 1979-11-30, as in Info-ZIP and libarchive.
+    """
+    year, month, day = 1980 + (date >> 9), date >> 5 & 0xF, date & 0x1F
+    hour, minute, second = time_of_day >> 11, time_of_day >> 5 & 0x3F, (time_of_day & 0x1F) * 2
+    try:
+        return int(time.mktime((year, month, day, hour, minute, second, 0, 0, -1))) * 10**9
+    except (OverflowError, ValueError):
+        return None
 
 
 def large_values(
@@ -115,6 +188,8 @@ def unicode_path(raw: bytes, parts: Mapping[int, bytes]) -> str | None:
 
 
 _MOST_COMMENT = MAX16
+_PADDING = b"\0\r\n\t "
+"""What may follow the EOCD: padding, and the line end of an editor or a shell."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +224,7 @@ def read_ends(tail: bytes, offset: int) -> Ends:
         raise damaged("it has no end record: it is cut off, or no zip")
     _, disk, first_disk, here, count, size, start, comment = END_FIELDS.unpack_from(tail, at)
     after = at + END_FIELDS.size + comment
-    if tail[after:].strip(b"\0") or after > len(tail):
+    if tail[after:].strip(_PADDING) or after > len(tail):
         raise damaged("there is data after its end record, or the record's comment is cut off")
     _refuse_another_end(tail, at)
     end, shift = at, None

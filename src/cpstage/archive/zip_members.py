@@ -18,6 +18,7 @@ from cpstage.archive.paths import refused
 from cpstage.archive.zip_directory import LOCAL_BYTES, ZipEntry
 from cpstage.archive.zip_format import (
     BZIP2,
+    DEFLATE64,
     DEFLATED,
     DESCRIPTOR,
     DESCRIPTOR_FOLLOWS,
@@ -32,6 +33,7 @@ from cpstage.archive.zip_format import (
     UTF8_NAME,
     extra_fields,
     large_values,
+    mtime_of,
     unicode_path,
 )
 from cpstage.errors import ArtifactRejected
@@ -43,6 +45,9 @@ LONGEST_DESCRIPTOR = 24
 _LZMA_HEADER = struct.Struct("<2xHBL")
 _LZMA_END_MARKER = 0x2
 """General purpose bit 1, for LZMA: the stream says where it ends."""
+
+_INPUT64 = 1 << 10
+"""Bytes of Deflate64 data of which at most 64 KiB times as many bits come out at once."""
 
 _LARGEST_DICTIONARY = 64 << 20
 """Of LZMA: the decoder reserves as much memory as the header of the data says."""
@@ -75,12 +80,17 @@ def data_start(entry: ZipEntry, head: bytes | memoryview) -> int:
     start: int = LOCAL_BYTES + name + extra
     if head[LOCAL_BYTES : LOCAL_BYTES + name] != entry.raw_name:
         raise refused(entry.name, "has another name in its local header")
-    if (flags ^ entry.flags) & _FLAGS_THAT_COUNT or method != entry.method:
+    differing = (flags ^ entry.flags) & _FLAGS_THAT_COUNT
+    if differing == UTF8_NAME and entry.raw_name.isascii():
+        differing = 0  # an ASCII name is the same with and without it
+    if differing or method != entry.method:
         raise refused(entry.name, "has other flags or another method in its local header")
     parts = extra_fields(bytes(head[LOCAL_BYTES + name : start]), entry.name) if extra else {}
+    if parts and entry.mtime_ns is None:
+        entry.mtime_ns = mtime_of(parts)
     if UNICODE_PATH in parts and not flags & UTF8_NAME:
         other = unicode_path(entry.raw_name, parts)
-        if other not in (None, entry.name):
+        if other is not None and other.replace("\\", "/") != entry.name.replace("\\", "/"):
             raise refused(entry.name, "has another name in the extra field of its local header")
     if (crc, packed, size) != (entry.crc, entry.packed, entry.size):
         if MAX32 in (packed, size):
@@ -175,8 +185,22 @@ def refuse_hidden(gap: bytes, where: str) -> None:
     Raises:
         ArtifactRejected: They do.
     """
-    if any(signature in gap for signature in SIGNATURES):
+    if any(signature in gap for signature in SIGNATURES) and not _is_virtual(gap):
         raise ArtifactRejected(f"the archive hides records of another archive {where}")
+
+
+def _is_virtual(gap: bytes) -> bool:
+    """Whether a gap is zipflinger's padding: nameless local headers whose extra fields fill it."""
+    at = 0
+    while at + LOCAL_BYTES <= len(gap):
+        signature, _, flags, method, _, _, *sizes, name, extra = _LOCAL.unpack_from(gap, at)
+        end = at + LOCAL_BYTES + extra
+        if signature != LOCAL or flags or method or any(sizes) or name:
+            return False
+        if gap[at + LOCAL_BYTES : end].strip(b"\0"):
+            return False
+        at = end
+    return at == len(gap)
 
 
 def _descriptor_length(entry: ZipEntry, after: bytes | memoryview) -> int:
@@ -203,6 +227,8 @@ def _decompressed(entry: ZipEntry, pieces: Iterable[memoryview]) -> Iterator[byt
     try:
         if entry.method == DEFLATED:
             yield from _inflated(entry, pieces)
+        elif entry.method == DEFLATE64:
+            yield from _inflated64(entry, pieces)
         else:
             yield from _expanded(entry, pieces)
     except _DECODER_ERRORS as error:
@@ -229,6 +255,20 @@ def _inflated(entry: ZipEntry, pieces: Iterable[memoryview]) -> Iterator[bytes]:
         raise _cut_off(entry)
 
 
+def _inflated64(entry: ZipEntry, pieces: Iterable[memoryview]) -> Iterator[bytes]:
+    """Inflate Deflate64 in small steps: the decoder does not bound what comes out of one."""
+    import inflate64
+
+    stream = inflate64.Inflater()
+    for piece in pieces:
+        for at in range(0, len(piece), _INPUT64):
+            if stream.eof:
+                raise _goes_on(entry)
+            yield stream.inflate(bytes(piece[at : at + _INPUT64]))
+    if not stream.eof:
+        raise _cut_off(entry)
+
+
 def _goes_on(entry: ZipEntry) -> ArtifactRejected:
     return refused(entry.name, "has data after the end of its deflate stream")
 
@@ -241,15 +281,24 @@ def _expanded(entry: ZipEntry, pieces: Iterable[memoryview]) -> Iterator[bytes]:
     """Decode bzip2 and LZMA, whose decoders of the standard library are of one kind."""
     left = iter(pieces)
     stream, first = _lzma(entry, left) if entry.method == LZMA else (bz2.BZ2Decompressor(), b"")
-    for piece in chain((first,), left):
+    has_end = entry.method == BZIP2 or bool(entry.flags & _LZMA_END_MARKER)
+    length = 0
+    for part in chain((first,), left):
+        piece: bytes | memoryview = part
         if stream.eof and piece:
             raise refused(entry.name, "has data after the end of its stream")
-        yield stream.decompress(piece, CHUNK)
-        while not (stream.needs_input or stream.eof):
-            yield stream.decompress(b"", CHUNK)
+        while not stream.eof:
+            # Without an end marker the decoder would go on behind the last byte.
+            room = CHUNK if has_end else min(CHUNK, entry.size - length)
+            chunk = stream.decompress(piece, room) if room or piece else b""
+            piece, length = b"", length + len(chunk)
+            if chunk:
+                yield chunk
+            if stream.needs_input or not (chunk or room):
+                break
     if stream.unused_data:
         raise refused(entry.name, "has data after the end of its stream")
-    if not stream.eof and (entry.method == BZIP2 or entry.flags & _LZMA_END_MARKER):
+    if not stream.eof and has_end:
         raise refused(entry.name, "ends in the middle of its stream")
 
 

@@ -148,7 +148,7 @@ def entry_chunks(stream: ReadAhead, entry: ZipEntry) -> Iterator[bytes | memoryv
     start = data_start(entry, head)
     yield from decoded(entry, stream.pieces(entry.packed))
     rest = entry.end - entry.offset - start - entry.packed
-    after = bytes(take(min(rest, LONGEST_DESCRIPTOR)))
+    after = bytes(take(rest if rest <= READ_SIZE else LONGEST_DESCRIPTOR))
     check_end(entry, after)
     where = f"after the entry {entry.name!r}"
     _pass_over(stream, rest - len(after), where, after[-_OVERLAP:])
@@ -171,7 +171,7 @@ def link_targets(blob: Blob, entries: Iterable[ZipEntry]) -> Iterator[tuple[ZipE
 
 def _pass_over(stream: ReadAhead, length: int, where: str, before: bytes = b"") -> None:
     """Pass over bytes that belong to no entry, and look for records in them."""
-    for piece in stream.pieces(length):
+    for piece in [stream.take(length)] if length <= READ_SIZE else stream.pieces(length):
         gap = before + bytes(piece)
         refuse_hidden(gap, where)
         before = gap[-_OVERLAP:]

@@ -37,7 +37,7 @@ def get_job_details(
     client_token: str | Secret | None = None,
     connection: Connection | None = None,
 ) -> MaskedDict:
-    """Return the job's document as the service gives it, secrets included.
+    """Return the job's document as the service returns it, secrets included.
 
     Args:
         job_id: The id of the job.

@@ -86,7 +86,7 @@ class JobCredentials:
         """Refresh, unless another thread has done it since a request was signed with this token.
 
         Raises:
-            CpstageError: There are no new credentials to be had.
+            CpstageError: The refresh failed.
         """
         with self._lock:
             if token == self._current.token:
@@ -123,7 +123,7 @@ def process_credentials(
     Args:
         job: The job, with its session credentials.
         lifetime: Seconds after they were handed out at which tools are to ask for new ones.
-        age: How old they are, in seconds, where that is known.
+        age: Their age in seconds, where known.
 
     Raises:
         AccessDenied: The job carries none, or they are older than that.

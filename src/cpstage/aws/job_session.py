@@ -1,15 +1,8 @@
-"""A job's session: services that are called with its credentials and no others.
+"""A job's artifacts in S3 and its KMS keys, used with the job's session credentials.
 
-This is where the credentials, the job API that renews them and the store that uses them meet.
-
-S3, and nothing but S3: objects opened for ranged reads, streams uploaded under the job's key.
-
-One store belongs to one job and uses its session credentials. It knows nothing of archives.
-
-One object in S3: what S3 says of it, and its bytes by ranged reads.
-
-Every read is of the version that was looked at first, and one that is cut in the middle is made
-again. This module knows nothing of what is in the object.
+:class:`JobSession` makes the clients, and refreshes the credentials through GetJobDetails.
+:class:`Store` reads and uploads artifacts: HEAD, ranged GETs of one version, and uploads under the
+job's KMS key.
 """
 
 from __future__ import annotations
@@ -36,11 +29,11 @@ from cpstage.job import Artifact, EncryptionKey, Job, SessionCredentials
 
 
 class JobSession:
-    """What may be done with a job's own credentials.
+    """The services that a job's session credentials give access to.
 
     Args:
         job: The job, with its credentials.
-        connection: How to reach AWS; the caller's credentials are used to refresh the job's.
+        connection: The configuration of the clients; the caller's credentials refresh the job's.
         max_age: Seconds after which the credentials are refreshed ahead of time.
     """
 
@@ -53,11 +46,11 @@ class JobSession:
         self.retries = Retries(connection.timeout)
 
     def __enter__(self) -> JobSession:
-        """Use it."""
+        """Return the session."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """End what is under way where something failed: nobody waits for it any more."""
+        """Interrupt pending requests if the block failed."""
         if kind is not None:
             for client in self._clients:
                 client.interrupt()
@@ -81,7 +74,7 @@ class JobSession:
         return Store(S3(client, names), self.job.encryption_key)
 
     def kms(self, region: str | None) -> AwsClient:
-        """Return KMS in a region; None asks for the pipeline's.
+        """Return the KMS client of a region; None is the pipeline's region.
 
         Raises:
             ConfigurationError: There is no region, or a setting is malformed.
@@ -95,11 +88,11 @@ class JobSession:
         return self._kms[region]
 
     def _refresh(self) -> SessionCredentials:
-        """Ask for new credentials, as the caller.
+        """Request new credentials with the caller's credentials.
 
         Raises:
-            OutOfSync: The job is gone.
-            AccessDenied, ServiceUnavailable, ConfigurationError: They cannot be had, and why.
+            OutOfSync: The job is no longer in progress.
+            AccessDenied, ServiceUnavailable, ConfigurationError: The refresh failed.
         """
         job = self.job
         try:
@@ -124,17 +117,17 @@ _MOST_HEADS = 3
 _PART = 8 << 20
 _SMALL = 64 << 10
 _MOST_PARTS = 9_000
-"""S3 takes 10,000 parts (Amazon S3 User Guide, multipart upload limits); some are kept back, since
-what an archive adds to its files is only estimated."""
+"""S3 accepts 10,000 parts (Amazon S3 User Guide, multipart upload limits). The reserve covers the
+headers of an archive, whose size is estimated."""
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What became of an upload that was begun to see whether it would be let in.
+class UploadCheck:
+    """The result of a multipart upload that was created and aborted to test the permission.
 
     Attributes:
         kms_key_id: The key that S3 would have encrypted it under.
-        left: Why it could not be aborted, if it could not: then it is still open, without parts.
+        left: Why the abort failed; the upload is then still open, without parts.
     """
 
     kms_key_id: str | None
@@ -146,19 +139,19 @@ class Store:
 
     Args:
         s3: S3 with the job's session credentials.
-        key: The key that the job's outputs are to be encrypted under, if it has one.
+        key: The KMS key of the job's outputs; None for the bucket's default key.
     """
 
     def __init__(self, s3: S3, key: EncryptionKey | None) -> None:
         self._s3 = s3
         self._key = key
 
-    def look_at(self, artifact: Artifact) -> ObjectInfo:
-        """Ask for size, version and encryption of an artifact's object.
+    def head(self, artifact: Artifact) -> ObjectInfo:
+        """Return size, version and encryption of an artifact's object (HeadObject).
 
         Raises:
-            ObjectNotFound: There is none.
-            AccessDenied: The session or the key's policy does not allow to read it.
+            ObjectNotFound: The object does not exist.
+            AccessDenied: The session or the key's policy does not allow reading it.
             ServiceUnavailable: S3 could not be reached.
         """
         bucket, key = artifact.location.bucket, artifact.location.key
@@ -173,13 +166,13 @@ class Store:
                 is_told = isinstance(cause, NetworkError) or getattr(cause, "may_pass", True)
                 if is_told or tries == _MOST_HEADS:
                     raise
-            # The answer to a HEAD has no body, and so no reason: a GET of one byte has, and an
-            # expired session is refreshed by it.
+            # The answer to a HEAD has no body and therefore no error code. A GET of one byte has
+            # one, and refreshes expired credentials.
             with reading(artifact, self._key_of(artifact)):
                 self._read_byte(bucket, key)
 
     def _read_byte(self, bucket: str, key: str) -> None:
-        """Read the first byte of an object; an empty one has none."""
+        """Read the first byte of an object, which may be empty."""
         try:
             self._s3.get_range(bucket, key, 0, 1)
         except ServiceError as error:
@@ -187,7 +180,7 @@ class Store:
                 raise
 
     def _key_of(self, artifact: Artifact) -> str | None:
-        """Ask for the key of an object that cannot be read; without its checksum that is free."""
+        """Return the key of an object that cannot be read: HEAD without checksum needs no key."""
         try:
             with reading(artifact):
                 answer = self._s3.head_object(artifact.location.bucket, artifact.location.key)
@@ -196,7 +189,7 @@ class Store:
             return None
 
     def open(self, artifact: Artifact, info: ObjectInfo) -> S3Object:
-        """Open the object that was looked at; nothing is read yet."""
+        """Return the object of an earlier HEAD as a blob; no byte is read yet."""
         return S3Object(self._s3, artifact, info)
 
     def upload(
@@ -209,19 +202,19 @@ class Store:
         bucket_key: bool = False,
         uploaded: Callable[[int], object] = lambda _: None,
     ) -> Upload:
-        """Send a stream to an object, encrypted under the job's key, and check that it is.
+        """Upload a stream under the job's KMS key, and check what S3 says it encrypted.
 
         Args:
-            chunks: The bytes. An error out of it ends the upload, and removes its parts.
-            artifact: Where to.
+            chunks: The bytes. An exception of the iterator aborts the upload.
+            artifact: The artifact, with its location.
             content_type: The media type of the object.
-            size_bound: How many bytes there can be at most, roughly; decides the size of parts.
+            size_bound: An upper bound of the size in bytes, which sets the size of a part.
             bucket_key: Whether S3 is to use a Bucket Key.
-            uploaded: Is told of bytes as they have gone up.
+            uploaded: Is called with the number of bytes that were uploaded.
 
         Raises:
             AccessDenied: The session, the bucket's policy or the key's does not allow it, or S3
-                did not encrypt as it was asked to.
+                encrypted it differently than requested.
             ServiceUnavailable: S3 could not be reached.
         """
         location, encryption = artifact.location, SseKms(self._key, bucket_key=bucket_key)
@@ -236,10 +229,10 @@ class Store:
             first, second = next(parts, ()), next(parts, None)
             if second is None:
                 checksum, length = crc32_checksum(crc32_of(first)), length_of(first)
-                encryption.note(self._put(first, checksum, members))
+                encryption.record(self._put(first, checksum, members))
                 uploaded(length)
                 return encryption.check(location, length, checksum)
-            upload = MultipartUpload(self._s3, members, encryption.note, uploaded)
+            upload = MultipartUpload(self._s3, members, encryption.record, uploaded)
             size, checksum = upload.send(chain((first, second), parts))
         return encryption.check(location, size, checksum)
 
@@ -251,10 +244,10 @@ class Store:
                 error.also = "; the object may have been stored"
             raise
 
-    def begin_upload(self, artifact: Artifact) -> Trial:
-        """Begin an upload to an object and abort it at once, to see whether it would be let in.
+    def begin_upload(self, artifact: Artifact) -> UploadCheck:
+        """Create a multipart upload and abort it, to test whether the job may upload.
 
-        No object is made, and one that is there stays as it is.
+        The objects of the bucket stay unchanged.
 
         Raises:
             AccessDenied: The session, the bucket's policy or the key's does not allow it.
@@ -272,11 +265,11 @@ class Store:
                 self._s3.abort_multipart_upload(upload, ABORT_SECONDS)
         except CpstageError as error:
             left = error.message
-        return Trial(answer.get("SSEKMSKeyId"), left)
+        return UploadCheck(answer.get("SSEKMSKeyId"), left)
 
 
 def _parts(chunks: Iterator[bytes], size: int) -> Iterator[Pieces]:
-    """Put a stream together in parts of one size; the last one is what is left."""
+    """Split a stream into parts of one size; the last part is shorter."""
     part: list[memoryview | bytearray] = []
     have = 0
     for chunk in chunks:
@@ -293,7 +286,7 @@ def _parts(chunks: Iterator[bytes], size: int) -> Iterator[Pieces]:
 
 
 def _append(part: list[memoryview | bytearray], piece: memoryview) -> None:
-    """Add a piece to a part; small ones are joined, since each is sent by itself."""
+    """Add a buffer to a part; small buffers are joined, since each costs a call to send."""
     last = part[-1] if part else None
     if len(piece) >= _SMALL:
         part.append(piece)
@@ -319,14 +312,14 @@ class ObjectInfo:
     """What S3 says of an object.
 
     Attributes:
-        size: In bytes.
-        etag: The entity tag, with its quotes.
-        version_id: None where the bucket has no versions.
-        content_type: As the uploader wrote it.
-        encryption: ``aws:kms``, ``AES256`` or None: how S3 keeps it.
-        kms_key_id: The ARN of the key, for ``aws:kms``.
-        checksum: The checksum of the whole object that S3 keeps, if it does.
-        metadata: The uploader's own, names in lower case without ``x-amz-meta-``.
+        size: The size in bytes.
+        etag: The ETag, with its quotes.
+        version_id: The version ID; None in a bucket without versions.
+        content_type: The media type that the uploader set.
+        encryption: The server-side encryption: ``aws:kms``, ``AES256`` or None.
+        kms_key_id: The ARN of the KMS key, for ``aws:kms``.
+        checksum: The full-object checksum, where S3 has one.
+        metadata: User metadata; names in lower case without ``x-amz-meta-``.
     """
 
     size: int
@@ -340,12 +333,12 @@ class ObjectInfo:
 
 
 class S3Object:
-    """An object as a blob: every read is a ranged GET of the version that was looked at first.
+    """An object as a blob: every read is a ranged GET with ``If-Match`` on the ETag of the HEAD.
 
     Args:
         s3: S3 with the job's session credentials.
-        artifact: Whose object it is.
-        info: What S3 said of it.
+        artifact: The artifact of the object.
+        info: The answer of HeadObject.
     """
 
     def __init__(self, s3: S3, artifact: Artifact, info: ObjectInfo) -> None:
@@ -355,14 +348,14 @@ class S3Object:
 
     @property
     def size(self) -> int:
-        """How many bytes it has."""
+        """The size in bytes."""
         return self.info.size
 
     def read(self, offset: int, length: int) -> bytes:
         """Return the bytes ``[offset, offset + length)``.
 
         Raises:
-            ObjectChanged: The object was replaced since it was looked at.
+            ObjectChanged: The object was replaced since the HEAD.
             AccessDenied, ObjectNotFound, ServiceUnavailable: As S3 says.
         """
         if not length:
@@ -373,7 +366,7 @@ class S3Object:
 
 
 def object_info(answer: Answer) -> ObjectInfo:
-    """Return what an answer of HeadObject says."""
+    """Return the facts of a HeadObject answer."""
     return ObjectInfo(
         size=answer["ContentLength"],
         etag=answer["ETag"],
@@ -387,12 +380,12 @@ def object_info(answer: Answer) -> ObjectInfo:
 
 
 def reading(artifact: Artifact, kms_key_id: str | None = None) -> AbstractContextManager[None]:
-    """Turn failures to read an object into our errors, naming it and its key."""
+    """Translate failures to read an object, naming the object and its key."""
     key = f"its key {kms_key_id}" if kms_key_id else "its key"
     return aws_failures(
         f"read {artifact.title}",
         denied_hint=f"the job's session needs s3:GetObject on it and kms:Decrypt on {key}; a "
-        "missing object is also denied to who may not list the bucket",
+        "missing object is also reported as denied without s3:ListBucket",
         expired_hint=SESSION_EXPIRED_HINT,
         key_hint=f"check that {key} is enabled and lies in the bucket's region",
     )

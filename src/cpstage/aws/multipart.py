@@ -1,12 +1,10 @@
-"""A stream uploaded in parts, by several threads and in bounded memory (S3's multipart upload).
+"""Multipart uploads, in a thread pool and in bounded memory, and the encryption of every upload.
 
-The whole object has one CRC-32, which S3 compares. An upload that fails, or is interrupted, removes
-its parts from the bucket. This module knows nothing of what is in the stream.
+S3 compares the full-object CRC-32 of the upload. An upload that fails or is interrupted is aborted,
+which removes its parts from the bucket.
 
-SSE-KMS: what is asked of S3 for an upload, and what S3 says it did.
-
-An upload always asks for ``aws:kms``: the policy of CodePipeline's own buckets denies anything
-else. It names a key only where the job has one; without, S3 takes the key of the bucket or its own.
+Every upload requests ``aws:kms``, since the policy of CodePipeline's buckets denies anything else.
+A request names a key where the job has one; otherwise S3 uses the bucket's default key.
 """
 
 from __future__ import annotations
@@ -33,66 +31,65 @@ from cpstage.job import EncryptionKey, S3Location
 _LOGGER = logging.getLogger("cpstage")
 
 _UPLOADERS = 4
-"""Parts that are on their way at once; one more is being put together."""
+"""Parts that are sent at the same time, while the next part is collected."""
 
 _ANSWER_SECONDS = 1.5
-"""How long an interrupted upload waits for the answer that names it."""
+"""Seconds that an interrupted upload waits for the answer with its upload ID."""
 
 _GIVE_UP_SECONDS = 5.0
 ABORT_SECONDS = 15.0
-"""How long an interrupted upload waits for its threads, and for S3 to remove what it has. Nobody
-who has pressed Ctrl-C waits longer."""
+"""Seconds that an interrupted upload waits for its threads, and for the abort."""
 
-_Begun = tuple[OpenUpload, Answer]
+_Created = tuple[OpenUpload, Answer]
 
 
 @dataclass(frozen=True)
 class _Sent:
-    """A part that has arrived."""
+    """A part that S3 has stored."""
 
     part: Part
     size: int
     crc: int
 
 
-class _Beginning:
-    """The request that begins an upload: what came of it is known also to who gave up waiting.
+class _Creation:
+    """The CreateMultipartUpload request, whose answer a caller can still get after an interrupt.
 
     Args:
-        begin: Makes the request.
+        create: Sends the request.
 
     Attributes:
-        may_exist: Whether there may be an upload whose id is not known.
+        may_exist: Whether an upload with an unknown ID may exist.
     """
 
-    def __init__(self, begin: Callable[[], _Begun]) -> None:
-        self._begin = begin
+    def __init__(self, create: Callable[[], _Created]) -> None:
+        self._create = create
         self._under_way = threading.Lock()
         self._upload: OpenUpload | None = None
         self.may_exist = False
 
-    def __call__(self) -> _Begun:
+    def __call__(self) -> _Created:
         with self._under_way:
             self.may_exist = True
             try:
-                self._upload, answer = self._begin()
+                self._upload, answer = self._create()
             except Exception as error:
                 self.may_exist = may_be_applied(error)
                 raise
             return self._upload, answer
 
     def upload_within(self, seconds: float) -> OpenUpload | None:
-        """Return the upload, if it has been begun, or is within so many seconds."""
+        """Return the upload, and wait for its creation at most so many seconds."""
         if self._under_way.acquire(timeout=seconds):
             self._under_way.release()
         return self._upload
 
 
-class _Aborting(threading.Thread):
-    """Aborts an upload, in a thread of its own that nobody waits for longer than is fit.
+class _Abort(threading.Thread):
+    """Aborts an upload in a daemon thread, so that an unreachable S3 cannot delay the exit.
 
     Attributes:
-        left: What to say of the upload, as long as it may be there.
+        left: The message about an upload that may still exist; empty after the abort.
     """
 
     def __init__(self, s3: S3, upload: OpenUpload) -> None:
@@ -106,7 +103,7 @@ class _Aborting(threading.Thread):
 
     def run(self) -> None:
         """Abort it."""
-        with suppress(Exception):  # why the upload failed matters, not that this failed too
+        with suppress(Exception):  # the caller reports why the upload failed
             try:
                 self._s3.abort_multipart_upload(self._upload, ABORT_SECONDS)
             except ServiceError as error:
@@ -120,49 +117,49 @@ def _is_no_upload(error: Exception) -> bool:
 
 
 def may_be_applied(error: BaseException) -> bool:
-    """Whether the request that failed may have had its effect: its answer was lost or is none."""
+    """Whether the failed request may have taken effect: its answer was lost or unreadable."""
     passing = isinstance(error, ServiceError) and error.may_pass
     return isinstance(error, NetworkError) or passing
 
 
 class MultipartUpload:
-    """One upload in parts.
+    """One multipart upload.
 
     Args:
         s3: S3 with the job's session credentials.
-        members: Where to, media type and encryption, as CreateMultipartUpload names them.
-        noted: Is given each answer.
-        uploaded: Is told of bytes as they have gone up.
+        members: Location, media type and encryption, named as in CreateMultipartUpload.
+        record_answer: Is called with each answer of S3.
+        uploaded: Is called with the number of bytes of each stored part.
     """
 
     def __init__(
         self,
         s3: S3,
         members: Mapping[str, Any],
-        noted: Callable[[Answer], object],
+        record_answer: Callable[[Answer], object],
         uploaded: Callable[[int], object],
     ) -> None:
         self._s3 = s3
         self._members = members
-        self._noted = noted
+        self._record_answer = record_answer
         self._uploaded = uploaded
 
     def send(self, parts: Iterator[Pieces]) -> tuple[int, Checksum]:
-        """Upload all parts, in their order, and make the object of them.
+        """Upload all parts, and complete the upload.
 
         Returns:
-            The size of the object, and the checksum that S3 has compared.
+            The size of the object in bytes, and the checksum that S3 has compared.
 
         Raises:
-            Exception: What getting a part raised, or S3's refusal; then no part is left.
+            Exception: The exception of the iterator, or of S3; the upload was aborted.
         """
         pool = ThreadPoolExecutor(_UPLOADERS, thread_name_prefix="cpstage-upload")
         futures: list[Future[_Sent]] = []
-        beginning = _Beginning(partial(self._s3.create_multipart_upload, self._members))
+        creation = _Creation(partial(self._s3.create_multipart_upload, self._members))
         try:
-            # Not in this thread: a signal would lose the answer, and with it what to remove.
-            upload, answer = pool.submit(beginning).result()
-            self._noted(answer)
+            # In a thread: a signal in this one would lose the answer with the upload ID.
+            upload, answer = pool.submit(creation).result()
+            self._record_answer(answer)
             sent = self._send_all(upload, parts, pool, futures)
             size, crc = 0, 0
             for one in sent:
@@ -171,25 +168,25 @@ class MultipartUpload:
             answer = self._complete(upload, sent, size, crc32_checksum(crc))
         except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
-            left = self._give_up(beginning, futures)
+            left = self._give_up(creation, futures)
             if isinstance(error, CallFailed):
                 error.also = left
             elif left:
                 _LOGGER.warning("%s", left.removeprefix("; "))
             raise
         pool.shutdown()
-        self._noted(answer)
+        self._record_answer(answer)
         return size, crc32_checksum(crc)
 
     def _complete(
         self, upload: OpenUpload, sent: Sequence[_Sent], size: int, checksum: Checksum
     ) -> Answer:
-        """Make the object of the parts.
+        """Complete the upload.
 
-        Where the answer was lost, S3 says NoSuchUpload to the next try. HeadObject tells whether
-        the object is there, by its size and its checksum. A job's session may be denied that; then
-        AbortMultipartUpload tells: S3 answers NoSuchUpload for an upload that was completed, and
-        nobody else knows its id.
+        After a lost answer, the next try gets NoSuchUpload. HeadObject then shows whether the
+        object exists, by its size and checksum. Where the job's session may not call HeadObject,
+        AbortMultipartUpload shows it: S3 answers NoSuchUpload for a completed upload, whose ID
+        only this process knows.
         """
         parts = [one.part for one in sent]
         try:
@@ -209,7 +206,7 @@ class MultipartUpload:
         return answer
 
     def _is_gone(self, upload: OpenUpload) -> bool:
-        """Abort an upload, and return whether S3 had it no longer."""
+        """Abort an upload, and return whether S3 answered NoSuchUpload."""
         try:
             self._s3.abort_multipart_upload(upload, ABORT_SECONDS)
         except (ServiceError, NetworkError) as error:
@@ -235,37 +232,37 @@ class MultipartUpload:
     def _send_one(self, upload: OpenUpload, number: int, body: Pieces) -> _Sent:
         crc, size = crc32_of(body), length_of(body)
         part, answer = self._s3.upload_part(upload, number, body, crc32_checksum(crc).value)
-        self._noted(answer)
+        self._record_answer(answer)
         self._uploaded(size)
         return _Sent(part, size, crc)
 
-    def _give_up(self, beginning: _Beginning, futures: list[Future[_Sent]]) -> str:
-        """End what is under way, and have S3 remove what has arrived.
+    def _give_up(self, creation: _Creation, futures: list[Future[_Sent]]) -> str:
+        """Interrupt the part uploads, then abort the upload.
 
-        In this order: a part that arrives after the removal would stay. But for the first request,
-        which is waited for: without its answer nobody could name the upload.
+        A part that arrives after the abort would stay in the bucket, hence the order. The creation
+        is not interrupted at once: without its answer, the upload ID is unknown.
 
         Returns:
-            What may be left in the bucket; nothing where the upload was aborted.
+            A message about what may be left in the bucket; empty after an abort.
         """
-        upload = beginning.upload_within(_ANSWER_SECONDS)
+        upload = creation.upload_within(_ANSWER_SECONDS)
         self._s3.interrupt()
         wait_for(futures, timeout=_GIVE_UP_SECONDS)
         if upload is None:
             lost = "; a multipart upload may have been created in the bucket, without parts"
-            return lost if beginning.may_exist else ""
-        aborting = _Aborting(self._s3, upload)
-        aborting.start()
-        aborting.join(ABORT_SECONDS)
-        return aborting.left
+            return lost if creation.may_exist else ""
+        abort = _Abort(self._s3, upload)
+        abort.start()
+        abort.join(ABORT_SECONDS)
+        return abort.left
 
 
 @dataclass(frozen=True)
 class Upload:
-    """What S3 says it did with an upload.
+    """The answer of S3 to an upload.
 
     Attributes:
-        checksum: What S3 was given to hold the object's bytes against.
+        checksum: The full-object checksum that S3 compared.
     """
 
     location: S3Location
@@ -278,25 +275,25 @@ class Upload:
 
 
 class SseKms:
-    """The encryption of one upload: what is asked for, and what all answers to it say.
+    """The encryption of one upload: what is requested, and what the answers of S3 report.
 
-    Of a large upload, S3 says how it encrypts with each part; other stores say so with nothing
-    else.
+    S3 reports the encryption of a multipart upload with each part and with its completion; some
+    compatible stores report it with the parts only.
 
     Args:
-        key: The job's key, if it has one.
-        bucket_key: Whether S3 is to use a Bucket Key, which saves calls to KMS.
+        key: The job's KMS key; None for the bucket's default key.
+        bucket_key: Whether S3 uses a Bucket Key, which saves calls to KMS.
     """
 
-    _NOTED = ("ETag", "VersionId", "ServerSideEncryption", "SSEKMSKeyId")
+    _RECORDED = ("ETag", "VersionId", "ServerSideEncryption", "SSEKMSKeyId")
 
     def __init__(self, key: EncryptionKey | None, *, bucket_key: bool) -> None:
         self._key_id = key.kms_key_id if key else None
         self._bucket_key = bucket_key
-        self._noted: dict[str, str] = {}
+        self._recorded: dict[str, str] = {}
 
     def members(self) -> dict[str, Any]:
-        """Return the members of a request: always SSE-KMS, and a key only where the job has one."""
+        """Return the encryption members of a request: SSE-KMS, with the job's key if it has one."""
         asked: dict[str, Any] = {"ServerSideEncryption": "aws:kms"}
         if self._key_id:
             asked["SSEKMSKeyId"] = self._key_id
@@ -304,38 +301,38 @@ class SseKms:
             asked["BucketKeyEnabled"] = True
         return asked
 
-    def note(self, answer: Answer) -> None:
-        """Keep what an answer of S3 says of the object."""
-        self._noted.update({name: answer[name] for name in self._NOTED if answer.get(name)})
+    def record(self, answer: Answer) -> None:
+        """Record the ETag, version ID and encryption that an answer of S3 reports."""
+        self._recorded.update({name: answer[name] for name in self._RECORDED if answer.get(name)})
 
     def check(self, location: S3Location, size: int, checksum: Checksum) -> Upload:
-        """Hold S3's answers against what was asked for.
+        """Compare the recorded answers with the request.
 
         Raises:
-            AccessDenied: The object lies in the bucket otherwise than it should.
+            AccessDenied: S3 encrypted the object differently.
         """
-        encryption = self._noted.get("ServerSideEncryption")
-        used = self._noted.get("SSEKMSKeyId")
+        encryption = self._recorded.get("ServerSideEncryption")
+        used = self._recorded.get("SSEKMSKeyId")
         if encryption != "aws:kms":
             raise AccessDenied(
-                f"S3 stored {location} with encryption {encryption or 'none'}, though asked for "
-                "aws:kms",
-                hint="the artifact is in the bucket: remove it, and check the bucket's policy",
+                f"S3 stored {location} with encryption {encryption or 'none'}, but aws:kms was "
+                "requested",
+                hint="remove the object from the bucket, and check the bucket's policy",
             )
         asked = self._key_id
         if asked and not _same_key(asked, used):
             raise AccessDenied(
-                f"S3 stored {location} under the key {used}, though asked for {asked}",
-                hint="the artifact is in the bucket: remove it, and check the bucket's encryption",
+                f"S3 stored {location} under the key {used}, but {asked} was requested",
+                hint="remove the object from the bucket, and check the bucket's encryption",
             )
-        etag, version_id = self._noted.get("ETag", ""), self._noted.get("VersionId")
+        etag, version_id = self._recorded.get("ETag", ""), self._recorded.get("VersionId")
         return Upload(location, size, etag, version_id, encryption, used, checksum)
 
 
 def _same_key(asked: str, used: str | None) -> bool:
-    """Compare a key id, key ARN or alias with the key ARN that S3 names.
+    """Compare a key ID, key ARN or alias with the key ARN that S3 reports.
 
-    An alias cannot be resolved without a permission that sessions do not have: it is taken for
-    the key that S3 found by it.
+    Resolving an alias needs a permission that job sessions lack, so an alias is accepted for any
+    key.
     """
     return "alias/" in asked or asked in (used, (used or "").rpartition("/")[2])

@@ -57,7 +57,7 @@ class Retries:
         self._progress = time.monotonic()
 
     def wait(self, failures: int, began: float, most: float) -> bool:
-        """Wait before a request is sent again; return False where it is not to be.
+        """Wait before a retry; return False if the request must not be retried.
 
         Args:
             failures: How often the request has failed.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,9 +13,7 @@ from cpstage.cli.options import Function, Number, add_options, pairs
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from cpstage import Limits
+    from cpstage import Limits, Unpacking
 
 DEFAULT_LEVEL = 2
 """The same as :data:`cpstage._deflate.DEFAULT_LEVEL`, whose module ``--help`` can do
@@ -83,6 +83,33 @@ def unpacking_options(function: Function, context_option: str = CONTEXT_OPTION) 
             "require-encrypt-allow-decrypt decrypts them. [the former]",
         ),
         limit_options,
+    )
+
+
+def extraction_options(function: Function) -> Function:
+    """Add how archives are unpacked; the command's ``unpacking`` gets it."""
+
+    @functools.wraps(function)
+    def command(*, unpacking: Unpacking, mtime: Any, unsafe_links: Any, **others: Any) -> Any:
+        how = replace(unpacking, mtime=mtime, unsafe_links=unsafe_links)
+        return function(unpacking=how, **others)
+
+    return add_options(
+        command,
+        click.option(
+            "--mtime",
+            type=click.Choice(["archive", "now"]),
+            default="archive",
+            show_default=True,
+            help="Restore mtimes from the archive, or set all to the current time.",
+        ),
+        click.option(
+            "--unsafe-links",
+            type=click.Choice(["reject", "skip", "keep"]),
+            default="reject",
+            show_default=True,
+            help="Symlinks that leave the tree: reject the archive, skip them, or keep them.",
+        ),
     )
 
 

@@ -10,6 +10,7 @@ import click
 
 from cpstage.cli.archive_options import (
     CONTEXT_OPTION,
+    extraction_options,
     packing_options,
     sealing_options,
     unpacking_options,
@@ -53,7 +54,7 @@ def staging_options(function: Function, context_option: str = CONTEXT_OPTION) ->
         return function(staging=staging, **others)
 
     return add_options(
-        unpacking_options(command, context_option),
+        unpacking_options(extraction_options(command), context_option),
         click.option(
             "--artifact",
             "artifacts",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cpstage.cli.archive_options import unpacking_options
+from cpstage.cli.archive_options import extraction_options, unpacking_options
 from cpstage.cli.options import a_directory, a_file, aws_options, output_options, progress_option
 from cpstage.cli.output import Terminal, counted
 
@@ -31,6 +31,7 @@ Examples:
     help="New or empty directory.",
 )
 @unpacking_options
+@extraction_options
 @aws_options
 @output_options
 @progress_option

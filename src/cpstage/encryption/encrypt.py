@@ -1,7 +1,6 @@
-"""Sealing: a stream of bytes in, one message of the AWS Encryption SDK out.
+"""Encrypt a stream into one message of the AWS Encryption SDK, frame by frame.
 
-The stream goes through frame by frame; nothing of it is kept. This module knows no pipeline: what
-a message is bound to comes as an encryption context.
+Memory holds one frame. The encryption context binds the message to its place in a pipeline.
 """
 
 from __future__ import annotations
@@ -11,25 +10,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from cpstage.encryption.header import Header, read_header
-from cpstage.encryption.keys import Trust, check_new
+from cpstage.encryption.keys import AllowedKeys, check_new
 from cpstage.encryption.kms import Clients, Kms
 from cpstage.errors import ConfigurationError, InternalError
 
 MOST_KEYS = 5
-"""How many wrapped data keys a message may have: each can cost who opens it a call to KMS."""
+"""Encrypted data keys of one message: each can cost the reader a call to KMS."""
 
 FRAME_LENGTH = 256 << 10
-"""Measured by tools/benchmarks/envelope.py: almost twice as fast as 64 KiB, since the SDK does much
-for each frame, and longer ones gain no more. Who opens a message holds a frame in memory."""
+"""Measured by tools/benchmarks/envelope.py: almost twice as fast as 64 KiB, since each frame has
+a cost in the SDK; longer frames are no faster. A reader holds one frame in memory."""
 
 
 @dataclass(frozen=True)
 class EncryptedMessage:
-    """A message under way.
+    """A message that is being encrypted.
 
     Attributes:
-        header: Its header; KMS has answered.
-        chunks: Its bytes, made as they are taken, once.
+        header: The header; KMS has returned the data keys.
+        chunks: The bytes of the message, an iterator to be read once.
     """
 
     header: Header
@@ -44,22 +43,21 @@ def encrypt(
     kms: Clients,
     frame_length: int = FRAME_LENGTH,
 ) -> EncryptedMessage:
-    """Seal a stream under KMS keys, with a committing suite without signature.
+    """Encrypt a stream under KMS keys, with a key-committing suite without signature.
 
-    KMS is asked before this returns, so that a key that cannot be used stops an upload before it
-    begins.
+    KMS is called before this function returns: an unusable key stops an upload before its start.
 
     Args:
-        chunks: The plaintext. An error out of it goes through as it is.
-        key_ids: The keys, each of which can open the message alone: ARNs, bare ids or aliases, of
+        chunks: The plaintext. An exception of the iterator is passed on.
+        key_ids: The keys, each of which can decrypt the message: ARNs, bare ids or aliases, of
             any region and account. The first makes the data key.
         context: The encryption context.
-        kms: Gives KMS in a region; None asks for the pipeline's, where bare ids are.
+        kms: Returns the KMS client of a region; None is the pipeline's region.
         frame_length: Bytes of plaintext in a frame.
 
     Raises:
         AccessDenied: KMS refuses a key; the message has KMS's own code.
-        ConfigurationError: Too many keys or none, or a context that cannot be.
+        ConfigurationError: There are no keys or too many, or the context is invalid.
         ServiceUnavailable: KMS could not be reached.
     """
     from aws_encryption_sdk import CommitmentPolicy, EncryptionSDKClient
@@ -70,7 +68,7 @@ def encrypt(
 
     if not 0 < len(key_ids) <= MOST_KEYS:
         raise ConfigurationError(
-            f"cannot seal under {len(key_ids)} KMS keys", hint=f"give 1 to {MOST_KEYS} of them"
+            f"cannot encrypt under {len(key_ids)} KMS keys", hint=f"give 1 to {MOST_KEYS} of them"
         )
     check_new(context)
     client = EncryptionSDKClient(
@@ -80,15 +78,15 @@ def encrypt(
     stream = client.stream(
         mode="e",
         source=_Source(chunks),
-        materials_manager=KmsMaterials(Kms(kms), Trust(key_ids), {}),
+        materials_manager=KmsMaterials(Kms(kms), AllowedKeys(key_ids), {}),
         encryption_context=dict(context),
         algorithm=AlgorithmSuite.AES_256_GCM_HKDF_SHA512_COMMIT_KEY,
         frame_length=frame_length,
     )
     try:
-        _ = stream.header  # asks KMS, and puts the header into the buffer
+        _ = stream.header  # calls KMS, and writes the header into the buffer
     except SerializationError as error:
-        raise ConfigurationError(f"cannot seal with this encryption context: {error}") from error
+        raise ConfigurationError(f"cannot encrypt with this encryption context: {error}") from error
     header = read_header(stream.output_buffer)
     if header is None:
         raise InternalError("the SDK wrote a header that cannot be read")
@@ -99,13 +97,13 @@ def _ciphertext(stream: Any, frame_length: int) -> Iterator[bytes]:
     # A read of one frame's length takes one frame of plaintext: more would be sliced over again.
     while chunk := stream.read(frame_length):
         yield chunk
-        # What sealing adds to a frame would pile up in the SDK, and be copied with every frame.
+        # Otherwise the overhead of each frame stays in the SDK's buffer and is copied again.
         if rest := stream.read(len(stream.output_buffer)):
             yield rest
 
 
 class _Source:
-    """An iterator of bytes as the file that the SDK reads from."""
+    """An iterator of bytes as the file object that the SDK reads."""
 
     closed = False
 
@@ -114,7 +112,7 @@ class _Source:
         self._rest = memoryview(b"")
 
     def read(self, length: int) -> bytes:
-        """Return that many bytes, or fewer at a chunk's end; none at the end of all."""
+        """Return up to ``length`` bytes; no bytes at the end."""
         while not self._rest:
             chunk = next(self._chunks, None)
             if chunk is None:

@@ -63,7 +63,7 @@ class Header:
     length: int
 
     def document(self) -> dict[str, Any]:
-        """Return what a manifest tells of an envelope."""
+        """Return the header's facts for the manifest and for JSON."""
         return {
             "format": f"AWS Encryption SDK, message format {self.version}",
             "algorithm": self.algorithm,
@@ -136,7 +136,7 @@ def _header(fields: _Fields) -> Header:
 
 
 def _context(data: bytes) -> dict[str, str]:
-    """Read the encryption context, whose field is empty where there is none."""
+    """Read the encryption context; its field is empty without pairs."""
     if not data:
         return {}
     fields = _Fields(data)
@@ -166,7 +166,8 @@ def _require(holds: bool) -> None:
 
 
 _FORMATS = (("x-amz-c", 3), ("x-amz-key-v2", 2), ("x-amz-cek-alg", 2), ("x-amz-key", 1))
-"""Which name gives which format away (S3 Encryption Client specification, Content Metadata)."""
+"""Metadata names, and the format version that they show (S3 Encryption Client specification,
+Content Metadata)."""
 
 S3_CLIENT_HINT = (
     "get it with an Amazon S3 Encryption Client and the key it was encrypted with, or fetch it "

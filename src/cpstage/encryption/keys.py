@@ -1,14 +1,8 @@
-"""Which KMS keys may open a message: those that were named, or every key of one account.
+"""The KMS keys that may decrypt a message, and the encryption context that binds it to an artifact.
 
-The header of a message names the keys that it was sealed under, and anybody can write a header.
-So a name in it is never asked for its own sake, only where it is one of these. This module makes no
-calls.
-
-The encryption context: what binds a message to the artifact that it was sealed for.
-
-The pairs are plain text in the header and in the log of KMS; the data key can only be unwrapped
-with the same pairs, and the header is authentic only with them. This module knows names and values,
-and nothing of how a message is made.
+Anyone can write a message header, so KMS is called only with keys that the caller or the job names,
+or with keys of one account. The encryption context is plain text in the header and in CloudTrail;
+KMS decrypts a data key only with the same context.
 """
 
 from __future__ import annotations
@@ -21,12 +15,12 @@ from cpstage.errors import ArtifactRejected, ConfigurationError
 
 
 @dataclass(frozen=True)
-class Trust:
-    """The keys that may open a message.
+class AllowedKeys:
+    """The keys that may decrypt a message.
 
     Attributes:
-        key_ids: Keys by name, in any form that KMS takes; they are tried first.
-        account_id: An account whose keys are all good, in any region; None for no such account.
+        key_ids: Key ids, ARNs or aliases; they are tried first.
+        account_id: An account whose keys are all allowed, in any region.
         partition: The partition of that account.
         region: Where replicas of multi-region keys are asked first.
     """
@@ -36,11 +30,11 @@ class Trust:
     partition: str = "aws"
     region: str | None = None
 
-    def ways(self, wrapped: Iterable[WrappedKey]) -> list[tuple[str, WrappedKey]]:
-        """Return what to ask KMS, in order: by which name of a key to unwrap which data key.
+    def calls(self, wrapped: Iterable[WrappedKey]) -> list[tuple[str, WrappedKey]]:
+        """Return the calls to KMS in order: which key decrypts which encrypted data key.
 
-        KMS itself resolves a bare id or an alias, and refuses to decrypt under it what another
-        key encrypted: so the right to decrypt is enough to follow an alias.
+        KMS resolves a bare id or an alias, and refuses a data key that another key encrypted, so
+        kms:Decrypt is enough to follow an alias.
         """
         known = sorted(wrapped)
         named = [(name, one) for name in self.key_ids for one in known if _may_be(name, one.arn)]
@@ -68,7 +62,7 @@ class Trust:
 
 
 def _may_be(name: str, text: str) -> bool:
-    """Whether a key's name can stand for the key with this ARN."""
+    """Whether a key id, ARN or alias can mean the key with this ARN."""
     named, arn = parse_arn(name), parse_arn(text)
     if arn is None or not arn.resource.startswith("key/"):
         return False
@@ -80,7 +74,7 @@ def _may_be(name: str, text: str) -> bool:
 _PREFIX = "cpstage:"
 _RESERVED = "aws-crypto-"
 _SHOWN = 100
-"""How much of a value a message shows: whoever made the envelope chose its length."""
+"""Characters of a value in an error: the writer of the message chose its length."""
 
 
 def job_context(
@@ -91,10 +85,10 @@ def job_context(
     action: str | None = None,
     artifact: str | None = None,
 ) -> dict[str, str]:
-    """Return the pairs that stand for a place in a pipeline; what is None has none.
+    """Return the pairs that name a place in a pipeline; None leaves a pair out.
 
-    All of them bind a message that is sealed. A later action knows the account, the pipeline and
-    the artifact, but neither which stage nor which action sealed it, and so compares those three.
+    A message is encrypted with all pairs. A later action knows the account, the pipeline and the
+    artifact, but not the stage and the action that encrypted it, so it compares those three.
     """
     parts = {
         "account": account,
@@ -107,10 +101,10 @@ def job_context(
 
 
 def check_new(context: Mapping[str, str]) -> None:
-    """Make sure that a context may be sealed with.
+    """Check the encryption context of a new message.
 
     Raises:
-        ConfigurationError: A name is empty, or one that the AWS Encryption SDK keeps to itself.
+        ConfigurationError: A name is empty, or reserved by the AWS Encryption SDK.
     """
     for name in context:
         if not name or name.startswith(_RESERVED):
@@ -121,7 +115,7 @@ def check_new(context: Mapping[str, str]) -> None:
 
 
 def check_found(found: Mapping[str, str], expected: Mapping[str, str]) -> None:
-    """Compare the context of a message with what it should have; it may have more.
+    """Check that the context of a message has the expected pairs; it may have more.
 
     Raises:
         ArtifactRejected: A pair is missing or differs.
@@ -129,11 +123,11 @@ def check_found(found: Mapping[str, str], expected: Mapping[str, str]) -> None:
     for name, value in expected.items():
         if name not in found:
             raise ArtifactRejected(
-                f"the envelope was sealed for something else: its encryption context has no {name}"
+                f"the message is bound to another artifact: its encryption context has no {name}"
             )
         if found[name] != value:
             raise ArtifactRejected(
-                "the envelope was sealed for something else: its encryption context says "
+                "the message is bound to another artifact: its encryption context says "
                 f"{name} is {_short(found[name])}, not {_short(value)}"
             )
 

@@ -1,4 +1,4 @@
-"""KMS: data keys made, wrapped and unwrapped, and what its refusals mean.
+"""KMS calls that generate, encrypt and decrypt data keys, and the meaning of their refusals.
 
 The SDK's own master keys and providers turn every answer of KMS into "unable to decrypt any data
 key", and take no client whose credentials are refreshed by a job. Its keyrings come with the
@@ -99,7 +99,7 @@ def replicas(arn: str, region: str | None) -> list[str]:
 
 @dataclass(frozen=True)
 class Kms:
-    """The three calls that envelopes need.
+    """The three KMS operations that encrypted messages need.
 
     A key may be named by any of the four forms that KMS takes: ARN, bare id, alias ARN, alias name.
     """
@@ -112,7 +112,7 @@ class Kms:
         Raises:
             AccessDenied, ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
         """
-        doing = f"seal under the KMS key {key_id}"
+        doing = f"encrypt under the KMS key {key_id}"
         parameters = {"NumberOfBytes": _DATA_KEY_BYTES, "EncryptionContext": {**context}}
         check = has("KeyId", "CiphertextBlob", "Plaintext")
         answer = self._call(doing, "GenerateDataKey", key_id, parameters, check)
@@ -125,7 +125,7 @@ class Kms:
         Raises:
             AccessDenied, ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
         """
-        doing = f"seal under the KMS key {key_id}"
+        doing = f"encrypt under the KMS key {key_id}"
         parameters = {"Plaintext": data_key, "EncryptionContext": {**context}}
         check = has("KeyId", "CiphertextBlob")
         answer = self._call(doing, "Encrypt", key_id, parameters, check)
@@ -135,16 +135,16 @@ class Kms:
         """Have a wrapped data key decrypted, by the named key and no other (Decrypt).
 
         Raises:
-            ArtifactRejected: The wrapped key or the context is not what was sealed.
+            ArtifactRejected: The encrypted data key or the context was changed.
             AccessDenied, ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
         """
-        doing = f"open the envelope with the KMS key {key_id}"
+        doing = f"decrypt with the KMS key {key_id}"
         parameters = {"CiphertextBlob": wrapped.blob, "EncryptionContext": {**context}}
         answer = self._call(doing, "Decrypt", key_id, parameters, has("KeyId", "Plaintext"))
         used = _key_arn(answer, doing)
         if not _same_key(used, wrapped.arn):
             raise ArtifactRejected(
-                f"the envelope names the KMS key {wrapped.arn}, but {used} opened it"
+                f"the encrypted message names the KMS key {wrapped.arn}, but {used} decrypted it"
             )
         return SecretBytes(answer["Plaintext"])
 
@@ -169,7 +169,7 @@ class Kms:
 def _failures(doing: str, permission: str, *, of_a_job: bool) -> Iterator[None]:
     """Translate what KMS refuses, with its own code in the message.
 
-    Local files are sealed and opened with the caller's credentials, all else with a job's session.
+    Local files are encrypted and decrypted with the caller's credentials, artifacts with the job's.
     """
     who = "the job's session" if of_a_job else "the caller's policy"
     hint = f"{who} and the key's policy have to allow {permission} on it"

@@ -1,7 +1,7 @@
 """Where the SDK gets its data keys from: its cryptographic materials manager, over our KMS calls.
 
 This module and its parent class need the SDK, whose import costs a third of a second: it is
-imported where it is used, and not before. What KMS says goes through to the user as it is.
+imported on first use. Refusals of KMS reach the user with KMS's own text.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from aws_encryption_sdk.structures import DataKey, EncryptedDataKey, MasterKeyIn
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from cpstage.encryption.keys import Trust, check_found
+from cpstage.encryption.keys import AllowedKeys, check_found
 from cpstage.encryption.kms import Kms, WrappedKey
 from cpstage.errors import AccessDenied, CpstageError
 from cpstage.masking import SecretBytes
@@ -32,13 +32,13 @@ class KmsMaterials(CryptoMaterialsManager):  # type: ignore[misc] # the SDK has 
 
     Args:
         kms: The calls.
-        trust: The keys.
+        allowed: The keys.
         expected: The pairs that the context of a message to open must have.
     """
 
-    def __init__(self, kms: Kms, trust: Trust, expected: Mapping[str, str]) -> None:
+    def __init__(self, kms: Kms, allowed: AllowedKeys, expected: Mapping[str, str]) -> None:
         self._kms = kms
-        self._trust = trust
+        self._allowed = allowed
         self._expected = expected
 
     def get_encryption_materials(self, request: Any) -> EncryptionMaterials:
@@ -48,7 +48,7 @@ class KmsMaterials(CryptoMaterialsManager):  # type: ignore[misc] # the SDK has 
             AccessDenied, ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
         """
         context = request.encryption_context
-        first, *others = self._trust.key_ids
+        first, *others = self._allowed.key_ids
         plaintext, made = self._kms.generate(first, context)
         wrapped = [made, *(self._kms.wrap(key_id, plaintext, context) for key_id in others)]
         return EncryptionMaterials(
@@ -61,7 +61,7 @@ class KmsMaterials(CryptoMaterialsManager):  # type: ignore[misc] # the SDK has 
         )
 
     def decrypt_materials(self, request: Any) -> DecryptionMaterials:
-        """Have the data key of a message unwrapped, if the message is what it should be.
+        """Decrypt the data key of a message, after checking its context and its keys.
 
         Raises:
             ArtifactRejected: The context differs, or KMS finds a wrapped key damaged.
@@ -87,15 +87,15 @@ class KmsMaterials(CryptoMaterialsManager):  # type: ignore[misc] # the SDK has 
         self, wrapped: Sequence[WrappedKey], context: Mapping[str, str]
     ) -> tuple[SecretBytes, WrappedKey]:
         failures: list[CpstageError] = []
-        for key_id, one in self._trust.ways(wrapped):
+        for key_id, one in self._allowed.calls(wrapped):
             try:
                 return self._kms.unwrap(key_id, one, context), one
             except CpstageError as error:
                 failures.append(error)
         if not failures:
             raise AccessDenied(
-                f"the envelope is sealed under {_names(wrapped)}; allowed is {self._trust}",
-                hint="name the key it was sealed under with --decrypt-key, if you trust it",
+                f"the message is encrypted under {_names(wrapped)}; allowed keys: {self._allowed}",
+                hint="if you trust that key, allow it with --decrypt-key",
             )
         first = failures[0]
         raise type(first)("; ".join(one.message for one in failures), hint=first.hint) from first
@@ -106,7 +106,7 @@ def _data_key(plaintext: SecretBytes, wrapped: WrappedKey) -> DataKey:
 
 
 def _names(wrapped: Sequence[WrappedKey]) -> str:
-    """Name the keys of a message; whoever made it chose how long the names are."""
+    """Return the key names of a message, cut: the writer of the message chose their length."""
     return ", ".join(sorted(one.arn[:_SHOWN] for one in wrapped)) or "keys that are not in KMS"
 
 

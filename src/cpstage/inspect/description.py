@@ -61,7 +61,7 @@ def _inputs(job: Job, connection: Connection) -> list[dict[str, Any]]:
 
 def _input(artifact: Artifact, store: Store) -> dict[str, Any]:
     try:
-        info = store.look_at(artifact)
+        info = store.head(artifact)
         head = read_head(store.open(artifact, info))
     except CpstageError as error:
         return {**_known(artifact), "error": str(error)}

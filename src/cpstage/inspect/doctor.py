@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from cpstage.aws.config import Connection
 from cpstage.aws.errors import ServiceError, UnreadableAnswer, aws_failures, seconds_off
-from cpstage.aws.job_session import JobSession, Store, Trial
+from cpstage.aws.job_session import JobSession, Store, UploadCheck
 from cpstage.errors import AccessDenied, CpstageError, UsageError, WorkspaceUnavailable
 from cpstage.job import Artifact, Job
 from cpstage.workspace.layout import Workspace
@@ -156,14 +156,14 @@ def _of_the_job(job: Job, where: Connection, sizes: _Sizes) -> Iterator[Check]:
             lambda one=artifact: _read(JobSession(job, where).store, one, sizes),  # type: ignore[misc]
             artifact.name,
         )
-    trials: list[Trial | CpstageError] = []
+    trials: list[UploadCheck | CpstageError] = []
     for artifact in job.output_artifacts:
         yield _output(job, where, artifact, trials)
     yield _key(job, trials)
 
 
 def _read(store: Store, artifact: Artifact, sizes: _Sizes) -> str:
-    info = store.look_at(artifact)
+    info = store.head(artifact)
     sizes.total += info.size
     store.open(artifact, info).read(0, min(1, info.size))
     encryption = " ".join(filter(None, (info.encryption or "no encryption", info.kms_key_id)))
@@ -171,7 +171,7 @@ def _read(store: Store, artifact: Artifact, sizes: _Sizes) -> str:
 
 
 def _output(
-    job: Job, where: Connection, artifact: Artifact, trials: list[Trial | CpstageError]
+    job: Job, where: Connection, artifact: Artifact, trials: list[UploadCheck | CpstageError]
 ) -> Check:
     """Begin an upload, and abort it."""
     try:
@@ -193,11 +193,11 @@ def _output(
     return Check("output", "ok", f"{artifact.location} can be written to", artifact.name)
 
 
-def _key(job: Job, trials: list[Trial | CpstageError]) -> Check:
+def _key(job: Job, trials: list[UploadCheck | CpstageError]) -> Check:
     """Say what the uploads have shown of the key."""
     key = job.encryption_key.kms_key_id if job.encryption_key else None
     wanted = key or "the bucket's own key: the job has none"
-    used = {trial.kms_key_id for trial in trials if isinstance(trial, Trial)}
+    used = {trial.kms_key_id for trial in trials if isinstance(trial, UploadCheck)}
     for error in (one for one in trials if isinstance(one, CpstageError)):
         if _is_about_key(error):
             return _failed("key", error)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from cpstage._deflate import crc32_of
@@ -212,8 +212,7 @@ def _within(member: Member, budget: Budget) -> Member:
             budget.spend_bytes(len(chunk))
             yield chunk
 
-    name, kind, size = member.name, member.kind, member.size
-    return Member(name, kind, chunks, size, member.executable, member.target)
+    return replace(member, chunks=chunks)
 
 
 def _zip_entries(remote: OpenArtifact, limits: Limits) -> Iterator[Listed]:

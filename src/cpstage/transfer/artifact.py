@@ -9,11 +9,12 @@ access, for commands that look into an artifact and stage nothing.
 from __future__ import annotations
 
 import io
+import logging
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryFile, gettempdir
 from typing import IO, Any
@@ -21,7 +22,7 @@ from typing import IO, Any
 from cpstage._posix import require_posix
 from cpstage.archive.blob import Blob, BytesBlob, FileBlob, ReadAhead
 from cpstage.archive.formats import HEAD_BYTES as FORMAT_HEAD_BYTES
-from cpstage.archive.formats import Format, recognise
+from cpstage.archive.formats import Format, not_unpacked, recognise
 from cpstage.archive.members import Contents
 from cpstage.archive.unpack import Unpacker
 from cpstage.aws.checksum import Checksum, RunningChecksum
@@ -41,6 +42,8 @@ from cpstage.filesystem import local_failures, write_all
 from cpstage.job import Artifact, Job
 from cpstage.progress import Progress
 from cpstage.transfer.options import Unpacking
+
+_LOGGER = logging.getLogger("cpstage")
 
 _CHUNK = 1 << 20
 _OUTPUT_HINT = "the credentials of a job may usually write its outputs but not read them"
@@ -235,12 +238,14 @@ class Extracted:
         contents: What was unpacked; None where nothing was.
         envelope: The header of the encrypted message as JSON has it.
         decrypted: Whether the message was decrypted, which authenticates every frame.
+        notes: What differs from the archive, or why nothing was unpacked.
     """
 
     format: Format | None
     contents: Contents | None = None
     envelope: Mapping[str, Any] | None = None
     decrypted: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def extract(
@@ -268,7 +273,9 @@ def extract(
     ):
         extracted = _extract(stream, source, unpacker, options, scratch=scratch, progress=progress)
         stream.finish()
-        return extracted
+    for note in extracted.notes:
+        _LOGGER.warning("%s: %s", source.title, note)
+    return extracted
 
 
 def _extract(
@@ -282,27 +289,35 @@ def _extract(
 ) -> Extracted:
     hints = {"name": source.hint, "content_type": source.content_type}
     found = identify(stream.peek(HEAD_BYTES), options, **hints)
-    if found.header is None or options.envelopes == "keep":
-        contents = _write(stream, found.format, source, unpacker)
-        return Extracted(found.format, contents, found.message)
+    if found.header is None:
+        return _write(stream, found.format, source, unpacker, options)
+    if options.envelopes == "keep":
+        unpacker.keep(stream, source.file_name(), source.name)
+        return Extracted(None, envelope=found.message)
     with (
         decrypted(stream, source.keys, scratch) as plain,
         progress.phase(f"{source.name}: unpacking", plain.size) as advance,
         ReadAhead(plain, advance) as opened,
     ):
         plain_format = archive_format(opened.peek(FORMAT_HEAD_BYTES), options, **hints)
-        contents = _write(opened, plain_format, source, unpacker)
-    return Extracted(plain_format, contents, found.message, decrypted=True)
+        extracted = _write(opened, plain_format, source, unpacker, options)
+    return replace(extracted, envelope=found.message, decrypted=True)
 
 
 def _write(
-    stream: ReadAhead, found: Format | None, source: Source, unpacker: Unpacker
-) -> Contents | None:
+    stream: ReadAhead,
+    found: Format | None,
+    source: Source,
+    unpacker: Unpacker,
+    options: Unpacking,
+) -> Extracted:
     """Unpack an archive, and write any other file as it came."""
     if found is None:
+        note = not_unpacked(stream.peek(FORMAT_HEAD_BYTES)) if options.unpack else ""
         unpacker.keep(stream, source.file_name(), source.name)
-        return None
-    return unpacker.add(stream, found, source.name)
+        return Extracted(None, notes=(note,) if note else ())
+    contents = unpacker.add(stream, found, source.name)
+    return Extracted(found, contents, notes=tuple(contents.notes))
 
 
 class Counted:
@@ -392,7 +407,7 @@ def open_artifact(
 
 def _head_object(session: JobSession, artifact: Artifact) -> ObjectInfo:
     try:
-        return session.store.look_at(artifact)
+        return session.store.head(artifact)
     except AccessDenied as error:
         if artifact in session.job.input_artifacts:
             raise

@@ -42,10 +42,10 @@ Warn = Callable[[str], object]
 _LOGGER = logging.getLogger("cpstage")
 
 _VERIFIED: dict[Format | None, tuple[str, ...]] = {
-    "zip": ("length", "entity tag", "CRC-32 of every file"),
-    "tar": ("length", "entity tag"),
-    "tar.gz": ("length", "entity tag", "CRC-32 of the gzip stream"),
-    None: ("length", "entity tag"),
+    "zip": ("length", "ETag", "CRC-32 of every file"),
+    "tar": ("length", "ETag"),
+    "tar.gz": ("length", "ETag", "CRC-32 of the gzip stream"),
+    None: ("length", "ETag"),
 }
 _AUTHENTICATED = "authentication tag of every frame"
 
@@ -193,7 +193,7 @@ class _Fetch:
 
     def look(self, artifact: Artifact) -> Staged:
         """Ask S3 about an artifact's object, and decide where it goes."""
-        info = self._session.store.look_at(artifact)
+        info = self._session.store.head(artifact)
         refuse_s3_client(artifact, info.metadata, self._options)
         merged = self._options.layout == "merged"
         path = self._workspace.inputs if merged else self._workspace.input(artifact.name)
@@ -270,7 +270,7 @@ class _Fetch:
         """Stage the artifacts of one directory."""
         root.mkdir()
         with Tree(root) as tree:
-            unpacker = Unpacker(tree, self._options.limits)
+            unpacker = Unpacker(tree, self._options)
             done = [self._stage_one(one, unpacker, staging) for one in group]
             with naming(", ".join(one.artifact.title for one in group)):
                 unpacker.finish()
@@ -290,6 +290,7 @@ class _Fetch:
             format=extracted.format,
             contents=extracted.contents,
             envelope=extracted.envelope,
+            notes=extracted.notes,
             verified=verified,
         )
 

@@ -53,10 +53,11 @@ class Staged:
         status: ``staged`` now; ``unchanged`` or ``modified`` since an earlier fetch; or ``planned``
             by a dry run.
         info: What S3 says of the object.
-        format: The archive format, or None for a file that is kept as it is.
-        contents: What came out of it; None where nothing was unpacked.
-        verified: What proves that the bytes are those that were uploaded.
-        envelope: What the envelope says of itself that the artifact was sealed in, if it was.
+        format: The archive format; None for a kept file.
+        contents: What was unpacked; None for a kept file.
+        verified: What was compared to prove that the bytes are those of the object.
+        envelope: The header of the encrypted message as JSON has it.
+        notes: What differs from the archive, or why nothing was unpacked.
     """
 
     artifact: Artifact
@@ -67,6 +68,7 @@ class Staged:
     contents: Contents | None = None
     verified: tuple[str, ...] = ()
     envelope: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -87,6 +89,7 @@ class Staged:
             "format": self.format,
             **contents_document(self.contents),
             "verified": list(self.verified),
+            "notes": list(self.notes),
         }
 
 
@@ -230,7 +233,7 @@ def job_of(record: Mapping[str, Any]) -> Job | None:
             encryption_key=None,
         )
     except (AttributeError, KeyError, TypeError, ConfigurationError):
-        return None  # somebody has been at it
+        return None  # the record was edited
 
 
 def staged_inputs(workspace: Workspace, job: Job) -> dict[str, Path]:
@@ -259,7 +262,7 @@ def _artifacts_of(documents: Mapping[str, Mapping[str, str]]) -> tuple[Artifact,
 
 
 def _is_there(path: Path, entry: Mapping[str, Any]) -> bool:
-    """Tell whether the directory is still one, and not emptied since."""
+    """Whether the directory still exists and has contents."""
     if path.is_symlink() or not path.is_dir():
         return False
     return entry.get("files") == 0 or any(path.iterdir())
@@ -276,4 +279,5 @@ def _as_recorded(
         contents=read_contents(entry),
         verified=tuple(entry["verified"]),
         envelope=entry["envelope"],
+        notes=tuple(entry.get("notes", ())),
     )

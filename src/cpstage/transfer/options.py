@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from cpstage._deflate import DEFAULT_LEVEL
-from cpstage.archive.options import Limits
+from cpstage.archive.options import ExtractOptions
 from cpstage.globs import Globs
 
 if TYPE_CHECKING:
@@ -21,17 +21,16 @@ IfEmpty = Literal["error", "warn", "ignore"]
 
 
 @dataclass(frozen=True)
-class Unpacking:
-    """How to take artifacts in.
+class Unpacking(ExtractOptions):
+    """How to take artifacts in, besides how archives are unpacked.
 
     Attributes:
         layout: One directory per artifact, or one for all.
         unpack: Whether archives are unpacked.
-        limits: What one artifact may unpack to.
-        envelopes: ``open`` opens what is sealed with the AWS Encryption SDK, ``require`` refuses
-            what is not, ``keep`` stages a sealed artifact as the file it is.
-        key_ids: KMS keys that may open an envelope, besides those that come with a job.
-        context: Pairs that the encryption context of an envelope must have, besides those that
+        envelopes: ``open`` decrypts messages of the AWS Encryption SDK, ``require`` refuses
+            artifacts that are not encrypted, ``keep`` stages the encrypted message itself.
+        key_ids: KMS keys that may decrypt, besides the job's.
+        context: Pairs that the encryption context of a message must have, besides those that
             name the artifact's place.
         commitment: The AWS Encryption SDK's commitment policy: whether messages without key
             commitment are refused, or decrypted.
@@ -39,7 +38,6 @@ class Unpacking:
 
     layout: Layout = "per-artifact"
     unpack: bool = True
-    limits: Limits = field(default_factory=Limits)
     envelopes: Envelopes = "open"
     key_ids: Sequence[str] = ()
     context: Mapping[str, str] = field(default_factory=dict)
@@ -56,7 +54,7 @@ class Packing:
     """How to make artifacts out of directories.
 
     Attributes:
-        format: ``auto`` packs directories as zip, and sends a file as it is.
+        format: ``auto`` packs directories as zip, and uploads a single file raw.
         globs: What of a directory goes in.
         symlinks: Whether links are kept, or replaced by what they point to.
         level: How hard to compress, from 0 (not at all) to 9.
@@ -74,9 +72,9 @@ class Encryption:
 
     Attributes:
         bucket_key: Whether S3 is to use a Bucket Key, which saves calls to KMS.
-        seal: Whether artifacts are sealed with the AWS Encryption SDK before they leave the
+        seal: Whether artifacts are encrypted with the AWS Encryption SDK before they leave the
             machine.
-        key_ids: KMS keys to seal under, each of which opens the artifact; the job's where none
+        key_ids: KMS keys to encrypt under, each of which can decrypt; the job's key where none
             is given.
         context: Pairs for the encryption context, besides those that name the artifact's place.
         sse_kms_key_id: The KMS key for SSE-KMS where the pipeline has none: S3 takes its own key

@@ -44,11 +44,11 @@ class Pushed:
         artifact: The job's artifact.
         source: The directory or file that it is made of.
         status: ``pushed`` now, ``planned`` by a dry run, or ``skipped`` since it is empty.
-        format: The archive format, or ``raw`` for a file that goes up as it is.
+        format: The archive format, or ``raw`` for a single file.
         files: How many files it holds.
         unpacked_size: How many bytes they have together.
         upload: What S3 says of the upload.
-        envelope: What the envelope says of itself that it is sealed in, if it is.
+        envelope: The header of the encrypted message as JSON has it.
     """
 
     artifact: Artifact
@@ -189,7 +189,7 @@ class Output:
     Attributes:
         artifact: The job's artifact.
         source: The directory or file.
-        format: The archive format, or ``raw`` for the one file as it is.
+        format: The archive format, or ``raw`` for a single file.
         entries: What goes into it.
     """
 
@@ -200,7 +200,7 @@ class Output:
 
     @property
     def is_empty(self) -> bool:
-        """Tell whether there is nothing in it but directories."""
+        """Whether the output has no files."""
         return self.entries.directories == len(self.entries)
 
     @property
@@ -258,7 +258,7 @@ def _refuse_undeclared(job: Job, workspace: Workspace, paths: Mapping[str, Path]
     known = f"the job declares {', '.join(declared) or 'no outputs'}"
     for name in paths:
         if name not in declared:
-            raise ConfigurationError(f"{name} is no output of job {job.id}", hint=known)
+            raise ConfigurationError(f"{name} is not an output of job {job.id}", hint=known)
     with local_failures(workspace.outputs, "read"):
         inside = sorted(workspace.outputs.iterdir()) if workspace.outputs.is_dir() else []
     for path in inside:
@@ -280,7 +280,7 @@ def list_outputs(
         progress: Is told of the entries that are listed.
 
     Raises:
-        ConfigurationError: An output is to go up raw, and is not one file.
+        ConfigurationError: The format is raw, and an output is not a single file.
         ArtifactRejected: An entry cannot be packed safely.
         LocalIOError: Something cannot be read.
     """
@@ -312,7 +312,7 @@ def _listed(
 def _require_one_file(artifact: Artifact, source: Path, entries: PackingList) -> None:
     if entries and (entries.files, len(entries)) != (1, 1):
         raise ConfigurationError(
-            f"output {artifact.name} is to go up raw, but {source} holds {len(entries)} entries",
+            f"cannot upload output {artifact.name} as raw: {source} has {len(entries)} entries",
             hint="raw takes one regular file: give the file, or another --format",
         )
 
@@ -322,7 +322,7 @@ def _raw_content_type(entry: Entry) -> str:
     try:
         found = recognise(blob.read(0, min(HEAD_BYTES, blob.size)), name=entry.path)
     except ArtifactRejected:
-        # A file that is no archive in spite of its name still goes up as it is.
+        # A raw file is uploaded even if its content contradicts its suffix.
         found = None
     finally:
         blob.close()
@@ -353,13 +353,13 @@ class _Uploader:
     """Uploads output artifacts of one job.
 
     Args:
-        session: Where they go, and what seals them.
+        session: The job's session, which encrypts and uploads.
         encryption: How they are encrypted.
         packer: What packs them.
         progress: Is told of all phases.
 
     Raises:
-        ConfigurationError: They are to be sealed, and there is no key for it.
+        ConfigurationError: The artifacts are to be encrypted, and there is no key.
     """
 
     def __init__(
@@ -424,7 +424,7 @@ class _Uploader:
         key_ids = self._encryption.key_ids or own
         if not key_ids:
             raise ConfigurationError(
-                f"job {self._session.job.id} has no KMS key to seal artifacts under",
+                f"job {self._session.job.id} has no KMS key to encrypt artifacts under",
                 hint="give one with --encrypt-key",
             )
         return key_ids
