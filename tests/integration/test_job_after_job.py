@@ -352,3 +352,12 @@ def test_a_key_can_be_given_for_a_pipeline_without_one(aws: LocalAWS, cli: Cli) 
     assert f"under {aws.key_arn}" in done.stderr
     other = cli("push", add_job(aws), "Built=in/App/f", "--sse-kms-key-id", "another")
     assert other.returncode == 78
+
+
+def test_a_first_fetch_that_fails_leaves_no_new_workspace(aws: LocalAWS, cli: Cli) -> None:
+    job_id = add_job(aws, inputs=[Input("App", zip_of({"../f": "x"}))])
+
+    assert cli("fetch", job_id, "-w", "new").returncode == 65
+    assert not (cli.directory / "new").exists()
+    assert run(cli, job_id, "-w", "new").returncode == 65
+    assert not (cli.directory / "new").exists()
