@@ -39,22 +39,23 @@ class Forks:
     def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
         self.directory = directory
         self._address = str(directory / "forks")
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, self._address],
+        # The loaded process is no child of this one: tests count the children of theirs.
+        done = subprocess.run(
+            [sys.executable, __file__, self._address, str(os.getpid())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             env={**environment},
+            timeout=LONGEST,
+            check=True,
         )
+        self._pid = int(done.stdout)
 
     def __enter__(self) -> Forks:
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline() == b"ready\n"
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Not by closing its stdin: a child that a test has forked may hold that open.
-        self._process.kill()
-        self._process.communicate()
+        with suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
 
     def run(
         self,
@@ -108,16 +109,18 @@ def _load() -> None:
     gc.freeze()
 
 
-def _serve(address: str) -> None:
-    """Start a command for each connection, until killed, or left by the process of the tests."""
+def _serve(address: str, tests: int) -> None:
+    """Start a command for each connection, as long as the process of the tests lives."""
     _load()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen(64)
-    print("ready", flush=True)
+    if pid := os.fork():
+        print(pid)
+        return
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     listener.settimeout(LONGEST)
-    parent = os.getppid()
-    while os.getppid() == parent:
+    while Path(f"/proc/{tests}").exists():
         try:
             connection, _ = listener.accept()
         except TimeoutError:
@@ -169,4 +172,4 @@ def _become(
 
 
 if __name__ == "__main__":
-    _serve(sys.argv[1])
+    _serve(sys.argv[1], int(sys.argv[2]))
