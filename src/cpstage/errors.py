@@ -203,7 +203,10 @@ def reportable(error: BaseException) -> Reportable:
         return error
     found: Reportable
     if isinstance(error, OSError):
-        found = LocalIOError(f"a local read or write failed: {local_reason(error)}")
+        where = (
+            f" of {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
+        )
+        found = LocalIOError(f"a local read or write{where} failed: {local_reason(error)}")
     elif isinstance(error, MemoryError):
         found = LocalIOError("the system gives no more memory", hint=NO_ROOM_HINT)
     elif isinstance(error, RuntimeError) and error.args == ("can't start new thread",):

@@ -325,3 +325,39 @@ def test_a_deep_tree_is_replaced(aws: LocalAWS, cli: Cli) -> None:
 
     assert done.returncode == 0, done.stderr
     assert statuses(cli, second)[0] == {"App": "unchanged"}
+
+
+def test_files_of_another_owner_in_our_state_are_named_by_doctor(aws: LocalAWS, cli: Cli) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can make files of another owner")
+    job_id = add_job(aws)
+    cli("fetch", job_id)
+    theirs = cli.directory / ".cpstage/staging/old"
+    theirs.mkdir()
+    os.chown(theirs, 65534, 65534)
+
+    done = cli("doctor", job_id)
+
+    assert f"an earlier run left {theirs}" in done.stdout
+
+
+def test_a_key_can_be_given_for_a_pipeline_without_one(aws: LocalAWS, cli: Cli) -> None:
+    job_id = add_job(aws, encryption_key=None)
+    assert run(cli, job_id).returncode == 0
+
+    done = cli("push", job_id, "--sse-kms-key-id", aws.key_arn, "--json")
+
+    # The session of such a job may not use the key here: S3 refuses what it was asked for.
+    assert done.returncode == 77
+    assert f"under {aws.key_arn}" in done.stderr
+    other = cli("push", add_job(aws), "Built=in/App/f", "--sse-kms-key-id", "another")
+    assert other.returncode == 78
+
+
+def test_a_first_fetch_that_fails_leaves_no_new_workspace(aws: LocalAWS, cli: Cli) -> None:
+    job_id = add_job(aws, inputs=[Input("App", zip_of({"../f": "x"}))])
+
+    assert cli("fetch", job_id, "-w", "new").returncode == 65
+    assert not (cli.directory / "new").exists()
+    assert run(cli, job_id, "-w", "new").returncode == 65
+    assert not (cli.directory / "new").exists()

@@ -130,3 +130,20 @@ def test_credentials_expire_when_the_event_says(aws: LocalAWS, cli: Cli) -> None
         if code == 0:
             expiry = datetime.strptime(json.loads(done.stdout)["Expiration"], "%Y-%m-%dT%H:%M:%SZ")
             assert expiry.replace(tzinfo=timezone.utc).timestamp() == int(now + seconds)
+
+
+def test_doctor_says_once_that_a_saved_job_is_over(aws: LocalAWS, cli: Cli) -> None:
+    job_id = add_job(aws)
+    file = saved(cli, job_id)
+    assert cli("doctor", "--job-file", file).returncode == 0
+    aws.set_status(job_id, "TimedOut")
+
+    done = cli("doctor", "--job-file", file, "--json")
+
+    checks = json.loads(done.stdout)["checks"]
+    assert done.returncode == 75
+    failed = [one for one in checks if one["status"] == "failed"]
+    assert [one["name"] for one in failed] == ["job"]
+    assert "is no longer in progress" in failed[0]["detail"]
+    left_out = {one["name"] for one in checks if one["status"] == "skipped"}
+    assert {"credentials", "input", "output", "key"} <= left_out

@@ -41,9 +41,8 @@ def test_a_signal_is_heeded_while_aws_is_silent(
     aws: LocalAWS, cli: Cli, number: signal.Signals, variable: str, command: str
 ) -> None:
     job_id = aws.add_job([Input("App", b"x")], outputs=["Built"])
-    if command == "push":
-        (cli.directory / "out/Built").mkdir(parents=True)
-        (cli.directory / "out/Built/result").write_text("x" * 1000)
+    (cli.directory / "out/Built").mkdir(parents=True)
+    (cli.directory / "out/Built/result").write_text("x" * 1000)
     with (
         stalling_server() as server,
         subprocess.Popen(

@@ -121,7 +121,7 @@ def require_in_progress(
         if not is_in_progress(job_id, client_token=client_token, connection=connection):
             raise OutOfSync(
                 f"job {job_id} is no longer in progress",
-                hint="release the change again, or give --force to go on all the same",
+                hint="release the change again; push and run go on with --force",
             )
 
 

@@ -12,7 +12,7 @@ from cpstage.cli.options import Seconds, aws_options, output_options, workspace_
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
-    from cpstage import Check, Connection
+    from cpstage import Check, Connection, Job
     from cpstage.cli.output import Terminal
 
 _EXAMPLES = """\b
@@ -59,7 +59,11 @@ def doctor(
 
     reached = replace(connection, timeout=timeout)
     checks = []
-    for check in cpstage.diagnose(lambda: source.load(reached), workspace, connection=reached):
+
+    def load() -> Job:
+        return source.load(reached, in_progress=True)
+
+    for check in cpstage.diagnose(load, workspace, connection=reached):
         checks.append(check)
         if not terminal.json:
             terminal.line(_text(check))

@@ -113,6 +113,7 @@ def delivery_options(function: Function, context_option: str = CONTEXT_OPTION) -
         packing: Packing,
         if_empty: IfEmpty,
         bucket_key: bool,
+        sse_kms_key_id: str | None,
         seal: bool,
         seal_keys: tuple[str, ...],
         seal_context: dict[str, str],
@@ -120,7 +121,7 @@ def delivery_options(function: Function, context_option: str = CONTEXT_OPTION) -
     ) -> Any:
         from cpstage import Delivery, Encryption
 
-        encryption = Encryption(bucket_key, seal, seal_keys, seal_context)
+        encryption = Encryption(bucket_key, seal, seal_keys, seal_context, sse_kms_key_id)
         delivery = Delivery(packing=packing, encryption=encryption, if_empty=if_empty)
         return function(delivery=delivery, **others)
 
@@ -136,6 +137,11 @@ def delivery_options(function: Function, context_option: str = CONTEXT_OPTION) -
             default="error",
             show_default=True,
             help="If an output has no files: fail, or skip it.",
+        ),
+        click.option(
+            "--sse-kms-key-id",
+            metavar="KEY",
+            help="KMS key for SSE-KMS, for pipelines without one. [aws/s3]",
         ),
         click.option(
             "--bucket-key",

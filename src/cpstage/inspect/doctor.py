@@ -16,7 +16,7 @@ from typing import Any, Literal
 from cpstage.aws.config import Connection
 from cpstage.aws.errors import ServiceError, UnreadableAnswer, aws_failures, seconds_off
 from cpstage.aws.job_session import JobSession, Store, UploadCheck
-from cpstage.errors import AccessDenied, CpstageError, UsageError
+from cpstage.errors import AccessDenied, CpstageError, UsageError, WorkspaceUnavailable
 from cpstage.job import Artifact, Job
 from cpstage.workspace.layout import Workspace
 from cpstage.workspace.lock import require_locks
@@ -282,6 +282,11 @@ def _examine_workspace(workspace: Path | str, size: int | None) -> str:
     there = next((path for path in (root, *root.parents) if path.exists()), root)
     require_locks(root, there)
     Workspace(there).require_space(size or 0)
+    if left := Workspace(root).leftovers():
+        raise WorkspaceUnavailable(
+            f"an earlier run left {', '.join(map(str, left))}, which cannot be removed",
+            hint="remove it as its owner, for example as root after a build in a container",
+        )
     free = shutil.disk_usage(there).free
     needed = "" if size is None else f", and the inputs have {size:,} packed"
     return f"{root} can be written to; {free:,} bytes are free{needed}"

@@ -77,9 +77,12 @@ class Encryption:
         key_ids: KMS keys to encrypt under, each of which can decrypt; the job's key where none
             is given.
         context: Pairs for the encryption context, besides those that name the artifact's place.
+        sse_kms_key_id: The KMS key for SSE-KMS where the pipeline has none: S3 takes its own key
+            ``aws/s3`` then, which another account cannot use.
     """
 
     bucket_key: bool = False
     seal: bool = False
     key_ids: Sequence[str] = ()
     context: Mapping[str, str] = field(default_factory=dict)
+    sse_kms_key_id: str | None = None

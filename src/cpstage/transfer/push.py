@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mimetypes
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ from cpstage.encryption.header import Header
 from cpstage.encryption.keys import job_context
 from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound
 from cpstage.filesystem import local_failures
-from cpstage.job import Artifact, Job, location_document
+from cpstage.job import Artifact, EncryptionKey, Job, location_document
 from cpstage.progress import Advance, Progress, Silence
 from cpstage.transfer.options import Encryption, IfEmpty, Packing
 from cpstage.walk import Entry, read_file, single
@@ -156,11 +156,30 @@ def push(
         if dry_run:
             return PushResult(job, tuple(_planned(output) for output in outputs))
 
-        session = JobSession(job, connection or Connection(), credentials_max_age)
-        uploader = _Uploader(session, encryption or Encryption(), packer, shown)
+        how = encryption or Encryption()
+        keyed = _with_key(job, how.sse_kms_key_id)
+        session = JobSession(keyed, connection or Connection(), credentials_max_age)
+        uploader = _Uploader(session, how, packer, shown)
         with session:
             done = tuple(_planned(one) if one.is_empty else uploader.upload(one) for one in outputs)
     return PushResult(job, done, session.retries.count)
+
+
+def _with_key(job: Job, key_id: str | None) -> Job:
+    """Return the job with a KMS key for SSE-KMS, where its pipeline has none.
+
+    Raises:
+        ConfigurationError: The pipeline has another key.
+    """
+    own = job.encryption_key.kms_key_id if job.encryption_key else None
+    if key_id is None or key_id == own:
+        return job
+    if own is not None:
+        raise ConfigurationError(
+            f"the pipeline has the KMS key {own}: outputs are encrypted under that key",
+            hint="leave out --sse-kms-key-id",
+        )
+    return replace(job, encryption_key=EncryptionKey(key_id, "KMS"))
 
 
 @dataclass(frozen=True)

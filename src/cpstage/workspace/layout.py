@@ -138,6 +138,7 @@ class Workspace:
     def _held(
         self, name: str, holder_name: str, wait: float, job_id: str | None = None
     ) -> Iterator[lock.HeldLock]:
+        is_new = not os.path.lexists(self.root)
         self.create()
         self._refuse_links()
         if self._state.is_dir():  # else it is somebody's directory, and not yet a workspace
@@ -147,8 +148,15 @@ class Workspace:
         with suppress(OSError):
             self._state.chmod(0o700)
         place, state = self.root, self._state
-        with lock.locked(place, state / name, state / holder_name, wait, job_id) as held:
-            yield held
+        try:
+            with lock.locked(place, state / name, state / holder_name, wait, job_id) as held:
+                yield held
+        except BaseException:
+            if is_new and not (os.path.lexists(self.inputs) or os.path.lexists(self.outputs)):
+                remove_tree(self._state)
+                with suppress(OSError):
+                    self.root.rmdir()
+            raise
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
@@ -162,6 +170,12 @@ class Workspace:
         finally:
             if not self._journal.is_open:
                 remove_tree(staging)
+
+    def leftovers(self) -> list[Path]:
+        """Return what earlier runs left in ``.cpstage/`` that this user cannot remove."""
+        places = (self._state / "staging", self._state / "run")
+        found = [path for place in places if place.is_dir() for path in place.rglob("*")]
+        return [one for one in found if one.lstat().st_uid != os.geteuid()][:5]
 
     def require_free(self, inputs: Sequence[Path]) -> None:
         """Check that nothing stands where something is to be published.

@@ -43,7 +43,8 @@ def staging_in(directory: Path, target: Path) -> Iterator[Path]:
     finally:
         if not journal_in(staging).is_open:
             remove_tree(staging)
-        os.close(lock)
+        with suppress(OSError):  # what was done stands
+            os.close(lock)
 
 
 def journal_in(staging: Path) -> Journal:
