@@ -47,13 +47,12 @@ if TYPE_CHECKING:
     from cpstage.progress import Progress, Silence, progress_to
     from cpstage.report.details import Details, Reported, Revision
     from cpstage.report.put import report_failure, report_success
-    from cpstage.runner.command import Execution, Finished
+    from cpstage.runner.command import CommandOptions, Finished
     from cpstage.runner.interrupts import Interrupts
     from cpstage.runner.result import RunResult
     from cpstage.runner.run import run
-    from cpstage.runner.task import Delivery, Staging, Surroundings
     from cpstage.transfer.fetch import FetchResult, fetch
-    from cpstage.transfer.options import Encryption, Packing, Unpacking
+    from cpstage.transfer.options import Encryption, FetchOptions, Packing, PushOptions, Unpacking
     from cpstage.transfer.push import PushResult, push
     from cpstage.worker.claims import JobQueue, read_client_tokens
     from cpstage.worker.events import WorkerEvent
@@ -100,13 +99,12 @@ _HOMES = {
     "inspect.listing": ("Listing", "list_artifacts"),
     "aws.credentials": ("process_credentials",),
     "progress": ("Progress", "Silence", "progress_to"),
-    "transfer.options": ("Encryption", "Packing", "Unpacking"),
+    "transfer.options": ("Encryption", "FetchOptions", "Packing", "PushOptions", "Unpacking"),
     "transfer.fetch": ("FetchResult", "fetch"),
     "transfer.push": ("PushResult", "push"),
     "aws.job_session": ("ObjectInfo", "Store"),
-    "runner.command": ("Execution", "Finished"),
+    "runner.command": ("CommandOptions", "Finished"),
     "runner.result": ("RunResult",),
-    "runner.task": ("Delivery", "Staging", "Surroundings"),
     "report.put": ("report_failure", "report_success"),
     "report.details": ("Details", "Reported", "Revision"),
     "runner.run": ("run",),
@@ -125,14 +123,14 @@ __all__ = [
     "Check",
     "CommandFailed",
     "CommandNotStarted",
+    "CommandOptions",
     "Comparison",
     "ConfigurationError",
     "Connection",
     "CpstageError",
-    "Delivery",
     "Details",
     "Encryption",
-    "Execution",
+    "FetchOptions",
     "FetchResult",
     "Finished",
     "Globs",
@@ -152,6 +150,7 @@ __all__ = [
     "Packed",
     "Packing",
     "Progress",
+    "PushOptions",
     "PushResult",
     "Reported",
     "Revision",
@@ -160,10 +159,8 @@ __all__ = [
     "Secret",
     "ServiceUnavailable",
     "Silence",
-    "Staging",
     "Stopped",
     "Store",
-    "Surroundings",
     "Unpacked",
     "Unpacking",
     "UsageError",

@@ -90,7 +90,7 @@ def fetch(connection: Connection, directory: Path) -> None:
     """Call GetJobDetails, and S3 with what it returns."""
     job = cpstage.get_job("some-job", connection=connection)
     unpacking = cpstage.Unpacking(unpack=False)
-    cpstage.fetch(job, directory, unpacking=unpacking, connection=connection)
+    cpstage.fetch(job, directory, cpstage.FetchOptions(unpacking=unpacking), connection=connection)
 
 
 def with_defaults(**options: Any) -> boto3.Session:

@@ -79,7 +79,12 @@ def test_two_hundred_transfers_on_a_bad_day(
             job = cpstage.get_job(errand.job_id, connection=connection)
             fetched = cpstage.fetch(job, place, connection=connection)
             assert (place / "in/App/f").read_bytes() == errand.content
-            pushed = cpstage.push(job, place, {"Built": place / "in/App/f"}, connection=connection)
+            pushed = cpstage.push(
+                job,
+                place,
+                cpstage.PushOptions({"Built": place / "in/App/f"}),
+                connection=connection,
+            )
             return fetched.retries + pushed.retries
 
         with ThreadPoolExecutor(4) as pool:

@@ -164,7 +164,9 @@ def _from_a_file(body: bytes, place: Path) -> Path:
 def _from_s3(aws: LocalAWS, body: bytes, place: Path) -> Path:
     connection = Connection()
     job = cpstage.get_job(aws.add_job([Input("App", body)]), connection=connection)
-    cpstage.fetch(job, place, unpacking=Unpacking(limits=LIMITS), connection=connection)
+    cpstage.fetch(
+        job, place, cpstage.FetchOptions(unpacking=Unpacking(limits=LIMITS)), connection=connection
+    )
     return place / "in/App"
 
 

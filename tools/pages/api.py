@@ -26,7 +26,7 @@ fetched = cpstage.fetch(job, "workspace")
 for staged in fetched.inputs:
     print(staged.path)
 # Build: write to workspace/dist and to workspace/out/AppReport.
-cpstage.push(job, "workspace", {"AppBuild": "workspace/dist"})
+cpstage.push(job, "workspace", cpstage.PushOptions({"AppBuild": "workspace/dist"}))
 ```
 
 Every error is a [`CpstageError`](#errors). Its text is the line that the command prints.

@@ -22,7 +22,7 @@ from cpstage.errors import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cpstage import Connection, FetchResult, Staging
+    from cpstage import Connection, FetchOptions, FetchResult
 
 _EXAMPLES = """\b
 Examples:
@@ -56,7 +56,7 @@ def fetch(
     connection: Connection,
     terminal: Terminal,
     workspace: str,
-    staging: Staging,
+    fetch_options: FetchOptions,
     dry_run: bool,
     env_file: str | None,
     codebuild_env: bool,
@@ -79,7 +79,7 @@ def fetch(
         return cpstage.fetch(
             job,
             workspace,
-            **staging.arguments(),
+            fetch_options,
             dry_run=dry_run,
             connection=connection,
             warn=terminal.warn,

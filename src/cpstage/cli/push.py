@@ -20,7 +20,7 @@ from cpstage.cli.stage_options import delivery_options
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
-    from cpstage import Connection, Delivery, Progress, PushResult
+    from cpstage import Connection, Progress, PushOptions, PushResult
 
 _EXAMPLES = """\b
 Examples:
@@ -67,7 +67,7 @@ def push(
     progress: Progress,
     workspace: str,
     paths: dict[str, str],
-    delivery: Delivery,
+    push_options: PushOptions,
     force: bool,
     **options: Any,
 ) -> None:
@@ -84,7 +84,7 @@ def push(
     result = cpstage.push(
         source.load(connection, in_progress=not (force or options.get("dry_run"))),
         workspace,
-        **replace(delivery, paths=paths).arguments(),
+        replace(push_options, paths=paths),
         connection=connection,
         progress=progress,
         warn=terminal.warn,

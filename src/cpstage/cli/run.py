@@ -33,16 +33,13 @@ from cpstage.runner.interrupts import Interrupts
 if TYPE_CHECKING:
     from cpstage import (
         Connection,
-        Delivery,
         Details,
-        Execution,
         Progress,
         RunResult,
-        Staging,
-        Surroundings,
     )
     from cpstage.cli.output import Terminal
-    from cpstage.runner.task import FetchInputs
+    from cpstage.runner.command import CommandOptions
+    from cpstage.transfer.options import FetchInputs, FetchOptions, PushOptions
 
 _EXAMPLES = """\b
 Examples:
@@ -87,11 +84,10 @@ def run(
     progress: Progress,
     workspace: str,
     command: tuple[str, ...],
-    staging: Staging,
+    fetch_options: FetchOptions,
     fetch_inputs: FetchInputs,
-    surroundings: Surroundings,
-    execution: Execution,
-    delivery: Delivery,
+    command_options: CommandOptions,
+    push_options: PushOptions,
     paths: dict[str, str],
     push_always: bool,
     report: bool,
@@ -111,7 +107,7 @@ def run(
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     if not report and (
-        execution.tail_lines or any(one is not None for one in vars(details).values())
+        command_options.tail_lines or any(one is not None for one in vars(details).values())
     ):
         raise UsageError("there is something to report, and no --report", hint="give --report")
     # What comes while the rest is loaded is a signal to the run as well.
@@ -130,10 +126,9 @@ def run(
             command,
             workspace,
             client_token=source.client_token,
-            staging=replace(staging, inputs=fetch_inputs),
-            surroundings=surroundings,
-            execution=replace(execution, stdout_to_stderr=terminal.json),
-            delivery=replace(delivery, paths=paths, always=push_always),
+            fetch_options=replace(fetch_options, inputs=fetch_inputs),
+            command_options=replace(command_options, stdout_to_stderr=terminal.json),
+            push_options=replace(push_options, paths=paths, always=push_always),
             report=details if report else None,
             connection=connection,
             credentials_max_age=credentials_max_age,

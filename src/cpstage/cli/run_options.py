@@ -37,7 +37,7 @@ fetch_inputs_option = click.option(
 
 
 def command_options(function: Function, *, kills_orphans: bool = False) -> Function:
-    """Add how the command is run; ours gets ``command``, ``execution`` and ``surroundings``.
+    """Add how the command is run; ours gets ``command`` and ``command_options``.
 
     Args:
         function: The command of ours.
@@ -57,12 +57,20 @@ def command_options(function: Function, *, kills_orphans: bool = False) -> Funct
         codebuild_env: bool,
         **others: Any,
     ) -> Any:
-        from cpstage import Execution, Surroundings
+        from cpstage.runner.command import CommandOptions
 
         return function(
             command=click.get_current_context().meta[_COMMAND],
-            execution=Execution(timeout, kill_after, report_tail, kill_orphans=kill_orphans),
-            surroundings=Surroundings(cwd, pass_configuration, pass_credentials, codebuild_env),
+            command_options=CommandOptions(
+                cwd,
+                pass_configuration,
+                pass_credentials,
+                codebuild_env,
+                timeout,
+                kill_after,
+                report_tail,
+                kill_orphans=kill_orphans,
+            ),
             **others,
         )
 

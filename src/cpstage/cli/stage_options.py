@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def staging_options(function: Function, context_option: str = CONTEXT_OPTION) -> Function:
-    """Add which inputs are staged, and how; the command gets a ``staging``.
+    """Add which inputs are staged, and how; the command gets ``fetch_options``.
 
     Args:
         function: The command.
@@ -44,14 +44,14 @@ def staging_options(function: Function, context_option: str = CONTEXT_OPTION) ->
         unpacking: Unpacking,
         **others: Any,
     ) -> Any:
-        from cpstage import Staging
+        from cpstage.transfer.options import FetchOptions
 
         how = replace(unpacking, layout=layout, unpack=not no_unpack)
         if replace_staged and (verify or keep_out):
             other = "--verify" if verify else "--keep-out"
             raise UsageError(f"--replace and {other} exclude each other", hint="give one of them")
-        staging = Staging(artifacts, how, replace_staged, wait, verify, keep_out)
-        return function(staging=staging, **others)
+        options = FetchOptions(artifacts, how, replace_staged, wait, verify, keep_out)
+        return function(fetch_options=options, **others)
 
     return add_options(
         unpacking_options(extraction_options(command), context_option),
@@ -100,7 +100,7 @@ def staging_options(function: Function, context_option: str = CONTEXT_OPTION) ->
 
 
 def delivery_options(function: Function, context_option: str = CONTEXT_OPTION) -> Function:
-    """Add how outputs are made and pushed; the command gets a ``delivery``.
+    """Add how outputs are made and pushed; the command gets ``push_options``.
 
     Args:
         function: The command.
@@ -119,11 +119,11 @@ def delivery_options(function: Function, context_option: str = CONTEXT_OPTION) -
         seal_context: dict[str, str],
         **others: Any,
     ) -> Any:
-        from cpstage import Delivery, Encryption
+        from cpstage.transfer.options import Encryption, PushOptions
 
         encryption = Encryption(bucket_key, seal, seal_keys, seal_context, sse_kms_key_id)
-        delivery = Delivery(packing=packing, encryption=encryption, if_empty=if_empty)
-        return function(delivery=delivery, **others)
+        options = PushOptions(packing=packing, encryption=encryption, if_empty=if_empty)
+        return function(push_options=options, **others)
 
     return add_options(
         sealing_options(command, context_option),

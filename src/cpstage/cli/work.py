@@ -25,17 +25,14 @@ if TYPE_CHECKING:
     from cpstage import (
         ActionTypeId,
         Connection,
-        Delivery,
-        Execution,
         JobPlaces,
-        Staging,
-        Surroundings,
         Worker,
         WorkerEvent,
         WorkerTerms,
     )
     from cpstage.cli.output import Terminal
-    from cpstage.runner.task import FetchInputs
+    from cpstage.runner.command import CommandOptions
+    from cpstage.transfer.options import FetchInputs, FetchOptions, PushOptions
 
 _EXAMPLES = """\b
 Examples:
@@ -100,11 +97,10 @@ def work(
     terms: WorkerTerms,
     places: JobPlaces,
     command: tuple[str, ...],
-    execution: Execution,
-    surroundings: Surroundings,
-    staging: Staging,
+    command_options: CommandOptions,
+    fetch_options: FetchOptions,
     fetch_inputs: FetchInputs,
-    delivery: Delivery,
+    push_options: PushOptions,
     push_always: bool,
     credentials_max_age: float,
     log_format: str,
@@ -133,10 +129,9 @@ def work(
         cpstage.JobQueue(action_type, connection, query, client_tokens),
         cpstage.JobCommand(
             command,
-            staging=replace(staging, inputs=fetch_inputs),
-            surroundings=surroundings,
-            execution=execution,
-            delivery=replace(delivery, always=push_always),
+            fetch_options=replace(fetch_options, inputs=fetch_inputs),
+            options=command_options,
+            push_options=replace(push_options, always=push_always),
             credentials_max_age=credentials_max_age,
         ),
         places,

@@ -46,10 +46,15 @@ _NEW_GROUP: dict[str, Any] = (
 
 
 @dataclass(frozen=True)
-class Execution:
-    """How to run a command.
+class CommandOptions:
+    """How a command runs.
 
     Attributes:
+        directory: Its working directory: the name of an input artifact, or a path from the
+            workspace.
+        pass_configuration: Whether it gets the action's configuration, secrets included.
+        pass_credentials: Whether it keeps the caller's AWS credential variables.
+        codebuild: Whether it gets the variables that AWS CodeBuild has for input artifacts.
         time_limit: Seconds that it may take; None is without end.
         kill_after: Seconds from the signal that asks it to end to the one that makes it; where it
             is None, 10 after the time is over, and no end after a signal that came from outside.
@@ -59,6 +64,10 @@ class Execution:
         kill_orphans: Whether processes that it leaves behind are killed.
     """
 
+    directory: str = "."
+    pass_configuration: bool = False
+    pass_credentials: bool = False
+    codebuild: bool = False
     time_limit: float | None = None
     kill_after: float | None = None
     tail_lines: int = 0
@@ -122,7 +131,7 @@ def execute(
     argv: Sequence[str],
     directory: Path,
     environment: Mapping[str, str],
-    execution: Execution,
+    options: CommandOptions,
     interrupts: Interrupts,
 ) -> Finished:
     """Run a command to its end.
@@ -131,21 +140,21 @@ def execute(
         argv: The command and its arguments.
         directory: Its working directory.
         environment: All of its environment.
-        execution: How to run it.
+        options: How to run it.
         interrupts: Where signals come from.
 
     Raises:
         CommandNotStarted: It cannot be started.
     """
-    command = _Command(execution)
+    command = _Command(options)
     began = time.monotonic()
     with ExitStack() as stack:
         stack.enter_context(interrupts.forwarded(command.receive))
         foreground = stack.enter_context(Foreground())
         adopted = stack.enter_context(adopting())
-        tee = stack.enter_context(_tee(execution))
+        tee = stack.enter_context(_tee(options))
         wait = stack.enter_context(waiting(adopted.reap))
-        process = _start(argv, directory, environment, execution, tee)
+        process = _start(argv, directory, environment, options, tee)
         command.began(process.pid)
         stack.callback(command.ended)
         foreground.lend(process.pid)
@@ -157,7 +166,7 @@ def execute(
         foreground.take_back(process.pid)
         has_been_stopped = command.timed_out or command.signals
         orphans = [] if has_been_stopped else adopted.settled(process.pid)
-        if execution.kill_orphans or has_been_stopped:
+        if options.kill_orphans or has_been_stopped:
             adopted.kill(process.pid)
         adopted.reap(None)
     code = process.returncode
@@ -176,8 +185,8 @@ def execute(
 class _Command:
     """A running command's process group, and who wants it to end."""
 
-    def __init__(self, execution: Execution) -> None:
-        self._execution = execution
+    def __init__(self, options: CommandOptions) -> None:
+        self._options = options
         self._group: int | None = None
         self._timers: list[threading.Timer] = []
         self.signals: list[int] = []
@@ -192,8 +201,8 @@ class _Command:
     def began(self, group: int) -> None:
         """Note that it runs: its time begins, and it gets what came before."""
         self._group = group
-        if self._execution.time_limit is not None:
-            self._later(self._execution.time_limit, self._expire)
+        if self._options.time_limit is not None:
+            self._later(self._options.time_limit, self._expire)
         for number in [*self.signals]:
             self._deliver(number)
 
@@ -210,13 +219,13 @@ class _Command:
             self._kill()
         else:
             self._send(number)
-            if self._execution.kill_after is not None:
-                self._later(self._execution.kill_after, self._kill)
+            if self._options.kill_after is not None:
+                self._later(self._options.kill_after, self._kill)
 
     def _expire(self) -> None:
         self.timed_out = True
         self._send(signal.SIGTERM)
-        kill_after = self._execution.kill_after
+        kill_after = self._options.kill_after
         self._later(KILL_AFTER if kill_after is None else kill_after, self._kill)
 
     def _kill(self) -> None:
@@ -237,12 +246,12 @@ class _Command:
 
 
 @contextmanager
-def _tee(execution: Execution) -> Iterator[Tee | None]:
-    if not execution.tail_lines:
+def _tee(options: CommandOptions) -> Iterator[Tee | None]:
+    if not options.tail_lines:
         yield None
         return
-    stdout = 2 if execution.stdout_to_stderr else 1
-    with Tee(execution.tail_lines, stdout, 2) as tee:
+    stdout = 2 if options.stdout_to_stderr else 1
+    with Tee(options.tail_lines, stdout, 2) as tee:
         yield tee
 
 
@@ -250,13 +259,13 @@ def _start(
     argv: Sequence[str],
     directory: Path,
     environment: Mapping[str, str],
-    execution: Execution,
+    options: CommandOptions,
     tee: Tee | None,
 ) -> subprocess.Popen[bytes]:
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):
             stream.flush()
-    stdout = 2 if execution.stdout_to_stderr else None
+    stdout = 2 if options.stdout_to_stderr else None
 
     def start(command: Sequence[str]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(  # noqa: S603 (what the user asked for)

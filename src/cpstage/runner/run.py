@@ -29,14 +29,14 @@ from cpstage.job import Job
 from cpstage.masking import SHORTEST_SECRET, Secret
 from cpstage.progress import Progress
 from cpstage.report.details import Details
-from cpstage.runner.command import Execution, execute
+from cpstage.runner.command import CommandOptions, execute
 from cpstage.runner.handover import handover, inherited
 from cpstage.runner.interrupts import Interrupts
 from cpstage.runner.result import RunResult
-from cpstage.runner.task import Delivery, Staging, Surroundings
 from cpstage.runner.verdict import report_run
 from cpstage.runner.watch import WATCH_SECONDS, JobOver, JobWatch
 from cpstage.transfer.fetch import fetch
+from cpstage.transfer.options import FetchOptions, PushOptions
 from cpstage.transfer.push import Warn, push
 from cpstage.workspace.layout import Occupation, Workspace
 
@@ -56,10 +56,9 @@ def run(
     workspace: Path | str = ".",
     *,
     client_token: str | None = None,
-    staging: Staging | None = None,
-    surroundings: Surroundings | None = None,
-    execution: Execution | None = None,
-    delivery: Delivery | None = None,
+    fetch_options: FetchOptions | None = None,
+    command_options: CommandOptions | None = None,
+    push_options: PushOptions | None = None,
     report: Details | None = None,
     connection: Connection | None = None,
     credentials_max_age: float = DEFAULT_MAX_AGE,
@@ -80,10 +79,9 @@ def run(
         command: The command and its arguments.
         workspace: Where the artifacts are.
         client_token: The client's token, for the id of a third-party job.
-        staging: What to fetch, and how.
-        surroundings: What the command finds around it.
-        execution: How to run it.
-        delivery: What to push, and how.
+        fetch_options: What to fetch, and how.
+        command_options: How the command runs.
+        push_options: What to push, and how.
         report: What to say besides; None puts no result.
         connection: How to reach AWS.
         credentials_max_age: Seconds after which the job's session is renewed ahead of time.
@@ -105,10 +103,9 @@ def run(
     known = None if isinstance(job, str) else job
     course = _Course(
         command=command,
-        staging=staging or Staging(),
-        surroundings=surroundings or Surroundings(),
-        execution=execution or Execution(),
-        delivery=delivery or Delivery(),
+        fetch_options=fetch_options or FetchOptions(),
+        options=command_options or CommandOptions(),
+        push_options=push_options or PushOptions(),
         is_reported=report is not None,
         session={
             "connection": link,
@@ -149,10 +146,9 @@ class _Course:
     """The stages of one run; each notes in the result what it has done."""
 
     command: Sequence[str]
-    staging: Staging
-    surroundings: Surroundings
-    execution: Execution
-    delivery: Delivery
+    fetch_options: FetchOptions
+    options: CommandOptions
+    push_options: PushOptions
     is_reported: bool
     session: Mapping[str, Any]
     warn: Warn
@@ -167,12 +163,11 @@ class _Course:
         Raises:
             Reportable: Something of it failed.
         """
-        with place.occupied(job.id, self.staging.wait) as occupation:
+        with place.occupied(job.id, self.fetch_options.wait) as occupation:
             self.result.fetched = fetch(
                 job,
                 place.root,
-                **self.staging.arguments(),
-                skip_inputs=self.staging.skips_inputs(job),
+                self.fetch_options,
                 warn=self.warn,
                 **self.session,
             )
@@ -182,7 +177,7 @@ class _Course:
             finally:
                 place.claim_outputs(job.id)
             occupation.lock.check()
-            if failure and (isinstance(failure, Stopped) or not self.delivery.always):
+            if failure and (isinstance(failure, Stopped) or not self.push_options.always):
                 raise failure
             if self.result.left.continuation_token is None:
                 self._push(job, place, failure)
@@ -196,34 +191,33 @@ class _Course:
 
     def _execute(self, job: Job, place: Workspace, occupation: Occupation) -> Reportable | None:
         """Run the command, and return how it failed, if it did."""
-        around = self.surroundings
         inputs: dict[str, Path] = (
             {one.artifact.name: one.path for one in self.result.fetched.inputs}
             if self.result.fetched
             else {}
         )
-        if self.staging.skips_inputs(job):  # what an earlier job left, as far as it is there
+        if self.fetch_options.skips_inputs(job):  # what an earlier job left, as far as it is there
             paths = {one.name: place.input(one.name) for one in job.input_artifacts}
             inputs = {name: path for name, path in paths.items() if path.is_dir()}
         with handover(
-            occupation.directory, job, pass_configuration=around.pass_configuration
+            occupation.directory, job, pass_configuration=self.options.pass_configuration
         ) as files:
             environment = {
-                **inherited(os.environ, credentials=around.pass_credentials),
-                **job_environment(job, place, inputs, codebuild=around.codebuild),
+                **inherited(os.environ, credentials=self.options.pass_credentials),
+                **job_environment(job, place, inputs, codebuild=self.options.codebuild),
                 **files.environment,
             }
-            directory = _directory(around.directory, place, inputs)
+            directory = _directory(self.options.directory, place, inputs)
             self.commanding(True)
             with self._watched(job) as watch:
                 self.result.command = execute(
-                    self.command, directory, environment, self.execution, self.interrupts
+                    self.command, directory, environment, self.options, self.interrupts
                 )
             self.commanding(False)
             watch.check()
             failure = self.result.command.failure()
             if orphans := self.result.command.orphans:
-                what = "were killed" if self.execution.kill_orphans else "still run"
+                what = "were killed" if self.options.kill_orphans else "still run"
                 numbers = ", ".join(map(str, orphans[:10]))
                 self.warn(f"the command has ended, and processes that it started {what}: {numbers}")
             if failure is None:
@@ -255,7 +249,7 @@ class _Course:
         """Push the outputs; what the command failed with comes first."""
         try:
             self.result.pushed = push(
-                job, place.root, **self.delivery.arguments(), warn=self.warn, **self.session
+                job, place.root, self.push_options, warn=self.warn, **self.session
             )
         except CpstageError as error:
             if failure is None:

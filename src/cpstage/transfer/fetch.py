@@ -32,7 +32,7 @@ from cpstage.transfer.artifact import (
     refuse_s3_client,
 )
 from cpstage.transfer.inventory import Inventory, Staged, record_of
-from cpstage.transfer.options import Unpacking
+from cpstage.transfer.options import FetchOptions, Unpacking
 from cpstage.workspace.fingerprint import differences, fingerprint
 from cpstage.workspace.layout import Outputs, Workspace
 from cpstage.workspace.publishing import Move
@@ -76,17 +76,11 @@ class FetchResult:
 def fetch(
     job: Job,
     workspace: Path | str = ".",
+    options: FetchOptions | None = None,
     *,
-    artifacts: Sequence[str] = (),
-    unpacking: Unpacking | None = None,
-    replace: bool = False,
-    verify: bool = False,
-    keep_out: bool = False,
-    skip_inputs: bool = False,
     dry_run: bool = False,
     connection: Connection | None = None,
     credentials_max_age: float = DEFAULT_MAX_AGE,
-    wait: float = 0,
     progress: Progress | None = None,
     warn: Warn = lambda _: None,
 ) -> FetchResult:
@@ -98,17 +92,10 @@ def fetch(
     Args:
         job: The job, with its session credentials.
         workspace: The directory; artifacts go to ``in/<artifact>/`` in it.
-        artifacts: Names or globs of the inputs to stage; all where none is given.
-        unpacking: How to stage them: layout, limits, decryption.
-        replace: Stage all inputs again, and replace what is there; ``out/`` is emptied if it
-            belongs to another job.
-        verify: Compare staged artifacts with the contents of their objects.
-        keep_out: Keep an ``out/`` that belongs to another job, for this one.
-        skip_inputs: Fetch no input, and make the directories of the outputs only.
+        options: What to stage, and how.
         dry_run: Report what would be done, and change nothing.
         connection: The configuration of the AWS clients.
         credentials_max_age: Seconds after which the job's credentials are refreshed.
-        wait: Seconds to wait for another run in the same workspace to end.
         progress: Is told of all phases.
         warn: Is called with each warning, a line.
 
@@ -119,28 +106,33 @@ def fetch(
         WorkspaceUnavailable: Something is in the way, or another run holds the workspace.
         LocalIOError: The disk is full, or failed.
     """
-    options = unpacking or Unpacking()
+    options = options or FetchOptions()
     place = Workspace(workspace)
     outputs: dict[str, Path] = {one.name: place.output(one.name) for one in job.output_artifacts}
     session = JobSession(job, connection or Connection(), credentials_max_age)
-    fetching = _Fetch(session, place, options, progress or Silence())
+    fetching = _Fetch(session, place, options.unpacking, progress or Silence())
 
     with session:
-        chosen = () if skip_inputs else choose(job.input_artifacts, artifacts)
+        chosen = () if options.skips_inputs(job) else choose(job.input_artifacts, options.artifacts)
         found = [fetching.look(artifact) for artifact in chosen]
-        with nullcontext() if dry_run else place.locked(wait):
-            inventory = Inventory(place, options)
-            known = inventory.sort(found, replace=replace, verify=verify)
+        with nullcontext() if dry_run else place.locked(options.wait):
+            inventory = Inventory(place, options.unpacking)
+            known = inventory.sort(found, replace=options.replace, verify=options.verify)
             place.require_outputs([*outputs.values()])
-            choice: Outputs = "replace" if replace else "keep" if keep_out else "refuse"
+            choice: Outputs = "keep" if options.keep_out else "refuse"
+            choice = "replace" if options.replace else choice
             new_out = place.outputs_to_replace(job.id, outputs, choice, warn)
-            if not replace:
+            if not options.replace:
                 place.require_free([one.path for one in known.todo])
             if dry_run:
                 planned = [fetching.identify(one) for one in known.todo]
                 result = _in_order(found, planned, known.settled, known.doubtful)
                 return FetchResult(job, result, outputs, session.retries.count)
-            if keep_out and place.outputs_owner() not in (None, job.id) and place.has_outputs():
+            if (
+                options.keep_out
+                and place.outputs_owner() not in (None, job.id)
+                and place.has_outputs()
+            ):
                 warn(f"{place.outputs} is kept, with outputs of job {place.outputs_owner()}")
             with place.staging() as staging:
                 compared = fetching.compare(known.doubtful, staging, warn)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cpstage._deflate import DEFAULT_LEVEL
 from cpstage.archive.options import ExtractOptions
 from cpstage.globs import Globs
+from cpstage.job import Job
 
 if TYPE_CHECKING:
     from cpstage.walk import Symlinks
@@ -18,6 +20,7 @@ Envelopes = Literal["open", "require", "keep"]
 Commitment = Literal["require-encrypt-require-decrypt", "require-encrypt-allow-decrypt"]
 OutputFormat = Literal["auto", "zip", "tar", "tar.gz", "raw"]
 IfEmpty = Literal["error", "warn", "ignore"]
+FetchInputs = Literal["always", "first", "never"]
 
 
 @dataclass(frozen=True)
@@ -86,3 +89,52 @@ class Encryption:
     key_ids: Sequence[str] = ()
     context: Mapping[str, str] = field(default_factory=dict)
     sse_kms_key_id: str | None = None
+
+
+@dataclass(frozen=True)
+class FetchOptions:
+    """What a fetch stages, and how.
+
+    Attributes:
+        artifacts: Names or globs of the inputs to stage; all where none is given.
+        unpacking: How to stage them: layout, limits, decryption.
+        replace: Stage all inputs again, and replace what is there; ``out/`` is emptied if it
+            belongs to another job.
+        wait: Seconds to wait for another run in the same workspace to end.
+        verify: Compare staged artifacts with the contents of their objects.
+        keep_out: Keep an ``out/`` that belongs to another job, for this one.
+        inputs: Whether inputs are fetched: always, only for a job without a continuation token, or
+            never.
+    """
+
+    artifacts: Sequence[str] = ()
+    unpacking: Unpacking = field(default_factory=Unpacking)
+    replace: bool = False
+    wait: float = 0
+    verify: bool = False
+    keep_out: bool = False
+    inputs: FetchInputs = "always"
+
+    def skips_inputs(self, job: Job) -> bool:
+        """Whether the inputs of a job are not fetched."""
+        is_first = job.continuation_token is None
+        return self.inputs == "never" or (self.inputs == "first" and not is_first)
+
+
+@dataclass(frozen=True)
+class PushOptions:
+    """What a push uploads, and how.
+
+    Attributes:
+        paths: Directories or files in place of ``out/<artifact>/``, by the name of the output.
+        packing: How directories are packed.
+        encryption: How artifacts are encrypted, besides SSE-KMS under the job's key.
+        if_empty: What to do when an output has no files; ``warn`` and ``ignore`` leave it out.
+        always: Whether a run pushes also after its command has failed.
+    """
+
+    paths: Mapping[str, Path | str] = field(default_factory=dict)
+    packing: Packing = field(default_factory=Packing)
+    encryption: Encryption = field(default_factory=Encryption)
+    if_empty: IfEmpty = "error"
+    always: bool = False

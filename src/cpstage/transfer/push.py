@@ -26,7 +26,7 @@ from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound
 from cpstage.filesystem import local_failures
 from cpstage.job import Artifact, EncryptionKey, Job, location_document
 from cpstage.progress import Advance, Progress, Silence
-from cpstage.transfer.options import Encryption, IfEmpty, Packing
+from cpstage.transfer.options import Encryption, Packing, PushOptions
 from cpstage.walk import Entry, read_file, single
 from cpstage.workspace.layout import Workspace
 
@@ -105,11 +105,8 @@ class PushResult:
 def push(
     job: Job,
     workspace: Path | str = ".",
-    paths: Mapping[str, Path | str] | None = None,
+    options: PushOptions | None = None,
     *,
-    packing: Packing | None = None,
-    encryption: Encryption | None = None,
-    if_empty: IfEmpty = "error",
     dry_run: bool = False,
     connection: Connection | None = None,
     credentials_max_age: float = DEFAULT_MAX_AGE,
@@ -121,10 +118,7 @@ def push(
     Args:
         job: The job, with its session credentials.
         workspace: The directory; artifacts are made of ``out/<artifact>/`` in it.
-        paths: Other directories or files, by the name of the output.
-        packing: How directories are packed.
-        encryption: How artifacts are encrypted, besides SSE-KMS under the job's key.
-        if_empty: What to do when an output has no files; ``warn`` and ``ignore`` leave it out.
+        options: What to upload, and how.
         dry_run: Report what would be done, and upload nothing.
         connection: The configuration of the AWS clients.
         credentials_max_age: Seconds after which the job's credentials are refreshed.
@@ -139,24 +133,25 @@ def push(
         LocalIOError: A file cannot be read, or changed while it was read.
         AccessDenied, ServiceUnavailable: As S3 and KMS say, or S3 did not encrypt as asked.
     """
-    options = packing or Packing()
-    given = {name: Path(path) for name, path in (paths or {}).items()}
+    options = options or PushOptions()
+    packing = options.packing
+    given = {name: Path(path) for name, path in options.paths.items()}
     shown = progress or Silence()
     place = Workspace(workspace)
     if any(one.name not in given for one in job.output_artifacts):
         place.require_own_outputs(job.id)
     sources = find_sources(job, place, given)
-    with Packer(options.level, is_eager=not dry_run) as packer:
-        outputs = list_outputs(sources, options, packer, shown)
-        if if_empty == "error":
+    with Packer(packing.level, is_eager=not dry_run) as packer:
+        outputs = list_outputs(sources, packing, packer, shown)
+        if options.if_empty == "error":
             require_files(outputs)
-        if if_empty == "warn":
+        if options.if_empty == "warn":
             for output in (one for one in outputs if one.is_empty):
                 warn(f"nothing to push for output {output.artifact.name} in {output.source}")
         if dry_run:
             return PushResult(job, tuple(_planned(output) for output in outputs))
 
-        how = encryption or Encryption()
+        how = options.encryption
         keyed = _with_key(job, how.sse_kms_key_id)
         session = JobSession(keyed, connection or Connection(), credentials_max_age)
         uploader = _Uploader(session, how, packer, shown)

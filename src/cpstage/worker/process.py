@@ -27,9 +27,9 @@ from cpstage.errors import FailureType, UsageError
 from cpstage.job import parse_job
 from cpstage.masking import secret
 from cpstage.report.details import Details
-from cpstage.runner.command import KILL_AFTER, Execution
+from cpstage.runner.command import KILL_AFTER, CommandOptions
 from cpstage.runner.run import run
-from cpstage.runner.task import Delivery, Staging, Surroundings
+from cpstage.transfer.options import FetchOptions, PushOptions
 from cpstage.worker.claims import Claim
 from cpstage.worker.leftovers import note
 
@@ -56,10 +56,9 @@ class JobCommand:
     """
 
     command: Sequence[str]
-    staging: Staging = field(default_factory=Staging)
-    surroundings: Surroundings = field(default_factory=Surroundings)
-    execution: Execution = field(default_factory=Execution)
-    delivery: Delivery = field(default_factory=Delivery)
+    fetch_options: FetchOptions = field(default_factory=FetchOptions)
+    options: CommandOptions = field(default_factory=CommandOptions)
+    push_options: PushOptions = field(default_factory=PushOptions)
     report: Details = field(default_factory=Details)
     credentials_max_age: float = DEFAULT_MAX_AGE
 
@@ -160,7 +159,7 @@ class JobProcess:
         with self._process, os.fdopen(self._answer, "rb", buffering=0) as answer:
             with suppress(BrokenPipeError), self._process.stdin as stdin:
                 pickle.dump(order, stdin)
-            told = self._listen(answer.fileno(), _longest(command.execution))
+            told = self._listen(answer.fileno(), _longest(command.options))
         if not told:
             return min(self._process.returncode, 0)
         outcome: Outcome = pickle.loads(told)  # noqa: S301 (it comes from ourselves)
@@ -212,12 +211,12 @@ class JobProcess:
                 os.kill(pid, signal.SIGKILL)
 
 
-def _longest(execution: Execution) -> float | None:
+def _longest(options: CommandOptions) -> float | None:
     """Return how long the process of a job may wait for its command to end."""
-    if execution.time_limit is None:
+    if options.time_limit is None:
         return None
-    kill_after = KILL_AFTER if execution.kill_after is None else execution.kill_after
-    return execution.time_limit + kill_after + _SPARE_SECONDS
+    kill_after = KILL_AFTER if options.kill_after is None else options.kill_after
+    return options.time_limit + kill_after + _SPARE_SECONDS
 
 
 def _session_of(leader: int) -> list[int]:
@@ -253,10 +252,9 @@ def main(answer: int, lock: int) -> None:
         replace(parse_job(order.document), client_token=secret(order.client_token)),
         command.command,
         order.workspace,
-        staging=command.staging,
-        surroundings=command.surroundings,
-        execution=command.execution,
-        delivery=command.delivery,
+        fetch_options=command.fetch_options,
+        command_options=command.options,
+        push_options=command.push_options,
         report=command.report,
         connection=order.connection,
         credentials_max_age=command.credentials_max_age,
