@@ -53,61 +53,23 @@ NEVER_SAID = ("Traceback", "unexpected ", "under the key None", "holds no job", 
 COUNTS_AS_REPORTED = "a try whose answer was lost counts as reported"
 
 
-@dataclass(frozen=True)
-class Known:
-    """A fault of cpstage that some cases show.
-
-    Attributes:
-        test: The name of the cases.
-        reason: The cause.
-        shows: Whether a kind of fault shows it.
-    """
-
-    test: str
-    reason: str
-    shows: Callable[[Kind], bool] = lambda _: True
-
-
-KNOWN = (
-    Known(
-        "acknowledge always",
-        "worker/claims.py claim and loop.py _claim: 'dropped' does not say that the lost answer "
-        "may have been a yes, and the job in progress",
-    ),
-    Known(
-        "work result once",
-        "report/put.py warns by the logger, and worker/process.py hands on run()'s warnings only: "
-        "the line goes to output.log, which is removed with the workspace",
-        lambda kind: kind.applied,
-    ),
-)
-
-
-def cases(test: str, *operations: str) -> list[ParameterSet]:
+def cases(*operations: str) -> list[ParameterSet]:
     """A case for each kind of fault in each operation."""
     found = []
     for operation in operations:
         for name, kind in kinds_of(operation).items():
-            known = [one.reason for one in KNOWN if one.test == test and one.shows(kind)]
-            marks = [pytest.mark.xfail(strict=True, reason=reason) for reason in known]
-            found.append(pytest.param(operation, kind, id=f"{operation}: {name}", marks=marks))
+            found.append(pytest.param(operation, kind, id=f"{operation}: {name}"))
     return found
 
 
-def groups(test: str, *operations: str) -> list[ParameterSet]:
+def groups(*operations: str) -> list[ParameterSet]:
     """A case for each group of faults in each operation."""
     found = []
     for operation in operations:
         kinds = kinds_of(operation)
         for group in dict.fromkeys(kind.group for kind in kinds.values()):
             these = {name: kind for name, kind in kinds.items() if kind.group == group}
-            known = {
-                one.reason
-                for one in KNOWN
-                if one.test == test and any(one.shows(kind) for kind in these.values())
-            }
-            marks = [pytest.mark.xfail(strict=True, reason=reason) for reason in known]
-            found.append(pytest.param(operation, these, id=f"{operation}: {group}", marks=marks))
+            found.append(pytest.param(operation, these, id=f"{operation}: {group}"))
     return found
 
 
@@ -301,7 +263,7 @@ def always(operation: str, kind: Kind) -> list[Rule]:
 _READS = ("GetJobDetails", "HeadObject", "GetObject")
 
 
-@pytest.mark.parametrize(("operation", "kind"), cases("fetch once", *_READS))
+@pytest.mark.parametrize(("operation", "kind"), cases(*_READS))
 def test_a_fetch_gets_over_one_fault(bench: Bench, operation: str, kind: Kind) -> None:
     done = bench.fetch(once(operation, kind))
 
@@ -310,7 +272,7 @@ def test_a_fetch_gets_over_one_fault(bench: Bench, operation: str, kind: Kind) -
     assert (done.directory / "in/App/f").read_bytes() == SMALL
 
 
-@pytest.mark.parametrize(("operation", "kinds"), groups("fetch always", *_READS))
+@pytest.mark.parametrize(("operation", "kinds"), groups(*_READS))
 def test_a_fetch_without_answers_stages_nothing(bench: Bench, operation: str, kinds: Kinds) -> None:
     def check(kind: Kind) -> None:
         done = bench.fetch(always(operation, kind), "--timeout", QUICK)
@@ -326,7 +288,7 @@ def test_a_fetch_without_answers_stages_nothing(bench: Bench, operation: str, ki
 # A push
 
 
-@pytest.mark.parametrize(("operation", "kind"), cases("push once", "PutObject"))
+@pytest.mark.parametrize(("operation", "kind"), cases("PutObject"))
 def test_a_push_gets_over_one_fault(bench: Bench, operation: str, kind: Kind) -> None:
     done = bench.push(once(operation, kind), SMALL)
 
@@ -334,7 +296,7 @@ def test_a_push_gets_over_one_fault(bench: Bench, operation: str, kind: Kind) ->
     assert bench.stored(done.job_id) == [SMALL] * (2 if kind.applied else 1)
 
 
-@pytest.mark.parametrize(("operation", "kinds"), groups("push always", "PutObject"))
+@pytest.mark.parametrize(("operation", "kinds"), groups("PutObject"))
 def test_a_push_without_answers_may_have_stored(bench: Bench, operation: str, kinds: Kinds) -> None:
     def check(kind: Kind) -> None:
         done = bench.push(always(operation, kind), SMALL, "--timeout", QUICK)
@@ -352,7 +314,7 @@ def test_a_push_without_answers_may_have_stored(bench: Bench, operation: str, ki
 _PARTS = ("CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload")
 
 
-@pytest.mark.parametrize(("operation", "kind"), cases("parts once", *_PARTS))
+@pytest.mark.parametrize(("operation", "kind"), cases(*_PARTS))
 def test_a_push_in_parts_gets_over_one_fault(bench: Bench, operation: str, kind: Kind) -> None:
     done = bench.push(once(operation, kind), LARGE)
 
@@ -365,7 +327,7 @@ def test_a_push_in_parts_gets_over_one_fault(bench: Bench, operation: str, kind:
     assert len(bench.uploads(done.job_id)) == (1 if unknown else 0)
 
 
-@pytest.mark.parametrize(("operation", "kinds"), groups("parts always", *_PARTS))
+@pytest.mark.parametrize(("operation", "kinds"), groups(*_PARTS))
 def test_a_push_in_parts_without_answers_leaves_nothing(
     bench: Bench, operation: str, kinds: Kinds
 ) -> None:
@@ -390,7 +352,7 @@ def test_a_push_in_parts_without_answers_leaves_nothing(
     each(kinds, check, at_once=2)  # each takes a processor for its parts
 
 
-@pytest.mark.parametrize(("operation", "kind"), cases("abort once", "AbortMultipartUpload"))
+@pytest.mark.parametrize(("operation", "kind"), cases("AbortMultipartUpload"))
 def test_an_abort_gets_over_one_fault(bench: Bench, operation: str, kind: Kind) -> None:
     plan = [Rule(ACCESS_DENIED, "UploadPart", times=None), *once(operation, kind)]
 
@@ -402,7 +364,7 @@ def test_an_abort_gets_over_one_fault(bench: Bench, operation: str, kind: Kind) 
     assert "may be left" not in last
 
 
-@pytest.mark.parametrize(("operation", "kinds"), groups("abort always", "AbortMultipartUpload"))
+@pytest.mark.parametrize(("operation", "kinds"), groups("AbortMultipartUpload"))
 def test_an_abort_without_answers_is_told(bench: Bench, operation: str, kinds: Kinds) -> None:
     def check(kind: Kind) -> None:
         plan = [Rule(ACCESS_DENIED, "UploadPart", times=None), *always(operation, kind)]
@@ -452,7 +414,7 @@ def test_a_run_gets_over_one_fault_in_each_exchange(bench: Bench, name: str) -> 
     assert bench.stored(done.job_id)
 
 
-@pytest.mark.parametrize(("operation", "kinds"), groups("run always", *_READS, "PutObject"))
+@pytest.mark.parametrize(("operation", "kinds"), groups(*_READS, "PutObject"))
 def test_a_run_without_answers_is_reported_as_failed(
     bench: Bench, operation: str, kinds: Kinds
 ) -> None:
@@ -472,7 +434,7 @@ _STATUSES = {"PutJobSuccessResult": "Succeeded", "PutJobFailureResult": "Failed"
 _CODES = {"PutJobSuccessResult": 0, "PutJobFailureResult": 3}
 
 
-@pytest.mark.parametrize(("operation", "kind"), cases("report once", *RESULTS))
+@pytest.mark.parametrize(("operation", "kind"), cases(*RESULTS))
 def test_a_result_gets_over_one_fault(bench: Bench, operation: str, kind: Kind) -> None:
     done = bench.report(once(operation, kind), command=_COMMANDS[operation])
 
@@ -482,7 +444,7 @@ def test_a_result_gets_over_one_fault(bench: Bench, operation: str, kind: Kind) 
     assert (COUNTS_AS_REPORTED in done.said) == kind.applied
 
 
-@pytest.mark.parametrize(("operation", "kinds"), groups("report always", *RESULTS))
+@pytest.mark.parametrize(("operation", "kinds"), groups(*RESULTS))
 def test_a_result_without_answers_is_told(bench: Bench, operation: str, kinds: Kinds) -> None:
     def check(kind: Kind) -> None:
         command = _COMMANDS[operation]
@@ -568,7 +530,7 @@ def test_a_worker_gets_over_one_fault_in_each_exchange(bench: Bench, name: str) 
     assert bench.aws.job(done.job_id).status == "Succeeded"
 
 
-@pytest.mark.parametrize(("operation", "kinds"), groups("poll always", "PollForJobs"))
+@pytest.mark.parametrize(("operation", "kinds"), groups("PollForJobs"))
 def test_a_worker_without_polls_takes_no_job(bench: Bench, operation: str, kinds: Kinds) -> None:
     def check(kind: Kind) -> None:
         done = bench.work(always(operation, kind), "--retry-timeout", QUICK)
@@ -581,7 +543,7 @@ def test_a_worker_without_polls_takes_no_job(bench: Bench, operation: str, kinds
     each(kinds, check)
 
 
-@pytest.mark.parametrize(("operation", "kinds"), groups("acknowledge always", "AcknowledgeJob"))
+@pytest.mark.parametrize(("operation", "kinds"), groups("AcknowledgeJob"))
 def test_a_worker_says_that_a_job_which_it_drops_may_be_its_own(
     bench: Bench, operation: str, kinds: Kinds
 ) -> None:
@@ -598,7 +560,7 @@ def test_a_worker_says_that_a_job_which_it_drops_may_be_its_own(
     each(kinds, check)
 
 
-@pytest.mark.parametrize(("operation", "kind"), cases("work result once", *RESULTS))
+@pytest.mark.parametrize(("operation", "kind"), cases(*RESULTS))
 def test_a_result_of_a_worker_gets_over_one_fault(bench: Bench, operation: str, kind: Kind) -> None:
     done = bench.work(once(operation, kind), command=_COMMANDS[operation])
 
@@ -613,7 +575,7 @@ def test_a_result_of_a_worker_gets_over_one_fault(bench: Bench, operation: str, 
     assert all(COUNTS_AS_REPORTED in one for one in warned)
 
 
-@pytest.mark.parametrize(("operation", "kinds"), groups("work result always", *RESULTS))
+@pytest.mark.parametrize(("operation", "kinds"), groups(*RESULTS))
 def test_a_result_of_a_worker_without_answers_is_told(
     bench: Bench, operation: str, kinds: Kinds
 ) -> None:

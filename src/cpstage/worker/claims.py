@@ -15,7 +15,13 @@ from typing import Any
 
 from cpstage.aws.codepipeline import acknowledge_job, get_job_details, poll_for_jobs
 from cpstage.aws.config import Connection
-from cpstage.errors import AccessDenied, ConfigurationError, OutOfSync, local_reason
+from cpstage.errors import (
+    AccessDenied,
+    ConfigurationError,
+    OutOfSync,
+    ServiceUnavailable,
+    local_reason,
+)
 from cpstage.job import ActionTypeId, check_job_directory
 from cpstage.masking import Secret
 
@@ -105,12 +111,19 @@ class JobQueue:
             document = get_job_details(
                 offer.job_id, client_token=token, connection=self._within(POLL_TIMEOUT)
             )["jobDetails"]
-        status = acknowledge_job(
-            offer.job_id,
-            _text(document, "nonce"),
-            client_token=token,
-            connection=self._within(ACKNOWLEDGE_TIMEOUT),
-        )
+        try:
+            status = acknowledge_job(
+                offer.job_id,
+                _text(document, "nonce"),
+                client_token=token,
+                connection=self._within(ACKNOWLEDGE_TIMEOUT),
+            )
+        except ServiceUnavailable as error:
+            raise ServiceUnavailable(
+                f"{error.message}; the job may have been acknowledged: it is then in progress "
+                "until CodePipeline times it out",
+                hint=error.hint,
+            ) from error
         if status != "InProgress":
             raise OutOfSync(f"job {offer.job_id} is {status}, not ours to work on", hint="")
         return Claim(offer.job_id, document, token)

@@ -7,6 +7,7 @@ of it is in an argument, a variable or a file. This module knows nothing of poll
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import select
@@ -84,6 +85,18 @@ class Outcome:
     message: str | None = None
     unreported: str | None = None
     warnings: tuple[str, ...] = ()
+
+
+class _Collecting(logging.Handler):
+    """Collects warnings of the log, which the worker tells as events."""
+
+    def __init__(self, warnings: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._warnings = warnings
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Collect one line."""
+        self._warnings.append(record.getMessage().removeprefix("warning: "))
 
 
 @dataclass(frozen=True)
@@ -234,6 +247,7 @@ def main(answer: int, lock: int) -> None:
     os.set_inheritable(lock, False)
     order: _Order = pickle.load(sys.stdin.buffer)  # noqa: S301 (it comes from ourselves)
     warnings: list[str] = []
+    logging.getLogger("cpstage").addHandler(_Collecting(warnings))
     command = order.command
     result = run(
         replace(parse_job(order.document), client_token=secret(order.client_token)),
