@@ -226,7 +226,7 @@ def test_an_empty_output_can_be_left_out(aws: LocalAWS, cli: Cli, mode: str, war
 @pytest.mark.parametrize(
     ("arguments", "directory", "says"),
     [
-        (["Typo=dist"], None, "Typo is no output"),
+        (["Typo=dist"], None, "Typo is not an output"),
         ([], "Typo", "out/Typo is for no output"),
     ],
     ids=["path", "directory"],
