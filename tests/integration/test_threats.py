@@ -88,7 +88,7 @@ HOSTILE: dict[str, tuple[bytes, bytes | None]] = {
     "an unknown method": (zipped(Entry("f", b"x", 99, b"x")), None),
     "headers that disagree": (zipped(Entry("f", b"x", local={"name": b"g"})), None),
     "a hidden entry": (zipped(Entry("evil", b"x", hidden=True)), None),
-    "data after the end": (zipped() + b"more", tarred() + b"more"),
+    "data after the end": (zipped() + b"more", tarred().ljust(10_240, b"\0") + b"more"),
     "two archives": (zipped() + zipped(), None),
     "a wrong count": (zipped(end={"count": 2, "here": 2}), None),
     "a damaged header": (zipped(Entry("f", central={"signature": b"PK\0\0"})), tarred(b"x" * 512)),
