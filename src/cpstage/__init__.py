@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from cpstage.aws.config import Connection
     from cpstage.aws.credentials import process_credentials
     from cpstage.aws.job_session import ObjectInfo, Store
-    from cpstage.environment import env_file, job_environment, staged_environment
     from cpstage.errors import (
         AccessDenied,
         ArtifactRejected,
@@ -48,9 +47,10 @@ if TYPE_CHECKING:
     from cpstage.report.details import Details, Reported, Revision
     from cpstage.report.put import report_failure, report_success
     from cpstage.runner.command import CommandOptions, Finished
-    from cpstage.runner.interrupts import Interrupts
+    from cpstage.runner.environment import env_file, job_environment, staged_environment
     from cpstage.runner.result import RunResult
     from cpstage.runner.run import run
+    from cpstage.runner.signals import Interrupts
     from cpstage.transfer.fetch import FetchResult, fetch
     from cpstage.transfer.options import Encryption, FetchOptions, Packing, PushOptions, Unpacking
     from cpstage.transfer.push import PushResult, push
@@ -71,7 +71,7 @@ _HOMES = {
     "inspect.description": ("describe",),
     "inspect.content": ("read_member",),
     "inspect.doctor": ("Check", "diagnose"),
-    "environment": ("env_file", "job_environment", "staged_environment"),
+    "runner.environment": ("env_file", "job_environment", "staged_environment"),
     "errors": (
         "AccessDenied",
         "ArtifactRejected",
@@ -108,7 +108,7 @@ _HOMES = {
     "report.put": ("report_failure", "report_success"),
     "report.details": ("Details", "Reported", "Revision"),
     "runner.run": ("run",),
-    "runner.interrupts": ("Interrupts",),
+    "runner.signals": ("Interrupts",),
     "worker.loop": ("Worker", "WorkerTerms"),
     "worker.workingjob": ("JobPlaces",),
     "workspace.layout": ("Workspace",),

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cpstage import Workspace, parse_job, staged_environment
-from cpstage.environment import Syntax, render
 from cpstage.local import Input, LocalAWS
+from cpstage.runner.environment import Syntax, render
 from cpstage.transfer.inventory import record_of
 from samples import zip_of
 

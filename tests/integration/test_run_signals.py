@@ -116,7 +116,7 @@ def test_a_command_that_goes_on_after_a_signal_is_killed_when_that_is_wanted(
 
 
 @pytest.mark.parametrize("number", STOPPING)
-@pytest.mark.parametrize("module", ["click", "cpstage.runner.interrupts", "cpstage.transfer.fetch"])
+@pytest.mark.parametrize("module", ["click", "cpstage.runner.signals", "cpstage.transfer.fetch"])
 def test_a_signal_before_the_command_is_loaded_is_reported(
     aws: LocalAWS, cli: Cli, number: signal.Signals, module: str
 ) -> None:

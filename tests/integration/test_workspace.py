@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cpstage.local import Input, LocalAWS
-from cpstage.workspace.exchange import exchange
+from cpstage.workspace.publishing import exchange
 from samples import zip_of
 from trees import names
 

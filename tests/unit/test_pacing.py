@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import mean
 
-from cpstage.worker.pacing import Pace
+from cpstage.worker.loop import Pace
 
 MANY = 5000
 

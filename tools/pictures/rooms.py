@@ -25,7 +25,6 @@ FLOORS: tuple[tuple[tuple[str, float, float, str], ...], ...] = (
     (("runner", 1, 3, "a command in between"),),
     (
         ("report", 0, 1, "the result"),
-        ("environment", 1, 2, "variables"),
         ("localfiles", 3, 4, "pack and unpack"),
         ("inspect", 4, 6, "show, ls, cat, diff, doctor"),
     ),

@@ -68,9 +68,9 @@ def run_demo(say: Say, progress: Progress) -> None:
     """
     from cpstage.aws.codepipeline import get_job
     from cpstage.aws.config import Connection
-    from cpstage.environment import job_environment
     from cpstage.local.sample import BUILD_COMMAND, add_sample_job
     from cpstage.local.server import without_aws_settings
+    from cpstage.runner.environment import job_environment
     from cpstage.transfer.fetch import fetch
     from cpstage.transfer.push import push
     from cpstage.workspace.layout import Workspace

@@ -13,7 +13,7 @@ from cpstage.errors import printable
 if TYPE_CHECKING:
     from cpstage import Connection
     from cpstage.cli.output import Terminal
-    from cpstage.environment import Syntax
+    from cpstage.runner.environment import Syntax
 
 _EXAMPLES = """\b
 Examples:
@@ -56,7 +56,7 @@ def env(
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     import cpstage
-    from cpstage.environment import render
+    from cpstage.runner.environment import render
 
     place = cpstage.Workspace(workspace)
     job = source.load(connection) if source.file is not None else None

@@ -28,7 +28,7 @@ from cpstage.cli.run_options import (
 )
 from cpstage.cli.stage_options import delivery_options, staging_options
 from cpstage.errors import UsageError
-from cpstage.runner.interrupts import Interrupts
+from cpstage.runner.signals import Interrupts
 
 if TYPE_CHECKING:
     from cpstage import (

@@ -21,11 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from cpstage.errors import CommandFailed, CommandNotStarted, Reportable, local_reason
-from cpstage.runner.foreground import Foreground
-from cpstage.runner.interrupts import Interrupts, signal_name, stopped_by
 from cpstage.runner.orphans import adopting
+from cpstage.runner.signals import Foreground, Interrupts, signal_name, stopped_by, waiting
 from cpstage.runner.tee import Tee
-from cpstage.runner.waiting import waiting
 
 TIMED_OUT = 124
 """The exit code of timeout(1)."""

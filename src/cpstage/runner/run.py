@@ -15,7 +15,6 @@ from typing import Any
 
 from cpstage.aws.codepipeline import get_job, is_in_progress
 from cpstage.aws.config import DEFAULT_MAX_AGE, Connection
-from cpstage.environment import job_environment
 from cpstage.errors import (
     ConfigurationError,
     CpstageError,
@@ -30,10 +29,10 @@ from cpstage.masking import SHORTEST_SECRET, Secret
 from cpstage.progress import Progress
 from cpstage.report.details import Details
 from cpstage.runner.command import CommandOptions, execute
+from cpstage.runner.environment import job_environment
 from cpstage.runner.handover import handover, inherited
-from cpstage.runner.interrupts import Interrupts
-from cpstage.runner.result import RunResult
-from cpstage.runner.verdict import report_run
+from cpstage.runner.result import RunResult, report_run
+from cpstage.runner.signals import Interrupts
 from cpstage.runner.watch import WATCH_SECONDS, JobOver, JobWatch
 from cpstage.transfer.fetch import fetch
 from cpstage.transfer.options import FetchOptions, PushOptions

@@ -1,12 +1,16 @@
 """A job worker: poll, acknowledge, run, report, until stopped.
 
-The loop lives in the thread that calls :meth:`Worker.work`, and each job in a process of its own,
-with a thread that waits for its end. What the loop has to know comes through one mailbox, which a
-signal handler may write to as well. How jobs are claimed is the business of ``claims``.
+:meth:`Worker.work` runs the loop in its thread. Each job has a process, and a thread that waits for
+it. The loop reads one queue, which the threads and the signal handlers write to.
+
+Workers that start together must not poll together: after an empty poll, the wait is a quarter of
+the interval plus a random time with a long tail; after a failure, it has full jitter up to a bound
+that doubles.
 """
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from contextlib import suppress
@@ -19,9 +23,11 @@ from cpstage.errors import CpstageError, ServiceUnavailable, UsageError
 from cpstage.worker.claims import JobQueue, Offer
 from cpstage.worker.events import Subject, Tell, WorkerEvent, described
 from cpstage.worker.health import HealthFile, WorkerHealth
-from cpstage.worker.pacing import DEFAULT_INTERVAL, Pace
 from cpstage.worker.process import JobCommand
 from cpstage.worker.workingjob import Ending, JobPlaces, WorkingJob
+
+DEFAULT_INTERVAL = 10.0
+"""Seconds between two polls that find nothing, on average."""
 
 DEFAULT_GRACE = 30.0
 """Seconds that a stopped job has to end by itself, and then again to report that it was killed."""
@@ -325,3 +331,35 @@ class Worker:
             job.stop()
         while self._jobs:
             self._receive(self._mail.get())
+
+
+_LEAST = 0.25
+_LONGEST = 5.0
+"""Both in intervals."""
+
+_LONGEST_BACKOFF = 300.0
+_LEAST_BACKOFF = 0.1
+
+
+class Pace:
+    """The waits of one worker.
+
+    Args:
+        interval: Seconds between two polls that find nothing, on average.
+    """
+
+    def __init__(self, interval: float = DEFAULT_INTERVAL) -> None:
+        self._interval = interval
+        self._failures = 0
+
+    def found_nothing(self) -> float:
+        """Return the seconds to wait after a poll that brought no job."""
+        self._failures = 0
+        tail = random.expovariate(1 / (1 - _LEAST))
+        return self._interval * min(_LEAST + tail, _LONGEST)
+
+    def failed(self) -> float:
+        """Return the seconds to wait after a poll that failed: the more, the more there were."""
+        self._failures = min(self._failures + 1, 32)
+        bound = min(_LONGEST_BACKOFF, self._interval * 2**self._failures)
+        return max(_LEAST_BACKOFF, random.uniform(0, bound))  # noqa: S311 (it hides nothing)

@@ -31,7 +31,7 @@ from cpstage.job import parse_job
 from cpstage.removal import remove_tree
 from cpstage.report.put import report_failure
 from cpstage.runner.command import TIMED_OUT
-from cpstage.runner.interrupts import signal_name
+from cpstage.runner.signals import signal_name
 from cpstage.worker.claims import Claim
 from cpstage.worker.events import Tell, WorkerEvent, described
 from cpstage.worker.leftovers import left_workspaces, locked_workspace, note

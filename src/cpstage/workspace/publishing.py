@@ -24,22 +24,23 @@ well, and done again. The journal is on the disk before the first rename, and fi
 order of renames: after a loss of power, too, there is the old to go back to. What was written last
 of all may be lost then, as with any program that does not wait for the disk after each file.
 
-This module knows nothing of workspaces or artifacts.
+Two paths are swapped in one step by renameat2(2) with ``RENAME_EXCHANGE`` on Linux.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from cpstage._posix import NOT_OFFERED
 from cpstage.errors import WorkspaceUnavailable
 from cpstage.filesystem import local_failures
 from cpstage.removal import make_writable
-from cpstage.workspace.exchange import exchange
 from cpstage.workspace.statefile import read_json, unfinished, write_json_durably
 
 
@@ -200,3 +201,30 @@ def _is(path: Path, inode: int, neighbour: Path) -> bool:
     """Tell whether something is what has an inode of the file system of another path."""
     found = path.lstat()
     return (found.st_dev, found.st_ino) == (neighbour.stat().st_dev, inode)
+
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+def exchange(first: Path, second: Path) -> bool:
+    """Swap what stands at two paths, and tell whether the system, or its file system, can do that.
+
+    Raises:
+        OSError: It can, and failed; neither was changed.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    import ctypes
+
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        return False
+    paths = (_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second))
+    if renameat2(*paths, _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in NOT_OFFERED:
+        return False
+    raise OSError(code, os.strerror(code), str(second))
