@@ -14,7 +14,7 @@ from cpstage._version import __version__
 if TYPE_CHECKING:
     from cpstage.archive.options import Limits
     from cpstage.aws.codepipeline import acknowledge_job, get_job, get_job_details, poll_for_jobs
-    from cpstage.aws.config import Connection
+    from cpstage.aws.config import AwsConfig
     from cpstage.aws.credentials import process_credentials
     from cpstage.aws.job_session import ObjectInfo, Store
     from cpstage.errors import (
@@ -67,7 +67,7 @@ _HOMES = {
     "worker.claims": ("JobQueue", "read_client_tokens"),
     "aws.codepipeline": ("acknowledge_job", "get_job", "get_job_details", "poll_for_jobs"),
     "inspect.comparison": ("Comparison", "compare"),
-    "aws.config": ("Connection",),
+    "aws.config": ("AwsConfig",),
     "inspect.description": ("describe",),
     "inspect.content": ("read_member",),
     "inspect.doctor": ("Check", "diagnose"),
@@ -120,13 +120,13 @@ __all__ = [
     "ActionTypeId",
     "Artifact",
     "ArtifactRejected",
+    "AwsConfig",
     "Check",
     "CommandFailed",
     "CommandNotStarted",
     "CommandOptions",
     "Comparison",
     "ConfigurationError",
-    "Connection",
     "CpstageError",
     "Details",
     "Encryption",

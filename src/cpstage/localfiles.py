@@ -21,7 +21,7 @@ from cpstage.archive.formats import Format, format_of_name, other_format
 from cpstage.archive.members import Contents, contents_document
 from cpstage.archive.pack import Packer
 from cpstage.archive.unpack import Unpacker
-from cpstage.aws.config import Connection
+from cpstage.aws.config import AwsConfig
 from cpstage.encryption.encrypt import encrypt
 from cpstage.encryption.header import Header
 from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound, WorkspaceUnavailable
@@ -77,7 +77,7 @@ def unpack(
     into: Path | str,
     *,
     unpacking: Unpacking | None = None,
-    connection: Connection | None = None,
+    config: AwsConfig | None = None,
     progress: Progress | None = None,
 ) -> Unpacked:
     """Unpack an archive into a directory that is not there yet, or is empty.
@@ -86,7 +86,7 @@ def unpack(
         archive: A zip, tar or tar.gz, sealed in an envelope or not.
         into: The directory.
         unpacking: Limits, and what may open an envelope.
-        connection: How to reach KMS, with the caller's own credentials.
+        config: How to reach KMS, with the caller's own credentials.
         progress: Is told of all phases.
 
     Raises:
@@ -101,7 +101,7 @@ def unpack(
     require_posix()
     file, target, how = Path(archive), Path(into), unpacking or Unpacking()
     with _opened(file) as blob, _staging_for(target) as staging:
-        kms = cache(partial((connection or Connection()).kms, None))  # a client for each region
+        kms = cache(partial((config or AwsConfig()).kms, None))  # a client for each region
         keys = DecryptionKeys(
             kms,
             key_ids=how.key_ids,
@@ -242,7 +242,7 @@ def pack(
     packing: Packing | None = None,
     sealing: Sealing | None = None,
     overwrite: bool = False,
-    connection: Connection | None = None,
+    config: AwsConfig | None = None,
     progress: Progress | None = None,
 ) -> Packed:
     """Pack a directory into an archive.
@@ -253,7 +253,7 @@ def pack(
         packing: How to pack.
         sealing: An envelope to seal it in.
         overwrite: Whether a file in its place is replaced.
-        connection: How to reach KMS, with the caller's own credentials.
+        config: How to reach KMS, with the caller's own credentials.
         progress: Is told of all phases.
 
     Raises:
@@ -281,7 +281,7 @@ def pack(
             )
         with shown.phase(f"{target.name}: packing", entries.size) as packed:
             chunks = packer.pack(entries, found, packed)
-            written, header = _write(chunks, target, sealing, connection or Connection())
+            written, header = _write(chunks, target, sealing, config or AwsConfig())
     envelope = header.document() if header else None
     return Packed(source, target, found, entries.files, entries.size, written, envelope)
 
@@ -303,12 +303,12 @@ def _require_directory(source: Path) -> None:
 
 
 def _write(
-    chunks: Iterator[bytes], target: Path, sealing: Sealing | None, connection: Connection
+    chunks: Iterator[bytes], target: Path, sealing: Sealing | None, config: AwsConfig
 ) -> tuple[int, Header | None]:
     """Write an archive beside its place, and move it there when it is whole."""
     header = None
     if sealing:
-        kms = cache(partial(connection.kms, None))  # a client for each region
+        kms = cache(partial(config.kms, None))  # a client for each region
         sealed = encrypt(chunks, key_ids=sealing.key_ids, context=sealing.context, kms=kms)
         chunks, header = sealed.chunks, sealed.header
     with staging_in(target.absolute().parent, target) as staging:

@@ -27,7 +27,7 @@ from botocore.response import StreamingBody
 from botocore.stub import Stubber
 
 import cpstage
-from cpstage import Connection
+from cpstage import AwsConfig
 from cpstage.local import LocalAWS
 from recording_server import (
     BUCKET,
@@ -82,15 +82,15 @@ def session_of(**settings: Any) -> boto3.Session:
     )
 
 
-def connection_of(aws: Recorder, session: boto3.Session | None, **settings: Any) -> Connection:
-    return Connection(session=session, endpoint_url=aws.url, **settings)
+def connection_of(aws: Recorder, session: boto3.Session | None, **settings: Any) -> AwsConfig:
+    return AwsConfig(session=session, endpoint_url=aws.url, **settings)
 
 
-def fetch(connection: Connection, directory: Path) -> None:
+def fetch(config: AwsConfig, directory: Path) -> None:
     """Call GetJobDetails, and S3 with what it returns."""
-    job = cpstage.get_job("some-job", connection=connection)
+    job = cpstage.get_job("some-job", config=config)
     unpacking = cpstage.Unpacking(unpack=False)
-    cpstage.fetch(job, directory, cpstage.FetchOptions(unpacking=unpacking), connection=connection)
+    cpstage.fetch(job, directory, cpstage.FetchOptions(unpacking=unpacking), config=config)
 
 
 def with_defaults(**options: Any) -> boto3.Session:
@@ -131,14 +131,14 @@ def test_no_default_session_is_set_up(aws: Recorder, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
 
-    cpstage.get_job("some-job", connection=connection_of(aws, None, region="eu-west-1"))
+    cpstage.get_job("some-job", config=connection_of(aws, None, region="eu-west-1"))
 
     assert boto3.DEFAULT_SESSION is None
 
 
 def test_options_of_a_connection_come_before_the_session(aws: Recorder) -> None:
     session = session_of()
-    cpstage.get_job("some-job", connection=connection_of(aws, session, region="eu-west-1"))
+    cpstage.get_job("some-job", config=connection_of(aws, session, region="eu-west-1"))
 
     assert [one.scope for one in aws.requests] == [(KEY, "eu-west-1", "codepipeline")]
 
@@ -147,7 +147,7 @@ def test_the_region_of_a_session_comes_before_the_environment(
     aws: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_REGION", "us-west-2")
-    cpstage.get_job("some-job", connection=connection_of(aws, session_of()))
+    cpstage.get_job("some-job", config=connection_of(aws, session_of()))
 
     assert [one.scope for one in aws.requests] == [(KEY, "ap-south-1", "codepipeline")]
 
@@ -159,7 +159,7 @@ def test_the_region_of_a_default_session_comes_before_the_environment(
     boto3.setup_default_session(
         aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name="ap-south-1"
     )
-    cpstage.get_job("some-job", connection=connection_of(aws, None))
+    cpstage.get_job("some-job", config=connection_of(aws, None))
 
     assert [one.scope for one in aws.requests] == [(KEY, "ap-south-1", "codepipeline")]
 
@@ -173,7 +173,7 @@ def test_a_session_of_a_profile(aws: Recorder, tmp_path: Path) -> None:
     )
     session = boto3.Session(profile_name="build")
 
-    fetch(Connection(session=session), tmp_path)
+    fetch(AwsConfig(session=session), tmp_path)
 
     assert [one.scope for one in aws.requests[:2]] == [
         (KEY, "us-west-2", "codepipeline"),
@@ -182,8 +182,8 @@ def test_a_session_of_a_profile(aws: Recorder, tmp_path: Path) -> None:
 
 
 def test_requests_without_a_signature(aws: Recorder) -> None:
-    connection = connection_of(aws, session_of(), sign_requests=False)
-    cpstage.get_job("some-job", connection=connection)
+    config = connection_of(aws, session_of(), sign_requests=False)
+    cpstage.get_job("some-job", config=config)
 
     assert [one.scope for one in aws.requests] == [None]
 
@@ -233,7 +233,7 @@ def test_event_handlers_of_a_session_answer_requests(aws: Recorder) -> None:
         return AWSResponse(request.url, 200, HTTPHeaders(), Raw(document))
 
     session.events.register("before-send.codepipeline.GetJobDetails", answer)
-    job = cpstage.get_job("some-job", connection=connection_of(aws, session))
+    job = cpstage.get_job("some-job", config=connection_of(aws, session))
 
     assert job.id == "some-job"
     assert aws.requests == []
@@ -288,10 +288,10 @@ def session_that_refreshes(*lives: timedelta) -> tuple[boto3.Session, list[str]]
 
 def test_credentials_of_a_session_refresh_while_a_connection_is_used(aws: Recorder) -> None:
     session, made = session_that_refreshes(timedelta(hours=1))
-    connection = connection_of(aws, session)
+    config = connection_of(aws, session)
 
     for _ in range(2):
-        cpstage.get_job("some-job", connection=connection)
+        cpstage.get_job("some-job", config=config)
 
     first, second = (one.access_key for one in aws.requests)
     assert first != second
@@ -302,11 +302,11 @@ def test_credentials_of_a_session_refresh_while_a_connection_is_used(aws: Record
 def test_credentials_that_come_expired_are_told(aws: Recorder, good: int) -> None:
     lives = [timedelta(hours=1)] * good
     session, _ = session_that_refreshes(*lives, timedelta(hours=-1))
-    connection = connection_of(aws, session)
+    config = connection_of(aws, session)
 
     def ask() -> None:
         for _ in range(40):
-            cpstage.get_job("some-job", connection=connection)
+            cpstage.get_job("some-job", config=config)
 
     with pytest.raises(cpstage.AccessDenied, match="expired"):
         ask()
@@ -319,7 +319,7 @@ def test_read_timeout_of_a_session(certificates: Certificates) -> None:
     with recorder(certificates, silent=frozenset({JOB})) as silent:
         began = time.monotonic()
         with pytest.raises(cpstage.ServiceUnavailable):
-            cpstage.get_job("some-job", connection=connection_of(silent, session))
+            cpstage.get_job("some-job", config=connection_of(silent, session))
 
     assert time.monotonic() - began < 5
     assert len(silent.requests) == 1
@@ -332,7 +332,7 @@ def test_read_timeout_of_a_session_is_not_lengthened_by_the_retry_timeout(
     with recorder(certificates, silent=frozenset({JOB})) as silent:
         began = time.monotonic()
         with pytest.raises(cpstage.ServiceUnavailable):
-            cpstage.get_job("some-job", connection=connection_of(silent, session, timeout=3))
+            cpstage.get_job("some-job", config=connection_of(silent, session, timeout=3))
 
     assert time.monotonic() - began < 2
 
@@ -348,7 +348,7 @@ def test_connect_timeout_of_a_session() -> None:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         began = time.monotonic()
         with pytest.raises(cpstage.ServiceUnavailable, match="timeout on endpoint"):
-            cpstage.get_job("some-job", connection=Connection(session=session, endpoint_url=url))
+            cpstage.get_job("some-job", config=AwsConfig(session=session, endpoint_url=url))
 
     assert time.monotonic() - began < 5
 
@@ -358,12 +358,12 @@ def test_retries_of_a_session(certificates: Certificates, tmp_path: Path, attemp
     session = with_defaults(retries={"total_max_attempts": attempts, "mode": "standard"})
     busy = {JOB: 503, GET: 503}
     with recorder(certificates, statuses=busy) as aws:
-        connection = connection_of(aws, session)
+        config = connection_of(aws, session)
         with pytest.raises(cpstage.ServiceUnavailable):
-            cpstage.get_job("some-job", connection=connection)
+            cpstage.get_job("some-job", config=config)
         job = cpstage.parse_job(job_document())
         with pytest.raises(cpstage.ServiceUnavailable):
-            cpstage.fetch(job, tmp_path, connection=connection)
+            cpstage.fetch(job, tmp_path, config=config)
 
     assert len(aws.sent(JOB)) == attempts
     assert len(aws.sent(GET)) == attempts
@@ -384,8 +384,8 @@ def test_s3_settings_of_a_session(aws: Recorder, tmp_path: Path) -> None:
     session = with_defaults(
         s3={"addressing_style": "virtual"}, proxies={"http": aws.url}, tcp_keepalive=True
     )
-    connection = Connection(session=session, endpoint_url="http://aws.example.com")
-    fetch(connection, tmp_path)
+    config = AwsConfig(session=session, endpoint_url="http://aws.example.com")
+    fetch(config, tmp_path)
 
     assert [(one.host, one.via) for one in aws.requests] == [
         ("aws.example.com", "proxy"),
@@ -398,7 +398,7 @@ def test_region_of_a_sessions_config(aws: Recorder, monkeypatch: pytest.MonkeyPa
     inner = botocore.session.Session()
     inner.set_default_client_config(Config(region_name="us-west-2"))
     session = boto3.Session(KEY, SECRET, botocore_session=inner)
-    cpstage.get_job("some-job", connection=connection_of(aws, session))
+    cpstage.get_job("some-job", config=connection_of(aws, session))
 
     assert [one.scope for one in aws.requests] == [(KEY, "us-west-2", "codepipeline")]
 
@@ -412,7 +412,7 @@ def test_client_certificate_of_a_session(tmp_path: Path) -> None:
     session = with_defaults(client_cert=str(tmp_path / "client.pem"))
     with recorder(strict) as aws:
         url = aws.url.replace("http:", "https:")
-        fetch(Connection(session=session, endpoint_url=url, ca_bundle=str(strict.file)), tmp_path)
+        fetch(AwsConfig(session=session, endpoint_url=url, ca_bundle=str(strict.file)), tmp_path)
 
     assert [one.operation for one in aws.requests] == [JOB, HEAD, GET]
 
@@ -424,19 +424,19 @@ def test_ca_bundle_of_a_proxy_of_a_session(certificates: Certificates, tmp_path:
             proxies={"https": aws.url.replace("http:", "https:")},
             proxies_config={"proxy_ca_bundle": str(certificates.file)},
         )
-        fetch(Connection(session=session, ca_bundle=str(certificates.file)), tmp_path)
+        fetch(AwsConfig(session=session, ca_bundle=str(certificates.file)), tmp_path)
 
     assert [one.via for one in aws.requests] == ["tunnel"] * 3
 
 
 def test_a_stubber_on_the_client_of_a_connection(aws: Recorder) -> None:
-    connection = connection_of(aws, session_of())
-    with Stubber(connection.codepipeline().boto3_client) as stubber:
+    config = connection_of(aws, session_of())
+    with Stubber(config.codepipeline().boto3_client) as stubber:
         stubber.add_response("get_job_details", job_document(), {"jobId": "some-job"})
         stubber.add_client_error("get_job_details", "JobNotFoundException", http_status_code=400)
-        job = cpstage.get_job("some-job", connection=connection)
+        job = cpstage.get_job("some-job", config=config)
         with pytest.raises(cpstage.NotFound, match="JobNotFoundException"):
-            cpstage.get_job("some-job", connection=connection)
+            cpstage.get_job("some-job", config=config)
         stubber.assert_no_pending_responses()
 
     assert job.id == "some-job"
@@ -494,11 +494,11 @@ def test_the_stream_logger_of_boto3_shows_requests(
 
 
 def test_a_connection_with_a_session_cannot_be_pickled(aws: Recorder) -> None:
-    connection = connection_of(aws, session_of())
+    config = connection_of(aws, session_of())
     for _ in range(2):  # before it has a client, and when it has one
         with pytest.raises(TypeError, match="boto3 session cannot be handed to another process"):
-            pickle.dumps(connection)
-        cpstage.get_job("some-job", connection=connection)
+            pickle.dumps(config)
+        cpstage.get_job("some-job", config=config)
 
 
 def test_a_connection_without_a_session_can_be_pickled(
@@ -506,13 +506,13 @@ def test_a_connection_without_a_session_can_be_pickled(
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    connection = connection_of(aws, None, region="eu-west-1")
-    cpstage.get_job("some-job", connection=connection)
+    config = connection_of(aws, None, region="eu-west-1")
+    cpstage.get_job("some-job", config=config)
 
-    taken = pickle.loads(pickle.dumps(connection))
-    cpstage.get_job("some-job", connection=taken)
+    taken = pickle.loads(pickle.dumps(config))
+    cpstage.get_job("some-job", config=taken)
 
-    assert taken == connection
+    assert taken == config
     assert [one.scope for one in aws.requests] == [(KEY, "eu-west-1", "codepipeline")] * 2
 
 
@@ -530,10 +530,10 @@ def counted(session: boto3.Session) -> list[str]:
 def test_a_connection_makes_one_client(aws: Recorder) -> None:
     session = session_of()
     services = counted(session)
-    connection = connection_of(aws, session)
+    config = connection_of(aws, session)
 
     for _ in range(3):
-        cpstage.get_job("some-job", connection=connection)
+        cpstage.get_job("some-job", config=config)
 
     assert services == ["codepipeline"]
     assert len(aws.requests) == 3
@@ -543,11 +543,11 @@ def test_a_connection_makes_one_client(aws: Recorder) -> None:
 def test_threads_make_one_client(aws: Recorder) -> None:
     session = session_of()
     services = counted(session)
-    connection = connection_of(aws, session)
+    config = connection_of(aws, session)
 
     with ThreadPoolExecutor(8) as threads:
         jobs = threads.map(
-            lambda number: cpstage.get_job(f"job-{number}", connection=connection), range(24)
+            lambda number: cpstage.get_job(f"job-{number}", config=config), range(24)
         )
         assert len([*jobs]) == 24
 
@@ -561,13 +561,13 @@ def test_copies_of_a_connection_share_clients_as_far_as_their_settings_are_the_s
 ) -> None:
     session = session_of()
     services = counted(session)
-    connection = connection_of(aws, session)
+    config = connection_of(aws, session)
     for one in (
-        connection,
-        replace(connection, timeout=200.0),
-        replace(connection, region="eu-west-1"),
+        config,
+        replace(config, timeout=200.0),
+        replace(config, region="eu-west-1"),
     ):
-        cpstage.get_job("some-job", connection=one)
+        cpstage.get_job("some-job", config=one)
 
     regions = [one.scope and one.scope[1] for one in aws.requests]
     assert regions == ["ap-south-1", "ap-south-1", "eu-west-1"]
@@ -589,10 +589,8 @@ def local() -> Iterator[LocalAWS]:
         yield running
 
 
-def _work(local: LocalAWS, connection: Connection, directory: Path) -> None:
-    queue = cpstage.JobQueue(
-        cpstage.ActionTypeId("Build", "Custom", "CpstageLocal", "1"), connection
-    )
+def _work(local: LocalAWS, config: AwsConfig, directory: Path) -> None:
+    queue = cpstage.JobQueue(cpstage.ActionTypeId("Build", "Custom", "CpstageLocal", "1"), config)
     worker = cpstage.Worker(
         queue,
         cpstage.JobCommand(["true"]),
@@ -614,10 +612,10 @@ def _keys_of(local: LocalAWS) -> dict[str, str]:
 def test_a_worker_with_a_session_claims_no_job(local: LocalAWS, tmp_path: Path) -> None:
     job_id = local.add_job(status="Queued")
     session = boto3.Session(**_keys_of(local))  # type: ignore[arg-type]
-    connection = Connection(session=session, endpoint_url=local.endpoint_url)
+    config = AwsConfig(session=session, endpoint_url=local.endpoint_url)
 
     with pytest.raises(cpstage.CpstageError, match="session"):
-        _work(local, connection, tmp_path)
+        _work(local, config, tmp_path)
 
     assert local.job(job_id).status == "Queued"
 
@@ -630,6 +628,6 @@ def test_a_worker_with_a_default_session_leaves_no_job_in_progress(
     boto3.setup_default_session(**_keys_of(local))  # type: ignore[arg-type]
 
     with suppress(cpstage.CpstageError):
-        _work(local, Connection(endpoint_url=local.endpoint_url), tmp_path)
+        _work(local, AwsConfig(endpoint_url=local.endpoint_url), tmp_path)
 
     assert local.job(job_id).status in ("Queued", "Succeeded")

@@ -14,7 +14,7 @@ import pytest
 
 from aws_clients import s3
 from constant_server import answering_server
-from cpstage import AccessDenied, Connection, CpstageError, OutOfSync, get_job
+from cpstage import AccessDenied, AwsConfig, CpstageError, OutOfSync, get_job
 from cpstage.aws.credentials import JobCredentials
 from cpstage.aws.job_session import JobSession
 from cpstage.aws.s3 import S3, OpenUpload, Part
@@ -131,9 +131,9 @@ def test_eight_threads_read_through_many_expiries(
     body = os.urandom(256 * MIB)
     job_id = aws.add_job([Input("App", body, ".bin")], session_seconds=1)
     since = len(aws.calls())
-    connection = Connection()
-    job = get_job(job_id, connection=connection)
-    store = JobSession(job, connection).store
+    config = AwsConfig()
+    job = get_job(job_id, config=config)
+    store = JobSession(job, config).store
     artifact = job.input_artifacts[0]
     remote = store.open(artifact, store.head(artifact))
 
@@ -162,7 +162,7 @@ def test_eight_threads_write_through_many_expiries(
     credentials = JobCredentials(
         job.require_credentials(), lambda: get_job(job_id).require_credentials(), max_age=840
     )
-    client = S3(Connection().s3(credentials))
+    client = S3(AwsConfig().s3(credentials))
     location = job.output_artifacts[0].location
     bucket, key = location.bucket, location.key
     members = {
@@ -399,4 +399,4 @@ def test_out_of_sync_is_the_class_of_a_job_that_is_gone(
     aws.set_status(job_id, "TimedOut")
 
     with pytest.raises(OutOfSync):
-        JobSession(job, Connection()).store.head(job.input_artifacts[0])
+        JobSession(job, AwsConfig()).store.head(job.input_artifacts[0])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aws_clients import kms, s3
-from cpstage import Connection, get_job
+from cpstage import AwsConfig, get_job
 from cpstage.aws.job_session import JobSession
 from cpstage.local import SESSION_ACTIONS, Input, LocalAWS
 from encrypted_artifacts import flipped_at, header_length, seal_artifact
@@ -297,7 +297,7 @@ def test_kms_calls_go_on_when_the_session_expires(
     for name, value in aws.environment.items():
         monkeypatch.setenv(name, value)
     job_id = aws.add_job(outputs=["App"])
-    session = JobSession(get_job(job_id), Connection())
+    session = JobSession(get_job(job_id), AwsConfig())
     since = len(aws.calls())
 
     for _ in range(2):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from constant_server import answering_server
-from cpstage import Connection
+from cpstage import AwsConfig
 from cpstage.aws.credentials import JobCredentials
 from cpstage.aws.errors import NetworkError, ServiceError
 from cpstage.aws.retries import Retries
@@ -44,10 +44,10 @@ def _client(
     server: Server, *, timeout: float = 300, token: str = "t" * 20, retries: Retries | None = None
 ) -> AwsClient:
     keys = SessionCredentials("AKIANOBODY", Secret("nothing-secret"), Secret(token))
-    connection = Connection(
+    config = AwsConfig(
         region="us-east-1", endpoint_url=server.url, timeout=timeout, read_timeout=10
     )
-    return connection.s3(JobCredentials(keys, lambda: keys), retries=retries or Retries(0))
+    return config.s3(JobCredentials(keys, lambda: keys), retries=retries or Retries(0))
 
 
 def _get(client: AwsClient) -> bytes:

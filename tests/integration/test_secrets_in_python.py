@@ -10,7 +10,7 @@ import pytest
 
 import cpstage
 from cpstage.aws.codepipeline import get_job
-from cpstage.aws.config import Connection
+from cpstage.aws.config import AwsConfig
 from cpstage.aws.credentials import JobCredentials
 from cpstage.aws.job_session import JobSession
 from secret_markers import add_job, is_in, planted, planted_aws
@@ -50,12 +50,12 @@ def test_objects_say_nothing_of_their_secrets(job: cpstage.Job) -> None:
     credentials = job.require_credentials()
     renewing = JobCredentials(credentials, lambda: credentials, 60)
     frozen = renewing.get_frozen_credentials()
-    session = JobSession(job, Connection())
+    session = JobSession(job, AwsConfig())
     secrets = _plain(job.client_token, *job.action_configuration.values())
     assert is_in("".join(secrets))
     assert is_in(frozen.secret_key)
 
-    objects = [job, credentials, renewing, frozen, session, session.store, Connection()]
+    objects = [job, credentials, renewing, frozen, session, session.store, AwsConfig()]
     objects += [job.input_artifacts, {"job": job}, [frozen], (credentials,)]
     for one in objects:
         for text in (repr(one), str(one), f"{one}", f"{one!r}", ascii(one)):
@@ -68,7 +68,7 @@ def test_a_traceback_with_all_that_is_known_of_a_failure_says_no_secret(
     failures: list[BaseException] = []
     for attempt in (
         lambda: get_job(job.id, client_token=planted(20)),
-        lambda: cpstage.fetch(job, tmp_path, connection=Connection(endpoint_url=NOWHERE)),
+        lambda: cpstage.fetch(job, tmp_path, config=AwsConfig(endpoint_url=NOWHERE)),
         lambda: cpstage.push(job, tmp_path),
         lambda: cpstage.parse_job({"data": {"artifactCredentials": {"accessKeyId": planted(20)}}}),
         lambda: cpstage.parse_job({"data": {"continuationToken": [planted(20)]}}),

@@ -72,18 +72,18 @@ def test_two_hundred_transfers_on_a_bad_day(
     for name, value in aws.environment.items():
         monkeypatch.setenv(name, value)
     with FaultProxy(aws.endpoint_url, RandomFaults(SEED, RATE)) as proxy:
-        connection = cpstage.Connection(endpoint_url=proxy.url, timeout=60)
+        config = cpstage.AwsConfig(endpoint_url=proxy.url, timeout=60)
 
         def run(errand: Errand) -> int:
             place = tmp_path / str(errand.number)
-            job = cpstage.get_job(errand.job_id, connection=connection)
-            fetched = cpstage.fetch(job, place, connection=connection)
+            job = cpstage.get_job(errand.job_id, config=config)
+            fetched = cpstage.fetch(job, place, config=config)
             assert (place / "in/App/f").read_bytes() == errand.content
             pushed = cpstage.push(
                 job,
                 place,
                 cpstage.PushOptions({"Built": place / "in/App/f"}),
-                connection=connection,
+                config=config,
             )
             return fetched.retries + pushed.retries
 

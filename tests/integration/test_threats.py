@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import cpstage
-from cpstage import ArtifactRejected, Connection, Limits, Unpacking
+from cpstage import ArtifactRejected, AwsConfig, Limits, Unpacking
 from cpstage.local import Input, LocalAWS
 from tar_bytes import FIFO, directory, gzip, hard_link, link, member, pax, record, tar
 from trees import listing, names
@@ -162,10 +162,10 @@ def _from_a_file(body: bytes, place: Path) -> Path:
 
 
 def _from_s3(aws: LocalAWS, body: bytes, place: Path) -> Path:
-    connection = Connection()
-    job = cpstage.get_job(aws.add_job([Input("App", body)]), connection=connection)
+    config = AwsConfig()
+    job = cpstage.get_job(aws.add_job([Input("App", body)]), config=config)
     cpstage.fetch(
-        job, place, cpstage.FetchOptions(unpacking=Unpacking(limits=LIMITS)), connection=connection
+        job, place, cpstage.FetchOptions(unpacking=Unpacking(limits=LIMITS)), config=config
     )
     return place / "in/App"
 

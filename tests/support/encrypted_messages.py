@@ -24,7 +24,7 @@ from aws_encryption_sdk.key_providers.kms import KMSMasterKey
 from filelock import FileLock
 
 from aws_clients import kms
-from cpstage import Connection
+from cpstage import AwsConfig
 from cpstage.aws.credentials import JobCredentials
 from cpstage.encryption.decrypt import decrypt
 from cpstage.encryption.encrypt import encrypt
@@ -118,9 +118,9 @@ def kms_service(environment: Mapping[str, str], region: str | None = None) -> Aw
         Secret(environment["AWS_SECRET_ACCESS_KEY"]),
         secret(environment.get("AWS_SESSION_TOKEN")),
     )
-    connection = Connection(endpoint_url=environment["AWS_ENDPOINT_URL"], timeout=1e-6)
-    connection = replace(connection, connect_timeout=0, read_timeout=0)
-    return connection.kms(JobCredentials(keys, lambda: keys), there)
+    config = AwsConfig(endpoint_url=environment["AWS_ENDPOINT_URL"], timeout=1e-6)
+    config = replace(config, connect_timeout=0, read_timeout=0)
+    return config.kms(JobCredentials(keys, lambda: keys), there)
 
 
 def administrator(aws: LocalAWS, key_id: str | None = None) -> Keeper:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from cpstage import Connection
+from cpstage import AwsConfig
 from cpstage.encryption.decrypt import decrypt
 from cpstage.encryption.encrypt import FRAME_LENGTH, encrypt
 from cpstage.local import LocalAWS
@@ -41,7 +41,7 @@ class Bench:
         self._count = size
         self._rounds = rounds
         os.environ.update(aws.admin_environment)
-        self._client = Connection().kms(None, None)
+        self._client = AwsConfig().kms(None, None)
 
     def raw(self, frame_length: int) -> None:
         """AES-256-GCM of frames, and nothing else."""

@@ -89,7 +89,7 @@ class _Made:
 
 
 @dataclass(frozen=True)
-class Connection:
+class AwsConfig:
     """The caller's settings; None means the environment's value, then the profile's.
 
     Attributes:

@@ -18,7 +18,7 @@ from cpstage._deflate import crc32_of
 from cpstage.aws.checksum import Checksum, crc32_checksum, full_object_checksum
 from cpstage.aws.client import Answer, AwsClient
 from cpstage.aws.codepipeline import get_job
-from cpstage.aws.config import DEFAULT_MAX_AGE, Connection
+from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.credentials import JobCredentials
 from cpstage.aws.errors import SESSION_EXPIRED_HINT, NetworkError, ServiceError, aws_failures
 from cpstage.aws.multipart import ABORT_SECONDS, MultipartUpload, SseKms, Upload, may_be_applied
@@ -33,17 +33,17 @@ class JobSession:
 
     Args:
         job: The job, with its credentials.
-        connection: The configuration of the clients; the caller's credentials refresh the job's.
+        config: The configuration of the clients; the caller's credentials refresh the job's.
         max_age: Seconds after which the credentials are refreshed ahead of time.
     """
 
-    def __init__(self, job: Job, connection: Connection, max_age: float = DEFAULT_MAX_AGE) -> None:
+    def __init__(self, job: Job, config: AwsConfig, max_age: float = DEFAULT_MAX_AGE) -> None:
         self.job = job
-        self._connection = connection
+        self._config = config
         self._max_age = max_age
         self._clients: list[AwsClient] = []
         self._kms: dict[str | None, AwsClient] = {}
-        self.retries = Retries(connection.timeout)
+        self.retries = Retries(config.timeout)
 
     def __enter__(self) -> JobSession:
         """Return the session."""
@@ -67,7 +67,7 @@ class JobSession:
     @cached_property
     def store(self) -> Store:
         """The job's artifacts in S3."""
-        client = self._connection.s3(self._credentials, self.job.region, self.retries)
+        client = self._config.s3(self._credentials, self.job.region, self.retries)
         self._clients.append(client)
         artifacts = (*self.job.input_artifacts, *self.job.output_artifacts)
         names = {(one.location.bucket, one.location.key): one.name for one in artifacts}
@@ -81,9 +81,7 @@ class JobSession:
         """
         if region not in self._kms:
             where = region or self.job.region
-            client = self._kms[region] = self._connection.kms(
-                self._credentials, where, self.retries
-            )
+            client = self._kms[region] = self._config.kms(self._credentials, where, self.retries)
             self._clients.append(client)
         return self._kms[region]
 
@@ -96,7 +94,7 @@ class JobSession:
         """
         job = self.job
         try:
-            new = get_job(job.id, client_token=job.client_token, connection=self._connection)
+            new = get_job(job.id, client_token=job.client_token, config=self._config)
             return new.require_credentials()
         except NotFound as error:
             raise OutOfSync(

@@ -16,7 +16,7 @@ from cpstage.errors import LocalIOError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from cpstage import Connection, Unpacking
+    from cpstage import AwsConfig, Unpacking
     from cpstage.cli.output import Terminal
 
 _EXAMPLES = """\b
@@ -45,7 +45,7 @@ def cat(
     path: str,
     force: bool,
     unpacking: Unpacking,
-    connection: Connection,
+    config: AwsConfig,
     credentials_max_age: float,
     terminal: Terminal,  # noqa: ARG001 (it has been set up: the log goes through it)
 ) -> None:
@@ -62,13 +62,13 @@ def cat(
     """
     import cpstage
 
-    job = source.load(connection)
+    job = source.load(config)
     chunks: Iterable[bytes | memoryview] = cpstage.read_member(
         job,
         artifact,
         path,
         unpacking=unpacking,
-        connection=connection,
+        config=config,
         credentials_max_age=credentials_max_age,
     )
     if sys.stdout is None:

@@ -14,7 +14,7 @@ from cpstage.cli.options import Seconds, aws_options, output_options
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
-    from cpstage import Connection
+    from cpstage import AwsConfig
     from cpstage.cli.output import Terminal
 
 _EXAMPLES = """\b
@@ -42,7 +42,7 @@ Example, in ~/.aws/config:
 @aws_options
 @output_options
 def credentials(
-    source: JobSource, connection: Connection, terminal: Terminal, expires_in: float, force: bool
+    source: JobSource, config: AwsConfig, terminal: Terminal, expires_in: float, force: bool
 ) -> None:
     """Print a job's session credentials, SECRETS included.
 
@@ -59,7 +59,7 @@ def credentials(
             "secrets are not printed to a terminal",
             hint="use it as a credential_process (see --help), or give --force",
         )
-    job = source.load(connection, uses_s3=False)
+    job = source.load(config, uses_s3=False)
     age = source.credentials_age()
     terminal.line(
         json.dumps(cpstage.process_credentials(job, lifetime=expires_in, age=age), indent=2)

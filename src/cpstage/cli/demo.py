@@ -67,7 +67,7 @@ def run_demo(say: Say, progress: Progress) -> None:
         ArtifactRejected: The build step failed.
     """
     from cpstage.aws.codepipeline import get_job
-    from cpstage.aws.config import Connection
+    from cpstage.aws.config import AwsConfig
     from cpstage.local.sample import BUILD_COMMAND, add_sample_job
     from cpstage.local.server import without_aws_settings
     from cpstage.runner.environment import job_environment
@@ -88,15 +88,15 @@ def run_demo(say: Say, progress: Progress) -> None:
         say(f"  workspace  {workspace.root}")
 
         say(f"\n$ cpstage fetch {job_id}")
-        connection = Connection(region=aws.region)
-        job = get_job(job_id, connection=connection)
-        _tell_fetched(say, fetch(job, directory, connection=connection, progress=progress))
+        config = AwsConfig(region=aws.region)
+        job = get_job(job_id, config=config)
+        _tell_fetched(say, fetch(job, directory, config=config, progress=progress))
 
         say(f"\n$ {' '.join(BUILD_COMMAND)}")
         _build(BUILD_COMMAND, workspace, job_environment(job, workspace), say)
 
         say(f"\n$ cpstage push {job_id}")
-        pushed = push(job, directory, connection=connection, progress=progress)
+        pushed = push(job, directory, config=config, progress=progress)
 
         say("\nWho called what:")
         _tell_calls(say, aws)
@@ -141,7 +141,7 @@ def _build(
 
 def _administrator(aws: LocalAWS) -> S3:
     """Return an S3 that may look at everything, which neither the caller nor a job may."""
-    from cpstage.aws.config import Connection
+    from cpstage.aws.config import AwsConfig
     from cpstage.aws.credentials import JobCredentials
     from cpstage.aws.s3 import S3
     from cpstage.job import SessionCredentials
@@ -152,7 +152,7 @@ def _administrator(aws: LocalAWS) -> S3:
         identity["AWS_ACCESS_KEY_ID"], Secret(identity["AWS_SECRET_ACCESS_KEY"]), session_token=None
     )
     credentials = JobCredentials(keys, refresh=lambda: keys, max_age=math.inf)
-    return S3(Connection(region=aws.region).s3(credentials))
+    return S3(AwsConfig(region=aws.region).s3(credentials))
 
 
 def _tell_bucket(say: Say, s3: S3, result: PushResult) -> None:

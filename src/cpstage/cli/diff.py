@@ -18,7 +18,7 @@ from cpstage.cli.options import (
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
-    from cpstage import Comparison, Connection, Progress, Unpacking
+    from cpstage import AwsConfig, Comparison, Progress, Unpacking
     from cpstage.cli.output import Terminal
     from cpstage.inspect.comparison import Difference
 
@@ -48,7 +48,7 @@ def diff(
     artifacts: tuple[str, ...],
     workspace: str,
     unpacking: Unpacking,
-    connection: Connection,
+    config: AwsConfig,
     credentials_max_age: float,
     terminal: Terminal,
     progress: Progress,
@@ -67,11 +67,11 @@ def diff(
     import cpstage
 
     compared = cpstage.compare(
-        source.load(connection),
+        source.load(config),
         workspace,
         artifacts,
         unpacking=unpacking,
-        connection=connection,
+        config=config,
         credentials_max_age=credentials_max_age,
         progress=progress,
     )

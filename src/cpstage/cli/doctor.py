@@ -12,7 +12,7 @@ from cpstage.cli.options import Seconds, aws_options, output_options, workspace_
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
-    from cpstage import Check, Connection, Job
+    from cpstage import AwsConfig, Check, Job
     from cpstage.cli.output import Terminal
 
 _EXAMPLES = """\b
@@ -41,7 +41,7 @@ def doctor(
     *,
     source: JobSource,
     workspace: str,
-    connection: Connection,
+    config: AwsConfig,
     timeout: float,
     terminal: Terminal,
 ) -> None:
@@ -57,13 +57,13 @@ def doctor(
     import cpstage
     from cpstage.inspect.doctor import exit_code
 
-    reached = replace(connection, timeout=timeout)
+    reached = replace(config, timeout=timeout)
     checks = []
 
     def load() -> Job:
         return source.load(reached, in_progress=True)
 
-    for check in cpstage.diagnose(load, workspace, connection=reached):
+    for check in cpstage.diagnose(load, workspace, config=reached):
         checks.append(check)
         if not terminal.json:
             terminal.line(_text(check))

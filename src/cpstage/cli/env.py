@@ -11,7 +11,7 @@ from cpstage.cli.options import aws_options, output_options, workspace_option
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
-    from cpstage import Connection
+    from cpstage import AwsConfig
     from cpstage.cli.output import Terminal
     from cpstage.runner.environment import Syntax
 
@@ -42,7 +42,7 @@ Examples:
 def env(
     *,
     source: JobSource,
-    connection: Connection,
+    config: AwsConfig,
     terminal: Terminal,
     workspace: str,
     syntax: Syntax,
@@ -59,12 +59,12 @@ def env(
     from cpstage.runner.environment import render
 
     place = cpstage.Workspace(workspace)
-    job = source.load(connection) if source.file is not None else None
+    job = source.load(config) if source.file is not None else None
     variables = cpstage.staged_environment(
         place, job.id if job else source.job_id, codebuild=codebuild_env
     )
     if variables is None:
-        job = job or source.load(connection, uses_s3=False)
+        job = job or source.load(config, uses_s3=False)
         terminal.warn(printable(f"job {job.id} has not been fetched into {place.root}"))
         variables = cpstage.job_environment(job, place, codebuild=codebuild_env)
     terminal.raw(render(variables, "json" if terminal.json else syntax))

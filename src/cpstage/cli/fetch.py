@@ -22,7 +22,7 @@ from cpstage.errors import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cpstage import Connection, FetchOptions, FetchResult
+    from cpstage import AwsConfig, FetchOptions, FetchResult
 
 _EXAMPLES = """\b
 Examples:
@@ -53,7 +53,7 @@ Examples:
 def fetch(
     *,
     source: JobSource,
-    connection: Connection,
+    config: AwsConfig,
     terminal: Terminal,
     workspace: str,
     fetch_options: FetchOptions,
@@ -73,7 +73,7 @@ def fetch(
 
     if codebuild_env and env_file is None:
         raise UsageError("--codebuild-env has no file to go to", hint="give --env-file FILE")
-    job = source.load(connection)
+    job = source.load(config)
 
     def run() -> FetchResult:
         return cpstage.fetch(
@@ -81,7 +81,7 @@ def fetch(
             workspace,
             fetch_options,
             dry_run=dry_run,
-            connection=connection,
+            config=config,
             warn=terminal.warn,
             **options,
         )

@@ -23,7 +23,7 @@ from cpstage.cli.options import aws_options, output_options
 from cpstage.errors import ConfigurationError, UsageError
 
 if TYPE_CHECKING:
-    from cpstage import Connection
+    from cpstage import AwsConfig
     from cpstage.cli.output import Terminal
 
 _EXAMPLES = """\b
@@ -88,7 +88,7 @@ def get_job_details(
     query: str | None,
     output: str | None,
     reveal_secrets: bool,
-    connection: Connection,
+    config: AwsConfig,
     terminal: Terminal,
 ) -> None:
     """Print the job's document, as the AWS CLI does.
@@ -107,19 +107,19 @@ def get_job_details(
         _print(_INPUT_SKELETON)
         return
     check_members(members, known="jobId")
-    chosen = output_format(output, terminal.json, connection)
+    chosen = output_format(output, terminal.json, config)
     operation = "GetThirdPartyJobDetails" if token else "GetJobDetails"
     if generate_cli_skeleton == "output":
         document = sample_output("codepipeline", operation)
     else:
-        document = _job_document(members.get("jobId"), token, connection, reveal_secrets)
+        document = _job_document(members.get("jobId"), token, config, reveal_secrets)
         if not reveal_secrets:
             terminal.note("cpstage: secrets are masked; --reveal-secrets shows them")
     _print(render(search(document), chosen, operation))
 
 
 def _job_document(
-    given: str | None, token: str, connection: Connection, reveal_secrets: bool
+    given: str | None, token: str, config: AwsConfig, reveal_secrets: bool
 ) -> dict[str, Any]:
     import cpstage
 
@@ -129,7 +129,7 @@ def _job_document(
             "no job is given" if given is None else "the job id is empty",
             hint="give --job-id, 'jobId' in --cli-input-json, or CPSTAGE_JOB_ID",
         )
-    document = cpstage.get_job_details(job_id, client_token=token or None, connection=connection)
+    document = cpstage.get_job_details(job_id, client_token=token or None, config=config)
     return document if reveal_secrets else cpstage.mask_document(document)
 
 

@@ -20,7 +20,7 @@ from cpstage.errors import ConfigurationError, UsageError, local_reason
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cpstage import Connection, Job
+    from cpstage import AwsConfig, Job
     from cpstage.cli.options import Function
 
 
@@ -38,13 +38,11 @@ class JobSource:
     client_token: str | None = field(repr=False)
     file: str | None
 
-    def load(
-        self, connection: Connection, *, uses_s3: bool = True, in_progress: bool = False
-    ) -> Job:
+    def load(self, config: AwsConfig, *, uses_s3: bool = True, in_progress: bool = False) -> Job:
         """Fetch or read the job.
 
         Args:
-            connection: How to reach AWS.
+            config: How to reach AWS.
             uses_s3: Whether the command goes on to S3, whose client is made meanwhile.
             in_progress: Whether a job out of a saved document has to be in progress still.
 
@@ -62,13 +60,13 @@ class JobSource:
             if in_progress:
                 from cpstage.aws.codepipeline import require_in_progress
 
-                require_in_progress(job.id, client_token=token, connection=connection)
+                require_in_progress(job.id, client_token=token, config=config)
             return job
         job_id = self.require_id()
         if uses_s3:
-            connection.codepipeline()  # the request is not to wait for the other client
-            connection.prepare_s3()
-        return get_job(job_id, client_token=self.client_token, connection=connection)
+            config.codepipeline()  # the request is not to wait for the other client
+            config.prepare_s3()
+        return get_job(job_id, client_token=self.client_token, config=config)
 
     def require_id(self) -> str:
         """Return the id of the job, which a saved document tells as well.

@@ -13,7 +13,7 @@ from cpstage.cli.output import Terminal, counted
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
-    from cpstage import Connection, Listing, Progress, Unpacking
+    from cpstage import AwsConfig, Listing, Progress, Unpacking
     from cpstage.inspect.listing import Listed
 
 _EXAMPLES = """\b
@@ -46,7 +46,7 @@ def ls(
     source: JobSource,
     artifacts: tuple[str, ...],
     unpacking: Unpacking,
-    connection: Connection,
+    config: AwsConfig,
     credentials_max_age: float,
     terminal: Terminal,
     progress: Progress,
@@ -66,10 +66,10 @@ def ls(
 
     listings = []
     for listing in cpstage.list_artifacts(
-        source.load(connection),
+        source.load(config),
         artifacts,
         unpacking=unpacking,
-        connection=connection,
+        config=config,
         credentials_max_age=credentials_max_age,
         progress=progress,
     ):

@@ -18,7 +18,7 @@ from cpstage.errors import UsageError
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-    from cpstage import Connection
+    from cpstage import AwsConfig
     from cpstage.progress import Mode
 
 Function = Callable[..., Any]
@@ -85,7 +85,7 @@ def _path(kind: str, incomplete: str) -> list[CompletionItem]:
 
 
 def aws_options(function: Function) -> Function:
-    """Add the AWS CLI's common options; the command gets a ``connection``."""
+    """Add the AWS CLI's common options; the command gets a ``config``."""
 
     @functools.wraps(function)
     def command(
@@ -99,9 +99,9 @@ def aws_options(function: Function) -> Function:
         read_timeout: float | None,
         **others: Any,
     ) -> Any:
-        from cpstage import Connection
+        from cpstage import AwsConfig
 
-        connection = Connection(
+        config = AwsConfig(
             region=region,
             profile=profile,
             endpoint_url=endpoint_url,
@@ -110,7 +110,7 @@ def aws_options(function: Function) -> Function:
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,
         )
-        return function(connection=connection, **others)
+        return function(config=config, **others)
 
     return add_options(
         command,
@@ -159,7 +159,7 @@ def pairs(
 def session_option(function: Function, retry_option: str = "--timeout") -> Function:
     """Add what is about a job's session; stands below ``aws_options``.
 
-    The command gets a ``credentials_max_age``, and its ``connection`` a timeout.
+    The command gets a ``credentials_max_age``, and its ``config`` a timeout.
 
     Args:
         function: The command.
@@ -179,12 +179,12 @@ def session_option(function: Function, retry_option: str = "--timeout") -> Funct
 
 
 def retry_option_named(name: str) -> Callable[[Function], Function]:
-    """Add how long to try again; the ``connection`` of the command gets it as its timeout."""
+    """Add how long to try again; the ``config`` of the command gets it as its timeout."""
 
     def decorate(function: Function) -> Function:
         @functools.wraps(function)
-        def command(retry_timeout: float, connection: Connection, **others: Any) -> Any:
-            return function(connection=replace(connection, timeout=retry_timeout), **others)
+        def command(retry_timeout: float, config: AwsConfig, **others: Any) -> Any:
+            return function(config=replace(config, timeout=retry_timeout), **others)
 
         return click.option(
             name,

@@ -12,7 +12,7 @@ from cpstage.cli.output import Terminal, counted
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
-    from cpstage import Connection, Packing, Progress
+    from cpstage import AwsConfig, Packing, Progress
 
 _EXAMPLES = """\b
 Examples:
@@ -48,7 +48,7 @@ def pack(
     seal: bool,
     seal_keys: tuple[str, ...],
     seal_context: dict[str, str],
-    connection: Connection,
+    config: AwsConfig,
     terminal: Terminal,
     progress: Progress,
 ) -> None:
@@ -66,7 +66,7 @@ def pack(
         packing=packing,
         sealing=cpstage.Sealing(seal_keys, seal_context) if seal else None,
         overwrite=overwrite,
-        connection=connection,
+        config=config,
         progress=progress,
     )
     what = f"{counted(done.size, 'byte')}, {done.format}, {counted(done.files, 'file')}"

@@ -20,7 +20,7 @@ from cpstage.cli.stage_options import delivery_options
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
-    from cpstage import Connection, Progress, PushOptions, PushResult
+    from cpstage import AwsConfig, Progress, PushOptions, PushResult
 
 _EXAMPLES = """\b
 Examples:
@@ -62,7 +62,7 @@ def _split(context: click.Context, _: click.Parameter, values: tuple[str, ...]) 
 def push(
     *,
     source: JobSource,
-    connection: Connection,
+    config: AwsConfig,
     terminal: Terminal,
     progress: Progress,
     workspace: str,
@@ -82,10 +82,10 @@ def push(
     import cpstage
 
     result = cpstage.push(
-        source.load(connection, in_progress=not (force or options.get("dry_run"))),
+        source.load(config, in_progress=not (force or options.get("dry_run"))),
         workspace,
         replace(push_options, paths=paths),
-        connection=connection,
+        config=config,
         progress=progress,
         warn=terminal.warn,
         **options,

@@ -14,7 +14,7 @@ from cpstage.cli.run_options import details_options, execution_id_option
 from cpstage.errors import ConfigurationError, CpstageError, FailureType, UsageError
 
 if TYPE_CHECKING:
-    from cpstage import Connection, Details, Reported
+    from cpstage import AwsConfig, Details, Reported
     from cpstage.cli.output import Terminal
 
 _SUCCESS_EXAMPLES = """\b
@@ -81,7 +81,7 @@ def _variables(
 def success(
     *,
     source: JobSource,
-    connection: Connection,
+    config: AwsConfig,
     terminal: Terminal,
     details: Details,
     output_variables: dict[str, str],
@@ -99,7 +99,7 @@ def success(
         _report_success(
             job_id=job_id,
             source=source,
-            connection=connection,
+            config=config,
             terminal=terminal,
             details=details,
             output_variables=output_variables,
@@ -114,7 +114,7 @@ def success(
                 error.message,
                 failure_type=error.failure_type,
                 client_token=source.client_token,
-                connection=connection,
+                config=config,
             )
             terminal.note("reported\tfailure")
         raise
@@ -124,7 +124,7 @@ def _report_success(
     *,
     job_id: str,
     source: JobSource,
-    connection: Connection,
+    config: AwsConfig,
     terminal: Terminal,
     details: Details,
     output_variables: dict[str, str],
@@ -151,7 +151,7 @@ def _report_success(
         output_variables={**variables, **output_variables},
         continuation_token=token,
         client_token=source.client_token,
-        connection=connection,
+        config=config,
     )
     _tell(reported, terminal)
 
@@ -180,7 +180,7 @@ def _report_success(
 def failure(
     *,
     source: JobSource,
-    connection: Connection,
+    config: AwsConfig,
     terminal: Terminal,
     message: str | None,
     message_file: str | None,
@@ -208,7 +208,7 @@ def failure(
         failure_type=failure_type,
         external_execution_id=execution_id,
         client_token=source.client_token,
-        connection=connection,
+        config=config,
     )
     _tell(reported, terminal)
     if unread:

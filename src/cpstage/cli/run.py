@@ -32,7 +32,7 @@ from cpstage.runner.signals import Interrupts
 
 if TYPE_CHECKING:
     from cpstage import (
-        Connection,
+        AwsConfig,
         Details,
         Progress,
         RunResult,
@@ -79,7 +79,7 @@ Examples:
 def run(
     *,
     source: JobSource,
-    connection: Connection,
+    config: AwsConfig,
     terminal: Terminal,
     progress: Progress,
     workspace: str,
@@ -117,7 +117,7 @@ def run(
 
         with interrupts.stopping():  # stdin may not come to an end
             job = (
-                source.load(connection, in_progress=not force)
+                source.load(config, in_progress=not force)
                 if source.file is not None
                 else source.require_id()
             )
@@ -130,7 +130,7 @@ def run(
             command_options=replace(command_options, stdout_to_stderr=terminal.json),
             push_options=replace(push_options, paths=paths, always=push_always),
             report=details if report else None,
-            connection=connection,
+            config=config,
             credentials_max_age=credentials_max_age,
             progress=progress,
             warn=terminal.warn,

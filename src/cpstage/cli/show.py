@@ -11,7 +11,7 @@ from cpstage.cli.options import aws_options, output_options
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
-    from cpstage import Connection
+    from cpstage import AwsConfig
     from cpstage.cli.output import Terminal
 
 _EXAMPLES = """\b
@@ -30,7 +30,7 @@ _GOOD_FOR_SECONDS = 15 * 60
 @job_options
 @aws_options
 @output_options
-def show(source: JobSource, connection: Connection, terminal: Terminal) -> None:
+def show(source: JobSource, config: AwsConfig, terminal: Terminal) -> None:
     """Show a job and the objects at its locations.
 
     The command masks secrets: session credentials, and all values of the action's configuration.
@@ -38,10 +38,8 @@ def show(source: JobSource, connection: Connection, terminal: Terminal) -> None:
     """
     import cpstage
 
-    job = source.load(connection)
-    described = cpstage.describe(
-        job, connection=connection, credentials_age=source.credentials_age()
-    )
+    job = source.load(config)
+    described = cpstage.describe(job, config=config, credentials_age=source.credentials_age())
     terminal.result(described, _text(described))
 
 

@@ -11,7 +11,7 @@ from cpstage.cli.options import a_directory, a_file, aws_options, output_options
 from cpstage.cli.output import Terminal, counted
 
 if TYPE_CHECKING:
-    from cpstage import Connection, Progress, Unpacked, Unpacking
+    from cpstage import AwsConfig, Progress, Unpacked, Unpacking
 
 _EXAMPLES = """\b
 Examples:
@@ -40,7 +40,7 @@ def unpack(
     archive: str,
     into: str,
     unpacking: Unpacking,
-    connection: Connection,
+    config: AwsConfig,
     terminal: Terminal,
     progress: Progress,
 ) -> None:
@@ -52,9 +52,7 @@ def unpack(
     """
     import cpstage
 
-    done = cpstage.unpack(
-        archive, into, unpacking=unpacking, connection=connection, progress=progress
-    )
+    done = cpstage.unpack(archive, into, unpacking=unpacking, config=config, progress=progress)
     terminal.result(done.document(), _text(done))
 
 

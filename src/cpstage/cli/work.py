@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from cpstage import (
         ActionTypeId,
-        Connection,
+        AwsConfig,
         JobPlaces,
         Worker,
         WorkerEvent,
@@ -93,7 +93,7 @@ def work(
     action_type: ActionTypeId,
     query: dict[str, str] | None,
     client_tokens: Path | None,
-    connection: Connection,
+    config: AwsConfig,
     terms: WorkerTerms,
     places: JobPlaces,
     command: tuple[str, ...],
@@ -126,7 +126,7 @@ def work(
         terminal.note(json.dumps(event.members()) if log_format == "json" else event.text())
 
     worker = cpstage.Worker(
-        cpstage.JobQueue(action_type, connection, query, client_tokens),
+        cpstage.JobQueue(action_type, config, query, client_tokens),
         cpstage.JobCommand(
             command,
             fetch_options=replace(fetch_options, inputs=fetch_inputs),

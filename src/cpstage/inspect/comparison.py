@@ -19,7 +19,7 @@ from typing import Any, Literal
 from cpstage._deflate import crc32_of
 from cpstage.archive.blob import ReadAhead
 from cpstage.archive.paths import is_root
-from cpstage.aws.config import DEFAULT_MAX_AGE, Connection
+from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
 from cpstage.errors import ArtifactRejected, NotFound
 from cpstage.filesystem import local_failures
@@ -71,7 +71,7 @@ def compare(
     artifacts: Sequence[str] = (),
     *,
     unpacking: Unpacking | None = None,
-    connection: Connection | None = None,
+    config: AwsConfig | None = None,
     credentials_max_age: float = DEFAULT_MAX_AGE,
     progress: Progress | None = None,
 ) -> list[Comparison]:
@@ -83,7 +83,7 @@ def compare(
         artifacts: Names or globs of inputs; all where none is given.
         unpacking: Limits, and what may open an envelope. What was fetched as the file it is, sealed
             or packed, is compared as that.
-        connection: How to reach AWS.
+        config: How to reach AWS.
         credentials_max_age: Seconds after which the job's session is renewed ahead of time.
         progress: Is told of what is read as a whole.
 
@@ -97,7 +97,7 @@ def compare(
     """
     place = Workspace(workspace)
     manifest = place.manifest()
-    session = JobSession(job, connection or Connection(), credentials_max_age)
+    session = JobSession(job, config or AwsConfig(), credentials_max_age)
     comparing = _Comparing(session, manifest, unpacking or Unpacking(), progress or Silence())
     groups: dict[Path, list[Artifact]] = {}
     for artifact in choose(job.input_artifacts, artifacts):

@@ -12,7 +12,7 @@ from cpstage.archive.blob import Blob, ReadAhead
 from cpstage.archive.options import Limits
 from cpstage.archive.zip_directory import ZipEntry
 from cpstage.archive.zip_reader import entry_chunks
-from cpstage.aws.config import DEFAULT_MAX_AGE, Connection
+from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
 from cpstage.errors import NotFound, UsageError
 from cpstage.inspect.listing import find_artifacts, members, plain_path, read_entries
@@ -47,7 +47,7 @@ def read_member(
     path: str,
     *,
     unpacking: Unpacking | None = None,
-    connection: Connection | None = None,
+    config: AwsConfig | None = None,
     credentials_max_age: float = DEFAULT_MAX_AGE,
 ) -> Iterator[bytes | memoryview]:
     """Return the data of one member, as it comes.
@@ -63,7 +63,7 @@ def read_member(
         artifact: The name of an input, or of an output that may be read.
         path: The name of the member.
         unpacking: Limits, and what may open an envelope.
-        connection: How to reach AWS.
+        config: How to reach AWS.
         credentials_max_age: Seconds after which the job's session is renewed ahead of time.
 
     Raises:
@@ -77,7 +77,7 @@ def read_member(
     if len(found) > 1:
         names = ", ".join(one.name for one in found)
         raise UsageError(f"{artifact!r} matches several artifacts", hint=f"give one of {names}")
-    session = JobSession(job, connection or Connection(), credentials_max_age)
+    session = JobSession(job, config or AwsConfig(), credentials_max_age)
     how = unpacking or Unpacking()
     with open_artifact(session, found[0], how, Silence()) as remote, naming(remote.artifact.title):
         if remote.format is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from cpstage.aws.config import Connection
+from cpstage.aws.config import AwsConfig
 from cpstage.aws.job_session import JobSession, ObjectInfo, Store
 from cpstage.encryption.header import s3_client_object
 from cpstage.errors import ArtifactRejected, CpstageError
@@ -18,7 +18,7 @@ from cpstage.transfer.options import Unpacking
 def describe(
     job: Job,
     *,
-    connection: Connection | None = None,
+    config: AwsConfig | None = None,
     credentials_age: float | None = None,
 ) -> dict[str, Any]:
     """Describe a job, with what S3 says of its inputs; secrets are masked.
@@ -28,7 +28,7 @@ def describe(
 
     Args:
         job: The job.
-        connection: How to reach AWS.
+        config: How to reach AWS.
         credentials_age: Seconds since the session credentials were handed out, where known.
     """
     return {
@@ -41,7 +41,7 @@ def describe(
         "encryption_key": asdict(job.encryption_key) if job.encryption_key else None,
         "continuation_token": MASK if job.continuation_token else None,
         "credentials": {"present": job.credentials is not None, "age_seconds": credentials_age},
-        "inputs": _inputs(job, connection or Connection()),
+        "inputs": _inputs(job, config or AwsConfig()),
         "outputs": [
             {"name": artifact.name, "location": location_document(artifact)}
             for artifact in job.output_artifacts
@@ -49,11 +49,11 @@ def describe(
     }
 
 
-def _inputs(job: Job, connection: Connection) -> list[dict[str, Any]]:
+def _inputs(job: Job, config: AwsConfig) -> list[dict[str, Any]]:
     if not job.input_artifacts:
         return []
     try:
-        store = JobSession(job, connection).store
+        store = JobSession(job, config).store
     except CpstageError as error:
         return [{**_known(artifact), "error": str(error)} for artifact in job.input_artifacts]
     return [_input(artifact, store) for artifact in job.input_artifacts]

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from cpstage.aws.config import Connection
+from cpstage.aws.config import AwsConfig
 from cpstage.aws.errors import ServiceError, UnreadableAnswer, aws_failures, seconds_off
 from cpstage.aws.job_session import JobSession, Store, UploadCheck
 from cpstage.errors import AccessDenied, CpstageError, UsageError, WorkspaceUnavailable
@@ -62,19 +62,19 @@ def diagnose(
     load: Callable[[], Job],
     workspace: Path | str = ".",
     *,
-    connection: Connection | None = None,
+    config: AwsConfig | None = None,
 ) -> Iterator[Check]:
     """Check all that a run of a job needs.
 
     Args:
         load: Gets the job, or raises why it cannot be had.
         workspace: Where it is to be worked on.
-        connection: How to reach AWS; its timeout holds for each check.
+        config: How to reach AWS; its timeout holds for each check.
 
     Raises:
         UsageError: No job is given.
     """
-    where = connection or Connection()
+    where = config or AwsConfig()
     yield from _of_the_caller(where)
     job: Job | None = None
 
@@ -107,7 +107,7 @@ class _Sizes:
     total: int = 0
 
 
-def _of_the_caller(where: Connection) -> Iterator[Check]:
+def _of_the_caller(where: AwsConfig) -> Iterator[Check]:
     """Check what is needed before a job can be asked for."""
 
     def region() -> str:
@@ -134,7 +134,7 @@ def _of_the_caller(where: Connection) -> Iterator[Check]:
     yield _tried("caller", lambda: _whose_credentials(where))
 
 
-def _of_the_job(job: Job, where: Connection, sizes: _Sizes) -> Iterator[Check]:
+def _of_the_job(job: Job, where: AwsConfig, sizes: _Sizes) -> Iterator[Check]:
     """Check what the job's own session may do."""
 
     def credentials() -> str:
@@ -171,7 +171,7 @@ def _read(store: Store, artifact: Artifact, sizes: _Sizes) -> str:
 
 
 def _output(
-    job: Job, where: Connection, artifact: Artifact, trials: list[UploadCheck | CpstageError]
+    job: Job, where: AwsConfig, artifact: Artifact, trials: list[UploadCheck | CpstageError]
 ) -> Check:
     """Begin an upload, and abort it."""
     try:
@@ -215,7 +215,7 @@ def _is_about_key(error: CpstageError) -> bool:
     return cause.code.startswith("KMS.") or "kms:" in cause.message
 
 
-def _ask_for_time(where: Connection) -> tuple[str, str | None]:
+def _ask_for_time(where: AwsConfig) -> tuple[str, str | None]:
     """Call CodePipeline without credentials: the refusal tells the time.
 
     Returns:
@@ -234,7 +234,7 @@ def _ask_for_time(where: Connection) -> tuple[str, str | None]:
     return client.endpoint_url, answer["ResponseMetadata"]["HTTPHeaders"].get("date")
 
 
-def _whose_credentials(where: Connection) -> str:
+def _whose_credentials(where: AwsConfig) -> str:
     """Say who the caller is, and where its credentials come from.
 
     No run asks STS, which may be out of reach: then it only remains unsaid.
@@ -248,7 +248,7 @@ def _whose_credentials(where: Connection) -> str:
     return f"{caller.arn} of account {caller.account}, by {origin}"
 
 
-def _origin_of_credentials(where: Connection) -> str:
+def _origin_of_credentials(where: AwsConfig) -> str:
     profile = where.profile or os.environ.get("AWS_PROFILE")
     if profile:
         return f"credentials of the profile {profile}"

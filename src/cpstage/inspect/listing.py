@@ -21,7 +21,7 @@ from cpstage.archive.paths import Plan, is_root
 from cpstage.archive.tar_reader import tar_members
 from cpstage.archive.zip_directory import ZipEntry, read_directory, read_tail
 from cpstage.archive.zip_reader import link_targets
-from cpstage.aws.config import DEFAULT_MAX_AGE, Connection
+from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
 from cpstage.errors import ArtifactRejected
 from cpstage.job import Artifact, Job, choose, location_document
@@ -121,7 +121,7 @@ def list_artifacts(
     artifacts: Sequence[str] = (),
     *,
     unpacking: Unpacking | None = None,
-    connection: Connection | None = None,
+    config: AwsConfig | None = None,
     credentials_max_age: float = DEFAULT_MAX_AGE,
     progress: Progress | None = None,
 ) -> Iterator[Listing]:
@@ -131,7 +131,7 @@ def list_artifacts(
         job: The job, with its session credentials.
         artifacts: Names or globs of inputs and outputs; all inputs where none is given.
         unpacking: Limits, and what may open an envelope.
-        connection: How to reach AWS.
+        config: How to reach AWS.
         credentials_max_age: Seconds after which the job's session is renewed ahead of time.
         progress: Is told of what is read as a whole.
 
@@ -144,7 +144,7 @@ def list_artifacts(
     """
     chosen = find_artifacts(job, artifacts)
     how, shown = unpacking or Unpacking(), progress or Silence()
-    session = JobSession(job, connection or Connection(), credentials_max_age)
+    session = JobSession(job, config or AwsConfig(), credentials_max_age)
     for artifact in chosen:
         with open_artifact(session, artifact, how, shown) as remote:
             listing = list_remote(remote, how.limits, shown)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import get_args
 
 from cpstage.aws.codepipeline import put_failure, put_success
-from cpstage.aws.config import Connection
+from cpstage.aws.config import AwsConfig
 from cpstage.aws.errors import ServiceError
 from cpstage.aws.retries import Retries, most_tries
 from cpstage.errors import (
@@ -60,7 +60,7 @@ def report_success(
     output_variables: Mapping[str, str] | None = None,
     continuation_token: str | Secret | None = None,
     client_token: str | Secret | None = None,
-    connection: Connection | None = None,
+    config: AwsConfig | None = None,
 ) -> Reported:
     """Tell CodePipeline that a job has done its work.
 
@@ -71,7 +71,7 @@ def report_success(
         continuation_token: Ends this job and starts another, which is handed the token; the action
             goes on until a job of it ends without one.
         client_token: The client's half of a third-party job's token.
-        connection: How to reach AWS.
+        config: How to reach AWS.
 
     Raises:
         UsageError, ConfigurationError: The service would not take what is to be said.
@@ -94,10 +94,10 @@ def report_success(
         parameters["outputVariables"] = variables
     if continuation_token is not None:
         parameters["continuationToken"] = check_token(continuation_token)
-    link = connection or Connection()
+    link = config or AwsConfig()
 
     def put() -> None:
-        put_success(job_id, parameters, client_token=client_token, connection=link)
+        put_success(job_id, parameters, client_token=client_token, config=link)
 
     _put(put, job_id, link)
     return Reported(
@@ -112,7 +112,7 @@ def report_failure(
     failure_type: FailureType = "JobFailed",
     external_execution_id: str | None = None,
     client_token: str | Secret | None = None,
-    connection: Connection | None = None,
+    config: AwsConfig | None = None,
 ) -> Reported:
     """Tell CodePipeline that a job has failed.
 
@@ -123,7 +123,7 @@ def report_failure(
         failure_type: Whose fault it is.
         external_execution_id: The id of the work in another system.
         client_token: The client's half of a third-party job's token.
-        connection: How to reach AWS.
+        config: How to reach AWS.
 
     Raises:
         UsageError: There is no such failure type.
@@ -145,10 +145,10 @@ def report_failure(
     parameters = given(
         type=failure_type, message=told, externalExecutionId=external_execution_id or None
     )
-    link = connection or Connection()
+    link = config or AwsConfig()
 
     def put() -> None:
-        put_failure(job_id, parameters, client_token=client_token, connection=link)
+        put_failure(job_id, parameters, client_token=client_token, config=link)
 
     _put(put, job_id, link)
     return Reported(job_id, "failure", failure_type, told)
@@ -211,12 +211,12 @@ def end_of(text: str, most: int) -> str:
     return units[-2 * most :].decode("utf-16-le", "ignore") if most > 0 else ""
 
 
-def _put(put: Callable[[], None], job_id: str, connection: Connection) -> None:
+def _put(put: Callable[[], None], job_id: str, config: AwsConfig) -> None:
     """Put a result until it is taken, it is refused, or time is over.
 
     There is no end of tries within that time: hours of work may hang on the result.
     """
-    retries, began = Retries(connection.timeout), time.monotonic()
+    retries, began = Retries(config.timeout), time.monotonic()
     failures, may_be_put = 0, False
     while True:
         try:

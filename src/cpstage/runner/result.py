@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cpstage.aws.config import Connection
+from cpstage.aws.config import AwsConfig
 from cpstage.errors import (
     ConfigurationError,
     Reportable,
@@ -88,7 +88,7 @@ def report_run(
     *,
     job: Job | None,
     client_token: Secret | str | None,
-    connection: Connection,
+    config: AwsConfig,
     interrupts: Interrupts,
 ) -> None:
     """Put the result of a run, and note in it what has become of that.
@@ -98,20 +98,20 @@ def report_run(
         details: What to say besides.
         job: The job, where it is known.
         client_token: The client's token of a third-party job.
-        connection: How to reach AWS.
+        config: How to reach AWS.
         interrupts: Where signals come from.
     """
     if isinstance(result.failure, WorkspaceInUse) and result.failure.job_id == result.job_id:
         return  # the job is being worked on, and its result is that run's to put
     token = client_token or (job.client_token if job else None)
     if result.failure is None:
-        refused = _tell_success(result, details, token, connection, interrupts)
+        refused = _tell_success(result, details, token, config, interrupts)
         if not isinstance(refused, UsageError | ConfigurationError):
             result.report_failure = refused
             return
         result.failure = refused  # what was to be told cannot be: that is a failure by itself
     if interrupts.first is not None:
-        connection = replace(connection, timeout=min(connection.timeout, _STOPPED_SECONDS))
+        config = replace(config, timeout=min(config.timeout, _STOPPED_SECONDS))
     try:
         with interrupts.patient():
             result.reported = report_failure(
@@ -120,7 +120,7 @@ def report_run(
                 failure_type=result.failure.failure_type,
                 external_execution_id=details.external_execution_id,
                 client_token=token,
-                connection=connection,
+                config=config,
             )
     except (Reportable, Exception) as error:
         result.report_failure = reportable(error)
@@ -130,7 +130,7 @@ def _tell_success(
     result: RunResult,
     details: Details,
     client_token: Secret | str | None,
-    connection: Connection,
+    config: AwsConfig,
     interrupts: Interrupts,
 ) -> Reportable | None:
     """Report a success, and return why that could not be done, if so."""
@@ -142,7 +142,7 @@ def _tell_success(
                 output_variables=result.left.output_variables,
                 continuation_token=result.left.continuation_token,
                 client_token=client_token,
-                connection=connection,
+                config=config,
             )
     except (Reportable, Exception) as error:
         return reportable(error)

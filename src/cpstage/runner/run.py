@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cpstage.aws.codepipeline import get_job, is_in_progress
-from cpstage.aws.config import DEFAULT_MAX_AGE, Connection
+from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.errors import (
     ConfigurationError,
     CpstageError,
@@ -59,7 +59,7 @@ def run(
     command_options: CommandOptions | None = None,
     push_options: PushOptions | None = None,
     report: Details | None = None,
-    connection: Connection | None = None,
+    config: AwsConfig | None = None,
     credentials_max_age: float = DEFAULT_MAX_AGE,
     progress: Progress | None = None,
     warn: Warn = lambda _: None,
@@ -82,7 +82,7 @@ def run(
         command_options: How the command runs.
         push_options: What to push, and how.
         report: What to say besides; None puts no result.
-        connection: How to reach AWS.
+        config: How to reach AWS.
         credentials_max_age: Seconds after which the job's session is renewed ahead of time.
         progress: Is told of all phases.
         warn: Is given warnings, a line each.
@@ -96,7 +96,7 @@ def run(
     """
     if not command:
         raise UsageError("there is no command to run", hint="give it behind --")
-    link = connection or Connection()
+    link = config or AwsConfig()
     signals = interrupts or Interrupts()
     result = RunResult(job if isinstance(job, str) else job.id)
     known = None if isinstance(job, str) else job
@@ -124,7 +124,7 @@ def run(
                 if report is not None:
                     report.check()  # before hours of work are done
                 if known is None:
-                    known = get_job(result.job_id, client_token=client_token, connection=link)
+                    known = get_job(result.job_id, client_token=client_token, config=link)
                 course.take(known, Workspace(workspace))
         except (Reportable, Exception) as error:
             result.failure = reportable(error)
@@ -134,7 +134,7 @@ def run(
                 report,
                 job=known,
                 client_token=client_token,
-                connection=link,
+                config=link,
                 interrupts=signals,
             )
     return result
@@ -227,8 +227,8 @@ class _Course:
         """Ask about the job while the command runs, and stop the command when the job is over."""
 
         def ask() -> bool:
-            link: Connection = self.session["connection"]
-            return is_in_progress(job.id, client_token=job.client_token, connection=link)
+            link: AwsConfig = self.session["connection"]
+            return is_in_progress(job.id, client_token=job.client_token, config=link)
 
         def stop() -> None:
             self.interrupts.receive(signal.SIGTERM)

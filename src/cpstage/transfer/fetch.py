@@ -15,7 +15,7 @@ from typing import Any
 
 from cpstage.archive.formats import Format
 from cpstage.archive.unpack import Unpacker
-from cpstage.aws.config import DEFAULT_MAX_AGE, Connection
+from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
 from cpstage.errors import ObjectChanged
 from cpstage.filesystem import Tree, local_failures
@@ -79,7 +79,7 @@ def fetch(
     options: FetchOptions | None = None,
     *,
     dry_run: bool = False,
-    connection: Connection | None = None,
+    config: AwsConfig | None = None,
     credentials_max_age: float = DEFAULT_MAX_AGE,
     progress: Progress | None = None,
     warn: Warn = lambda _: None,
@@ -94,7 +94,7 @@ def fetch(
         workspace: The directory; artifacts go to ``in/<artifact>/`` in it.
         options: What to stage, and how.
         dry_run: Report what would be done, and change nothing.
-        connection: The configuration of the AWS clients.
+        config: The configuration of the AWS clients.
         credentials_max_age: Seconds after which the job's credentials are refreshed.
         progress: Is told of all phases.
         warn: Is called with each warning, a line.
@@ -109,7 +109,7 @@ def fetch(
     options = options or FetchOptions()
     place = Workspace(workspace)
     outputs: dict[str, Path] = {one.name: place.output(one.name) for one in job.output_artifacts}
-    session = JobSession(job, connection or Connection(), credentials_max_age)
+    session = JobSession(job, config or AwsConfig(), credentials_max_age)
     fetching = _Fetch(session, place, options.unpacking, progress or Silence())
 
     with session:

@@ -16,7 +16,7 @@ from cpstage.archive.blob import FileBlob
 from cpstage.archive.formats import CONTENT_TYPES, HEAD_BYTES, Format, recognise
 from cpstage.archive.pack import Packer
 from cpstage.archive.packing_list import PackingList
-from cpstage.aws.config import DEFAULT_MAX_AGE, Connection
+from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
 from cpstage.aws.multipart import Upload
 from cpstage.encryption.encrypt import encrypt
@@ -108,7 +108,7 @@ def push(
     options: PushOptions | None = None,
     *,
     dry_run: bool = False,
-    connection: Connection | None = None,
+    config: AwsConfig | None = None,
     credentials_max_age: float = DEFAULT_MAX_AGE,
     progress: Progress | None = None,
     warn: Warn = lambda _: None,
@@ -120,7 +120,7 @@ def push(
         workspace: The directory; artifacts are made of ``out/<artifact>/`` in it.
         options: What to upload, and how.
         dry_run: Report what would be done, and upload nothing.
-        connection: The configuration of the AWS clients.
+        config: The configuration of the AWS clients.
         credentials_max_age: Seconds after which the job's credentials are refreshed.
         progress: Is told of all phases.
         warn: Is called with each warning, a line.
@@ -153,7 +153,7 @@ def push(
 
         how = options.encryption
         keyed = _with_key(job, how.sse_kms_key_id)
-        session = JobSession(keyed, connection or Connection(), credentials_max_age)
+        session = JobSession(keyed, config or AwsConfig(), credentials_max_age)
         uploader = _Uploader(session, how, packer, shown)
         with session:
             done = tuple(_planned(one) if one.is_empty else uploader.upload(one) for one in outputs)

@@ -101,7 +101,7 @@ class Worker:
         health_file: Path | None = None,
         tell: Tell = lambda _: None,
     ) -> None:
-        if queue.connection.given_session is not None:
+        if queue.config.given_session is not None:
             raise UsageError(
                 "a boto3 session cannot be handed to the processes of a worker's jobs",
                 hint="give the connection a profile and a region instead of a session",
@@ -237,7 +237,7 @@ class Worker:
                 answers.put(error)
 
         self._polls = [thread for thread in self._polls if thread.is_alive()]
-        seconds = self._queue.connection.read_timeout or _READ_TIMEOUT
+        seconds = self._queue.config.read_timeout or _READ_TIMEOUT
         try:
             if len(self._polls) >= _MOST_POLLS:
                 raise Empty
@@ -268,7 +268,7 @@ class Worker:
             self._tell(WorkerEvent("dropped", about, message=str(error)))
             return False
         self.counts.claimed += 1
-        job = WorkingJob(claim, self._command, self._places, self._queue.connection, self._tell)
+        job = WorkingJob(claim, self._command, self._places, self._queue.config, self._tell)
         was_stopped = self.was_stopped
         self._jobs[claim.job_id] = job
         job.start(self._mail.put)

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cpstage._posix import make_no_core_file, reuse_freed_memory
-from cpstage.aws.config import DEFAULT_MAX_AGE, Connection
+from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.errors import FailureType, UsageError
 from cpstage.job import parse_job
 from cpstage.masking import secret
@@ -106,7 +106,7 @@ class _Order:
     client_token: str | None = field(repr=False)
     command: JobCommand
     workspace: Path
-    connection: Connection
+    config: AwsConfig
 
 
 class JobProcess:
@@ -146,7 +146,7 @@ class JobProcess:
         finally:
             os.close(answer)
 
-    def work_on(self, claim: Claim, command: JobCommand, connection: Connection) -> Outcome | int:
+    def work_on(self, claim: Claim, command: JobCommand, config: AwsConfig) -> Outcome | int:
         """Hand the job over, and wait for the end of the process.
 
         Returns:
@@ -155,7 +155,7 @@ class JobProcess:
         """
         assert self._process.stdin is not None  # noqa: S101 (it was asked for)
         token = claim.client_token.reveal() if claim.client_token else None
-        order = _Order(claim.document, token, command, self._workspace, connection)
+        order = _Order(claim.document, token, command, self._workspace, config)
         with self._process, os.fdopen(self._answer, "rb", buffering=0) as answer:
             with suppress(BrokenPipeError), self._process.stdin as stdin:
                 pickle.dump(order, stdin)
@@ -256,7 +256,7 @@ def main(answer: int, lock: int) -> None:
         command_options=command.options,
         push_options=command.push_options,
         report=command.report,
-        connection=order.connection,
+        config=order.config,
         credentials_max_age=command.credentials_max_age,
         warn=warnings.append,
         commanding=lambda begins: os.write(answer, _BEGINS if begins else _ENDS),

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from cpstage.aws.config import Connection
+from cpstage.aws.config import AwsConfig
 from cpstage.errors import (
     CommandFailed,
     InternalError,
@@ -112,7 +112,7 @@ class WorkingJob:
         claim: The job.
         command: What is done with it.
         places: Where its workspace is to be.
-        connection: How to reach AWS, to report what its process could not.
+        config: How to reach AWS, to report what its process could not.
         tell: Is told each change of its state.
     """
 
@@ -121,13 +121,13 @@ class WorkingJob:
         claim: Claim,
         command: JobCommand,
         places: JobPlaces,
-        connection: Connection,
+        config: AwsConfig,
         tell: Tell,
     ) -> None:
         self._claim = claim
         self._command = command
         self._places = places
-        self._connection = connection
+        self._config = config
         self._tell = tell
         self._about = described(claim.job_id, claim.document)
         self._began = time.monotonic()
@@ -204,7 +204,7 @@ class WorkingJob:
                 if self._stops:  # before there was anything to stop
                     process.stop()
             self._event("started")
-            outcome = process.work_on(claim, self._command, self._connection)
+            outcome = process.work_on(claim, self._command, self._config)
         if isinstance(outcome, Outcome):
             return outcome
         process.kill()  # what it has left
@@ -237,7 +237,7 @@ class WorkingJob:
                 str(error),
                 failure_type=error.failure_type,
                 client_token=self._claim.client_token,
-                connection=self._connection,
+                config=self._config,
             )
         except (Reportable, Exception) as failure:  # the job has to come to its end all the same
             return replace(outcome, unreported=str(reportable(failure)))

@@ -19,18 +19,18 @@ from cpstage.errors import ConfigurationError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cpstage import Connection
+    from cpstage import AwsConfig
 
 FORMATS = ("json", "text", "table")
 
 
-def output_format(option: str | None, as_json: bool, connection: Connection) -> str:
+def output_format(option: str | None, as_json: bool, config: AwsConfig) -> str:
     """Choose the format: ``--output`` or ``--json``, then the environment, then the profile.
 
     Args:
         option: The value of ``--output``.
         as_json: Whether ``--json`` is given.
-        connection: Knows the profile.
+        config: Knows the profile.
 
     Raises:
         UsageError: The two options contradict each other.
@@ -40,7 +40,7 @@ def output_format(option: str | None, as_json: bool, connection: Connection) -> 
         raise UsageError(f"both --json and --output {option} are given", hint="give one of them")
     if option or as_json:
         return option or "json"
-    configured = connection.setting("output", "AWS_DEFAULT_OUTPUT") or "json"
+    configured = config.setting("output", "AWS_DEFAULT_OUTPUT") or "json"
     if configured not in FORMATS:
         from_environment = os.environ.get("AWS_DEFAULT_OUTPUT")
         where = "AWS_DEFAULT_OUTPUT" if from_environment else "'output' of the AWS profile"

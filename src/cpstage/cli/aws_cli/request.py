@@ -20,7 +20,7 @@ from cpstage.errors import UsageError, local_reason
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cpstage import Connection
+    from cpstage import AwsConfig
     from cpstage.cli.options import Function
 
 _FILE = "file://"
@@ -162,11 +162,11 @@ def in_full(name: str) -> str:
 
 
 def call_options(function: Function) -> Function:
-    """Add how a call is signed to the ``connection``. Stands below ``aws_options``."""
+    """Add how a call is signed to the ``config``. Stands below ``aws_options``."""
 
     @functools.wraps(function)
-    def command(connection: Connection, no_sign_request: bool, **others: Any) -> Any:
-        return function(connection=replace(connection, sign_requests=not no_sign_request), **others)
+    def command(config: AwsConfig, no_sign_request: bool, **others: Any) -> Any:
+        return function(config=replace(config, sign_requests=not no_sign_request), **others)
 
     option = click.option(
         "--no-sign-request", is_flag=True, help="Send the call without credentials."
