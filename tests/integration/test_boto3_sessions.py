@@ -308,7 +308,7 @@ def test_credentials_that_come_expired_are_told(aws: Recorder, good: int) -> Non
         for _ in range(40):
             cpstage.get_job("some-job", config=config)
 
-    with pytest.raises(cpstage.AccessDenied, match="expired"):
+    with pytest.raises(cpstage.errors.AccessDenied, match="expired"):
         ask()
 
     assert bool(aws.requests) == bool(good)
@@ -318,7 +318,7 @@ def test_read_timeout_of_a_session(certificates: Certificates) -> None:
     session = with_defaults(read_timeout=0.5, retries={"total_max_attempts": 1})
     with recorder(certificates, silent=frozenset({JOB})) as silent:
         began = time.monotonic()
-        with pytest.raises(cpstage.ServiceUnavailable):
+        with pytest.raises(cpstage.errors.ServiceUnavailable):
             cpstage.get_job("some-job", config=connection_of(silent, session))
 
     assert time.monotonic() - began < 5
@@ -331,7 +331,7 @@ def test_read_timeout_of_a_session_is_not_lengthened_by_the_retry_timeout(
     session = with_defaults(read_timeout=0.5, retries={"total_max_attempts": 1})
     with recorder(certificates, silent=frozenset({JOB})) as silent:
         began = time.monotonic()
-        with pytest.raises(cpstage.ServiceUnavailable):
+        with pytest.raises(cpstage.errors.ServiceUnavailable):
             cpstage.get_job("some-job", config=connection_of(silent, session, timeout=3))
 
     assert time.monotonic() - began < 2
@@ -347,7 +347,7 @@ def test_connect_timeout_of_a_session() -> None:
             waiting.connect_ex(listener.getsockname())
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         began = time.monotonic()
-        with pytest.raises(cpstage.ServiceUnavailable, match="timeout on endpoint"):
+        with pytest.raises(cpstage.errors.ServiceUnavailable, match="timeout on endpoint"):
             cpstage.get_job("some-job", config=AwsConfig(session=session, endpoint_url=url))
 
     assert time.monotonic() - began < 5
@@ -359,10 +359,10 @@ def test_retries_of_a_session(certificates: Certificates, tmp_path: Path, attemp
     busy = {JOB: 503, GET: 503}
     with recorder(certificates, statuses=busy) as aws:
         config = connection_of(aws, session)
-        with pytest.raises(cpstage.ServiceUnavailable):
+        with pytest.raises(cpstage.errors.ServiceUnavailable):
             cpstage.get_job("some-job", config=config)
         job = cpstage.parse_job(job_document())
-        with pytest.raises(cpstage.ServiceUnavailable):
+        with pytest.raises(cpstage.errors.ServiceUnavailable):
             cpstage.fetch(job, tmp_path, config=config)
 
     assert len(aws.sent(JOB)) == attempts
@@ -435,7 +435,7 @@ def test_a_stubber_on_the_client_of_a_connection(aws: Recorder) -> None:
         stubber.add_response("get_job_details", job_document(), {"jobId": "some-job"})
         stubber.add_client_error("get_job_details", "JobNotFoundException", http_status_code=400)
         job = cpstage.get_job("some-job", config=config)
-        with pytest.raises(cpstage.NotFound, match="JobNotFoundException"):
+        with pytest.raises(cpstage.errors.NotFound, match="JobNotFoundException"):
             cpstage.get_job("some-job", config=config)
         stubber.assert_no_pending_responses()
 
@@ -590,12 +590,14 @@ def local() -> Iterator[LocalAWS]:
 
 
 def _work(local: LocalAWS, config: AwsConfig, directory: Path) -> None:
-    queue = cpstage.JobQueue(cpstage.ActionTypeId("Build", "Custom", "CpstageLocal", "1"), config)
-    worker = cpstage.Worker(
+    queue = cpstage.worker.JobQueue(
+        cpstage.job.ActionTypeId("Build", "Custom", "CpstageLocal", "1"), config
+    )
+    worker = cpstage.worker.Worker(
         queue,
-        cpstage.JobCommand(["true"]),
-        cpstage.JobPlaces(directory / "jobs"),
-        terms=cpstage.WorkerTerms(once=True),
+        cpstage.worker.JobCommand(["true"]),
+        cpstage.worker.JobPlaces(directory / "jobs"),
+        terms=cpstage.worker.WorkerTerms(once=True),
     )
     worker.work()
 

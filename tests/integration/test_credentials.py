@@ -14,10 +14,11 @@ import pytest
 
 from aws_clients import s3
 from constant_server import answering_server
-from cpstage import AccessDenied, AwsConfig, CpstageError, OutOfSync, get_job
+from cpstage import AwsConfig, CpstageError, get_job
 from cpstage.aws.credentials import JobCredentials
 from cpstage.aws.job_session import JobSession
 from cpstage.aws.s3 import S3, OpenUpload, Part
+from cpstage.errors import AccessDenied, OutOfSync
 from cpstage.job import SessionCredentials
 from cpstage.local import SESSION_ACTIONS, Call, Input, LocalAWS
 from cpstage.masking import Secret

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cpstage import Workspace, parse_job, staged_environment
+from cpstage import Workspace, parse_job
 from cpstage.local import Input, LocalAWS
-from cpstage.runner.environment import Syntax, render
+from cpstage.runner.environment import Syntax, render, staged_environment
 from cpstage.transfer.inventory import record_of
 from samples import zip_of
 

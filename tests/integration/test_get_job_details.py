@@ -225,7 +225,7 @@ def test_a_masked_document_is_otherwise_the_real_one(cli: Cli, rich: str) -> Non
     masked, revealed = (ours(cli, "--job-id", rich, *more) for more in ([], ["--reveal-secrets"]))
 
     document = json.loads(masked.stdout)
-    assert document == cpstage.mask_document(json.loads(revealed.stdout))
+    assert document == cpstage.job.mask_document(json.loads(revealed.stdout))
     data = document["jobDetails"]["data"]
     assert set(data["artifactCredentials"].values()) == {"********"}
     assert data["continuationToken"] == "********"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cpstage import CpstageError, LocalIOError, Workspace, WorkspaceUnavailable
+from cpstage import CpstageError, Workspace
+from cpstage.errors import LocalIOError, WorkspaceUnavailable
 from cpstage.workspace.publishing import Move
 from denied_system_calls import can_deny
 from publishing_steps import NAMES, Steps, running_steps

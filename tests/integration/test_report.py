@@ -10,8 +10,9 @@ import pytest
 
 import cpstage
 from aws_clients import codepipeline
-from cpstage import ConfigurationError, Details, OutOfSync, Revision, UsageError
-from cpstage.errors import FailureType
+from cpstage import Details
+from cpstage.errors import ConfigurationError, FailureType, OutOfSync, UsageError
+from cpstage.report.details import Revision
 from cpstage.report.variables import MOST_BYTES
 
 if TYPE_CHECKING:

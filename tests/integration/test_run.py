@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 import cpstage
-from cpstage import Details, Interrupts, Stopped
+from cpstage import Details
+from cpstage.errors import Stopped
 from cpstage.local import Input, LocalAWS
+from cpstage.runner.signals import Interrupts
 from run_jobs import add_job, document, failure, puts, reports, run, shell
 from samples import zip_of
 from trees import names

@@ -94,7 +94,7 @@ def test_the_log_says_no_secret_however_much_it_says(
     aws.expire_sessions(job.id)
     cpstage.push(job, tmp_path)
     aws.set_status(job.id, "Failed")
-    with pytest.raises(cpstage.OutOfSync):
+    with pytest.raises(cpstage.errors.OutOfSync):
         cpstage.fetch(job, tmp_path, credentials_max_age=1e-6)
 
     ours = [record for record in caplog.records if record.name.startswith("cpstage")]

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import cpstage
-from cpstage import ArtifactRejected, AwsConfig, Limits, Unpacking
+from cpstage import AwsConfig, Limits, Unpacking
+from cpstage.errors import ArtifactRejected
 from cpstage.local import Input, LocalAWS
 from tar_bytes import FIFO, directory, gzip, hard_link, link, member, pax, record, tar
 from trees import listing, names

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cpstage import ArtifactRejected, Limits
+from cpstage import Limits
+from cpstage.errors import ArtifactRejected
 from trees import listing
 from unpacked_archives import unpack
 

@@ -10,10 +10,9 @@ from typing import IO, TYPE_CHECKING
 
 import pytest
 
-from cpstage import ArtifactRejected
 from cpstage.archive.tar_reader import tar_members
 from cpstage.archive.workers import ahead
-from cpstage.errors import LocalIOError, Stopped
+from cpstage.errors import ArtifactRejected, LocalIOError, Stopped
 from tar_bytes import gzip, member, tar
 
 if TYPE_CHECKING:

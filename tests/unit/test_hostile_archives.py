@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cpstage import ArtifactRejected, Limits
+from cpstage import Limits
 from cpstage.archive.blob import BytesBlob, ReadAhead
 from cpstage.archive.formats import recognise
 from cpstage.archive.members import Contents
 from cpstage.archive.options import ExtractOptions
 from cpstage.archive.unpack import Unpacker
+from cpstage.errors import ArtifactRejected
 from cpstage.filesystem import Tree
 from samples import tar_member, tar_of, tar_of_members
 from trees import listing

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cpstage import ArtifactRejected
+from cpstage.errors import ArtifactRejected
 from tar_bytes import END, TEXT_FLAG, gzip, member, tar
 from tar_checks import PEERS, accepted, members_of, refused
 from trees import listing

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cpstage import ArtifactRejected
+from cpstage.errors import ArtifactRejected
 from tar_bytes import (
     BLOCK,
     CONTIGUOUS,

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from command_line import plain_environment
-from cpstage import ArtifactRejected
 from cpstage.archive.members import Contents
+from cpstage.errors import ArtifactRejected
 from trees import awkward_tree, listing, needs
 from unpacked_archives import unpack
 from zip_bytes import (

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cpstage import ArtifactRejected, Limits
+from cpstage import Limits
+from cpstage.errors import ArtifactRejected
 from trees import listing
 from unpacked_archives import unpack
 from zip_bytes import (

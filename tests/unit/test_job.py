@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from cpstage import ConfigurationError, mask_document, parse_job
+from cpstage import parse_job
+from cpstage.errors import ConfigurationError
+from cpstage.job import mask_document
 from cpstage.masking import Secret, reveal
 
 CANARIES = {

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpstage import ConfigurationError, CpstageError, Job, mask_document, parse_job
+from cpstage import CpstageError, Job, parse_job
+from cpstage.errors import ConfigurationError
+from cpstage.job import mask_document
 from cpstage.masking import MASK
 from cpstage.transfer.inventory import record_of
 from secret_markers import CANARY, is_in

@@ -129,7 +129,7 @@ def test_errors_are_those_of_the_api(jobs: MockJobs) -> None:
     elsewhere = boto3.client("codepipeline", region_name="eu-west-1")
     with refused("JobNotFoundException", 400):
         elsewhere.get_job_details(jobId=jobs.add_job())
-    with pytest.raises(cpstage.NotFound):
+    with pytest.raises(cpstage.errors.NotFound):
         cpstage.get_job("f4f4ff82-2d11-EXAMPLE")
 
 
@@ -140,7 +140,7 @@ def test_moto_keeps_what_it_has_and_gets_its_own_back(jobs: MockJobs) -> None:
         job_id = inner.add_job()
         assert cpstage.get_job(job_id).id == job_id
         assert (inner.bucket, inner.key_arn == jobs.key_arn) == (jobs.bucket, False)
-    with pytest.raises(cpstage.NotFound):
+    with pytest.raises(cpstage.errors.NotFound):
         cpstage.get_job(job_id)
     cpstage.get_job(jobs.add_job())
     assert {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]} == {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cpstage import ConfigurationError
+from cpstage.errors import ConfigurationError
 from cpstage.report.variables import MOST_BYTES, read_variables
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-from cpstage import Globs, LocalIOError
+from cpstage import Globs
 from cpstage._deflate import DEFAULT_LEVEL
 from cpstage.archive.pack import Packer
 from cpstage.archive.packing_list import PORTION_SIZE
 from cpstage.archive.workers import Early, in_order
-from cpstage.errors import ArtifactRejected
+from cpstage.errors import ArtifactRejected, LocalIOError
 from cpstage.walk import single
 from packed_trees import FORMATS, entries_of, hole, pack, stream, text, tree_of_sizes
 

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpstage import ArtifactRejected
 from cpstage.archive.pack import list_entries
 from cpstage.archive.tar_reader import tar_members
+from cpstage.errors import ArtifactRejected
 from cpstage.globs import Globs
 from generated_trees import PROFILE, TREES, Tree, flat, make
 from packed_trees import pack

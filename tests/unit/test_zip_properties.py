@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpstage import ArtifactRejected
 from cpstage.archive.pack import list_entries
+from cpstage.errors import ArtifactRejected
 from cpstage.globs import Globs
 from packed_trees import pack
 from trees import listing, needs

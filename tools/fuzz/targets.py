@@ -13,8 +13,10 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cpstage import CpstageError, InternalError, Limits, mask_document, parse_job
+from cpstage import CpstageError, Limits, parse_job
 from cpstage.encryption.header import read_header
+from cpstage.errors import InternalError
+from cpstage.job import mask_document
 from cpstage.transfer.inventory import record_of
 from unpacked_archives import unpack
 

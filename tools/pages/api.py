@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import cpstage
@@ -36,17 +37,25 @@ Every error is a [`CpstageError`](#errors). Its text is the line that the comman
 def page() -> str:
     """Return the page."""
     public = {name: getattr(cpstage, name) for name in cpstage.__all__ if name != "__version__"}
-    errors = {name: one for name, one in public.items() if _is_error(one)}
-    calls = {name: one for name, one in public.items() if inspect.isfunction(one)}
-    types = {name: one for name, one in public.items() if name not in errors and name not in calls}
+    errors = {name: one for name, one in vars(cpstage.errors).items() if _is_error(one)}
+    sections = {
+        "Functions": {name: one for name, one in public.items() if inspect.isfunction(one)},
+        "Types": {
+            name: one
+            for name, one in public.items()
+            if not inspect.isfunction(one) and name not in errors
+        },
+        "cpstage.inspect": _names_of(cpstage.inspect),
+        "cpstage.worker": _names_of(cpstage.worker),
+    }
+    parts = [_HEAD]
+    for title, names in sections.items():
+        parts += [f"## {title}\n", *(_entry(name, one) for name, one in names.items())]
     return "\n".join(
         [
-            _HEAD,
-            "## Functions\n",
-            *(_entry(name, one) for name, one in calls.items()),
-            "## Types\n",
-            *(_entry(name, one) for name, one in types.items()),
+            *parts,
             "## Errors\n",
+            "They are in `cpstage.errors`.\n",
             "| error | exit code | reported as | meaning |",
             "| --- | --- | --- | --- |",
             *(_error(name, one) for name, one in errors.items()),
@@ -55,8 +64,13 @@ def page() -> str:
     )
 
 
+def _names_of(module: ModuleType) -> dict[str, Any]:
+    return {name: getattr(module, name) for name in module.__all__}
+
+
 def _is_error(one: object) -> bool:
-    return inspect.isclass(one) and issubclass(one, BaseException)
+    public = inspect.isclass(one) and not one.__name__.startswith("_")
+    return public and hasattr(one, "exit_code")
 
 
 def _error(name: str, one: Any) -> str:

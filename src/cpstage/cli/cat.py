@@ -63,7 +63,7 @@ def cat(
     import cpstage
 
     job = source.load(config)
-    chunks: Iterable[bytes | memoryview] = cpstage.read_member(
+    chunks: Iterable[bytes | memoryview] = cpstage.inspect.read_member(
         job,
         artifact,
         path,

@@ -52,7 +52,7 @@ def credentials(
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
-    import cpstage
+    from cpstage.aws.credentials import process_credentials
 
     if not force and sys.stdout is not None and sys.stdout.isatty():
         raise UsageError(
@@ -61,6 +61,4 @@ def credentials(
         )
     job = source.load(config, uses_s3=False)
     age = source.credentials_age()
-    terminal.line(
-        json.dumps(cpstage.process_credentials(job, lifetime=expires_in, age=age), indent=2)
-    )
+    terminal.line(json.dumps(process_credentials(job, lifetime=expires_in, age=age), indent=2))

@@ -18,9 +18,9 @@ from cpstage.cli.options import (
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
-    from cpstage import AwsConfig, Comparison, Progress, Unpacking
+    from cpstage import AwsConfig, Progress, Unpacking
     from cpstage.cli.output import Terminal
-    from cpstage.inspect.comparison import Difference
+    from cpstage.inspect.comparison import Comparison, Difference
 
 _EXAMPLES = """\b
 Examples:
@@ -66,7 +66,7 @@ def diff(
     """
     import cpstage
 
-    compared = cpstage.compare(
+    compared = cpstage.inspect.compare(
         source.load(config),
         workspace,
         artifacts,

@@ -12,8 +12,9 @@ from cpstage.cli.options import Seconds, aws_options, output_options, workspace_
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
-    from cpstage import AwsConfig, Check, Job
+    from cpstage import AwsConfig, Job
     from cpstage.cli.output import Terminal
+    from cpstage.inspect.doctor import Check
 
 _EXAMPLES = """\b
 Examples:
@@ -63,7 +64,7 @@ def doctor(
     def load() -> Job:
         return source.load(reached, in_progress=True)
 
-    for check in cpstage.diagnose(load, workspace, config=reached):
+    for check in cpstage.inspect.diagnose(load, workspace, config=reached):
         checks.append(check)
         if not terminal.json:
             terminal.line(_text(check))

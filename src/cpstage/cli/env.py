@@ -56,15 +56,13 @@ def env(
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     import cpstage
-    from cpstage.runner.environment import render
+    from cpstage.runner.environment import job_environment, render, staged_environment
 
     place = cpstage.Workspace(workspace)
     job = source.load(config) if source.file is not None else None
-    variables = cpstage.staged_environment(
-        place, job.id if job else source.job_id, codebuild=codebuild_env
-    )
+    variables = staged_environment(place, job.id if job else source.job_id, codebuild=codebuild_env)
     if variables is None:
         job = job or source.load(config, uses_s3=False)
         terminal.warn(printable(f"job {job.id} has not been fetched into {place.root}"))
-        variables = cpstage.job_environment(job, place, codebuild=codebuild_env)
+        variables = job_environment(job, place, codebuild=codebuild_env)
     terminal.raw(render(variables, "json" if terminal.json else syntax))

@@ -70,6 +70,8 @@ def fetch(
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     import cpstage
+    from cpstage.runner.environment import env_file as write_env_file
+    from cpstage.runner.environment import job_environment
 
     if codebuild_env and env_file is None:
         raise UsageError("--codebuild-env has no file to go to", hint="give --env-file FILE")
@@ -91,11 +93,11 @@ def fetch(
     else:
         place = cpstage.Workspace(workspace)
         # Names that collide are found before the fetch, and so is a file that cannot be written.
-        cpstage.job_environment(job, place, codebuild=codebuild_env)
-        with cpstage.env_file(env_file, place) as write:
+        job_environment(job, place, codebuild=codebuild_env)
+        with write_env_file(env_file, place) as write:
             result = run()
             inputs: dict[str, Path] = {one.artifact.name: one.path for one in result.inputs}
-            write(cpstage.job_environment(job, place, inputs, codebuild=codebuild_env))
+            write(job_environment(job, place, inputs, codebuild=codebuild_env))
     terminal.result(result.document(), fetched_text(result))
 
 

@@ -130,7 +130,7 @@ def _job_document(
             hint="give --job-id, 'jobId' in --cli-input-json, or CPSTAGE_JOB_ID",
         )
     document = cpstage.get_job_details(job_id, client_token=token or None, config=config)
-    return document if reveal_secrets else cpstage.mask_document(document)
+    return document if reveal_secrets else cpstage.job.mask_document(document)
 
 
 def _print(text: str) -> None:

@@ -13,8 +13,8 @@ from cpstage.cli.output import Terminal, counted
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
-    from cpstage import AwsConfig, Listing, Progress, Unpacking
-    from cpstage.inspect.listing import Listed
+    from cpstage import AwsConfig, Progress, Unpacking
+    from cpstage.inspect.listing import Listed, Listing
 
 _EXAMPLES = """\b
 Examples:
@@ -65,7 +65,7 @@ def ls(
     import cpstage
 
     listings = []
-    for listing in cpstage.list_artifacts(
+    for listing in cpstage.inspect.list_artifacts(
         source.load(config),
         artifacts,
         unpacking=unpacking,

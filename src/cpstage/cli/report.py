@@ -14,8 +14,9 @@ from cpstage.cli.run_options import details_options, execution_id_option
 from cpstage.errors import ConfigurationError, CpstageError, FailureType, UsageError
 
 if TYPE_CHECKING:
-    from cpstage import AwsConfig, Details, Reported
+    from cpstage import AwsConfig, Details
     from cpstage.cli.output import Terminal
+    from cpstage.report.details import Reported
 
 _SUCCESS_EXAMPLES = """\b
 Examples:

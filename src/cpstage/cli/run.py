@@ -31,12 +31,7 @@ from cpstage.errors import UsageError
 from cpstage.runner.signals import Interrupts
 
 if TYPE_CHECKING:
-    from cpstage import (
-        AwsConfig,
-        Details,
-        Progress,
-        RunResult,
-    )
+    from cpstage import AwsConfig, Details, Progress, RunResult
     from cpstage.cli.output import Terminal
     from cpstage.runner.command import CommandOptions
     from cpstage.transfer.options import FetchInputs, FetchOptions, PushOptions

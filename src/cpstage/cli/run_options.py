@@ -139,8 +139,8 @@ def details_options(function: Function) -> Function:
         created: str | None,
         **others: Any,
     ) -> Any:
-        from cpstage import Details, Revision
-        from cpstage.report.details import parse_time
+        from cpstage import Details
+        from cpstage.report.details import Revision, parse_time
 
         made = None
         if revision is not None and change_identifier is not None:

@@ -39,7 +39,9 @@ def show(source: JobSource, config: AwsConfig, terminal: Terminal) -> None:
     import cpstage
 
     job = source.load(config)
-    described = cpstage.describe(job, config=config, credentials_age=source.credentials_age())
+    described = cpstage.inspect.describe(
+        job, config=config, credentials_age=source.credentials_age()
+    )
     terminal.result(described, _text(described))
 
 

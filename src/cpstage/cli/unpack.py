@@ -11,7 +11,8 @@ from cpstage.cli.options import a_directory, a_file, aws_options, output_options
 from cpstage.cli.output import Terminal, counted
 
 if TYPE_CHECKING:
-    from cpstage import AwsConfig, Progress, Unpacked, Unpacking
+    from cpstage import AwsConfig, Progress, Unpacking
+    from cpstage.localfiles import Unpacked
 
 _EXAMPLES = """\b
 Examples:

@@ -22,17 +22,14 @@ from cpstage.errors import Stopped
 if TYPE_CHECKING:
     from types import FrameType
 
-    from cpstage import (
-        ActionTypeId,
-        AwsConfig,
-        JobPlaces,
-        Worker,
-        WorkerEvent,
-        WorkerTerms,
-    )
+    from cpstage import AwsConfig
     from cpstage.cli.output import Terminal
+    from cpstage.job import ActionTypeId
     from cpstage.runner.command import CommandOptions
     from cpstage.transfer.options import FetchInputs, FetchOptions, PushOptions
+    from cpstage.worker.events import WorkerEvent
+    from cpstage.worker.loop import Worker, WorkerTerms
+    from cpstage.worker.workingjob import JobPlaces
 
 _EXAMPLES = """\b
 Examples:
@@ -120,14 +117,14 @@ def work(
     """
     import cpstage
 
-    health = cpstage.WorkerHealth(unhealthy_after)
+    health = cpstage.worker.WorkerHealth(unhealthy_after)
 
     def tell(event: WorkerEvent) -> None:
         terminal.note(json.dumps(event.members()) if log_format == "json" else event.text())
 
-    worker = cpstage.Worker(
-        cpstage.JobQueue(action_type, config, query, client_tokens),
-        cpstage.JobCommand(
+    worker = cpstage.worker.Worker(
+        cpstage.worker.JobQueue(action_type, config, query, client_tokens),
+        cpstage.worker.JobCommand(
             command,
             fetch_options=replace(fetch_options, inputs=fetch_inputs),
             options=command_options,
@@ -142,10 +139,12 @@ def work(
     )
     page: AbstractContextManager[int | None] = nullcontext()
     if health_port is not None:
-        page = cpstage.health_page(health, health_host, health_port)
+        page = cpstage.worker.health_page(health, health_host, health_port)
     with page as port:
         if port is not None:
-            tell(cpstage.WorkerEvent("health", message=f"http://{health_host}:{port}/healthz"))
+            tell(
+                cpstage.worker.WorkerEvent("health", message=f"http://{health_host}:{port}/healthz")
+            )
         _work_until_stopped(worker)
 
 

@@ -35,7 +35,8 @@ def queue_options(function: Function) -> Function:
         client_tokens: Path | None,
         **others: Any,
     ) -> Any:
-        from cpstage import ActionTypeId, read_client_tokens
+        from cpstage.job import ActionTypeId
+        from cpstage.worker.claims import read_client_tokens
 
         third_party = owner == "ThirdParty"
         if third_party and query:
@@ -98,7 +99,7 @@ def terms_options(function: Function) -> Function:
         drain_timeout: float | None,
         **others: Any,
     ) -> Any:
-        from cpstage import WorkerTerms
+        from cpstage.worker.loop import WorkerTerms
 
         terms = WorkerTerms(
             concurrency, batch_size, max_jobs, once, poll_interval, grace, drain_timeout
@@ -151,7 +152,7 @@ def places_options(function: Function) -> Function:
 
     @functools.wraps(function)
     def command(*, workspace_root: Path, keep: Keep, job_output: Output, **others: Any) -> Any:
-        from cpstage import JobPlaces
+        from cpstage.worker.workingjob import JobPlaces
 
         return function(places=JobPlaces(workspace_root, keep, job_output), **others)
 
