@@ -107,7 +107,7 @@ def run(
         push_options=push_options or PushOptions(),
         is_reported=report is not None,
         session={
-            "connection": link,
+            "config": link,
             "credentials_max_age": credentials_max_age,
             "progress": progress,
         },
@@ -227,7 +227,7 @@ class _Course:
         """Ask about the job while the command runs, and stop the command when the job is over."""
 
         def ask() -> bool:
-            link: AwsConfig = self.session["connection"]
+            link: AwsConfig = self.session["config"]
             return is_in_progress(job.id, client_token=job.client_token, config=link)
 
         def stop() -> None:
@@ -238,7 +238,7 @@ class _Course:
     def _held_secrets(self, job: Job) -> list[Secret]:
         """Return the credentials that this process holds: the caller's and the job's."""
         held = [Secret(os.environ[name]) for name in _SECRET_VARIABLES if os.environ.get(name)]
-        held += self.session["connection"].callers_secrets()
+        held += self.session["config"].callers_secrets()
         if job.credentials:
             held += [job.credentials.secret_access_key, job.credentials.session_token or Secret("")]
         held += [job.client_token or Secret("")]
