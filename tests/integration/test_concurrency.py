@@ -277,10 +277,9 @@ def test_a_workspace_that_may_not_be_written_to_is_named(aws: LocalAWS, cli: Cli
 
 
 @pytest.mark.parametrize("closed", ["in", "out"])
-def test_a_place_in_it_that_may_not_be_written_to_is_named(
+def test_a_place_in_it_that_a_build_made_read_only_is_made_writable(
     aws: LocalAWS, cli: Cli, closed: str
 ) -> None:
-    """What was published before that is taken back."""
     job_id = add_job(aws)
     for name in ("in", "out"):
         (cli.directory / name).mkdir()
@@ -296,13 +295,9 @@ def test_a_place_in_it_that_may_not_be_written_to_is_named(
         timeout=60,
     )
 
-    (cli.directory / closed).chmod(0o700)
-    artifact = {"in": "in/App", "out": "out/Built"}[closed]
-    assert done.returncode == 73
-    assert f"cannot write {cli.directory}/{artifact}: Permission denied" in done.stderr
-    assert names(cli.directory) == ["in", "out"]
-    assert sorted(os.listdir(cli.directory / ".cpstage")) == ["lock", "staging"]
-    assert cli("fetch", job_id).returncode == 0
+    assert done.returncode == 0, done.stderr
+    assert (cli.directory / "in/App").is_dir()
+    assert (cli.directory / "out/Built").is_dir()
 
 
 def within(cli: Cli, prefix: Sequence[str], *arguments: str) -> Done:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -106,23 +105,27 @@ def is_in_progress(
     return True
 
 
-def require_in_progress(
-    job_id: str,
-    *,
-    client_token: str | Secret | None = None,
-    config: AwsConfig | None = None,
-) -> None:
-    """Check that a job is still in progress, where the caller may ask for that.
+def current_job(job: Job, *, config: AwsConfig | None = None) -> Job:
+    """Return a saved job with the credentials that the API has now.
+
+    A caller who may not call GetJobDetails gets the saved job, and so does one of a job without
+    credentials.
 
     Raises:
-        OutOfSync: It is not.
+        OutOfSync: The job is no longer in progress.
     """
-    with suppress(AccessDenied, ConfigurationError, ServiceUnavailable):
-        if not is_in_progress(job_id, client_token=client_token, config=config):
-            raise OutOfSync(
-                f"job {job_id} is no longer in progress",
-                hint="release the change again; push and run go on with --force",
-            )
+    link = config or AwsConfig()
+    link = replace(link, timeout=min(link.timeout, _STATUS_SECONDS))
+    try:
+        now = get_job(job.id, client_token=job.client_token, config=link)
+        return replace(job, credentials=now.credentials) if job.credentials else job
+    except (NotFound, OutOfSync) as error:
+        raise OutOfSync(
+            f"job {job.id} is no longer in progress",
+            hint="release the change again; push and run go on with --force",
+        ) from error
+    except (AccessDenied, ConfigurationError, ServiceUnavailable):
+        return job
 
 
 def poll_for_jobs(

@@ -58,9 +58,9 @@ class JobSource:
             token = secret(self.client_token)
             job = replace(parse_job(self._document(self.file)), client_token=token)
             if in_progress:
-                from cpstage.aws.codepipeline import require_in_progress
+                from cpstage.aws.codepipeline import current_job
 
-                require_in_progress(job.id, client_token=token, config=config)
+                return current_job(job, config=config)
             return job
         job_id = self.require_id()
         if uses_s3:
