@@ -12,23 +12,6 @@ nox.options.sessions = ["lint", "types", "tests-quick"]
 nox.options.reuse_existing_virtualenvs = True
 
 PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
-QUICK = [
-    "build_scripts",
-    "docs",
-    "env",
-    "fetch",
-    "http",
-    "job",
-    "publishing",
-    "push",
-    "refusals",
-    "report",
-    "run",
-    "startup",
-    "unpack_pack",
-    "without_posix",
-]
-"""Files of tests that reach every command, and run in about a minute on two cores."""
 
 
 @nox.session
@@ -49,10 +32,9 @@ def types(session: nox.Session) -> None:
 
 @nox.session(name="tests-quick", python=PYTHONS)
 def tests_quick(session: nox.Session) -> None:
-    """Run the files of tests that reach every command."""
+    """Run the tests that are neither slow nor end to end: a minute on two cores."""
     session.install("-e", ".[test]")
-    files = [f"tests/test_{name}.py" for name in QUICK]
-    session.run("pytest", "-n", "auto", *files, *session.posargs)
+    session.run("pytest", "-n", "auto", "-m", "not slow and not e2e", *session.posargs)
 
 
 @nox.session
@@ -66,13 +48,13 @@ def tests(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Write the pages that are made from the source: reference, JSON, API, and the rooms."""
     session.install("-e", ".[test]")
-    session.run("python", "docs/generate.py", *session.posargs)
-    session.run("python", "tests/api_page.py")
-    session.run("python", "tests/pictures/rooms.py")
+    session.run("python", "tools/pages/reference.py", *session.posargs)
+    session.run("python", "tools/pages/api.py")
+    session.run("python", "tools/pictures/rooms.py")
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure fetch and push beside other tools: ``-- --kinds D --rounds 1`` is the shortest."""
     session.install("-e", ".[local]")
-    session.run("python", "tests/benchmarks/transfer.py", *session.posargs)
+    session.run("python", "tools/benchmarks/transfer.py", *session.posargs)

@@ -1,20 +1,20 @@
-"""What all tests share: a local AWS for each file of tests, and cpstage as a user runs it."""
+"""Fixtures of all tests: a local AWS for each file of tests, and cpstage as a user runs it."""
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import boto3
 import pytest
 
-import cpstage
+from command_line import Cli, end_forks, plain_environment
 from cpstage.local import LocalAWS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # In the background of a script, or under nohup, signals are ignored; what is started here would
 # inherit that, and cpstage leaves those alone that it finds ignored.
@@ -23,55 +23,17 @@ for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
         signal.signal(_number, signal.SIG_DFL)
 
 
-@dataclass(frozen=True)
-class Cli:
-    """Runs the command in a directory of its own, as the caller that the local AWS knows."""
-
-    environment: Mapping[str, str]
-    directory: Path
-
-    def with_variables(self, variables: Mapping[str, str]) -> Cli:
-        """The same with other variables."""
-        return Cli({**self.environment, **variables}, self.directory)
-
-    def __call__(
-        self,
-        *arguments: str,
-        cwd: Path | None = None,
-        stdin: str | None = None,
-        without: tuple[str, ...] = (),
-        **environment: str,
-    ) -> subprocess.CompletedProcess[str]:
-        variables = {**self.environment, **environment}
-        return subprocess.run(
-            [sys.executable, "-m", "cpstage", *arguments],
-            cwd=cwd or self.directory,
-            env={name: value for name, value in variables.items() if name not in without},
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-
-
-def plain_environment(home: Path) -> dict[str, str]:
-    """An environment without any AWS setting."""
-    kept = ("PATH", "LANG", "TMPDIR", "VIRTUAL_ENV")
-    variables = {name: os.environ[name] for name in kept if name in os.environ}
-    source = str(Path(cpstage.__file__).parent.parent)
-    return {
-        **variables,
-        "PYTHONPATH": source,
-        "HOME": str(home),
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-
-
 @pytest.fixture(autouse=True)
 def _no_default_session(monkeypatch: pytest.MonkeyPatch) -> None:
     """What boto3 keeps for a program that calls ``boto3.client``: the caller of another test."""
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_forks_left() -> Iterator[None]:
+    """What commands are forked off ends with the tests."""
+    yield
+    end_forks()
 
 
 @pytest.fixture(scope="module")

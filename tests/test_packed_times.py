@@ -8,9 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from packing import FORMATS
 
 from cpstage import ArtifactRejected, ConfigurationError, Packing, pack, unpack
-from packing import FORMATS
 from trees import needs
 
 WHOLE = 1_500_000_000

@@ -1,7 +1,7 @@
 """Fetch and stage AWS CodePipeline job artifacts.
 
-The public API: names handed on from the modules that define them, and loaded when first used, so
-that a command which needs no AWS does not wait for it.
+The public API: every name is loaded on first use, which keeps commands that need no AWS fast. More
+is in the submodules :mod:`cpstage.errors`, :mod:`cpstage.inspect` and :mod:`cpstage.worker`.
 """
 
 from __future__ import annotations
@@ -12,202 +12,120 @@ from typing import TYPE_CHECKING
 from cpstage._version import __version__
 
 if TYPE_CHECKING:
+    from cpstage import errors as errors
+    from cpstage import inspect as inspect
+    from cpstage import job as job
+    from cpstage import localfiles as localfiles
+    from cpstage import progress as progress
+    from cpstage import worker as worker
     from cpstage.archive.options import Limits
-    from cpstage.aws.codepipeline import acknowledge_job, get_job, get_job_details, poll_for_jobs
-    from cpstage.aws.config import Connection
-    from cpstage.credential_process import process_credentials
-    from cpstage.description import describe
-    from cpstage.doctor import Check, diagnose
-    from cpstage.document import mask_document, parse_job
-    from cpstage.environment import env_file, job_environment, staged_environment
-    from cpstage.errors import (
-        AccessDenied,
-        ArtifactRejected,
-        CommandFailed,
-        CommandNotStarted,
-        ConfigurationError,
-        CpstageError,
-        InternalError,
-        LocalIOError,
-        NotFound,
-        ObjectNotFound,
-        OutOfSync,
-        ServiceUnavailable,
-        Stopped,
-        UsageError,
-        WorkspaceUnavailable,
-    )
+    from cpstage.aws.codepipeline import get_job, get_job_details
+    from cpstage.aws.config import AwsConfig
+    from cpstage.errors import CpstageError
     from cpstage.globs import Globs
-    from cpstage.job import ActionTypeId, Artifact, Job
-    from cpstage.localfiles import Packed, Sealing, Unpacked, pack, unpack
-    from cpstage.looking.comparing import Comparison, compare
-    from cpstage.looking.content import read_member
-    from cpstage.looking.listing import Listing, list_artifacts
+    from cpstage.job import Job, parse_job
+    from cpstage.localfiles import pack, unpack
     from cpstage.masking import Secret
-    from cpstage.progress import Progress, Silence, progress_to
-    from cpstage.report.details import Details, Reported, Revision
+    from cpstage.progress import Progress, progress_to
+    from cpstage.report.details import Details
     from cpstage.report.put import report_failure, report_success
-    from cpstage.runner.command import Execution, Finished
-    from cpstage.runner.interrupts import Interrupts
+    from cpstage.runner.command import CommandOptions
     from cpstage.runner.result import RunResult
     from cpstage.runner.run import run
-    from cpstage.runner.task import Delivery, Staging, Surroundings
-    from cpstage.stage import fetch, push
-    from cpstage.store.artifacts import Store
-    from cpstage.store.object import ObjectInfo
-    from cpstage.transfer.results import FetchResult, PushResult
-    from cpstage.transfer.terms import Encryption, Packing, Unpacking
-    from cpstage.worker.claims import JobQueue, read_client_tokens
-    from cpstage.worker.events import WorkerEvent
-    from cpstage.worker.health import WorkerHealth, health_page
-    from cpstage.worker.loop import Worker, WorkerTerms
-    from cpstage.worker.process import JobCommand
-    from cpstage.worker.workingjob import JobPlaces
+    from cpstage.transfer.fetch import FetchResult, fetch
+    from cpstage.transfer.options import Encryption, FetchOptions, Packing, PushOptions, Unpacking
+    from cpstage.transfer.push import PushResult, push
     from cpstage.workspace.layout import Workspace
 
 _HOMES = {
     "archive.options": ("Limits",),
-    "worker.claims": ("JobQueue", "read_client_tokens"),
-    "aws.codepipeline": ("acknowledge_job", "get_job", "get_job_details", "poll_for_jobs"),
-    "looking.comparing": ("Comparison", "compare"),
-    "aws.config": ("Connection",),
-    "description": ("describe",),
-    "looking.content": ("read_member",),
-    "doctor": ("Check", "diagnose"),
-    "document": ("mask_document", "parse_job"),
-    "environment": ("env_file", "job_environment", "staged_environment"),
-    "errors": (
-        "AccessDenied",
-        "ArtifactRejected",
-        "CommandFailed",
-        "CommandNotStarted",
-        "ConfigurationError",
-        "CpstageError",
-        "InternalError",
-        "LocalIOError",
-        "NotFound",
-        "ObjectNotFound",
-        "OutOfSync",
-        "ServiceUnavailable",
-        "Stopped",
-        "UsageError",
-        "WorkspaceUnavailable",
+    "aws.codepipeline": (
+        "get_job",
+        "get_job_details",
     ),
-    "worker.events": ("WorkerEvent",),
-    "localfiles": ("Packed", "Sealing", "Unpacked", "pack", "unpack"),
+    "aws.config": ("AwsConfig",),
+    "errors": ("CpstageError",),
     "globs": ("Globs",),
-    "worker.health": ("WorkerHealth", "health_page"),
-    "job": ("ActionTypeId", "Artifact", "Job"),
+    "job": (
+        "Job",
+        "parse_job",
+    ),
+    "localfiles": (
+        "pack",
+        "unpack",
+    ),
     "masking": ("Secret",),
-    "worker.process": ("JobCommand",),
-    "looking.listing": ("Listing", "list_artifacts"),
-    "credential_process": ("process_credentials",),
-    "progress": ("Progress", "Silence", "progress_to"),
-    "transfer.terms": ("Encryption", "Packing", "Unpacking"),
-    "transfer.results": ("FetchResult", "PushResult"),
-    "stage": ("fetch", "push"),
-    "store.object": ("ObjectInfo",),
-    "store.artifacts": ("Store",),
-    "runner.command": ("Execution", "Finished"),
+    "progress": (
+        "Progress",
+        "progress_to",
+    ),
+    "report.details": ("Details",),
+    "report.put": (
+        "report_failure",
+        "report_success",
+    ),
+    "runner.command": ("CommandOptions",),
     "runner.result": ("RunResult",),
-    "runner.task": ("Delivery", "Staging", "Surroundings"),
-    "report.put": ("report_failure", "report_success"),
-    "report.details": ("Details", "Reported", "Revision"),
     "runner.run": ("run",),
-    "runner.interrupts": ("Interrupts",),
-    "worker.loop": ("Worker", "WorkerTerms"),
-    "worker.workingjob": ("JobPlaces",),
+    "transfer.fetch": (
+        "FetchResult",
+        "fetch",
+    ),
+    "transfer.options": (
+        "Encryption",
+        "FetchOptions",
+        "Packing",
+        "PushOptions",
+        "Unpacking",
+    ),
+    "transfer.push": (
+        "PushResult",
+        "push",
+    ),
     "workspace.layout": ("Workspace",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
+_SUBMODULES = ("errors", "inspect", "job", "localfiles", "progress", "worker")
+
 __all__ = [
-    "AccessDenied",
-    "ActionTypeId",
-    "Artifact",
-    "ArtifactRejected",
-    "Check",
-    "CommandFailed",
-    "CommandNotStarted",
-    "Comparison",
-    "ConfigurationError",
-    "Connection",
+    "AwsConfig",
+    "CommandOptions",
     "CpstageError",
-    "Delivery",
     "Details",
     "Encryption",
-    "Execution",
+    "FetchOptions",
     "FetchResult",
-    "Finished",
     "Globs",
-    "InternalError",
-    "Interrupts",
     "Job",
-    "JobCommand",
-    "JobPlaces",
-    "JobQueue",
     "Limits",
-    "Listing",
-    "LocalIOError",
-    "NotFound",
-    "ObjectInfo",
-    "ObjectNotFound",
-    "OutOfSync",
-    "Packed",
     "Packing",
     "Progress",
+    "PushOptions",
     "PushResult",
-    "Reported",
-    "Revision",
     "RunResult",
-    "Sealing",
     "Secret",
-    "ServiceUnavailable",
-    "Silence",
-    "Staging",
-    "Stopped",
-    "Store",
-    "Surroundings",
-    "Unpacked",
     "Unpacking",
-    "UsageError",
-    "Worker",
-    "WorkerEvent",
-    "WorkerHealth",
-    "WorkerTerms",
     "Workspace",
-    "WorkspaceUnavailable",
     "__version__",
-    "acknowledge_job",
-    "compare",
-    "describe",
-    "diagnose",
-    "env_file",
     "fetch",
     "get_job",
     "get_job_details",
-    "health_page",
-    "job_environment",
-    "list_artifacts",
-    "mask_document",
     "pack",
     "parse_job",
-    "poll_for_jobs",
-    "process_credentials",
     "progress_to",
     "push",
-    "read_client_tokens",
-    "read_member",
     "report_failure",
     "report_success",
     "run",
-    "staged_environment",
     "unpack",
 ]
 
 
 def __getattr__(name: str) -> object:
-    """Load the home of a public name when it is first asked for (PEP 562)."""
+    """Import a public name, or a submodule, on first use (PEP 562)."""
+    if name in _SUBMODULES:
+        return import_module(f"{__name__}.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)

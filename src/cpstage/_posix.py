@@ -21,6 +21,7 @@ O_CLOEXEC: int = getattr(os, "O_CLOEXEC", 0)
 O_DIRECTORY: int = getattr(os, "O_DIRECTORY", 0)
 O_NOFOLLOW: int = getattr(os, "O_NOFOLLOW", 0)
 O_NONBLOCK: int = getattr(os, "O_NONBLOCK", 0)
+O_PATH: int = getattr(os, "O_PATH", 0)
 
 NOT_OFFERED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
 """What a system or a file system says that does not have a call."""

@@ -2,12 +2,13 @@
 
 A class carries the exit code (``sysexits.h``), the failure type that CodePipeline is told
 (``FailureDetails.type`` of PutJobFailureResult), and what to do next. Nothing else in
-cpstage decides any of the three. This module knows nothing of AWS clients, archives or
+cpstage decides any of the three. This module is independent of AWS clients, archives or
 terminals.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, TypeVar
@@ -177,8 +178,8 @@ class CommandNotStarted(CommandFailed):
 class Stopped(Reportable):
     """A signal ended the command.
 
-    It is no ``Exception``: it may be raised in the middle of anything, and whoever handles those,
-    as botocore does to try again, would go on.
+    It is a ``BaseException``: it can be raised anywhere, and code that handles ``Exception``, such
+    as botocore's retries, must not continue.
 
     Args:
         signal_number: The signal; the exit code is 128 plus its number, as in a shell.
@@ -202,7 +203,10 @@ def reportable(error: BaseException) -> Reportable:
         return error
     found: Reportable
     if isinstance(error, OSError):
-        found = LocalIOError(f"a local read or write failed: {local_reason(error)}")
+        where = (
+            f" of {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
+        )
+        found = LocalIOError(f"a local read or write{where} failed: {local_reason(error)}")
     elif isinstance(error, MemoryError):
         found = LocalIOError("the system gives no more memory", hint=NO_ROOM_HINT)
     elif isinstance(error, RuntimeError) and error.args == ("can't start new thread",):
@@ -212,6 +216,19 @@ def reportable(error: BaseException) -> Reportable:
         found = InternalError(f"unexpected {type(error).__name__}")
     found.__cause__ = error
     return found
+
+
+def unreadable_input(error: OSError, what: str) -> ConfigurationError | LocalIOError:
+    """Return our error for a file of the caller's that cannot be read.
+
+    Args:
+        error: What the system says: that the disk failed is not the fault of what was configured.
+        what: What was to be read, with its path.
+    """
+    text = f"cannot read {what}: {local_reason(error)}"
+    if error.errno in (errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE):
+        return LocalIOError(text)
+    return ConfigurationError(text)
 
 
 def local_reason(error: OSError) -> str:

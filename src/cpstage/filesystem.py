@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 import threading
 import time
@@ -257,19 +256,6 @@ def write_all(descriptor: int, chunk: bytes | memoryview) -> int:
     while written < len(chunk):
         written += os.write(descriptor, memoryview(chunk)[written:])
     return written
-
-
-def remove_tree(tree: Path) -> None:
-    """Remove a tree of ours, also where an archive or a build left it without permissions."""
-    shutil.rmtree(tree, ignore_errors=True)
-    if not tree.exists():
-        return
-    for directory, names, _ in os.walk(tree):
-        for inside in (Path(directory, name) for name in names):
-            with suppress(OSError):
-                if not inside.is_symlink():
-                    inside.chmod(0o700)
-    shutil.rmtree(tree, ignore_errors=True)
 
 
 def write_private(path: Path, text: str) -> None:

@@ -22,11 +22,11 @@ class Globs:
     exclude: tuple[str, ...] = ()
 
     def takes(self, path: str) -> bool:
-        """Tell whether a path is included; :meth:`prunes` tells whether it is excluded."""
+        """Whether a path is included; :meth:`prunes` says whether it is excluded."""
         return not self.include or any(_matches(glob, path) for glob in self.include)
 
     def prunes(self, path: str) -> bool:
-        """Tell whether a path, and with it all that is below it, is excluded."""
+        """Whether a path, with everything below it, is excluded."""
         return any(_matches(glob, path) for glob in self.exclude)
 
 

@@ -1,20 +1,24 @@
-"""A CodePipeline job as frozen dataclasses, which never print a secret.
+"""A CodePipeline job as frozen dataclasses, parsed from every document shape of AWS.
 
-Everything the job-worker API says about a job has its place here, under the names of the
-CodePipeline API reference (``JobDetails``, ``ThirdPartyJobDetails``, ``Job``). Strings of the
-API that become paths are checked here, once, and are trusted after it. This module knows nothing
-of AWS clients, files or archives.
+Names are those of the CodePipeline API reference (``JobDetails``, ``ThirdPartyJobDetails``,
+``Job``). A document is untrusted: it may have been saved or edited. An unusable member is refused
+by its name; strings that become paths are checked here once, and trusted afterwards. No ``repr``
+shows a secret.
 """
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NewType
+from datetime import datetime, timezone
+from fnmatch import fnmatchcase
+from typing import Any, NewType
 
-from cpstage.errors import AccessDenied, ConfigurationError, printable
-from cpstage.masking import MASK, Secret
+from cpstage.errors import AccessDenied, ConfigurationError, UsageError, printable
+from cpstage.masking import MASK, SHORTEST_SECRET, MaskedDict, Secret, mask_objects, secret
 
 ArtifactName = NewType("ArtifactName", str)
 """An artifact's name that has been checked, and is safe as the name of a directory."""
@@ -85,11 +89,36 @@ class EncryptionKey:
 
 @dataclass(frozen=True)
 class SessionCredentials:
-    """``AWSSessionCredentials``: they come without an expiry date, and never print themselves."""
+    """``AWSSessionCredentials``; they are masked in every text.
+
+    botocore signs with ``access_key``, ``secret_key`` and ``token``. Only the event of a Lambda
+    action says when they expire (``expirationTime``, in milliseconds since 1970).
+    """
 
     access_key_id: str = field(repr=False)
     secret_access_key: Secret = field(repr=False)
     session_token: Secret | None = field(repr=False)
+    expires_at: datetime | None = None
+
+    @property
+    def access_key(self) -> str:
+        """The access key ID."""
+        return self.access_key_id
+
+    @property
+    def secret_key(self) -> str:
+        """The secret access key, revealed."""
+        return self.secret_access_key.reveal()
+
+    @property
+    def token(self) -> str | None:
+        """The session token, revealed."""
+        return self.session_token.reveal() if self.session_token else None
+
+    def secrets(self) -> list[Secret]:
+        """Return the values that a message of AWS may quote and that no text may show."""
+        values = (self.access_key_id, self.secret_key, self.token)
+        return [Secret(value) for value in values if value and len(value) >= SHORTEST_SECRET]
 
 
 @dataclass(frozen=True)
@@ -214,3 +243,227 @@ def check_job_directory(job_id: str) -> str:
             hint="check the endpoint: CodePipeline gives out letters, digits and hyphens",
         )
     return job_id
+
+
+def choose(
+    artifacts: Sequence[Artifact], globs: Sequence[str], what: str = "input artifact"
+) -> list[Artifact]:
+    """Return the artifacts that any of the globs matches; all where there is no glob.
+
+    Args:
+        artifacts: What to choose from.
+        globs: Names or globs.
+        what: What they are, for the error.
+
+    Raises:
+        UsageError: A glob matches none.
+    """
+    for glob in globs:
+        if not any(fnmatchcase(artifact.name, glob) for artifact in artifacts):
+            known = ", ".join(artifact.name for artifact in artifacts) or "none"
+            raise UsageError(f"no {what} matches {glob!r}", hint=f"the job has: {known}")
+    return [
+        artifact
+        for artifact in artifacts
+        if not globs or any(fnmatchcase(artifact.name, glob) for glob in globs)
+    ]
+
+
+Document = Mapping[str, Any]
+
+_AS_IT_CAME = "save the document again, as AWS hands it out"
+
+
+def parse_job(document: object) -> Job:
+    """Read a job out of any of the shapes AWS hands out.
+
+    These are the output of GetJobDetails and GetThirdPartyJobDetails (``jobDetails``), one job of
+    PollForJobs (alone, or as the only one in ``jobs``), and the event of a Lambda action
+    (``CodePipeline.job``). ``__type`` members and unknown ones are passed over.
+
+    Raises:
+        ConfigurationError: The document has none of these shapes, or a member of it is unusable.
+    """
+    document = mask_objects(document)  # for tracebacks that show variables
+    details = _job_member(document)
+    data = _mapping(details, "data")
+    key = _mapping(data, "encryptionKey")
+    return Job(
+        id=_required(details, "id", "the job"),
+        account_id=_text(details, "accountId"),
+        action_type_id=_action_type_id(_mapping(data, "actionTypeId")),
+        pipeline_context=_pipeline_context(_mapping(data, "pipelineContext")),
+        input_artifacts=_artifacts(data, "inputArtifacts"),
+        output_artifacts=_artifacts(data, "outputArtifacts"),
+        encryption_key=EncryptionKey(_header_text(key, "id"), _text(key, "type")) if key else None,
+        nonce=_text(details, "nonce"),
+        action_configuration=_configuration(data),
+        credentials=_credentials(_mapping(data, "artifactCredentials")),
+        continuation_token=secret(_text(data, "continuationToken")),
+    )
+
+
+def mask_document(document: Document) -> MaskedDict:
+    """Return a copy of a job document in which every value that can be a secret is masked.
+
+    These are the three credential members, each value of the action's configuration, and the
+    continuation token. What was empty or absent stays so.
+    """
+    masked = MaskedDict(copy.deepcopy(dict(document)))
+    data = _mapping(_job_member(masked), "data")
+    credentials = _mapping(data, "artifactCredentials")
+    configuration = _mapping(_mapping(data, "actionConfiguration"), "configuration")
+    for member, known in ((credentials, ("__type",)), (configuration, ())):
+        member.update({name: MASK for name in member if member[name] and name not in known})
+    if data.get("continuationToken"):
+        data["continuationToken"] = MASK
+    return masked
+
+
+def _job_member(document: object) -> dict[str, Any]:
+    """Find the job in a document of any shape."""
+    found: object = document
+    if isinstance(document, dict):
+        if isinstance(document.get("jobs"), list):
+            found = _only_job(document["jobs"])
+        else:
+            found = document.get("jobDetails", document.get("CodePipeline.job", document))
+    if not isinstance(found, dict) or not isinstance(found.get("data"), dict):
+        raise ConfigurationError(
+            "the job document holds no job",
+            hint="save the output of 'aws codepipeline get-job-details', one job of "
+            "poll-for-jobs, or a Lambda 'CodePipeline.job' event",
+        )
+    return found
+
+
+def _only_job(jobs: list[object]) -> object:
+    if len(jobs) != 1:
+        raise ConfigurationError(
+            f"the job document holds {len(jobs)} jobs", hint="save one job of it as a document"
+        )
+    return jobs[0]
+
+
+# Where these complain, no variable holds the value: a traceback may show variables.
+
+
+def _mapping(parent: Document, member: str) -> dict[str, Any]:
+    if not isinstance(parent.get(member), (dict, type(None))):
+        raise _unusable(member, "is not an object")
+    return parent.get(member) or MaskedDict()
+
+
+def _text(parent: Document, member: str) -> str | None:
+    if not isinstance(parent.get(member), (str, type(None))):
+        raise _unusable(member, "is not a string")
+    if re.search("[\ud800-\udfff]", parent.get(member) or ""):
+        raise _unusable(member, "is not Unicode text")
+    return parent.get(member) or None
+
+
+def _header_text(parent: Document, member: str) -> str | None:
+    """Read what will be sent in the header of a request, and may be a secret."""
+    if re.search("[^!-~]", _text(parent, member) or ""):
+        why = "holds blanks, or characters that no key has"
+        hint = "copy the document whole, without line breaks in its values"
+        raise _unusable(member, why, hint=hint)
+    return _text(parent, member)
+
+
+def _required(parent: Document, member: str, where: str) -> str:
+    value = _text(parent, member)
+    if value is None:
+        raise ConfigurationError(f"{where} has no {member!r} in the job document", hint=_AS_IT_CAME)
+    return value
+
+
+def _unusable(member: str, why: str, hint: str = _AS_IT_CAME) -> ConfigurationError:
+    return ConfigurationError(f"{member!r} in the job document {why}", hint=hint)
+
+
+def _action_type_id(member: Document) -> ActionTypeId | None:
+    if not member:
+        return None
+    category, owner, provider, version = (
+        _required(member, name, "'actionTypeId'")
+        for name in ("category", "owner", "provider", "version")
+    )
+    return ActionTypeId(category, owner, provider, version)
+
+
+def _pipeline_context(member: Document) -> PipelineContext:
+    action = _mapping(member, "action")
+    return PipelineContext(
+        pipeline_name=_text(member, "pipelineName"),
+        stage_name=_text(_mapping(member, "stage"), "name"),
+        action_name=_text(action, "name"),
+        action_execution_id=_text(action, "actionExecutionId"),
+        pipeline_arn=_text(member, "pipelineArn"),
+        pipeline_execution_id=_text(member, "pipelineExecutionId"),
+    )
+
+
+def _artifacts(data: Document, member: str) -> tuple[Artifact, ...]:
+    listed = data.get(member) or []
+    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+        raise _unusable(member, "is not a list of artifacts")
+    artifacts = tuple(_artifact(one) for one in listed)
+    for name, count in Counter(artifact.name for artifact in artifacts).items():
+        if count > 1:
+            raise _unusable(member, f"names {name!r} twice")
+    return artifacts
+
+
+def _artifact(member: Document) -> Artifact:
+    name = check_artifact_name(member.get("name"))
+    location = _mapping(member, "location")
+    kind = _text(location, "type") or "S3"
+    if kind != "S3":
+        raise ConfigurationError(
+            f"artifact {name} lies in a store of type {kind!r}", hint="only S3 is supported"
+        )
+    s3_location = _mapping(location, "s3Location")
+    where = f"the S3 location of artifact {name}"
+    return Artifact(
+        name=name,
+        location=S3Location(
+            bucket=_required(s3_location, "bucketName", where),
+            key=_required(s3_location, "objectKey", where),
+        ),
+        revision=_text(member, "revision"),
+    )
+
+
+def _configuration(data: Document) -> dict[str, Secret]:
+    configuration = _mapping(_mapping(data, "actionConfiguration"), "configuration")
+    return {name: Secret(value) for name, value in configuration.items() if isinstance(value, str)}
+
+
+def _credentials(member: Document) -> SessionCredentials | None:
+    if not member:
+        return None
+    where = "'artifactCredentials'"
+    for name in ("accessKeyId", "secretAccessKey", "sessionToken"):
+        _header_text(member, name)
+    return SessionCredentials(
+        access_key_id=_required(member, "accessKeyId", where),
+        secret_access_key=Secret(_required(member, "secretAccessKey", where)),
+        session_token=secret(_text(member, "sessionToken")),
+        expires_at=_expiry(member.get("expirationTime")),
+    )
+
+
+def _expiry(milliseconds: object) -> datetime | None:
+    """Return a time out of milliseconds since 1970; None of anything else."""
+    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
+        return None
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
+    except (OverflowError, OSError, ValueError):
+        return None
+
+
+def location_document(artifact: Artifact) -> dict[str, str]:
+    """Return an artifact's location as JSON has it."""
+    return {"bucket": artifact.location.bucket, "key": artifact.location.key}

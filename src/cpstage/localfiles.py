@@ -21,14 +21,21 @@ from cpstage.archive.formats import Format, format_of_name, other_format
 from cpstage.archive.members import Contents, contents_document
 from cpstage.archive.pack import Packer
 from cpstage.archive.unpack import Unpacker
-from cpstage.aws.config import Connection
-from cpstage.envelope import Header, seal
+from cpstage.aws.config import AwsConfig
+from cpstage.encryption.encrypt import encrypt
+from cpstage.encryption.header import Header
 from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound, WorkspaceUnavailable
 from cpstage.filesystem import RelativePath, Tree, local_failures
 from cpstage.progress import Progress, Silence
-from cpstage.transfer.intake import Intake, Source, Taken, naming, read_head
-from cpstage.transfer.opening import Keys, requires_commitment
-from cpstage.transfer.terms import Packing, Unpacking
+from cpstage.transfer.artifact import (
+    DecryptionKeys,
+    Extracted,
+    Source,
+    extract,
+    naming,
+    read_head,
+)
+from cpstage.transfer.options import Packing, Unpacking
 from cpstage.workspace.publishing import Move
 from cpstage.workspace.staging import journal_in, staging_in, sweep
 
@@ -70,7 +77,7 @@ def unpack(
     into: Path | str,
     *,
     unpacking: Unpacking | None = None,
-    connection: Connection | None = None,
+    config: AwsConfig | None = None,
     progress: Progress | None = None,
 ) -> Unpacked:
     """Unpack an archive into a directory that is not there yet, or is empty.
@@ -79,7 +86,7 @@ def unpack(
         archive: A zip, tar or tar.gz, sealed in an envelope or not.
         into: The directory.
         unpacking: Limits, and what may open an envelope.
-        connection: How to reach KMS, with the caller's own credentials.
+        config: How to reach KMS, with the caller's own credentials.
         progress: Is told of all phases.
 
     Raises:
@@ -94,11 +101,11 @@ def unpack(
     require_posix()
     file, target, how = Path(archive), Path(into), unpacking or Unpacking()
     with _opened(file) as blob, _staging_for(target) as staging:
-        kms = cache(partial((connection or Connection()).kms, None))  # a client for each region
-        keys = Keys(
+        kms = cache(partial((config or AwsConfig()).kms, None))  # a client for each region
+        keys = DecryptionKeys(
             kms,
             key_ids=how.key_ids,
-            requires_commitment=requires_commitment(how),
+            requires_commitment=how.requires_commitment,
             context=how.context,
         )
         source = Source(
@@ -106,15 +113,17 @@ def unpack(
         )
         root = staging / "tree"
         root.mkdir()
-        taken = _take(source, root, staging, how, progress or Silence())
+        taken = _extract(source, root, staging, how, progress or Silence())
         _publish(staging, root, target)
     return Unpacked(file, target, taken.format, taken.contents, taken.envelope, taken.notes)
 
 
-def _take(source: Source, root: Path, staging: Path, how: Unpacking, progress: Progress) -> Taken:
+def _extract(
+    source: Source, root: Path, staging: Path, how: Unpacking, progress: Progress
+) -> Extracted:
     with Tree(root) as tree:
         unpacker = Unpacker(tree, how)
-        taken = Intake(how, staging, progress).take(source, unpacker)
+        taken = extract(source, unpacker, how, staging, progress)
         if taken.format is None and taken.envelope is None:
             other = other_format(read_head(source.blob))
             what = f"is in the format {other}, and" if other else "is"
@@ -236,7 +245,7 @@ def pack(
     packing: Packing | None = None,
     sealing: Sealing | None = None,
     overwrite: bool = False,
-    connection: Connection | None = None,
+    config: AwsConfig | None = None,
     progress: Progress | None = None,
 ) -> Packed:
     """Pack a directory into an archive.
@@ -247,7 +256,7 @@ def pack(
         packing: How to pack.
         sealing: An envelope to seal it in.
         overwrite: Whether a file in its place is replaced.
-        connection: How to reach KMS, with the caller's own credentials.
+        config: How to reach KMS, with the caller's own credentials.
         progress: Is told of all phases.
 
     Raises:
@@ -273,7 +282,7 @@ def pack(
             entries = packer.list_entries(source, found, listed, archive=target.resolve())
         with shown.phase(f"{target.name}: packing", entries.size) as packed:
             chunks = packer.pack(entries, found, packed)
-            written, header = _write(chunks, target, sealing, connection or Connection())
+            written, header = _write(chunks, target, sealing, config or AwsConfig())
     envelope = header.document() if header else None
     sizes = (entries.files, entries.size, written)
     return Packed(source, target, found, *sizes, envelope, tuple(entries.notes))
@@ -321,13 +330,13 @@ def _require_directory(source: Path) -> None:
 
 
 def _write(
-    chunks: Iterator[bytes], target: Path, sealing: Sealing | None, connection: Connection
+    chunks: Iterator[bytes], target: Path, sealing: Sealing | None, config: AwsConfig
 ) -> tuple[int, Header | None]:
     """Write an archive beside its place, and move it there when it is whole."""
     header = None
     if sealing:
-        kms = cache(partial(connection.kms, None))  # a client for each region
-        sealed = seal(chunks, key_ids=sealing.key_ids, context=sealing.context, kms=kms)
+        kms = cache(partial(config.kms, None))  # a client for each region
+        sealed = encrypt(chunks, key_ids=sealing.key_ids, context=sealing.context, kms=kms)
         chunks, header = sealed.chunks, sealed.header
     with staging_in(target.absolute().parent, target) as staging:
         with Tree(staging) as tree:

@@ -139,7 +139,7 @@ def masked(text: str, secrets: Iterable[Secret]) -> str:
 
     Args:
         text: What a service says; what follows the first 8,000 characters is left out.
-        secrets: What nobody may see.
+        secrets: The values to mask.
     """
     text = text[:_LONGEST_SEARCHED]
     hidden = [one.reveal() for one in secrets if one]

@@ -1,7 +1,6 @@
 """Progress for people, on stderr: bars on a terminal, lines in a log, or silence.
 
-Whoever works reports phases and amounts to a :class:`Progress`; what becomes of them is decided
-here. This module knows nothing of what is transferred, and shows names only.
+Transfers report phases and amounts to a :class:`Progress`, which shows names and numbers only.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ class Stream(Protocol):
 
 
 class Silence:
-    """Progress that nobody looks at."""
+    """Progress that shows nothing."""
 
     @contextmanager
     def phase(self, label: str, total: int | None, unit: Unit = "B") -> Iterator[Advance]:  # noqa: ARG002 (the protocol's)
@@ -133,7 +132,7 @@ def progress_to(stream: TextIO | None, mode: Mode) -> Progress:
 
 
 class _Forgiving:
-    """A stream that nobody has to read: work goes on when its reader is gone, or its disk full."""
+    """A stream whose failures are ignored: work goes on without its reader or with a full disk."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -13,23 +13,24 @@ from typing import Any
 
 from botocore import xform_name
 
-from cpstage.aws.credentials import FrozenCredentials, JobCredentials
+from cpstage.aws.credentials import JobCredentials
 from cpstage.aws.errors import NetworkError, ServiceError, UnreadableAnswer, translated
 from cpstage.aws.retries import Retries, most_tries
 from cpstage.aws.sessions import TrackedClient
 from cpstage.errors import Reportable
+from cpstage.job import SessionCredentials
 from cpstage.masking import MaskedDict, Secret, reveal, secrets_in
 
 _LOGGER = logging.getLogger("cpstage")
 
 _MOST_REFRESHES = 10
-"""For one call: a session that expires faster than a request can be sent will not get there."""
+"""Refreshes for one call: credentials that expire faster than a request are useless."""
 
 Answer = Mapping[str, Any]
 """The members of an answer, as botocore parses them."""
 
 Check = Callable[[Answer], "str | None"]
-"""Says what a good answer lacks; None where it is complete."""
+"""Returns what an answer lacks; None for a complete answer."""
 
 
 def has(*members: str) -> Check:
@@ -95,7 +96,7 @@ class AwsClient:
         return self._credentials is not None
 
     def interrupt(self) -> None:
-        """End what is under way, and send nothing again."""
+        """Interrupt pending requests, and retry none."""
         self.retries.stop()
         self.connections.end()
 
@@ -153,11 +154,11 @@ class AwsClient:
         self,
         operation: str,
         parameters: Mapping[str, Any],
-        signed_with: FrozenCredentials | None,
+        signed_with: SessionCredentials | None,
         check: Check,
         until: Retries,
     ) -> tuple[MaskedDict, Exception | None]:
-        """Send a request once; return the answer, or what came of it instead.
+        """Send a request once; return the answer, or the failure.
 
         The failure is returned, not raised, and comes without botocore's frames and without what
         botocore raised: their variables and texts hold tokens.
@@ -199,7 +200,7 @@ class _Record:
         self._request_id: str | None = None
 
     def note(self, answer: Answer, failure: Exception | None) -> None:
-        """Keep what came of a try."""
+        """Record the result of a try."""
         about = answer.get("ResponseMetadata", {})
         self._retries += int(about.get("RetryAttempts", 0))
         if isinstance(failure, ServiceError):
@@ -209,12 +210,12 @@ class _Record:
             self._request_id = about.get("RequestId")
 
     def retry(self, failure: Exception) -> None:
-        """Say that a request is sent again."""
+        """Log a retry."""
         self._retries += 1
         _LOGGER.info("%s: trying again: %s", self._what, failure)
 
     def log(self) -> None:
-        """Say what came of the call."""
+        """Log the result of the call."""
         milliseconds = (time.monotonic() - self.began) * 1000
         request = f", request ID {self._request_id}" if self._request_id else ""
         line = "%s: status %s, %s retries, %.0f ms%s"

@@ -13,27 +13,36 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from cpstage.aws.client import Answer, Check, has
-from cpstage.aws.config import Connection
+from cpstage.aws.config import AwsConfig
 from cpstage.aws.errors import aws_failures
 from cpstage.aws.retries import Retries
-from cpstage.document import parse_job
-from cpstage.job import ActionTypeId, Job
+from cpstage.errors import (
+    AccessDenied,
+    ConfigurationError,
+    NotFound,
+    OutOfSync,
+    ServiceUnavailable,
+)
+from cpstage.job import ActionTypeId, Job, parse_job
 from cpstage.masking import MaskedDict, Secret, mask_objects, secret
+
+_STATUS_SECONDS = 10.0
+"""For a request that only asks whether a job is in progress."""
 
 
 def get_job_details(
     job_id: str,
     *,
     client_token: str | Secret | None = None,
-    connection: Connection | None = None,
+    config: AwsConfig | None = None,
 ) -> MaskedDict:
-    """Return the job's document as the service gives it, secrets included.
+    """Return the job's document as the service returns it, secrets included.
 
     Args:
         job_id: The id of the job.
         client_token: The client's half of a third-party job's token; makes the call
             GetThirdPartyJobDetails.
-        connection: How to reach AWS; by default as the AWS CLI would.
+        config: How to reach AWS; by default as the AWS CLI would.
 
     Returns:
         The output of the call, whose ``repr`` shows no value.
@@ -49,7 +58,7 @@ def get_job_details(
     if client_token:
         operation = "GetThirdPartyJobDetails"
     answer = _call(
-        connection or Connection(),
+        config or AwsConfig(),
         operation,
         _with_token(parameters, client_token),
         f"get job {shlex.quote(job_id)}",  # or a space at its end would not be seen
@@ -63,12 +72,60 @@ def get_job(
     job_id: str,
     *,
     client_token: str | Secret | None = None,
-    connection: Connection | None = None,
+    config: AwsConfig | None = None,
 ) -> Job:
     """Return a job: arguments and errors as in :func:`get_job_details`."""
     client_token = secret(client_token)
-    job = parse_job(get_job_details(job_id, client_token=client_token, connection=connection))
+    job = parse_job(get_job_details(job_id, client_token=client_token, config=config))
     return replace(job, client_token=client_token)
+
+
+def is_in_progress(
+    job_id: str,
+    *,
+    client_token: str | Secret | None = None,
+    config: AwsConfig | None = None,
+) -> bool:
+    """Whether a job is still in progress, as far as CodePipeline says: it has no other job.
+
+    Args:
+        job_id: The id of a job that existed.
+        client_token: The client's half of a third-party job's token.
+        config: How to reach AWS.
+
+    Raises:
+        AccessDenied, ServiceUnavailable, ConfigurationError: As :func:`get_job_details`.
+    """
+    link = config or AwsConfig()
+    link = replace(link, timeout=min(link.timeout, _STATUS_SECONDS))
+    try:
+        get_job_details(job_id, client_token=client_token, config=link)
+    except NotFound:
+        return False
+    return True
+
+
+def current_job(job: Job, *, config: AwsConfig | None = None) -> Job:
+    """Return a saved job with the credentials that the API has now.
+
+    A caller who may not call GetJobDetails gets the saved job, and so does one of a job without
+    credentials.
+
+    Raises:
+        OutOfSync: The job is no longer in progress.
+    """
+    link = config or AwsConfig()
+    link = replace(link, timeout=min(link.timeout, _STATUS_SECONDS))
+    try:
+        now = get_job(job.id, client_token=job.client_token, config=link)
+        return replace(job, credentials=now.credentials) if job.credentials else job
+    except (NotFound, OutOfSync) as error:
+        raise OutOfSync(
+            f"job {job.id} is no longer in progress",
+            hint="release the change again; push and run go on with --force",
+        ) from error
+    except (AccessDenied, ConfigurationError, ServiceUnavailable):
+        return job
 
 
 def poll_for_jobs(
@@ -76,7 +133,7 @@ def poll_for_jobs(
     *,
     most: int = 1,
     query: Mapping[str, str] | None = None,
-    connection: Connection | None = None,
+    config: AwsConfig | None = None,
 ) -> list[MaskedDict]:
     """Ask for jobs that wait for a worker.
 
@@ -86,7 +143,7 @@ def poll_for_jobs(
         most: How many jobs to bring at most.
         query: A configuration property that the jobs must have, and its value; not for
             third-party jobs.
-        connection: How to reach AWS; by default as the AWS CLI would.
+        config: How to reach AWS; by default as the AWS CLI would.
 
     Returns:
         The jobs: each with ``id``, ``nonce`` and ``data``, secrets included, or, for a third
@@ -100,7 +157,7 @@ def poll_for_jobs(
         parameters["queryParam"] = dict(query)
     operation = "PollForThirdPartyJobs" if action_type.is_third_party else "PollForJobs"
     answer = _call(
-        connection or Connection(),
+        config or AwsConfig(),
         operation,
         parameters,
         f"poll for jobs of {action_type}",
@@ -114,7 +171,7 @@ def acknowledge_job(
     nonce: str,
     *,
     client_token: str | Secret | None = None,
-    connection: Connection | None = None,
+    config: AwsConfig | None = None,
 ) -> str:
     """Claim a job that a poll has brought.
 
@@ -123,7 +180,7 @@ def acknowledge_job(
         nonce: What the poll gave out with it, or the details of a third-party job.
         client_token: The client's half of a third-party job's token; makes the call
             AcknowledgeThirdPartyJob.
-        connection: How to reach AWS; by default as the AWS CLI would.
+        config: How to reach AWS; by default as the AWS CLI would.
 
     Returns:
         The status of the job: only ``InProgress`` means that it is the caller's.
@@ -135,7 +192,7 @@ def acknowledge_job(
     """
     client_token = secret(client_token)
     answer = _call(
-        connection or Connection(),
+        config or AwsConfig(),
         "AcknowledgeThirdPartyJob" if client_token else "AcknowledgeJob",
         _with_token({"jobId": job_id, "nonce": nonce}, client_token),
         f"acknowledge job {job_id}",
@@ -149,7 +206,7 @@ def put_success(
     members: Mapping[str, Any],
     *,
     client_token: str | Secret | None = None,
-    connection: Connection,
+    config: AwsConfig,
 ) -> None:
     """Put the result of a job that has done its work: one try.
 
@@ -158,14 +215,14 @@ def put_success(
         members: Further request members of PutJobSuccessResult.
         client_token: The client's half of a third-party job's token; makes the call
             PutThirdPartyJobSuccessResult.
-        connection: How to reach AWS.
+        config: How to reach AWS.
 
     Raises:
         OutOfSync: The job is not in progress.
         NotFound, AccessDenied, ServiceUnavailable, ConfigurationError: As
             :func:`get_job_details`.
     """
-    _put_result("Success", job_id, members, secret(client_token), connection)
+    _put_result("Success", job_id, members, secret(client_token), config)
 
 
 def put_failure(
@@ -173,11 +230,11 @@ def put_failure(
     details: Mapping[str, Any],
     *,
     client_token: str | Secret | None = None,
-    connection: Connection,
+    config: AwsConfig,
 ) -> None:
     """Put the result of a job that has failed: ``FailureDetails``, else as :func:`put_success`."""
     members = {"failureDetails": details}
-    _put_result("Failure", job_id, members, secret(client_token), connection)
+    _put_result("Failure", job_id, members, secret(client_token), config)
 
 
 def _put_result(
@@ -185,10 +242,10 @@ def _put_result(
     job_id: str,
     members: Mapping[str, Any],
     client_token: Secret | None,
-    connection: Connection,
+    config: AwsConfig,
 ) -> None:
     _call(
-        connection,
+        config,
         f"Put{'ThirdParty' if client_token else ''}Job{kind}Result",
         _with_token({"jobId": job_id, **members}, client_token),
         f"report the {kind.lower()} of job {job_id}",
@@ -198,7 +255,7 @@ def _put_result(
 
 
 def _call(
-    connection: Connection,
+    config: AwsConfig,
     operation: str,
     parameters: Mapping[str, Any],
     doing: str,
@@ -206,7 +263,7 @@ def _call(
     *,
     retries: Retries | None = None,
 ) -> MaskedDict:
-    client = connection.codepipeline(retries)
+    client = config.codepipeline(retries)
     denied_hint = f"the caller needs codepipeline:{operation}"
     with aws_failures(f"{doing} in {client.region}", denied_hint=denied_hint):
         answer = client.call(operation, parameters, check=check)

@@ -10,11 +10,12 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import boto3
 
     from cpstage.aws.client import AwsClient
@@ -23,8 +24,12 @@ if TYPE_CHECKING:
     from cpstage.aws.sessions import TrackedClient
     from cpstage.masking import Secret
 
-DEFAULT_TIMEOUT = 300.0
+DEFAULT_TIMEOUT: float = 300
 """Seconds since the last progress after which a failed request is not sent again."""
+
+DEFAULT_MAX_AGE: float = 14 * 60
+"""Seconds after which a job's session credentials are refreshed: the AWS CodePipeline plugin for
+Jenkins uses them for 15 minutes."""
 
 _DEFAULT_READ_TIMEOUT = 60.0
 """Seconds: botocore's own (botocore.config.Config)."""
@@ -55,7 +60,7 @@ class _Made:
 
     def once(self, key: Any, make: Callable[[], _Found]) -> _Found:
         """Return what was made for a key, and make it the first time."""
-        if key not in self._kept:  # nobody waits for the lock who needs nothing made
+        if key not in self._kept:  # a made object needs no lock
             with self.lock:
                 if key not in self._kept:
                     self._kept[key] = make()
@@ -63,7 +68,7 @@ class _Made:
         return found
 
     def make_early(self, key: Any, make: Callable[[], Any]) -> None:
-        """Begin to make something in a thread, for whoever takes it."""
+        """Start making an object in a thread; :meth:`take_early` returns it."""
         from concurrent.futures import Future
 
         future: Future[Any] = Future()
@@ -84,8 +89,8 @@ class _Made:
 
 
 @dataclass(frozen=True)
-class Connection:
-    """The caller's settings; what is None comes from the environment, then from the profile.
+class AwsConfig:
+    """The caller's settings; None means the environment's value, then the profile's.
 
     Attributes:
         region: The region of the pipeline.
@@ -116,7 +121,7 @@ class Connection:
     _made: _Made = field(default_factory=_Made, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what another process needs; it makes clients of its own."""
+        """Return the settings without sessions and clients, which another process makes itself."""
         if self.given_session is not None:
             raise TypeError("a boto3 session cannot be handed to another process: give a profile")
         return {name: value for name, value in self.__dict__.items() if name != "_made"}
@@ -305,7 +310,7 @@ class Connection:
         return AwsClient(
             client,
             retries or NewRetries(self.timeout),
-            secrets=list if credentials else self._callers_secrets,
+            secrets=list if credentials else self.callers_secrets,
             credentials=credentials,
             retries_itself=self._has_retry_settings(),
             ca_bundle=self._ca_bundle(),
@@ -366,8 +371,8 @@ class Connection:
                 refused = AccessDenied(what, hint=CALLER_EXPIRED_HINT)
             except EOFError:
                 refused = AccessDenied(
-                    "the role takes an MFA code, and there is no terminal to ask for it",
-                    hint="run 'aws sts get-session-token' first, and set what it prints",
+                    "the role needs an MFA code, and there is no terminal to enter it",
+                    hint="run 'aws sts get-session-token' first, and export its output",
                 )
             except OSError as error:
                 file = f" {error.filename}" if error.filename else ""
@@ -388,8 +393,10 @@ class Connection:
 
         self._read(read)
 
-    def _callers_secrets(self) -> list[Secret]:
-        from cpstage.aws.credentials import FrozenCredentials
+    def callers_secrets(self) -> list[Secret]:
+        """Return the secret values of the caller's credentials; empty if unreadable."""
+        from cpstage.job import SessionCredentials
+        from cpstage.masking import Secret
 
         try:
             found = self._session.get_credentials() if self.sign_requests else None
@@ -398,8 +405,9 @@ class Connection:
             return []
         if not keys:
             return []
-        access_key, secret_key = keys.access_key or "", keys.secret_key or ""
-        return FrozenCredentials(access_key, secret_key, keys.token).secrets()
+        token = Secret(keys.token) if keys.token else None
+        secret_key = Secret(keys.secret_key or "")
+        return SessionCredentials(keys.access_key or "", secret_key, token).secrets()
 
     def _has_retry_settings(self) -> bool:
         """Whether the caller has configured botocore's own retries."""
@@ -421,7 +429,7 @@ class Connection:
         return found or os.environ.get("REQUESTS_CA_BUNDLE")
 
     def _once(self, name: str, read: Callable[[], _Found]) -> _Found:
-        """Have botocore read a setting, and keep what it read."""
+        """Read a setting through botocore once."""
         key = (name, self.given_session, self.profile, self.region)
         return self._made.once(key, lambda: self._read(read))
 

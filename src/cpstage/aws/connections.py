@@ -1,4 +1,4 @@
-"""The HTTP connections of one boto3 client: ended at once, and given up when they drip.
+"""The HTTP connections of one boto3 client: interruptible, with a minimum rate of data.
 
 botocore waits for each piece of an answer as long as the read timeout, so that a peer that sends a
 byte now and then is never given up; and it has no way to end a request from another thread. Both
@@ -34,7 +34,7 @@ _MOST_DOCUMENT_BYTES = 16 << 20
 
 
 class _Bounds(threading.local):
-    """What the next answer may be, in the thread that waits for it."""
+    """The limits of the next answer, for the thread that waits for it."""
 
     most_bytes: int = _MOST_DOCUMENT_BYTES
     patience: float = 1.0
@@ -50,7 +50,7 @@ class Connections:
         self._lock = threading.Lock()
 
     def track(self, client: Any) -> None:
-        """Make a boto3 client open its connections here."""
+        """Register the connections of a boto3 client."""
         session = client._endpoint.http_session
         session._pool_classes_by_scheme = session._manager.pool_classes_by_scheme = _pools(self)
 
@@ -60,7 +60,7 @@ class Connections:
             self._sockets.add(sock)
 
     def end(self) -> None:
-        """End every connection, in whatever thread something waits for its answer."""
+        """Shut down every connection; threads that wait for an answer get an error."""
         with self._lock:
             sockets = [*self._sockets]
         for sock in sockets:
@@ -119,7 +119,7 @@ class _Answer(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        """Fill the buffer with what has come.
+        """Fill the buffer with received bytes.
 
         Raises:
             TimeoutError: Nothing comes, or next to nothing.
@@ -148,13 +148,13 @@ class _Answer(io.RawIOBase):
         return count
 
     def close(self) -> None:
-        """Let go of the socket."""
+        """Close the file, and release the socket."""
         self._raw.close()
         super().close()
 
 
 class _Socket:
-    """A connected socket, whose answers are bounded; all else is the socket's own."""
+    """A connected socket with bounded answers; other methods are those of the socket."""
 
     def __init__(self, sock: Any, bounds: _Bounds) -> None:
         self._sock = sock
@@ -187,7 +187,7 @@ def _pools(connections: Connections) -> dict[str, type]:
         def getresponse(self) -> Any:
             sock = self.sock
             response = super().getresponse()  # type: ignore[misc]
-            # The end of the connection passes for the end of the headers otherwise.
+            # http.client takes the end of the connection for the end of the headers.
             if sock.answer is not None and sock.answer.has_ended:
                 raise ProtocolError("the answer was cut in its headers")
             return response

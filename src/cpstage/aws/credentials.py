@@ -1,4 +1,4 @@
-"""A job's session credentials, which refresh themselves.
+"""A job's session credentials: refreshed, and in the form of a ``credential_process``.
 
 CodePipeline hands out a job's credentials without an expiry date, and a large transfer outlives
 them. They are refreshed both ways: ahead of time, when they reach a certain age, and when AWS says
@@ -9,6 +9,9 @@ the clients of a job sign with :class:`JobCredentials`, and the retries of
 :mod:`cpstage.aws.client` refresh them. One rule keeps any number of threads at one refresh per
 expiry: a thread that is told that its token has expired refreshes only if that token is still the
 current one; otherwise another thread has done it, and signing again is enough.
+
+AWS tools keep credentials without an expiry for ever, so :func:`process_credentials` states one
+that is earlier than the true one.
 """
 
 from __future__ import annotations
@@ -17,39 +20,23 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from datetime import datetime, timedelta, timezone
+from typing import Any
 
-from cpstage.errors import CpstageError
-from cpstage.job import SessionCredentials
-from cpstage.masking import MASK, SHORTEST_SECRET, Secret
+from cpstage.aws.config import DEFAULT_MAX_AGE
+from cpstage.errors import AccessDenied, CpstageError
+from cpstage.job import Job, SessionCredentials
+from cpstage.masking import MASK
 
 _LOGGER = logging.getLogger("cpstage")
 
-DEFAULT_MAX_AGE = 14 * 60.0
-"""Seconds. The AWS CodePipeline plugin for Jenkins takes credentials for good for 15 minutes."""
+_SPARE_SECONDS = 60.0
+"""Before the time at which credentials expire, where that is known."""
 
 _TRY_AGAIN_SECONDS = 30.0
 """After a refresh ahead of time has failed; the old credentials may well last a while longer."""
 
 Refresh = Callable[[], SessionCredentials]
-
-
-class FrozenCredentials(NamedTuple):
-    """The credentials of one moment, with the attributes that botocore signs with."""
-
-    access_key: str
-    secret_key: str
-    token: str | None
-
-    def __repr__(self) -> str:
-        return f"FrozenCredentials({MASK})"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("credentials cannot be pickled")
-
-    def secrets(self) -> list[Secret]:
-        """Return what of them a service may quote, and nobody may see."""
-        return [Secret(value) for value in self if value and len(value) >= SHORTEST_SECRET]
 
 
 class JobCredentials:
@@ -82,27 +69,27 @@ class JobCredentials:
         """Make a boto3 client sign with these credentials, and with no others."""
         client.meta.events.register("before-sign", self._before_sign)
 
-    def get_frozen_credentials(self) -> FrozenCredentials:
+    def get_frozen_credentials(self) -> SessionCredentials:
         """Return what to sign the next request with; botocore calls this for each request."""
         if self._is_old():
             with self._lock:
                 if self._is_old():
                     self._refresh_ahead_of_time()
-        return self._frozen
+        return self._current
 
     @property
-    def current(self) -> FrozenCredentials:
+    def current(self) -> SessionCredentials:
         """What requests are signed with now, however old it is."""
-        return self._frozen
+        return self._current
 
     def refresh_after(self, token: str | None) -> None:
         """Refresh, unless another thread has done it since a request was signed with this token.
 
         Raises:
-            CpstageError: There are no new credentials to be had.
+            CpstageError: The refresh failed.
         """
         with self._lock:
-            if token == self._frozen.token:
+            if token == self._current.token:
                 self._use(self._refresh())
 
     def _before_sign(self, request: Any, **_: Any) -> None:
@@ -120,6 +107,49 @@ class JobCredentials:
         return self._clock() >= self._old_at
 
     def _use(self, new: SessionCredentials) -> None:
-        token = new.session_token.reveal() if new.session_token else None
-        self._frozen = FrozenCredentials(new.access_key_id, new.secret_access_key.reveal(), token)
-        self._old_at = self._clock() + self._max_age
+        self._current = new
+        lasts = self._max_age
+        if new.expires_at is not None:
+            left = (new.expires_at - datetime.now(timezone.utc)).total_seconds()
+            lasts = min(lasts, left - _SPARE_SECONDS)
+        self._old_at = self._clock() + lasts
+
+
+def process_credentials(
+    job: Job, *, lifetime: float = DEFAULT_MAX_AGE, age: float | None = None
+) -> dict[str, str | int]:
+    """Return a job's session credentials as a ``credential_process`` prints them.
+
+    Args:
+        job: The job, with its session credentials.
+        lifetime: Seconds after they were handed out at which tools are to ask for new ones.
+        age: Their age in seconds, where known.
+
+    Raises:
+        AccessDenied: The job carries none, or they are older than that.
+    """
+    credentials = job.require_credentials()
+    now = datetime.now(timezone.utc)
+    if credentials.expires_at is not None:
+        if credentials.expires_at <= now:
+            raise AccessDenied(
+                f"the session credentials of job {job.id} expired at "
+                f"{credentials.expires_at:%Y-%m-%dT%H:%M:%SZ}",
+                hint="give the job id in place of a saved document",
+            )
+        lifetime, age = (credentials.expires_at - now).total_seconds(), 0
+    left = lifetime - (age or 0)
+    if left <= 0:
+        raise AccessDenied(
+            f"the session credentials of job {job.id} are {age or 0:.0f} seconds old",
+            hint="give the job id in place of a saved document",
+        )
+    expiration = now + timedelta(seconds=left)
+    document: dict[str, str | int] = {
+        "Version": 1,
+        "AccessKeyId": credentials.access_key_id,
+        "SecretAccessKey": credentials.secret_access_key.reveal(),
+    }
+    if credentials.session_token is not None:
+        document["SessionToken"] = credentials.session_token.reveal()
+    return {**document, "Expiration": expiration.strftime("%Y-%m-%dT%H:%M:%SZ")}

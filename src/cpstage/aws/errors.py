@@ -254,7 +254,7 @@ class CredentialsRefused(Exception):
 def translated(  # noqa: PLR0911 (one return for each kind)
     error: Exception, operation: str, secrets: Iterable[Secret] = (), ca_bundle: str | None = None
 ) -> Exception:
-    """Return what an exception of a boto3 call means; an unknown one as it is.
+    """Return the meaning of an exception of a boto3 call; an unknown exception is returned itself.
 
     Args:
         error: What botocore or urllib3 raised.

@@ -17,10 +17,8 @@ import random
 import threading
 import time
 
+from cpstage.aws.config import DEFAULT_TIMEOUT
 from cpstage.aws.errors import NetworkError, ServiceError
-
-DEFAULT_TIMEOUT = 300.0
-"""Seconds since the last progress after which a failed request is not sent again."""
 
 _FIRST_DELAY, _LONGEST_DELAY, _MOST_DOUBLINGS = 0.1, 10.0, 10
 
@@ -59,7 +57,7 @@ class Retries:
         self._progress = time.monotonic()
 
     def wait(self, failures: int, began: float, most: float) -> bool:
-        """Wait before a request is sent again; return False where it is not to be.
+        """Wait before a retry; return False if the request must not be retried.
 
         Args:
             failures: How often the request has failed.

@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 _COMPLETION_PATIENCE = 10.0
-"""Read timeouts: S3 sends blanks while it puts parts together, for minutes where they are many."""
+"""Read timeouts: S3 sends blanks while it assembles many parts, which takes minutes."""
 
 Piece = bytes | bytearray | memoryview
 Pieces = Sequence[Piece]
-"""A body as it came, in pieces: to join 8 MiB costs as much as to send them."""
+"""A body in buffers: joining 8 MiB costs as much as sending them."""
 
 
 def length_of(pieces: Pieces) -> int:
-    """Return how many bytes a body has."""
+    """Return the size of a body in bytes."""
     return sum(map(len, pieces))
 
 
@@ -77,7 +77,7 @@ class S3:
         self._names = names or {}
 
     def head_object(self, bucket: str, key: str, *, checksum: bool = False) -> Answer:
-        """Return what S3 says of an object; its checksum takes permission to decrypt as well."""
+        """Call HeadObject; ``checksum`` also needs kms:Decrypt."""
         mode = {"ChecksumMode": "ENABLED"} if checksum else {}
         return self._call(
             "HeadObject", {"Bucket": bucket, "Key": key, **mode}, has("ETag", "ContentLength")
@@ -122,7 +122,7 @@ class S3:
     def _get_into(
         self, pieces: list[bytes], parameters: Mapping[str, Any], offset: int, length: int
     ) -> Exception | None:
-        """Read a range, and add what comes of it; return what stopped that."""
+        """Read a range into a buffer; return the failure that stopped the read."""
         wanted = f"bytes={offset}-{offset + length - 1}"
         with self._client.connections.expecting(length, keeps_cut=True):
             body = self._call(
@@ -135,7 +135,7 @@ class S3:
                 piece = body.read(length)
                 if piece:
                     pieces.append(piece)
-                # Reading on to the end gives the connection back.
+                # Reading to the end returns the connection to the pool.
                 is_whole = len(piece) == length and not body.read(1)
                 return None if is_whole else NetworkError("the answer was cut", began=True)
             except Exception as error:
@@ -159,7 +159,7 @@ class S3:
         return self._call("PutObject", parameters, has("ETag"), detail)
 
     def create_multipart_upload(self, members: Mapping[str, Any]) -> tuple[OpenUpload, Answer]:
-        """Create an upload in parts whose object will have one CRC-32.
+        """Create a multipart upload with a full-object CRC-32.
 
         Args:
             members: Where, and how it is stored: members of CreateMultipartUpload.
@@ -187,7 +187,7 @@ class S3:
     def complete_multipart_upload(
         self, upload: OpenUpload, parts: Sequence[Part], crc32: str
     ) -> Answer:
-        """Make an object of parts, and have S3 compare base64 of its CRC-32."""
+        """Complete an upload; S3 compares the full-object CRC-32 (base64)."""
         parameters = {
             **upload.members(),
             "MultipartUpload": {"Parts": [part.members() for part in parts]},
@@ -198,16 +198,17 @@ class S3:
             return self._call("CompleteMultipartUpload", parameters, has("ETag"))
 
     def abort_multipart_upload(self, upload: OpenUpload, timeout: float) -> None:
-        """Remove what has arrived of an upload, within so many seconds."""
+        """Abort an upload, which removes its parts; retry for at most ``timeout`` seconds."""
         self._client.call(
             "AbortMultipartUpload",
             upload.members(),
             about=self._title(upload.members()),
+            check=_not_aborted,
             retries=Retries(timeout),
         )
 
     def interrupt(self) -> None:
-        """End what is under way, and send nothing again."""
+        """Interrupt pending requests, and retry none."""
         self._client.interrupt()
 
     def _call(
@@ -223,7 +224,7 @@ class S3:
 
 
 class Body(io.RawIOBase):
-    """Pieces of bytes as the file that botocore sends a body from, without joining them.
+    """A body in buffers as the file object that botocore sends, without joining the buffers.
 
     botocore reads it to sign it, and again to send it, and goes back to its start for each try.
 
@@ -240,11 +241,11 @@ class Body(io.RawIOBase):
         return self._size
 
     def readable(self) -> bool:
-        """A body can be read."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """A body can be sent again."""
+        """Return True: botocore rewinds the body for a retry."""
         return True
 
     def tell(self) -> int:
@@ -252,7 +253,7 @@ class Body(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Go to a byte."""
+        """Move to a byte offset."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
         self._position = left = max(0, min(base + offset, self._size))
         self._index = 0
@@ -263,7 +264,7 @@ class Body(io.RawIOBase):
         return self._position
 
     def read(self, size: int | None = -1) -> bytes:
-        """Return the next bytes, as many as asked for but at the end; all of them for -1."""
+        """Return the next ``size`` bytes, fewer at the end; all bytes for -1."""
         left = self._size - self._position
         wanted = left if size is None or size < 0 else min(size, left)
         found: list[memoryview] = []
@@ -278,15 +279,21 @@ class Body(io.RawIOBase):
         return b"".join(found)
 
     def readinto(self, buffer: WriteableBuffer) -> int:
-        """Fill a buffer, as the checksums of ``awscrt`` want it."""
+        """Fill a buffer, for the checksums of ``awscrt``."""
         view = memoryview(buffer).cast("B")
         data = self.read(len(view))
         view[: len(data)] = data
         return len(data)
 
 
+def _not_aborted(answer: Answer) -> str | None:
+    """Refuse a success other than 204 (S3 API reference): a proxy's page aborts nothing."""
+    status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    return None if status == 204 else f"the answer to the abort has status {status}"
+
+
 def _not_the_range(answer: Answer, offset: int, length: int) -> str | None:
-    """Refuse the bytes of another range, the whole object, and what is no answer of S3."""
+    """Refuse another range, the whole object, and an answer without the members of S3."""
     lacks = has("ETag", "Body")(answer)
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
     sent = str(answer.get("ContentRange") or f"bytes {offset}-{offset + length - 1}/")

@@ -53,7 +53,7 @@ def new_session(profile: str | None, region: str | None) -> boto3.Session:
 
 @cache
 def _loader(data_path: str | None) -> Loader:
-    """Return what reads botocore's models: one for all sessions, since it keeps what it has read.
+    """Return the loader of botocore's models: one for all sessions, since it caches models.
 
     To see whether a service exists, botocore looks into the directories of all 400. Those that
     are called here exist, and a start is a tenth shorter.
@@ -174,7 +174,7 @@ def _keep_body(
     customized_response_dict: dict[str, Any],
     **_: Any,
 ) -> None:
-    """Keep the body of an operation without output, which botocore does not look at."""
+    """Keep the body of an operation without output, which botocore ignores."""
     if operation_model.output_shape is None:
         customized_response_dict["Body"] = response_dict["body"]
 

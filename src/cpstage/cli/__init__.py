@@ -9,26 +9,111 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from types import FrameType
-from typing import NoReturn
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import click
 
 from cpstage._posix import make_no_core_file, reuse_freed_memory, signals
 from cpstage._version import __version__
-from cpstage.cli.commands import LazyCommands
-from cpstage.cli.completion import complete
-from cpstage.cli.terminal import Terminal, flush_or_drop
+from cpstage.cli.output import Terminal, flush_or_drop
 from cpstage.errors import Reportable, Stopped, UsageError, reportable
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
 _SIGNALS = signals("SIGINT", "SIGTERM", "SIGHUP")
+_COMPLETE = "_CPSTAGE_COMPLETE"
 _SIGNALLED = 128
 """A shell adds the number of a signal to this."""
 
 _OBJECTS_BETWEEN_COLLECTIONS = 400_000
 """What a start makes are some 250,000 objects of modules, which stay: to look through them at every
 700 new ones, as Python does by itself, takes a fifth of the start."""
+
+
+class _Command(NamedTuple):
+    """A command: its module below :mod:`cpstage.cli`, and what it is for."""
+
+    module: str
+    help: str
+
+
+GROUPS: dict[str, dict[str, _Command]] = {
+    "Job artifacts": {
+        "fetch": _Command("fetch", "Stage a job's input artifacts."),
+        "push": _Command("push", "Upload a job's output artifacts."),
+    },
+    "Running jobs and reporting results": {
+        "run": _Command("run", "Fetch a job's inputs, run CMD, push its outputs."),
+        "work": _Command("work", "Run the jobs of an action type, until stopped."),
+        "report": _Command("report", "Report the result of a job to CodePipeline."),
+        "env": _Command("env", "Print the variables of a job in a workspace."),
+        "credentials": _Command(
+            "credentials", "Print a job's session credentials, SECRETS included."
+        ),
+    },
+    "Job details": {
+        "show": _Command("show", "Show a job and the objects at its locations."),
+        "get-job-details": _Command(
+            "get_job_details",
+            "Print the job's document, as the AWS CLI does.",
+        ),
+    },
+    "Inspecting artifacts and finding problems": {
+        "ls": _Command("ls", "List the contents of a job's artifacts, without fetching them."),
+        "cat": _Command("cat", "Write one member of an artifact to stdout."),
+        "diff": _Command("diff", "Compare a fetched tree with its artifact in S3."),
+        "doctor": _Command("doctor", "Check everything that a run of a job needs."),
+    },
+    "Local files": {
+        "unpack": _Command("unpack", "Unpack a zip, tar or tar.gz."),
+        "pack": _Command("pack", "Pack a directory into a zip, tar or tar.gz."),
+    },
+    "Without an AWS account": {
+        "demo": _Command("demo", "Run a complete job on an embedded local AWS."),
+        "local": _Command(
+            "local", "Run an embedded local AWS: S3, KMS and the job API, on loopback."
+        ),
+    },
+}
+_COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
+
+
+class LazyCommands(click.Group):
+    """A group whose commands are loaded when they are run."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """Return the names of all commands."""
+        return [*_COMMANDS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Load a command; its name in its module is that of the command."""
+        if cmd_name not in _COMMANDS:
+            return None
+        module = import_module(f"cpstage.cli.{_COMMANDS[cmd_name].module}")
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command; of a name that is none, say which ones are like it."""
+        if args[0] in _COMMANDS or args[0].startswith("-"):
+            return super().resolve_command(ctx, args)
+        from difflib import get_close_matches
+
+        close = get_close_matches(args[0], _COMMANDS)
+        meant = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+        hint = f"{meant}'cpstage --help' lists all"
+        raise UsageError(f"there is no command {args[0]!r}", hint=hint)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the commands in their groups."""
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name, command.help) for name, command in commands.items()])
 
 
 @click.group(
@@ -39,8 +124,8 @@ _OBJECTS_BETWEEN_COLLECTIONS = 400_000
 def cpstage() -> None:
     """Fetch and stage AWS CodePipeline job artifacts.
 
-    A job id goes in, a directory to build in comes out; a directory of results goes in,
-    artifacts in the pipeline's bucket come out.
+    'cpstage fetch' downloads and unpacks the inputs of a job. 'cpstage push' packs, encrypts and
+    uploads its outputs. 'cpstage run' does both around a build command.
     """
     make_no_core_file()
     reuse_freed_memory()
@@ -48,6 +133,8 @@ def cpstage() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command, and exit with its code."""
+    if hasattr(signal, "SIGCHLD"):  # ignored by the caller, exit codes of commands are lost
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     code = _run(sys.argv[1:] if arguments is None else arguments)
     flush_or_drop()
@@ -64,7 +151,7 @@ def _run(arguments: Sequence[str]) -> int:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) wants it
             signal.signal(number, _stop)
     try:
-        if complete(cpstage):
+        if _complete(cpstage):
             return 0
         # Not click's own main(), which exits by itself on a broken pipe and an interrupt.
         with cpstage.make_context("cpstage", list(arguments), obj=terminal) as context:
@@ -78,6 +165,29 @@ def _run(arguments: Sequence[str]) -> int:
     except (Reportable, Exception) as error:
         return _failed(terminal, reportable(error))
     return 0
+
+
+def _complete(command: click.Command) -> bool:
+    """Answer a shell that asks for completion, by click's own mechanism.
+
+    ``_CPSTAGE_COMPLETE=bash_source`` prints the function that a shell needs, ``bash_complete``
+    what could stand at a place; the same with ``zsh`` and ``fish``.
+
+
+    Raises:
+        UsageError: It is none of bash, zsh and fish.
+    """
+    instruction = os.environ.get(_COMPLETE)
+    if not instruction:
+        return False
+    from click.shell_completion import shell_complete
+
+    if shell_complete(command, {}, "cpstage", _COMPLETE, instruction):
+        raise UsageError(
+            f"there is no shell completion {instruction!r}",
+            hint="bash_source, zsh_source and fish_source are what there is",
+        )
+    return True
 
 
 def _failed(terminal: Terminal, error: Reportable) -> int:

@@ -60,16 +60,18 @@ def unpacking_options(function: Function, context_option: str = CONTEXT_OPTION) 
     return add_options(
         command,
         click.option(
-            "--require-encrypted", is_flag=True, help="Refuse what is not in an envelope."
+            "--require-encrypted",
+            is_flag=True,
+            help="Refuse inputs that are not encrypted messages.",
         ),
-        click.option("--no-decrypt", is_flag=True, help="Keep an envelope as the file it is."),
+        click.option("--no-decrypt", is_flag=True, help="Keep encrypted messages as files."),
         click.option(
             "--decrypt-key",
             "decrypt_keys",
             multiple=True,
             metavar="ARN",
-            help="KMS key that may open an envelope, besides a job's and its account's; "
-            "repeatable.",
+            help="Also decrypt messages under this KMS key; repeatable. Always accepted: "
+            "the job's key and keys of the job's account.",
         ),
         _context_option(context_option, "decrypt_context"),
         click.option(
@@ -164,7 +166,7 @@ def sealing_options(function: Function, context_option: str = CONTEXT_OPTION) ->
     ) -> Any:
         if (encrypt_keys or encrypt_context) and not encrypt:
             raise UsageError(
-                f"--encrypt-key and {context_option} are for envelopes", hint="add --encrypt"
+                f"--encrypt-key and {context_option} need --encrypt", hint="add --encrypt"
             )
         return function(
             seal=encrypt, seal_keys=encrypt_keys, seal_context=encrypt_context, **others
@@ -172,13 +174,16 @@ def sealing_options(function: Function, context_option: str = CONTEXT_OPTION) ->
 
     return add_options(
         command,
-        click.option("--encrypt", is_flag=True, help="Seal it in an envelope on this machine."),
+        click.option(
+            "--encrypt", is_flag=True, help="Encrypt on this machine with the AWS Encryption SDK."
+        ),
         click.option(
             "--encrypt-key",
             "encrypt_keys",
             multiple=True,
             metavar="ARN",
-            help="KMS key to seal under, instead of a job's; repeatable, each opens it.",
+            help="KMS key to encrypt with, instead of the job's; repeatable. Each of them "
+            "can decrypt.",
         ),
         _context_option(context_option, "encrypt_context"),
     )
@@ -192,7 +197,7 @@ def _packing_options(
             "--include", multiple=True, metavar="GLOB", help="Pack only these paths; repeatable."
         ),
         click.option(
-            "--exclude", multiple=True, metavar="GLOB", help="Leave these out; repeatable."
+            "--exclude", multiple=True, metavar="GLOB", help="Leave these paths out; repeatable."
         ),
         click.option(
             "--format",
@@ -207,15 +212,19 @@ def _packing_options(
             type=Number(0, 9),
             default=DEFAULT_LEVEL,
             show_default=True,
-            help="0 does not compress, 9 hardest.",
+            help="0 stores, 9 compresses most.",
         ),
         click.option(
             "--symlinks",
             type=click.Choice(["keep", "follow", "follow-outside"]),
             default="keep",
             show_default=True,
+<<<<<<< HEAD
             help="Pack symlinks as symlinks, or what they point to: inside the directory only, or "
             "outside too.",
+=======
+            help="Pack symlinks as symlinks, or their targets.",
+>>>>>>> main
         ),
     ]
 
@@ -255,7 +264,7 @@ def _context_option(option: str, name: str) -> Callable[[Function], Function]:
         multiple=True,
         metavar="K=V",
         callback=pairs,
-        help="Pair of the envelope's encryption context; repeatable.",
+        help="Pair of the encryption context; repeatable.",
     )
 
 
@@ -286,9 +295,11 @@ def limit_options(function: Function) -> Function:
     count, depth = Number(min=1), Number(1, 500)
     return add_options(
         command,
-        click.option("--max-size", type=count, help="Bytes per artifact, unpacked. [20 GiB]"),
+        click.option("--max-size", type=count, help="Extracted bytes per artifact. [20 GiB]"),
         click.option(
-            "--max-ratio", type=count, help="The same per byte packed, above 64 MiB. [200]"
+            "--max-ratio",
+            type=count,
+            help="Extracted bytes per compressed byte, above 64 MiB. [200]",
         ),
         click.option("--max-entries", type=count, help="Entries per artifact. [200000]"),
         click.option("--max-depth", type=depth, help="Components in a path. [128]"),

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import click
 
 from cpstage.cli.archive_options import unpacking_options
-from cpstage.cli.job_arguments import member_arguments
-from cpstage.cli.job_source import JobSource, job_options
+from cpstage.cli.job_options import JobSource, job_options, member_arguments
 from cpstage.cli.options import aws_options, log_options, session_option
-from cpstage.cli.terminal import Terminal
 from cpstage.errors import LocalIOError, UsageError
 
 if TYPE_CHECKING:
-    from cpstage import Connection, Unpacking
+    from collections.abc import Iterable, Iterator
+
+    from cpstage import AwsConfig, Unpacking
+    from cpstage.cli.output import Terminal
 
 _EXAMPLES = """\b
 Examples:
@@ -33,7 +33,7 @@ _CONTROL = re.compile(rb"[\x00-\x07\x0e-\x1f\x7f]|\xc2[\x80-\x9f]")
 @click.command(epilog=_EXAMPLES)
 @member_arguments
 @job_options
-@click.option("--force", is_flag=True, help="Write binary data to a terminal all the same.")
+@click.option("--force", is_flag=True, help="Write binary data to a terminal.")
 @unpacking_options
 @aws_options
 @session_option
@@ -45,30 +45,30 @@ def cat(
     path: str,
     force: bool,
     unpacking: Unpacking,
-    connection: Connection,
+    config: AwsConfig,
     credentials_max_age: float,
     terminal: Terminal,  # noqa: ARG001 (it has been set up: the log goes through it)
 ) -> None:
     """Write one member of an artifact to stdout.
 
-    The rest is not fetched: of a zip, its directory and the member are read; of a tar, all up to
-    the member. The CRC-32 of a zip's member is compared after its last byte: where it differs, the
-    exit code is 65, and what was written is not to be trusted. An envelope is read and opened as a
-    whole before anything is written.
+    The command reads the central directory and the member of a zip, and a tar up to the member. It
+    compares the CRC-32 of a zip's member after the last byte: if it differs, the output is wrong,
+    and the exit code is 65. An encrypted message is decrypted completely before anything is
+    written.
 
-    Data that is no text is not written to a terminal, unless --force is given.
+    Binary data is written to a terminal only with --force.
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     import cpstage
 
-    job = source.load(connection)
-    chunks: Iterable[bytes | memoryview] = cpstage.read_member(
+    job = source.load(config)
+    chunks: Iterable[bytes | memoryview] = cpstage.inspect.read_member(
         job,
         artifact,
         path,
         unpacking=unpacking,
-        connection=connection,
+        config=config,
         credentials_max_age=credentials_max_age,
     )
     if sys.stdout is None:
@@ -84,7 +84,7 @@ def _text_only(chunks: Iterable[bytes | memoryview], path: str) -> Iterator[byte
     for chunk in chunks:
         if _CONTROL.search(chunk):
             raise UsageError(
-                f"{path!r} is no plain text, and stdout is a terminal",
+                f"{path!r} is not plain text, and stdout is a terminal",
                 hint="redirect it to a file, or give --force",
             )
         yield chunk

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cpstage.cli.job_source import JobSource, job_options
+from cpstage.aws.config import DEFAULT_MAX_AGE
+from cpstage.cli.job_options import JobSource, job_options
 from cpstage.cli.options import Seconds, aws_options, output_options
-from cpstage.cli.terminal import Terminal
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
-    from cpstage import Connection
+    from cpstage import AwsConfig
+    from cpstage.cli.output import Terminal
 
 _EXAMPLES = """\b
 Example, in ~/.aws/config:
@@ -32,34 +33,32 @@ Example, in ~/.aws/config:
 @click.option(
     "--expires-in",
     type=Seconds(),
-    default=14 * 60,
+    default=DEFAULT_MAX_AGE,
     show_default=True,
     metavar="SECONDS",
-    help="When tools are to ask again, counted from when the credentials were handed out.",
+    help="Printed expiry, counted from the time at which CodePipeline issued the credentials.",
 )
-@click.option("--force", is_flag=True, help="Print them to a terminal, too.")
+@click.option("--force", is_flag=True, help="Print secrets to a terminal.")
 @aws_options
 @output_options
 def credentials(
-    source: JobSource, connection: Connection, terminal: Terminal, expires_in: float, force: bool
+    source: JobSource, config: AwsConfig, terminal: Terminal, expires_in: float, force: bool
 ) -> None:
     """Print a job's session credentials, SECRETS included.
 
-    The form is that of a credential_process (version 1), for ad-hoc use of any AWS tool with what
-    the job may do: read its inputs, write its outputs. CodePipeline tells no expiry: the one that
-    is printed makes tools ask again in time.
+    The format is that of a credential_process (version 1). Any AWS tool can then read the job's
+    inputs and write its outputs. CodePipeline does not say when session credentials expire; the
+    printed expiry makes tools ask again in time.
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
-    import cpstage
+    from cpstage.aws.credentials import process_credentials
 
     if not force and sys.stdout is not None and sys.stdout.isatty():
         raise UsageError(
             "secrets are not printed to a terminal",
             hint="use it as a credential_process (see --help), or give --force",
         )
-    job = source.load(connection, uses_s3=False)
+    job = source.load(config, uses_s3=False)
     age = source.credentials_age()
-    terminal.line(
-        json.dumps(cpstage.process_credentials(job, lifetime=expires_in, age=age), indent=2)
-    )
+    terminal.line(json.dumps(process_credentials(job, lifetime=expires_in, age=age), indent=2))

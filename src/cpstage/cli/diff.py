@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cpstage.cli.archive_options import unpacking_options
-from cpstage.cli.job_arguments import artifact_arguments
-from cpstage.cli.job_source import JobSource, job_options
+from cpstage.cli.job_options import JobSource, artifact_arguments, job_options
 from cpstage.cli.options import (
     aws_options,
     output_options,
@@ -16,12 +15,12 @@ from cpstage.cli.options import (
     session_option,
     workspace_option,
 )
-from cpstage.cli.terminal import Terminal
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
-    from cpstage import Comparison, Connection, Progress, Unpacking
-    from cpstage.looking.differences import Difference
+    from cpstage import AwsConfig, Progress, Unpacking
+    from cpstage.cli.output import Terminal
+    from cpstage.inspect.comparison import Comparison, Difference
 
 _EXAMPLES = """\b
 Examples:
@@ -49,30 +48,30 @@ def diff(
     artifacts: tuple[str, ...],
     workspace: str,
     unpacking: Unpacking,
-    connection: Connection,
+    config: AwsConfig,
     credentials_max_age: float,
     terminal: Terminal,
     progress: Progress,
 ) -> None:
     """Compare a fetched tree with its artifact in S3.
 
-    WORKSPACE/in/<artifact>/ is held against the remote archive: names, kinds, sizes, execute bits,
-    targets of links, and the CRC-32 of every file. Of a zip, only the directory is read; an
-    envelope is opened into a temporary file without a name. What was fetched with --no-unpack or
-    --no-decrypt is compared as the file it is.
+    The command compares WORKSPACE/in/<artifact>/ with the remote archive: names, kinds, sizes,
+    execute bits, targets of symlinks, and the CRC-32 of every file. It reads only the central
+    directory of a zip, and decrypts an encrypted message into an unnamed temporary file. Artifacts
+    that were fetched with --no-unpack or --no-decrypt are compared as files.
 
-    Exit code 0 says that there is no difference, 1 that there is one.
+    Exit code 0 means no difference, 1 means a difference.
 
     JOB_ID may also be given as CPSTAGE_JOB_ID: then 'cpstage diff ARTIFACT' is enough.
     """
     import cpstage
 
-    compared = cpstage.compare(
-        source.load(connection),
+    compared = cpstage.inspect.compare(
+        source.load(config),
         workspace,
         artifacts,
         unpacking=unpacking,
-        connection=connection,
+        config=config,
         credentials_max_age=credentials_max_age,
         progress=progress,
     )

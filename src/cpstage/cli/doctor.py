@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cpstage.cli.job_source import JobSource, job_options
+from cpstage.cli.job_options import JobSource, job_options
 from cpstage.cli.options import Seconds, aws_options, output_options, workspace_option
-from cpstage.cli.terminal import Terminal
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
-    from cpstage import Check, Connection
+    from cpstage import AwsConfig, Job
+    from cpstage.cli.output import Terminal
+    from cpstage.inspect.doctor import Check
 
 _EXAMPLES = """\b
 Examples:
@@ -34,32 +35,36 @@ Examples:
     default=20,
     show_default=True,
     metavar="SECONDS",
-    help="How long each check tries again when the network or AWS fails.",
+    help="How long each check retries when the network or AWS fails.",
 )
 @output_options
 def doctor(
     *,
     source: JobSource,
     workspace: str,
-    connection: Connection,
+    config: AwsConfig,
     timeout: float,
     terminal: Terminal,
 ) -> None:
-    """Check all that a run of a job needs.
+    """Check everything that a run of a job needs.
 
-    In the order of a run: region, network, clock, the caller's credentials, the job, its session,
-    each input (its first byte is read), each output (an upload is begun, and aborted at once), the
-    key, and the workspace. What fails comes with what to change, and the exit code is that of the
-    first failure. No object is made and no file is left.
+    The command checks region, network, clock, the caller's credentials, the job, its session, each
+    input (reads the first byte), each output (starts a multipart upload and aborts it), the key,
+    and the workspace. It prints what to change for each failure, and exits with the code of the
+    first one. It creates no object and leaves no file.
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     import cpstage
-    from cpstage.doctor import exit_code
+    from cpstage.inspect.doctor import exit_code
 
-    reached = replace(connection, timeout=timeout)
+    reached = replace(config, timeout=timeout)
     checks = []
-    for check in cpstage.diagnose(lambda: source.load(reached), workspace, connection=reached):
+
+    def load() -> Job:
+        return source.load(reached, in_progress=True)
+
+    for check in cpstage.inspect.diagnose(load, workspace, config=reached):
         checks.append(check)
         if not terminal.json:
             terminal.line(_text(check))

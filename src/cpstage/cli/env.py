@@ -1,4 +1,4 @@
-"""``cpstage env``: the variables of a staged job, for a shell."""
+"""``cpstage env``: the variables of a staged job, quoted for a shell."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cpstage.cli.job_source import JobSource, job_options
+from cpstage.cli.job_options import JobSource, job_options
 from cpstage.cli.options import aws_options, output_options, workspace_option
-from cpstage.cli.terminal import Terminal
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
-    from cpstage import Connection
-    from cpstage.shells import Syntax
+    from cpstage import AwsConfig
+    from cpstage.cli.output import Terminal
+    from cpstage.runner.environment import Syntax
 
 _EXAMPLES = """\b
 Examples:
@@ -34,7 +34,7 @@ Examples:
     type=click.Choice(["sh", "fish", "powershell", "dotenv", "json"]),
     default="sh",
     show_default=True,
-    help="What is going to read it.",
+    help="Output format.",
 )
 @click.option("--codebuild-env", is_flag=True, help="Add CODEBUILD_SRC_DIR variables.")
 @aws_options
@@ -42,7 +42,7 @@ Examples:
 def env(
     *,
     source: JobSource,
-    connection: Connection,
+    config: AwsConfig,
     terminal: Terminal,
     workspace: str,
     syntax: Syntax,
@@ -50,21 +50,19 @@ def env(
 ) -> None:
     """Print the variables of a job in a workspace.
 
-    They tell where each artifact is; none is a credential. For the job that was fetched into the
-    workspace, which is also the one without JOB_ID, AWS is not asked.
+    The variables name the directory of each artifact. They contain no credentials. Without JOB_ID,
+    or with the job that was fetched into the workspace, the command calls no AWS service.
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     import cpstage
-    from cpstage.shells import render
+    from cpstage.runner.environment import job_environment, render, staged_environment
 
     place = cpstage.Workspace(workspace)
-    job = source.load(connection) if source.file is not None else None
-    variables = cpstage.staged_environment(
-        place, job.id if job else source.job_id, codebuild=codebuild_env
-    )
+    job = source.load(config) if source.file is not None else None
+    variables = staged_environment(place, job.id if job else source.job_id, codebuild=codebuild_env)
     if variables is None:
-        job = job or source.load(connection, uses_s3=False)
+        job = job or source.load(config, uses_s3=False)
         terminal.warn(printable(f"job {job.id} has not been fetched into {place.root}"))
-        variables = cpstage.job_environment(job, place, codebuild=codebuild_env)
+        variables = job_environment(job, place, codebuild=codebuild_env)
     terminal.raw(render(variables, "json" if terminal.json else syntax))

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.completion import a_file
-from cpstage.cli.job_source import JobSource, job_options
+from cpstage.cli.job_options import JobSource, job_options
 from cpstage.cli.options import (
+    a_file,
     aws_options,
     output_options,
     progress_option,
     session_option,
     workspace_option,
 )
+from cpstage.cli.output import Terminal, counted
 from cpstage.cli.stage_options import staging_options
-from cpstage.cli.terminal import Terminal, counted
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
-    from cpstage import Connection, FetchResult, Staging
+    from pathlib import Path
+
+    from cpstage import AwsConfig, FetchOptions, FetchResult
 
 _EXAMPLES = """\b
 Examples:
@@ -37,7 +38,7 @@ Examples:
 @job_options
 @workspace_option
 @staging_options
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what the command would do, and do nothing.")
 @click.option(
     "--env-file",
     metavar="FILE",
@@ -52,10 +53,10 @@ Examples:
 def fetch(
     *,
     source: JobSource,
-    connection: Connection,
+    config: AwsConfig,
     terminal: Terminal,
     workspace: str,
-    staging: Staging,
+    fetch_options: FetchOptions,
     dry_run: bool,
     env_file: str | None,
     codebuild_env: bool,
@@ -64,23 +65,26 @@ def fetch(
     """Stage a job's input artifacts.
 
     Every input artifact is unpacked into WORKSPACE/in/<artifact>/, and WORKSPACE/out/<artifact>/
-    is made for every output. An artifact is there whole or not at all.
+    is created for every output. An artifact appears after all of it is verified.
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     import cpstage
+    from cpstage.runner.environment import env_file as write_env_file
+    from cpstage.runner.environment import job_environment
 
     if codebuild_env and env_file is None:
         raise UsageError("--codebuild-env has no file to go to", hint="give --env-file FILE")
-    job = source.load(connection)
+    job = source.load(config)
 
     def run() -> FetchResult:
         return cpstage.fetch(
             job,
             workspace,
-            **staging.arguments(),
+            fetch_options,
             dry_run=dry_run,
-            connection=connection,
+            config=config,
+            warn=terminal.warn,
             **options,
         )
 
@@ -89,11 +93,11 @@ def fetch(
     else:
         place = cpstage.Workspace(workspace)
         # Names that collide are found before the fetch, and so is a file that cannot be written.
-        cpstage.job_environment(job, place, codebuild=codebuild_env)
-        with cpstage.env_file(env_file, place) as write:
+        job_environment(job, place, codebuild=codebuild_env)
+        with write_env_file(env_file, place) as write:
             result = run()
             inputs: dict[str, Path] = {one.artifact.name: one.path for one in result.inputs}
-            write(cpstage.job_environment(job, place, inputs, codebuild=codebuild_env))
+            write(job_environment(job, place, inputs, codebuild=codebuild_env))
     terminal.result(result.document(), fetched_text(result))
 
 

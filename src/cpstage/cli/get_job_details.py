@@ -9,17 +9,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cpstage._version import __version__
-from cpstage.cli.aws_cli.globals import call_options, in_full, options_without_effect
-from cpstage.cli.aws_cli.input import check_members, input_members, parameter
-from cpstage.cli.aws_cli.model import sample_output
-from cpstage.cli.aws_cli.output import FORMATS, output_format, render
-from cpstage.cli.aws_cli.query import compile_query
+from cpstage.cli.aws_cli.output import FORMATS, compile_query, output_format, render
+from cpstage.cli.aws_cli.request import (
+    call_options,
+    check_members,
+    in_full,
+    input_members,
+    options_without_effect,
+    parameter,
+    sample_output,
+)
 from cpstage.cli.options import aws_options, output_options
-from cpstage.cli.terminal import Terminal
 from cpstage.errors import ConfigurationError, UsageError
 
 if TYPE_CHECKING:
-    from cpstage import Connection
+    from cpstage import AwsConfig
+    from cpstage.cli.output import Terminal
 
 _EXAMPLES = """\b
 Examples:
@@ -41,17 +46,17 @@ _INPUT_SKELETON = """\
 @click.command(
     "get-job-details", epilog=_EXAMPLES, context_settings={"token_normalize_func": in_full}
 )
-@click.option("--job-id", metavar="ID|file://F", help="The job; else CPSTAGE_JOB_ID.")
+@click.option("--job-id", metavar="ID|file://F", help="Job ID; else CPSTAGE_JOB_ID.")
 @click.option(
     "--client-token",
     metavar="TOKEN|file://F",
     envvar="CPSTAGE_CLIENT_TOKEN",
-    help="Token of a third-party job: makes the call GetThirdPartyJobDetails.",
+    help="Client token of a third-party job; cpstage then calls GetThirdPartyJobDetails.",
 )
 @click.option(
     "--cli-input-json",
     metavar="JSON|file://F",
-    help="The input as a JSON object; options come before it.",
+    help="Input as a JSON object; options override it.",
 )
 @click.option(
     "--generate-cli-skeleton",
@@ -60,15 +65,15 @@ _INPUT_SKELETON = """\
     type=click.Choice(["input", "output"]),
     help="Print a sample of the input or output, and make no call.",
 )
-@click.option("--query", metavar="JMESPATH", help="Print what this selects of the document.")
+@click.option(
+    "--query", metavar="JMESPATH", help="JMESPath expression that selects what is printed."
+)
 @click.option(
     "--output",
     type=click.Choice(FORMATS),
     help="Format; else AWS_DEFAULT_OUTPUT, then the profile's, then json.",
 )
-@click.option(
-    "--reveal-secrets", is_flag=True, help="Print the document as it is, secrets included."
-)
+@click.option("--reveal-secrets", is_flag=True, help="Print the document with its secrets.")
 @aws_options
 @call_options
 @output_options
@@ -83,14 +88,14 @@ def get_job_details(
     query: str | None,
     output: str | None,
     reveal_secrets: bool,
-    connection: Connection,
+    config: AwsConfig,
     terminal: Terminal,
 ) -> None:
     """Print the job's document, as the AWS CLI does.
 
-    Secrets are masked, before --query sees the document: the session credentials, every value of
-    the action's configuration, and the continuation token. --reveal-secrets prints what the AWS
-    CLI prints.
+    The command masks secrets before it applies --query: session credentials, all values of the
+    action's configuration, and the continuation token. --reveal-secrets prints what the AWS CLI
+    prints.
     """
     search = compile_query(query)
     members = input_members(cli_input_json)
@@ -102,19 +107,19 @@ def get_job_details(
         _print(_INPUT_SKELETON)
         return
     check_members(members, known="jobId")
-    chosen = output_format(output, terminal.json, connection)
+    chosen = output_format(output, terminal.json, config)
     operation = "GetThirdPartyJobDetails" if token else "GetJobDetails"
     if generate_cli_skeleton == "output":
         document = sample_output("codepipeline", operation)
     else:
-        document = _job_document(members.get("jobId"), token, connection, reveal_secrets)
+        document = _job_document(members.get("jobId"), token, config, reveal_secrets)
         if not reveal_secrets:
             terminal.note("cpstage: secrets are masked; --reveal-secrets shows them")
     _print(render(search(document), chosen, operation))
 
 
 def _job_document(
-    given: str | None, token: str, connection: Connection, reveal_secrets: bool
+    given: str | None, token: str, config: AwsConfig, reveal_secrets: bool
 ) -> dict[str, Any]:
     import cpstage
 
@@ -124,8 +129,8 @@ def _job_document(
             "no job is given" if given is None else "the job id is empty",
             hint="give --job-id, 'jobId' in --cli-input-json, or CPSTAGE_JOB_ID",
         )
-    document = cpstage.get_job_details(job_id, client_token=token or None, connection=connection)
-    return document if reveal_secrets else cpstage.mask_document(document)
+    document = cpstage.get_job_details(job_id, client_token=token or None, config=config)
+    return document if reveal_secrets else cpstage.job.mask_document(document)
 
 
 def _print(text: str) -> None:

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 import click
 
 from cpstage.cli.archive_options import unpacking_options
-from cpstage.cli.job_arguments import artifact_arguments
-from cpstage.cli.job_source import JobSource, job_options
+from cpstage.cli.job_options import JobSource, artifact_arguments, job_options
 from cpstage.cli.options import aws_options, output_options, progress_option, session_option
-from cpstage.cli.terminal import Terminal, counted
+from cpstage.cli.output import Terminal, counted
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
-    from cpstage import Connection, Listing, Progress, Unpacking
-    from cpstage.looking.listing import Listed
+    from cpstage import AwsConfig, Progress, Unpacking
+    from cpstage.inspect.listing import Listed, Listing
 
 _EXAMPLES = """\b
 Examples:
@@ -47,30 +46,30 @@ def ls(
     source: JobSource,
     artifacts: tuple[str, ...],
     unpacking: Unpacking,
-    connection: Connection,
+    config: AwsConfig,
     credentials_max_age: float,
     terminal: Terminal,
     progress: Progress,
 ) -> None:
-    """List what is in a job's artifacts, without fetching them.
+    """List the contents of a job's artifacts, without fetching them.
 
-    ARTIFACT is a name or a glob; without it, all inputs are listed. Columns are the mode that a
-    file would get, its size, its size in the archive, its CRC-32, and its name. Of a zip, only the
-    directory at its end is read; a tar has none, and is read from its start to its end. So is an
-    envelope, which is opened into a temporary file without a name.
+    ARTIFACT is a name or a glob; the default is all inputs. Columns are permission bits after
+    extraction, size, compressed size, CRC-32, and name. The command reads only the central
+    directory of a zip, and all of a tar. It decrypts an encrypted message into an unnamed temporary
+    file.
 
-    An output can be listed where the job's session may read it, which is rare.
+    An output can be listed if the job's session may read it, which is rare.
 
     JOB_ID may also be given as CPSTAGE_JOB_ID: then 'cpstage ls ARTIFACT' is enough.
     """
     import cpstage
 
     listings = []
-    for listing in cpstage.list_artifacts(
-        source.load(connection),
+    for listing in cpstage.inspect.list_artifacts(
+        source.load(config),
         artifacts,
         unpacking=unpacking,
-        connection=connection,
+        config=config,
         credentials_max_age=credentials_max_age,
         progress=progress,
     ):
@@ -83,11 +82,13 @@ def ls(
 def _say(listing: Listing, terminal: Terminal) -> None:
     """Tell what a person should know of a listing, besides what is in it."""
     name = listing.remote.artifact.name
-    if listing.remote.opened:
-        terminal.note(f"cpstage: {name} is sealed in an envelope: all of it was read")
+    if listing.remote.decrypted:
+        terminal.note(f"cpstage: {name} is an encrypted message: all of it was read")
     elif listing.read == "stream":
         kind = listing.remote.format
-        terminal.note(f"cpstage: {name} is {kind}, which has no directory: all of it was read")
+        terminal.note(
+            f"cpstage: {name} is {kind}, which has no central directory: all of it was read"
+        )
     for why in listing.refused:
         terminal.warn(f"fetch would refuse {name}: {why}")
 
@@ -95,8 +96,8 @@ def _say(listing: Listing, terminal: Terminal) -> None:
 def _text(listing: Listing) -> str:
     remote = listing.remote
     size = counted(remote.info.size, "byte")
-    sealed = ", sealed" if remote.envelope else ""
-    what = f"{remote.format or 'file'}, {size}{sealed} at {remote.artifact.location}"
+    encrypted = ", encrypted" if remote.envelope else ""
+    what = f"{remote.format or 'file'}, {size}{encrypted} at {remote.artifact.location}"
     return "\n".join([f"{remote.artifact.name}: {what}", *map(_row, listing.entries)])
 
 

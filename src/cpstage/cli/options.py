@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.completion import a_directory, a_file
-from cpstage.cli.terminal import Terminal
+from cpstage.aws.config import DEFAULT_MAX_AGE, DEFAULT_TIMEOUT
+from cpstage.cli.output import Terminal
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
-    from cpstage import Connection
+    from click.shell_completion import CompletionItem
+
+    from cpstage import AwsConfig
     from cpstage.progress import Mode
 
 Function = Callable[..., Any]
@@ -47,7 +49,7 @@ class Seconds(click.types.FloatParamType):
         if 0 < seconds <= MOST_SECONDS or (self._or_none and seconds == 0):
             return seconds
         least = "0 or more" if self._or_none else "above 0"
-        why = f"{value!r} is no number of seconds, {least} and at most 1e9."
+        why = f"{value!r} is not a number of seconds, {least} and at most 1e9."
         raise click.BadParameter(why, ctx, param)
 
 
@@ -64,8 +66,26 @@ def add_options(function: Function, *options: Callable[[Function], Function]) ->
     return function
 
 
+def a_file(_context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete the path of a file; a callback of click."""
+    return _path("file", incomplete)
+
+
+def a_directory(
+    _context: click.Context, _: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete the path of a directory; a callback of click."""
+    return _path("dir", incomplete)
+
+
+def _path(kind: str, incomplete: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type=kind)]
+
+
 def aws_options(function: Function) -> Function:
-    """Add the AWS CLI's common options; the command gets a ``connection``."""
+    """Add the AWS CLI's common options; the command gets a ``config``."""
 
     @functools.wraps(function)
     def command(
@@ -79,9 +99,9 @@ def aws_options(function: Function) -> Function:
         read_timeout: float | None,
         **others: Any,
     ) -> Any:
-        from cpstage import Connection
+        from cpstage import AwsConfig
 
-        connection = Connection(
+        config = AwsConfig(
             region=region,
             profile=profile,
             endpoint_url=endpoint_url,
@@ -90,7 +110,7 @@ def aws_options(function: Function) -> Function:
             connect_timeout=connect_timeout,
             read_timeout=read_timeout,
         )
-        return function(connection=connection, **others)
+        return function(config=config, **others)
 
     return add_options(
         command,
@@ -110,7 +130,7 @@ def aws_options(function: Function) -> Function:
             "connect_timeout",
             type=Seconds(or_none=True),
             metavar="SECONDS",
-            help="How long to wait for a connection; 0 waits for ever. [60]",
+            help="How long to wait for a connection; 0 waits without limit. [60]",
         ),
         click.option(
             "--read-timeout",
@@ -118,7 +138,7 @@ def aws_options(function: Function) -> Function:
             "read_timeout",
             type=Seconds(or_none=True),
             metavar="SECONDS",
-            help="How long to wait for the next KiB of an answer; 0 waits for ever. [60]",
+            help="How long to wait for the next KiB of an answer; 0 waits without limit. [60]",
         ),
     )
 
@@ -139,7 +159,7 @@ def pairs(
 def session_option(function: Function, retry_option: str = "--timeout") -> Function:
     """Add what is about a job's session; stands below ``aws_options``.
 
-    The command gets a ``credentials_max_age``, and its ``connection`` a timeout.
+    The command gets a ``credentials_max_age``, and its ``config`` a timeout.
 
     Args:
         function: The command.
@@ -150,30 +170,30 @@ def session_option(function: Function, retry_option: str = "--timeout") -> Funct
         click.option(
             "--credentials-max-age",
             type=Seconds(),
-            default=14 * 60,
+            default=DEFAULT_MAX_AGE,
             show_default=True,
             metavar="SECONDS",
-            help="Age at which the job's session credentials are renewed ahead of time.",
+            help="Age at which cpstage refreshes the job's session credentials.",
         ),
     )
 
 
 def retry_option_named(name: str) -> Callable[[Function], Function]:
-    """Add how long to try again; the ``connection`` of the command gets it as its timeout."""
+    """Add how long to try again; the ``config`` of the command gets it as its timeout."""
 
     def decorate(function: Function) -> Function:
         @functools.wraps(function)
-        def command(retry_timeout: float, connection: Connection, **others: Any) -> Any:
-            return function(connection=replace(connection, timeout=retry_timeout), **others)
+        def command(retry_timeout: float, config: AwsConfig, **others: Any) -> Any:
+            return function(config=replace(config, timeout=retry_timeout), **others)
 
         return click.option(
             name,
             "retry_timeout",
             type=Seconds(),
-            default=300,
+            default=DEFAULT_TIMEOUT,
             show_default=True,
             metavar="SECONDS",
-            help="How long to go on without progress when the network or AWS fails.",
+            help="How long to retry without progress when the network or AWS fails.",
         )(command)
 
     return decorate
@@ -205,8 +225,10 @@ def _output_options(function: Function, *more: Callable[[Function], Function]) -
     return add_options(
         command,
         *more,
-        click.option("-v", "--verbose", count=True, help="Say each call to AWS on stderr."),
-        click.option("-q", "--quiet", is_flag=True, help="No notes and no progress on stderr."),
+        click.option("-v", "--verbose", count=True, help="Log each call to AWS on stderr."),
+        click.option(
+            "-q", "--quiet", is_flag=True, help="Print no messages and no progress on stderr."
+        ),
         click.option("--debug", is_flag=True, help="Show the traceback of an error."),
     )
 
@@ -226,7 +248,7 @@ def progress_option(function: Function) -> Function:
         type=click.Choice(["auto", "bar", "log", "none"]),
         default="auto",
         show_default=True,
-        help="Bars on a terminal, lines in a log, or nothing.",
+        help="Progress as bars (terminal), as lines (log), or not at all.",
     )(command)
 
 

@@ -6,20 +6,26 @@ from typing import TYPE_CHECKING
 
 import click
 
+<<<<<<< HEAD
 from cpstage.cli.archive_options import packing_mtime_option, packing_options, sealing_options
 from cpstage.cli.completion import a_directory, a_file
 from cpstage.cli.options import aws_options, output_options, progress_option
 from cpstage.cli.terminal import Terminal, counted
+=======
+from cpstage.cli.archive_options import packing_options, sealing_options
+from cpstage.cli.options import a_directory, a_file, aws_options, output_options, progress_option
+from cpstage.cli.output import Terminal, counted
+>>>>>>> main
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
-    from cpstage import Connection, Packing, Progress
+    from cpstage import AwsConfig, Packing, Progress
 
 _EXAMPLES = """\b
 Examples:
   cpstage pack dist --output dist.zip
   cpstage pack dist --output dist.tar.gz --exclude '*.o'
-  cpstage pack dist --output sealed.zip --encrypt --encrypt-key ARN
+  cpstage pack dist --output encrypted.zip --encrypt --encrypt-key ARN
 """
 
 
@@ -30,11 +36,17 @@ Examples:
     required=True,
     metavar="FILE",
     shell_complete=a_file,
-    help="The archive to make.",
+    help="Archive to write.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
+<<<<<<< HEAD
 @packing_mtime_option
 @packing_options(["auto", "zip", "tar", "tar.gz"], "auto goes by the suffix of FILE, else zip.")
+=======
+@packing_options(
+    ["auto", "zip", "tar", "tar.gz"], "auto chooses the format by the suffix of FILE, else zip."
+)
+>>>>>>> main
 @sealing_options
 @aws_options
 @output_options
@@ -48,25 +60,25 @@ def pack(
     seal: bool,
     seal_keys: tuple[str, ...],
     seal_context: dict[str, str],
-    connection: Connection,
+    config: AwsConfig,
     terminal: Terminal,
     progress: Progress,
 ) -> None:
     """Pack a directory into a zip, tar or tar.gz.
 
-    The same tree gives the same bytes. FILE is there whole in the end, or as it was.
+    The same tree gives the same bytes. If packing fails, FILE is unchanged.
     """
     import cpstage
 
     if seal and not seal_keys:
-        raise UsageError("--encrypt has no key to seal under", hint="give --encrypt-key ARN")
+        raise UsageError("--encrypt has no KMS key", hint="give --encrypt-key ARN")
     done = cpstage.pack(
         directory,
         output,
         packing=packing,
-        sealing=cpstage.Sealing(seal_keys, seal_context) if seal else None,
+        sealing=cpstage.localfiles.Sealing(seal_keys, seal_context) if seal else None,
         overwrite=overwrite,
-        connection=connection,
+        config=config,
         progress=progress,
     )
     what = f"{counted(done.size, 'byte')}, {done.format}, {counted(done.files, 'file')}"

@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+<<<<<<< HEAD
 from cpstage.cli.archive_options import packing_mtime_option
 from cpstage.cli.job_source import JobSource, job_options
+=======
+from cpstage.cli.job_options import JobSource, force_option, job_options
+>>>>>>> main
 from cpstage.cli.options import (
     aws_options,
     output_options,
@@ -16,12 +20,12 @@ from cpstage.cli.options import (
     session_option,
     workspace_option,
 )
+from cpstage.cli.output import Terminal, counted
 from cpstage.cli.stage_options import delivery_options
-from cpstage.cli.terminal import Terminal, counted
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
-    from cpstage import Connection, Delivery, Progress, PushResult
+    from cpstage import AwsConfig, Progress, PushOptions, PushResult
 
 _EXAMPLES = """\b
 Examples:
@@ -52,10 +56,11 @@ def _split(context: click.Context, _: click.Parameter, values: tuple[str, ...]) 
     "paths", nargs=-1, required=False, callback=_split, metavar="[JOB_ID] [NAME=PATH]..."
 )
 @job_options
+@force_option
 @workspace_option
 @packing_mtime_option
 @delivery_options
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what the command would do, and do nothing.")
 @aws_options
 @session_option
 @output_options
@@ -63,28 +68,30 @@ def _split(context: click.Context, _: click.Parameter, values: tuple[str, ...]) 
 def push(
     *,
     source: JobSource,
-    connection: Connection,
+    config: AwsConfig,
     terminal: Terminal,
     progress: Progress,
     workspace: str,
     paths: dict[str, str],
-    delivery: Delivery,
+    push_options: PushOptions,
+    force: bool,
     **options: Any,
 ) -> None:
     """Upload a job's output artifacts.
 
-    Every output artifact is made of WORKSPACE/out/<artifact>/, or of the PATH given for it, and
-    goes to the S3 location that CodePipeline assigned, under the job's own credentials and key.
+    Every output artifact is packed from WORKSPACE/out/<artifact>/, or from the PATH given for it,
+    and uploaded to the S3 location that CodePipeline assigned, with the job's session credentials
+    and KMS key.
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     import cpstage
 
     result = cpstage.push(
-        source.load(connection),
+        source.load(config, in_progress=not (force or options.get("dry_run"))),
         workspace,
-        **replace(delivery, paths=paths).arguments(),
-        connection=connection,
+        replace(push_options, paths=paths),
+        config=config,
         progress=progress,
         warn=terminal.warn,
         **options,

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, get_args
 
 import click
 
-from cpstage.cli.job_source import JobSource, job_options, read_file
+from cpstage.cli.job_options import JobSource, job_options, read_file
 from cpstage.cli.options import aws_options, output_options, retry_option_named
-from cpstage.cli.report_options import details_options, execution_id_option
-from cpstage.cli.terminal import Terminal
-from cpstage.errors import FailureType, UsageError
+from cpstage.cli.run_options import details_options, execution_id_option
+from cpstage.errors import ConfigurationError, CpstageError, FailureType, UsageError
 
 if TYPE_CHECKING:
-    from cpstage import Connection, Details, Reported
+    from cpstage import AwsConfig, Details
+    from cpstage.cli.output import Terminal
+    from cpstage.report.details import Reported
 
 _SUCCESS_EXAMPLES = """\b
 Examples:
@@ -33,7 +35,7 @@ Examples:
 
 @click.group()
 def report() -> None:
-    """Tell CodePipeline the result of a job."""
+    """Report the result of a job to CodePipeline."""
 
 
 def _variables(
@@ -65,13 +67,14 @@ def _variables(
 @click.option(
     "--output-variables-file",
     metavar="FILE",
-    help="More of them: NAME=value lines, or a JSON object.",
+    help="File with output variables: NAME=value lines, or a JSON object.",
 )
 @click.option(
     "--continuation-token-file",
     metavar="FILE",
-    help="File with a token, which makes the action go on in another job; the token may also be "
-    "in CPSTAGE_CONTINUATION_TOKEN. Others would see it on a command line.",
+    help="File with a continuation token; CodePipeline continues the action in "
+    "another job. CPSTAGE_CONTINUATION_TOKEN also works. Others can see a "
+    "command line.",
 )
 @aws_options
 @retry_option_named("--timeout")
@@ -79,16 +82,60 @@ def _variables(
 def success(
     *,
     source: JobSource,
-    connection: Connection,
+    config: AwsConfig,
     terminal: Terminal,
     details: Details,
     output_variables: dict[str, str],
     output_variables_file: str | None,
     continuation_token_file: str | None,
 ) -> None:
-    """Report that a job has done its work.
+    """Report that a job has succeeded.
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
+    """
+    import cpstage
+
+    job_id = source.require_id()
+    try:
+        _report_success(
+            job_id=job_id,
+            source=source,
+            config=config,
+            terminal=terminal,
+            details=details,
+            output_variables=output_variables,
+            output_variables_file=output_variables_file,
+            continuation_token_file=continuation_token_file,
+        )
+    except ConfigurationError as error:
+        # What cannot be reported must not leave the job open until it times out.
+        with suppress(CpstageError):  # as where there is no region
+            cpstage.report_failure(
+                job_id,
+                error.message,
+                failure_type=error.failure_type,
+                client_token=source.client_token,
+                config=config,
+            )
+            terminal.note("reported\tfailure")
+        raise
+
+
+def _report_success(
+    *,
+    job_id: str,
+    source: JobSource,
+    config: AwsConfig,
+    terminal: Terminal,
+    details: Details,
+    output_variables: dict[str, str],
+    output_variables_file: str | None,
+    continuation_token_file: str | None,
+) -> None:
+    """Gather what is to be reported, and report it.
+
+    Raises:
+        CpstageError: As :func:`cpstage.report_success`, or a file cannot be used.
     """
     import cpstage
     from cpstage.masking import secret
@@ -100,12 +147,12 @@ def success(
         token = read_token(continuation_token_file)
     variables = read_variables(output_variables_file) if output_variables_file is not None else {}
     reported = cpstage.report_success(
-        source.require_id(),
+        job_id,
         details=details,
         output_variables={**variables, **output_variables},
         continuation_token=token,
         client_token=source.client_token,
-        connection=connection,
+        config=config,
     )
     _tell(reported, terminal)
 
@@ -113,11 +160,11 @@ def success(
 @report.command(epilog=_FAILURE_EXAMPLES)
 @click.argument("job_id", required=False)
 @job_options
-@click.option("-m", "--message", metavar="TEXT", help="What went wrong.")
+@click.option("-m", "--message", metavar="TEXT", help="Failure message.")
 @click.option(
     "--message-file",
     metavar="FILE|-",
-    help="The same out of a file, such as a log: of a long one the last 5000 characters.",
+    help="File with the failure message, such as a log; the last 5000 characters are reported.",
 )
 @click.option(
     "--failure-type",
@@ -134,7 +181,7 @@ def success(
 def failure(
     *,
     source: JobSource,
-    connection: Connection,
+    config: AwsConfig,
     terminal: Terminal,
     message: str | None,
     message_file: str | None,
@@ -150,17 +197,23 @@ def failure(
     if (message is None) == (message_file is None):
         given = "no message is" if message is None else "both --message and --message-file are"
         raise UsageError(f"{given} given", hint="give --message or --message-file")
+    unread: ConfigurationError | None = None
     if message_file is not None:
-        message = read_file(message_file, "message").decode("utf-8", "replace").rstrip()
+        try:
+            message = read_file(message_file, "message").decode("utf-8", "replace").rstrip()
+        except ConfigurationError as error:  # the job has failed all the same
+            unread, message = error, error.message
     reported = cpstage.report_failure(
         source.require_id(),
         message or "",
         failure_type=failure_type,
         external_execution_id=execution_id,
         client_token=source.client_token,
-        connection=connection,
+        config=config,
     )
     _tell(reported, terminal)
+    if unread:
+        raise unread
 
 
 def _tell(reported: Reported, terminal: Terminal) -> None:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from cpstage._posix import release_signals
-from cpstage.cli.command_options import TakesCommand, command_options
 from cpstage.cli.fetch import fetched_text
-from cpstage.cli.job_source import JobSource, job_options
+from cpstage.cli.job_options import JobSource, force_option, job_options
 from cpstage.cli.options import (
     aws_options,
     output_options,
@@ -21,23 +20,21 @@ from cpstage.cli.options import (
     workspace_option,
 )
 from cpstage.cli.push import pushed_text
-from cpstage.cli.report_options import details_options
+from cpstage.cli.run_options import (
+    TakesCommand,
+    command_options,
+    details_options,
+    fetch_inputs_option,
+)
 from cpstage.cli.stage_options import delivery_options, staging_options
-from cpstage.cli.terminal import Terminal
 from cpstage.errors import UsageError
-from cpstage.runner.interrupts import Interrupts
+from cpstage.runner.signals import Interrupts
 
 if TYPE_CHECKING:
-    from cpstage import (
-        Connection,
-        Delivery,
-        Details,
-        Execution,
-        Progress,
-        RunResult,
-        Staging,
-        Surroundings,
-    )
+    from cpstage import AwsConfig, Details, Progress, RunResult
+    from cpstage.cli.output import Terminal
+    from cpstage.runner.command import CommandOptions
+    from cpstage.transfer.options import FetchInputs, FetchOptions, PushOptions
 
 _EXAMPLES = """\b
 Examples:
@@ -52,8 +49,9 @@ Examples:
 @click.command(cls=TakesCommand, epilog=_EXAMPLES)
 @click.argument("job_id", required=False, metavar="[JOB_ID] -- CMD [ARG]...")
 @job_options
+@force_option
 @workspace_option
-@click.option("--report", is_flag=True, help="Report the result, whatever it is.")
+@click.option("--report", is_flag=True, help="Report the result, success or failure.")
 @command_options
 @details_options
 @click.option(
@@ -62,10 +60,11 @@ Examples:
     multiple=True,
     metavar="NAME=PATH",
     callback=pairs,
-    help="Make an output of PATH, as seen from where cpstage starts, and not of out/NAME; "
-    "repeatable.",
+    help="Take an output from PATH instead of out/NAME; repeatable. PATH is "
+    "relative to the directory in which cpstage starts.",
 )
-@click.option("--push-always", is_flag=True, help="Push also when CMD has failed.")
+@click.option("--push-always", is_flag=True, help="Push even if CMD fails.")
+@fetch_inputs_option
 @partial(staging_options, context_option="--decrypt-context")
 @partial(delivery_options, context_option="--encrypt-context")
 @aws_options
@@ -75,34 +74,35 @@ Examples:
 def run(
     *,
     source: JobSource,
-    connection: Connection,
+    config: AwsConfig,
     terminal: Terminal,
     progress: Progress,
     workspace: str,
     command: tuple[str, ...],
-    staging: Staging,
-    surroundings: Surroundings,
-    execution: Execution,
-    delivery: Delivery,
+    fetch_options: FetchOptions,
+    fetch_inputs: FetchInputs,
+    command_options: CommandOptions,
+    push_options: PushOptions,
     paths: dict[str, str],
     push_always: bool,
     report: bool,
+    force: bool,
     details: Details,
     credentials_max_age: float,
 ) -> None:
     """Fetch a job's inputs, run CMD, push its outputs.
 
-    CMD has the variables of the job, and stdin, stdout and stderr of its own. When it fails, its
-    exit code is that of cpstage, and nothing is pushed. With --report, CodePipeline is told the
-    result: success, or whatever it was that failed.
+    CMD gets the job's variables, and inherits stdin, stdout and stderr. If CMD fails, cpstage exits
+    with CMD's exit code and pushes nothing. With --report, cpstage reports success or the failure
+    to CodePipeline.
 
-    A signal is handed on to CMD, a second one kills it; both end the run. With --json, CMD's stdout
+    cpstage forwards a signal to CMD, and kills CMD at the second signal. With --json, CMD's stdout
     goes to stderr.
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     if not report and (
-        execution.tail_lines or any(one is not None for one in vars(details).values())
+        command_options.tail_lines or any(one is not None for one in vars(details).values())
     ):
         raise UsageError("there is something to report, and no --report", hint="give --report")
     # What comes while the rest is loaded is a signal to the run as well.
@@ -111,18 +111,21 @@ def run(
         import cpstage
 
         with interrupts.stopping():  # stdin may not come to an end
-            job = source.load(connection) if source.file is not None else source.require_id()
+            job = (
+                source.load(config, in_progress=not force)
+                if source.file is not None
+                else source.require_id()
+            )
         result = cpstage.run(
             job,
             command,
             workspace,
             client_token=source.client_token,
-            staging=staging,
-            surroundings=surroundings,
-            execution=replace(execution, stdout_to_stderr=terminal.json),
-            delivery=replace(delivery, paths=paths, always=push_always),
+            fetch_options=replace(fetch_options, inputs=fetch_inputs),
+            command_options=replace(command_options, stdout_to_stderr=terminal.json),
+            push_options=replace(push_options, paths=paths, always=push_always),
             report=details if report else None,
-            connection=connection,
+            config=config,
             credentials_max_age=credentials_max_age,
             progress=progress,
             warn=terminal.warn,

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.job_source import JobSource, job_options
+from cpstage.cli.job_options import JobSource, job_options
 from cpstage.cli.options import aws_options, output_options
-from cpstage.cli.terminal import Terminal
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
-    from cpstage import Connection
+    from cpstage import AwsConfig
+    from cpstage.cli.output import Terminal
 
 _EXAMPLES = """\b
 Examples:
@@ -30,17 +30,17 @@ _GOOD_FOR_SECONDS = 15 * 60
 @job_options
 @aws_options
 @output_options
-def show(source: JobSource, connection: Connection, terminal: Terminal) -> None:
-    """Show a job and what lies at its locations.
+def show(source: JobSource, config: AwsConfig, terminal: Terminal) -> None:
+    """Show a job and the objects at its locations.
 
-    Secrets are masked: the session credentials, and every value of the action's configuration.
+    The command masks secrets: session credentials, and all values of the action's configuration.
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     import cpstage
 
-    job = source.load(connection)
-    described = cpstage.describe(
-        job, connection=connection, credentials_age=source.credentials_age()
+    job = source.load(config)
+    described = cpstage.inspect.describe(
+        job, config=config, credentials_age=source.credentials_age()
     )
     terminal.result(described, _text(described))
 
@@ -86,14 +86,15 @@ def _input(one: dict[str, Any]) -> list[str]:
         lines.append(f"  revision    {one['revision']}")
     if one["error"]:
         return [*lines, f"  error       {one['error']}"]
-    lines.append(f"  size        {one['size']:,} bytes, {one['format']}")
+    kind = "encrypted" if one["format"] == "sealed" else one["format"]
+    lines.append(f"  size        {one['size']:,} bytes, {kind}")
     encryption = " ".join(filter(None, (one["encryption"] or "none", one["kms_key_id"])))
     lines.append(f"  encryption  {encryption}")
     if one["envelope"]:
         keys = ", ".join(one["envelope"]["keys"])
-        lines.append(f"  envelope    {one['envelope']['format']}, under {keys}")
+        lines.append(f"  encrypted   {one['envelope']['format']}, under {keys}")
     if one["client_side"]:
-        lines.append(f"  envelope    {one['client_side']}")
+        lines.append(f"  encrypted   {one['client_side']}")
     return lines + ([f"  checksum    {one['checksum']}"] if one["checksum"] else [])
 
 

@@ -16,14 +16,15 @@ from cpstage.cli.archive_options import (
     unpacking_options,
 )
 from cpstage.cli.options import MOST_SECONDS, Function, Seconds, add_options
+from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
     from cpstage import Packing, Unpacking
-    from cpstage.transfer.terms import IfEmpty, Layout
+    from cpstage.transfer.options import IfEmpty, Layout
 
 
 def staging_options(function: Function, context_option: str = CONTEXT_OPTION) -> Function:
-    """Add which inputs are staged, and how; the command gets a ``staging``.
+    """Add which inputs are staged, and how; the command gets ``fetch_options``.
 
     Args:
         function: The command.
@@ -38,13 +39,19 @@ def staging_options(function: Function, context_option: str = CONTEXT_OPTION) ->
         no_unpack: bool,
         replace_staged: bool,
         wait: float,
+        verify: bool,
+        keep_out: bool,
         unpacking: Unpacking,
         **others: Any,
     ) -> Any:
-        from cpstage import Staging
+        from cpstage.transfer.options import FetchOptions
 
         how = replace(unpacking, layout=layout, unpack=not no_unpack)
-        return function(staging=Staging(artifacts, how, replace_staged, wait), **others)
+        if replace_staged and (verify or keep_out):
+            other = "--verify" if verify else "--keep-out"
+            raise UsageError(f"--replace and {other} exclude each other", hint="give one of them")
+        options = FetchOptions(artifacts, how, replace_staged, wait, verify, keep_out)
+        return function(fetch_options=options, **others)
 
     return add_options(
         unpacking_options(extraction_options(command), context_option),
@@ -60,14 +67,24 @@ def staging_options(function: Function, context_option: str = CONTEXT_OPTION) ->
             type=click.Choice(["per-artifact", "merged"]),
             default="per-artifact",
             show_default=True,
-            help="One directory per artifact, or all in in/ itself.",
+            help="One directory per artifact, or all artifacts in in/.",
         ),
-        click.option("--no-unpack", is_flag=True, help="Stage each object as the file it is."),
+        click.option("--no-unpack", is_flag=True, help="Stage each object without unpacking it."),
         click.option(
             "--replace",
             "replace_staged",
             is_flag=True,
-            help="Swap what is there for what the job has now.",
+            help="Stage all inputs anew, and empty out/ where it holds another job's outputs.",
+        ),
+        click.option(
+            "--verify",
+            is_flag=True,
+            help="Compare inputs that are staged already with their objects.",
+        ),
+        click.option(
+            "--keep-out",
+            is_flag=True,
+            help="Keep another job's outputs in out/, as outputs of this job.",
         ),
         click.option(
             "--wait",
@@ -76,14 +93,14 @@ def staging_options(function: Function, context_option: str = CONTEXT_OPTION) ->
             default=0.0,
             type=Seconds(or_none=True),
             metavar="[SECONDS]",
-            help="Wait for another run in the workspace to end; without a number, as long as it "
-            "takes.",
+            help="Wait for another run in the workspace to end; without a number, wait "
+            "without limit.",
         ),
     )
 
 
 def delivery_options(function: Function, context_option: str = CONTEXT_OPTION) -> Function:
-    """Add how outputs are made and pushed; the command gets a ``delivery``.
+    """Add how outputs are made and pushed; the command gets ``push_options``.
 
     Args:
         function: The command.
@@ -96,31 +113,39 @@ def delivery_options(function: Function, context_option: str = CONTEXT_OPTION) -
         packing: Packing,
         if_empty: IfEmpty,
         bucket_key: bool,
+        sse_kms_key_id: str | None,
         seal: bool,
         seal_keys: tuple[str, ...],
         seal_context: dict[str, str],
         **others: Any,
     ) -> Any:
-        from cpstage import Delivery, Encryption
+        from cpstage.transfer.options import Encryption, PushOptions
 
-        encryption = Encryption(bucket_key, seal, seal_keys, seal_context)
-        delivery = Delivery(packing=packing, encryption=encryption, if_empty=if_empty)
-        return function(delivery=delivery, **others)
+        encryption = Encryption(bucket_key, seal, seal_keys, seal_context, sse_kms_key_id)
+        options = PushOptions(packing=packing, encryption=encryption, if_empty=if_empty)
+        return function(push_options=options, **others)
 
     return add_options(
         sealing_options(command, context_option),
         packing_options(
             ["auto", "zip", "tar", "tar.gz", "raw"],
-            "auto packs a directory as zip; a file goes as it is.",
+            "auto packs a directory as zip, and uploads a file unchanged.",
         ),
         click.option(
             "--if-empty",
             type=click.Choice(["error", "warn", "ignore"]),
             default="error",
             show_default=True,
-            help="When an output has no files: fail, or leave it out.",
+            help="If an output has no files: fail, or skip it.",
         ),
         click.option(
-            "--bucket-key", is_flag=True, help="Let S3 use a Bucket Key: fewer calls to KMS."
+            "--sse-kms-key-id",
+            metavar="KEY",
+            help="KMS key for SSE-KMS, for pipelines without one. [aws/s3]",
+        ),
+        click.option(
+            "--bucket-key",
+            is_flag=True,
+            help="Let S3 use an S3 Bucket Key, which calls KMS less often.",
         ),
     )

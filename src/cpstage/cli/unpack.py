@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 import click
 
 from cpstage.cli.archive_options import extraction_options, unpacking_options
-from cpstage.cli.completion import a_directory, a_file
-from cpstage.cli.options import aws_options, output_options, progress_option
-from cpstage.cli.terminal import Terminal, counted
+from cpstage.cli.options import a_directory, a_file, aws_options, output_options, progress_option
+from cpstage.cli.output import Terminal, counted
 
 if TYPE_CHECKING:
-    from cpstage import Connection, Progress, Unpacked, Unpacking
+    from cpstage import AwsConfig, Progress, Unpacking
+    from cpstage.localfiles import Unpacked
 
 _EXAMPLES = """\b
 Examples:
   cpstage unpack app.zip --into app
   cpstage unpack build.tar.gz --into build --max-size 100000000
-  cpstage unpack sealed.zip --into app --decrypt-key ARN
+  cpstage unpack encrypted.zip --into app --decrypt-key ARN
 """
 
 
@@ -29,7 +29,7 @@ Examples:
     required=True,
     metavar="DIR",
     shell_complete=a_directory,
-    help="Directory: new, or empty.",
+    help="New or empty directory.",
 )
 @unpacking_options
 @extraction_options
@@ -41,24 +41,22 @@ def unpack(
     archive: str,
     into: str,
     unpacking: Unpacking,
-    connection: Connection,
+    config: AwsConfig,
     terminal: Terminal,
     progress: Progress,
 ) -> None:
     """Unpack a zip, tar or tar.gz.
 
-    DIR is there whole in the end, or as it was: an archive that is unsafe, damaged or over a limit
-    leaves nothing behind. An envelope is opened under the keys given with --decrypt-key, with
-    your own AWS credentials.
+    DIR contains the whole archive in the end, or is unchanged if the archive is unsafe, damaged or
+    over a limit. An encrypted message is decrypted with the keys given with --decrypt-key, and your
+    own AWS credentials.
     """
     import cpstage
 
-    done = cpstage.unpack(
-        archive, into, unpacking=unpacking, connection=connection, progress=progress
-    )
+    done = cpstage.unpack(archive, into, unpacking=unpacking, config=config, progress=progress)
     terminal.result(done.document(), _text(done))
 
 
 def _text(done: Unpacked) -> str:
-    what = counted(done.contents.files, "file") if done.contents else "the envelope"
+    what = counted(done.contents.files, "file") if done.contents else "the encrypted message"
     return f"unpacked\t{done.path}\t{what} from {done.archive}"

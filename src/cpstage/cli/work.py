@@ -8,32 +8,28 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
 
 from cpstage._posix import SIGNALS
-from cpstage.cli.command_options import TakesCommand, command_options
 from cpstage.cli.options import Number, Seconds, aws_options, output_options, session_option
+from cpstage.cli.run_options import TakesCommand, command_options, fetch_inputs_option
 from cpstage.cli.stage_options import delivery_options, staging_options
-from cpstage.cli.terminal import Terminal
 from cpstage.cli.worker_options import places_options, queue_options, terms_options
 from cpstage.errors import Stopped
 
 if TYPE_CHECKING:
-    from cpstage import (
-        ActionTypeId,
-        Connection,
-        Delivery,
-        Execution,
-        JobPlaces,
-        Staging,
-        Surroundings,
-        Worker,
-        WorkerEvent,
-        WorkerTerms,
-    )
+    from types import FrameType
+
+    from cpstage import AwsConfig
+    from cpstage.cli.output import Terminal
+    from cpstage.job import ActionTypeId
+    from cpstage.runner.command import CommandOptions
+    from cpstage.transfer.options import FetchInputs, FetchOptions, PushOptions
+    from cpstage.worker.events import WorkerEvent
+    from cpstage.worker.loop import Worker, WorkerTerms
+    from cpstage.worker.workingjob import JobPlaces
 
 _EXAMPLES = """\b
 Examples:
@@ -53,36 +49,37 @@ Examples:
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    help="Form of the log on stderr: a line for each change of state.",
+    help="Format of the log on stderr.",
 )
 @click.option(
     "--health-file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Write the worker's health there, at every poll.",
+    help="Write the worker's health to FILE at every poll.",
 )
 @click.option(
     "--health-port",
     type=Number(0, 65535),
     metavar="PORT",
-    help="Answer GET /healthz there: 200, or 503 when polling has failed for too long.",
+    help="Answer GET /healthz on PORT: 200, or 503 if polling fails for --unhealthy-after.",
 )
 @click.option(
     "--health-host",
     default="127.0.0.1",
     show_default=True,
     metavar="ADDRESS",
-    help="Address of that port.",
+    help="Address on which --health-port listens.",
 )
 @click.option(
     "--unhealthy-after",
     type=Seconds(),
     default=300.0,
     show_default=True,
-    help="How long polling may fail before the worker counts as unwell.",
+    help="How long polling may fail before /healthz answers 503.",
 )
-@command_options
-@click.option("--push-always", is_flag=True, help="Push also when CMD has failed.")
+@partial(command_options, kills_orphans=True)
+@click.option("--push-always", is_flag=True, help="Push even if CMD fails.")
+@fetch_inputs_option
 @partial(staging_options, context_option="--decrypt-context")
 @partial(delivery_options, context_option="--encrypt-context")
 @aws_options
@@ -93,14 +90,14 @@ def work(
     action_type: ActionTypeId,
     query: dict[str, str] | None,
     client_tokens: Path | None,
-    connection: Connection,
+    config: AwsConfig,
     terms: WorkerTerms,
     places: JobPlaces,
     command: tuple[str, ...],
-    execution: Execution,
-    surroundings: Surroundings,
-    staging: Staging,
-    delivery: Delivery,
+    command_options: CommandOptions,
+    fetch_options: FetchOptions,
+    fetch_inputs: FetchInputs,
+    push_options: PushOptions,
     push_always: bool,
     credentials_max_age: float,
     log_format: str,
@@ -110,29 +107,28 @@ def work(
     unhealthy_after: float,
     terminal: Terminal,
 ) -> None:
-    """Work on the jobs of an action type, until stopped.
+    """Run the jobs of an action type, until stopped.
 
-    Polls CodePipeline, claims what comes, and does with each job what 'cpstage run --report'
-    does: fetch, CMD, push, report. Each job has a process and a fresh workspace of its own.
+    The worker polls CodePipeline, claims jobs, and does for each job what 'cpstage run --report'
+    does: fetch, CMD, push, report. Each job has one process and one fresh workspace.
 
-    The first SIGTERM or SIGINT ends it when the running jobs have ended; a second one stops them,
-    and they are reported as failed.
+    On the first SIGTERM or SIGINT the worker finishes running jobs and claims no new ones. On the
+    second one it stops the running jobs and reports them as failed.
     """
     import cpstage
 
-    health = cpstage.WorkerHealth(unhealthy_after)
+    health = cpstage.worker.WorkerHealth(unhealthy_after)
 
     def tell(event: WorkerEvent) -> None:
         terminal.note(json.dumps(event.members()) if log_format == "json" else event.text())
 
-    worker = cpstage.Worker(
-        cpstage.JobQueue(action_type, connection, query, client_tokens),
-        cpstage.JobCommand(
+    worker = cpstage.worker.Worker(
+        cpstage.worker.JobQueue(action_type, config, query, client_tokens),
+        cpstage.worker.JobCommand(
             command,
-            staging=staging,
-            surroundings=surroundings,
-            execution=execution,
-            delivery=replace(delivery, always=push_always),
+            fetch_options=replace(fetch_options, inputs=fetch_inputs),
+            options=command_options,
+            push_options=replace(push_options, always=push_always),
             credentials_max_age=credentials_max_age,
         ),
         places,
@@ -143,10 +139,12 @@ def work(
     )
     page: AbstractContextManager[int | None] = nullcontext()
     if health_port is not None:
-        page = cpstage.health_page(health, health_host, health_port)
+        page = cpstage.worker.health_page(health, health_host, health_port)
     with page as port:
         if port is not None:
-            tell(cpstage.WorkerEvent("health", message=f"http://{health_host}:{port}/healthz"))
+            tell(
+                cpstage.worker.WorkerEvent("health", message=f"http://{health_host}:{port}/healthz")
+            )
         _work_until_stopped(worker)
 
 

@@ -35,7 +35,8 @@ def queue_options(function: Function) -> Function:
         client_tokens: Path | None,
         **others: Any,
     ) -> Any:
-        from cpstage import ActionTypeId, read_client_tokens
+        from cpstage.job import ActionTypeId
+        from cpstage.worker.claims import read_client_tokens
 
         third_party = owner == "ThirdParty"
         if third_party and query:
@@ -95,11 +96,14 @@ def terms_options(function: Function) -> Function:
         once: bool,
         poll_interval: float,
         grace: float,
+        drain_timeout: float | None,
         **others: Any,
     ) -> Any:
-        from cpstage import WorkerTerms
+        from cpstage.worker.loop import WorkerTerms
 
-        terms = WorkerTerms(concurrency, batch_size, max_jobs, once, poll_interval, grace)
+        terms = WorkerTerms(
+            concurrency, batch_size, max_jobs, once, poll_interval, grace, drain_timeout
+        )
         return function(terms=terms, **others)
 
     return add_options(
@@ -109,29 +113,36 @@ def terms_options(function: Function) -> Function:
             type=Number(1, 1000),
             default=1,
             show_default=True,
-            help="How many jobs at the same time.",
+            help="Number of jobs at the same time.",
         ),
         click.option(
             "--batch-size",
             type=Number(1),
             metavar="N",
-            help="How many jobs a poll brings at most. [as many as can be worked on]",
+            help="Maximum number of jobs per poll. [the free capacity]",
         ),
-        click.option("--max-jobs", type=Number(1), metavar="N", help="End after this many jobs."),
-        click.option("--once", is_flag=True, help="Poll once, work on what that brings, and end."),
+        click.option("--max-jobs", type=Number(1), metavar="N", help="Exit after this many jobs."),
+        click.option("--once", is_flag=True, help="Poll once, run the jobs, and exit."),
         click.option(
             "--poll-interval",
             type=Seconds(),
             default=10.0,
             show_default=True,
-            help="Between two polls that find nothing, on average; each wait is random.",
+            help="Average wait between polls that return no job; each wait is random.",
+        ),
+        click.option(
+            "--drain-timeout",
+            type=Seconds(),
+            metavar="SECONDS",
+            help="After a first signal, stop running jobs after this long and report them as "
+            "failed. [wait until they end]",
         ),
         click.option(
             "--grace",
             type=Seconds(),
             default=30.0,
             show_default=True,
-            help="What a stopped job has to end by itself, before it is killed.",
+            help="Time between SIGTERM and SIGKILL for a stopped job.",
         ),
     )
 
@@ -141,7 +152,7 @@ def places_options(function: Function) -> Function:
 
     @functools.wraps(function)
     def command(*, workspace_root: Path, keep: Keep, job_output: Output, **others: Any) -> Any:
-        from cpstage import JobPlaces
+        from cpstage.worker.workingjob import JobPlaces
 
         return function(places=JobPlaces(workspace_root, keep, job_output), **others)
 
@@ -153,21 +164,21 @@ def places_options(function: Function) -> Function:
             default=Path("."),
             metavar="DIR",
             envvar="CPSTAGE_WORKSPACE_ROOT",
-            help="Each job has its workspace in DIR/<job id>/. [the current directory]",
+            help="Parent of the jobs' workspaces DIR/<job id>/. [the current directory]",
         ),
         click.option(
             "--keep",
             type=click.Choice(["failed", "always", "never"]),
             default="failed",
             show_default=True,
-            help="Of which jobs the workspace stays.",
+            help="Jobs whose workspaces are kept.",
         ),
         click.option(
             "--job-output",
             type=click.Choice(["file", "stdout"]),
             default="file",
             show_default=True,
-            help="Where CMD's output goes: .cpstage/output.log in the workspace, or our stdout.",
+            help="Destination of CMD's output: .cpstage/output.log in the workspace, or stdout.",
         ),
     )
 

@@ -11,9 +11,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from cpstage.local.client import LocalAWSClient
-from cpstage.local.new_job import SESSION_ACTIONS, Input, Output
-from cpstage.local.record import Call
+from cpstage.local.control import Call, LocalAWSClient
+from cpstage.local.jobs import SESSION_ACTIONS, Input, Output
 
 if TYPE_CHECKING:
     from cpstage.local.mock import MockJobs, mock_jobs

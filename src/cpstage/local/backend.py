@@ -45,6 +45,9 @@ class Backend:
 
     def __init__(self) -> None:
         self._key_lock = threading.Lock()
+        # moto changes its lists of parts and versions without locks: an abort beside UploadPart,
+        # or a delete beside ListObjectVersions, ends in a 500.
+        self._moto_lock = threading.Lock()
 
     @staticmethod
     def clear() -> None:
@@ -75,8 +78,9 @@ class Backend:
             environ["RAW_URI"] = f"{request.path}?{urlencode(kept)}"
         if key_arn is not None:
             environ["HTTP_X_AMZ_SERVER_SIDE_ENCRYPTION_AWS_KMS_KEY_ID"] = key_arn
-        content, status, headers = run_wsgi_app(_application(service), environ, buffered=True)
-        body = b"".join(content)
+        with self._moto_lock:
+            content, status, headers = run_wsgi_app(_application(service), environ, buffered=True)
+            body = b"".join(content)
         # moto lets every web page read its answers; we do not.
         kept_headers = [
             (name, value)
@@ -158,4 +162,4 @@ class Backend:
 @cache
 def _application(service: str) -> Flask:
     """Make moto's application for one service; moto's own dispatcher takes longer to find it."""
-    return create_backend_app(cast(_Service, service))
+    return create_backend_app(cast("_Service", service))

@@ -14,15 +14,20 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from cpstage.local import signature
-from cpstage.local.api import JobWorkerAPI
 from cpstage.local.backend import Backend
+from cpstage.local.control import Call, Record
 from cpstage.local.identities import ACCOUNT, Identities, Identity
-from cpstage.local.kms_rules import SSE, SSE_BUCKET_KEY, SSE_KEY, KMSRules
-from cpstage.local.record import Call, Record
-from cpstage.local.refusals import refuse, require
-from cpstage.local.s3_gate import S3Gate
-from cpstage.local.s3_requests import S3Request, understand
-from cpstage.local.wire import Refusal, Reply, Request
+from cpstage.local.job_api import JobWorkerAPI
+from cpstage.local.rules import (
+    SSE,
+    SSE_BUCKET_KEY,
+    SSE_KEY,
+    KMSRules,
+    S3Gate,
+    S3Request,
+    understand,
+)
+from cpstage.local.wire import Refusal, Reply, Request, refuse, require
 
 _LOG = logging.getLogger(__name__)
 _TARGETS = {"CodePipeline_20150709": "codepipeline", "TrentService": "kms"}

@@ -1,8 +1,7 @@
-"""Who may call the local AWS, and what each is allowed.
+"""Callers of the local AWS, and what each is allowed to do.
 
-An identity is an access key with a secret, perhaps a session token and an end of life, and the
-statements that allow it something; what no statement allows is denied. This module knows nothing
-of HTTP, jobs or moto.
+An identity is an access key with a secret, sometimes a session token and an expiry, and a list of
+statements. A request that no statement allows is denied.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from botocore import xform_name
 from moto.codepipeline.responses import CodePipelineResponse
 from moto.core.models import botocore_stubber
 
-from cpstage.local.api import OPERATIONS
+from cpstage.local.job_api import OPERATIONS
 from cpstage.local.job_service import JobService
 from cpstage.local.jobs import REDELIVER_SECONDS
 from cpstage.local.wire import Refusal

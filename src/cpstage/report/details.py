@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Literal
 
-from cpstage.errors import FailureType, UsageError
+from cpstage.errors import ConfigurationError, FailureType, UsageError
+
+_LOGGER = logging.getLogger("cpstage")
+
+_MOST_SUMMARY = 2048
+"""Characters of a summary (API reference, ``ExecutionDetails`` and ``CurrentRevision``)."""
+
+MOST_EXECUTION_ID = 1500
+"""Characters (API reference, ``ExecutionDetails``)."""
+
+_CUT = "..."
+
+_ESCAPE_SEQUENCE = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]"
+)
+"""Control sequences, control strings and other escape sequences (ECMA-48, 5.4 to 5.6)."""
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
@@ -30,17 +48,24 @@ class Revision:
         """Return it as the API has it.
 
         Raises:
-            UsageError: A member is empty or too long.
+            ConfigurationError: An ID is empty or too long.
         """
-        check_length("revision", self.revision, 1500)
-        check_length("change identifier", self.change_identifier, 100)
-        check_length("revision summary", self.summary, 2048)
+        self.check()
         return given(
             revision=self.revision,
             changeIdentifier=self.change_identifier,
             created=self.created.timestamp() if self.created else None,
-            revisionSummary=self.summary,
+            revisionSummary=fit_length("revision summary", self.summary, _MOST_SUMMARY),
         )
+
+    def check(self) -> None:
+        """Hold the IDs against the limits of the service.
+
+        Raises:
+            ConfigurationError: An ID is empty or too long.
+        """
+        check_length("revision", self.revision, 1500)
+        check_length("change identifier", self.change_identifier, 100)
 
 
 @dataclass(frozen=True)
@@ -63,20 +88,20 @@ class Details:
         """Hold everything against the limits of the service.
 
         Raises:
-            UsageError: A member is empty, too long or out of its range.
+            ConfigurationError: An ID is empty or too long.
+            UsageError: The percentage is not 0 to 100.
         """
-        check_length("summary", self.summary, 2048)
-        check_length("external execution id", self.external_execution_id, 1500)
+        check_length("external execution id", self.external_execution_id, MOST_EXECUTION_ID)
         if self.percent_complete is not None and not 0 <= self.percent_complete <= 100:
             raise UsageError(f"{self.percent_complete} percent complete is not 0 to 100")
         if self.revision:
-            self.revision.members()
+            self.revision.check()
 
     def success_members(self) -> dict[str, Any]:
         """Return the request members of a success that say it."""
         self.check()
         execution = given(
-            summary=self.summary,
+            summary=fit_length("summary", self.summary, _MOST_SUMMARY),
             externalExecutionId=self.external_execution_id,
             percentComplete=self.percent_complete,
         )
@@ -131,13 +156,50 @@ def parse_time(text: str) -> datetime:
 
 
 def check_length(what: str, value: str | None, most: int) -> None:
-    """Hold a text against the limits of the service; one that is None is not sent.
+    """Check an ID, which cannot be cut; one that is None is not sent.
 
     Raises:
-        UsageError: It is empty or too long.
+        ConfigurationError: It is empty or too long.
     """
-    if value is not None and not 1 <= len(value) <= most:
-        raise UsageError(f"the {what} has {len(value):,} characters, and not 1 to {most:,}")
+    if value is not None and not 1 <= length_of(value) <= most:
+        raise ConfigurationError(
+            f"the {what} has {length_of(value):,} characters, and CodePipeline takes 1 to {most:,}"
+        )
+
+
+def fit_length(what: str, value: str | None, most: int) -> str | None:
+    """Return a text for people as long as the service takes it, and warn where it is cut.
+
+    Args:
+        what: What to call it in the warning.
+        value: The text; None is not sent, and neither is an empty text.
+        most: The most characters that the service takes.
+    """
+    if value is None:
+        return None
+    text = without_control_characters(value)
+    if not text.strip():
+        _LOGGER.warning("warning: the %s is empty, and left out", what)
+        return None
+    if (length := length_of(text)) <= most:
+        return text
+    _LOGGER.warning("warning: the %s of %s characters is cut to %s", what, f"{length:,}", most)
+    units = text.encode("utf-16-le", "replace")[: 2 * (most - len(_CUT))]
+    return units.decode("utf-16-le", "ignore") + _CUT
+
+
+def length_of(text: str) -> int:
+    """Return how many characters the service counts: UTF-16 units, as Java does.
+
+    No other way of counting characters counts more.
+    """
+    return len(text.encode("utf-16-le", "replace")) // 2
+
+
+def without_control_characters(text: str) -> str:
+    """Return a text of a build without terminal escapes, carriage returns and the like."""
+    text = _ESCAPE_SEQUENCE.sub("", text.replace("\r\n", "\n"))
+    return _CONTROL.sub("", text.replace("\r", "\n"))
 
 
 def given(**members: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import get_args
 
 from cpstage.aws.codepipeline import put_failure, put_success
-from cpstage.aws.config import Connection
+from cpstage.aws.config import AwsConfig
 from cpstage.aws.errors import ServiceError
 from cpstage.aws.retries import Retries, most_tries
 from cpstage.errors import (
@@ -23,10 +23,17 @@ from cpstage.errors import (
     OutOfSync,
     ServiceUnavailable,
     UsageError,
-    local_reason,
+    unreadable_input,
 )
 from cpstage.masking import Secret, secret
-from cpstage.report.details import Details, Reported, check_length, given
+from cpstage.report.details import (
+    MOST_EXECUTION_ID,
+    Details,
+    Reported,
+    given,
+    length_of,
+    without_control_characters,
+)
 from cpstage.report.variables import check_variables
 
 _LOGGER = logging.getLogger("cpstage")
@@ -34,7 +41,12 @@ _LOGGER = logging.getLogger("cpstage")
 MOST_MESSAGE = 5000
 """Characters of a failure's message (API reference, ``FailureDetails``)."""
 
+_NO_MESSAGE = "the job failed, and no message was given"
+
 _MOST_TOKEN = 2048
+
+MOST_TOKEN_BYTES = 4 * _MOST_TOKEN + 2
+"""Of a file with a token: four for each character in UTF-8, and the end of the line."""
 
 _NOT_IN_PROGRESS = "it has a result already, timed out, or was never acknowledged"
 _MAYBE_PUT = "a try whose answer was lost may have put the result: look at the pipeline"
@@ -48,7 +60,7 @@ def report_success(
     output_variables: Mapping[str, str] | None = None,
     continuation_token: str | Secret | None = None,
     client_token: str | Secret | None = None,
-    connection: Connection | None = None,
+    config: AwsConfig | None = None,
 ) -> Reported:
     """Tell CodePipeline that a job has done its work.
 
@@ -59,7 +71,7 @@ def report_success(
         continuation_token: Ends this job and starts another, which is handed the token; the action
             goes on until a job of it ends without one.
         client_token: The client's half of a third-party job's token.
-        connection: How to reach AWS.
+        config: How to reach AWS.
 
     Raises:
         UsageError, ConfigurationError: The service would not take what is to be said.
@@ -82,10 +94,10 @@ def report_success(
         parameters["outputVariables"] = variables
     if continuation_token is not None:
         parameters["continuationToken"] = check_token(continuation_token)
-    link = connection or Connection()
+    link = config or AwsConfig()
 
     def put() -> None:
-        put_success(job_id, parameters, client_token=client_token, connection=link)
+        put_success(job_id, parameters, client_token=client_token, config=link)
 
     _put(put, job_id, link)
     return Reported(
@@ -100,36 +112,43 @@ def report_failure(
     failure_type: FailureType = "JobFailed",
     external_execution_id: str | None = None,
     client_token: str | Secret | None = None,
-    connection: Connection | None = None,
+    config: AwsConfig | None = None,
 ) -> Reported:
     """Tell CodePipeline that a job has failed.
 
     Args:
         job_id: The id of the job.
-        message: Why; of a longer one than the service takes, the end is kept.
+        message: Why; of a longer one than the service takes, the end is kept; an empty one is
+            replaced, with a warning.
         failure_type: Whose fault it is.
         external_execution_id: The id of the work in another system.
         client_token: The client's half of a third-party job's token.
-        connection: How to reach AWS.
+        config: How to reach AWS.
 
     Raises:
-        UsageError: There is no message, or no such type.
+        UsageError: There is no such failure type.
         OutOfSync, NotFound: The job is not in progress, or there is none.
         AccessDenied, ServiceUnavailable: As CodePipeline says; the latter after retries.
     """
     client_token = secret(client_token)
+    message = without_control_characters(message)
     if not message.strip():
-        raise UsageError("the message of a failure is empty", hint="say what went wrong")
+        _LOGGER.warning("warning: the message is empty: %r is reported", _NO_MESSAGE)
+        message = _NO_MESSAGE
     if failure_type not in get_args(FailureType):
         known = ", ".join(get_args(FailureType))
         raise UsageError(f"there is no failure type {failure_type!r}", hint=f"there are {known}")
-    check_length("external execution id", external_execution_id, 1500)
+    if external_execution_id and length_of(external_execution_id) > MOST_EXECUTION_ID:
+        _LOGGER.warning("warning: the external execution id is too long, and left out")
+        external_execution_id = None
     told = end_of(message, MOST_MESSAGE)
-    parameters = given(type=failure_type, message=told, externalExecutionId=external_execution_id)
-    link = connection or Connection()
+    parameters = given(
+        type=failure_type, message=told, externalExecutionId=external_execution_id or None
+    )
+    link = config or AwsConfig()
 
     def put() -> None:
-        put_failure(job_id, parameters, client_token=client_token, connection=link)
+        put_failure(job_id, parameters, client_token=client_token, config=link)
 
     _put(put, job_id, link)
     return Reported(job_id, "failure", failure_type, told)
@@ -155,15 +174,32 @@ def read_token(path: Path | str) -> Secret:
         ConfigurationError: It cannot be read, or the service would not take it.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        with open(path, "rb") as file:
+            data = file.read(MOST_TOKEN_BYTES + 1)
     except OSError as error:
-        why = local_reason(error)
-        raise ConfigurationError(f"cannot read the continuation token {path}: {why}") from error
+        raise unreadable_input(error, f"the continuation token {path}") from error
+    return parse_token(data, str(path))
+
+
+def parse_token(data: bytes, path: str) -> Secret:
+    """Return a continuation token out of the content of a file.
+
+    Raises:
+        ConfigurationError: The service would not take it.
+    """
+    try:
+        text = data.decode("utf-8")
     except UnicodeDecodeError:
         raise ConfigurationError(
             f"the continuation token {path} is not UTF-8 text", hint="write it as UTF-8"
         ) from None
-    return check_token(Secret(text.rstrip("\r\n")))
+    text = text.rstrip("\r\n")
+    token = check_token(Secret(text))
+    if not text.isprintable():
+        raise ConfigurationError(
+            f"the continuation token {path} has control characters", hint="write one line of text"
+        )
+    return token
 
 
 def end_of(text: str, most: int) -> str:
@@ -175,12 +211,12 @@ def end_of(text: str, most: int) -> str:
     return units[-2 * most :].decode("utf-16-le", "ignore") if most > 0 else ""
 
 
-def _put(put: Callable[[], None], job_id: str, connection: Connection) -> None:
+def _put(put: Callable[[], None], job_id: str, config: AwsConfig) -> None:
     """Put a result until it is taken, it is refused, or time is over.
 
     There is no end of tries within that time: hours of work may hang on the result.
     """
-    retries, began = Retries(connection.timeout), time.monotonic()
+    retries, began = Retries(config.timeout), time.monotonic()
     failures, may_be_put = 0, False
     while True:
         try:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from cpstage.errors import ConfigurationError, local_reason
+from cpstage.errors import ConfigurationError, unreadable_input
 
 MOST_BYTES = 122_880
 """Of all names and values of an action (quotas of the CodePipeline user guide)."""
@@ -34,8 +34,10 @@ _LINE = re.compile(
 )
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t"}
-_MOST_READ = 4 * MOST_BYTES
+MOST_READ = 4 * MOST_BYTES
 """Quotes, escapes and comments do not count; what is longer than this is no list of variables."""
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 _ELSEWHERE = "put large values into an output artifact"
 
@@ -48,13 +50,25 @@ def read_variables(path: Path | str) -> dict[str, str]:
     """
     try:
         with open(path, "rb") as file:
-            data = file.read(_MOST_READ + 1)
+            data = file.read(MOST_READ + 1)
     except OSError as error:
-        why = local_reason(error)
-        raise ConfigurationError(f"cannot read the output variables {path}: {why}") from error
-    if len(data) > _MOST_READ:
+        raise unreadable_input(error, f"the output variables {path}") from error
+    return parse_variables(data, str(path))
+
+
+def parse_variables(data: bytes, path: str) -> dict[str, str]:
+    """Return the output variables out of the content of a file.
+
+    Args:
+        data: Its first bytes, up to one more than a list of variables may have.
+        path: The file, for messages.
+
+    Raises:
+        ConfigurationError: It holds something else.
+    """
+    if len(data) > MOST_READ:
         raise ConfigurationError(
-            f"the output variables {path} are longer than {_MOST_READ:,} bytes", hint=_ELSEWHERE
+            f"the output variables {path} are longer than {MOST_READ:,} bytes", hint=_ELSEWHERE
         )
     try:
         text = data.decode("utf-8-sig")
@@ -77,6 +91,11 @@ def check_variables(variables: Mapping[str, str]) -> dict[str, str]:
             raise ConfigurationError(
                 f"{name!r} cannot be an output variable",
                 hint="CodePipeline allows A-Z a-z 0-9 @ - _ in a name",
+            )
+        if _CONTROL.search(variables[name]):
+            raise ConfigurationError(
+                f"the value of the output variable {name} has control characters",
+                hint="write text; lines and tabs are fine",
             )
     size = sum(len(name.encode()) + len(value.encode()) for name, value in variables.items())
     if size > MOST_BYTES:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,10 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from cpstage.errors import CommandFailed, CommandNotStarted, Reportable, local_reason
-from cpstage.runner.foreground import Foreground
-from cpstage.runner.interrupts import Interrupts, stopped_by
+from cpstage.runner.orphans import adopting
+from cpstage.runner.signals import Foreground, Interrupts, signal_name, stopped_by, waiting
 from cpstage.runner.tee import Tee
-from cpstage.runner.waiting import waiting
 
 TIMED_OUT = 124
 """The exit code of timeout(1)."""
@@ -31,7 +31,12 @@ TIMED_OUT = 124
 _NOT_FOUND, _NOT_RUN, _SIGNALLED = 127, 126, 128
 """As a shell has them."""
 
-_KILL_AFTER = 10.0
+_SHELL = "/bin/sh"
+_LONGEST_INTERPRETER = 256
+"""Bytes of a script's first line that Linux reads (execve(2))."""
+
+KILL_AFTER = 10.0
+"""Seconds from the end of the time limit to SIGKILL."""
 
 _NEW_GROUP: dict[str, Any] = (
     {"process_group": 0} if sys.version_info >= (3, 11) else {"preexec_fn": os.setpgrp}
@@ -39,22 +44,33 @@ _NEW_GROUP: dict[str, Any] = (
 
 
 @dataclass(frozen=True)
-class Execution:
-    """How to run a command.
+class CommandOptions:
+    """How a command runs.
 
     Attributes:
+        directory: Its working directory: the name of an input artifact, or a path from the
+            workspace.
+        pass_configuration: Whether it gets the action's configuration, secrets included.
+        pass_credentials: Whether it keeps the caller's AWS credential variables.
+        codebuild: Whether it gets the variables that AWS CodeBuild has for input artifacts.
         time_limit: Seconds that it may take; None is without end.
         kill_after: Seconds from the signal that asks it to end to the one that makes it; where it
             is None, 10 after the time is over, and no end after a signal that came from outside.
         tail_lines: How many of the last lines that it prints are kept. Where any are, it prints
             into pipes, also on a terminal.
         stdout_to_stderr: Whether its stdout goes to our stderr.
+        kill_orphans: Whether processes that it leaves behind are killed.
     """
 
+    directory: str = "."
+    pass_configuration: bool = False
+    pass_credentials: bool = False
+    codebuild: bool = False
     time_limit: float | None = None
     kill_after: float | None = None
     tail_lines: int = 0
     stdout_to_stderr: bool = False
+    kill_orphans: bool = False
 
 
 @dataclass(frozen=True)
@@ -68,6 +84,8 @@ class Finished:
         timed_out: Whether it took longer than it may.
         stopped_by: The first signal from outside that it was handed.
         tail: The last lines that it printed, where they were wanted.
+        signalled: Whether a signal ended it.
+        orphans: Processes that it left behind when it ended by itself; killed where asked for.
     """
 
     argv: tuple[str, ...]
@@ -76,6 +94,8 @@ class Finished:
     timed_out: bool = False
     stopped_by: int | None = None
     tail: str = field(default="", repr=False)
+    signalled: bool = False
+    orphans: tuple[int, ...] = ()
 
     def failure(self) -> Reportable | None:
         """Return what there is to say of it; None of a command that did what it should."""
@@ -84,9 +104,9 @@ class Finished:
             return stopped_by(self.stopped_by)
         if self.timed_out:
             return CommandFailed(f"{name} took longer than it may", TIMED_OUT, hint="see --timeout")
-        if self.exit_code > _SIGNALLED and (number := self.exit_code - _SIGNALLED) in _NUMBERS:
-            ended = f"{name} was ended by {signal.Signals(number).name}"
-            return CommandFailed(ended, self.exit_code)
+        number = self.exit_code - _SIGNALLED
+        if self.signalled or number in _NUMBERS:  # a shell exits so when its own child was ended
+            return CommandFailed(f"{name} was ended by {signal_name(number)}", self.exit_code)
         if self.exit_code:
             return CommandFailed(f"{name} failed with exit code {self.exit_code}", self.exit_code)
         return None
@@ -98,7 +118,7 @@ class Finished:
             "exit_code": self.exit_code,
             "seconds": round(self.seconds, 3),
             "timed_out": self.timed_out,
-            "stopped_by": signal.Signals(self.stopped_by).name if self.stopped_by else None,
+            "stopped_by": signal_name(self.stopped_by) if self.stopped_by else None,
         }
 
 
@@ -109,7 +129,7 @@ def execute(
     argv: Sequence[str],
     directory: Path,
     environment: Mapping[str, str],
-    execution: Execution,
+    options: CommandOptions,
     interrupts: Interrupts,
 ) -> Finished:
     """Run a command to its end.
@@ -118,20 +138,21 @@ def execute(
         argv: The command and its arguments.
         directory: Its working directory.
         environment: All of its environment.
-        execution: How to run it.
+        options: How to run it.
         interrupts: Where signals come from.
 
     Raises:
         CommandNotStarted: It cannot be started.
     """
-    command = _Command(execution)
+    command = _Command(options)
     began = time.monotonic()
     with ExitStack() as stack:
         stack.enter_context(interrupts.forwarded(command.receive))
         foreground = stack.enter_context(Foreground())
-        tee = stack.enter_context(_tee(execution))
-        wait = stack.enter_context(waiting())
-        process = _start(argv, directory, environment, execution, tee)
+        adopted = stack.enter_context(adopting())
+        tee = stack.enter_context(_tee(options))
+        wait = stack.enter_context(waiting(adopted.reap))
+        process = _start(argv, directory, environment, options, tee)
         command.began(process.pid)
         stack.callback(command.ended)
         foreground.lend(process.pid)
@@ -141,6 +162,11 @@ def execute(
             foreground.follow_stop(process.pid, os.WSTOPSIG(status))
         process.returncode = os.waitstatus_to_exitcode(status)
         foreground.take_back(process.pid)
+        has_been_stopped = command.timed_out or command.signals
+        orphans = [] if has_been_stopped else adopted.settled(process.pid)
+        if options.kill_orphans or has_been_stopped:
+            adopted.kill(process.pid)
+        adopted.reap(None)
     code = process.returncode
     return Finished(
         argv=tuple(argv),
@@ -149,14 +175,16 @@ def execute(
         timed_out=command.timed_out,
         stopped_by=command.signals[0] if command.signals else None,
         tail=tee.tail() if tee else "",
+        signalled=code < 0,
+        orphans=tuple(orphans),
     )
 
 
 class _Command:
     """A running command's process group, and who wants it to end."""
 
-    def __init__(self, execution: Execution) -> None:
-        self._execution = execution
+    def __init__(self, options: CommandOptions) -> None:
+        self._options = options
         self._group: int | None = None
         self._timers: list[threading.Timer] = []
         self.signals: list[int] = []
@@ -171,8 +199,8 @@ class _Command:
     def began(self, group: int) -> None:
         """Note that it runs: its time begins, and it gets what came before."""
         self._group = group
-        if self._execution.time_limit is not None:
-            self._later(self._execution.time_limit, self._expire)
+        if self._options.time_limit is not None:
+            self._later(self._options.time_limit, self._expire)
         for number in [*self.signals]:
             self._deliver(number)
 
@@ -189,14 +217,14 @@ class _Command:
             self._kill()
         else:
             self._send(number)
-            if self._execution.kill_after is not None:
-                self._later(self._execution.kill_after, self._kill)
+            if self._options.kill_after is not None:
+                self._later(self._options.kill_after, self._kill)
 
     def _expire(self) -> None:
         self.timed_out = True
         self._send(signal.SIGTERM)
-        kill_after = self._execution.kill_after
-        self._later(_KILL_AFTER if kill_after is None else kill_after, self._kill)
+        kill_after = self._options.kill_after
+        self._later(KILL_AFTER if kill_after is None else kill_after, self._kill)
 
     def _kill(self) -> None:
         self._send(signal.SIGKILL)
@@ -216,12 +244,12 @@ class _Command:
 
 
 @contextmanager
-def _tee(execution: Execution) -> Iterator[Tee | None]:
-    if not execution.tail_lines:
+def _tee(options: CommandOptions) -> Iterator[Tee | None]:
+    if not options.tail_lines:
         yield None
         return
-    stdout = 2 if execution.stdout_to_stderr else 1
-    with Tee(execution.tail_lines, stdout, 2) as tee:
+    stdout = 2 if options.stdout_to_stderr else 1
+    with Tee(options.tail_lines, stdout, 2) as tee:
         yield tee
 
 
@@ -229,24 +257,64 @@ def _start(
     argv: Sequence[str],
     directory: Path,
     environment: Mapping[str, str],
-    execution: Execution,
+    options: CommandOptions,
     tee: Tee | None,
 ) -> subprocess.Popen[bytes]:
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):
             stream.flush()
-    stdout = 2 if execution.stdout_to_stderr else None
-    try:
+    stdout = 2 if options.stdout_to_stderr else None
+
+    def start(command: Sequence[str]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(  # noqa: S603 (what the user asked for)
-            argv,
+            command,
             cwd=directory,
             env=environment,
             stdout=tee.stdout if tee else stdout,
             stderr=tee.stderr if tee else None,
             **_NEW_GROUP,
         )
+
+    try:
+        try:
+            return start(argv)
+        except OSError as error:
+            if error.errno != errno.ENOEXEC:
+                raise
+            # A script without an interpreter's line is for the shell (POSIX, execvp).
+            return start([_SHELL, _found(argv[0], environment), *argv[1:]])
     except (OSError, ValueError) as error:
         why = local_reason(error) if isinstance(error, OSError) else "it holds a NUL"
         absent = isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENOTDIR)
+        missing = _missing_interpreter(argv[0], directory, environment) if absent else None
         code = _NOT_FOUND if absent else _NOT_RUN
-        raise CommandNotStarted(f"cannot start {argv[0]}: {why}", code) from error
+        hint = "check the first line of the script" if missing else None
+        raise CommandNotStarted(
+            f"cannot start {argv[0]}: {missing or why}", code, hint=hint
+        ) from error
+
+
+def _found(program: str, environment: Mapping[str, str]) -> str:
+    """Return the path of a program, looked up as execvp(3) does."""
+    if "/" in program:
+        return program
+    return shutil.which(program, path=environment.get("PATH")) or program
+
+
+def _missing_interpreter(
+    program: str, directory: Path, environment: Mapping[str, str]
+) -> str | None:
+    """Say which interpreter a script asks for that does not exist; None of another file."""
+    try:
+        with open(directory / _found(program, environment), "rb") as script:
+            line = script.readline(_LONGEST_INTERPRETER)
+    except OSError:
+        return None
+    if not line.startswith(b"#!"):
+        return None
+    # The kernel splits at blanks only: a carriage return is a part of the name.
+    words = line[2:].rstrip(b"\n").strip(b" \t").replace(b"\t", b" ").split(b" ")
+    why = "the script has Windows line endings" if line.rstrip(b"\n").endswith(b"\r") else ""
+    interpreter = os.fsdecode(words[0])
+    said = f"its interpreter {interpreter!r} does not exist"
+    return f"{said}: {why}" if why else said

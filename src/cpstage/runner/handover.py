@@ -14,17 +14,19 @@ command go on with the token that it came with.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cpstage.errors import ConfigurationError
-from cpstage.filesystem import local_failures, remove_tree, write_private
+from cpstage.errors import ConfigurationError, LocalIOError, WorkspaceUnavailable, local_reason
+from cpstage.filesystem import local_failures, write_private
 from cpstage.job import Job
 from cpstage.masking import Secret, reveal
-from cpstage.report.put import read_token
-from cpstage.report.variables import read_variables
+from cpstage.removal import remove_tree
+from cpstage.report.put import MOST_TOKEN_BYTES, parse_token
+from cpstage.report.variables import MOST_READ, parse_variables
+from cpstage.workspace.statefile import NotOurs, read_own
 
 _CREDENTIALS = {
     "AWS_ACCESS_KEY_ID",
@@ -86,14 +88,27 @@ class Handover:
             write_private(path, json.dumps(reveal(job.action_configuration), indent=2) + "\n")
             self.environment["CPSTAGE_CONFIGURATION"] = str(path)
 
-    def collect(self) -> Left:
+    def collect(self, secrets: Iterable[Secret]) -> Left:
         """Read what the command has left.
 
+        Args:
+            secrets: The credentials that this process holds, which no value may contain.
+
         Raises:
-            ConfigurationError: It is nothing that could be reported.
+            WorkspaceUnavailable: The files are gone.
+            ConfigurationError: They are not what was made, or hold what cannot be reported.
+            LocalIOError: They cannot be read.
         """
-        variables = read_variables(self._variables) if self._variables.exists() else {}
-        token = read_token(self._next_token) if _has_content(self._next_token) else None
+        written = _left_in(self._variables, MOST_READ, "output variables")
+        variables = parse_variables(written, str(self._variables))
+        text = _left_in(self._next_token, MOST_TOKEN_BYTES, "continuation token")
+        token = parse_token(text, str(self._next_token)) if text else None
+        values = [*variables.values(), *([token.reveal()] if token else [])]
+        if any(one.reveal() in value for one in secrets for value in values):
+            raise ConfigurationError(
+                "the command left a credential in its output variables or continuation token",
+                hint="they are shown in the pipeline: leave credentials out",
+            )
         if token is not None and variables:
             raise ConfigurationError(
                 "the command left output variables and a continuation token: "
@@ -135,6 +150,19 @@ def inherited(environment: Mapping[str, str], *, credentials: bool) -> dict[str,
     return {name: value for name, value in environment.items() if name not in withheld}
 
 
-def _has_content(path: Path) -> bool:
-    """Tell whether the command has left something there; it may have removed the file."""
-    return path.exists() and path.stat().st_size > 0
+def _left_in(path: Path, most: int, what: str) -> bytes:
+    """Read a file that the command could do anything to."""
+    try:
+        return read_own(path, most)
+    except NotOurs as error:
+        raise ConfigurationError(
+            f"the {what} {path} cannot be used: {error}",
+            hint="let the command write to the file that it is handed, or rename a new one to it",
+        ) from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise WorkspaceUnavailable(
+            f"the file for the {what} {path} was removed while the command ran",
+            hint="let the build leave .cpstage/ alone, and run it again",
+        ) from error
+    except OSError as error:
+        raise LocalIOError(f"cannot read the {what} {path}: {local_reason(error)}") from error

@@ -7,15 +7,14 @@ failure, and that is what is reported. What polls for jobs is no business of thi
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import signal
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpstage.aws.codepipeline import get_job
-from cpstage.aws.config import Connection
-from cpstage.aws.credentials import DEFAULT_MAX_AGE
-from cpstage.environment import job_environment
+from cpstage.aws.codepipeline import get_job, is_in_progress
+from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.errors import (
     ConfigurationError,
     CpstageError,
@@ -26,16 +25,28 @@ from cpstage.errors import (
     reportable,
 )
 from cpstage.job import Job
+from cpstage.masking import SHORTEST_SECRET, Secret
 from cpstage.progress import Progress
 from cpstage.report.details import Details
-from cpstage.runner.command import Execution, execute
+from cpstage.runner.command import CommandOptions, execute
+from cpstage.runner.environment import job_environment
 from cpstage.runner.handover import handover, inherited
-from cpstage.runner.interrupts import Interrupts
-from cpstage.runner.result import RunResult
-from cpstage.runner.task import Delivery, Staging, Surroundings
-from cpstage.runner.verdict import report_run
-from cpstage.stage import Warn, fetch, push
-from cpstage.workspace.layout import Workspace
+from cpstage.runner.result import RunResult, report_run
+from cpstage.runner.signals import Interrupts
+from cpstage.runner.watch import WATCH_SECONDS, JobOver, JobWatch
+from cpstage.transfer.fetch import fetch
+from cpstage.transfer.options import FetchOptions, PushOptions
+from cpstage.transfer.push import Warn, push
+from cpstage.workspace.layout import Occupation, Workspace
+
+_SECRET_VARIABLES = (
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_SECURITY_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    "CPSTAGE_CLIENT_TOKEN",
+)
+"""Variables of the caller's environment whose values are credentials."""
 
 
 def run(
@@ -44,16 +55,17 @@ def run(
     workspace: Path | str = ".",
     *,
     client_token: str | None = None,
-    staging: Staging | None = None,
-    surroundings: Surroundings | None = None,
-    execution: Execution | None = None,
-    delivery: Delivery | None = None,
+    fetch_options: FetchOptions | None = None,
+    command_options: CommandOptions | None = None,
+    push_options: PushOptions | None = None,
     report: Details | None = None,
-    connection: Connection | None = None,
+    config: AwsConfig | None = None,
     credentials_max_age: float = DEFAULT_MAX_AGE,
     progress: Progress | None = None,
     warn: Warn = lambda _: None,
     interrupts: Interrupts | None = None,
+    commanding: Callable[[bool], object] = lambda _: None,
+    watch_seconds: float = WATCH_SECONDS,
 ) -> RunResult:
     """Fetch a job's inputs, run a command, push its outputs, and report the result.
 
@@ -66,60 +78,63 @@ def run(
         command: The command and its arguments.
         workspace: Where the artifacts are.
         client_token: The client's token, for the id of a third-party job.
-        staging: What to fetch, and how.
-        surroundings: What the command finds around it.
-        execution: How to run it.
-        delivery: What to push, and how.
+        fetch_options: What to fetch, and how.
+        command_options: How the command runs.
+        push_options: What to push, and how.
         report: What to say besides; None puts no result.
-        connection: How to reach AWS.
+        config: How to reach AWS.
         credentials_max_age: Seconds after which the job's session is renewed ahead of time.
         progress: Is told of all phases.
         warn: Is given warnings, a line each.
+        watch_seconds: Seconds after which CodePipeline is asked again, while the command runs,
+            whether the job is still in progress.
+        commanding: Is called with True before the command starts, and with False when it ended.
         interrupts: Where signals come from, for a run in another thread, or to catch them sooner.
 
     Raises:
-        UsageError: There is no command, or what is to be reported is not what the service takes.
+        UsageError: There is no command.
     """
     if not command:
         raise UsageError("there is no command to run", hint="give it behind --")
-    if report is not None:
-        report.check()
-    link = connection or Connection()
+    link = config or AwsConfig()
     signals = interrupts or Interrupts()
     result = RunResult(job if isinstance(job, str) else job.id)
     known = None if isinstance(job, str) else job
     course = _Course(
         command=command,
-        staging=staging or Staging(),
-        surroundings=surroundings or Surroundings(),
-        execution=execution or Execution(),
-        delivery=delivery or Delivery(),
+        fetch_options=fetch_options or FetchOptions(),
+        options=command_options or CommandOptions(),
+        push_options=push_options or PushOptions(),
         is_reported=report is not None,
         session={
-            "connection": link,
+            "config": link,
             "credentials_max_age": credentials_max_age,
             "progress": progress,
         },
         warn=warn,
         interrupts=signals,
+        commanding=commanding,
+        watch_seconds=watch_seconds,
         result=result,
     )
     with signals:
         try:
             with signals.stopping():
                 signals.check()
+                if report is not None:
+                    report.check()  # before hours of work are done
                 if known is None:
-                    known = get_job(result.job_id, client_token=client_token, connection=link)
+                    known = get_job(result.job_id, client_token=client_token, config=link)
                 course.take(known, Workspace(workspace))
         except (Reportable, Exception) as error:
             result.failure = reportable(error)
-        if report is not None:
+        if report is not None and not isinstance(result.failure, JobOver):
             report_run(
                 result,
                 report,
                 job=known,
                 client_token=client_token,
-                connection=link,
+                config=link,
                 interrupts=signals,
             )
     return result
@@ -130,14 +145,15 @@ class _Course:
     """The stages of one run; each notes in the result what it has done."""
 
     command: Sequence[str]
-    staging: Staging
-    surroundings: Surroundings
-    execution: Execution
-    delivery: Delivery
+    fetch_options: FetchOptions
+    options: CommandOptions
+    push_options: PushOptions
     is_reported: bool
     session: Mapping[str, Any]
     warn: Warn
     interrupts: Interrupts
+    commanding: Callable[[bool], object]
+    watch_seconds: float
     result: RunResult
 
     def take(self, job: Job, place: Workspace) -> None:
@@ -146,11 +162,21 @@ class _Course:
         Raises:
             Reportable: Something of it failed.
         """
-        with place.occupied(job.id, self.staging.wait) as handed:
-            self.result.fetched = fetch(job, place.root, **self.staging.arguments(), **self.session)
+        with place.occupied(job.id, self.fetch_options.wait) as occupation:
+            self.result.fetched = fetch(
+                job,
+                place.root,
+                self.fetch_options,
+                warn=self.warn,
+                **self.session,
+            )
             self.interrupts.check()
-            failure = self._execute(job, place, handed)
-            if failure and (isinstance(failure, Stopped) or not self.delivery.always):
+            try:
+                failure = self._execute(job, place, occupation)
+            finally:
+                place.claim_outputs(job.id)
+            occupation.lock.check()
+            if failure and (isinstance(failure, Stopped) or not self.push_options.always):
                 raise failure
             if self.result.left.continuation_token is None:
                 self._push(job, place, failure)
@@ -160,35 +186,69 @@ class _Course:
                     hint="give --report",
                 )
             # Else the action goes on in another job, and so its outputs are not done.
+            occupation.lock.check()
 
-    def _execute(self, job: Job, place: Workspace, handed: Path) -> Reportable | None:
+    def _execute(self, job: Job, place: Workspace, occupation: Occupation) -> Reportable | None:
         """Run the command, and return how it failed, if it did."""
-        around = self.surroundings
         inputs: dict[str, Path] = (
             {one.artifact.name: one.path for one in self.result.fetched.inputs}
             if self.result.fetched
             else {}
         )
-        with handover(handed, job, pass_configuration=around.pass_configuration) as files:
+        if self.fetch_options.skips_inputs(job):  # what an earlier job left, as far as it is there
+            paths = {one.name: place.input(one.name) for one in job.input_artifacts}
+            inputs = {name: path for name, path in paths.items() if path.is_dir()}
+        with handover(
+            occupation.directory, job, pass_configuration=self.options.pass_configuration
+        ) as files:
             environment = {
-                **inherited(os.environ, credentials=around.pass_credentials),
-                **job_environment(job, place, inputs, codebuild=around.codebuild),
+                **inherited(os.environ, credentials=self.options.pass_credentials),
+                **job_environment(job, place, inputs, codebuild=self.options.codebuild),
                 **files.environment,
             }
-            directory = _directory(around.directory, place, inputs)
-            self.result.command = execute(
-                self.command, directory, environment, self.execution, self.interrupts
-            )
+            directory = _directory(self.options.directory, place, inputs)
+            self.commanding(True)
+            with self._watched(job) as watch:
+                self.result.command = execute(
+                    self.command, directory, environment, self.options, self.interrupts
+                )
+            self.commanding(False)
+            watch.check()
             failure = self.result.command.failure()
+            if orphans := self.result.command.orphans:
+                what = "were killed" if self.options.kill_orphans else "still run"
+                numbers = ", ".join(map(str, orphans[:10]))
+                self.warn(f"the command has ended, and processes that it started {what}: {numbers}")
             if failure is None:
-                self.result.left = files.collect()
+                self.result.left = files.collect(self._held_secrets(job))
         return failure
+
+    def _watched(self, job: Job) -> JobWatch:
+        """Ask about the job while the command runs, and stop the command when the job is over."""
+
+        def ask() -> bool:
+            link: AwsConfig = self.session["config"]
+            return is_in_progress(job.id, client_token=job.client_token, config=link)
+
+        def stop() -> None:
+            self.interrupts.receive(signal.SIGTERM)
+
+        return JobWatch(job.id, ask, stop, self.watch_seconds)
+
+    def _held_secrets(self, job: Job) -> list[Secret]:
+        """Return the credentials that this process holds: the caller's and the job's."""
+        held = [Secret(os.environ[name]) for name in _SECRET_VARIABLES if os.environ.get(name)]
+        held += self.session["config"].callers_secrets()
+        if job.credentials:
+            held += [job.credentials.secret_access_key, job.credentials.session_token or Secret("")]
+        held += [job.client_token or Secret("")]
+        return [one for one in held if len(one) >= SHORTEST_SECRET]
 
     def _push(self, job: Job, place: Workspace, failure: Reportable | None) -> None:
         """Push the outputs; what the command failed with comes first."""
         try:
             self.result.pushed = push(
-                job, place.root, **self.delivery.arguments(), warn=self.warn, **self.session
+                job, place.root, self.push_options, warn=self.warn, **self.session
             )
         except CpstageError as error:
             if failure is None:

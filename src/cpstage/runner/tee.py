@@ -1,7 +1,8 @@
 """What a command prints, passed on as it comes, and its last lines kept.
 
 Each of the two streams has a pipe of its own and goes to where it would have gone without; what is
-read first is written first. This module knows bytes, and nothing of the command.
+read first is written first. Where both go to the same place, they share one pipe, which keeps their
+order. This module knows bytes, and nothing of the command.
 """
 
 from __future__ import annotations
@@ -33,7 +34,10 @@ class Tee:
         self._lines: deque[bytes] = deque(maxlen=lines)
         self._pending: dict[int, bytes] = {}
         self._targets: dict[int, int] = {}
-        self._writers = tuple(self._pipe(target) for target in (stdout, stderr))
+        if _is_same(stdout, stderr):  # one pipe, which keeps the order of the two streams
+            self._writers: tuple[int, ...] = (self._pipe(stdout),) * 2
+        else:
+            self._writers = tuple(self._pipe(target) for target in (stdout, stderr))
         self._ended, self._end = os.pipe()
         self._thread = threading.Thread(target=self._pass_on, daemon=True)
 
@@ -81,7 +85,7 @@ class Tee:
 
     def _close_writers(self) -> None:
         writers, self._writers = self._writers, ()
-        for writer in writers:
+        for writer in {*writers}:
             os.close(writer)
 
     def _pass_on(self) -> None:
@@ -121,6 +125,14 @@ class Tee:
         *lines, rest = (self._pending[reader] + data).split(b"\n")
         self._lines.extend(line[-_MOST_KEPT:] for line in lines)
         self._pending[reader] = rest[-_MOST_KEPT:]
+
+
+def _is_same(one: int, other: int) -> bool:
+    """Whether two descriptors lead to the same file, terminal or pipe."""
+    try:
+        return os.path.sameopenfile(one, other)
+    except OSError:
+        return False
 
 
 def _write_all(target: int, data: bytes) -> None:

@@ -1,22 +1,32 @@
 """What is staged in a workspace already, and what counts as unchanged.
 
 The manifest says for each artifact which object it came from and how it was staged. An artifact is
-unchanged when the same object would be staged the same way again.
+unchanged when the same object would be staged the same way again, and its tree has the fingerprint
+that the manifest has.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from cpstage.archive.members import read_contents
+from cpstage.archive.formats import Format
+from cpstage.archive.members import Contents, contents_document, read_contents
+from cpstage.aws.job_session import ObjectInfo
 from cpstage.errors import ConfigurationError, WorkspaceUnavailable
-from cpstage.job import Artifact, Job, PipelineContext, S3Location, check_artifact_name
-from cpstage.transfer.results import Staged, location_document
-from cpstage.transfer.terms import Unpacking
+from cpstage.job import (
+    Artifact,
+    Job,
+    PipelineContext,
+    S3Location,
+    check_artifact_name,
+    location_document,
+)
+from cpstage.transfer.options import Unpacking
+from cpstage.workspace.fingerprint import fingerprint
 from cpstage.workspace.layout import Workspace
 
 _OBJECT = ("path", "location", "version_id", "etag", "size")
@@ -31,6 +41,71 @@ _CONTEXT = (
     "execution_id",
 )
 """The members of a pipeline context, in the order of its fields."""
+
+
+@dataclass(frozen=True)
+class Staged:
+    """One input artifact.
+
+    Attributes:
+        artifact: The job's artifact.
+        path: Where it is, or would be, staged.
+        status: ``staged`` now; ``unchanged`` or ``modified`` since an earlier fetch; or ``planned``
+            by a dry run.
+        info: What S3 says of the object.
+        format: The archive format; None for a kept file.
+        contents: What was unpacked; None for a kept file.
+        verified: What was compared to prove that the bytes are those of the object.
+        envelope: The header of the encrypted message as JSON has it.
+        notes: What differs from the archive, or why nothing was unpacked.
+    """
+
+    artifact: Artifact
+    path: Path
+    status: Literal["staged", "unchanged", "modified", "planned"]
+    info: ObjectInfo
+    format: Format | None = None
+    contents: Contents | None = None
+    verified: tuple[str, ...] = ()
+    envelope: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        info = self.info
+        return {
+            "name": self.artifact.name,
+            "path": str(self.path),
+            "status": self.status,
+            "location": location_document(self.artifact),
+            "revision": self.artifact.revision,
+            "version_id": info.version_id,
+            "etag": info.etag,
+            "size": info.size,
+            "checksum": str(info.checksum) if info.checksum else None,
+            "encryption": info.encryption,
+            "kms_key_id": info.kms_key_id,
+            "envelope": self.envelope,
+            "format": self.format,
+            **contents_document(self.contents),
+            "verified": list(self.verified),
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """The inputs of a fetch, by what is to be done with them.
+
+    Attributes:
+        todo: What is to be staged.
+        settled: What is staged already: ``unchanged``, or ``modified`` since.
+        doubtful: What is staged already, and has to be compared with its object's contents.
+    """
+
+    todo: list[Staged]
+    settled: list[Staged]
+    doubtful: list[Staged]
 
 
 class Inventory:
@@ -52,8 +127,15 @@ class Inventory:
         }
         self._entries = workspace.manifest()
 
-    def sort(self, found: Sequence[Staged]) -> tuple[list[Staged], list[Staged]]:
-        """Tell what has to be staged from what is in the workspace unchanged.
+    def sort(
+        self, found: Sequence[Staged], *, replace: bool = False, verify: bool = False
+    ) -> Sorted:
+        """Tell what has to be staged from what is in the workspace.
+
+        Args:
+            found: The inputs, as S3 has them now.
+            replace: Stage all of them.
+            verify: Compare the contents of what is staged already.
 
         Raises:
             WorkspaceUnavailable: ``in/`` was fetched in the other layout.
@@ -64,41 +146,59 @@ class Inventory:
                 f"{self._workspace.inputs} holds artifacts that were fetched with --layout merged",
                 hint="remove it, or give another --workspace",
             )
-        unchanged = [known for one in found if (known := self._unchanged(one)) is not None]
-        if merged and not len(unchanged) == len(found) == len(self._entries):
+        known = [] if replace else [one for one in map(self._known, found) if one is not None]
+        if merged and not len(known) == len(found) == len(self._entries):
             # They share one directory, which is replaced as a whole.
-            return list(found), []
-        names = {one.artifact.name for one in unchanged}
-        return [one for one in found if one.artifact.name not in names], unchanged
+            return Sorted(list(found), [], [])
+        names = {one.artifact.name for one in known}
+        todo = [one for one in found if one.artifact.name not in names]
+        if verify:
+            return Sorted(todo, [], known)
+        if self._workspace.was_written_in_this_boot():
+            return Sorted(todo, known, [])
+        same = [one for one in known if one.status == "unchanged"]
+        return Sorted(todo, [one for one in known if one.status != "unchanged"], same)
 
-    def entries(self, result: Sequence[Staged]) -> dict[str, Any]:
-        """Return the manifest's new entries: those of this fetch, and others that still hold."""
+    def entries(self, result: Sequence[Staged], fingerprints: Mapping[Path, str]) -> dict[str, Any]:
+        """Return the manifest's new entries: those of this fetch, and others that still hold.
+
+        Args:
+            result: The inputs of this fetch.
+            fingerprints: Those of the trees that were staged or compared now, by their places.
+        """
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        kept = {one.artifact.name for one in result if one.status in ("unchanged", "modified")}
         entries = {
             name: entry
             for name, entry in self._entries.items()
             # All of a merged layout share one directory: it holds what was fetched last.
-            if self._how["layout"] == entry.get("layout") == "per-artifact"
-            and Path(str(entry.get("path"))).is_dir()
+            if name in kept
+            or (
+                self._how["layout"] == entry.get("layout") == "per-artifact"
+                and Path(str(entry.get("path"))).is_dir()
+            )
         }
         for staged in result:
-            if staged.status != "unchanged":
+            if staged.status == "staged":
                 facts = {**staged.document(), **self._how, "staged_at": now}
                 entries[staged.artifact.name] = facts
+            if staged.path in fingerprints:
+                entries[staged.artifact.name]["fingerprint"] = fingerprints[staged.path]
         return entries
 
-    def _unchanged(self, staged: Staged) -> Staged | None:
-        """Return an artifact as the manifest has it, where that still is what would be staged."""
+    def _known(self, staged: Staged) -> Staged | None:
+        """Return an artifact as the manifest has it, where the same object is staged already."""
         entry = self._entries.get(staged.artifact.name, {})
         now = {**staged.document(), **self._how}
         identity = (*_OBJECT, *self._how)
         same = all(name in entry and entry[name] == now[name] for name in identity)
         if not same or not _is_there(staged.path, entry):
             return None
+        is_same = entry.get("fingerprint") == fingerprint(staged.path)
         try:
-            return _as_recorded(staged, entry)
+            return _as_recorded(staged, entry, "unchanged" if is_same else "modified")
         except (KeyError, TypeError, ValueError):
-            return None  # somebody has been at the manifest
+            return None  # the manifest was edited
 
 
 def record_of(job: Job) -> dict[str, Any]:
@@ -133,7 +233,7 @@ def job_of(record: Mapping[str, Any]) -> Job | None:
             encryption_key=None,
         )
     except (AttributeError, KeyError, TypeError, ConfigurationError):
-        return None  # somebody has been at it
+        return None  # the record was edited
 
 
 def staged_inputs(workspace: Workspace, job: Job) -> dict[str, Path]:
@@ -162,17 +262,19 @@ def _artifacts_of(documents: Mapping[str, Mapping[str, str]]) -> tuple[Artifact,
 
 
 def _is_there(path: Path, entry: Mapping[str, Any]) -> bool:
-    """Tell whether the directory is still one, and not emptied since."""
+    """Whether the directory still exists and has contents."""
     if path.is_symlink() or not path.is_dir():
         return False
     return entry.get("files") == 0 or any(path.iterdir())
 
 
-def _as_recorded(staged: Staged, entry: Mapping[str, Any]) -> Staged:
-    """Return an unchanged artifact with what the manifest knows of its contents."""
+def _as_recorded(
+    staged: Staged, entry: Mapping[str, Any], status: Literal["unchanged", "modified"]
+) -> Staged:
+    """Return a staged artifact with what the manifest says of its contents."""
     return replace(
         staged,
-        status="unchanged",
+        status=status,
         format=entry["format"],
         contents=read_contents(entry),
         verified=tuple(entry["verified"]),

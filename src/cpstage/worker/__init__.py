@@ -1,1 +1,20 @@
-"""A job worker: what claims jobs, what becomes of each, and how it tells that it is well."""
+"""A job worker: poll, acknowledge, run, report; its health and its events."""
+
+from cpstage.worker.claims import JobQueue, read_client_tokens
+from cpstage.worker.events import WorkerEvent
+from cpstage.worker.health import WorkerHealth, health_page
+from cpstage.worker.loop import Worker, WorkerTerms
+from cpstage.worker.process import JobCommand
+from cpstage.worker.workingjob import JobPlaces
+
+__all__ = [
+    "JobCommand",
+    "JobPlaces",
+    "JobQueue",
+    "Worker",
+    "WorkerEvent",
+    "WorkerHealth",
+    "WorkerTerms",
+    "health_page",
+    "read_client_tokens",
+]

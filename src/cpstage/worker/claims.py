@@ -14,8 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from cpstage.aws.codepipeline import acknowledge_job, get_job_details, poll_for_jobs
-from cpstage.aws.config import Connection
-from cpstage.errors import AccessDenied, ConfigurationError, OutOfSync, local_reason
+from cpstage.aws.config import AwsConfig
+from cpstage.errors import (
+    AccessDenied,
+    ConfigurationError,
+    OutOfSync,
+    ServiceUnavailable,
+    local_reason,
+)
 from cpstage.job import ActionTypeId, check_job_directory
 from cpstage.masking import Secret
 
@@ -63,14 +69,14 @@ class JobQueue:
 
     Attributes:
         action_type: What the worker can do.
-        connection: How to reach AWS, with the worker's own credentials.
+        config: How to reach AWS, with the worker's own credentials.
         query: A configuration property that jobs must have, and its value.
         client_tokens: A JSON file with the token of each client by the client's id, for
             third-party jobs; it is read anew for every job.
     """
 
     action_type: ActionTypeId
-    connection: Connection = field(default_factory=Connection)
+    config: AwsConfig = field(default_factory=AwsConfig)
     query: Mapping[str, str] | None = None
     client_tokens: Path | None = None
 
@@ -86,7 +92,7 @@ class JobQueue:
             self.action_type,
             most=most,
             query=self.query,
-            connection=self._within(POLL_TIMEOUT),
+            config=self._within(POLL_TIMEOUT),
         )
         return [self._offer(job) for job in jobs[:most]]
 
@@ -103,20 +109,27 @@ class JobQueue:
         if document is None:
             token = self._client_token(offer)
             document = get_job_details(
-                offer.job_id, client_token=token, connection=self._within(POLL_TIMEOUT)
+                offer.job_id, client_token=token, config=self._within(POLL_TIMEOUT)
             )["jobDetails"]
-        status = acknowledge_job(
-            offer.job_id,
-            _text(document, "nonce"),
-            client_token=token,
-            connection=self._within(ACKNOWLEDGE_TIMEOUT),
-        )
+        try:
+            status = acknowledge_job(
+                offer.job_id,
+                _text(document, "nonce"),
+                client_token=token,
+                config=self._within(ACKNOWLEDGE_TIMEOUT),
+            )
+        except ServiceUnavailable as error:
+            raise ServiceUnavailable(
+                f"{error.message}; the job may have been acknowledged: it is then in progress "
+                "until CodePipeline times it out",
+                hint=error.hint,
+            ) from error
         if status != "InProgress":
             raise OutOfSync(f"job {offer.job_id} is {status}, not ours to work on", hint="")
         return Claim(offer.job_id, document, token)
 
-    def _within(self, seconds: float) -> Connection:
-        return replace(self.connection, timeout=min(seconds, self.connection.timeout))
+    def _within(self, seconds: float) -> AwsConfig:
+        return replace(self.config, timeout=min(seconds, self.config.timeout))
 
     def _offer(self, job: Mapping[str, Any]) -> Offer:
         if self.action_type.is_third_party:

@@ -32,9 +32,10 @@ class WorkerEvent:
     """One change of state.
 
     Attributes:
-        name: What happened: of the worker ``polling``, ``health``, ``poll-failed``, ``draining``
-            or ``stopped``; of a job ``dropped``, or ``claimed``, ``started``, ``warning``,
-            ``reported`` or ``report-failed``, and ``succeeded`` or ``failed``.
+        name: What happened: of the worker ``polling``, ``health``, ``poll-failed``, ``unwell``,
+            ``well``, ``left``, ``draining`` or ``stopped``; of a job ``dropped``, or ``claimed``,
+            ``started``, ``warning``, ``reported`` or ``report-failed``, and ``succeeded`` or
+            ``failed``.
         about: The job.
         seconds: How long it took.
         exit_code: Of the job's process.

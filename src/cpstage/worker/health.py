@@ -43,22 +43,44 @@ class WorkerHealth:
         self._lock = threading.Lock()
         self._alive = time.monotonic()
         self._failing: float | None = None
+        self._failure: str | None = None
         self._last_poll: str | None = None
+        self._problem: str | None = None
         self._facts: dict[str, Any] = {}
 
     def polled(self) -> None:
         """Note a poll that was answered."""
         with self._lock:
-            self._failing = None
+            self._failing = self._failure = None
             self._last_poll = datetime.now(timezone.utc).isoformat(timespec="seconds")
 
-    def poll_failed(self) -> bool:
-        """Note a poll that was not, and tell whether it is the first of a row."""
+    def poll_failed(self, message: str, seconds: float = 0.0) -> bool:
+        """Note a poll that was not answered.
+
+        Args:
+            message: Why.
+            seconds: How long it took.
+
+        Returns:
+            Whether it is the first of a row.
+        """
         with self._lock:
             first = self._failing is None
             if first:
-                self._failing = time.monotonic()
+                self._failing = time.monotonic() - seconds
+            self._failure = message
             return first
+
+    def problem(self, message: str | None) -> bool:
+        """Note why no job can be worked on, or None where nothing is in the way.
+
+        Returns:
+            Whether that is new.
+        """
+        with self._lock:
+            is_new = (message is None) != (self._problem is None)
+            self._problem = message
+            return is_new
 
     def beat(self, **facts: Any) -> None:
         """Note that the loop turns, and what it has to say."""
@@ -71,12 +93,17 @@ class WorkerHealth:
         with self._lock:
             now = time.monotonic()
             failing = 0.0 if self._failing is None else now - self._failing
-            well = failing <= self._patience and now - self._alive <= _STANDSTILL
+            well = (
+                self._problem is None
+                and failing <= self._patience
+                and now - self._alive <= _STANDSTILL
+            )
             return well, {
                 "healthy": well,
                 **self._facts,
                 "last_poll": self._last_poll,
                 "failing_seconds": round(failing, 1),
+                "problem": self._problem or self._failure,
             }
 
 

@@ -1,12 +1,17 @@
 """A job worker: poll, acknowledge, run, report, until stopped.
 
-The loop lives in the thread that calls :meth:`Worker.work`, and each job in a process of its own,
-with a thread that waits for its end. What the loop has to know comes through one mailbox, which a
-signal handler may write to as well. How jobs are claimed is the business of ``claims``.
+:meth:`Worker.work` runs the loop in its thread. Each job has a process, and a thread that waits for
+it. The loop reads one queue, which the threads and the signal handlers write to.
+
+Workers that start together must not poll together: after an empty poll, the wait is a quarter of
+the interval plus a random time with a long tail; after a failure, it has full jitter up to a bound
+that doubles.
 """
 
 from __future__ import annotations
 
+import random
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,14 +21,22 @@ from typing import Literal
 
 from cpstage.errors import CpstageError, ServiceUnavailable, UsageError
 from cpstage.worker.claims import JobQueue, Offer
-from cpstage.worker.events import Tell, WorkerEvent, described
+from cpstage.worker.events import Subject, Tell, WorkerEvent, described
 from cpstage.worker.health import HealthFile, WorkerHealth
-from cpstage.worker.pacing import DEFAULT_INTERVAL, Pace
 from cpstage.worker.process import JobCommand
 from cpstage.worker.workingjob import Ending, JobPlaces, WorkingJob
 
+DEFAULT_INTERVAL = 10.0
+"""Seconds between two polls that find nothing, on average."""
+
 DEFAULT_GRACE = 30.0
 """Seconds that a stopped job has to end by itself, and then again to report that it was killed."""
+
+_READ_TIMEOUT = 60.0
+"""Seconds, where the connection has none: botocore's default."""
+
+_MOST_POLLS = 4
+"""Polls that were given up and have not ended, after which there are no more."""
 
 _LONGEST_TURN = 30.0
 """Seconds after which the loop says that it is alive, however rarely it polls."""
@@ -40,6 +53,8 @@ class WorkerTerms:
         once: Poll once only.
         interval: Seconds between two polls that find nothing, on average.
         grace: Seconds that a stopped job has to end by itself.
+        drain: Seconds that running jobs have after the first signal, before they are stopped; None
+            waits for them.
     """
 
     concurrency: int = 1
@@ -48,6 +63,7 @@ class WorkerTerms:
     once: bool = False
     interval: float = DEFAULT_INTERVAL
     grace: float = DEFAULT_GRACE
+    drain: float | None = None
 
 
 @dataclass
@@ -58,6 +74,7 @@ class Counts:
     dropped: int = 0
     succeeded: int = 0
     failed: int = 0
+    left: int = 0
 
 
 class Worker:
@@ -84,7 +101,7 @@ class Worker:
         health_file: Path | None = None,
         tell: Tell = lambda _: None,
     ) -> None:
-        if queue.connection.given_session is not None:
+        if queue.config.given_session is not None:
             raise UsageError(
                 "a boto3 session cannot be handed to the processes of a worker's jobs",
                 hint="give the connection a profile and a region instead of a session",
@@ -104,6 +121,8 @@ class Worker:
         self._has_polled = False
         self._has_told = False
         self._escalate: float | None = None
+        self._drained: float | None = None
+        self._polls: list[threading.Thread] = []
         self.counts = Counts()
 
     @property
@@ -132,6 +151,11 @@ class Worker:
         """
         self._places.create()
         self._tell(WorkerEvent("polling", message=str(self._queue.action_type)))
+        for workspace, left in self._places.sweep():
+            self.counts.left += 1
+            why = "; ".join(left) or "a worker that was killed left the workspace of this job"
+            about = Subject(workspace.name)
+            self._tell(WorkerEvent("left", about, workspace=str(workspace), message=why))
         try:
             while not self._is_done():
                 if self._wants_jobs() and time.monotonic() >= self._next_poll:
@@ -168,10 +192,13 @@ class Worker:
             most = min(most, terms.batch)
         if terms.most is not None:
             most = min(most, terms.most - self.counts.claimed)
+        if not self._has_room():
+            return
+        began = time.monotonic()
         try:
-            offers = self._queue.poll(most)
+            offers = self._poll_queue(most)
         except CpstageError as error:
-            self._poll_failed(error)
+            self._poll_failed(error, time.monotonic() - began)
             return
         self._health.polled()
         self._has_polled = True
@@ -179,12 +206,56 @@ class Worker:
         wait = 0.0 if any(claimed) else self._pace.found_nothing()
         self._next_poll = time.monotonic() + wait
 
-    def _poll_failed(self, error: CpstageError) -> None:
+    def _has_room(self) -> bool:
+        """Whether jobs can be worked on; where not, health says why, and nothing is claimed."""
+        try:
+            self._places.check()
+        except CpstageError as error:
+            if self._terms.once:
+                raise
+            if self._health.problem(str(error)):
+                self._tell(WorkerEvent("unwell", message=str(error)))
+            self._next_poll = time.monotonic() + self._pace.failed()
+            return False
+        if self._health.problem(None):
+            self._tell(WorkerEvent("well"))
+        return True
+
+    def _poll_queue(self, most: int) -> list[Offer]:
+        """Poll in a thread, and give up on a poll that does not end.
+
+        Raises:
+            ServiceUnavailable: It did not end within the read timeout.
+            CpstageError: As :meth:`JobQueue.poll`.
+        """
+        answers: SimpleQueue[list[Offer] | BaseException] = SimpleQueue()
+
+        def poll() -> None:
+            try:
+                answers.put(self._queue.poll(most))
+            except BaseException as error:
+                answers.put(error)
+
+        self._polls = [thread for thread in self._polls if thread.is_alive()]
+        seconds = self._queue.config.read_timeout or _READ_TIMEOUT
+        try:
+            if len(self._polls) >= _MOST_POLLS:
+                raise Empty
+            self._polls.append(threading.Thread(target=poll, name="poll", daemon=True))
+            self._polls[-1].start()
+            answer = answers.get(timeout=seconds)
+        except Empty:
+            raise ServiceUnavailable(f"a poll did not end within {seconds:g} seconds") from None
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def _poll_failed(self, error: CpstageError, seconds: float) -> None:
         """Go on where it may pass; what a first poll is refused for is a mistake of somebody's."""
         passes = isinstance(error, ServiceUnavailable) or self._has_polled
         if not passes or self._terms.once:
             raise error
-        if self._health.poll_failed():
+        if self._health.poll_failed(str(error), seconds):
             self._tell(WorkerEvent("poll-failed", message=str(error)))
         self._next_poll = time.monotonic() + self._pace.failed()
 
@@ -197,7 +268,7 @@ class Worker:
             self._tell(WorkerEvent("dropped", about, message=str(error)))
             return False
         self.counts.claimed += 1
-        job = WorkingJob(claim, self._command, self._places, self._queue.connection, self._tell)
+        job = WorkingJob(claim, self._command, self._places, self._queue.config, self._tell)
         was_stopped = self.was_stopped
         self._jobs[claim.job_id] = job
         job.start(self._mail.put)
@@ -220,6 +291,8 @@ class Worker:
         if self._signals and not self._has_told:
             self._has_told = True
             self._tell(WorkerEvent("draining", message=f"{len(self._jobs)} running"))
+            if self._terms.drain is not None:
+                self._drained = time.monotonic() + self._terms.drain
 
     def _wait(self) -> None:
         """Wait for mail, or until there is something to do without."""
@@ -227,11 +300,17 @@ class Worker:
         until = now + min(self._terms.interval, _LONGEST_TURN)
         if self._wants_jobs():
             until = min(until, self._next_poll)
+        if self._drained is not None and not self.was_stopped:
+            until = min(until, self._drained)
         if self.was_stopped:
             self._escalate = self._escalate or now + self._terms.grace
             until = min(until, self._escalate)
         with suppress(Empty):
             self._receive(self._mail.get(timeout=max(0.0, until - now)))
+        if self._drained is not None and time.monotonic() >= self._drained:
+            self._drained = None
+            if not self.was_stopped:
+                self.stop()
         if self._escalate is not None and time.monotonic() >= self._escalate:
             self._escalate = time.monotonic() + self._terms.grace
             for job in self._jobs.values():
@@ -252,3 +331,35 @@ class Worker:
             job.stop()
         while self._jobs:
             self._receive(self._mail.get())
+
+
+_LEAST = 0.25
+_LONGEST = 5.0
+"""Both in intervals."""
+
+_LONGEST_BACKOFF = 300.0
+_LEAST_BACKOFF = 0.1
+
+
+class Pace:
+    """The waits of one worker.
+
+    Args:
+        interval: Seconds between two polls that find nothing, on average.
+    """
+
+    def __init__(self, interval: float = DEFAULT_INTERVAL) -> None:
+        self._interval = interval
+        self._failures = 0
+
+    def found_nothing(self) -> float:
+        """Return the seconds to wait after a poll that brought no job."""
+        self._failures = 0
+        tail = random.expovariate(1 / (1 - _LEAST))
+        return self._interval * min(_LEAST + tail, _LONGEST)
+
+    def failed(self) -> float:
+        """Return the seconds to wait after a poll that failed: the more, the more there were."""
+        self._failures = min(self._failures + 1, 32)
+        bound = min(_LONGEST_BACKOFF, self._interval * 2**self._failures)
+        return max(_LEAST_BACKOFF, random.uniform(0, bound))  # noqa: S311 (it hides nothing)

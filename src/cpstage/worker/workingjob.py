@@ -7,7 +7,8 @@ started, that is done here. This module knows nothing of polling.
 from __future__ import annotations
 
 import os
-import signal
+import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,21 +17,30 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from cpstage.aws.config import Connection
-from cpstage.document import parse_job
+from cpstage.aws.config import AwsConfig
 from cpstage.errors import (
+    CommandFailed,
     InternalError,
     LocalIOError,
     Reportable,
     Stopped,
     reportable,
 )
-from cpstage.filesystem import local_failures, remove_tree
+from cpstage.filesystem import local_failures
+from cpstage.job import parse_job
+from cpstage.removal import remove_tree
 from cpstage.report.put import report_failure
+from cpstage.runner.command import TIMED_OUT
+from cpstage.runner.signals import signal_name
 from cpstage.worker.claims import Claim
 from cpstage.worker.events import Tell, WorkerEvent, described
+from cpstage.worker.leftovers import left_workspaces, locked_workspace, note
 from cpstage.worker.process import JobCommand, JobProcess, Outcome
 from cpstage.workspace.layout import Workspace
+
+_PROBE_BYTES = 64 << 10
+_LEAST_FREE_BYTES = 1 << 20
+"""Bytes on the disk below which a worker claims no job."""
 
 Keep = Literal["failed", "always", "never"]
 Output = Literal["file", "stdout"]
@@ -60,6 +70,28 @@ class JobPlaces:
         """
         Workspace(self.root).create()
 
+    def check(self) -> None:
+        """Check that the root can be written to, and has room.
+
+        Raises:
+            WorkspaceUnavailable, LocalIOError: It cannot, or has not: no job would succeed.
+        """
+        root = self.root.resolve()
+        with local_failures(root, "write to"):
+            with tempfile.TemporaryFile(dir=root) as probe:
+                probe.write(bytes(_PROBE_BYTES))
+                probe.flush()
+            free = shutil.disk_usage(root).free
+        if free < _LEAST_FREE_BYTES:
+            raise LocalIOError(
+                f"the disk of {root} has {free:,} bytes left, and jobs need {_LEAST_FREE_BYTES:,}",
+                hint="free some space, or give another --workspace-root",
+            )
+
+    def sweep(self) -> Iterator[tuple[Path, list[str]]]:
+        """Remove workspaces of killed workers whose jobs ended well, and yield the others, once."""
+        return left_workspaces(self.root.resolve(), keeps_success=self.keeps(True))
+
     def keeps(self, succeeded: bool) -> bool:
         """Tell whether the workspace of a job stays."""
         return self.keep == "always" or (self.keep == "failed" and not succeeded)
@@ -80,7 +112,7 @@ class WorkingJob:
         claim: The job.
         command: What is done with it.
         places: Where its workspace is to be.
-        connection: How to reach AWS, to report what its process could not.
+        config: How to reach AWS, to report what its process could not.
         tell: Is told each change of its state.
     """
 
@@ -89,13 +121,13 @@ class WorkingJob:
         claim: Claim,
         command: JobCommand,
         places: JobPlaces,
-        connection: Connection,
+        config: AwsConfig,
         tell: Tell,
     ) -> None:
         self._claim = claim
         self._command = command
         self._places = places
-        self._connection = connection
+        self._config = config
         self._tell = tell
         self._about = described(claim.job_id, claim.document)
         self._began = time.monotonic()
@@ -162,19 +194,28 @@ class WorkingJob:
             self._workspace.mkdir(mode=0o700)
             self._has_workspace = True
             state.mkdir(mode=0o700)
-        with self._output(state / "output.log") as output:
-            process = JobProcess(self._workspace, output)
+        with (
+            locked_workspace(self._workspace) as lock,
+            self._output(state / "output.log") as output,
+        ):
+            process = JobProcess(self._workspace, output, lock)
             with self._stopping:
                 self._process = process
                 if self._stops:  # before there was anything to stop
                     process.stop()
             self._event("started")
-            outcome = process.work_on(claim, self._command, self._connection)
+            outcome = process.work_on(claim, self._command, self._config)
         if isinstance(outcome, Outcome):
             return outcome
         process.kill()  # what it has left
+        if process.is_overdue:
+            raise CommandFailed(
+                "the job took longer than it may, and did not end when it was asked to",
+                TIMED_OUT,
+                hint="see --timeout",
+            )
         if outcome < 0:
-            raise Stopped(-outcome, signal.Signals(-outcome).name)
+            raise Stopped(-outcome, signal_name(-outcome))
         raise InternalError("the process of the job ended without a word")
 
     @contextmanager
@@ -196,7 +237,7 @@ class WorkingJob:
                 str(error),
                 failure_type=error.failure_type,
                 client_token=self._claim.client_token,
-                connection=self._connection,
+                config=self._config,
             )
         except (Reportable, Exception) as failure:  # the job has to come to its end all the same
             return replace(outcome, unreported=str(reportable(failure)))
@@ -206,9 +247,11 @@ class WorkingJob:
         """Clear up, and say how it went."""
         succeeded = outcome.exit_code == 0
         kept = self._has_workspace and self._places.keeps(succeeded)
-        if self._has_workspace and not kept:
-            remove_tree(self._workspace)
-        for warning in outcome.warnings:
+        if kept:
+            note(self._workspace, succeeded=succeeded, kept=True)
+        left = remove_tree(self._workspace) if self._has_workspace and not kept else []
+        warnings = [*outcome.warnings, *(f"cannot remove {one}" for one in left)]
+        for warning in warnings:
             self._event("warning", message=warning)
         if outcome.unreported is None:
             self._event("reported", message=outcome.failure_type or "Succeeded")

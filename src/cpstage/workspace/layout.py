@@ -22,17 +22,36 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cpstage._posix import require_posix
-from cpstage.errors import LocalIOError, WorkspaceUnavailable
-from cpstage.filesystem import local_failures, remove_tree
+from cpstage.errors import CpstageError, LocalIOError, WorkspaceUnavailable
+from cpstage.filesystem import local_failures
+from cpstage.removal import make_writable, remove_tree
 from cpstage.workspace import lock
+from cpstage.workspace.fingerprint import boot_id
 from cpstage.workspace.publishing import Journal, Move
 from cpstage.workspace.statefile import read_json, write_json
+
+Outputs = Literal["refuse", "replace", "keep"]
+"""What a fetch does with an ``out/`` that holds the outputs of another job."""
+
+
+@dataclass(frozen=True)
+class Occupation:
+    """The run of a command in a workspace.
+
+    Attributes:
+        directory: The place for what the command is handed.
+        lock: The lock that keeps other runs out.
+    """
+
+    directory: Path
+    lock: lock.HeldLock
 
 
 class Workspace:
@@ -56,7 +75,9 @@ class Workspace:
         self.inputs = self.root / "in"
         self.outputs = self.root / "out"
         self._state = self.root / ".cpstage"
+        self._manifest = self._state / "manifest.json"
         self._journal = Journal(self._state / "journal.json", self.root)
+        self._lock: lock.HeldLock | None = None
 
     def input(self, name: str) -> Path:
         """Return the directory of an input artifact."""
@@ -85,14 +106,18 @@ class Workspace:
         Raises:
             WorkspaceUnavailable: Another run is in it, or it cannot be created or written to.
         """
-        with self._held("lock", "holder.json", wait):
+        with self._held("lock", "holder.json", wait) as held:
             # Whoever holds the lock knows that nobody else is using what is there.
             self._journal.take_back()
             remove_tree(self._state / "staging")
-            yield
+            self._lock = held
+            try:
+                yield
+            finally:
+                self._lock = None
 
     @contextmanager
-    def occupied(self, job_id: str, wait: float = 0) -> Iterator[Path]:
+    def occupied(self, job_id: str, wait: float = 0) -> Iterator[Occupation]:
         """Keep every other run of a command out, as :meth:`locked` does with fetches.
 
         Args:
@@ -103,25 +128,35 @@ class Workspace:
             WorkspaceInUse: Another run is in it; it says which job it works on.
 
         Yields:
-            The place for what the command is handed; nothing is there.
+            The place for what the command is handed, where nothing is, and the lock.
         """
-        with self._held("run.lock", "runner.json", wait, job_id):
+        with self._held("run.lock", "runner.json", wait, job_id) as held:
             remove_tree(self._state / "run")
-            yield self._state / "run"
+            yield Occupation(self._state / "run", held)
 
     @contextmanager
     def _held(
         self, name: str, holder_name: str, wait: float, job_id: str | None = None
-    ) -> Iterator[None]:
+    ) -> Iterator[lock.HeldLock]:
+        is_new = not os.path.lexists(self.root)
         self.create()
+        self._refuse_links()
+        if self._state.is_dir():  # else it is somebody's directory, and not yet a workspace
+            make_writable(self.root)
         with local_failures(self._state):
             self._state.mkdir(mode=0o700, exist_ok=True)
-        self._refuse_links()
         with suppress(OSError):
             self._state.chmod(0o700)
         place, state = self.root, self._state
-        with lock.locked(place, state / name, state / holder_name, wait, job_id):
-            yield
+        try:
+            with lock.locked(place, state / name, state / holder_name, wait, job_id) as held:
+                yield held
+        except BaseException:
+            if is_new and not (os.path.lexists(self.inputs) or os.path.lexists(self.outputs)):
+                remove_tree(self._state)
+                with suppress(OSError):
+                    self.root.rmdir()
+            raise
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
@@ -135,6 +170,12 @@ class Workspace:
         finally:
             if not self._journal.is_open:
                 remove_tree(staging)
+
+    def leftovers(self) -> list[Path]:
+        """Return what earlier runs left in ``.cpstage/`` that this user cannot remove."""
+        places = (self._state / "staging", self._state / "run")
+        found = [path for place in places if place.is_dir() for path in place.rglob("*")]
+        return [one for one in found if one.lstat().st_uid != os.geteuid()][:5]
 
     def require_free(self, inputs: Sequence[Path]) -> None:
         """Check that nothing stands where something is to be published.
@@ -163,6 +204,93 @@ class Workspace:
                     f"{target} is in the way of a directory", hint="move it elsewhere"
                 )
 
+    def outputs_owner(self) -> str | None:
+        """Return the ID of the job that ``out/`` was made for; None where the manifest has none."""
+        owner = self._recorded().get("outputs_job_id")
+        return owner if isinstance(owner, str) else None
+
+    def claim_outputs(self, job_id: str) -> None:
+        """Record whose ``out/`` is, where a build has removed the manifest that says it."""
+        with suppress(CpstageError, OSError):
+            self._state.mkdir(mode=0o700, exist_ok=True)
+            if not os.path.lexists(self._manifest):
+                write_json(self._manifest, {"version": 1, "outputs_job_id": job_id})
+
+    def has_outputs(self) -> bool:
+        """Whether there is anything in ``out/`` but empty directories.
+
+        Raises:
+            WorkspaceUnavailable, LocalIOError: It cannot be read.
+        """
+        with local_failures(self.outputs, "read"):
+            if not self.outputs.is_dir():
+                return False
+            inside = list(self.outputs.iterdir())
+            return any(one.is_symlink() or not one.is_dir() or any(one.iterdir()) for one in inside)
+
+    def require_own_outputs(self, job_id: str) -> None:
+        """Check that what is in ``out/`` was not made for another job.
+
+        Raises:
+            WorkspaceUnavailable: It was.
+            LocalIOError: It cannot be read.
+        """
+        owner = self.outputs_owner()
+        if owner not in (None, job_id) and self.has_outputs():
+            raise WorkspaceUnavailable(
+                f"{self.outputs} holds the outputs of job {owner}, not of job {job_id}",
+                hint="run 'cpstage fetch' for this job: --replace empties it, --keep-out keeps it",
+            )
+
+    def outputs_to_replace(
+        self,
+        job_id: str,
+        declared: Collection[str],
+        choice: Outputs,
+        warn: Callable[[str], object],
+    ) -> bool:
+        """Decide what a fetch does with ``out/``.
+
+        Args:
+            job_id: The job that is fetched.
+            declared: The names of its outputs.
+            choice: What to do with the outputs of another job.
+            warn: Is called with a warning where they are kept.
+
+        Returns:
+            Whether an empty ``out/`` takes the place of what is there.
+
+        Raises:
+            WorkspaceUnavailable: It holds the outputs of another job, and is to be neither
+                replaced nor kept.
+            LocalIOError: It cannot be read.
+        """
+        owner = self.outputs_owner()
+        if owner == job_id:
+            return False
+        if choice == "keep":
+            if self.has_outputs():
+                warn(f"{self.outputs} is kept, with {self._whose(owner)}")
+            return False
+        if not self.has_outputs():
+            with local_failures(self.outputs, "read"):
+                inside = [*self.outputs.iterdir()] if self.outputs.is_dir() else []
+            return any(one.name not in declared for one in inside)
+        if choice == "replace":
+            return True
+        if not os.path.lexists(self._manifest):
+            warn(f"{self.outputs} is kept, with {self._whose(owner)}")
+            return False
+        raise WorkspaceUnavailable(
+            f"{self.outputs} holds {self._whose(owner)}",
+            hint="give --replace to put an empty one in its place, or --keep-out to keep it for "
+            "this job",
+        )
+
+    @staticmethod
+    def _whose(owner: str | None) -> str:
+        return f"the outputs of job {owner}" if owner else "files that no fetch has recorded"
+
     def require_space(self, size: int) -> None:
         """Check that a number of bytes would fit on the disk.
 
@@ -185,10 +313,27 @@ class Workspace:
             WorkspaceUnavailable: A place cannot be written to.
             LocalIOError: The disk is full, or failed.
         """
+        if self._lock:
+            self._lock.check()
         self._journal.publish(moves)
 
-    def output_moves(self, outputs: Sequence[Path], staging: Path) -> list[Move]:
-        """Return the moves that make the directories of the outputs where they are missing."""
+    def output_moves(
+        self, outputs: Sequence[Path], staging: Path, *, replace: bool = False
+    ) -> list[Move]:
+        """Return the moves that make the directories of the outputs.
+
+        Args:
+            outputs: The directories.
+            staging: Where they are made.
+            replace: Whether an empty ``out/`` takes the place of all that is there.
+        """
+        if replace:
+            new = staging / f"{self.outputs.name}.outputs"
+            with local_failures(new):
+                new.mkdir()
+                for target in outputs:
+                    (new / target.name).mkdir()
+            return [Move(new, self.outputs)]
         moves = []
         for target in outputs:
             if not target.is_dir():
@@ -201,24 +346,43 @@ class Workspace:
     def record_moves(
         self, job: Mapping[str, Any], artifacts: Mapping[str, Any], staging: Path
     ) -> list[Move]:
-        """Return the moves that record the job's public facts and what is staged now."""
-        documents = {
-            "job.json": job,
-            "manifest.json": {"version": 1, "artifacts": artifacts},
+        """Return the moves that record the job's public facts, what is staged, and whose out/ is.
+
+        Args:
+            job: The public facts of the job, with its ``id``.
+            artifacts: What is staged now.
+            staging: Where the records are made.
+        """
+        manifest = {
+            "version": 1,
+            "boot_id": boot_id(),
+            "outputs_job_id": job["id"],
+            "artifacts": artifacts,
         }
+        documents = {"job.json": job, "manifest.json": manifest}
         for name, document in documents.items():
             write_json(staging / name, document)
         return [Move(staging / name, self._state / name) for name in documents]
 
     def manifest(self) -> dict[str, Any]:
         """Return what was staged before, by artifact; what is damaged counts as nothing."""
-        found = read_json(self._state / "manifest.json").get("artifacts")
+        found = self._recorded().get("artifacts")
         entries = found if isinstance(found, dict) else {}
         return {name: entry for name, entry in entries.items() if isinstance(entry, dict)}
 
     def record(self) -> dict[str, Any]:
         """Return the public facts of the job that was staged last; nothing where there is none."""
         return read_json(self._state / "job.json")
+
+    def was_written_in_this_boot(self) -> bool:
+        """Whether the manifest was written since the system was booted, as far as it says.
+
+        What was written before may have lost data to a loss of power (fsync(2)).
+        """
+        return self._recorded().get("boot_id") == boot_id()
+
+    def _recorded(self) -> dict[str, Any]:
+        return read_json(self._manifest)
 
     def _refuse_links(self) -> None:
         """Refuse links in the layout: they would lead writes and renames elsewhere."""

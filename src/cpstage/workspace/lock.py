@@ -8,8 +8,10 @@ longer there, has come at the very moment between the two, and looks again for a
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import stat
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -18,21 +20,51 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cpstage.errors import WorkspaceInUse, WorkspaceUnavailable, local_reason
+from cpstage.errors import LocalIOError, WorkspaceInUse, WorkspaceUnavailable, local_reason
 from cpstage.filesystem import local_failures
 from cpstage.workspace.statefile import read_json, write_json
 
 if TYPE_CHECKING:
     from filelock import FileLock
 
+_NO_LOCKS = {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+"""What a file system without flock(2) says."""
+
 _NAMING_SECONDS = 3.0
 _NAMING_POLL = 0.02
+
+
+class HeldLock:
+    """A lock that this process has taken, as long as the file is the one that it has locked.
+
+    Args:
+        place: What is locked, as messages call it.
+        file: The lock.
+    """
+
+    def __init__(self, place: Path, file: Path) -> None:
+        self._place = place
+        self._file = file
+        self._identity = _identity(file)
+
+    def check(self) -> None:
+        """Check that nobody has removed or replaced the lock, which would let others in.
+
+        Raises:
+            WorkspaceUnavailable: Somebody has.
+        """
+        if self._identity is None or _identity(self._file) != self._identity:
+            raise WorkspaceUnavailable(
+                f"the lock {self._file} was removed or replaced while {self._place} was in use: "
+                "another run may have been in it",
+                hint="let the build leave .cpstage/ alone, and run it again",
+            )
 
 
 @contextmanager
 def locked(
     place: Path, lock_file: Path, holder: Path, wait: float, job_id: str | None = None
-) -> Iterator[None]:
+) -> Iterator[HeldLock]:
     """Keep every other run out of a place.
 
     Args:
@@ -50,16 +82,49 @@ def locked(
     from filelock import FileLock
 
     require_locks(place, lock_file.parent)
-    with local_failures(lock_file):
+    with local_failures(lock_file, "lock"):
+        _require_own_file(lock_file)
         lock = FileLock(lock_file, mode=0o600)
         _acquire(lock, wait, holder, place)
     try:
+        held = HeldLock(place, lock_file)
         write_json(holder, _this_process(job_id))
-        yield
+        yield held
     finally:
+        # What was done stands; the lock ends with the process in any case.
         with suppress(OSError):
             holder.unlink()
-        lock.release()
+        with suppress(OSError):
+            lock.release()
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """Return what tells a file from one that took its place; None where there is none."""
+    try:
+        status = file.lstat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _require_own_file(lock_file: Path) -> None:
+    """Check that the lock is a regular file of ours, or absent, and make it usable.
+
+    Raises:
+        WorkspaceUnavailable: It is something else, such as a symlink.
+        OSError: It cannot be looked at.
+    """
+    try:
+        status = lock_file.lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+        raise WorkspaceUnavailable(
+            f"the lock {lock_file} is not a regular file with one name", hint="remove it"
+        )
+    if status.st_mode & 0o600 != 0o600:
+        with suppress(OSError):  # it is another owner's
+            lock_file.chmod(0o600)
 
 
 def require_locks(place: Path, state: Path) -> None:
@@ -83,6 +148,8 @@ def require_locks(place: Path, state: Path) -> None:
         try:
             fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise LocalIOError(f"cannot lock {place}: {local_reason(error)}") from error
             raise WorkspaceUnavailable(
                 f"cannot lock {place}: {local_reason(error)}",
                 hint="its file system has no locks (flock): give a --workspace on another one",

@@ -24,21 +24,23 @@ well, and done again. The journal is on the disk before the first rename, and fi
 order of renames: after a loss of power, too, there is the old to go back to. What was written last
 of all may be lost then, as with any program that does not wait for the disk after each file.
 
-This module knows nothing of workspaces or artifacts.
+Two paths are swapped in one step by renameat2(2) with ``RENAME_EXCHANGE`` on Linux.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from cpstage._posix import NOT_OFFERED
 from cpstage.errors import WorkspaceUnavailable
 from cpstage.filesystem import local_failures
-from cpstage.workspace.exchange import exchange
+from cpstage.removal import make_writable
 from cpstage.workspace.statefile import read_json, unfinished, write_json_durably
 
 
@@ -90,6 +92,7 @@ class Journal:
             for move in moves:
                 with local_failures(move.target):
                     move.target.parent.mkdir(exist_ok=True)
+                    _make_movable(move)
                     _put(move, replace=replace)
             with local_failures(self._path):
                 self._path.unlink()
@@ -111,6 +114,7 @@ class Journal:
         begun, made = self._read()
         for move, inode in reversed(begun):
             with local_failures(move.target):
+                _make_movable(move)
                 _take_back(move, inode)
         for directory in made:
             with suppress(OSError):  # it is not empty any more, or was never made
@@ -159,6 +163,15 @@ class Journal:
         return place
 
 
+def _make_movable(move: Move) -> None:
+    """Give the owner back the permissions that a rename needs, and that a build may have taken.
+
+    A directory that gets another parent is written to, as its entry ``..`` changes.
+    """
+    for directory in (move.target.parent, move.target, move.staged.parent, move.staged):
+        make_writable(directory)
+
+
 def _put(move: Move, *, replace: bool) -> None:
     if os.path.lexists(move.target):
         if not replace:
@@ -188,3 +201,30 @@ def _is(path: Path, inode: int, neighbour: Path) -> bool:
     """Tell whether something is what has an inode of the file system of another path."""
     found = path.lstat()
     return (found.st_dev, found.st_ino) == (neighbour.stat().st_dev, inode)
+
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+def exchange(first: Path, second: Path) -> bool:
+    """Swap what stands at two paths, and tell whether the system, or its file system, can do that.
+
+    Raises:
+        OSError: It can, and failed; neither was changed.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    import ctypes
+
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        return False
+    paths = (_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second))
+    if renameat2(*paths, _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in NOT_OFFERED:
+        return False
+    raise OSError(code, os.strerror(code), str(second))

@@ -17,7 +17,8 @@ from pathlib import Path
 
 from cpstage._posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW
 from cpstage.errors import CpstageError
-from cpstage.filesystem import local_failures, remove_tree
+from cpstage.filesystem import local_failures
+from cpstage.removal import remove_tree
 from cpstage.workspace.publishing import Journal
 
 _PREFIX = ".cpstage-staging-"
@@ -42,7 +43,8 @@ def staging_in(directory: Path, target: Path) -> Iterator[Path]:
     finally:
         if not journal_in(staging).is_open:
             remove_tree(staging)
-        os.close(lock)
+        with suppress(OSError):  # what was done stands
+            os.close(lock)
 
 
 def journal_in(staging: Path) -> Journal:

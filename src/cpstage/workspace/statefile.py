@@ -1,24 +1,70 @@
-"""Small JSON files of our own: readable by their owner only, believed only where they are whole.
+"""Small files of our own: readable by their owner only, believed only where they are whole.
 
-This module knows nothing of what is in them.
+A build may have put anything in the place of such a file. So each is opened without following a
+symlink and without waiting for the other end of a FIFO, has to be a regular file with one name, and
+is read up to a bound.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cpstage._posix import NOT_OFFERED
+from cpstage._posix import NOT_OFFERED, O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK
 from cpstage.filesystem import local_failures
+
+_MOST_JSON = 16 << 20
+"""Bytes of a JSON file: some thousand times as much as a job needs."""
+
+
+class NotOurs(ValueError):
+    """What stands in the place of a file of ours is another thing, or too long."""
+
+
+def read_own(path: Path, most: int) -> bytes:
+    """Read a file that a build may have replaced.
+
+    Args:
+        path: The file.
+        most: The most bytes that it may have.
+
+    Raises:
+        NotOurs: It is a symlink, a FIFO or another special file, has a second name (hard link), or
+            is too long.
+        OSError: It is missing, or cannot be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK):
+            raise NotOurs("it is a symlink") from error
+        if error.errno == errno.ENXIO:  # a socket
+            raise NotOurs("it is not a regular file") from error
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise NotOurs("it is not a regular file")
+        if status.st_nlink > 1:
+            raise NotOurs("it is a hard link to another file")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(most + 1)
+    finally:
+        os.close(descriptor)
+    if len(data) > most:
+        raise NotOurs(f"it has more than {most:,} bytes")
+    return data
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a file; one that is missing or damaged says nothing."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(read_own(path, _MOST_JSON))
     except (OSError, RecursionError, ValueError):
         return {}
     return document if isinstance(document, dict) else {}

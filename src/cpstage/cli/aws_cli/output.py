@@ -1,7 +1,7 @@
-"""A document in the AWS CLI's three output formats: ``json``, ``text`` and ``table``.
+"""A document in the AWS CLI's output formats: ``json``, ``text`` and ``table``, and ``--query``.
 
 The formats are those of the AWS CLI User Guide ("Setting the output format in the AWS CLI"), to
-the byte where a script could tell the difference. This module knows nothing of jobs.
+the byte where a script could tell the difference.
 """
 
 from __future__ import annotations
@@ -9,25 +9,28 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from cpstage.cli.aws_cli.table import is_scalar, table
 from cpstage.errors import ConfigurationError, UsageError
 
 if TYPE_CHECKING:
-    from cpstage import Connection
+    from collections.abc import Iterator
+
+    from cpstage import AwsConfig
 
 FORMATS = ("json", "text", "table")
 
 
-def output_format(option: str | None, as_json: bool, connection: Connection) -> str:
+def output_format(option: str | None, as_json: bool, config: AwsConfig) -> str:
     """Choose the format: ``--output`` or ``--json``, then the environment, then the profile.
 
     Args:
         option: The value of ``--output``.
         as_json: Whether ``--json`` is given.
-        connection: Knows the profile.
+        config: Knows the profile.
 
     Raises:
         UsageError: The two options contradict each other.
@@ -37,12 +40,12 @@ def output_format(option: str | None, as_json: bool, connection: Connection) -> 
         raise UsageError(f"both --json and --output {option} are given", hint="give one of them")
     if option or as_json:
         return option or "json"
-    configured = connection.setting("output", "AWS_DEFAULT_OUTPUT") or "json"
+    configured = config.setting("output", "AWS_DEFAULT_OUTPUT") or "json"
     if configured not in FORMATS:
         from_environment = os.environ.get("AWS_DEFAULT_OUTPUT")
         where = "AWS_DEFAULT_OUTPUT" if from_environment else "'output' of the AWS profile"
         raise ConfigurationError(
-            f"{where} is {configured!r}, which is no format of this command",
+            f"{where} is {configured!r}, which is not a format of this command",
             hint="give --output json, text or table",
         )
     return configured
@@ -122,3 +125,236 @@ def _terminal_width() -> int:
         return os.get_terminal_size(sys.stdout.fileno()).columns or 80
     except (AttributeError, OSError, ValueError):
         return 80
+
+
+Query = Callable[[Any], Any]
+
+
+def compile_query(expression: str | None) -> Query:
+    """Return what applies the expression to a document; without one, what returns the document.
+
+    The messages of jmespath are several lines long, and those of a failed search hold the value
+    it failed on: neither is handed on as it is.
+
+    Raises:
+        UsageError: It is no JMESPath expression. The query itself raises this for an expression
+            that the document does not suit.
+    """
+    if expression is None:
+        return lambda document: document
+
+    from jmespath import compile as compile_expression
+
+    try:
+        compiled = compile_expression(expression)
+    except (ValueError, RecursionError) as error:
+        raise _bad_query(expression, error) from None
+
+    def search(document: Any) -> Any:
+        try:
+            return compiled.search(document)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise _bad_query(expression, error) from None
+
+    return search
+
+
+def _bad_query(expression: str, error: Exception) -> UsageError:
+    return UsageError(f"Bad value for --query {expression}: {_reason(error)}")
+
+
+def _reason(error: Exception) -> str:
+    from jmespath.exceptions import JMESPathError, JMESPathTypeError
+
+    if isinstance(error, JMESPathTypeError):
+        expected = " or ".join(error.expected_types)
+        return f"{error.function_name}() takes {expected}, got {error.actual_type}"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if not isinstance(error, (JMESPathError, ValueError)):
+        return "it does not suit the document"
+    first_line = str(error).partition("\n")[0]
+    return first_line.rstrip(":.").removesuffix(", for expression")
+
+
+_PADDING = 4
+_INDENT = 2
+
+
+def table(document: Any, title: str, terminal_width: int) -> str:
+    """Draw a document as a table.
+
+    Args:
+        document: Anything that JSON can hold.
+        title: What to write over it.
+        terminal_width: The width in columns beyond which boxes are turned.
+
+    Raises:
+        UsageError: Rows that belong into one box have different columns.
+    """
+    boxes: list[_Box] = []
+    _gather(boxes, title, document, depth=0)
+    if not boxes:
+        return ""
+    if _widest(boxes) > terminal_width:
+        boxes = [box.turned() for box in boxes]
+    width = _widest(boxes)
+    lines = ["-" * width]
+    for box in boxes:
+        edge = "|" * box.depth
+        lines += [f"{edge}{line}{edge}" for line in box.draw(width - 2 * box.depth)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+@dataclass
+class _Box:
+    """A title and the rows below it, inside ``depth`` other boxes."""
+
+    title: str
+    depth: int
+    headers: list[str] = field(default_factory=list)
+    rows: list[list[str]] = field(default_factory=list)
+
+    def add(self, cells: list[Any], headers: list[str] | None = None) -> None:
+        if self.rows and len(self.rows[0]) != len(cells):
+            _refuse()
+        self.headers = self.headers if headers is None else headers
+        self.rows.append([str(cell) for cell in cells])
+
+    def turned(self) -> _Box:
+        """Return the box with its headers as the first column, if it has one row only."""
+        if not self.headers or len(self.rows) != 1:
+            return self
+        pairs = zip(self.headers, self.rows[0], strict=True)
+        return _Box(self.title, self.depth, rows=[list(pair) for pair in pairs])
+
+    def width(self) -> int:
+        return max(sum(self._columns()), _width(self.title)) + 2 + 2 * self.depth
+
+    def _columns(self) -> list[int]:
+        lines = [self.headers, *self.rows] if self.headers else self.rows
+        columns = zip(*lines, strict=True)
+        return [max(_width(cell) for cell in column) + _PADDING for column in columns]
+
+    def draw(self, width: int) -> Iterator[str]:
+        if self.title:
+            yield _centred(self.title, width, "|")
+        if self.title and not self.rows:
+            yield _rule([width])
+        wanted = self._columns()
+        if not wanted:
+            return
+        sizes = _shared(width, wanted)
+        yield _rule(sizes)
+        if self.headers:
+            yield _row(self.headers, sizes, _centred)
+            yield _rule(sizes)
+        for row in self.rows:
+            yield _row(row, sizes, _indented)
+        yield _rule(sizes)
+
+
+def _gather(boxes: list[_Box], title: str | None, value: Any, depth: int) -> None:
+    """Append the boxes that show a value; without a title, its rows join the last box."""
+    if not value:
+        return
+    if title is not None:
+        boxes.append(_Box(title, depth))
+    if isinstance(value, dict):
+        _gather_structure(boxes, value, depth)
+    elif isinstance(value, list) and isinstance(value[0], dict):
+        _gather_structures(boxes, title or "", value, depth)
+    elif isinstance(value, list):
+        _gather_items(boxes, value)
+
+
+def _gather_structure(boxes: list[_Box], structure: dict[str, Any], depth: int) -> None:
+    headers = sorted(key for key, value in structure.items() if is_scalar(value))
+    if len(headers) == 1:
+        boxes[-1].add([headers[0], structure[headers[0]]])
+    elif headers:
+        boxes[-1].add([structure[key] for key in headers], headers)
+    for key in sorted(structure.keys() - set(headers)):
+        _gather(boxes, key, structure[key], depth + 1)
+
+
+def _gather_structures(boxes: list[_Box], title: str, items: list[Any], depth: int) -> None:
+    """Give the structures one box, or, where they hold others, each its own."""
+    if not all(isinstance(item, dict) for item in items):
+        _refuse()
+    members = [(key, is_scalar(value)) for item in items for key, value in item.items()]
+    headers = sorted({key for key, scalar in members if scalar})
+    nested = sorted({key for key, scalar in members if not scalar})
+    for number, item in enumerate(items):
+        if number and nested:
+            boxes.append(_Box(title, depth))
+        boxes[-1].add([item.get(key, "") for key in headers], headers)
+        for key in nested:
+            _gather(boxes, key, item.get(key), depth + 1)
+
+
+def _gather_items(boxes: list[_Box], items: list[Any]) -> None:
+    for item in items:
+        if is_scalar(item):
+            boxes[-1].add([item])
+        elif all(is_scalar(cell) for cell in item):
+            boxes[-1].add(list(item))
+        else:
+            _gather(boxes, None, item, depth=0)
+
+
+def is_scalar(value: Any) -> bool:
+    """Tell whether a part of a document goes into one cell."""
+    return not isinstance(value, (dict, list))
+
+
+def _refuse() -> NoReturn:
+    raise UsageError(
+        "a table cannot show rows of different columns together",
+        hint="give another --query, or --output json",
+    )
+
+
+def _widest(boxes: list[_Box]) -> int:
+    return max(box.width() for box in boxes)
+
+
+def _shared(width: int, wanted: list[int]) -> list[int]:
+    """Scale columns to a width; what rounding leaves is spread over them one by one."""
+    scale = width / sum(wanted)
+    sizes = [round(scale * column) for column in wanted]
+    excess = sum(sizes) - width
+    for number in range(abs(excess)):
+        if excess > 0:
+            sizes[number % len(sizes)] -= 1
+        else:
+            sizes[-1 - number % len(sizes)] += 1
+    return sizes
+
+
+def _row(cells: list[str], sizes: list[int], place: Callable[[str, int, str], str]) -> str:
+    """Set cells side by side; the first also brings the left edge."""
+    edges = ["|", *[""] * (len(cells) - 1)]
+    return "".join(map(place, cells, sizes, edges))
+
+
+def _rule(sizes: list[int]) -> str:
+    return "+" + "".join(f"{'-' * (size - 1)}+" for size in [sizes[0] - 1, *sizes[1:]])
+
+
+def _centred(text: str, size: int, edge: str) -> str:
+    return _closed(f"{edge}{' ' * (size // 2 - _width(text) // 2 - 1)}{text}", size)
+
+
+def _indented(text: str, size: int, edge: str) -> str:
+    fits = len(edge) + _INDENT + _width(text) + 1 <= size
+    return _closed(f"{edge}{' ' * _INDENT if fits else ''}{text}", size)
+
+
+def _closed(text: str, size: int) -> str:
+    return f"{text}{' ' * (size - 1 - _width(text))}|"
+
+
+def _width(text: str) -> int:
+    """Count terminal columns; characters of ambiguous width count as wide."""
+    return sum(2 if unicodedata.east_asian_width(char) in "WFA" else 1 for char in text)

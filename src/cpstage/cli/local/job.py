@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-
 from cpstage.cli.local.server import asking, endpoint_option
-from cpstage.cli.options import output_options
 from cpstage.cli.terminal import Terminal
+
+from cpstage.cli.options import output_options
 from cpstage.errors import NotFound, UsageError
 from cpstage.job import check_artifact_name
 

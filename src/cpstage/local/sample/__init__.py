@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cpstage.local.new_job import Input, TakesJobs
+from cpstage.local.jobs import Input, TakesJobs
 
 BUILD_COMMAND = ("sh", "in/AppSource/build.sh")
 """The build step, to be run in the workspace."""

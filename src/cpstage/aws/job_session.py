@@ -1,0 +1,389 @@
+"""A job's artifacts in S3 and its KMS keys, used with the job's session credentials.
+
+:class:`JobSession` makes the clients, and refreshes the credentials through GetJobDetails.
+:class:`Store` reads and uploads artifacts: HEAD, ranged GETs of one version, and uploads under the
+job's KMS key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+from cpstage._deflate import crc32_of
+from cpstage.aws.checksum import Checksum, crc32_checksum, full_object_checksum
+from cpstage.aws.client import Answer, AwsClient
+from cpstage.aws.codepipeline import get_job
+from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
+from cpstage.aws.credentials import JobCredentials
+from cpstage.aws.errors import SESSION_EXPIRED_HINT, NetworkError, ServiceError, aws_failures
+from cpstage.aws.multipart import ABORT_SECONDS, MultipartUpload, SseKms, Upload, may_be_applied
+from cpstage.aws.retries import Retries
+from cpstage.aws.s3 import S3, Pieces, length_of
+from cpstage.errors import CpstageError, NotFound, OutOfSync
+from cpstage.job import Artifact, EncryptionKey, Job, SessionCredentials
+
+
+class JobSession:
+    """The services that a job's session credentials give access to.
+
+    Args:
+        job: The job, with its credentials.
+        config: The configuration of the clients; the caller's credentials refresh the job's.
+        max_age: Seconds after which the credentials are refreshed ahead of time.
+    """
+
+    def __init__(self, job: Job, config: AwsConfig, max_age: float = DEFAULT_MAX_AGE) -> None:
+        self.job = job
+        self._config = config
+        self._max_age = max_age
+        self._clients: list[AwsClient] = []
+        self._kms: dict[str | None, AwsClient] = {}
+        self.retries = Retries(config.timeout)
+
+    def __enter__(self) -> JobSession:
+        """Return the session."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Interrupt pending requests if the block failed."""
+        if kind is not None:
+            for client in self._clients:
+                client.interrupt()
+
+    @cached_property
+    def _credentials(self) -> JobCredentials:
+        """The job's credentials: a job without artifacts has none, and needs none.
+
+        Raises:
+            AccessDenied: The job carries no credentials.
+        """
+        return JobCredentials(self.job.require_credentials(), self._refresh, self._max_age)
+
+    @cached_property
+    def store(self) -> Store:
+        """The job's artifacts in S3."""
+        client = self._config.s3(self._credentials, self.job.region, self.retries)
+        self._clients.append(client)
+        artifacts = (*self.job.input_artifacts, *self.job.output_artifacts)
+        names = {(one.location.bucket, one.location.key): one.name for one in artifacts}
+        return Store(S3(client, names), self.job.encryption_key)
+
+    def kms(self, region: str | None) -> AwsClient:
+        """Return the KMS client of a region; None is the pipeline's region.
+
+        Raises:
+            ConfigurationError: There is no region, or a setting is malformed.
+        """
+        if region not in self._kms:
+            where = region or self.job.region
+            client = self._kms[region] = self._config.kms(self._credentials, where, self.retries)
+            self._clients.append(client)
+        return self._kms[region]
+
+    def _refresh(self) -> SessionCredentials:
+        """Request new credentials with the caller's credentials.
+
+        Raises:
+            OutOfSync: The job is no longer in progress.
+            AccessDenied, ServiceUnavailable, ConfigurationError: The refresh failed.
+        """
+        job = self.job
+        try:
+            new = get_job(job.id, client_token=job.client_token, config=self._config)
+            return new.require_credentials()
+        except NotFound as error:
+            raise OutOfSync(
+                f"the session of job {job.id} has expired, and the job is no longer in progress: "
+                f"{error.message}",
+                hint="release the change again",
+            ) from error
+        except CpstageError as error:
+            raise type(error)(
+                f"the session of job {job.id} has expired and cannot be refreshed: {error.message}",
+                hint=error.hint,
+            ) from error
+
+
+_MOST_HEADS = 3
+"""A session may expire between a GET and a HEAD."""
+
+_PART = 8 << 20
+_SMALL = 64 << 10
+_MOST_PARTS = 9_000
+"""S3 accepts 10,000 parts (Amazon S3 User Guide, multipart upload limits). The reserve covers the
+headers of an archive, whose size is estimated."""
+
+
+@dataclass(frozen=True)
+class UploadCheck:
+    """The result of a multipart upload that was created and aborted to test the permission.
+
+    Attributes:
+        kms_key_id: The key that S3 would have encrypted it under.
+        left: Why the abort failed; the upload is then still open, without parts.
+    """
+
+    kms_key_id: str | None
+    left: str | None
+
+
+class Store:
+    """A job's artifacts in S3.
+
+    Args:
+        s3: S3 with the job's session credentials.
+        key: The KMS key of the job's outputs; None for the bucket's default key.
+    """
+
+    def __init__(self, s3: S3, key: EncryptionKey | None) -> None:
+        self._s3 = s3
+        self._key = key
+
+    def head(self, artifact: Artifact) -> ObjectInfo:
+        """Return size, version and encryption of an artifact's object (HeadObject).
+
+        Raises:
+            ObjectNotFound: The object does not exist.
+            AccessDenied: The session or the key's policy does not allow reading it.
+            ServiceUnavailable: S3 could not be reached.
+        """
+        bucket, key = artifact.location.bucket, artifact.location.key
+        tries = 0
+        while True:
+            tries += 1
+            try:
+                with reading(artifact):
+                    return object_info(self._s3.head_object(bucket, key, checksum=True))
+            except CpstageError as error:
+                cause = error.__cause__
+                is_told = isinstance(cause, NetworkError) or getattr(cause, "may_pass", True)
+                if is_told or tries == _MOST_HEADS:
+                    raise
+            # The answer to a HEAD has no body and therefore no error code. A GET of one byte has
+            # one, and refreshes expired credentials.
+            with reading(artifact, self._key_of(artifact)):
+                self._read_byte(bucket, key)
+
+    def _read_byte(self, bucket: str, key: str) -> None:
+        """Read the first byte of an object, which may be empty."""
+        try:
+            self._s3.get_range(bucket, key, 0, 1)
+        except ServiceError as error:
+            if error.code != "InvalidRange":
+                raise
+
+    def _key_of(self, artifact: Artifact) -> str | None:
+        """Return the key of an object that cannot be read: HEAD without checksum needs no key."""
+        try:
+            with reading(artifact):
+                answer = self._s3.head_object(artifact.location.bucket, artifact.location.key)
+                return object_info(answer).kms_key_id
+        except CpstageError:
+            return None
+
+    def open(self, artifact: Artifact, info: ObjectInfo) -> S3Object:
+        """Return the object of an earlier HEAD as a blob; no byte is read yet."""
+        return S3Object(self._s3, artifact, info)
+
+    def upload(
+        self,
+        chunks: Iterator[bytes],
+        artifact: Artifact,
+        *,
+        content_type: str,
+        size_bound: int,
+        bucket_key: bool = False,
+        uploaded: Callable[[int], object] = lambda _: None,
+    ) -> Upload:
+        """Upload a stream under the job's KMS key, and check what S3 says it encrypted.
+
+        Args:
+            chunks: The bytes. An exception of the iterator aborts the upload.
+            artifact: The artifact, with its location.
+            content_type: The media type of the object.
+            size_bound: An upper bound of the size in bytes, which sets the size of a part.
+            bucket_key: Whether S3 is to use a Bucket Key.
+            uploaded: Is called with the number of bytes that were uploaded.
+
+        Raises:
+            AccessDenied: The session, the bucket's policy or the key's does not allow it, or S3
+                encrypted it differently than requested.
+            ServiceUnavailable: S3 could not be reached.
+        """
+        location, encryption = artifact.location, SseKms(self._key, bucket_key=bucket_key)
+        members = {
+            "Bucket": location.bucket,
+            "Key": location.key,
+            "ContentType": content_type,
+            **encryption.members(),
+        }
+        parts = _parts(chunks, max(_PART, -(-size_bound // _MOST_PARTS)))
+        with _writing(artifact, self._key):
+            first, second = next(parts, ()), next(parts, None)
+            if second is None:
+                checksum, length = crc32_checksum(crc32_of(first)), length_of(first)
+                encryption.record(self._put(first, checksum, members))
+                uploaded(length)
+                return encryption.check(location, length, checksum)
+            upload = MultipartUpload(self._s3, members, encryption.record, uploaded)
+            size, checksum = upload.send(chain((first, second), parts))
+        return encryption.check(location, size, checksum)
+
+    def _put(self, body: Pieces, checksum: Checksum, members: Mapping[str, Any]) -> Answer:
+        try:
+            return self._s3.put_object(body, checksum.value, members)
+        except (NetworkError, ServiceError) as error:
+            if may_be_applied(error):
+                error.also = "; the object may have been stored"
+            raise
+
+    def begin_upload(self, artifact: Artifact) -> UploadCheck:
+        """Create a multipart upload and abort it, to test whether the job may upload.
+
+        The objects of the bucket stay unchanged.
+
+        Raises:
+            AccessDenied: The session, the bucket's policy or the key's does not allow it.
+            ServiceUnavailable: S3 could not be reached.
+        """
+        location = artifact.location
+        encryption = SseKms(self._key, bucket_key=False).members()
+        with _writing(artifact, self._key):
+            upload, answer = self._s3.create_multipart_upload(
+                {"Bucket": location.bucket, "Key": location.key, **encryption}
+            )
+        left = None
+        try:
+            with aws_failures(f"abort an upload to {location}"):
+                self._s3.abort_multipart_upload(upload, ABORT_SECONDS)
+        except CpstageError as error:
+            left = error.message
+        return UploadCheck(answer.get("SSEKMSKeyId"), left)
+
+
+def _parts(chunks: Iterator[bytes], size: int) -> Iterator[Pieces]:
+    """Split a stream into parts of one size; the last part is shorter."""
+    part: list[memoryview | bytearray] = []
+    have = 0
+    for chunk in chunks:
+        rest = memoryview(chunk)
+        while have + len(rest) >= size:
+            yield [*part, rest[: size - have]]
+            rest = rest[size - have :]
+            part, have = [], 0
+        if rest:
+            _append(part, rest)
+            have += len(rest)
+    if have:
+        yield part
+
+
+def _append(part: list[memoryview | bytearray], piece: memoryview) -> None:
+    """Add a buffer to a part; small buffers are joined, since each costs a call to send."""
+    last = part[-1] if part else None
+    if len(piece) >= _SMALL:
+        part.append(piece)
+    elif isinstance(last, bytearray):
+        last += piece
+    else:
+        part.append(bytearray(piece))
+
+
+def _writing(artifact: Artifact, key: EncryptionKey | None) -> AbstractContextManager[None]:
+    used = key.kms_key_id if key and key.kms_key_id else "the bucket's default key"
+    return aws_failures(
+        f"upload artifact {artifact.name} to {artifact.location} under {used}",
+        denied_hint="the job's session needs s3:PutObject on it, and kms:GenerateDataKey and "
+        "kms:Decrypt on the key",
+        expired_hint=SESSION_EXPIRED_HINT,
+        key_hint="check that the key is enabled and lies in the bucket's region",
+    )
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """What S3 says of an object.
+
+    Attributes:
+        size: The size in bytes.
+        etag: The ETag, with its quotes.
+        version_id: The version ID; None in a bucket without versions.
+        content_type: The media type that the uploader set.
+        encryption: The server-side encryption: ``aws:kms``, ``AES256`` or None.
+        kms_key_id: The ARN of the KMS key, for ``aws:kms``.
+        checksum: The full-object checksum, where S3 has one.
+        metadata: User metadata; names in lower case without ``x-amz-meta-``.
+    """
+
+    size: int
+    etag: str
+    version_id: str | None
+    content_type: str
+    encryption: str | None
+    kms_key_id: str | None
+    checksum: Checksum | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+class S3Object:
+    """An object as a blob: every read is a ranged GET with ``If-Match`` on the ETag of the HEAD.
+
+    Args:
+        s3: S3 with the job's session credentials.
+        artifact: The artifact of the object.
+        info: The answer of HeadObject.
+    """
+
+    def __init__(self, s3: S3, artifact: Artifact, info: ObjectInfo) -> None:
+        self._s3 = s3
+        self.artifact = artifact
+        self.info = info
+
+    @property
+    def size(self) -> int:
+        """The size in bytes."""
+        return self.info.size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return the bytes ``[offset, offset + length)``.
+
+        Raises:
+            ObjectChanged: The object was replaced since the HEAD.
+            AccessDenied, ObjectNotFound, ServiceUnavailable: As S3 says.
+        """
+        if not length:
+            return b""
+        location = self.artifact.location
+        with reading(self.artifact, self.info.kms_key_id):
+            return self._s3.get_range(location.bucket, location.key, offset, length, self.info.etag)
+
+
+def object_info(answer: Answer) -> ObjectInfo:
+    """Return the facts of a HeadObject answer."""
+    return ObjectInfo(
+        size=answer["ContentLength"],
+        etag=answer["ETag"],
+        version_id=answer.get("VersionId"),
+        content_type=answer.get("ContentType", ""),
+        encryption=answer.get("ServerSideEncryption"),
+        kms_key_id=answer.get("SSEKMSKeyId"),
+        checksum=full_object_checksum(answer),
+        metadata=answer.get("Metadata", {}),
+    )
+
+
+def reading(artifact: Artifact, kms_key_id: str | None = None) -> AbstractContextManager[None]:
+    """Translate failures to read an object, naming the object and its key."""
+    key = f"its key {kms_key_id}" if kms_key_id else "its key"
+    return aws_failures(
+        f"read {artifact.title}",
+        denied_hint=f"the job's session needs s3:GetObject on it and kms:Decrypt on {key}; a "
+        "missing object is also reported as denied without s3:ListBucket",
+        expired_hint=SESSION_EXPIRED_HINT,
+        key_hint=f"check that {key} is enabled and lies in the bucket's region",
+    )

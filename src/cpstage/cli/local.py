@@ -1,0 +1,230 @@
+"""``cpstage local``: the embedded local AWS as a server, and commands that ask a running one."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import threading
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cpstage.cli.options import Number, Seconds, output_options
+from cpstage.cli.output import local_extra
+from cpstage.errors import (
+    ConfigurationError,
+    NotFound,
+    ServiceUnavailable,
+    Stopped,
+    UsageError,
+    printable,
+)
+from cpstage.job import check_artifact_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cpstage.cli.output import Terminal
+    from cpstage.local import Call, LocalAWSClient
+
+endpoint_option = click.option(
+    "--endpoint-url",
+    envvar="AWS_ENDPOINT_URL",
+    help="Where 'cpstage local serve' listens; else AWS_ENDPOINT_URL.",
+)
+
+
+@contextmanager
+def asking(endpoint_url: str | None) -> Iterator[LocalAWSClient]:
+    """Reach the local AWS at an endpoint.
+
+    Raises:
+        UsageError: No endpoint is given, or the local AWS would not have the request.
+        ServiceUnavailable: None listens there.
+    """
+    from cpstage.local import LocalAWSClient
+
+    if not endpoint_url:
+        raise UsageError(
+            "no local AWS is given",
+            hint="start one with 'cpstage local serve', and export what it prints",
+        )
+    try:
+        yield LocalAWSClient(endpoint_url)
+    except ConnectionError as error:
+        raise ServiceUnavailable(str(error), hint="start one with 'cpstage local serve'") from error
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+_REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  cpstage local serve
+  cpstage local serve --port 8000 --json
+"""
+)
+@click.option("--port", type=Number(0, 65535), default=0, help="[a free one]")
+@click.option("--region", default="us-east-1", show_default=True, help="The pipeline's region.")
+@click.option(
+    "--session-seconds",
+    type=Seconds(),
+    default=3600.0,
+    show_default=True,
+    help="Lifetime of a job's session credentials.",
+)
+@output_options
+def serve(terminal: Terminal, port: int, region: str, session_seconds: float) -> None:
+    """Serve a local AWS with a sample pipeline and one job, until stopped.
+
+    The command prints the variables to export and the job ID; with --json, one line of JSON.
+    """
+    if not _REGION.fullmatch(region):
+        raise UsageError(f"{region!r} is not an AWS region", hint="give one such as us-east-1")
+    with local_extra():
+        from cpstage.local import LocalAWS
+        from cpstage.local.sample import add_sample_job
+        from cpstage.local.server import without_aws_settings
+
+    with without_aws_settings():
+        aws = LocalAWS(region=region, port=port, session_seconds=session_seconds)
+        try:
+            aws.start()
+        except OSError as error:
+            raise ConfigurationError(
+                f"cannot listen on port {port}: {error.strerror}", hint="give another --port"
+            ) from error
+    try:
+        _announce(terminal, aws.endpoint_url, region, add_sample_job(aws), aws.environment)
+        threading.Event().wait()
+    except Stopped as stopped:
+        terminal.note("The local AWS has stopped.")
+        click.get_current_context().exit(stopped.exit_code)
+    finally:
+        aws.stop()
+
+
+def _announce(
+    terminal: Terminal, endpoint_url: str, region: str, job_id: str, environment: dict[str, str]
+) -> None:
+    document = {
+        "endpoint_url": endpoint_url,
+        "region": region,
+        "job_id": job_id,
+        "environment": environment,
+    }
+    if terminal.json:
+        click.echo(json.dumps(document))
+        return
+    click.echo("unset AWS_PROFILE AWS_SESSION_TOKEN")
+    for name, value in environment.items():
+        click.echo(f"export {name}={shlex.quote(value)}")
+    click.echo(f"export CPSTAGE_JOB_ID={job_id}")
+    terminal.note("Paste these lines into another shell, then: cpstage fetch. Ctrl-C stops.")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  cpstage local job
+  cpstage local job ./my-source --output AppBuild --output Docs
+  cpstage local job --queued
+"""
+)
+@click.argument("directory", required=False)
+@click.option("--output", "outputs", multiple=True, help="Name of an output artifact; repeatable.")
+@click.option("--queued", is_flag=True, help="Queue the job for 'cpstage work'.")
+@endpoint_option
+@output_options
+def job(
+    terminal: Terminal,
+    endpoint_url: str | None,
+    directory: str | None,
+    outputs: tuple[str, ...],
+    queued: bool,
+) -> None:
+    """Create a job on a running local AWS, and print its ID.
+
+    The input is the sample, or DIRECTORY as an artifact named Source.
+    """
+    from cpstage.local import Input
+    from cpstage.local.sample import OUTPUTS, add_sample_job
+
+    for name in outputs:
+        check_artifact_name(name)
+        if outputs.count(name) > 1:
+            raise UsageError(f"output {name} is given twice")
+    with asking(endpoint_url) as client:
+        if directory is None:
+            job_id = add_sample_job(client, queued=queued)
+        else:
+            packed = _packed(Path(directory))
+            status = "Queued" if queued else "InProgress"
+            job_id = client.add_job([Input("Source", packed)], outputs or OUTPUTS, status=status)
+    terminal.result({"job_id": job_id}, job_id)
+
+
+def _packed(directory: Path) -> bytes:
+    from cpstage.archive.pack import Packer
+    from cpstage.globs import Globs
+
+    if not directory.is_dir():
+        raise NotFound(f"there is no directory {directory}", hint="give one that exists")
+    with Packer() as packer:
+        entries = packer.list_entries(directory, Globs(), "keep", "zip")
+        return b"".join(packer.pack(entries, "zip"))
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  cpstage local record
+  cpstage local record --json
+"""
+)
+@endpoint_option
+@output_options
+def record(terminal: Terminal, endpoint_url: str | None) -> None:
+    """Print the calls that a running local AWS has answered.
+
+    One line for each call, oldest first: caller, service and action, status, object, encryption.
+    """
+    with asking(endpoint_url) as client:
+        calls = client.calls()
+    terminal.result(
+        {"calls": [asdict(call) for call in calls]}, "\n".join(_line(call) for call in calls)
+    )
+
+
+def _line(call: Call) -> str:
+    columns = (
+        call.identity,
+        f"{call.service}:{call.action}",
+        f"{call.status} {call.error or ''}".rstrip(),
+        f"{call.bucket or ''}/{call.key or ''}".strip("/"),
+        " ".join(filter(None, (call.server_side_encryption, call.kms_key_id))),
+    )
+    return "\t".join(map(printable, columns)).rstrip()
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  cpstage local serve
+  cpstage local job ./my-source --output AppBuild
+  cpstage local record
+"""
+)
+def local() -> None:
+    """Run an embedded local AWS: S3, KMS and the job API, on loopback."""
+
+
+for _command in (serve, job, record):
+    local.add_command(_command)

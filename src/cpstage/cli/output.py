@@ -1,0 +1,152 @@
+"""What the commands print: results on stdout, messages for people on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import traceback
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cpstage.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from cpstage.errors import Reportable
+
+_LOGGERS_WITHOUT_SECRETS = ("botocore.credentials", "urllib3.connectionpool")
+"""Where the credentials come from, and each request's line. botocore's other loggers print headers
+and bodies, and with them the token of a job."""
+
+
+@dataclass
+class Terminal:
+    """How much to say, and in which form.
+
+    Attributes:
+        json: Whether the result is one JSON document.
+        verbosity: -1 says errors only, 1 each call to AWS as well.
+        debug: Whether an error comes with its traceback.
+    """
+
+    json: bool = False
+    verbosity: int = 0
+    debug: bool = False
+
+    def result(self, document: Mapping[str, Any], text: str) -> None:
+        """Print the result of a command, as a document or as text."""
+        if self.json:
+            self.document(document)
+        elif text:
+            self.line(text)
+
+    def document(self, document: Mapping[str, Any]) -> None:
+        """Print a document, where documents are wanted."""
+        if self.json:
+            self.line(json.dumps(document, indent=2, ensure_ascii=not _speaks_unicode()))
+
+    def line(self, text: str) -> None:
+        """Print text on stdout; what its encoding does not have, as escapes."""
+        if not _speaks_unicode():
+            text = text.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding)
+        # Without color=True escape sequences would be cut out of values on a pipe.
+        click.echo(text.encode(errors="backslashreplace").decode(), color=True)
+
+    def raw(self, data: bytes) -> None:
+        """Print bytes on stdout as they are: names of files may be no text."""
+        click.echo(data, nl=False)
+
+    def note(self, message: str) -> None:
+        """Say something that a person may want to know."""
+        if self.verbosity >= 0:
+            _say(message)
+
+    def warn(self, message: str) -> None:
+        """Say something that a person should know."""
+        if self.verbosity >= 0:
+            _say(f"cpstage: warning: {message}")
+
+    def fail(self, error: Reportable) -> None:
+        """Say on one line what went wrong; before it the traceback, if that is wanted.
+
+        A traceback shows source lines and messages, and no values of variables: none of the
+        messages holds a secret.
+        """
+        if self.debug:
+            _say("".join(traceback.format_exception(type(error), error, error.__traceback__)))
+        _say(f"cpstage: error: {error}")
+
+    def log_calls(self) -> None:
+        """Send the log to stderr: what a person should know, and each call if that is wanted."""
+        if sys.stderr is not None and (self.verbosity >= 0 or self.debug):
+            everything = self.verbosity > 0 or self.debug
+            _log_to_stderr("cpstage", logging.INFO if everything else logging.WARNING, "")
+        if sys.stderr is not None and self.debug:
+            for name in _LOGGERS_WITHOUT_SECRETS:
+                _log_to_stderr(name, logging.DEBUG, f"{name}: ")
+
+
+def _without_exception(record: logging.LogRecord) -> bool:
+    """Drop the exception that a record comes with: its text may quote what was signed."""
+    record.exc_info = record.exc_text = None
+    return True
+
+
+def _log_to_stderr(name: str, level: int, prefix: str) -> None:
+    logger = logging.getLogger(name)
+    logger.setLevel(level)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(f"cpstage: {prefix}%(message)s"))
+    handler.addFilter(_without_exception)
+    logger.handlers[:] = [handler]
+    logger.propagate = False
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a number of things, such as ``1 file`` or ``2,000 files``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def flush_or_drop() -> None:
+    """Flush our streams; what cannot be written goes nowhere, or the flush at exit would fail."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _speaks_unicode() -> bool:
+    return sys.stdout is None or sys.stdout.encoding.lower().replace("-", "") == "utf8"
+
+
+def _say(message: str) -> None:
+    """Write to stderr; whoever closed it did not want to know."""
+    with suppress(AttributeError, OSError, ValueError):
+        click.echo(message.rstrip("\n"), err=True)
+
+
+@contextmanager
+def local_extra() -> Iterator[None]:
+    """Name the line that installs the extra ``local`` where a part of it is missing.
+
+    Raises:
+        ConfigurationError: It is.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("cpstage"):
+            raise
+        raise ConfigurationError(
+            f"the embedded local AWS is not installed ({error.name} is missing)",
+            hint="install it with: python -m pip install 'cpstage[local]'",
+        ) from error

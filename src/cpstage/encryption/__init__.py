@@ -1,0 +1,1 @@
+"""AWS Encryption SDK messages: artifacts that are encrypted on the client, under KMS keys."""

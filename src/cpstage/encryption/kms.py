@@ -1,0 +1,199 @@
+"""KMS calls that generate, encrypt and decrypt data keys, and the meaning of their refusals.
+
+The SDK's own master keys and providers turn every answer of KMS into "unable to decrypt any data
+key", and take no client whose credentials are refreshed by a job. Its keyrings come with the
+Material Providers Library, which triples the import time. Calling KMS by boto3 keeps the reason of
+a refusal, and needs no permission beyond the operation itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from cpstage.aws.client import Answer, AwsClient, Check, has
+from cpstage.aws.errors import (
+    CALLER_EXPIRED_HINT,
+    SESSION_EXPIRED_HINT,
+    ServiceError,
+    aws_failures,
+    refusal_text,
+)
+from cpstage.errors import (
+    AccessDenied,
+    ArtifactRejected,
+    ConfigurationError,
+    ServiceUnavailable,
+)
+from cpstage.masking import SecretBytes
+
+Clients = Callable[["str | None"], AwsClient]
+"""Gives KMS in a region; None asks for the pipeline's."""
+
+_DATA_KEY_BYTES = 32
+
+_ARN = re.compile(
+    r"arn:(?P<partition>aws[a-z-]*):kms:(?P<region>[a-z0-9-]{1,32}):(?P<account>[0-9]{12}):"
+    r"(?P<resource>(?:key|alias)/[A-Za-z0-9:/_-]{1,256})"
+)
+_KEY_HINT = "check which key it is, its state, and its account and region"
+_KEY_UNUSABLE = {
+    "DisabledException",
+    "IncorrectKeyException",
+    "InvalidArnException",
+    "InvalidKeyUsageException",
+    "KMSInvalidStateException",
+    "NotFoundException",
+}
+_NOT_AS_SEALED = "InvalidCiphertextException"
+
+
+class Arn(NamedTuple):
+    """The ARN of a KMS key or alias."""
+
+    partition: str
+    region: str
+    account: str
+    resource: str
+
+    def text(self) -> str:
+        """Return it as KMS takes it."""
+        return f"arn:{self.partition}:kms:{self.region}:{self.account}:{self.resource}"
+
+
+class WrappedKey(NamedTuple):
+    """A data key, encrypted under the KMS key with this ARN."""
+
+    arn: str
+    blob: bytes
+
+
+def parse_arn(text: str) -> Arn | None:
+    """Read the ARN of a KMS key or alias; None for a bare id, an alias name, or nonsense."""
+    match = _ARN.fullmatch(text)
+    return Arn(**match.groupdict()) if match else None
+
+
+def related(one: Arn, other: Arn) -> bool:
+    """Whether two ARNs are those of one key, or of replicas of one multi-region key.
+
+    All replicas have one key material and one id, which begins with ``mrk-``, in the same account
+    (AWS KMS Developer Guide, "Multi-Region keys in AWS KMS").
+    """
+    if one == other:
+        return True
+    is_multi_region = one.resource.startswith("key/mrk-")
+    return is_multi_region and one == other._replace(region=one.region)
+
+
+def replicas(arn: str, region: str | None) -> list[str]:
+    """Return the ARNs under which a key may be asked: first that of its replica in a region."""
+    found = parse_arn(arn)
+    if found is None or region is None or not found.resource.startswith("key/mrk-"):
+        return [arn]
+    return list(dict.fromkeys((found._replace(region=region).text(), arn)))
+
+
+@dataclass(frozen=True)
+class Kms:
+    """The three KMS operations that encrypted messages need.
+
+    A key may be named by any of the four forms that KMS takes: ARN, bare id, alias ARN, alias name.
+    """
+
+    clients: Clients
+
+    def generate(self, key_id: str, context: Mapping[str, str]) -> tuple[SecretBytes, WrappedKey]:
+        """Have a data key made, and return it in plaintext and wrapped (GenerateDataKey).
+
+        Raises:
+            AccessDenied, ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
+        """
+        doing = f"encrypt under the KMS key {key_id}"
+        parameters = {"NumberOfBytes": _DATA_KEY_BYTES, "EncryptionContext": {**context}}
+        check = has("KeyId", "CiphertextBlob", "Plaintext")
+        answer = self._call(doing, "GenerateDataKey", key_id, parameters, check)
+        wrapped = WrappedKey(_key_arn(answer, doing), answer["CiphertextBlob"])
+        return SecretBytes(answer["Plaintext"]), wrapped
+
+    def wrap(self, key_id: str, data_key: SecretBytes, context: Mapping[str, str]) -> WrappedKey:
+        """Have a data key wrapped under one more key (Encrypt).
+
+        Raises:
+            AccessDenied, ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
+        """
+        doing = f"encrypt under the KMS key {key_id}"
+        parameters = {"Plaintext": data_key, "EncryptionContext": {**context}}
+        check = has("KeyId", "CiphertextBlob")
+        answer = self._call(doing, "Encrypt", key_id, parameters, check)
+        return WrappedKey(_key_arn(answer, doing), answer["CiphertextBlob"])
+
+    def unwrap(self, key_id: str, wrapped: WrappedKey, context: Mapping[str, str]) -> SecretBytes:
+        """Have a wrapped data key decrypted, by the named key and no other (Decrypt).
+
+        Raises:
+            ArtifactRejected: The encrypted data key or the context was changed.
+            AccessDenied, ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
+        """
+        doing = f"decrypt with the KMS key {key_id}"
+        parameters = {"CiphertextBlob": wrapped.blob, "EncryptionContext": {**context}}
+        answer = self._call(doing, "Decrypt", key_id, parameters, has("KeyId", "Plaintext"))
+        used = _key_arn(answer, doing)
+        if not _same_key(used, wrapped.arn):
+            raise ArtifactRejected(
+                f"the encrypted message names the KMS key {wrapped.arn}, but {used} decrypted it"
+            )
+        return SecretBytes(answer["Plaintext"])
+
+    def _call(
+        self, doing: str, operation: str, key_id: str, parameters: Mapping[str, Any], check: Check
+    ) -> Answer:
+        client = self._client(key_id)
+        with _failures(doing, f"kms:{operation}", of_a_job=client.is_of_a_job):
+            return client.call(operation, {"KeyId": key_id, **parameters}, check=check)
+
+    def _client(self, key_id: str) -> AwsClient:
+        arn = parse_arn(key_id)
+        if arn is None and (not key_id or key_id.startswith("arn:")):
+            raise ConfigurationError(
+                f"{key_id!r} is not the ARN of a KMS key or alias",
+                hint="arn:aws:kms:REGION:ACCOUNT:key/ID is one",
+            )
+        return self.clients(arn.region if arn else None)
+
+
+@contextmanager
+def _failures(doing: str, permission: str, *, of_a_job: bool) -> Iterator[None]:
+    """Translate what KMS refuses, with its own code in the message.
+
+    Local files are encrypted and decrypted with the caller's credentials, artifacts with the job's.
+    """
+    who = "the job's session" if of_a_job else "the caller's policy"
+    hint = f"{who} and the key's policy have to allow {permission} on it"
+    expired_hint = SESSION_EXPIRED_HINT if of_a_job else CALLER_EXPIRED_HINT
+    with aws_failures(doing, denied_hint=hint, expired_hint=expired_hint):
+        try:
+            yield
+        except ServiceError as error:
+            what = refusal_text(error, doing)
+            if error.code in _KEY_UNUSABLE:
+                raise AccessDenied(what, hint=_KEY_HINT) from error
+            if error.code == _NOT_AS_SEALED:
+                raise ArtifactRejected(what) from error
+            raise
+
+
+def _same_key(used: str, wrapped_under: str) -> bool:
+    one, other = parse_arn(used), parse_arn(wrapped_under)
+    return one is not None and other is not None and related(one, other)
+
+
+def _key_arn(answer: Answer, doing: str) -> str:
+    """Return the key that was used; an ARN and nothing else, since it is shown."""
+    found = str(answer["KeyId"])
+    if parse_arn(found) is None:
+        raise ServiceUnavailable(f"cannot {doing}: KMS answered a KeyId that is not an ARN")
+    return found

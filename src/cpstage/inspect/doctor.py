@@ -1,0 +1,310 @@
+"""Whether a run of a job would get through: each thing it needs, in the order in which it does.
+
+A check that fails says what to change, and the next one is made all the same where it can be.
+Nothing is left behind: an upload is begun for each output, and aborted at once.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from cpstage.aws.config import AwsConfig
+from cpstage.aws.errors import ServiceError, UnreadableAnswer, aws_failures, seconds_off
+from cpstage.aws.job_session import JobSession, Store, UploadCheck
+from cpstage.errors import AccessDenied, CpstageError, UsageError, WorkspaceUnavailable
+from cpstage.job import Artifact, Job
+from cpstage.workspace.layout import Workspace
+from cpstage.workspace.lock import require_locks
+
+Status = Literal["ok", "warning", "failed", "skipped"]
+
+_MOST_SECONDS_OFF = 300.0
+"""AWS refuses signatures that are older or newer (AWS General Reference; S3 takes 15 minutes)."""
+
+_NOTICEABLE_SECONDS_OFF = 60.0
+
+_SECONDS_FOR_STS = 5.0
+"""A network that does not lead to it often drops what is sent there, and says nothing."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that a run needs, and whether it is as it has to be.
+
+    Attributes:
+        name: ``region``, ``network``, ``clock``, ``caller``, ``job``, ``credentials``, ``input``,
+            ``output``, ``key`` or ``workspace``.
+        subject: The artifact, where there are several.
+        status: ``skipped`` is what cannot be checked since something else failed.
+        detail: What was found.
+        fix: What to change.
+        exit_code: That a run would end with.
+    """
+
+    name: str
+    status: Status
+    detail: str
+    subject: str | None = None
+    fix: str | None = None
+    exit_code: int = 0
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return asdict(self)
+
+
+def diagnose(
+    load: Callable[[], Job],
+    workspace: Path | str = ".",
+    *,
+    config: AwsConfig | None = None,
+) -> Iterator[Check]:
+    """Check all that a run of a job needs.
+
+    Args:
+        load: Gets the job, or raises why it cannot be had.
+        workspace: Where it is to be worked on.
+        config: How to reach AWS; its timeout holds for each check.
+
+    Raises:
+        UsageError: No job is given.
+    """
+    where = config or AwsConfig()
+    yield from _of_the_caller(where)
+    job: Job | None = None
+
+    def get() -> str:
+        nonlocal job
+        job = load()
+        context = job.pipeline_context
+        names = (context.pipeline_name, context.stage_name, context.action_name)
+        return f"{job.id} of {' / '.join(name or '?' for name in names)}"
+
+    yield _tried("job", get)
+    sizes = _Sizes()
+    if job is None:
+        yield from _skipped(("credentials", "input", "output", "key"), "there is no job")
+    else:
+        yield from _of_the_job(job, where, sizes)
+    size = sizes.total if job else None
+    yield _tried("workspace", lambda: _examine_workspace(workspace, size))
+
+
+def exit_code(checks: Iterable[Check]) -> int:
+    """Return the exit code of the first check that failed, or 0."""
+    return next((check.exit_code for check in checks if check.status == "failed"), 0)
+
+
+@dataclass
+class _Sizes:
+    """How many bytes the inputs have together, as far as they are known."""
+
+    total: int = 0
+
+
+def _of_the_caller(where: AwsConfig) -> Iterator[Check]:
+    """Check what is needed before a job can be asked for."""
+
+    def region() -> str:
+        return where.require_region()
+
+    found = _tried("region", region)
+    yield found
+    if found.status == "failed":
+        yield from _skipped(("network", "clock", "caller"), "there is no region")
+        return
+    stamp: str | None = None
+
+    def reach() -> str:
+        nonlocal stamp
+        endpoint, stamp = _ask_for_time(where)
+        return f"{endpoint} answers"
+
+    reached = _tried("network", reach)
+    yield reached
+    if reached.status == "ok":
+        yield _clock(stamp)
+    else:
+        yield from _skipped(("clock",), "there is no answer to compare it with")
+    yield _tried("caller", lambda: _whose_credentials(where))
+
+
+def _of_the_job(job: Job, where: AwsConfig, sizes: _Sizes) -> Iterator[Check]:
+    """Check what the job's own session may do."""
+
+    def credentials() -> str:
+        if not (job.credentials or job.input_artifacts or job.output_artifacts):
+            return "the job has no artifacts, and needs none"
+        expires = job.require_credentials().expires_at
+        until = f" until {expires:%Y-%m-%dT%H:%M:%SZ}" if expires else ""
+        return f"the job carries those of its session{until}"
+
+    carried = _tried("credentials", credentials)
+    yield carried
+    if carried.status == "failed":
+        yield from _skipped(("input", "output", "key"), "there are no credentials for it")
+        return
+    # Each check has the whole timeout, and begins with the same credentials.
+    for artifact in job.input_artifacts:
+        yield _tried(
+            "input",
+            lambda one=artifact: _read(JobSession(job, where).store, one, sizes),  # type: ignore[misc]
+            artifact.name,
+        )
+    trials: list[UploadCheck | CpstageError] = []
+    for artifact in job.output_artifacts:
+        yield _output(job, where, artifact, trials)
+    yield _key(job, trials)
+
+
+def _read(store: Store, artifact: Artifact, sizes: _Sizes) -> str:
+    info = store.head(artifact)
+    sizes.total += info.size
+    store.open(artifact, info).read(0, min(1, info.size))
+    encryption = " ".join(filter(None, (info.encryption or "no encryption", info.kms_key_id)))
+    return f"{info.size:,} bytes can be read, {encryption}"
+
+
+def _output(
+    job: Job, where: AwsConfig, artifact: Artifact, trials: list[UploadCheck | CpstageError]
+) -> Check:
+    """Begin an upload, and abort it."""
+    try:
+        trial = JobSession(job, where).store.begin_upload(artifact)
+    except CpstageError as error:
+        trials.append(error)
+        return _failed("output", error, artifact.name)
+    trials.append(trial)
+    if trial.left is not None:
+        return Check(
+            "output",
+            "warning",
+            f"{artifact.location} can be written to, but the upload that was begun to see that "
+            f"stays open, without parts: {trial.left}",
+            artifact.name,
+            "allow s3:AbortMultipartUpload, and give the bucket a lifecycle rule with "
+            "AbortIncompleteMultipartUpload",
+        )
+    return Check("output", "ok", f"{artifact.location} can be written to", artifact.name)
+
+
+def _key(job: Job, trials: list[UploadCheck | CpstageError]) -> Check:
+    """Say what the uploads have shown of the key."""
+    key = job.encryption_key.kms_key_id if job.encryption_key else None
+    wanted = key or "the bucket's own key: the job has none"
+    used = {trial.kms_key_id for trial in trials if isinstance(trial, UploadCheck)}
+    for error in (one for one in trials if isinstance(one, CpstageError)):
+        if _is_about_key(error):
+            return _failed("key", error)
+    if not used:
+        why = "no upload could be begun with it" if trials else "the job has no outputs"
+        return Check("key", "skipped", f"{wanted}: {why}")
+    names = ", ".join(sorted(one for one in used if one)) or wanted
+    return Check("key", "ok", f"S3 encrypts uploads under {names}")
+
+
+def _is_about_key(error: CpstageError) -> bool:
+    cause = error.__cause__
+    if not isinstance(cause, ServiceError):
+        return False
+    return cause.code.startswith("KMS.") or "kms:" in cause.message
+
+
+def _ask_for_time(where: AwsConfig) -> tuple[str, str | None]:
+    """Call CodePipeline without credentials: the refusal tells the time.
+
+    Returns:
+        The endpoint, and the Date header of its answer.
+    """
+    client = replace(where, sign_requests=False).codepipeline()
+    with aws_failures("reach CodePipeline"):
+        try:
+            answer = client.call("GetJobDetails", {"jobId": "ping"})
+        except UnreadableAnswer:
+            raise
+        except ServiceError as error:
+            if error.may_pass:
+                raise
+            return client.endpoint_url, error.date
+    return client.endpoint_url, answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+
+
+def _whose_credentials(where: AwsConfig) -> str:
+    """Say who the caller is, and where its credentials come from.
+
+    No run asks STS, which may be out of reach: then it only remains unsaid.
+    """
+    where.codepipeline()
+    origin = _origin_of_credentials(where)
+    try:
+        caller = replace(where, timeout=min(where.timeout, _SECONDS_FOR_STS)).caller()
+    except CpstageError as error:
+        return f"{origin}; whose they are is not known, which no run needs: {error.message}"
+    return f"{caller.arn} of account {caller.account}, by {origin}"
+
+
+def _origin_of_credentials(where: AwsConfig) -> str:
+    profile = where.profile or os.environ.get("AWS_PROFILE")
+    if profile:
+        return f"credentials of the profile {profile}"
+    if os.environ.get("AWS_ACCESS_KEY_ID"):
+        return "credentials of the environment, AWS_ACCESS_KEY_ID"
+    return "credentials that the AWS configuration leads to"
+
+
+def _clock(stamp: str | None) -> Check:
+    """Compare this machine's clock with the date of an answer."""
+    off = seconds_off(stamp)
+    if off is None:
+        return Check("clock", "skipped", "the answer of the endpoint has no date")
+    detail = f"off by {off:+.0f} s"
+    fix = "set the clock of this machine, and have it kept by NTP"
+    if abs(off) >= _MOST_SECONDS_OFF:
+        return Check("clock", "failed", detail, fix=fix, exit_code=AccessDenied.exit_code)
+    if abs(off) >= _NOTICEABLE_SECONDS_OFF:
+        return Check("clock", "warning", detail, fix=fix)
+    return Check("clock", "ok", detail)
+
+
+def _examine_workspace(workspace: Path | str, size: int | None) -> str:
+    """Write to the workspace, or to where it is to be made, and look at the space there.
+
+    Args:
+        workspace: The workspace.
+        size: Bytes that the inputs have, packed; None where there is no job to tell.
+    """
+    root = Workspace(workspace).root
+    there = next((path for path in (root, *root.parents) if path.exists()), root)
+    require_locks(root, there)
+    Workspace(there).require_space(size or 0)
+    if left := Workspace(root).leftovers():
+        raise WorkspaceUnavailable(
+            f"an earlier run left {', '.join(map(str, left))}, which cannot be removed",
+            hint="remove it as its owner, for example as root after a build in a container",
+        )
+    free = shutil.disk_usage(there).free
+    needed = "" if size is None else f", and the inputs have {size:,} packed"
+    return f"{root} can be written to; {free:,} bytes are free{needed}"
+
+
+def _tried(name: str, examine: Callable[[], str], subject: str | None = None) -> Check:
+    """Make a check out of what a function finds, or of why it fails."""
+    try:
+        return Check(name, "ok", examine(), subject)
+    except UsageError:
+        raise
+    except CpstageError as error:
+        return _failed(name, error, subject)
+
+
+def _failed(name: str, error: CpstageError, subject: str | None = None) -> Check:
+    return Check(name, "failed", error.message, subject, error.hint or None, error.exit_code)
+
+
+def _skipped(names: Iterable[str], why: str) -> Iterator[Check]:
+    return (Check(name, "skipped", why) for name in names)

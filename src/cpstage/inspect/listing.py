@@ -1,0 +1,253 @@
+"""What is in a remote artifact, without fetching it.
+
+A zip is listed from the directory at its end, whatever its size. A tar has none: it is read from
+its start to its end, and so is an envelope, which is opened first.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from cpstage._deflate import crc32_of
+from cpstage.archive.blob import ReadAhead
+from cpstage.archive.formats import Format
+from cpstage.archive.members import Member, MemberKind
+from cpstage.archive.options import Budget, Limits
+from cpstage.archive.paths import Plan, is_root
+from cpstage.archive.tar_reader import tar_members
+from cpstage.archive.zip_directory import ZipEntry, read_directory, read_tail
+from cpstage.archive.zip_reader import link_targets
+from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
+from cpstage.aws.job_session import JobSession
+from cpstage.errors import ArtifactRejected
+from cpstage.job import Artifact, Job, choose, location_document
+from cpstage.progress import Progress, Silence
+from cpstage.transfer.artifact import OpenArtifact, naming, open_artifact
+from cpstage.transfer.options import Unpacking
+
+_BUFFER = 1 << 18
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One entry, as the archive has it; its name has not been checked.
+
+    Attributes:
+        name: The name; bytes that are not text as surrogates.
+        kind: What it is.
+        size: Bytes of its data.
+        packed: Bytes of its data in the archive; None in a tar, which does not say.
+        crc: CRC-32 of its data; that of a zip is what its directory says.
+        executable: Whether its owner may execute it.
+        target: Where a link leads, or which entry a hard link stands for.
+    """
+
+    name: str
+    kind: MemberKind
+    size: int = 0
+    packed: int | None = None
+    crc: int | None = None
+    executable: bool = False
+    target: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON has it; what is not text in a name as an escape."""
+        return {
+            "name": _text(self.name),
+            "kind": self.kind,
+            "size": self.size,
+            "packed_size": self.packed,
+            "crc32": None if self.crc is None else f"{self.crc:08x}",
+            "executable": self.executable,
+            "target": _text(self.target) or None,
+        }
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What is in one artifact.
+
+    Attributes:
+        remote: The artifact.
+        entries: In the order of the archive.
+        refused: Why fetch would refuse the archive, as far as its names and links tell.
+    """
+
+    remote: OpenArtifact
+    entries: tuple[Listed, ...]
+    refused: tuple[str, ...] = ()
+
+    @property
+    def read(self) -> Literal["directory", "stream", "object"]:
+        """What of it had to be read: a zip's directory, all of it, or next to nothing."""
+        if self.remote.decrypted:
+            return "stream"
+        if self.remote.format is None:
+            return "object"
+        return "directory" if self.remote.format == "zip" else "stream"
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {
+            "name": self.remote.artifact.name,
+            "location": location_document(self.remote.artifact),
+            "size": self.remote.info.size,
+            "format": self.remote.format,
+            "envelope": self.remote.envelope,
+            "read": self.read,
+            "bytes_read": self.remote.counted.bytes_read,
+            "entries": [entry.document() for entry in self.entries],
+            "refused": [*self.refused],
+        }
+
+
+def find_artifacts(job: Job, globs: Sequence[str]) -> list[Artifact]:
+    """Return the job's inputs and outputs of some names; without a name, all inputs.
+
+    Raises:
+        UsageError: A name or glob matches nothing.
+    """
+    if not globs:
+        return [*job.input_artifacts]
+    return choose([*job.input_artifacts, *job.output_artifacts], globs, "artifact of the job")
+
+
+def list_artifacts(
+    job: Job,
+    artifacts: Sequence[str] = (),
+    *,
+    unpacking: Unpacking | None = None,
+    config: AwsConfig | None = None,
+    credentials_max_age: float = DEFAULT_MAX_AGE,
+    progress: Progress | None = None,
+) -> Iterator[Listing]:
+    """List what is in a job's artifacts, one after the other.
+
+    Args:
+        job: The job, with its session credentials.
+        artifacts: Names or globs of inputs and outputs; all inputs where none is given.
+        unpacking: Limits, and what may open an envelope.
+        config: How to reach AWS.
+        credentials_max_age: Seconds after which the job's session is renewed ahead of time.
+        progress: Is told of what is read as a whole.
+
+    Raises:
+        UsageError: A glob matches nothing.
+        ArtifactRejected: An archive is damaged, ambiguous or over a limit; an envelope cannot be
+            opened.
+        ObjectNotFound, AccessDenied, ServiceUnavailable, OutOfSync: As S3 and KMS say.
+        LocalIOError: There is no room to open an envelope.
+    """
+    chosen = find_artifacts(job, artifacts)
+    how, shown = unpacking or Unpacking(), progress or Silence()
+    session = JobSession(job, config or AwsConfig(), credentials_max_age)
+    for artifact in chosen:
+        with open_artifact(session, artifact, how, shown) as remote:
+            listing = list_remote(remote, how.limits, shown)
+        yield listing
+
+
+def list_remote(remote: OpenArtifact, limits: Limits, progress: Progress | None = None) -> Listing:
+    """List what is in an artifact that has been opened."""
+    if remote.format is None:
+        name, size = remote.artifact.location.file_name, remote.blob.size
+        return Listing(remote, (Listed(name, "file", size, size),))
+    with naming(remote.artifact.title):
+        if remote.format == "zip":
+            entries = [*_zip_entries(remote, limits)]
+        else:
+            with members(remote, limits, progress or Silence()) as found:
+                entries = [_listed(member) for member in found]
+        refused = _refusals(entries, remote.format, Budget(limits, remote.blob.size))
+    return Listing(remote, tuple(entries), tuple(refused))
+
+
+def read_entries(remote: OpenArtifact, limits: Limits) -> list[ZipEntry]:
+    """Read the directory of a zip, and check it.
+
+    Raises:
+        ArtifactRejected: It is damaged, ambiguous or over a limit.
+    """
+    blob = remote.blob
+    return read_directory(blob, read_tail(blob, Budget(limits, blob.size))).entries
+
+
+@contextmanager
+def members(remote: OpenArtifact, limits: Limits, progress: Progress) -> Iterator[Iterator[Member]]:
+    """Read a tar from its start, as far as its members are taken.
+
+    Raises:
+        ArtifactRejected: It is damaged, or over a limit.
+    """
+    budget = Budget(limits, remote.blob.size)
+    doing = f"{remote.artifact.name}: reading"
+    with (
+        progress.phase(doing, remote.blob.size) as advance,
+        ReadAhead(remote.blob, advance) as stream,
+        tar_members(
+            io.BufferedReader(stream, _BUFFER),
+            compressed=remote.format == "tar.gz",
+            drained=budget.spend_bytes,
+            check_header=budget.check_header,
+        ) as found,
+    ):
+        yield (_within(member, budget) for member in found)
+
+
+def plain_path(name: str) -> str:
+    """Return a name as people write it: without ``./`` before it and a slash behind it."""
+    return "/".join(part for part in name.split("/") if part not in ("", "."))
+
+
+def _within(member: Member, budget: Budget) -> Member:
+    """Count a member, and its data as it is read, against the limits."""
+    budget.spend_entry()
+
+    def chunks() -> Iterator[bytes]:
+        for chunk in member.chunks():
+            budget.spend_bytes(len(chunk))
+            yield chunk
+
+    return replace(member, chunks=chunks)
+
+
+def _zip_entries(remote: OpenArtifact, limits: Limits) -> Iterator[Listed]:
+    entries = read_entries(remote, limits)
+    targets = {entry.offset: target for entry, target in link_targets(remote.blob, entries)}
+    for one in entries:
+        target = targets.get(one.offset, "")
+        yield Listed(one.name, one.kind, one.size, one.packed, one.crc, one.executable, target)
+
+
+def _listed(member: Member) -> Listed:
+    if member.kind != "file":
+        return Listed(member.name, member.kind, target=member.target)
+    crc = crc32_of(member.chunks())
+    return Listed(member.name, "file", member.size, None, crc, member.executable)
+
+
+def _refusals(entries: Sequence[Listed], found: Format, budget: Budget) -> Iterator[str]:
+    """Tell why the archive would not be unpacked, by what is known without its data."""
+    plan = Plan()
+    for entry in entries:
+        if entry.kind == "directory" and is_root(entry.name):
+            continue
+        try:
+            path, _ = plan.admit(entry.name, entry.kind, "", budget, last_wins=found != "zip")
+        except ArtifactRejected as error:
+            yield error.message
+            continue
+        if entry.kind == "link":
+            plan.links[path] = entry.target
+    try:
+        plan.check_links()
+    except ArtifactRejected as error:
+        yield error.message
+
+
+def _text(name: str) -> str:
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,0 +1,286 @@
+"""The job-worker operations of the CodePipeline API, version 2015-07-09, in JSON 1.1.
+
+PollForJobs, AcknowledgeJob, GetJobDetails, PutJobSuccessResult, PutJobFailureResult and their
+third-party twins, as the CodePipeline API Reference describes them. Who may call them is decided
+at the gate; what a job is, is the book's.
+
+Checks a JSON request against a service model, and words what is wrong as AWS does.
+
+The constraints are those of botocore's own model of the service: required members, types, lengths,
+ranges, enumerations and patterns.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any, NoReturn
+
+from botocore.loaders import Loader
+from botocore.model import MapShape, ServiceModel, Shape, StructureShape
+
+from cpstage.local.identities import ACCOUNT, Identity
+from cpstage.local.jobs import OPEN, ActionType, Artifact, Book, JobState
+from cpstage.local.wire import Refusal, Reply
+
+OPERATIONS = (
+    "PollForJobs",
+    "AcknowledgeJob",
+    "GetJobDetails",
+    "PutJobSuccessResult",
+    "PutJobFailureResult",
+    "PollForThirdPartyJobs",
+    "AcknowledgeThirdPartyJob",
+    "GetThirdPartyJobDetails",
+    "PutThirdPartyJobSuccessResult",
+    "PutThirdPartyJobFailureResult",
+)
+_OUTPUT_VARIABLES_LIMIT = 122_880
+_Document = dict[str, Any]
+
+
+class JobWorkerAPI:
+    """Answers the job-worker operations from the book of jobs.
+
+    Args:
+        book: The book of jobs.
+        issue: Makes new session credentials for a job.
+        region: The one region whose jobs the book holds.
+    """
+
+    def __init__(self, book: Book, issue: Callable[[JobState], Identity], region: str) -> None:
+        self._book = book
+        self._issue = issue
+        self._region = region
+        self._handlers: dict[str, Callable[[_Document], _Document]] = {
+            "PollForJobs": self._poll,
+            "PollForThirdPartyJobs": self._poll_third_party,
+            "GetJobDetails": self._details,
+            "GetThirdPartyJobDetails": self._third_party_details,
+        }
+        for kind in ("", "ThirdParty"):
+            self._handlers[f"Acknowledge{kind}Job"] = self._acknowledge
+            self._handlers[f"Put{kind}JobSuccessResult"] = self._put_success
+            self._handlers[f"Put{kind}JobFailureResult"] = self._put_failure
+
+    def answer(self, operation: str, body: bytes, region: str) -> Reply:
+        """Answer one call.
+
+        Raises:
+            Refusal: One of the operation's errors.
+        """
+        if operation not in self._handlers:
+            raise Refusal(400, "UnknownOperationException", f"No operation {operation} here")
+        try:
+            document = json.loads(body or b"{}")
+        except ValueError:
+            raise Refusal(400, "SerializationException", "The body is not JSON") from None
+        model = _model().operation_model(operation)
+        validate(document, model.input_shape)
+        job_id = document.get("jobId")
+        if job_id is not None:
+            self._check_job(job_id, "ThirdParty" in operation, document, region)
+        output = self._handlers[operation](document)
+        # An operation without output answers with an empty body.
+        return Reply(200) if model.output_shape is None else Reply.of_json(output)
+
+    def _check_job(self, job_id: str, third_party: bool, document: _Document, region: str) -> None:
+        """Refuse a job that is unknown in the region, or of the other kind."""
+        job = self._book.find(job_id)
+        if job is None or region != self._region or (job.third_party and not third_party):
+            _not_found(job_id)
+        if third_party and not job.third_party:
+            raise Refusal(400, "InvalidJobException", f"Job {job_id} is not a third-party job")
+        if third_party and job.client_token != document["clientToken"]:
+            raise Refusal(400, "InvalidClientTokenException", "The client token does not match")
+
+    def _poll(self, document: _Document) -> _Document:
+        return {
+            "jobs": [
+                {**self._job(job), "nonce": job.nonce, "accountId": ACCOUNT}
+                for job in self._dispatch(document, third_party=False)
+            ]
+        }
+
+    def _poll_third_party(self, document: _Document) -> _Document:
+        return {
+            "jobs": [
+                {"clientId": job.client_id, "jobId": job.id}
+                for job in self._dispatch(document, third_party=True)
+            ]
+        }
+
+    def _dispatch(self, document: _Document, third_party: bool) -> list[JobState]:
+        action_type = ActionType(**document["actionTypeId"])
+        owner = "ThirdParty" if third_party else "Custom"
+        if action_type.owner != owner or not self._book.knows(action_type):
+            message = f"The action type {'/'.join(document['actionTypeId'].values())} is not known"
+            raise Refusal(400, "ActionTypeNotFoundException", message)
+        query = (document.get("queryParam") or {}).items()
+        return self._book.dispatch(action_type, query, document.get("maxBatchSize") or 1)
+
+    def _acknowledge(self, document: _Document) -> _Document:
+        status = self._book.acknowledge(document["jobId"], document["nonce"])
+        if status is None:
+            message = "The nonce is not valid: another worker has polled for the job since"
+            raise Refusal(400, "InvalidNonceException", message)
+        return {"status": status}
+
+    def _details(self, document: _Document) -> _Document:
+        return {"jobDetails": {**self._job(self._open(document)), "accountId": ACCOUNT}}
+
+    def _third_party_details(self, document: _Document) -> _Document:
+        job = self._open(document)
+        return {"jobDetails": {**self._job(job), "nonce": job.nonce}}
+
+    def _open(self, document: _Document) -> JobState:
+        job = self._book.find(document["jobId"])
+        if job is None or job.status not in OPEN:
+            _not_found(document["jobId"])
+        return job
+
+    def _put_success(self, document: _Document) -> _Document:
+        variables = document.get("outputVariables") or {}
+        if variables and document.get("continuationToken"):
+            message = "outputVariables and continuationToken cannot be given together"
+            raise Refusal(400, "ValidationException", message)
+        size = sum(len(f"{key}{value}".encode()) for key, value in variables.items())
+        if size > _OUTPUT_VARIABLES_LIMIT:
+            message = f"The output variables take {size} bytes of {_OUTPUT_VARIABLES_LIMIT}"
+            raise Refusal(400, "OutputVariablesSizeExceededException", message)
+        return self._finish(document, "Succeeded")
+
+    def _put_failure(self, document: _Document) -> _Document:
+        return self._finish(document, "Failed")
+
+    def _finish(self, document: _Document, status: str) -> _Document:
+        kept = {k: v for k, v in document.items() if k not in ("jobId", "clientToken")}
+        if not self._book.finish(document["jobId"], status, kept):
+            message = f"Job {document['jobId']} is not in progress"
+            raise Refusal(400, "InvalidJobStateException", message)
+        return {}
+
+    def _job(self, job: JobState) -> _Document:
+        session = self._issue(job)
+        context: _Document = {
+            "pipelineName": job.pipeline,
+            "stage": {"name": job.stage},
+            "action": {"name": job.action, "actionExecutionId": job.action_execution_id},
+        }
+        if not job.third_party:
+            context["pipelineArn"] = f"arn:aws:codepipeline:{self._region}:{ACCOUNT}:{job.pipeline}"
+            context["pipelineExecutionId"] = job.pipeline_execution_id
+        data: _Document = {
+            "actionTypeId": vars(job.action_type),
+            "actionConfiguration": {"configuration": dict(job.configuration)},
+            "pipelineContext": context,
+            "inputArtifacts": [_artifact(artifact) for artifact in job.inputs],
+            "outputArtifacts": [_artifact(artifact) for artifact in job.outputs],
+            "artifactCredentials": {
+                "accessKeyId": session.access_key,
+                "secretAccessKey": session.secret,
+                "sessionToken": session.token,
+            },
+        }
+        if job.continuation_token is not None:
+            data["continuationToken"] = job.continuation_token
+        if job.encryption_key is not None:
+            data["encryptionKey"] = dict(job.encryption_key)
+        return {"id": job.id, "data": data}
+
+
+def _artifact(artifact: Artifact) -> _Document:
+    place = {"bucketName": artifact.bucket, "objectKey": artifact.key}
+    document: _Document = {
+        "name": artifact.name,
+        "location": {"type": "S3", "s3Location": place},
+    }
+    if artifact.revision is not None:
+        document["revision"] = artifact.revision
+    return document
+
+
+def _not_found(job_id: str) -> NoReturn:
+    raise Refusal(400, "JobNotFoundException", f"Job {job_id} was not found")
+
+
+@cache
+def _model() -> ServiceModel:
+    return ServiceModel(Loader().load_service_model("codepipeline", "service-2"))
+
+
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "structure": dict,
+    "map": dict,
+    "string": str,
+    "integer": int,
+    "timestamp": (int, float),
+}
+
+
+def validate(document: Any, shape: Shape | None) -> None:
+    """Check a request against the shape of its operation's input.
+
+    Raises:
+        Refusal: SerializationException for a wrong type, ValidationException for the rest.
+    """
+    if shape is None:
+        return
+    faults = list(_faults(document, shape, ""))
+    if faults:
+        plural = "s" if len(faults) > 1 else ""
+        listed = "; ".join(faults)
+        message = f"{len(faults)} validation error{plural} detected: {listed}"
+        raise Refusal(400, "ValidationException", message)
+
+
+def _faults(value: Any, shape: Shape, path: str) -> Iterator[str]:
+    """Yield what is wrong; no job-worker input has a list or a boolean."""
+    if not _has_type(value, shape):
+        raise Refusal(400, "SerializationException", f"{path or 'The body'} has a wrong type")
+    for constraint in _broken(value, shape):
+        yield f"Value at '{path}' failed to satisfy constraint: Member must {constraint}"
+    if isinstance(shape, StructureShape):
+        yield from _structure_faults(value, shape, path)
+    elif isinstance(shape, MapShape):
+        for key, item in value.items():
+            yield from _faults(key, shape.key, f"{path}.key")
+            yield from _faults(item, shape.value, f"{path}.{key}")
+
+
+def _has_type(value: Any, shape: Shape) -> bool:
+    # bool is an int to Python, but not to the service.
+    return isinstance(value, _TYPES[shape.type_name]) and not isinstance(value, bool)
+
+
+def _structure_faults(value: dict[str, Any], shape: StructureShape, path: str) -> Iterator[str]:
+    prefix = f"{path}." if path else ""
+    for name, member in shape.members.items():
+        # A null member counts as one left out.
+        if value.get(name) is not None:
+            yield from _faults(value[name], member, prefix + name)
+        elif name in shape.required_members:
+            member_path = prefix + name
+            yield f"Value at '{member_path}' failed to satisfy constraint: Member must not be null"
+
+
+def _broken(value: Any, shape: Shape) -> Iterator[str]:
+    """Yield the constraints of its own shape that a value breaks."""
+    measured = value if shape.type_name == "integer" else None
+    noun = "have value"
+    if isinstance(value, str | dict):
+        measured, noun = len(value), "have length"
+    least, most = shape.metadata.get("min"), shape.metadata.get("max")
+    if measured is not None and least is not None and measured < least:
+        yield f"{noun} greater than or equal to {least}"
+    if measured is not None and most is not None and measured > most:
+        yield f"{noun} less than or equal to {most}"
+    allowed = shape.metadata.get("enum")
+    if allowed and value not in allowed:
+        yield f"satisfy enum value set: [{', '.join(allowed)}]"
+    pattern = shape.metadata.get("pattern")
+    # An id of another form is simply not found: AWS's own examples break the pattern.
+    if pattern and shape.name != "JobId" and not re.fullmatch(pattern, value):
+        yield f"satisfy regular expression pattern: {pattern}"

@@ -1,1 +1,0 @@
-"""S3: objects opened for ranged reads, streams uploaded under the job's key, sums compared."""

@@ -1,0 +1,446 @@
+"""One artifact's bytes: whether they are encrypted, which format they have, and what is in them.
+
+This is the one place that decides both, for artifacts in S3 and for local files. The start of the
+bytes tells: a message of the AWS Encryption SDK is decrypted first, and its plaintext identified in
+its turn. :func:`extract` reads all bytes once, as a stream. :func:`open_artifact` gives random
+access, for commands that look into an artifact and stage nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryFile, gettempdir
+from typing import IO, Any
+
+from cpstage._posix import require_posix
+from cpstage.archive.blob import Blob, BytesBlob, FileBlob, ReadAhead
+from cpstage.archive.formats import HEAD_BYTES as FORMAT_HEAD_BYTES
+from cpstage.archive.formats import Format, not_unpacked, recognise
+from cpstage.archive.members import Contents
+from cpstage.archive.unpack import Unpacker
+from cpstage.aws.checksum import Checksum, RunningChecksum
+from cpstage.aws.job_session import JobSession, ObjectInfo
+from cpstage.encryption.decrypt import decrypt
+from cpstage.encryption.header import (
+    HEAD_BYTES,
+    S3_CLIENT_HINT,
+    Header,
+    read_header,
+    s3_client_object,
+)
+from cpstage.encryption.keys import job_context
+from cpstage.encryption.kms import Clients
+from cpstage.errors import AccessDenied, ArtifactRejected, LocalIOError
+from cpstage.filesystem import local_failures, write_all
+from cpstage.job import Artifact, Job
+from cpstage.progress import Progress
+from cpstage.transfer.options import Unpacking
+
+_LOGGER = logging.getLogger("cpstage")
+
+_CHUNK = 1 << 20
+_OUTPUT_HINT = "the credentials of a job may usually write its outputs but not read them"
+_ROOM_HINT = "free some space, or set TMPDIR to a directory with enough space"
+
+
+@dataclass(frozen=True)
+class DecryptionKeys:
+    """The keys and the context that an encrypted artifact is decrypted with.
+
+    Attributes:
+        kms: Returns the KMS client of a region.
+        key_ids: Keys that may decrypt it.
+        account_id: An account whose keys may decrypt it too.
+        partition: The partition of that account.
+        region: Where replicas of multi-region keys are asked first.
+        requires_commitment: Whether messages without key commitment are refused.
+        context: Pairs that its encryption context must have.
+    """
+
+    kms: Clients
+    key_ids: Sequence[str] = ()
+    account_id: str | None = None
+    partition: str = "aws"
+    region: str | None = None
+    requires_commitment: bool = True
+    context: Mapping[str, str] = field(default_factory=dict)
+
+
+def job_keys(job: Job, artifact: Artifact, kms: Clients, options: Unpacking) -> DecryptionKeys:
+    """Return what decrypts a job's artifact: the job's key and account, and the caller's keys."""
+    own = job.encryption_key.kms_key_id if job.encryption_key else None
+    place = job_context(pipeline=job.pipeline_context.pipeline_name, artifact=artifact.name)
+    return DecryptionKeys(
+        kms,
+        key_ids=[*([own] if own else []), *options.key_ids],
+        account_id=job.account_id,
+        partition=job.partition,
+        region=job.region,
+        requires_commitment=options.requires_commitment,
+        context={**options.context, **place},
+    )
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the first bytes of an artifact say.
+
+    Attributes:
+        header: The header of an encrypted message; None for plain bytes.
+        format: The archive format of plain bytes; None for a file that is kept.
+    """
+
+    header: Header | None
+    format: Format | None
+
+    @property
+    def message(self) -> dict[str, Any] | None:
+        """The header of the encrypted message as JSON has it."""
+        return self.header.document() if self.header else None
+
+
+def identify(head: bytes, options: Unpacking, *, name: str, content_type: str) -> Identity:
+    """Tell encrypted messages, archives and other files apart.
+
+    Args:
+        head: The first ``HEAD_BYTES`` bytes, or all where there are fewer.
+        options: Whether archives are unpacked, and whether encryption is required.
+        name: The key or file name, whose suffix announces a format.
+        content_type: The media type, which announces one too.
+
+    Raises:
+        ArtifactRejected: It must be encrypted and is not, or lacks the announced format.
+    """
+    header = read_header(head)
+    if header is not None:
+        return Identity(header, None)
+    if options.envelopes == "require":
+        raise ArtifactRejected(
+            "it is not encrypted with the AWS Encryption SDK",
+            hint="it may have been replaced by someone without the key; nothing was staged",
+        )
+    return Identity(None, archive_format(head, options, name=name, content_type=content_type))
+
+
+def archive_format(
+    head: bytes, options: Unpacking, *, name: str, content_type: str
+) -> Format | None:
+    """Return the archive format of plain bytes; None for a file that is kept.
+
+    Raises:
+        ArtifactRejected: The bytes lack the format that the name or the media type announces.
+    """
+    if not options.unpack:
+        return None
+    return recognise(head[:FORMAT_HEAD_BYTES], name=name, content_type=content_type)
+
+
+def refuse_s3_client(artifact: Artifact, metadata: Mapping[str, str], options: Unpacking) -> None:
+    """Refuse an object that only an Amazon S3 Encryption Client can decrypt, unless it is kept.
+
+    Raises:
+        ArtifactRejected: The metadata is that of such an object.
+    """
+    what = s3_client_object(metadata)
+    if what and options.envelopes != "keep":
+        raise ArtifactRejected(f"{artifact.title} is {what}", hint=S3_CLIENT_HINT)
+
+
+def read_head(blob: Blob) -> bytes:
+    """Read the bytes that :func:`identify` needs."""
+    return blob.read(0, min(HEAD_BYTES, blob.size))
+
+
+@contextmanager
+def naming(title: str) -> Iterator[None]:
+    """Name the artifact in a rejection."""
+    try:
+        yield
+    except ArtifactRejected as error:
+        raise ArtifactRejected(f"{title}: {error.message}", hint=error.hint) from error
+
+
+@contextmanager
+def decrypted(stream: ReadAhead, keys: DecryptionKeys, directory: Path) -> Iterator[FileBlob]:
+    """Decrypt a message into an unlinked temporary file, since archives are read at random.
+
+    No other process can open the file, and it disappears with this process. The file is given out
+    after the last frame has been authenticated.
+
+    Raises:
+        ArtifactRejected: The message was changed, cut or extended, or is bound to another place.
+        AccessDenied, ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
+        WorkspaceUnavailable, LocalIOError: The file cannot be written.
+    """
+    chunks = decrypt(
+        io.BufferedReader(stream, _CHUNK),
+        context=keys.context,
+        key_ids=keys.key_ids,
+        account_id=keys.account_id,
+        partition=keys.partition,
+        region=keys.region,
+        requires_commitment=keys.requires_commitment,
+        kms=keys.kms,
+    )
+    with _unlinked_file(directory) as file:
+        for chunk in chunks:
+            with local_failures(directory):
+                write_all(file.fileno(), chunk)
+        with closing(FileBlob(directory, file.fileno())) as plain:
+            yield plain
+
+
+def _unlinked_file(directory: Path) -> IO[bytes]:
+    with local_failures(directory):
+        return TemporaryFile(buffering=0, dir=directory)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The bytes of one artifact, to be read once from start to end.
+
+    Attributes:
+        name: The name in progress and in messages about several artifacts.
+        title: The name in an error about this artifact.
+        file_name: Returns the name of the file that a kept artifact becomes, or raises.
+        blob: The bytes.
+        keys: What decrypts them.
+        hint: The key or file name, whose suffix announces a format.
+        content_type: The media type, which announces one too.
+        doing: What progress says is done.
+        checksum: The checksum of all bytes, where it is known and can be computed.
+    """
+
+    name: str
+    title: str
+    file_name: Callable[[], str]
+    blob: Blob
+    keys: DecryptionKeys
+    hint: str = ""
+    content_type: str = ""
+    doing: str = "fetching"
+    checksum: RunningChecksum | None = None
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What an artifact was found to be while it was extracted.
+
+    Attributes:
+        format: The archive format; None for a kept file.
+        contents: What was unpacked; None where nothing was.
+        envelope: The header of the encrypted message as JSON has it.
+        decrypted: Whether the message was decrypted, which authenticates every frame.
+        notes: What differs from the archive, or why nothing was unpacked.
+    """
+
+    format: Format | None
+    contents: Contents | None = None
+    envelope: Mapping[str, Any] | None = None
+    decrypted: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def extract(
+    source: Source, unpacker: Unpacker, options: Unpacking, scratch: Path, progress: Progress
+) -> Extracted:
+    """Read an artifact from start to end, and write its contents into a tree.
+
+    Args:
+        source: The artifact.
+        unpacker: What writes the tree.
+        options: Whether and how to decrypt and to unpack.
+        scratch: A directory with room for the plaintext of encrypted messages.
+        progress: Is told of all phases.
+
+    Raises:
+        ArtifactRejected: It is unsafe, damaged, over a limit, or cannot be decrypted.
+        AccessDenied, ServiceUnavailable, OutOfSync: As S3 and KMS say.
+        WorkspaceUnavailable: It collides with another artifact of the same tree.
+        LocalIOError: The disk is full, or failed.
+    """
+    with (
+        progress.phase(f"{source.name}: {source.doing}", source.blob.size) as advance,
+        ReadAhead(source.blob, advance, source.checksum) as stream,
+        naming(source.title),
+    ):
+        extracted = _extract(stream, source, unpacker, options, scratch=scratch, progress=progress)
+        stream.finish()
+    for note in extracted.notes:
+        _LOGGER.warning("%s: %s", source.title, note)
+    return extracted
+
+
+def _extract(
+    stream: ReadAhead,
+    source: Source,
+    unpacker: Unpacker,
+    options: Unpacking,
+    *,
+    scratch: Path,
+    progress: Progress,
+) -> Extracted:
+    hints = {"name": source.hint, "content_type": source.content_type}
+    found = identify(stream.peek(HEAD_BYTES), options, **hints)
+    if found.header is None:
+        return _write(stream, found.format, source, unpacker, options)
+    if options.envelopes == "keep":
+        unpacker.keep(stream, source.file_name(), source.name)
+        return Extracted(None, envelope=found.message)
+    with (
+        decrypted(stream, source.keys, scratch) as plain,
+        progress.phase(f"{source.name}: unpacking", plain.size) as advance,
+        ReadAhead(plain, advance) as opened,
+    ):
+        plain_format = archive_format(opened.peek(FORMAT_HEAD_BYTES), options, **hints)
+        extracted = _write(opened, plain_format, source, unpacker, options)
+    return replace(extracted, envelope=found.message, decrypted=True)
+
+
+def _write(
+    stream: ReadAhead,
+    found: Format | None,
+    source: Source,
+    unpacker: Unpacker,
+    options: Unpacking,
+) -> Extracted:
+    """Unpack an archive, and write any other file as it came."""
+    if found is None:
+        note = not_unpacked(stream.peek(FORMAT_HEAD_BYTES)) if options.unpack else ""
+        unpacker.keep(stream, source.file_name(), source.name)
+        return Extracted(None, notes=(note,) if note else ())
+    contents = unpacker.add(stream, found, source.name)
+    return Extracted(found, contents, notes=tuple(contents.notes))
+
+
+class Counted:
+    """A blob that counts the bytes that are read.
+
+    Args:
+        blob: The blob.
+    """
+
+    def __init__(self, blob: Blob) -> None:
+        self._blob = blob
+        self._lock = threading.Lock()
+        self.size = blob.size
+        self.bytes_read = 0
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return the bytes ``[offset, offset + length)``."""
+        with self._lock:
+            self.bytes_read += length
+        return self._blob.read(offset, length)
+
+
+@dataclass(frozen=True)
+class OpenArtifact:
+    """An artifact's object, open for random access.
+
+    Attributes:
+        artifact: The job's artifact.
+        info: What S3 says of the object.
+        format: The archive format; None for any other file.
+        blob: The bytes; the plaintext, where the object was decrypted.
+        counted: The object, with the number of bytes that were read.
+        envelope: The header of the encrypted message as JSON has it.
+        decrypted: Whether the message was decrypted.
+    """
+
+    artifact: Artifact
+    info: ObjectInfo
+    format: Format | None
+    blob: Blob
+    counted: Counted
+    envelope: Mapping[str, Any] | None = None
+    decrypted: bool = False
+
+    @property
+    def checksum(self) -> Checksum | None:
+        """The checksum of all bytes of ``blob``, where it is known and can be computed."""
+        return None if self.decrypted else self.info.checksum
+
+
+@contextmanager
+def open_artifact(
+    session: JobSession, artifact: Artifact, options: Unpacking, progress: Progress
+) -> Iterator[OpenArtifact]:
+    """Ask S3 about an artifact's object, and read its start; decrypt all of an encrypted one.
+
+    Args:
+        session: The job's session.
+        artifact: The artifact.
+        options: Whether archives and encrypted messages are opened, and with which keys.
+        progress: Is told of messages that are decrypted.
+
+    Raises:
+        ObjectNotFound, AccessDenied, ServiceUnavailable: As S3 and KMS say.
+        ArtifactRejected: It cannot be decrypted, or lacks the format that its name announces.
+        LocalIOError: There is no room for the plaintext.
+    """
+    info = _head_object(session, artifact)
+    refuse_s3_client(artifact, info.metadata, options)
+    counted = Counted(session.store.open(artifact, info))
+    hints = {"name": artifact.location.key, "content_type": info.content_type}
+    with naming(artifact.title):
+        head = read_head(counted)
+        found = identify(head, options, **hints)
+    if found.header is None or options.envelopes == "keep":
+        blob = BytesBlob(head) if len(head) == info.size else counted
+        yield OpenArtifact(artifact, info, found.format, blob, counted, found.message)
+        return
+    keys = job_keys(session.job, artifact, session.kms, options)
+    with _decrypted_object(artifact, info, counted, keys, progress) as plain:
+        with naming(artifact.title):
+            plain_format = archive_format(read_head(plain), options, **hints)
+        yield OpenArtifact(
+            artifact, info, plain_format, plain, counted, found.message, decrypted=True
+        )
+
+
+def _head_object(session: JobSession, artifact: Artifact) -> ObjectInfo:
+    try:
+        return session.store.head(artifact)
+    except AccessDenied as error:
+        if artifact in session.job.input_artifacts:
+            raise
+        raise AccessDenied(error.message, hint=_OUTPUT_HINT) from error
+
+
+@contextmanager
+def _decrypted_object(
+    artifact: Artifact, info: ObjectInfo, message: Blob, keys: DecryptionKeys, progress: Progress
+) -> Iterator[FileBlob]:
+    checksum = info.checksum.begin() if info.checksum else None
+    with ExitStack() as stack:
+        with (
+            naming(artifact.title),
+            progress.phase(f"{artifact.name}: decrypting", info.size) as advance,
+            ReadAhead(message, advance, checksum) as stream,
+        ):
+            plain = stack.enter_context(decrypted(stream, keys, _temporary_directory(info.size)))
+            stream.finish()
+        yield plain
+
+
+def _temporary_directory(size: int) -> Path:
+    """Return the directory for temporary files, with room for so many bytes."""
+    require_posix()
+    try:
+        directory = Path(gettempdir())
+    except OSError as error:
+        raise LocalIOError("there is no directory for temporary files", hint=_ROOM_HINT) from error
+    free = shutil.disk_usage(directory).free
+    if size > free:
+        raise LocalIOError(
+            f"cannot decrypt {size:,} bytes in {directory}: it has {free:,} bytes left",
+            hint=_ROOM_HINT,
+        )
+    return directory

@@ -1,0 +1,300 @@
+"""Fetch: stage a job's input artifacts in a workspace.
+
+Look, plan, stage, verify, publish. Nothing appears in ``in/`` before every byte of its artifact
+has been verified; a fetch that fails leaves the workspace as it was.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cpstage.archive.formats import Format
+from cpstage.archive.unpack import Unpacker
+from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
+from cpstage.aws.job_session import JobSession
+from cpstage.errors import ObjectChanged
+from cpstage.filesystem import Tree, local_failures
+from cpstage.job import Artifact, Job, choose
+from cpstage.progress import Progress, Silence
+from cpstage.removal import remove_tree
+from cpstage.transfer.artifact import (
+    Source,
+    extract,
+    identify,
+    job_keys,
+    naming,
+    read_head,
+    refuse_s3_client,
+)
+from cpstage.transfer.inventory import Inventory, Staged, record_of
+from cpstage.transfer.options import FetchOptions, Unpacking
+from cpstage.workspace.fingerprint import differences, fingerprint
+from cpstage.workspace.layout import Outputs, Workspace
+from cpstage.workspace.publishing import Move
+
+Warn = Callable[[str], object]
+
+_LOGGER = logging.getLogger("cpstage")
+
+_VERIFIED: dict[Format | None, tuple[str, ...]] = {
+    "zip": ("length", "ETag", "CRC-32 of every file"),
+    "tar": ("length", "ETag"),
+    "tar.gz": ("length", "ETag", "CRC-32 of the gzip stream"),
+    None: ("length", "ETag"),
+}
+_AUTHENTICATED = "authentication tag of every frame"
+
+
+@dataclass(frozen=True)
+class FetchResult:
+    """What a fetch has done: the inputs it was asked for, and where outputs go.
+
+    Attributes:
+        retries: How many requests to S3 and KMS had to be made again.
+    """
+
+    job: Job
+    inputs: tuple[Staged, ...]
+    outputs: dict[str, Path]
+    retries: int = 0
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {
+            "job_id": self.job.id,
+            "inputs": [staged.document() for staged in self.inputs],
+            "outputs": {name: str(path) for name, path in self.outputs.items()},
+            "retries": self.retries,
+        }
+
+
+def fetch(
+    job: Job,
+    workspace: Path | str = ".",
+    options: FetchOptions | None = None,
+    *,
+    dry_run: bool = False,
+    config: AwsConfig | None = None,
+    credentials_max_age: float = DEFAULT_MAX_AGE,
+    progress: Progress | None = None,
+    warn: Warn = lambda _: None,
+) -> FetchResult:
+    """Stage the job's input artifacts in a workspace, and make directories for its outputs.
+
+    An artifact whose object has not changed since it was staged is left alone. If its tree was
+    modified since then, the result says so, with a warning.
+
+    Args:
+        job: The job, with its session credentials.
+        workspace: The directory; artifacts go to ``in/<artifact>/`` in it.
+        options: What to stage, and how.
+        dry_run: Report what would be done, and change nothing.
+        config: The configuration of the AWS clients.
+        credentials_max_age: Seconds after which the job's credentials are refreshed.
+        progress: Is told of all phases.
+        warn: Is called with each warning, a line.
+
+    Raises:
+        UsageError: A glob matches no input.
+        ArtifactRejected: An artifact is unsafe, damaged, over a limit, or cannot be decrypted.
+        ObjectNotFound, AccessDenied, ServiceUnavailable, OutOfSync: As S3 and KMS say.
+        WorkspaceUnavailable: Something is in the way, or another run holds the workspace.
+        LocalIOError: The disk is full, or failed.
+    """
+    options = options or FetchOptions()
+    place = Workspace(workspace)
+    outputs: dict[str, Path] = {one.name: place.output(one.name) for one in job.output_artifacts}
+    session = JobSession(job, config or AwsConfig(), credentials_max_age)
+    fetching = _Fetch(session, place, options.unpacking, progress or Silence())
+
+    with session:
+        chosen = () if options.skips_inputs(job) else choose(job.input_artifacts, options.artifacts)
+        found = [fetching.look(artifact) for artifact in chosen]
+        with nullcontext() if dry_run else place.locked(options.wait):
+            inventory = Inventory(place, options.unpacking)
+            known = inventory.sort(found, replace=options.replace, verify=options.verify)
+            place.require_outputs([*outputs.values()])
+            choice: Outputs = "keep" if options.keep_out else "refuse"
+            choice = "replace" if options.replace else choice
+            new_out = place.outputs_to_replace(job.id, outputs, choice, warn)
+            if not options.replace:
+                place.require_free([one.path for one in known.todo])
+            if dry_run:
+                planned = [fetching.identify(one) for one in known.todo]
+                result = _in_order(found, planned, known.settled, known.doubtful)
+                return FetchResult(job, result, outputs, session.retries.count)
+            if (
+                options.keep_out
+                and place.outputs_owner() not in (None, job.id)
+                and place.has_outputs()
+            ):
+                warn(f"{place.outputs} is kept, with outputs of job {place.outputs_owner()}")
+            with place.staging() as staging:
+                compared = fetching.compare(known.doubtful, staging, warn)
+                staged, moves = fetching.stage(known.todo, staging)
+                result = _in_order(found, staged, known.settled, compared)
+                _warn_of_modified(known.settled, warn)
+                entries = inventory.entries(result, _fingerprints(moves, compared))
+                moves += place.output_moves([*outputs.values()], staging, replace=new_out)
+                moves += place.record_moves(record_of(job), entries, staging)
+                place.publish(moves)
+    return FetchResult(job, result, outputs, session.retries.count)
+
+
+def _in_order(found: Sequence[Staged], *done: Sequence[Staged]) -> tuple[Staged, ...]:
+    """Return results in the order in which the job has the artifacts."""
+    by_name = {one.artifact.name: one for some in done for one in some}
+    return tuple(by_name[one.artifact.name] for one in found)
+
+
+def _warn_of_modified(settled: Sequence[Staged], warn: Callable[[str], object]) -> None:
+    for path in dict.fromkeys(one.path for one in settled if one.status == "modified"):
+        warn(f"{path} was modified since it was staged; --replace stages it anew")
+
+
+def _fingerprints(moves: Sequence[Move], compared: Sequence[Staged]) -> dict[Path, str]:
+    """Return the fingerprints that the manifest is to have, by the places of the artifacts."""
+    found = {move.target: fingerprint(move.staged) for move in moves}
+    for one in compared:
+        found[one.path] = fingerprint(one.path) if one.status == "unchanged" else "modified"
+    return found
+
+
+class _Fetch:
+    """The steps of one fetch.
+
+    Args:
+        session: The job's session, which reads and decrypts.
+        workspace: Where the artifacts go.
+        options: How they are staged.
+        progress: Is told of all phases.
+    """
+
+    def __init__(
+        self, session: JobSession, workspace: Workspace, options: Unpacking, progress: Progress
+    ) -> None:
+        self._session = session
+        self._workspace = workspace
+        self._options = options
+        self._progress = progress
+
+    def look(self, artifact: Artifact) -> Staged:
+        """Ask S3 about an artifact's object, and decide where it goes."""
+        info = self._session.store.head(artifact)
+        refuse_s3_client(artifact, info.metadata, self._options)
+        merged = self._options.layout == "merged"
+        path = self._workspace.inputs if merged else self._workspace.input(artifact.name)
+        return Staged(artifact, path, "planned", info)
+
+    def identify(self, planned: Staged) -> Staged:
+        """Read the start of an artifact's object, and add its format or its encryption."""
+        source = self._source(planned)
+        with naming(source.title):
+            found = identify(
+                read_head(source.blob),
+                self._options,
+                name=source.hint,
+                content_type=source.content_type,
+            )
+        return replace(planned, format=found.format, envelope=found.message)
+
+    def stage(self, todo: Sequence[Staged], staging: Path) -> tuple[list[Staged], list[Move]]:
+        """Read, verify and unpack artifacts below a staging directory.
+
+        Where an object changes while it is read, everything read so far is discarded, and it is
+        read once more from its start.
+
+        Returns:
+            What was staged, and the moves that publish it.
+        """
+        self._workspace.require_space(sum(one.info.size for one in todo))
+        merged = self._options.layout == "merged"
+        groups = [list(todo)] if merged and todo else [[one] for one in todo]
+        done: list[Staged] = []
+        moves: list[Move] = []
+        for group in groups:
+            target = group[0].path
+            root = staging / target.name
+            try:
+                done += self._stage_group(group, root, staging)
+            except ObjectChanged as error:
+                _LOGGER.info("%s: beginning again", error.message)
+                remove_tree(root)
+                again = [self.look(one.artifact) for one in group]
+                done += self._stage_group(again, root, staging)
+            moves.append(Move(root, target))
+        return done, moves
+
+    def compare(self, doubtful: Sequence[Staged], staging: Path, warn: Warn) -> list[Staged]:
+        """Compare staged artifacts with the contents of their objects, which are read again.
+
+        Args:
+            doubtful: The staged artifacts.
+            staging: Where to unpack the objects.
+            warn: Is called with the differences.
+
+        Returns:
+            The same artifacts, each ``unchanged`` or ``modified``.
+        """
+        scratch = staging / "compared"
+        with local_failures(scratch):
+            scratch.mkdir()
+        different: dict[Path, list[str]] = {}
+        for move in self.stage(doubtful, scratch)[1]:
+            with local_failures(move.target, "compare"):
+                different[move.target] = differences(move.target, move.staged)
+        for path, names in different.items():
+            if names:
+                what = ", ".join(map(repr, names))
+                warn(f"{path} differs from its object: {what}; --replace stages it anew")
+        remove_tree(scratch)
+        return [
+            replace(one, status="modified" if different[one.path] else "unchanged")
+            for one in doubtful
+        ]
+
+    def _stage_group(self, group: Sequence[Staged], root: Path, staging: Path) -> list[Staged]:
+        """Stage the artifacts of one directory."""
+        root.mkdir()
+        with Tree(root) as tree:
+            unpacker = Unpacker(tree, self._options)
+            done = [self._stage_one(one, unpacker, staging) for one in group]
+            with naming(", ".join(one.artifact.title for one in group)):
+                unpacker.finish()
+        return done
+
+    def _stage_one(self, planned: Staged, unpacker: Unpacker, staging: Path) -> Staged:
+        source = self._source(planned)
+        extracted = extract(source, unpacker, self._options, staging, self._progress)
+        verified = _VERIFIED[extracted.format]
+        if source.checksum:
+            verified = (*verified, f"{source.checksum.expected.algorithm} of the object")
+        if extracted.decrypted:
+            verified = (*verified, _AUTHENTICATED)
+        return replace(
+            planned,
+            status="staged",
+            format=extracted.format,
+            contents=extracted.contents,
+            envelope=extracted.envelope,
+            notes=extracted.notes,
+            verified=verified,
+        )
+
+    def _source(self, planned: Staged) -> Source:
+        artifact, info = planned.artifact, planned.info
+        return Source(
+            name=artifact.name,
+            title=artifact.title,
+            file_name=lambda: artifact.location.file_name,
+            blob=self._session.store.open(artifact, info),
+            keys=job_keys(self._session.job, artifact, self._session.kms, self._options),
+            hint=artifact.location.key,
+            content_type=info.content_type,
+            checksum=info.checksum.begin() if info.checksum else None,
+        )

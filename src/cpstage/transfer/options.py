@@ -1,0 +1,140 @@
+"""How artifacts are taken in and made, as data: what a caller may choose."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from cpstage._deflate import DEFAULT_LEVEL
+from cpstage.archive.options import ExtractOptions
+from cpstage.globs import Globs
+from cpstage.job import Job
+
+if TYPE_CHECKING:
+    from cpstage.walk import Symlinks
+
+Layout = Literal["per-artifact", "merged"]
+Envelopes = Literal["open", "require", "keep"]
+Commitment = Literal["require-encrypt-require-decrypt", "require-encrypt-allow-decrypt"]
+OutputFormat = Literal["auto", "zip", "tar", "tar.gz", "raw"]
+IfEmpty = Literal["error", "warn", "ignore"]
+FetchInputs = Literal["always", "first", "never"]
+
+
+@dataclass(frozen=True)
+class Unpacking(ExtractOptions):
+    """How to take artifacts in, besides how archives are unpacked.
+
+    Attributes:
+        layout: One directory per artifact, or one for all.
+        unpack: Whether archives are unpacked.
+        envelopes: ``open`` decrypts messages of the AWS Encryption SDK, ``require`` refuses
+            artifacts that are not encrypted, ``keep`` stages the encrypted message itself.
+        key_ids: KMS keys that may decrypt, besides the job's.
+        context: Pairs that the encryption context of a message must have, besides those that
+            name the artifact's place.
+        commitment: The AWS Encryption SDK's commitment policy: whether messages without key
+            commitment are refused, or decrypted.
+    """
+
+    layout: Layout = "per-artifact"
+    unpack: bool = True
+    envelopes: Envelopes = "open"
+    key_ids: Sequence[str] = ()
+    context: Mapping[str, str] = field(default_factory=dict)
+    commitment: Commitment = "require-encrypt-require-decrypt"
+
+    @property
+    def requires_commitment(self) -> bool:
+        """Whether a message without key commitment is refused."""
+        return self.commitment == "require-encrypt-require-decrypt"
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How to make artifacts out of directories.
+
+    Attributes:
+        format: ``auto`` packs directories as zip, and uploads a single file raw.
+        globs: What of a directory goes in.
+        symlinks: Whether links are kept, or replaced by what they point to.
+        level: How hard to compress, from 0 (not at all) to 9.
+    """
+
+    format: OutputFormat = "auto"
+    globs: Globs = field(default_factory=Globs)
+    symlinks: Symlinks = "keep"
+    level: int = DEFAULT_LEVEL
+
+
+@dataclass(frozen=True)
+class Encryption:
+    """How output artifacts are encrypted, besides SSE-KMS under the job's key.
+
+    Attributes:
+        bucket_key: Whether S3 is to use a Bucket Key, which saves calls to KMS.
+        seal: Whether artifacts are encrypted with the AWS Encryption SDK before they leave the
+            machine.
+        key_ids: KMS keys to encrypt under, each of which can decrypt; the job's key where none
+            is given.
+        context: Pairs for the encryption context, besides those that name the artifact's place.
+        sse_kms_key_id: The KMS key for SSE-KMS where the pipeline has none: S3 takes its own key
+            ``aws/s3`` then, which another account cannot use.
+    """
+
+    bucket_key: bool = False
+    seal: bool = False
+    key_ids: Sequence[str] = ()
+    context: Mapping[str, str] = field(default_factory=dict)
+    sse_kms_key_id: str | None = None
+
+
+@dataclass(frozen=True)
+class FetchOptions:
+    """What a fetch stages, and how.
+
+    Attributes:
+        artifacts: Names or globs of the inputs to stage; all where none is given.
+        unpacking: How to stage them: layout, limits, decryption.
+        replace: Stage all inputs again, and replace what is there; ``out/`` is emptied if it
+            belongs to another job.
+        wait: Seconds to wait for another run in the same workspace to end.
+        verify: Compare staged artifacts with the contents of their objects.
+        keep_out: Keep an ``out/`` that belongs to another job, for this one.
+        inputs: Whether inputs are fetched: always, only for a job without a continuation token, or
+            never.
+    """
+
+    artifacts: Sequence[str] = ()
+    unpacking: Unpacking = field(default_factory=Unpacking)
+    replace: bool = False
+    wait: float = 0
+    verify: bool = False
+    keep_out: bool = False
+    inputs: FetchInputs = "always"
+
+    def skips_inputs(self, job: Job) -> bool:
+        """Whether the inputs of a job are not fetched."""
+        is_first = job.continuation_token is None
+        return self.inputs == "never" or (self.inputs == "first" and not is_first)
+
+
+@dataclass(frozen=True)
+class PushOptions:
+    """What a push uploads, and how.
+
+    Attributes:
+        paths: Directories or files in place of ``out/<artifact>/``, by the name of the output.
+        packing: How directories are packed.
+        encryption: How artifacts are encrypted, besides SSE-KMS under the job's key.
+        if_empty: What to do when an output has no files; ``warn`` and ``ignore`` leave it out.
+        always: Whether a run pushes also after its command has failed.
+    """
+
+    paths: Mapping[str, Path | str] = field(default_factory=dict)
+    packing: Packing = field(default_factory=Packing)
+    encryption: Encryption = field(default_factory=Encryption)
+    if_empty: IfEmpty = "error"
+    always: bool = False

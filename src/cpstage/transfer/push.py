@@ -1,0 +1,449 @@
+"""Push: pack a job's output artifacts, and upload them to the locations that CodePipeline assigned.
+
+Find, list, check, pack, upload. Every declared output is found and listed before the first byte is
+uploaded. An output is packed, encrypted and uploaded as one stream.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from cpstage.archive.blob import FileBlob
+from cpstage.archive.formats import CONTENT_TYPES, HEAD_BYTES, Format, recognise
+from cpstage.archive.pack import Packer
+from cpstage.archive.packing_list import PackingList
+from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
+from cpstage.aws.job_session import JobSession
+from cpstage.aws.multipart import Upload
+from cpstage.encryption.encrypt import encrypt
+from cpstage.encryption.header import Header
+from cpstage.encryption.keys import job_context
+from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound
+from cpstage.filesystem import local_failures
+from cpstage.job import Artifact, EncryptionKey, Job, location_document
+from cpstage.progress import Advance, Progress, Silence
+from cpstage.transfer.options import Encryption, Packing, PushOptions
+from cpstage.walk import Entry, read_file, single
+from cpstage.workspace.layout import Workspace
+
+PushStatus = Literal["pushed", "planned", "skipped"]
+Warn = Callable[[str], object]
+
+_ENCRYPTED_CONTENT_TYPE = "application/octet-stream"
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """One output artifact.
+
+    Attributes:
+        artifact: The job's artifact.
+        source: The directory or file that it is made of.
+        status: ``pushed`` now, ``planned`` by a dry run, or ``skipped`` since it is empty.
+        format: The archive format, or ``raw`` for a single file.
+        files: How many files it holds.
+        unpacked_size: How many bytes they have together.
+        upload: What S3 says of the upload.
+        envelope: The header of the encrypted message as JSON has it.
+    """
+
+    artifact: Artifact
+    source: Path
+    status: PushStatus
+    format: Format | Literal["raw"]
+    files: int
+    unpacked_size: int
+    upload: Upload | None = None
+    envelope: Mapping[str, Any] | None = None
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        upload = self.upload
+        return {
+            "name": self.artifact.name,
+            "source": str(self.source),
+            "status": self.status,
+            "location": location_document(self.artifact),
+            "format": self.format,
+            "files": self.files,
+            "unpacked_size": self.unpacked_size,
+            "size": upload.size if upload else None,
+            "version_id": upload.version_id if upload else None,
+            "etag": upload.etag if upload else None,
+            "checksum": str(upload.checksum) if upload else None,
+            "encryption": upload.encryption if upload else None,
+            "kms_key_id": upload.kms_key_id if upload else None,
+            "envelope": self.envelope,
+        }
+
+
+@dataclass(frozen=True)
+class PushResult:
+    """What a push has done: every output artifact of the job.
+
+    Attributes:
+        retries: How many requests to S3 and KMS had to be made again.
+    """
+
+    job: Job
+    outputs: tuple[Pushed, ...]
+    retries: int = 0
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {
+            "job_id": self.job.id,
+            "outputs": [pushed.document() for pushed in self.outputs],
+            "retries": self.retries,
+        }
+
+
+def push(
+    job: Job,
+    workspace: Path | str = ".",
+    options: PushOptions | None = None,
+    *,
+    dry_run: bool = False,
+    config: AwsConfig | None = None,
+    credentials_max_age: float = DEFAULT_MAX_AGE,
+    progress: Progress | None = None,
+    warn: Warn = lambda _: None,
+) -> PushResult:
+    """Upload the job's output artifacts to the locations that CodePipeline assigned.
+
+    Args:
+        job: The job, with its session credentials.
+        workspace: The directory; artifacts are made of ``out/<artifact>/`` in it.
+        options: What to upload, and how.
+        dry_run: Report what would be done, and upload nothing.
+        config: The configuration of the AWS clients.
+        credentials_max_age: Seconds after which the job's credentials are refreshed.
+        progress: Is told of all phases.
+        warn: Is called with each warning, a line.
+
+    Raises:
+        ConfigurationError: A path or a directory in ``out/`` belongs to no output of the job.
+        WorkspaceUnavailable: ``out/`` belongs to another job.
+        NotFound: An output has no files, or a path does not exist.
+        ArtifactRejected: An entry cannot be packed safely.
+        LocalIOError: A file cannot be read, or changed while it was read.
+        AccessDenied, ServiceUnavailable: As S3 and KMS say, or S3 did not encrypt as asked.
+    """
+    options = options or PushOptions()
+    packing = options.packing
+    given = {name: Path(path) for name, path in options.paths.items()}
+    shown = progress or Silence()
+    place = Workspace(workspace)
+    if any(one.name not in given for one in job.output_artifacts):
+        place.require_own_outputs(job.id)
+    sources = find_sources(job, place, given)
+    with Packer(packing.level, is_eager=not dry_run) as packer:
+        outputs = list_outputs(sources, packing, packer, shown)
+        if options.if_empty == "error":
+            require_files(outputs)
+        if options.if_empty == "warn":
+            for output in (one for one in outputs if one.is_empty):
+                warn(f"nothing to push for output {output.artifact.name} in {output.source}")
+        if dry_run:
+            return PushResult(job, tuple(_planned(output) for output in outputs))
+
+        how = options.encryption
+        keyed = _with_key(job, how.sse_kms_key_id)
+        session = JobSession(keyed, config or AwsConfig(), credentials_max_age)
+        uploader = _Uploader(session, how, packer, shown)
+        with session:
+            done = tuple(_planned(one) if one.is_empty else uploader.upload(one) for one in outputs)
+    return PushResult(job, done, session.retries.count)
+
+
+def _with_key(job: Job, key_id: str | None) -> Job:
+    """Return the job with a KMS key for SSE-KMS, where its pipeline has none.
+
+    Raises:
+        ConfigurationError: The pipeline has another key.
+    """
+    own = job.encryption_key.kms_key_id if job.encryption_key else None
+    if key_id is None or key_id == own:
+        return job
+    if own is not None:
+        raise ConfigurationError(
+            f"the pipeline has the KMS key {own}: outputs are encrypted under that key",
+            hint="leave out --sse-kms-key-id",
+        )
+    return replace(job, encryption_key=EncryptionKey(key_id, "KMS"))
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output artifact, and what it is made of.
+
+    Attributes:
+        artifact: The job's artifact.
+        source: The directory or file.
+        format: The archive format, or ``raw`` for a single file.
+        entries: What goes into it.
+    """
+
+    artifact: Artifact
+    source: Path
+    format: Format | Literal["raw"]
+    entries: PackingList
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the output has no files."""
+        return self.entries.directories == len(self.entries)
+
+    @property
+    def files(self) -> int:
+        """How many files it holds."""
+        return self.entries.files
+
+    @property
+    def size(self) -> int:
+        """How many bytes its files have together."""
+        return self.entries.size
+
+    @property
+    def size_bound(self) -> int:
+        """How many bytes the artifact can have, roughly and at the most."""
+        return self.size + self.size // 100 + 4096 * (len(self.entries) + 1)
+
+    @property
+    def content_type(self) -> str:
+        """The media type to store it under."""
+        if self.format != "raw":
+            return CONTENT_TYPES[self.format]
+        return _raw_content_type(next(iter(self.entries)))
+
+
+def find_sources(
+    job: Job, workspace: Workspace, paths: Mapping[str, Path]
+) -> list[tuple[Artifact, Path]]:
+    """Find the directory or file that each output of the job is made of.
+
+    Args:
+        job: The job.
+        workspace: Where outputs are that no path is given for.
+        paths: Other places, by the artifact's name.
+
+    Raises:
+        ConfigurationError: A path, or a directory in ``out/``, is for no output of the job.
+        NotFound: A path does not exist.
+        LocalIOError: Something cannot be read.
+    """
+    _refuse_undeclared(job, workspace, paths)
+    for name, path in paths.items():
+        with local_failures(path, "read"):
+            exists = path.exists()
+        if not exists:
+            raise NotFound(f"there is no {path}, which output {name} is to be made of")
+    return [
+        (artifact, paths.get(artifact.name, workspace.output(artifact.name)))
+        for artifact in job.output_artifacts
+    ]
+
+
+def _refuse_undeclared(job: Job, workspace: Workspace, paths: Mapping[str, Path]) -> None:
+    declared = [artifact.name for artifact in job.output_artifacts]
+    known = f"the job declares {', '.join(declared) or 'no outputs'}"
+    for name in paths:
+        if name not in declared:
+            raise ConfigurationError(f"{name} is not an output of job {job.id}", hint=known)
+    with local_failures(workspace.outputs, "read"):
+        inside = sorted(workspace.outputs.iterdir()) if workspace.outputs.is_dir() else []
+    for path in inside:
+        if path.name not in declared and not path.name.startswith("."):
+            raise ConfigurationError(
+                f"{path} is for no output of job {job.id}", hint=f"{known}: move it elsewhere"
+            )
+
+
+def list_outputs(
+    sources: Sequence[tuple[Artifact, Path]], packing: Packing, packer: Packer, progress: Progress
+) -> list[Output]:
+    """List what goes into every output.
+
+    Args:
+        sources: Outputs, and what they are made of, where there is anything.
+        packing: How to pack.
+        packer: What packs them later, and may begin now.
+        progress: Is told of the entries that are listed.
+
+    Raises:
+        ConfigurationError: The format is raw, and an output is not a single file.
+        ArtifactRejected: An entry cannot be packed safely.
+        LocalIOError: Something cannot be read.
+    """
+    outputs = []
+    for artifact, source in sources:
+        with progress.phase(f"{artifact.name}: listing", None, "entries") as listed:
+            outputs.append(_listed(artifact, source, packing, packer, listed))
+    return outputs
+
+
+def _listed(
+    artifact: Artifact, source: Path, packing: Packing, packer: Packer, listed: Advance
+) -> Output:
+    with local_failures(source, "read"):
+        is_directory, exists = source.is_dir(), source.exists()
+    output_format = packing.format
+    if output_format == "auto":
+        output_format = "raw" if exists and not is_directory else "zip"
+    if is_directory:
+        globs, symlinks = packing.globs, packing.symlinks
+        entries = packer.list_entries(source, globs, symlinks, output_format, listed)
+    else:
+        entries = PackingList([single(source)] if exists else [])
+    if output_format == "raw":
+        _require_one_file(artifact, source, entries)
+    return Output(artifact, source, output_format, entries)
+
+
+def _require_one_file(artifact: Artifact, source: Path, entries: PackingList) -> None:
+    if entries and (entries.files, len(entries)) != (1, 1):
+        raise ConfigurationError(
+            f"cannot upload output {artifact.name} as raw: {source} has {len(entries)} entries",
+            hint="raw takes one regular file: give the file, or another --format",
+        )
+
+
+def _raw_content_type(entry: Entry) -> str:
+    blob = FileBlob(Path(entry.source))
+    try:
+        found = recognise(blob.read(0, min(HEAD_BYTES, blob.size)), name=entry.path)
+    except ArtifactRejected:
+        # A raw file is uploaded even if its content contradicts its suffix.
+        found = None
+    finally:
+        blob.close()
+    if found:
+        return CONTENT_TYPES[found]
+    return mimetypes.guess_type(entry.path)[0] or "application/octet-stream"
+
+
+def require_files(outputs: list[Output]) -> None:
+    """Check that every output holds something.
+
+    Raises:
+        NotFound: One does not.
+    """
+    for output in outputs:
+        if output.is_empty:
+            name, there = output.artifact.name, output.source.exists()
+            raise NotFound(
+                f"there is nothing to push for output {name} in {output.source}"
+                + ("" if there else ", which is not there"),
+                hint="put the results there, look at "
+                + ("--include and --exclude" if there else "--workspace")
+                + f", or give {name}=PATH or --if-empty ignore",
+            )
+
+
+class _Uploader:
+    """Uploads output artifacts of one job.
+
+    Args:
+        session: The job's session, which encrypts and uploads.
+        encryption: How they are encrypted.
+        packer: What packs them.
+        progress: Is told of all phases.
+
+    Raises:
+        ConfigurationError: The artifacts are to be encrypted, and there is no key.
+    """
+
+    def __init__(
+        self, session: JobSession, encryption: Encryption, packer: Packer, progress: Progress
+    ) -> None:
+        self._session = session
+        self._encryption = encryption
+        self._packer = packer
+        self._progress = progress
+        self._key_ids = self._encryption_keys() if encryption.seal else ()
+
+    def upload(self, output: Output) -> Pushed:
+        """Pack and upload one output.
+
+        Raises:
+            AccessDenied, ServiceUnavailable: As S3 and KMS say, or S3 did not encrypt as asked.
+            LocalIOError: A file cannot be read, or changed since it was listed.
+        """
+        name = output.artifact.name
+        with (
+            self._progress.phase(f"{name}: uploading", None) as uploaded,
+            self._progress.phase(f"{name}: packing", output.size) as packed,
+        ):
+            chunks, header = self._encrypted(output, self._packed(output, packed))
+            upload = self._session.store.upload(
+                chunks,
+                output.artifact,
+                content_type=_ENCRYPTED_CONTENT_TYPE if header else output.content_type,
+                size_bound=output.size_bound,
+                bucket_key=self._encryption.bucket_key,
+                uploaded=uploaded,
+            )
+        envelope = header.document() if header else None
+        return _pushed(output, "pushed", upload=upload, envelope=envelope)
+
+    def _packed(self, output: Output, advance: Advance) -> Iterator[bytes]:
+        if output.format == "raw":
+            return read_file(next(iter(output.entries)), advance)
+        return self._packer.pack(output.entries, output.format, advance)
+
+    def _encrypted(
+        self, output: Output, chunks: Iterator[bytes]
+    ) -> tuple[Iterator[bytes], Header | None]:
+        """Seal a stream, bound to its place, where that is asked for."""
+        if not self._key_ids:
+            return chunks, None
+        job = self._session.job
+        place = job_context(
+            account=job.account_id,
+            pipeline=job.pipeline_context.pipeline_name,
+            stage=job.pipeline_context.stage_name,
+            action=job.pipeline_context.action_name,
+            artifact=output.artifact.name,
+        )
+        context = {**self._encryption.context, **place}
+        message = encrypt(chunks, key_ids=self._key_ids, context=context, kms=self._session.kms)
+        return message.chunks, message.header
+
+    def _encryption_keys(self) -> Sequence[str]:
+        key = self._session.job.encryption_key
+        own = [key.kms_key_id] if key and key.kms_key_id else []
+        key_ids = self._encryption.key_ids or own
+        if not key_ids:
+            raise ConfigurationError(
+                f"job {self._session.job.id} has no KMS key to encrypt artifacts under",
+                hint="give one with --encrypt-key",
+            )
+        return key_ids
+
+
+def _planned(output: Output) -> Pushed:
+    """Say what would become of an output; one with nothing in it is left out."""
+    return _pushed(output, "skipped" if output.is_empty else "planned")
+
+
+def _pushed(
+    output: Output,
+    status: PushStatus,
+    *,
+    upload: Upload | None = None,
+    envelope: Mapping[str, Any] | None = None,
+) -> Pushed:
+    return Pushed(
+        artifact=output.artifact,
+        source=output.source,
+        status=status,
+        format=output.format,
+        files=output.files,
+        unpacked_size=output.size,
+        upload=upload,
+        envelope=envelope,
+    )

@@ -1,0 +1,159 @@
+"""Whether a staged tree is still what was staged: cheaply by its metadata, or by its contents.
+
+The fingerprint of a tree covers the name, kind, permission bits, size and modification time of
+each entry, and the targets of symlinks. The manifest keeps it. A tree that was edited, or of which
+a part was deleted, has another one. It reads no file: an edit that restores size and modification
+time needs the comparison of contents, and so does a tree that was written before the last boot,
+since a loss of power can take away data and leave the metadata.
+
+Nothing here recurses: a build can make trees that are deeper than the interpreter's stack.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from cpstage._posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK
+
+_DIRECTORY = os.O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
+_FILE = os.O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC
+
+_CHUNK = 1 << 20
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+_UNREADABLE = "unreadable"
+
+_DEEPEST = 256
+"""Levels; archives have 128 by default, and each level is an open descriptor."""
+
+
+def fingerprint(root: Path) -> str:
+    """Return the SHA-256 of a tree's metadata, in hexadecimal.
+
+    Returns:
+        The fingerprint; ``unreadable`` where the tree cannot be read, is too deep, or is missing.
+    """
+    digest = hashlib.sha256()
+    try:
+        for path, status, target in _entries(root):
+            kind = stat.S_IFMT(status.st_mode)
+            facts = [path, f"{kind:o}".encode()]
+            if stat.S_ISLNK(status.st_mode):
+                facts.append(target)
+            else:
+                facts.append(f"{stat.S_IMODE(status.st_mode):o}".encode())
+            if stat.S_ISREG(status.st_mode):
+                facts.append(f"{status.st_size} {status.st_mtime_ns}".encode())
+            digest.update(b"\0".join(facts) + b"\0\n")
+    except OSError:
+        return _UNREADABLE
+    return digest.hexdigest()
+
+
+def differences(found: Path, wanted: Path, most: int = 5) -> list[str]:
+    """Compare two trees by their contents.
+
+    Args:
+        found: What is in the workspace.
+        wanted: What was staged anew.
+        most: How many differences to look for.
+
+    Returns:
+        The paths of what was added, removed or changed; modification times do not count.
+
+    Raises:
+        OSError: The second tree cannot be read; of the first one it is a difference.
+    """
+    expected = {path: (status, target) for path, status, target in _entries(wanted)}
+    different = []
+    try:
+        for path, status, target in _entries(found):
+            there = expected.pop(path, None)
+            if there is None or not _is_equal(found, wanted, path, (status, target), there):
+                different.append(os.fsdecode(path))
+                if len(different) == most:
+                    return different
+    except OSError as error:
+        different.append(os.fsdecode(error.filename or b"?"))
+    return (different + sorted(map(os.fsdecode, expected)))[:most]
+
+
+def boot_id() -> str | None:
+    """Return what tells this run of the system from others; None where it does not say (Linux)."""
+    with suppress(OSError):
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    return None
+
+
+_Found = tuple[os.stat_result, bytes]
+
+
+def _is_equal(found: Path, wanted: Path, path: bytes, one: _Found, other: _Found) -> bool:
+    (status, target), (expected, other_target) = one, other
+    if status.st_mode != expected.st_mode or target != other_target:
+        return False
+    if not stat.S_ISREG(status.st_mode):
+        return True
+    if status.st_size != expected.st_size:
+        return False
+    name = os.fsdecode(path)
+    return _equal_contents(found / name, wanted / name)
+
+
+def _equal_contents(one: Path, other: Path) -> bool:
+    """Compare two files byte by byte; one that cannot be read is different."""
+    try:
+        with (
+            open(os.open(one, _FILE), "rb", buffering=0) as first,
+            open(os.open(other, _FILE), "rb", buffering=0) as second,
+        ):
+            while True:
+                left, right = first.read(_CHUNK), second.read(_CHUNK)
+                if left != right:
+                    return False
+                if not left:
+                    return True
+    except OSError:
+        return False
+
+
+def _entries(root: Path) -> Iterator[tuple[bytes, os.stat_result, bytes]]:
+    """Yield path, status and symlink target of each entry below a directory, in a fixed order.
+
+    Raises:
+        OSError: A directory cannot be read, or the tree is too deep.
+    """
+    levels = [(os.open(root, _DIRECTORY), b"")]
+    try:
+        names = [_sorted_names(levels[0][0])]
+        while levels:
+            descriptor, prefix = levels[-1]
+            if not names[-1]:
+                os.close(levels.pop()[0])
+                names.pop()
+                continue
+            name = names[-1].pop()
+            path = prefix + name
+            status = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            is_link = stat.S_ISLNK(status.st_mode)
+            yield path, status, os.readlink(name, dir_fd=descriptor) if is_link else b""
+            if stat.S_ISDIR(status.st_mode):
+                if len(levels) == _DEEPEST:
+                    raise OSError(0, "too deep", path)
+                below = os.open(name, _DIRECTORY, dir_fd=descriptor)
+                levels.append((below, path + b"/"))
+                names.append(_sorted_names(below))
+    finally:
+        for descriptor, _ in levels:
+            os.close(descriptor)
+
+
+def _sorted_names(descriptor: int) -> list[bytes]:
+    """Return the names in a directory, the first one last."""
+    return sorted(map(os.fsencode, os.listdir(descriptor)), reverse=True)

@@ -1,0 +1,185 @@
+"""The examples for build scripts, run where their tools are, against the local AWS."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from cpstage.local.sample import BUILD_COMMAND, add_sample_job
+from run_jobs import failure, puts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from command_line import Cli
+    from cpstage.local import LocalAWS
+
+pytestmark = pytest.mark.e2e
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def _run(user: Cli, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        cwd=user.directory,
+        env={**user.environment, **variables},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+
+
+def _requires(program: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(shutil.which(program) is None, reason=f"{program} is missing")
+
+
+def _assert_delivered(aws: LocalAWS, job_id: str) -> None:
+    assert [call.status for call in puts(aws, job_id)] == [200, 200]
+    assert aws.job(job_id).status == "Succeeded"
+
+
+@_requires("make")
+def test_make_does_a_whole_job(aws: LocalAWS, user: Cli) -> None:
+    shutil.copy(EXAMPLES / "make/Makefile", user.directory)
+    job_id = add_sample_job(aws)
+
+    done = _run(user, "make", "job", "clean", CPSTAGE_JOB_ID=job_id)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    _assert_delivered(aws, job_id)
+    assert [one.name for one in user.directory.iterdir()] == ["Makefile"]
+
+
+@_requires("make")
+def test_make_goes_step_by_step(aws: LocalAWS, user: Cli) -> None:
+    shutil.copy(EXAMPLES / "make/Makefile", user.directory)
+    job_id = add_sample_job(aws)
+
+    done = _run(user, "make", "fetch", "build", "push", CPSTAGE_JOB_ID=job_id)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [call.status for call in puts(aws, job_id)] == [200, 200]
+    assert aws.job(job_id).status == "InProgress"
+
+
+@_requires("npm")
+def test_npm_scripts_do_a_whole_job(aws: LocalAWS, user: Cli) -> None:
+    shutil.copy(EXAMPLES / "npm/package.json", user.directory)
+    job_id = add_sample_job(aws)
+
+    done = _run(user, "npm", "run", "job", CPSTAGE_JOB_ID=job_id, NPM_CONFIG_UPDATE_NOTIFIER="no")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    _assert_delivered(aws, job_id)
+
+
+def test_the_script_delivers_and_reports(aws: LocalAWS, user: Cli) -> None:
+    job_id = add_sample_job(aws)
+
+    done = _run(user, str(EXAMPLES / "shell/job.sh"), job_id, *BUILD_COMMAND)
+
+    assert done.returncode == 0, done.stderr
+    _assert_delivered(aws, job_id)
+    assert list(Path(user.environment["TMPDIR"]).iterdir()) == []
+
+
+def test_the_script_reports_what_failed(aws: LocalAWS, user: Cli) -> None:
+    job_id = add_sample_job(aws)
+
+    done = _run(user, str(EXAMPLES / "shell/job.sh"), job_id, "sh", "-c", "exit 7")
+
+    assert done.returncode == 7
+    assert failure(aws, job_id)["message"] == "building ended with exit code 7"
+    assert puts(aws, job_id) == []
+    assert list(Path(user.environment["TMPDIR"]).iterdir()) == []
+
+
+def test_a_buildspec_finds_its_sources(aws: LocalAWS, user: Cli) -> None:
+    job_id = add_sample_job(aws)
+    page = (EXAMPLES / "codebuild/run-buildspec.py").read_text()
+    command = re.search(r"    (cpstage run .*?buildspec\.yml)\n", page, re.DOTALL)
+    assert command
+    line = command[1].replace("\\\n", " ").replace("JOB_ID", job_id)
+    for name in ("run-buildspec.py", "buildspec.yml"):
+        line = line.replace(f"/srv/ci/{name}", str(EXAMPLES / "codebuild" / name))
+    line = line.replace("python3", sys.executable)
+
+    done = _run(user, *shlex.split(line))
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"built in {user.directory / 'in/AppSource'}" in done.stdout
+    _assert_delivered(aws, job_id)
+
+
+def _actions(user: Cli, job_id: str) -> list[str]:
+    """Run the steps of the workflow as its runner would; return the names of those that ran."""
+    workflow = yaml.safe_load((EXAMPLES / "github-actions/job.yml").read_text())
+    job = workflow["jobs"]["job"]
+    temporary = user.environment["TMPDIR"]
+    values = {"inputs.job_id": job_id, "runner.temp": temporary, "github.run_id": "17"}
+    environment = {name: _expanded(value, values) for name, value in job["env"].items()}
+    ran, good = [], True
+    for step in job["steps"]:
+        assert step.keys() <= {"name", "run", "if"}
+        runs = {"success()": good, "failure() || cancelled()": not good, "always()": True}
+        if runs[step.get("if", "success()")]:
+            assert "${{" not in step["run"]
+            done = _run(user, "bash", "-e", "-c", step["run"], **environment)
+            good = good and done.returncode == 0
+            ran.append(step["name"])
+    return ran
+
+
+def _expanded(text: str, values: Mapping[str, str]) -> str:
+    return re.sub(r"\$\{\{ ([\w.]+) \}\}", lambda found: values[found[1]], text)
+
+
+def test_the_steps_of_the_workflow_deliver_and_report(aws: LocalAWS, user: Cli) -> None:
+    job_id = add_sample_job(aws)
+
+    ran = _actions(user, job_id)
+
+    assert ran == ["Fetch", "Build", "Push", "Report success", "Clean up"]
+    _assert_delivered(aws, job_id)
+
+
+def test_the_steps_of_the_workflow_report_a_failure(aws: LocalAWS, user: Cli) -> None:
+    job_id = aws.add_job(outputs=["Nothing"])
+
+    ran = _actions(user, job_id)
+
+    assert ran == ["Fetch", "Build", "Report failure", "Clean up"]
+    assert failure(aws, job_id)["message"] == "see run actions-17"
+    assert list(Path(user.environment["TMPDIR"]).iterdir()) == []
+
+
+def _instructions(dockerfile: Path) -> list[tuple[str, str]]:
+    text = re.sub(r"^#.*\n", "", dockerfile.read_text(), flags=re.MULTILINE)
+    lines = text.replace("\\\n", " ").splitlines()
+    return [(line.split()[0], line.split(None, 1)[1]) for line in lines if line.strip()]
+
+
+def test_the_container_runs_cpstage_and_not_as_root(user: Cli) -> None:
+    """There is no container here: its entry point is run as it would be in one."""
+    instructions = _instructions(EXAMPLES / "container/Dockerfile")
+    last: dict[str, Any] = dict(instructions)
+
+    done = _run(user, *json.loads(last["ENTRYPOINT"]), *json.loads(last["CMD"]))
+
+    assert [name for name, _ in instructions] == [
+        *("FROM", "COPY", "RUN", "USER", "WORKDIR", "ENTRYPOINT", "CMD"),
+    ]
+    assert int(last["USER"]) > 0
+    assert f"--uid {last['USER']} " in last["RUN"]
+    assert subprocess.run(["sh", "-n", "-c", last["RUN"]]).returncode == 0
+    assert done.stdout.startswith("Usage: cpstage")

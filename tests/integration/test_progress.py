@@ -1,0 +1,73 @@
+"""Progress: bars on a terminal, lines in a log, and silence; never on stdout."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cpstage import progress_to
+from cpstage.local import Input, LocalAWS
+from cpstage.progress import LogLines
+from samples import zip_of
+from terminals import on_terminal
+
+if TYPE_CHECKING:
+    from command_line import Cli
+
+
+def _job(aws: LocalAWS) -> str:
+    return aws.add_job([Input("App", zip_of({"f": "x" * 5000}))], outputs=["Built"])
+
+
+def test_a_log_gets_plain_lines_for_every_phase(aws: LocalAWS, cli: Cli) -> None:
+    job_id = _job(aws)
+
+    fetched = cli("fetch", job_id)
+    (cli.directory / "out/Built/result").write_text("y" * 3000)
+    pushed = cli("push", job_id)
+
+    assert "\r" not in fetched.stderr + pushed.stderr
+    assert fetched.stderr.startswith("App: fetching: ")
+    for phase in ("Built: listing: 1 entry", "Built: packing: 2.9 KiB", "Built: uploading: "):
+        assert phase in pushed.stderr
+
+
+def test_a_terminal_gets_bars(aws: LocalAWS, cli: Cli) -> None:
+    done = on_terminal(cli, "fetch", _job(aws), stream="stderr")
+
+    assert done.returncode == 0
+    assert "\rApp: fetching: 100%|" in done.terminal
+    assert done.other.startswith("staged\t")
+
+
+@pytest.mark.parametrize("options", [["--progress", "none"], ["-q"]])
+def test_silence_when_it_is_asked_for(aws: LocalAWS, cli: Cli, options: list[str]) -> None:
+    done = cli("fetch", _job(aws), *options)
+
+    assert done.returncode == 0
+    assert done.stderr == ""
+
+
+def test_a_long_phase_says_something_every_few_seconds() -> None:
+    stream = io.StringIO()
+    now = 0.0
+    with LogLines(stream, clock=lambda: now).phase("App: fetching", 100 << 20) as advance:
+        for _ in range(20):
+            now += 1.0
+            advance(5 << 20)
+
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "App: fetching: 25.0 MiB of 100.0 MiB, 5.0 MiB/s"
+    assert lines[-1] == "App: fetching: 100.0 MiB of 100.0 MiB, 5.0 MiB/s: done"
+    assert len(lines) == 5
+
+
+def test_a_closed_stream_gets_nothing() -> None:
+    stream = io.StringIO()
+    stream.close()
+
+    for shown in (progress_to(stream, "auto"), progress_to(None, "bar")):
+        with shown.phase("App: fetching", 10) as advance:
+            assert advance(10) is None

@@ -1,0 +1,261 @@
+"""One setting, given to cpstage and to the AWS CLI at the same time, each with its own recorder."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from hashlib import sha1
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, urlsplit
+
+from command_line import plain_environment
+from recording_server import (
+    BUCKET,
+    JOB_KEY,
+    JOB_SECRET,
+    JOB_TOKEN,
+    KEY,
+    OUTPUT_KEY,
+    Certificates,
+    Recorder,
+    Sent,
+    job_document,
+    recorder,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CALLER_KEY, CALLER_SECRET = "AKIACALLERCALLER0001", "caller-secret" * 3
+REGION = "eu-west-1"
+JOB, HEAD, GET, PUT = "GetJobDetails", "HeadObject", "GetObject", "PutObject"
+
+_OBJECT = ("--bucket", BUCKET, "--key")
+_AWS = {
+    JOB: ("codepipeline", "get-job-details", "--job-id", "some-job"),
+    HEAD: ("s3api", "head-object", *_OBJECT, KEY, "--checksum-mode", "ENABLED"),
+    GET: (
+        "s3api",
+        "get-object",
+        *_OBJECT,
+        KEY,
+        "--range",
+        "bytes=0-23",
+        "--if-match",
+        "any",
+        "got",
+    ),
+    PUT: (
+        *(
+            "s3api",
+            "put-object",
+            *_OBJECT,
+            OUTPUT_KEY,
+            "--body",
+            "file",
+            "--checksum-crc32",
+            "oBfivw==",
+        ),
+        *("--server-side-encryption", "aws:kms", "--content-type", "application/octet-stream"),
+    ),
+}
+_FETCH = ("fetch", "--job-file", "job.json", "--no-unpack")
+_CPSTAGE = {
+    JOB: ("get-job-details", "--job-id", "some-job"),
+    HEAD: _FETCH,
+    GET: _FETCH,
+    PUT: ("push", "--job-file", "job.json", "Built=file"),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting, and what it governs.
+
+    In ``variables``, ``config``, ``credentials`` and ``arguments``, ``{url}`` and ``{https}``
+    stand for the recorder's URLs, ``{port}`` for its port, ``{ca}`` for the file of its CA,
+    ``{home}`` for the user's directory, and ``{keys}`` for lines with the credentials that are
+    in the environment otherwise.
+
+    Attributes:
+        name: The test's name.
+        hosts: The hosts that requests go to, by the operations to test.
+        variables: Of the environment.
+        without: Variables that are unset.
+        config: The AWS configuration file.
+        credentials: The AWS credentials file.
+        arguments: Options of the command.
+        told: What the recorder is told.
+        expected: Attributes of the operation's requests, where they are not those of
+            :func:`expectation`.
+        before: Operations of the requests that come before it.
+        fails: Whether the command fails.
+        count: How often the operation is sent.
+    """
+
+    name: str
+    hosts: Mapping[str, str]
+    variables: Mapping[str, str] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
+    config: str = ""
+    credentials: str = ""
+    arguments: tuple[str, ...] = ()
+    told: Mapping[str, Any] = field(default_factory=dict)
+    expected: Mapping[str, Any] = field(default_factory=dict)
+    before: tuple[str, ...] = ()
+    fails: bool = False
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a program sent, and how it ended."""
+
+    status: int
+    stderr: str
+    recorded: Recorder
+
+    def sent(self, operation: str) -> list[Sent]:
+        return self.recorded.sent(operation)
+
+    def tunnels(self) -> set[str]:
+        """Return the host and port of the tunnels."""
+        port = f":{self.recorded.port}"
+        return {one.replace(port, ":{port}") for one in self.recorded.tunnels}
+
+    def facets(self, operation: str) -> list[dict[str, Any]]:
+        """Return what the settings govern of the requests up to the last of an operation."""
+        port = self.recorded.port
+        others = {JOB, HEAD, GET, PUT} - {operation}
+        return [facets(one, port) for one in self.recorded.requests if one.operation not in others]
+
+
+def side_by_side(
+    setting: Setting, operation: str, certificates: Certificates, directory: Path
+) -> tuple[Outcome, Outcome]:
+    """Run both programs with a setting; return what came of cpstage, and of the AWS CLI."""
+    aws = str(Path(sys.executable).parent / "aws")
+    commands = ([sys.executable, "-m", "cpstage", *_CPSTAGE[operation]], [aws, *_AWS[operation]])
+    with (
+        recorder(certificates, **setting.told) as one,
+        recorder(certificates, **setting.told) as other,
+    ):
+        running = []
+        for command, recorded in zip(commands, (one, other), strict=True):
+            home = directory / Path(command[0]).name
+            is_of_a_job = command[0] == aws and operation != JOB
+            running.append(_start(command, setting, recorded, home, is_of_a_job=is_of_a_job))
+        outcomes = []
+        for process, recorded in zip(running, (one, other), strict=True):
+            _, stderr = process.communicate(timeout=100)
+            outcomes.append(Outcome(process.returncode, stderr, recorded))
+    return outcomes[0], outcomes[1]
+
+
+def _start(
+    command: list[str], setting: Setting, recorded: Recorder, home: Path, *, is_of_a_job: bool
+) -> subprocess.Popen[str]:
+    home.mkdir()
+    key, secret, token = CALLER_KEY, CALLER_SECRET, None
+    if is_of_a_job:
+        key, secret, token = JOB_KEY, JOB_SECRET, JOB_TOKEN
+    keys = {"aws_access_key_id": key, "aws_secret_access_key": secret}
+    if token:
+        keys["aws_session_token"] = token
+    places = {
+        "url": recorded.url,
+        "https": recorded.url.replace("http:", "https:"),
+        "port": str(recorded.port),
+        "ca": str(recorded.certificates.file),
+        "home": str(home),
+        "keys": "\n".join(f"{name} = {value}" for name, value in keys.items()),
+    }
+
+    def filled(text: str) -> str:
+        for name, value in places.items():
+            text = text.replace(f"{{{name}}}", value)
+        return text
+
+    _write_files(home, filled(setting.config), filled(setting.credentials))
+    variables = {
+        **plain_environment(home),
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_CA_BUNDLE": places["ca"],
+        "HTTP_PROXY": recorded.url,
+        "HTTPS_PROXY": recorded.url,
+        **{name.upper(): value for name, value in keys.items()},
+        **{name: filled(value) for name, value in setting.variables.items()},
+    }
+    return subprocess.Popen(
+        [*command, *map(filled, setting.arguments)],
+        cwd=home,
+        env={name: value for name, value in variables.items() if name not in setting.without},
+        start_new_session=True,  # a question for an MFA code has no terminal
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _write_files(home: Path, config: str, credentials: str) -> None:
+    process = {"Version": 1, "AccessKeyId": "AKIAPROCESS000000001", "SecretAccessKey": "p" * 40}
+    login = {"accessToken": "of the login", "expiresAt": "2100-01-01T00:00:00Z"}
+    cached = sha1(b"https://sso.example.com/start").hexdigest()
+    files = {
+        ".aws/config": config,
+        ".aws/credentials": credentials,
+        f".aws/sso/cache/{cached}.json": json.dumps({**login, "region": REGION}),
+        "keys.json": json.dumps(process),
+        "old.json": json.dumps({**process, "Expiration": "2020-01-01T00:00:00Z"}),
+        "web-identity": "of the cluster",
+        "job.json": json.dumps(job_document()),
+        "file": "built",
+    }
+    for name, content in files.items():
+        file = home / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        if content:
+            file.write_text(content)
+
+
+def expectation(operation: str) -> dict[str, Any]:
+    """Return what requests have without any setting but keys, a region and a proxy."""
+    is_of_a_job = operation != JOB
+    return {
+        "via": "tunnel",
+        "login": None,
+        "access_key": JOB_KEY if is_of_a_job else CALLER_KEY,
+        "region": REGION,
+        "service": "s3" if is_of_a_job else "codepipeline",
+        "token": JOB_TOKEN if is_of_a_job else None,
+        "payload": "digest" if is_of_a_job else None,
+    }
+
+
+def facets(sent: Sent, port: int) -> dict[str, Any]:
+    """Return all of a request that a setting may govern; ``{port}`` stands for the recorder's.
+
+    Left out are dates, ids and the signature, the User-Agent, and the Expect header, which cpstage
+    does not send on purpose.
+    """
+    key, region, service = sent.scope or (None, None, None)
+    url = sent.url.replace(f":{port}/", ":{port}/")
+    return {
+        "operation": sent.operation,
+        "url": url,
+        "host": urlsplit(url).netloc,
+        "via": sent.via,
+        "login": sent.login,
+        "access_key": key,
+        "region": region,
+        "service": service,
+        "token": sent.token,
+        "payload": sent.payload,
+        "signed headers": sent.signed_headers,
+        "headers": sorted({*sent.headers} - {"expect"}),
+        "body": dict(parse_qsl(sent.body.decode())) if "Action=" in str(sent.body) else sent.body,
+    }

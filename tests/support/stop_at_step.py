@@ -1,0 +1,83 @@
+"""Runs a command of cpstage that sends itself a signal at a step which no network shows.
+
+    python stopping.py SIGKILL publishing 3 fetch JOB_ID --replace
+    python stopping.py SIGTERM 'opening f7' 1 fetch JOB_ID
+    python stopping.py SIGTERM 'importing click' 1 run JOB_ID -- true
+
+The steps are what Python tells its audit hooks before it does it: nothing of cpstage is changed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Step = Callable[[str, tuple[Any, ...]], bool]
+
+
+def stopping(number: signal.Signals, steps: str, nth: int, *arguments: str) -> list[str]:
+    """The command line of a command that is stopped before a step; see the head of this file."""
+    script = str(Path(__file__).resolve())
+    return [sys.executable, script, number.name, steps, str(nth), *arguments]
+
+
+def stop_before(number: signal.Signals, steps: str, nth: int) -> None:
+    """Send this process a signal before the nth step of some kind."""
+    kind, _, name = steps.partition(" ")
+    is_step = {"publishing": _publishing, "opening": _opening, "importing": _importing}[kind](name)
+    left = nth
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal left
+        if is_step(event, arguments):
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), number)
+
+    sys.addaudithook(watch)
+
+
+def _publishing(_: str) -> Step:
+    """Each rename from that of the journal on, its removal, and the clearing up after it."""
+    begun = False
+
+    def is_step(event: str, arguments: tuple[Any, ...]) -> bool:
+        nonlocal begun
+        if event == "os.rename" and str(arguments[1]).endswith("journal.json"):
+            begun = True
+        return begun and (
+            event in ("os.rename", "os.rmdir")
+            or (event == "os.remove" and str(arguments[0]).endswith("journal.json"))
+            or (event == "ctypes.dlsym" and arguments[1] == "renameat2")
+        )
+
+    return is_step
+
+
+def _opening(name: str) -> Step:
+    """Each time that a file of some name is opened, in whatever directory."""
+
+    def is_step(event: str, arguments: tuple[Any, ...]) -> bool:
+        return event == "open" and os.path.basename(str(arguments[0])) == name
+
+    return is_step
+
+
+def _importing(name: str) -> Step:
+    """Each time that a module is loaded."""
+
+    def is_step(event: str, arguments: tuple[Any, ...]) -> bool:
+        return event == "import" and arguments[0] == name
+
+    return is_step
+
+
+if __name__ == "__main__":
+    from cpstage.__main__ import main
+
+    stop_before(signal.Signals[sys.argv[1]], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[4:])
