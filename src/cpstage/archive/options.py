@@ -16,7 +16,6 @@ from cpstage.globs import Globs
 if TYPE_CHECKING:
     from cpstage.walk import Symlinks
 
-UnsafeLinks = Literal["reject", "skip", "keep"]
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -56,13 +55,10 @@ class ExtractOptions:
         limits: What one archive may unpack to.
         mtime: ``archive`` restores mtimes, ``now`` gives every file and directory the time at
             which unpacking begins.
-        unsafe_links: What to do with symlinks that leave the tree: ``reject`` the archive, ``skip``
-            them, or ``keep`` them as the archive has them.
     """
 
     limits: Limits = field(default_factory=Limits)
     mtime: Literal["archive", "now"] = "archive"
-    unsafe_links: UnsafeLinks = "reject"
 
 
 class MtimeRule(NamedTuple):

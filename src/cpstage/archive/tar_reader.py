@@ -238,7 +238,8 @@ class _TarReader:
         # Like GNU tar and bsdtar, ignore the size of what has no data.
         has_list = header.kind in _WITH_LISTS
         is_sizeless = kind == "hard link" or (kind == "directory" and not has_list)
-        stored = 0 if is_sizeless else number(header.size, "size")
+        stored = number(header.size, "size")
+        stored = 0 if is_sizeless else stored
         if _SIZE in overrides and not is_sizeless:
             stored = decimal(overrides[_SIZE], "size")
         self._left, padding = stored, -stored % BLOCK

@@ -90,8 +90,8 @@ def extraction_options(function: Function) -> Function:
     """Add how archives are unpacked; the command's ``unpacking`` gets it."""
 
     @functools.wraps(function)
-    def command(*, unpacking: Unpacking, mtime: Any, unsafe_links: Any, **others: Any) -> Any:
-        how = replace(unpacking, mtime=mtime, unsafe_links=unsafe_links)
+    def command(*, unpacking: Unpacking, mtime: Any, **others: Any) -> Any:
+        how = replace(unpacking, mtime=mtime)
         return function(unpacking=how, **others)
 
     return add_options(
@@ -102,13 +102,6 @@ def extraction_options(function: Function) -> Function:
             default="archive",
             show_default=True,
             help="Restore mtimes from the archive, or set all to the current time.",
-        ),
-        click.option(
-            "--unsafe-links",
-            type=click.Choice(["reject", "skip", "keep"]),
-            default="reject",
-            show_default=True,
-            help="Symlinks that leave the tree: reject the archive, skip them, or keep them.",
         ),
     )
 
@@ -219,12 +212,8 @@ def _packing_options(
             type=click.Choice(["keep", "follow", "follow-outside"]),
             default="keep",
             show_default=True,
-<<<<<<< HEAD
-            help="Pack symlinks as symlinks, or what they point to: inside the directory only, or "
+            help="Pack symlinks as symlinks, or their targets: inside the directory only, or "
             "outside too.",
-=======
-            help="Pack symlinks as symlinks, or their targets.",
->>>>>>> main
         ),
     ]
 
