@@ -8,11 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from cpstage import Globs
 from cpstage._deflate import DEFAULT_LEVEL
-<<<<<<< HEAD:tests/packing.py
-from cpstage.archive.formats import Format
 from cpstage.archive.options import PackOptions
-=======
->>>>>>> main:tests/support/packed_trees.py
 from cpstage.archive.pack import Packer, list_entries
 from cpstage.archive.packing_list import PORTION_SIZE
 from cpstage.walk import Entry, read_file

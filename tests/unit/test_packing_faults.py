@@ -13,11 +13,6 @@ from typing import TYPE_CHECKING, Literal
 
 import pytest
 
-<<<<<<< HEAD:tests/test_packing_faults.py
-from cpstage import LocalIOError
-=======
-from cpstage import Globs
->>>>>>> main:tests/unit/test_packing_faults.py
 from cpstage._deflate import DEFAULT_LEVEL
 from cpstage.archive.pack import Packer
 from cpstage.archive.packing_list import PORTION_SIZE

@@ -219,12 +219,8 @@ def _packing_options(
             type=click.Choice(["keep", "follow", "follow-outside"]),
             default="keep",
             show_default=True,
-<<<<<<< HEAD
-            help="Pack symlinks as symlinks, or what they point to: inside the directory only, or "
-            "outside too.",
-=======
-            help="Pack symlinks as symlinks, or their targets.",
->>>>>>> main
+            help="Pack symlinks as symlinks, or their targets: those inside the directory only, or "
+            "all.",
         ),
     ]
 

@@ -173,12 +173,11 @@ def job(
 
 def _packed(directory: Path) -> bytes:
     from cpstage.archive.pack import Packer
-    from cpstage.globs import Globs
 
     if not directory.is_dir():
         raise NotFound(f"there is no directory {directory}", hint="give one that exists")
     with Packer() as packer:
-        entries = packer.list_entries(directory, Globs(), "keep", "zip")
+        entries = packer.list_entries(directory, "zip")
         return b"".join(packer.pack(entries, "zip"))
 
 

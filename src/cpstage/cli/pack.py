@@ -6,16 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-<<<<<<< HEAD
 from cpstage.cli.archive_options import packing_mtime_option, packing_options, sealing_options
-from cpstage.cli.completion import a_directory, a_file
-from cpstage.cli.options import aws_options, output_options, progress_option
-from cpstage.cli.terminal import Terminal, counted
-=======
-from cpstage.cli.archive_options import packing_options, sealing_options
 from cpstage.cli.options import a_directory, a_file, aws_options, output_options, progress_option
 from cpstage.cli.output import Terminal, counted
->>>>>>> main
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,14 +32,10 @@ Examples:
     help="Archive to write.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it exists.")
-<<<<<<< HEAD
 @packing_mtime_option
-@packing_options(["auto", "zip", "tar", "tar.gz"], "auto goes by the suffix of FILE, else zip.")
-=======
 @packing_options(
     ["auto", "zip", "tar", "tar.gz"], "auto chooses the format by the suffix of FILE, else zip."
 )
->>>>>>> main
 @sealing_options
 @aws_options
 @output_options

@@ -7,12 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-<<<<<<< HEAD
 from cpstage.cli.archive_options import packing_mtime_option
-from cpstage.cli.job_source import JobSource, job_options
-=======
 from cpstage.cli.job_options import JobSource, force_option, job_options
->>>>>>> main
 from cpstage.cli.options import (
     aws_options,
     output_options,

@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cpstage._deflate import DEFAULT_LEVEL
-from cpstage.archive.options import ExtractOptions
-from cpstage.globs import Globs
+from cpstage.archive.options import ExtractOptions, PackOptions
 from cpstage.job import Job
 
 if TYPE_CHECKING:
-    from cpstage.walk import Symlinks
+    pass
 
 Layout = Literal["per-artifact", "merged"]
 Envelopes = Literal["open", "require", "keep"]
@@ -53,20 +51,14 @@ class Unpacking(ExtractOptions):
 
 
 @dataclass(frozen=True)
-class Packing:
-    """How to make artifacts out of directories.
+class Packing(PackOptions):
+    """How to make artifacts out of directories, besides how archives are made.
 
     Attributes:
         format: ``auto`` packs directories as zip, and uploads a single file raw.
-        globs: What of a directory goes in.
-        symlinks: Whether links are kept, or replaced by what they point to.
-        level: How hard to compress, from 0 (not at all) to 9.
     """
 
     format: OutputFormat = "auto"
-    globs: Globs = field(default_factory=Globs)
-    symlinks: Symlinks = "keep"
-    level: int = DEFAULT_LEVEL
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ def push(
     if any(one.name not in given for one in job.output_artifacts):
         place.require_own_outputs(job.id)
     sources = find_sources(job, place, given)
-    with Packer(packing.level, is_eager=not dry_run) as packer:
+    with Packer(packing, is_eager=not dry_run) as packer:
         outputs = list_outputs(sources, packing, packer, shown)
         if options.if_empty == "error":
             require_files(outputs)
@@ -295,8 +295,7 @@ def _listed(
     if output_format == "auto":
         output_format = "raw" if exists and not is_directory else "zip"
     if is_directory:
-        globs, symlinks = packing.globs, packing.symlinks
-        entries = packer.list_entries(source, globs, symlinks, output_format, listed)
+        entries = packer.list_entries(source, output_format, listed)
     else:
         entries = PackingList([single(source)] if exists else [])
     if output_format == "raw":

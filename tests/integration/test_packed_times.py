@@ -8,9 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from packing import FORMATS
 
-from cpstage import ArtifactRejected, ConfigurationError, Packing, pack, unpack
+from cpstage import Packing, pack, unpack
+from cpstage.errors import ArtifactRejected, ConfigurationError
+from packed_trees import FORMATS
 from trees import needs
 
 WHOLE = 1_500_000_000
