@@ -164,7 +164,7 @@ class Tree:
             os.unlink(name, dir_fd=self._open(directory))
 
     def folds_names(self) -> bool:
-        """Tell whether names that differ in case, or in the form of an accent, are one file here.
+        """Whether names that differ in case, or in the form of an accent, are one file here.
 
         Raises:
             WorkspaceUnavailable, LocalIOError: It cannot be tried.

@@ -85,7 +85,7 @@ def unpack(
     Args:
         archive: A zip, tar or tar.gz, sealed in an envelope or not.
         into: The directory.
-        unpacking: Limits, and what may open an envelope.
+        unpacking: Limits, and the keys that may decrypt.
         config: How to reach KMS, with the caller's own credentials.
         progress: Is told of all phases.
 

@@ -274,7 +274,7 @@ def _directory(source: str, path: RelativePath, status: os.stat_result) -> Entry
 
 
 def _is_readable(source: str, status: os.stat_result) -> bool:
-    """Tell whether a file can be opened; of the caller's own files, its mode says so."""
+    """Whether a file can be opened; of the caller's own files, its mode says so."""
     if status.st_mode & stat.S_IRUSR and status.st_uid == os.geteuid():
         return True
     effective = os.access in os.supports_effective_ids

@@ -147,7 +147,7 @@ def _is_tar(head: bytes) -> bool:
 
 
 def _is_empty_tar(head: bytes) -> bool:
-    """Tell whether there is an end marker and nothing else; many a file begins with zeros."""
+    """Whether there is an end marker and nothing else; many a file begins with zeros."""
     return len(head) >= 2 * BLOCK and not any(head)
 
 

@@ -59,12 +59,12 @@ class FilePart:
 
     @property
     def is_first(self) -> bool:
-        """Tell whether the file begins with it."""
+        """Whether the file begins with it."""
         return self.offset == 0
 
     @property
     def is_last(self) -> bool:
-        """Tell whether the file ends with it."""
+        """Whether the file ends with it."""
         return self.offset + self.size == self.entry.size
 
 

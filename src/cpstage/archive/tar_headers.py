@@ -272,7 +272,7 @@ def with_map(records: list[Record]) -> dict[bytes, bytes]:
 
 
 def is_about_holes(key: bytes) -> bool:
-    """Tell whether a pax record says that a file is sparse."""
+    """Whether a pax record says that a file is sparse."""
     return key.startswith(_PREFIX) or key in _OTHER_FORMS
 
 

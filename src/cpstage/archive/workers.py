@@ -125,7 +125,7 @@ class _Child:
 
 
 def is_worth_forking(files: int) -> bool:
-    """Tell whether work on so many files is done sooner by child processes."""
+    """Whether work on so many files is done sooner by child processes."""
     return _CAN_FORK and files >= _MANY
 
 

@@ -1,15 +1,15 @@
-"""AWS, by boto3.
+"""AWS through boto3 clients: CodePipeline, S3, KMS and STS.
 
-Every call to CodePipeline, S3, KMS and STS is one of a boto3 client. This package has what botocore
-does not do: credentials of a job that refresh themselves, a time limit that counts from the last
-progress, bodies that are resumed, answers that are checked, and connections that end at once. ::
+This package adds what botocore lacks: job credentials that refresh themselves, a time limit since
+the last progress, resumed bodies, checked answers, and requests that can be interrupted. ::
 
-    config (Connection: the caller's settings)
+    config (AwsConfig: the caller's settings)
       ├──▶ sessions (boto3 sessions and clients) ──▶ connections (their sockets)
       └──▶ client (one call: retried, refreshed, checked, logged)
              ├──▶ credentials (of a job)
              ├──▶ retries (when, how often, until when)
-             └──▶ errors (what botocore raises, and what that means to a user)
+             └──▶ errors (what botocore raises, and its meaning for a user)
 
-    codepipeline (the job API) and s3 (operations on objects) call through client.
+    codepipeline (the job API) and s3 (operations on objects) call through client;
+    job_session, multipart and checksum read and upload a job's artifacts through s3.
 """

@@ -175,7 +175,7 @@ def _complete(command: click.Command) -> bool:
 
 
     Raises:
-        UsageError: It is none of bash, zsh and fish.
+        UsageError: The shell is not bash, zsh or fish.
     """
     instruction = os.environ.get(_COMPLETE)
     if not instruction:

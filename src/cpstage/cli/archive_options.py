@@ -24,7 +24,7 @@ CONTEXT_OPTION = "--encryption-context"
 
 
 def unpacking_options(function: Function, context_option: str = CONTEXT_OPTION) -> Function:
-    """Add limits, and what may open an envelope; the command gets ``unpacking``.
+    """Add limits, and the keys that may decrypt; the command gets ``unpacking``.
 
     Args:
         function: The command.
@@ -143,11 +143,11 @@ def packing_options(formats: Sequence[str], formats_help: str) -> Callable[[Func
 
 
 def sealing_options(function: Function, context_option: str = CONTEXT_OPTION) -> Function:
-    """Add how to seal; the command gets ``seal``, ``seal_keys`` and ``seal_context``.
+    """Add how to encrypt; the command gets ``seal``, ``seal_keys`` and ``seal_context``.
 
     Args:
         function: The command.
-        context_option: The name of the option for the context that is sealed in.
+        context_option: The name of the option for the encryption context.
     """
 
     @functools.wraps(function)

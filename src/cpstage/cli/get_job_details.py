@@ -101,7 +101,7 @@ def get_job_details(
     members = input_members(cli_input_json)
     if job_id is not None:
         members["jobId"] = parameter(job_id, "--job-id")
-    # A file that holds an id or a token usually ends in a newline, which is no part of it.
+    # A file that holds an id or a token usually ends in a newline, which is not part of the value.
     token = (parameter(client_token, "--client-token") or "").strip()
     if generate_cli_skeleton == "input":
         _print(_INPUT_SKELETON)

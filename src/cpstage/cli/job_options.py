@@ -151,7 +151,7 @@ def job_options(function: Function) -> Function:
 
 
 _JOB_ID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}")
-"""The ids that CodePipeline makes; others are taken where there is no doubt."""
+"""The form of CodePipeline's job ids; other forms are accepted where they are unambiguous."""
 
 
 def artifact_arguments(function: Function) -> Function:

@@ -80,7 +80,7 @@ def ls(
 
 
 def _say(listing: Listing, terminal: Terminal) -> None:
-    """Tell what a person should know of a listing, besides what is in it."""
+    """Print notes and warnings about a listing."""
     name = listing.remote.artifact.name
     if listing.remote.decrypted:
         terminal.note(f"cpstage: {name} is an encrypted message: all of it was read")

@@ -30,7 +30,7 @@ MOST_SECONDS = 1e9
 class Seconds(click.types.FloatParamType):
     """A number of seconds, above zero where zero makes no sense.
 
-    It is no range of click's, which would stand in every line of help, up to the last zero.
+    A range of click would print its bounds in every line of help.
     """
 
     name = "seconds"
@@ -208,7 +208,7 @@ def output_options(function: Function) -> Function:
 
 
 def log_options(function: Function) -> Function:
-    """Add ``-v``, ``-q`` and ``--debug`` to a command whose result has a form of its own."""
+    """Add ``-v``, ``-q`` and ``--debug`` to a command without ``--json``."""
     return _output_options(function)
 
 

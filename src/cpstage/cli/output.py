@@ -129,7 +129,7 @@ def _speaks_unicode() -> bool:
 
 
 def _say(message: str) -> None:
-    """Write to stderr; whoever closed it did not want to know."""
+    """Write to stderr, unless it is closed."""
     with suppress(AttributeError, OSError, ValueError):
         click.echo(message.rstrip("\n"), err=True)
 

@@ -33,7 +33,7 @@ Examples:
 
 
 def _split(context: click.Context, _: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    """Tell JOB_ID, which has no ``=``, from the paths of outputs."""
+    """Separate JOB_ID, which has no ``=``, from the paths of outputs."""
     arguments = list(values)
     context.params["job_id"] = arguments.pop(0) if values and "=" not in values[0] else None
     paths = {}

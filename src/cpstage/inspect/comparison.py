@@ -1,12 +1,7 @@
-"""How a fetched tree differs from the artifact in S3: names, kinds, sizes, execute bits, contents.
+"""Compare a fetched tree with its artifact in S3: names, kinds, sizes, execute bits, contents.
 
-The artifact is listed as :mod:`cpstage.inspect.listing` does it; of the tree, those files are read
-whose size is the same. Nothing is changed.
-
-How the entries of an archive and those of a tree differ.
-
-Files of the tree are read where their size is the same. This module knows nothing of jobs, of S3
-and of where the entries come from.
+The artifact is listed as in :mod:`cpstage.inspect.listing`. A file of the tree is read where its
+size equals that of the member. Nothing is changed.
 """
 
 from __future__ import annotations
@@ -81,7 +76,7 @@ def compare(
         job: The job, with its session credentials.
         workspace: The workspace that they were fetched into.
         artifacts: Names or globs of inputs; all where none is given.
-        unpacking: Limits, and what may open an envelope. What was fetched as the file it is, sealed
+        unpacking: Limits, and the keys that may decrypt. What was fetched as the file it is, sealed
             or packed, is compared as that.
         config: How to reach AWS.
         credentials_max_age: Seconds after which the job's session is renewed ahead of time.
@@ -93,7 +88,7 @@ def compare(
         ArtifactRejected: An archive is damaged, ambiguous, unsafe or over a limit; an envelope
             cannot be opened.
         ObjectNotFound, AccessDenied, ServiceUnavailable, OutOfSync: As S3 and KMS say.
-        LocalIOError: A file cannot be read, or there is no room to open an envelope.
+        LocalIOError: A file cannot be read, or there is no room for the plaintext.
     """
     place = Workspace(workspace)
     manifest = place.manifest()
@@ -134,12 +129,12 @@ class _Comparing:
         local = {str(entry.path): entry for entry in walk(path, Globs())}
         found = [*differences(path.name, entries, local, self._progress)]
         if not self._is_all_of(path, artifacts):
-            # The rest of a merged directory is of artifacts that are not looked at.
+            # The rest of a merged directory belongs to artifacts that are not compared.
             found = [one for one in found if one.what != "added"]
         return Comparison(path, (*artifacts,), (*replaced,), len(entries), (*found,))
 
     def _as_fetched(self, artifact: Artifact) -> Unpacking:
-        """Tell how to take an artifact in: what was kept as the file it is stays that."""
+        """Return the options of the earlier fetch: a kept file is compared as a file."""
         known, how = self._manifest.get(artifact.name, {}), self._unpacking
         if known.get("unpack") is False:
             how = replace(how, unpack=False)

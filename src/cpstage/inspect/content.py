@@ -1,7 +1,7 @@
 """One member of a remote artifact, read without the rest of it.
 
 Of a zip, its directory is read, and then the member's own bytes in parallel ranges; of a tar,
-everything up to the member. What is sealed is read and opened as a whole.
+everything up to the member. An encrypted message is decrypted as a whole first.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cpstage.transfer.options import Unpacking
 
 
 class Slice:
-    """A part of a blob as a blob of its own.
+    """A part of a blob, as a blob.
 
     Args:
         blob: The whole.
@@ -62,16 +62,16 @@ def read_member(
         job: The job, with its session credentials.
         artifact: The name of an input, or of an output that may be read.
         path: The name of the member.
-        unpacking: Limits, and what may open an envelope.
+        unpacking: Limits, and the keys that may decrypt.
         config: How to reach AWS.
         credentials_max_age: Seconds after which the job's session is renewed ahead of time.
 
     Raises:
         UsageError: There is no such artifact, or the member is a directory or a link.
         NotFound: There is no such member.
-        ArtifactRejected: The archive or the member is damaged, or an envelope cannot be opened.
+        ArtifactRejected: The archive or the member is damaged, or a message cannot be decrypted.
         ObjectNotFound, AccessDenied, ServiceUnavailable, OutOfSync: As S3 and KMS say.
-        LocalIOError: There is no room to open an envelope.
+        LocalIOError: There is no room for the plaintext.
     """
     found = find_artifacts(job, [artifact])
     if len(found) > 1:

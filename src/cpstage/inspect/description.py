@@ -23,7 +23,7 @@ def describe(
 ) -> dict[str, Any]:
     """Describe a job, with what S3 says of its inputs; secrets are masked.
 
-    An input that cannot be looked at is described by the error: a person who debugs a job wants
+    An input whose HEAD fails is described by the error: a person who debugs a job wants
     to see the rest of it all the same.
 
     Args:

@@ -1,7 +1,7 @@
 """What is in a remote artifact, without fetching it.
 
 A zip is listed from the directory at its end, whatever its size. A tar has none: it is read from
-its start to its end, and so is an envelope, which is opened first.
+its start to its end. An encrypted message is decrypted first.
 """
 
 from __future__ import annotations
@@ -130,17 +130,17 @@ def list_artifacts(
     Args:
         job: The job, with its session credentials.
         artifacts: Names or globs of inputs and outputs; all inputs where none is given.
-        unpacking: Limits, and what may open an envelope.
+        unpacking: Limits, and the keys that may decrypt.
         config: How to reach AWS.
         credentials_max_age: Seconds after which the job's session is renewed ahead of time.
         progress: Is told of what is read as a whole.
 
     Raises:
         UsageError: A glob matches nothing.
-        ArtifactRejected: An archive is damaged, ambiguous or over a limit; an envelope cannot be
-            opened.
+        ArtifactRejected: An archive is damaged, ambiguous or over a limit; a message cannot be
+            decrypted.
         ObjectNotFound, AccessDenied, ServiceUnavailable, OutOfSync: As S3 and KMS say.
-        LocalIOError: There is no room to open an envelope.
+        LocalIOError: There is no room for the plaintext.
     """
     chosen = find_artifacts(job, artifacts)
     how, shown = unpacking or Unpacking(), progress or Silence()
@@ -231,7 +231,7 @@ def _listed(member: Member) -> Listed:
 
 
 def _refusals(entries: Sequence[Listed], found: Format, budget: Budget) -> Iterator[str]:
-    """Tell why the archive would not be unpacked, by what is known without its data."""
+    """Yield why fetch would refuse the archive, as far as names and links show it."""
     plan = Plan()
     for entry in entries:
         if entry.kind == "directory" and is_root(entry.name):

@@ -112,7 +112,7 @@ class Backend:
         stored.set_metadata({"content-type": content_type or "binary/octet-stream"})
 
     def has_upload(self, bucket: str, upload_id: str) -> bool:
-        """Tell whether a multipart upload is under way."""
+        """Whether a multipart upload is under way."""
         return upload_id in s3_backends[ACCOUNT][_PARTITION].buckets[bucket].multiparts
 
     def upload_key(self, bucket: str, upload_id: str) -> str | None:

@@ -64,7 +64,7 @@ class Control:
         try:
             job_id = self._submit(NewJob.from_json(json.loads(body)))
         except (TypeError, ValueError, AttributeError) as error:
-            return _reply({"message": f"This is no description of a job: {error}"}, 400)
+            return _reply({"message": f"not a description of a job: {error}"}, 400)
         return _reply({"job_id": job_id})
 
 
@@ -129,7 +129,7 @@ class LocalAWSClient(TakesJobs):
                 try:
                     message = json.load(error)["message"]
                 except (ValueError, KeyError, TypeError):
-                    raise ConnectionError(f"{self._base} is no local AWS") from error
+                    raise ConnectionError(f"{self._base} is not a local AWS") from error
             raise ValueError(message) from error
         except TimeoutError as error:
             raise ConnectionError(f"The local AWS at {self._base} does not answer") from error

@@ -35,7 +35,7 @@ _TARGETS = {"CodePipeline_20150709": "codepipeline", "TrentService": "kms"}
 
 @dataclass(frozen=True)
 class _Asked:
-    """What a request asks for, whoever it comes from."""
+    """The service, operation and resource of a request."""
 
     service: str
     action: str
@@ -145,7 +145,7 @@ class Gate:
 
 
 def _ask(request: Request, claim: signature.Claim | None) -> _Asked:
-    """Tell what a request asks for; the service is the claim's, or else guessed by its looks."""
+    """Return the call of a request; the service is that of the signature, or else guessed."""
     prefix, _, operation = request.headers.get("x-amz-target", "").partition(".")
     form = parse_qs(request.body.decode("latin-1")) if _is_form(request) else {}
     action = form.get("Action", [""])[0]

@@ -26,7 +26,7 @@ class Statement:
     resources: frozenset[str]
 
     def allows(self, action: str, resource: str) -> bool:
-        """Tell whether this statement allows the action on the resource."""
+        """Whether this statement allows the action on the resource."""
         return bool({"*", action} & self.actions) and bool({"*", resource} & self.resources)
 
 
@@ -62,7 +62,7 @@ class Identity:
         return self.expires_at is not None and time.time() >= self.expires_at
 
     def allows(self, action: str, resource: str) -> bool:
-        """Tell whether any statement allows the action on the resource."""
+        """Whether any statement allows the action on the resource."""
         return any(statement.allows(action, resource) for statement in self.statements)
 
     def denial(self, action: str, resource: str) -> str:

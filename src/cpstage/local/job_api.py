@@ -267,7 +267,7 @@ def _structure_faults(value: dict[str, Any], shape: StructureShape, path: str) -
 
 
 def _broken(value: Any, shape: Shape) -> Iterator[str]:
-    """Yield the constraints of its own shape that a value breaks."""
+    """Yield the constraints of a value's shape that it breaks."""
     measured = value if shape.type_name == "integer" else None
     noun = "have value"
     if isinstance(value, str | dict):

@@ -268,7 +268,7 @@ def action_type(job: NewJob) -> ActionType:
 
 
 def check_status(status: str) -> None:
-    """Refuse what is no JobStatus.
+    """Refuse an unknown JobStatus.
 
     Raises:
         ValueError: It is none.

@@ -1,14 +1,8 @@
-"""The book of jobs: what each job holds, how far it is, and what was reported of it.
+"""The jobs of the local pipeline: their description, their state, and what was reported.
 
-It follows the life of a job in the CodePipeline API Reference: Queued, Dispatched by a poll,
-InProgress once acknowledged with the nonce of that poll, and Succeeded or Failed by a result. A job
-that is dispatched and not acknowledged for a while goes to another poll, with another nonce.
-It knows nothing of HTTP, S3 or permissions.
-
-What a job of the local pipeline is made of, before the local AWS makes it.
-
-These are plain values that travel as JSON, so that another process can ask for a job too. This
-module knows no AWS, only the names of its things.
+The life of a job follows the CodePipeline API Reference: Queued, Dispatched by a poll, InProgress
+after an acknowledgement with the nonce of that poll, Succeeded or Failed by a result. A dispatched
+job that is not acknowledged for a while is returned by another poll, with another nonce.
 """
 
 from __future__ import annotations
@@ -141,7 +135,7 @@ class Book:
         self._types.add(action_type)
 
     def knows(self, action_type: ActionType) -> bool:
-        """Tell whether there is such an action type."""
+        """Whether there is such an action type."""
         return action_type in self._types
 
     def find(self, job_id: str) -> JobState | None:

@@ -145,7 +145,7 @@ class LocalAWS(JobService):
 
     @property
     def admin_environment(self) -> dict[str, str]:
-        """The variables that make AWS tools the administrator, who may do everything."""
+        """The variables that make AWS tools the administrator, with all permissions."""
         return self._environment(self._admin)
 
     def add_user(self, name: str, actions: Iterable[str]) -> dict[str, str]:
@@ -207,7 +207,7 @@ class _Handler(MotoRequestHandler):
 
 
 class LoopbackServer(ThreadedWSGIServer):
-    """A server in a thread of its own, on 127.0.0.1 only.
+    """A server in a thread, on 127.0.0.1 only.
 
     Args:
         port: The port; 0 for a free one.

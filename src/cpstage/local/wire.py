@@ -1,7 +1,7 @@
 """Requests and replies as they lie on the wire, and the three ways AWS words an error.
 
 This module knows HTTP and the AWS protocols (REST XML of S3, JSON 1.1 of CodePipeline and KMS,
-Query of STS and IAM). It knows nothing of identities, permissions or jobs.
+Query of STS and IAM).
 
 What each AWS protocol calls the same refusal.
 

@@ -93,7 +93,7 @@ class JobPlaces:
         return left_workspaces(self.root.resolve(), keeps_success=self.keeps(True))
 
     def keeps(self, succeeded: bool) -> bool:
-        """Tell whether the workspace of a job stays."""
+        """Whether the workspace of a job stays."""
         return self.keep == "always" or (self.keep == "failed" and not succeeded)
 
 

@@ -395,7 +395,7 @@ class Workspace:
 
 
 def _is_taken(target: Path) -> bool:
-    """Tell whether something stands there; an empty directory is as good as nothing."""
+    """Whether something stands there; an empty directory is as good as nothing."""
     if target.is_dir() and not target.is_symlink():
         with local_failures(target):
             return any(target.iterdir())

@@ -184,7 +184,7 @@ def _this_process(job_id: str | None) -> dict[str, Any]:
 
 
 def _is_there(holder: Mapping[str, Any]) -> bool:
-    """Tell whether somebody is named who may be there: those of other hosts are believed."""
+    """Whether somebody is named who may be there: those of other hosts are believed."""
     pid = holder.get("pid")
     if not isinstance(pid, int) or pid <= 0:
         return False

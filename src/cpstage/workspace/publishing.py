@@ -198,7 +198,7 @@ def _take_back(move: Move, inode: int) -> None:
 
 
 def _is(path: Path, inode: int, neighbour: Path) -> bool:
-    """Tell whether something is what has an inode of the file system of another path."""
+    """Whether something is what has an inode of the file system of another path."""
     found = path.lstat()
     return (found.st_dev, found.st_ino) == (neighbour.stat().st_dev, inode)
 

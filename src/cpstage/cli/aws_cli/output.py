@@ -137,7 +137,7 @@ def compile_query(expression: str | None) -> Query:
     it failed on: neither is handed on as it is.
 
     Raises:
-        UsageError: It is no JMESPath expression. The query itself raises this for an expression
+        UsageError: It is not a JMESPath expression. The query itself raises this for an expression
             that the document does not suit.
     """
     if expression is None:
@@ -304,7 +304,7 @@ def _gather_items(boxes: list[_Box], items: list[Any]) -> None:
 
 
 def is_scalar(value: Any) -> bool:
-    """Tell whether a part of a document goes into one cell."""
+    """Whether a part of a document goes into one cell."""
     return not isinstance(value, (dict, list))
 
 

@@ -82,7 +82,7 @@ def check_members(members: Mapping[str, Any], known: str) -> None:
     """Check the input against an operation that takes one member, a string.
 
     Raises:
-        UsageError: There are unknown members, or the known one is no string.
+        UsageError: There are unknown members, or the known one is not a string.
     """
     unknown = [json.dumps(name, ensure_ascii=False) for name in members if name != known]
     if unknown:
@@ -175,7 +175,7 @@ def call_options(function: Function) -> Function:
 
 
 def options_without_effect(function: Function) -> Function:
-    """Accept what changes nothing here: there are no pages, pagers, prompts, colours or blobs."""
+    """Accept options without effect here: pages, pagers, prompts, colours and blobs."""
     flags = ("--no-paginate", "--v2-debug", "--no-cli-pager", "--no-cli-auto-prompt")
     for flag in flags:
         function = click.option(flag, is_flag=True, expose_value=False, hidden=True)(function)
