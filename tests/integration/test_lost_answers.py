@@ -476,11 +476,6 @@ def test_a_result_whose_answer_was_lost_and_then_more(bench: Bench, operation: s
     assert COUNTS_AS_REPORTED in done.said
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="report/put.py _put: may_be_put is set by every ServiceUnavailable, also by one that "
-    "says that nothing was done",
-)
 def test_a_result_that_was_throttled_is_not_taken_for_put(bench: Bench) -> None:
     """CodePipeline does nothing with a request that it throttles."""
     job_id = bench.aws.add_job()
@@ -494,11 +489,6 @@ def test_a_result_that_was_throttled_is_not_taken_for_put(bench: Bench) -> None:
     assert bench.results(job_id) == []
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="report/put.py _put: what is refused after an answer was lost is raised without "
-    "_MAYBE_PUT",
-)
 def test_a_result_that_was_lost_and_then_denied_may_have_been_put(bench: Bench) -> None:
     plan = [Rule(Close(None), RESULTS[0]), Rule(ACCESS_DENIED, RESULTS[0], first=2, times=None)]
 

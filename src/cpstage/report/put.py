@@ -19,6 +19,7 @@ from cpstage.aws.errors import ServiceError
 from cpstage.aws.retries import Retries, most_tries
 from cpstage.errors import (
     ConfigurationError,
+    CpstageError,
     FailureType,
     OutOfSync,
     ServiceUnavailable,
@@ -228,11 +229,21 @@ def _put(put: Callable[[], None], job_id: str, config: AwsConfig) -> None:
                 return
             raise OutOfSync(error.message, hint=_NOT_IN_PROGRESS) from error
         except ServiceUnavailable as error:
-            failures, may_be_put = failures + 1, True
+            failures, may_be_put = failures + 1, may_be_put or not _is_throttled(error)
             if error.__cause__ is None or not most_tries(_cause(error)):
                 raise
             if not retries.wait(failures, began, math.inf):
                 raise ServiceUnavailable(error.message, hint=_MAYBE_PUT) from error
+        except CpstageError as error:
+            if may_be_put:
+                raise type(error)(error.message, hint=_MAYBE_PUT) from error
+            raise
+
+
+def _is_throttled(error: ServiceUnavailable) -> bool:
+    """Whether the service says that it did nothing with the request."""
+    cause = error.__cause__
+    return isinstance(cause, ServiceError) and "Throttl" in cause.code
 
 
 def _cause(error: ServiceUnavailable) -> Exception:
