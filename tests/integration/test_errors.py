@@ -165,7 +165,7 @@ def test_no_such_object(aws: LocalAWS, cli: Cli) -> None:
 
 def test_a_missing_object_that_s3_calls_denied(aws: LocalAWS, cli: Cli) -> None:
     done = cli("fetch", aws.add_job([Input("App", None)]))
-    _fails(done, 77, "artifact App at s3://", "a missing object is also denied")
+    _fails(done, 77, "artifact App at s3://", "a missing object is also reported as denied")
 
 
 def test_denied_on_the_bucket(aws: LocalAWS, cli: Cli) -> None:

@@ -67,7 +67,7 @@ _CPSTAGE = {
     JOB: ("get-job-details", "--job-id", "some-job"),
     HEAD: _FETCH,
     GET: _FETCH,
-    PUT: ("push", "--job-file", "job.json", "Built=file"),
+    PUT: ("push", "--force", "--job-file", "job.json", "Built=file"),
 }
 
 

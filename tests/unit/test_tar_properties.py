@@ -212,9 +212,11 @@ def test_any_lies_that_are_accepted_are_read_alike_by_others(
     peer: str, odd: dict[str, object], records: list[bytes]
 ) -> None:
     needs(peer)
-    # bsdtar takes a link for an empty file where its target is in a pax record only.
+    # bsdtar takes a link for an empty file where its target is in a pax record only, and skips as
+    # many bytes after a directory or a link as a pax record says.
     is_link = odd.get("kind") in (b"1", b"2") and any(b"linkpath" in one for one in records)
-    assume(not (peer == "bsdtar" and is_link))
+    is_sized = odd.get("kind") in (b"1", b"2", b"5") and any(b" size=" in one for one in records)
+    assume(not (peer == "bsdtar" and (is_link or is_sized)))
     before = pax(*records) if records else b""
     body = tar(
         member("first", "1" * 600),
