@@ -96,13 +96,17 @@ def is_in_progress(
     Raises:
         AccessDenied, ServiceUnavailable, ConfigurationError: As :func:`get_job_details`.
     """
-    link = config or AwsConfig()
-    link = replace(link, timeout=min(link.timeout, _STATUS_SECONDS))
     try:
-        get_job_details(job_id, client_token=client_token, config=link)
+        get_job_details(job_id, client_token=client_token, config=_briefly(config))
     except NotFound:
         return False
     return True
+
+
+def _briefly(config: AwsConfig | None) -> AwsConfig:
+    """Return a config for a status request, which is not worth the whole retry timeout."""
+    known = config or AwsConfig()
+    return replace(known, timeout=min(known.timeout, _STATUS_SECONDS))
 
 
 def current_job(job: Job, *, config: AwsConfig | None = None) -> Job:
@@ -114,10 +118,8 @@ def current_job(job: Job, *, config: AwsConfig | None = None) -> Job:
     Raises:
         OutOfSync: The job is no longer in progress.
     """
-    link = config or AwsConfig()
-    link = replace(link, timeout=min(link.timeout, _STATUS_SECONDS))
     try:
-        now = get_job(job.id, client_token=job.client_token, config=link)
+        now = get_job(job.id, client_token=job.client_token, config=_briefly(config))
         return replace(job, credentials=now.credentials) if job.credentials else job
     except (NotFound, OutOfSync) as error:
         raise OutOfSync(

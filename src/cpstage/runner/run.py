@@ -11,7 +11,6 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cpstage.aws.codepipeline import get_job, is_in_progress
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
@@ -106,11 +105,9 @@ def run(
         options=command_options or CommandOptions(),
         push_options=push_options or PushOptions(),
         is_reported=report is not None,
-        session={
-            "config": link,
-            "credentials_max_age": credentials_max_age,
-            "progress": progress,
-        },
+        config=link,
+        credentials_max_age=credentials_max_age,
+        progress=progress,
         warn=warn,
         interrupts=signals,
         commanding=commanding,
@@ -149,7 +146,9 @@ class _Course:
     options: CommandOptions
     push_options: PushOptions
     is_reported: bool
-    session: Mapping[str, Any]
+    config: AwsConfig
+    credentials_max_age: float
+    progress: Progress | None
     warn: Warn
     interrupts: Interrupts
     commanding: Callable[[bool], object]
@@ -167,8 +166,10 @@ class _Course:
                 job,
                 place.root,
                 self.fetch_options,
+                config=self.config,
+                credentials_max_age=self.credentials_max_age,
+                progress=self.progress,
                 warn=self.warn,
-                **self.session,
             )
             self.interrupts.check()
             try:
@@ -227,8 +228,7 @@ class _Course:
         """Ask about the job while the command runs, and stop the command when the job is over."""
 
         def ask() -> bool:
-            link: AwsConfig = self.session["config"]
-            return is_in_progress(job.id, client_token=job.client_token, config=link)
+            return is_in_progress(job.id, client_token=job.client_token, config=self.config)
 
         def stop() -> None:
             self.interrupts.receive(signal.SIGTERM)
@@ -238,7 +238,7 @@ class _Course:
     def _held_secrets(self, job: Job) -> list[Secret]:
         """Return the credentials that this process holds: the caller's and the job's."""
         held = [Secret(os.environ[name]) for name in _SECRET_VARIABLES if os.environ.get(name)]
-        held += self.session["config"].callers_secrets()
+        held += self.config.callers_secrets()
         if job.credentials:
             held += [job.credentials.secret_access_key, job.credentials.session_token or Secret("")]
         held += [job.client_token or Secret("")]
@@ -248,7 +248,13 @@ class _Course:
         """Push the outputs; what the command failed with comes first."""
         try:
             self.result.pushed = push(
-                job, place.root, self.push_options, warn=self.warn, **self.session
+                job,
+                place.root,
+                self.push_options,
+                config=self.config,
+                credentials_max_age=self.credentials_max_age,
+                progress=self.progress,
+                warn=self.warn,
             )
         except CpstageError as error:
             if failure is None:

@@ -119,8 +119,9 @@ def fetch(
             inventory = Inventory(place, options.unpacking)
             known = inventory.sort(found, replace=options.replace, verify=options.verify)
             place.require_outputs([*outputs.values()])
-            choice: Outputs = "keep" if options.keep_out else "refuse"
-            choice = "replace" if options.replace else choice
+            choice: Outputs = (
+                "replace" if options.replace else "keep" if options.keep_out else "refuse"
+            )
             new_out = place.outputs_to_replace(job.id, outputs, choice, warn)
             if not options.replace:
                 place.require_free([one.path for one in known.todo])

@@ -121,6 +121,7 @@ class Inventory:
         self._how = {
             "layout": unpacking.layout,
             "unpack": unpacking.unpack,
+            "mtime": unpacking.mtime,
             "envelopes": unpacking.envelopes,
             "expected_context": dict(unpacking.context),
             "decrypt_keys": list(unpacking.key_ids),
@@ -130,7 +131,7 @@ class Inventory:
     def sort(
         self, found: Sequence[Staged], *, replace: bool = False, verify: bool = False
     ) -> Sorted:
-        """Tell what has to be staged from what is in the workspace.
+        """Separate inputs that must be staged from those that the workspace has.
 
         Args:
             found: The inputs, as S3 has them now.
