@@ -92,7 +92,7 @@ def unpack(
     Raises:
         ConfigurationError: This system is not POSIX.
         NotFound: There is no such file.
-        ArtifactRejected: It is no archive, or is unsafe, damaged, over a limit, or cannot be
+        ArtifactRejected: It is not an archive, is unsafe, damaged, over a limit, or cannot be
             opened; the directory is as it was.
         WorkspaceUnavailable: The directory is not empty, or cannot be written to.
         AccessDenied, ServiceUnavailable: As KMS says.
@@ -138,7 +138,7 @@ def _opened(file: Path) -> Iterator[FileBlob]:
     if not os.path.lexists(file):
         raise NotFound(f"there is no {file}")
     if not file.is_file():
-        raise ArtifactRejected(f"{file} is no regular file", hint="give an archive")
+        raise ArtifactRejected(f"{file} is not a regular file", hint="give an archive")
     blob = FileBlob(file)
     try:
         yield blob
@@ -154,7 +154,7 @@ def _staging_for(target: Path) -> Iterator[Path]:
         parent = target if target.is_dir() else target.absolute().parent
         sweep(parent)
         if os.path.lexists(target) and not target.is_dir():
-            raise WorkspaceUnavailable(f"{target} is no directory", hint="give another --into")
+            raise WorkspaceUnavailable(f"{target} is not a directory", hint="give another --into")
         if target.is_dir() and any(target.iterdir()):
             raise WorkspaceUnavailable(f"{target} is not empty", hint="give another --into")
         parent.mkdir(parents=True, exist_ok=True)
@@ -326,7 +326,7 @@ def _require_directory(source: Path) -> None:
         if not os.path.lexists(source):
             raise NotFound(f"there is no {source}")
         if not source.is_dir():
-            raise ConfigurationError(f"{source} is no directory", hint="give one to pack")
+            raise ConfigurationError(f"{source} is not a directory", hint="give one to pack")
 
 
 def _write(

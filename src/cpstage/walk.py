@@ -232,7 +232,7 @@ def single(path: Path) -> Entry:
 
     Raises:
         LocalIOError: It cannot be read.
-        ArtifactRejected: It is no regular file, or its name is not UTF-8.
+        ArtifactRejected: It is not a regular file, or its name is not UTF-8.
     """
     _require_utf8(path.name, str(path.parent))
     source = os.path.realpath(path)

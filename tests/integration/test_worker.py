@@ -516,7 +516,7 @@ def test_client_tokens_that_are_none(cli: Cli, tmp_path: Path) -> None:
     done = cli("work", *ACTION, "--owner", "ThirdParty", "--client-tokens", str(tokens), *BUILD)
 
     assert done.returncode == 78
-    assert "no JSON object of strings" in done.stderr
+    assert "not a JSON object of strings" in done.stderr
     assert "secret-token" not in done.stderr
 
 

@@ -71,7 +71,7 @@ NO_NUMBERS = [
 def test_a_size_that_is_no_number(tmp_path: Path, size: bytes) -> None:
     body = tar(member("before"), member("it", "x", size=size), member("after"))
 
-    refused(body, tmp_path, "the size is no number", entry="it")
+    refused(body, tmp_path, "the size is not a number", entry="it")
 
 
 @pytest.mark.parametrize("size", NO_NUMBERS)
@@ -81,7 +81,7 @@ def test_a_size_of_an_extended_header_that_is_no_number(
 ) -> None:
     body = tar(member("before"), header("it", kind=kind, size=size), bytes(BLOCK))
 
-    refused(body, tmp_path, "the size of an extended header is no number")
+    refused(body, tmp_path, "the size of an extended header is not a number")
 
 
 @pytest.mark.parametrize("size", [-1, -512, -(1 << 63)])
@@ -255,7 +255,7 @@ def test_a_size_in_pax_makes_no_number_of_what_is_none(tmp_path: Path, said: byt
 def test_a_size_in_pax_that_is_no_number(tmp_path: Path, size: str) -> None:
     body = tar(pax(record("size", size)), member("it", "x"))
 
-    refused(body, tmp_path, "the size is no number", entry="it")
+    refused(body, tmp_path, "the size is not a number", entry="it")
 
 
 def test_the_last_of_several_records_wins(tmp_path: Path) -> None:

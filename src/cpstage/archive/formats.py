@@ -61,7 +61,7 @@ _HINTING_TYPES: dict[str, Format] = {
 
 
 def recognise(head: bytes, *, name: str = "", content_type: str = "") -> Format | None:
-    """Tell the format of an archive, or None for what is no archive.
+    """Return the format of an archive; None for any other file.
 
     Args:
         head: The first :data:`HEAD_BYTES` of it, or all where there are fewer.

@@ -37,7 +37,7 @@ def inflated(source: Forward) -> Iterator[bytes]:
         source: The stream, from its first byte to its last.
 
     Raises:
-        Damaged: It is no gzip, damaged or cut off, or something else follows it.
+        Damaged: It is not gzip, is damaged or cut off, or other data follows it.
     """
     steps: list[bytes] = []
     size = 0

@@ -274,7 +274,7 @@ class Plan:
         files = (Planned("file", source), Planned("hard link", source))
         if here not in files or path == check_name(member.name):
             raise refused(
-                member.name, f"is a hard link to {member.target!r}, which is no earlier file"
+                member.name, f"is a hard link to {member.target!r}, which is not an earlier file"
             )
         return path
 

@@ -151,7 +151,7 @@ def octal(field: bytes, what: str) -> int:
         # int() alone would take signs, underscores and 0o.
         return int(digits if digits.isdigit() else b"", 8)
     except ValueError:
-        raise Damaged(f"the {what} is no number: {field!r}") from None
+        raise Damaged(f"the {what} is not a number: {field!r}") from None
 
 
 def decimal(digits: bytes, what: str) -> int:
@@ -161,7 +161,7 @@ def decimal(digits: bytes, what: str) -> int:
         Damaged: It is none, negative, or has more digits than any size.
     """
     if not digits.isdigit() or len(digits) > _MOST_DIGITS:
-        raise Damaged(f"the {what} is no number: {digits[:40]!r}")
+        raise Damaged(f"the {what} is not a number: {digits[:40]!r}")
     return int(digits)
 
 

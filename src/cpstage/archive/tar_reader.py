@@ -48,7 +48,7 @@ _AHEAD = 2
 _ZEROS = bytes(BLOCK)
 
 _RECORD = 20 * BLOCK
-"""Bytes that tar writes at once: what follows the end blocks in the last of them is no member."""
+"""Bytes that tar writes at once: bytes after the end blocks in the last record are not members."""
 
 _BLANKS = b"\0\t\n\r "
 
@@ -66,7 +66,7 @@ _KINDS: dict[bytes, MemberKind] = {
     b"D": "directory",
 }
 _WITH_LISTS = (b"D", b"V", b"A")
-"""Types whose data are no file: the names in a directory of an incremental backup, for one."""
+"""Types whose data are not a file, such as the names in a directory of an incremental backup."""
 
 _SKIPPED = (b"V", b"A")
 """Labels of volumes (GNU), and access control lists (Solaris)."""
@@ -106,13 +106,13 @@ def tar_members(
     Args:
         file: The archive; it is read forwards only.
         compressed: Whether it is tar.gz.
-        drained: Is told of bytes that came out of the stream and are no data of a file: extended
+        drained: Is called with the number of bytes that are not data of a file: extended
             headers, and what follows the last member.
         check_header: Is asked whether an extended header may be so long, before it is read.
         note: Is told what is unusual about the archive, and accepted.
 
     Raises:
-        ArtifactRejected: It is no tar or is damaged or cut off, or a member is no file,
+        ArtifactRejected: It is not a tar, is damaged or cut off, or a member is not a file,
             directory or link.
     """
     check = check_header or Budget(Limits(), packed=0).check_header

@@ -90,7 +90,7 @@ class Unpacker:
         return intake.contents
 
     def keep(self, stream: ReadAhead, name: str, source: str) -> None:
-        """Write something that is no archive, as the file it is.
+        """Write a file that is not an archive.
 
         Args:
             stream: The content of the file.

@@ -154,7 +154,7 @@ def read_tail(blob: Blob, budget: Budget) -> ZipTail:
         budget: Its limits.
 
     Raises:
-        ArtifactRejected: It is no zip, or cut, or has more entries or longer headers than the
+        ArtifactRejected: It is not a zip, is cut, or has more entries or longer headers than the
             limits allow.
     """
     length = min(max(blob.size // _TAIL_SHARE, _SHORTEST_TAIL), _LONGEST_TAIL, blob.size)
@@ -171,7 +171,7 @@ def read_directory(blob: Blob, tail: ZipTail) -> ZipDirectory:
 
     Raises:
         ArtifactRejected: It is damaged or ambiguous; an entry is encrypted, packed by an unknown
-            method, overlaps another one, or is no file, directory or link.
+            method, overlaps another one, or is not a file, directory or link.
     """
     offset, data, ends = tail.offset, tail.data, tail.ends
     missing = max(0, offset - ends.start)

@@ -70,7 +70,7 @@ class ZipReader:
         count: How many entries it says it has.
 
     Raises:
-        ArtifactRejected: It is no zip, or is cut or over a limit.
+        ArtifactRejected: It is not a zip, is cut, or is over a limit.
     """
 
     def __init__(self, stream: ReadAhead, budget: Budget) -> None:

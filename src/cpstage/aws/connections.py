@@ -30,7 +30,7 @@ _LEAST_BYTES = 1 << 10
 
 _MOST_HEADER_BYTES = 1 << 20
 _MOST_DOCUMENT_BYTES = 16 << 20
-"""Bytes of an answer's headers, and of an answer that is no object: AWS's own are far smaller."""
+"""Bytes of an answer's headers, and of an answer without an object: AWS sends far fewer."""
 
 
 class _Bounds(threading.local):

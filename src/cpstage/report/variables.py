@@ -35,7 +35,7 @@ _LINE = re.compile(
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t"}
 MOST_READ = 4 * MOST_BYTES
-"""Quotes, escapes and comments do not count; what is longer than this is no list of variables."""
+"""Quotes, escapes and comments do not count; a longer file is not a list of variables."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 

@@ -1,7 +1,7 @@
 """A command between fetch and push: the whole life of a job that has been claimed.
 
 Fetch, run, push, report, in this order. Whatever ends it, short of SIGKILL, becomes one
-failure, and that is what is reported. What polls for jobs is no business of this module.
+failure, and that is what is reported. Polling is the worker's.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ def read_client_tokens(file: Path) -> dict[str, Secret]:
     """Read the tokens of third-party clients, by the clients' ids.
 
     Raises:
-        ConfigurationError: The file cannot be read, or is no JSON object of strings.
+        ConfigurationError: The file cannot be read, or is not a JSON object of strings.
     """
     try:
         tokens = json.loads(file.read_bytes())
@@ -165,7 +165,7 @@ def read_client_tokens(file: Path) -> dict[str, Secret]:
         tokens = None  # what stopped the parser holds the tokens
     if not isinstance(tokens, dict) or not all(isinstance(one, str) for one in tokens.values()):
         raise ConfigurationError(
-            f"the client tokens {file} are no JSON object of strings",
+            f"the client tokens {file} are not a JSON object of strings",
             hint='write {"CLIENT_ID": "TOKEN"}',
         )
     return {client: Secret(token) for client, token in tokens.items()}
