@@ -95,7 +95,7 @@ def test_a_directory_that_is_not_there_is_told(aws: LocalAWS, cli: Cli) -> None:
     done = run(cli, job_id, "--report", "--cwd", "Nowhere")
 
     assert done.returncode == 66
-    assert "there is not a directory" in done.stderr.splitlines()[-1]
+    assert "there is no directory" in done.stderr.splitlines()[-1]
     assert failure(aws, job_id)["type"] == "ConfigurationError"
 
 
