@@ -129,8 +129,8 @@ def test_eight_threads_read_through_many_expiries(
     aws: LocalAWS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _as_caller(aws, monkeypatch)
-    body = os.urandom(256 * MIB)
-    job_id = aws.add_job([Input("App", body, ".bin")], session_seconds=1)
+    body = os.urandom(32 * MIB)
+    job_id = aws.add_job([Input("App", body, ".bin")], session_requests=5)
     since = len(aws.calls())
     config = AwsConfig()
     job = get_job(job_id, config=config)
@@ -139,7 +139,7 @@ def test_eight_threads_read_through_many_expiries(
     remote = store.open(artifact, store.head(artifact))
 
     with ThreadPoolExecutor(8) as pool:
-        parts = list(pool.map(lambda index: remote.read(index * 8 * MIB, 8 * MIB), range(32)))
+        parts = list(pool.map(lambda index: remote.read(index * MIB, MIB), range(32)))
 
     calls = aws.calls()[since:]
     assert b"".join(parts) == body
@@ -156,8 +156,8 @@ def test_eight_threads_write_through_many_expiries(
 ) -> None:
     """Every call of a multipart upload, the last one and one that is given up included."""
     _as_caller(aws, monkeypatch)
-    body = os.urandom(256 * MIB)
-    job_id = aws.add_job(outputs=["Built"], session_seconds=1)
+    body = os.urandom(8 * 5 * MIB)
+    job_id = aws.add_job(outputs=["Built"], session_requests=3)
     since = len(aws.calls())
     job = get_job(job_id)
     credentials = JobCredentials(
@@ -178,12 +178,12 @@ def test_eight_threads_write_through_many_expiries(
         return client.create_multipart_upload(members)[0]
 
     def put(number: int) -> Part:
-        part = body[(number - 1) * 8 * MIB : number * 8 * MIB]
+        part = body[(number - 1) * 5 * MIB : number * 5 * MIB]
         return client.upload_part(upload, number, (part,), _crc32(part))[0]
 
     upload = begin()
     with ThreadPoolExecutor(8) as pool:
-        parts = list(pool.map(put, range(1, 33)))
+        parts = list(pool.map(put, range(1, 9)))
     aws.expire_sessions(job_id)
     client.complete_multipart_upload(upload, parts, _crc32(body))
     given_up = begin()
@@ -199,8 +199,8 @@ def test_eight_threads_write_through_many_expiries(
 
 def test_a_push_of_many_parts_goes_on_through_many_expiries(aws: LocalAWS, cli: Cli) -> None:
     noise = cli.directory / "noise"
-    noise.write_bytes(os.urandom(256 * MIB))
-    job_id = aws.add_job(outputs=["Built"], session_seconds=0.5)
+    noise.write_bytes(os.urandom(64 * MIB))
+    job_id = aws.add_job(outputs=["Built"], session_requests=3)
     since = len(aws.calls())
 
     done = cli("push", job_id, "Built=noise", "--json")
@@ -218,7 +218,7 @@ def test_a_fetch_goes_on_through_many_expiries(aws: LocalAWS, cli: Cli) -> None:
     content = os.urandom(64 * MIB)
     job_id = aws.add_job(
         [Input("App", zip_of({"noise": content})), Input("Lib", zip_of({"f": "x"}))],
-        session_seconds=0.3,
+        session_requests=3,
     )
     since = len(aws.calls())
 
@@ -255,9 +255,9 @@ def test_a_session_that_expired_before_the_upload_is_renewed(
 
 def test_a_third_party_session_is_renewed_with_its_client_token(aws: LocalAWS, cli: Cli) -> None:
     job_id = aws.add_job(
-        [Input("App", zip_of({"noise": os.urandom(40 * MIB)}))],
+        [Input("App", zip_of({"f": "x"}))],
         third_party=True,
-        session_seconds=0.2,
+        session_requests=1,
     )
     token = aws.job(job_id).client_token
     assert token is not None

@@ -108,7 +108,7 @@ class Gate:
             refuse("wrong signature", service)
         except signature.ClockSkew:
             refuse("clock skew", service)
-        if identity.expired:
+        if not identity.spend_request():
             refuse("expired", service)
         return identity
 

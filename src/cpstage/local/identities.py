@@ -10,7 +10,7 @@ import secrets
 import string
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 ACCOUNT = "123456789012"
@@ -55,11 +55,13 @@ class Identity:
     expires_at: float | None = None
     job_id: str | None = None
     session: int | None = None
+    _requests: Iterator[int] | None = field(default=None, repr=False)
 
-    @property
-    def expired(self) -> bool:
-        """Whether its life is over."""
-        return self.expires_at is not None and time.time() >= self.expires_at
+    def spend_request(self) -> bool:
+        """Count a request; return False if the life of the credentials is over."""
+        if self.expires_at is not None and time.time() >= self.expires_at:
+            return False
+        return self._requests is None or next(self._requests, None) is not None
 
     def allows(self, action: str, resource: str) -> bool:
         """Whether any statement allows the action on the resource."""
@@ -91,9 +93,14 @@ class Identities:
         return self._add(Identity(name, arn, tuple(statements), _access_key("AKIA"), _secret(40)))
 
     def add_session(
-        self, job_id: str, number: int, seconds: float, statements: Iterable[Statement]
+        self,
+        job_id: str,
+        number: int,
+        statements: Iterable[Statement],
+        seconds: float,
+        requests: int | None = None,
     ) -> Identity:
-        """Make the session credentials of a job, which end after some seconds."""
+        """Make the session credentials of a job, which end after some seconds or requests."""
         return self._add(
             Identity(
                 name=f"job:{job_id}",
@@ -105,6 +112,7 @@ class Identities:
                 expires_at=time.time() + seconds,
                 job_id=job_id,
                 session=number,
+                _requests=None if requests is None else iter(range(requests)),
             )
         )
 

@@ -129,7 +129,7 @@ class Sessions:
         """Make new session credentials for a job."""
         number = self._book.next_session(job.id)
         return self._identities.add_session(
-            job.id, number, job.session_seconds, self._statements(job)
+            job.id, number, self._statements(job), job.session_seconds, job.session_requests
         )
 
     def key_of(self, job: JobState, bucket: str) -> str:
@@ -223,6 +223,7 @@ class Pipeline:
             encryption_key=self._encryption_key(job.encryption_key),
             continuation_token=job.continuation_token,
             session_seconds=self._session_seconds if seconds is None else seconds,
+            session_requests=job.session_requests,
             session_actions=self._session_actions if actions is None else actions,
         )
         for item, artifact in zip(job.inputs, state.inputs, strict=True):

@@ -67,6 +67,7 @@ class JobState:
         continuation_token: The token that an earlier job left.
         dispatched_at: When a poll last brought it (`time.monotonic`).
         session_seconds: Life of its session credentials.
+        session_requests: How many requests a session is good for; any number if None.
         session_actions: What its sessions may do.
         sessions: How many sessions have been issued.
         result: The members of the result that was put, without id and client token.
@@ -90,6 +91,7 @@ class JobState:
     encryption_key: Mapping[str, str] | None
     continuation_token: str | None
     session_seconds: float
+    session_requests: int | None
     session_actions: frozenset[str]
     dispatched_at: float = 0.0
     sessions: int = 0
@@ -305,6 +307,7 @@ class NewJob:
     version: str = "1"
     bucket: str | None = None
     session_seconds: float | None = None
+    session_requests: int | None = None
     session_actions: frozenset[str] | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -365,6 +368,7 @@ class TakesJobs(ABC):
         version: str = "1",
         bucket: str | None = None,
         session_seconds: float | None = None,
+        session_requests: int | None = None,
         session_actions: frozenset[str] | None = None,
     ) -> str:
         """Add a job, and put its input objects into the bucket.
@@ -386,6 +390,7 @@ class TakesJobs(ABC):
             version: The action type's version.
             bucket: The bucket of its artifacts; the pipeline's if None.
             session_seconds: Life of its session credentials; the local AWS's if None.
+            session_requests: How many requests a session is good for; any number if None.
             session_actions: What its sessions may do; `SESSION_ACTIONS` if None.
 
         Returns:
@@ -408,6 +413,7 @@ class TakesJobs(ABC):
                 version=version,
                 bucket=bucket,
                 session_seconds=session_seconds,
+                session_requests=session_requests,
                 session_actions=session_actions,
             )
         )
