@@ -17,6 +17,7 @@ from aws_clients import kms, s3
 from cpstage import cli as command_line
 from cpstage.local import Input, LocalAWS
 from samples import tar_of, zip_of, zip_with_link
+from worker_processes import ACTION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -194,3 +195,11 @@ def test_the_local_aws(aws: LocalAWS, cli: Cli) -> None:
         _check("local-serve", server.stdout.readline())
         server.send_signal(signal.SIGTERM)
     _check("demo", cli("demo", "--json").stdout)
+
+
+def test_a_job_that_was_claimed(aws: LocalAWS, cli: Cli) -> None:
+    job_id = aws.add_job(status="Queued")
+
+    claimed = cli("claim", *ACTION, "--json").stdout
+
+    assert _check("claim", claimed)["job_id"] == job_id

@@ -48,6 +48,7 @@ GROUPS: dict[str, dict[str, _Command]] = {
     "Running jobs and reporting results": {
         "run": _Command("run", "Fetch a job's inputs, run CMD, push its outputs."),
         "work": _Command("work", "Run the jobs of an action type, until stopped."),
+        "claim": _Command("claim", "Acknowledge a waiting job, and print its id."),
         "report": _Command("report", "Report the result of a job to CodePipeline."),
         "env": _Command("env", "Print the variables of a job in a workspace."),
         "credentials": _Command(

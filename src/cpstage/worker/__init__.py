@@ -1,6 +1,6 @@
 """A job worker: poll, acknowledge, run, report; its health and its events."""
 
-from cpstage.worker.claims import JobQueue, read_client_tokens
+from cpstage.worker.claims import JobQueue, claim_job, read_client_tokens
 from cpstage.worker.events import WorkerEvent
 from cpstage.worker.health import WorkerHealth, health_page
 from cpstage.worker.loop import Worker, WorkerTerms
@@ -15,6 +15,7 @@ __all__ = [
     "WorkerEvent",
     "WorkerHealth",
     "WorkerTerms",
+    "claim_job",
     "health_page",
     "read_client_tokens",
 ]

@@ -8,8 +8,9 @@ certainly ours is left alone. This module knows nothing of running jobs.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,12 @@ from cpstage.aws.config import AwsConfig
 from cpstage.errors import (
     AccessDenied,
     ConfigurationError,
+    CpstageError,
     OutOfSync,
     ServiceUnavailable,
     local_reason,
 )
-from cpstage.job import ActionTypeId, check_job_directory
+from cpstage.job import ActionTypeId, check_job_directory, parse_job
 from cpstage.masking import Secret
 
 POLL_TIMEOUT = 10.0
@@ -31,6 +33,10 @@ whoever stops the worker waits for it."""
 
 ACKNOWLEDGE_TIMEOUT = 30.0
 """Seconds. An answer that was lost may have been a yes, and a job that nobody works on."""
+
+
+_MOST_LOST = 10
+"""Jobs that are polled for without a pause while other workers acknowledge each of them first."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,15 @@ class Claim:
     job_id: str
     document: Mapping[str, Any] = field(repr=False)
     client_token: Secret | None = field(default=None, repr=False)
+
+    def members(self) -> dict[str, Any]:
+        """Return what ``cpstage claim --json`` prints: the client token is revealed."""
+        return {
+            "job_id": self.job_id,
+            "status": "InProgress",
+            "pipeline_context": asdict(parse_job(self.document).pipeline_context),
+            "client_token": self.client_token.reveal() if self.client_token else None,
+        }
 
 
 @dataclass(frozen=True)
@@ -148,6 +163,53 @@ class JobQueue:
                 hint=f"enter it into {self.client_tokens}",
             )
         return token
+
+
+def claim_job(
+    queue: JobQueue, *, wait: float = 0.0, interval: float = 10.0, tell: Callable[[str], None]
+) -> Claim:
+    """Poll for jobs, and acknowledge the first one that no other worker has.
+
+    Args:
+        queue: Where jobs come from.
+        wait: Seconds to go on polling; 0 polls once.
+        interval: Seconds between two polls.
+        tell: Is told about each job that a poll brought and that was not claimed.
+
+    Raises:
+        OutOfSync: No job waits, or other workers acknowledged all of them first.
+        CpstageError: A poll or an acknowledgement failed, and no job could be claimed.
+    """
+    deadline = time.monotonic() + wait
+    lost: list[CpstageError] = []
+    while True:
+        unreachable: CpstageError | None = None
+        offers: list[Offer] = []
+        try:
+            offers = queue.poll(1)  # any more would be kept from other workers for a while
+        except ServiceUnavailable as error:
+            unreachable = error
+        for offer in offers:
+            try:
+                return queue.claim(offer)
+            except CpstageError as error:
+                tell(f"job {offer.job_id} was not claimed: {error.message}")
+                lost.append(error)
+            except BaseException:
+                tell(f"job {offer.job_id} may have been acknowledged: report its result")
+                raise
+        if offers and len(lost) < _MOST_LOST:
+            continue
+        left = deadline - time.monotonic()
+        if left <= 0:
+            refused = (error for error in lost if not isinstance(error, OutOfSync))
+            raise unreachable or next(refused, _nothing_waits(queue.action_type))
+        time.sleep(min(interval, left))
+
+
+def _nothing_waits(action_type: ActionTypeId) -> OutOfSync:
+    hint = "run the command again later, or give a longer --wait"
+    return OutOfSync(f"no job waits for action type {action_type}", hint=hint)
 
 
 def read_client_tokens(file: Path) -> dict[str, Secret]:
