@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import boto3
 import pytest
 
+from botocore_files import read_once
 from command_line import Cli, end_forks, plain_environment
 from cpstage.local import LocalAWS
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.SIG_DFL)
+
+read_once()
 
 
 @pytest.fixture(autouse=True)

@@ -21,6 +21,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from botocore_files import read_once
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -98,6 +100,7 @@ def _load() -> None:
 
     import cpstage
 
+    read_once()
     for module in pkgutil.walk_packages(cpstage.__path__, "cpstage."):
         if not module.name.startswith(("cpstage.local", "cpstage.cli.local", "cpstage.__main__")):
             importlib.import_module(module.name)
