@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
-from typing import Any, NewType
+from typing import Any, Literal, NewType
 
 from cpstage.errors import AccessDenied, ConfigurationError, UsageError, printable
 from cpstage.masking import MASK, SHORTEST_SECRET, MaskedDict, Secret, mask_objects, secret
@@ -154,14 +154,13 @@ class PipelineContext:
     pipeline_execution_id: str | None = None
 
 
-@dataclass(frozen=True)
-class Job:
-    """One job: ``JobDetails``, ``ThirdPartyJobDetails`` or ``Job`` of the API reference.
+ReadWith = Literal["job", "caller"]
+"""Whose credentials read the objects of artifacts: the job's session, or the caller's own."""
 
-    Members that can hold a secret (the credentials, the action's configuration, which custom
-    actions use for passwords, and the tokens) are left out of ``repr`` and ``str``. The client
-    token of a third-party job is not in its document: it is the caller's half of the secret.
-    """
+
+@dataclass(frozen=True)
+class ArtifactSet:
+    """What a job and a past execution have in common: artifacts, and where they belong."""
 
     id: str
     account_id: str | None
@@ -170,24 +169,28 @@ class Job:
     input_artifacts: tuple[Artifact, ...]
     output_artifacts: tuple[Artifact, ...]
     encryption_key: EncryptionKey | None
-    nonce: str | None = None
     action_configuration: Mapping[str, Secret] = field(default_factory=dict, repr=False)
-    credentials: SessionCredentials | None = field(default=None, repr=False)
-    continuation_token: Secret | None = field(default=None, repr=False)
-    client_token: Secret | None = field(default=None, repr=False)
+    read_with: ReadWith = "job"
 
-    def require_credentials(self) -> SessionCredentials:
-        """Return the session credentials for the job's artifacts.
+    @property
+    def title(self) -> str:
+        """What to call it in messages."""
+        return f"job {self.id}"
 
-        Raises:
-            AccessDenied: The job came without, as out of a document that was saved masked.
-        """
-        if self.credentials is None or self.credentials.access_key_id == MASK:
-            raise AccessDenied(
-                f"job {self.id} carries no session credentials for its artifacts",
-                hint="give the job id, or save the document with --reveal-secrets",
-            )
-        return self.credentials
+    @property
+    def is_continued(self) -> bool:
+        """Whether an earlier job of the same action left a continuation token."""
+        return False
+
+    @property
+    def artifacts_to_build(self) -> tuple[Artifact, ...]:
+        """The outputs that get a directory in ``out/``."""
+        return self.output_artifacts
+
+    @property
+    def made_artifacts(self) -> tuple[Artifact, ...]:
+        """The outputs whose objects are there already, and are staged as well."""
+        return () if self.read_with == "job" else self.output_artifacts
 
     @property
     def region(self) -> str | None:
@@ -207,6 +210,39 @@ class Job:
             if len(parts) == 6 and parts[0] == "arn":
                 return parts
         return [""] * 6
+
+
+@dataclass(frozen=True)
+class Job(ArtifactSet):
+    """One job: ``JobDetails``, ``ThirdPartyJobDetails`` or ``Job`` of the API reference.
+
+    Members that can hold a secret (the credentials, the action's configuration, which custom
+    actions use for passwords, and the tokens) are left out of ``repr`` and ``str``. The client
+    token of a third-party job is not in its document: it is the caller's half of the secret.
+    """
+
+    nonce: str | None = None
+    credentials: SessionCredentials | None = field(default=None, repr=False)
+    continuation_token: Secret | None = field(default=None, repr=False)
+    client_token: Secret | None = field(default=None, repr=False)
+
+    @property
+    def is_continued(self) -> bool:
+        """Whether an earlier job of the same action left a continuation token."""
+        return self.continuation_token is not None
+
+    def require_credentials(self) -> SessionCredentials:
+        """Return the session credentials for the job's artifacts.
+
+        Raises:
+            AccessDenied: The job came without, as out of a document that was saved masked.
+        """
+        if self.credentials is None or self.credentials.access_key_id == MASK:
+            raise AccessDenied(
+                f"job {self.id} carries no session credentials for its artifacts",
+                hint="give the job id, or save the document with --reveal-secrets",
+            )
+        return self.credentials
 
 
 def check_artifact_name(name: object) -> ArtifactName:
@@ -246,7 +282,10 @@ def check_job_directory(job_id: str) -> str:
 
 
 def choose(
-    artifacts: Sequence[Artifact], globs: Sequence[str], what: str = "input artifact"
+    artifacts: Sequence[Artifact],
+    globs: Sequence[str],
+    what: str = "input artifact",
+    whose: str = "the job",
 ) -> list[Artifact]:
     """Return the artifacts that any of the globs matches; all where there is no glob.
 
@@ -254,6 +293,7 @@ def choose(
         artifacts: What to choose from.
         globs: Names or globs.
         what: What they are, for the error.
+        whose: What they belong to, for the error.
 
     Raises:
         UsageError: A glob matches none.
@@ -261,7 +301,7 @@ def choose(
     for glob in globs:
         if not any(fnmatchcase(artifact.name, glob) for artifact in artifacts):
             known = ", ".join(artifact.name for artifact in artifacts) or "none"
-            raise UsageError(f"no {what} matches {glob!r}", hint=f"the job has: {known}")
+            raise UsageError(f"no {what} matches {glob!r}", hint=f"{whose} has: {known}")
     return [
         artifact
         for artifact in artifacts

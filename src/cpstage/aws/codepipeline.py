@@ -19,12 +19,16 @@ from cpstage.aws.retries import Retries
 from cpstage.errors import (
     AccessDenied,
     ConfigurationError,
+    CpstageError,
     NotFound,
     OutOfSync,
     ServiceUnavailable,
 )
 from cpstage.job import ActionTypeId, Job, parse_job
 from cpstage.masking import MaskedDict, Secret, mask_objects, secret
+
+_MOST_PAGES = 20
+"""Of the custom action types of a region, whose number is limited to 50 (quotas)."""
 
 _STATUS_SECONDS = 10.0
 """For a request that only asks whether a job is in progress."""
@@ -57,7 +61,7 @@ def get_job_details(
     operation, parameters = "GetJobDetails", {"jobId": job_id}
     if client_token:
         operation = "GetThirdPartyJobDetails"
-    answer = _call(
+    answer = call(
         config or AwsConfig(),
         operation,
         _with_token(parameters, client_token),
@@ -158,7 +162,7 @@ def poll_for_jobs(
     if query:
         parameters["queryParam"] = dict(query)
     operation = "PollForThirdPartyJobs" if action_type.is_third_party else "PollForJobs"
-    answer = _call(
+    answer = call(
         config or AwsConfig(),
         operation,
         parameters,
@@ -193,7 +197,7 @@ def acknowledge_job(
             :func:`get_job_details`.
     """
     client_token = secret(client_token)
-    answer = _call(
+    answer = call(
         config or AwsConfig(),
         "AcknowledgeThirdPartyJob" if client_token else "AcknowledgeJob",
         _with_token({"jobId": job_id, "nonce": nonce}, client_token),
@@ -201,6 +205,43 @@ def acknowledge_job(
         has("status"),
     )
     return str(answer["status"])
+
+
+def secret_properties(
+    action_type: ActionTypeId, *, config: AwsConfig | None = None
+) -> dict[str, bool] | None:
+    """Return the configuration properties of an action type, and whether each is secret.
+
+    GetActionType answers for the action types of AWS and of partners, ListActionTypes for custom
+    ones (API reference).
+
+    Args:
+        action_type: The action type.
+        config: How to reach AWS.
+
+    Returns:
+        None where the action type is not known, or the caller may not ask.
+    """
+    where = _briefly(config)
+    doing = f"get the action type {action_type}"
+    try:
+        if action_type.owner != "Custom":
+            answer = call(where, "GetActionType", asdict(action_type), doing, _has_action_type)
+            found = answer["actionType"].get("properties") or []
+            return {str(one["name"]): one.get("noEcho") is not False for one in found}
+        parameters: dict[str, Any] = {"actionOwnerFilter": "Custom"}
+        for _ in range(_MOST_PAGES):
+            answer = call(where, "ListActionTypes", parameters, doing, _has_action_types)
+            for kind in answer["actionTypes"]:
+                if kind.get("id") == asdict(action_type):
+                    found = kind.get("actionConfigurationProperties") or []
+                    return {str(one["name"]): one.get("secret") is not False for one in found}
+            if not answer.get("nextToken"):
+                return None
+            parameters["nextToken"] = answer["nextToken"]
+    except (CpstageError, AttributeError, KeyError, TypeError):  # values stay masked then
+        return None
+    return None
 
 
 def put_success(
@@ -246,7 +287,7 @@ def _put_result(
     client_token: Secret | None,
     config: AwsConfig,
 ) -> None:
-    _call(
+    call(
         config,
         f"Put{'ThirdParty' if client_token else ''}Job{kind}Result",
         _with_token({"jobId": job_id, **members}, client_token),
@@ -256,7 +297,7 @@ def _put_result(
     )
 
 
-def _call(
+def call(
     config: AwsConfig,
     operation: str,
     parameters: Mapping[str, Any],
@@ -265,6 +306,19 @@ def _call(
     *,
     retries: Retries | None = None,
 ) -> MaskedDict:
+    """Call an operation of CodePipeline with the caller's own credentials.
+
+    Args:
+        config: How to reach AWS.
+        operation: The operation, whose name is that of the permission, too.
+        parameters: Its members.
+        doing: What the call does, as in "cannot <doing>".
+        check: Says what a good answer lacks.
+        retries: How long to go on after failures.
+
+    Raises:
+        CpstageError: The row of the exit-code table that the failure belongs to.
+    """
     client = config.codepipeline(retries)
     denied_hint = f"the caller needs codepipeline:{operation}"
     with aws_failures(f"{doing} in {client.region}", denied_hint=denied_hint):
@@ -284,6 +338,16 @@ def _has_job(answer: Answer) -> str | None:
 
 def _has_jobs(answer: Answer) -> str | None:
     return None if isinstance(answer.get("jobs"), list) else "the answer has no list of jobs"
+
+
+def _has_action_type(answer: Answer) -> str | None:
+    found = answer.get("actionType")
+    return None if isinstance(found, dict) else "the answer has no action type"
+
+
+def _has_action_types(answer: Answer) -> str | None:
+    found = answer.get("actionTypes")
+    return None if isinstance(found, list) else "the answer has no list of action types"
 
 
 def _is_empty(answer: Answer) -> str | None:

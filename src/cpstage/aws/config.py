@@ -148,14 +148,15 @@ class AwsConfig:
 
     def s3(
         self,
-        credentials: JobCredentials,
+        credentials: JobCredentials | None,
         region: str | None = None,
         retries: Retries | None = None,
     ) -> AwsClient:
-        """Return a client of S3, with a job's credentials and no others.
+        """Return a client of S3, with a job's credentials and no others, or with the caller's.
 
         Args:
-            credentials: The job's. The caller's are never looked up.
+            credentials: The job's: then the caller's are never looked up. None is for work without
+                a job, which is done with the caller's.
             region: Where the pipeline lies, for callers who have no region of their own.
             retries: How long to go on after failures.
 
@@ -163,6 +164,8 @@ class AwsConfig:
             ConfigurationError: No region, no such profile, or a setting is malformed.
         """
         where = self.require_region(region)
+        if credentials is None:
+            return self._callers_client("s3", where, retries)
         client = self._made.take_early(("s3", where, self._settings))
         client = client or self._new_client("s3", where, is_of_a_job=True)
         return self._wrapped(client, retries, credentials)

@@ -1,6 +1,7 @@
 """A job's artifacts in S3 and its KMS keys, used with the job's session credentials.
 
-:class:`JobSession` makes the clients, and refreshes the credentials through GetJobDetails.
+:class:`JobSession` makes the clients, and refreshes the credentials through GetJobDetails. The
+artifacts of a past execution are read in the same way, with the caller's own credentials.
 :class:`Store` reads and uploads artifacts: HEAD, ranged GETs of one version, and uploads under the
 job's KMS key.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -20,24 +22,33 @@ from cpstage.aws.client import Answer, AwsClient
 from cpstage.aws.codepipeline import get_job
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.credentials import JobCredentials
-from cpstage.aws.errors import SESSION_EXPIRED_HINT, NetworkError, ServiceError, aws_failures
+from cpstage.aws.errors import (
+    CALLER_EXPIRED_HINT,
+    SESSION_EXPIRED_HINT,
+    NetworkError,
+    ServiceError,
+    aws_failures,
+)
 from cpstage.aws.multipart import ABORT_SECONDS, MultipartUpload, SseKms, Upload, may_be_applied
 from cpstage.aws.retries import Retries
 from cpstage.aws.s3 import S3, Pieces, length_of
 from cpstage.errors import CpstageError, NotFound, OutOfSync
-from cpstage.job import Artifact, EncryptionKey, Job, SessionCredentials
+from cpstage.execution import moment
+from cpstage.job import Artifact, ArtifactSet, EncryptionKey, Job, ReadWith, SessionCredentials
 
 
 class JobSession:
     """The services that a job's session credentials give access to.
 
     Args:
-        job: The job, with its credentials.
+        job: The job, with its credentials; or a past execution, read with the caller's.
         config: The configuration of the clients; the caller's credentials refresh the job's.
         max_age: Seconds after which the credentials are refreshed ahead of time.
     """
 
-    def __init__(self, job: Job, config: AwsConfig, max_age: float = DEFAULT_MAX_AGE) -> None:
+    def __init__(
+        self, job: ArtifactSet, config: AwsConfig, max_age: float = DEFAULT_MAX_AGE
+    ) -> None:
         self.job = job
         self._config = config
         self._max_age = max_age
@@ -56,12 +67,16 @@ class JobSession:
                 client.interrupt()
 
     @cached_property
-    def _credentials(self) -> JobCredentials:
+    def _credentials(self) -> JobCredentials | None:
         """The job's credentials: a job without artifacts has none, and needs none.
+
+        None is for a past execution: the caller's own are used.
 
         Raises:
             AccessDenied: The job carries no credentials.
         """
+        if not isinstance(self.job, Job):
+            return None
         return JobCredentials(self.job.require_credentials(), self._refresh, self._max_age)
 
     @cached_property
@@ -71,7 +86,7 @@ class JobSession:
         self._clients.append(client)
         artifacts = (*self.job.input_artifacts, *self.job.output_artifacts)
         names = {(one.location.bucket, one.location.key): one.name for one in artifacts}
-        return Store(S3(client, names), self.job.encryption_key)
+        return Store(S3(client, names), self.job.encryption_key, self.job.read_with)
 
     def kms(self, region: str | None) -> AwsClient:
         """Return the KMS client of a region; None is the pipeline's region.
@@ -93,6 +108,8 @@ class JobSession:
             AccessDenied, ServiceUnavailable, ConfigurationError: The refresh failed.
         """
         job = self.job
+        if not isinstance(job, Job):
+            raise TypeError("a past execution has no session")
         try:
             new = get_job(job.id, client_token=job.client_token, config=self._config)
             return new.require_credentials()
@@ -138,11 +155,13 @@ class Store:
     Args:
         s3: S3 with the job's session credentials.
         key: The KMS key of the job's outputs; None for the bucket's default key.
+        read_with: Whose credentials S3 is reached with, for messages.
     """
 
-    def __init__(self, s3: S3, key: EncryptionKey | None) -> None:
+    def __init__(self, s3: S3, key: EncryptionKey | None, read_with: ReadWith = "job") -> None:
         self._s3 = s3
         self._key = key
+        self._read_with = read_with
 
     def head(self, artifact: Artifact) -> ObjectInfo:
         """Return size, version and encryption of an artifact's object (HeadObject).
@@ -157,7 +176,7 @@ class Store:
         while True:
             tries += 1
             try:
-                with reading(artifact):
+                with reading(artifact, read_with=self._read_with):
                     return object_info(self._s3.head_object(bucket, key, checksum=True))
             except CpstageError as error:
                 cause = error.__cause__
@@ -166,7 +185,7 @@ class Store:
                     raise
             # The answer to a HEAD has no body and therefore no error code. A GET of one byte has
             # one, and refreshes expired credentials.
-            with reading(artifact, self._key_of(artifact)):
+            with reading(artifact, self._key_of(artifact), self._read_with):
                 self._read_byte(bucket, key)
 
     def _read_byte(self, bucket: str, key: str) -> None:
@@ -188,7 +207,7 @@ class Store:
 
     def open(self, artifact: Artifact, info: ObjectInfo) -> S3Object:
         """Return the object of an earlier HEAD as a blob; no byte is read yet."""
-        return S3Object(self._s3, artifact, info)
+        return S3Object(self._s3, artifact, info, self._read_with)
 
     def upload(
         self,
@@ -318,6 +337,8 @@ class ObjectInfo:
         kms_key_id: The ARN of the KMS key, for ``aws:kms``.
         checksum: The full-object checksum, where S3 has one.
         metadata: User metadata; names in lower case without ``x-amz-meta-``.
+        last_modified: When the object was stored.
+        storage_class: Its storage class; S3 leaves ``STANDARD`` out.
     """
 
     size: int
@@ -328,6 +349,8 @@ class ObjectInfo:
     kms_key_id: str | None
     checksum: Checksum | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    last_modified: datetime | None = None
+    storage_class: str = "STANDARD"
 
 
 class S3Object:
@@ -337,10 +360,14 @@ class S3Object:
         s3: S3 with the job's session credentials.
         artifact: The artifact of the object.
         info: The answer of HeadObject.
+        read_with: Whose credentials S3 is reached with, for messages.
     """
 
-    def __init__(self, s3: S3, artifact: Artifact, info: ObjectInfo) -> None:
+    def __init__(
+        self, s3: S3, artifact: Artifact, info: ObjectInfo, read_with: ReadWith = "job"
+    ) -> None:
         self._s3 = s3
+        self._read_with = read_with
         self.artifact = artifact
         self.info = info
 
@@ -359,7 +386,7 @@ class S3Object:
         if not length:
             return b""
         location = self.artifact.location
-        with reading(self.artifact, self.info.kms_key_id):
+        with reading(self.artifact, self.info.kms_key_id, self._read_with):
             return self._s3.get_range(location.bucket, location.key, offset, length, self.info.etag)
 
 
@@ -374,16 +401,21 @@ def object_info(answer: Answer) -> ObjectInfo:
         kms_key_id=answer.get("SSEKMSKeyId"),
         checksum=full_object_checksum(answer),
         metadata=answer.get("Metadata", {}),
+        last_modified=moment(answer.get("LastModified")),
+        storage_class=answer.get("StorageClass") or "STANDARD",
     )
 
 
-def reading(artifact: Artifact, kms_key_id: str | None = None) -> AbstractContextManager[None]:
-    """Translate failures to read an object, naming the object and its key."""
+def reading(
+    artifact: Artifact, kms_key_id: str | None = None, read_with: ReadWith = "job"
+) -> AbstractContextManager[None]:
+    """Translate failures to read an object, naming the object, its key and who reads."""
     key = f"its key {kms_key_id}" if kms_key_id else "its key"
+    who = "the job's session" if read_with == "job" else "the caller"
     return aws_failures(
         f"read {artifact.title}",
-        denied_hint=f"the job's session needs s3:GetObject on it and kms:Decrypt on {key}; a "
+        denied_hint=f"{who} needs s3:GetObject on it and kms:Decrypt on {key}; a "
         "missing object is also reported as denied without s3:ListBucket",
-        expired_hint=SESSION_EXPIRED_HINT,
+        expired_hint=SESSION_EXPIRED_HINT if read_with == "job" else CALLER_EXPIRED_HINT,
         key_hint=f"check that {key} is enabled and lies in the bucket's region",
     )

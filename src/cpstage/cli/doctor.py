@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cpstage.cli.job_options import JobSource, job_options
+from cpstage.cli.job_options import JobSource, artifact_source_options
 from cpstage.cli.options import Seconds, aws_options, output_options, workspace_option
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
-    from cpstage import AwsConfig, Job
+    from cpstage import ArtifactSet, AwsConfig
     from cpstage.cli.output import Terminal
     from cpstage.inspect.doctor import Check
 
@@ -21,12 +21,13 @@ Examples:
   cpstage doctor JOB_ID
   cpstage doctor JOB_ID --workspace build
   cpstage doctor --job-file saved.json --json
+  cpstage doctor --pipeline release --failed
 """
 
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("job_id", required=False)
-@job_options
+@artifact_source_options
 @workspace_option
 @aws_options
 @click.option(
@@ -53,6 +54,9 @@ def doctor(
     and the workspace. It prints what to change for each failure, and exits with the code of the
     first one. It creates no object and leaves no file.
 
+    With --pipeline, the command checks whether the caller may read the artifacts of a past
+    execution, and starts no upload.
+
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     import cpstage
@@ -61,8 +65,8 @@ def doctor(
     reached = replace(config, timeout=timeout)
     checks = []
 
-    def load() -> Job:
-        return source.load(reached, in_progress=True)
+    def load() -> ArtifactSet:
+        return source.load_artifacts(reached, terminal, in_progress=True, needs_artifacts=False)
 
     for check in cpstage.inspect.diagnose(load, workspace, config=reached):
         checks.append(check)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.job_options import JobSource, job_options
+from cpstage.cli.job_options import JobSource, artifact_source_options
 from cpstage.cli.options import (
     a_file,
     aws_options,
@@ -30,14 +31,19 @@ Examples:
   cpstage fetch JOB_ID --workspace build --artifact 'App*'
   cpstage fetch JOB_ID --replace --env-file cpstage.env
   cpstage fetch --job-file saved.json --no-unpack
+  cpstage fetch --pipeline release --failed --failed-action
+  cpstage fetch --pipeline release --execution 3137f7cb --action Build --workspace night
 """
 
 
 @click.command(epilog=_EXAMPLES)
 @click.argument("job_id", required=False)
-@job_options
+@artifact_source_options
 @workspace_option
 @staging_options
+@click.option(
+    "--skip-missing", is_flag=True, help="Stage the rest where objects do not exist any more."
+)
 @click.option("--dry-run", is_flag=True, help="Print what the command would do, and do nothing.")
 @click.option(
     "--env-file",
@@ -59,6 +65,7 @@ def fetch(
     fetch_options: FetchOptions,
     dry_run: bool,
     env_file: str | None,
+    skip_missing: bool,
     codebuild_env: bool,
     **options: Any,
 ) -> None:
@@ -66,6 +73,11 @@ def fetch(
 
     Every input artifact is unpacked into WORKSPACE/in/<artifact>/, and WORKSPACE/out/<artifact>/
     is created for every output. An artifact appears after all of it is verified.
+
+    With --pipeline, the artifacts are those of a past execution: what its actions took goes to in/,
+    and what they made to WORKSPACE/made/<artifact>/. Without --action, made/ gets everything that
+    the execution made; an artifact that several actions made is named <artifact>@<action>. The
+    caller's credentials read the objects.
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
@@ -75,7 +87,8 @@ def fetch(
 
     if codebuild_env and env_file is None:
         raise UsageError("--codebuild-env has no file to go to", hint="give --env-file FILE")
-    job = source.load(config)
+    job = source.load_artifacts(config, terminal)
+    fetch_options = replace(fetch_options, skip_missing=skip_missing)
 
     def run() -> FetchResult:
         return cpstage.fetch(
@@ -104,7 +117,7 @@ def fetch(
 def fetched_text(result: FetchResult) -> str:
     """Return a line for each artifact."""
     lines = []
-    for staged in result.inputs:
+    for staged in (*result.inputs, *result.made):
         origin = f"{counted(staged.info.size, 'byte')} at {staged.artifact.location}"
         if staged.contents:
             origin = f"{counted(staged.contents.files, 'file')} from {origin}"

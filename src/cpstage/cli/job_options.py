@@ -1,4 +1,8 @@
-"""Which job a command is about: its id for the API or a saved document, and arguments behind it."""
+"""Which job a command is about, and arguments behind it.
+
+A job is given by its id for the API, or by a saved document. Commands that write nothing to S3 take
+a past execution of a pipeline in its place.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +18,48 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.options import a_file
-from cpstage.errors import ConfigurationError, UsageError, local_reason
+from cpstage.cli.options import a_file, add_options
+from cpstage.errors import ConfigurationError, NotFound, UsageError, local_reason
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from cpstage import AwsConfig, Job
+    from cpstage import AwsConfig, Execution, Job
     from cpstage.cli.options import Function
+    from cpstage.cli.output import Terminal
+    from cpstage.job import ArtifactSet
+
+
+@dataclass(frozen=True)
+class ExecutionSource:
+    """A past execution that has been named and not yet loaded.
+
+    Attributes:
+        pipeline: The pipeline: its name, its ARN, or a URL of the console.
+        execution: The id of the execution, or its start; the latest if None.
+        action: The action whose artifacts are meant; all actions if None.
+        failed: The latest execution that failed.
+        failed_action: The action that failed.
+    """
+
+    pipeline: str
+    execution: str | None = None
+    action: str | None = None
+    failed: bool = False
+    failed_action: bool = False
+
+    def load(self, config: AwsConfig) -> Execution:
+        """Ask CodePipeline for the execution; errors as those of ``get_execution``."""
+        from cpstage import get_execution
+
+        return get_execution(
+            self.pipeline,
+            self.execution,
+            action=self.action,
+            failed=self.failed,
+            failed_action=self.failed_action,
+            config=config,
+        )
 
 
 @dataclass(frozen=True)
@@ -32,11 +70,44 @@ class JobSource:
         job_id: Its id, for the API.
         client_token: The client's token, for a third-party job.
         file: A saved document instead; ``-`` is stdin.
+        past: A past execution instead, for commands that write nothing to S3.
     """
 
     job_id: str | None
     client_token: str | None = field(repr=False)
     file: str | None
+    past: ExecutionSource | None = None
+
+    def load_artifacts(
+        self,
+        config: AwsConfig,
+        terminal: Terminal,
+        *,
+        in_progress: bool = False,
+        needs_artifacts: bool = True,
+    ) -> ArtifactSet:
+        """Fetch or read the job, or the past execution, and say who reads its artifacts.
+
+        Args:
+            config: How to reach AWS.
+            terminal: Where to say that the caller's credentials read the artifacts.
+            in_progress: Whether a job out of a saved document has to be in progress still.
+            needs_artifacts: Whether an execution without artifacts is an error.
+
+        Raises:
+            NotFound: The execution has no artifacts, or is not there.
+            CpstageError: As :meth:`load`.
+        """
+        if self.past is None:
+            return self.load(config, in_progress=in_progress)
+        execution = self.past.load(config)
+        terminal.note(f"cpstage: {execution.title}: the caller's credentials read the artifacts")
+        if needs_artifacts and not (execution.input_artifacts or execution.output_artifacts):
+            raise NotFound(
+                f"{execution.title} has no artifacts",
+                hint="see 'cpstage executions' for its actions",
+            )
+        return execution
 
     def load(self, config: AwsConfig, *, uses_s3: bool = True, in_progress: bool = False) -> Job:
         """Fetch or read the job.
@@ -118,36 +189,136 @@ def read_file(file: str, what: str) -> bytes:
         raise ConfigurationError(f"cannot read the {where}: {local_reason(error)}") from error
 
 
-def job_options(function: Function) -> Function:
+def job_options(function: Function, *, takes_past: bool = False) -> Function:
     """Add ``--job-file`` and ``--client-token``; the command gets a ``source``.
 
-    The command itself declares the argument ``job_id``.
+    The command itself declares the argument ``job_id``. The options of a past execution are added
+    as well, so that a command which cannot use them says why.
+
+    Args:
+        function: The command.
+        takes_past: Whether the command takes a past execution, so that its help shows the options.
     """
 
     @functools.wraps(function)
     def command(
-        job_id: str | None, job_file: str | None, client_token: str | None, **others: Any
+        *,
+        job_id: str | None,
+        job_file: str | None,
+        client_token: str | None,
+        pipeline: str | None,
+        execution: str | None,
+        action: str | None,
+        failed: bool,
+        failed_action: bool,
+        **others: Any,
     ) -> Any:
+        past = _past(pipeline, execution, action, failed=failed, failed_action=failed_action)
+        if past and not takes_past:
+            raise _no_session()
+        if past and (job_id or job_file is not None):
+            other = "JOB_ID" if job_id else "--job-file"
+            raise UsageError(f"both {other} and --pipeline are given", hint="give one of them")
         if job_id and job_file is not None:
             raise UsageError("both JOB_ID and --job-file are given", hint="give one of them")
         if "" in (job_id, job_file):
             empty = "JOB_ID" if job_id == "" else "--job-file"
             raise UsageError(f"{empty} is empty", hint="is the variable that it comes from unset?")
         known = job_id or os.environ.get("CPSTAGE_JOB_ID")
-        return function(source=JobSource(known, client_token, job_file), **others)
+        return function(source=JobSource(known, client_token, job_file, past), **others)
 
-    command = click.option(
-        "--client-token",
-        envvar="CPSTAGE_CLIENT_TOKEN",
-        help="Client token of a third-party job. Prefer CPSTAGE_CLIENT_TOKEN: others "
-        "can see a command line.",
-    )(command)
-    return click.option(
-        "--job-file",
-        metavar="FILE|-",
-        shell_complete=a_file,
-        help="Saved job document, in any format that AWS returns.",
-    )(command)
+    past_options = _past_options(hidden=not takes_past)
+    return add_options(
+        command,
+        click.option(
+            "--job-file",
+            metavar="FILE|-",
+            shell_complete=a_file,
+            help="Saved job document, in any format that AWS returns.",
+        ),
+        click.option(
+            "--client-token",
+            envvar="CPSTAGE_CLIENT_TOKEN",
+            help="Client token of a third-party job. Prefer CPSTAGE_CLIENT_TOKEN: others "
+            "can see a command line.",
+        ),
+        *past_options,
+    )
+
+
+def artifact_source_options(function: Function) -> Function:
+    """Add ``job_options`` with those of a past execution, for a command that only reads."""
+    return job_options(function, takes_past=True)
+
+
+def _no_session() -> UsageError:
+    command = click.get_current_context().command_path
+    return UsageError(
+        f"--pipeline names a past execution, and '{command}' needs a job in progress: only a job "
+        "has a session that may write its outputs, and a result to report",
+        hint="give JOB_ID; show, fetch, ls, cat, diff and doctor take --pipeline",
+    )
+
+
+def _past(
+    pipeline: str | None,
+    execution: str | None,
+    action: str | None,
+    *,
+    failed: bool,
+    failed_action: bool,
+) -> ExecutionSource | None:
+    """Gather the options of a past execution."""
+    given = {
+        "--execution": execution is not None,
+        "--action": action is not None,
+        "--failed": failed,
+        "--failed-action": failed_action,
+    }
+    names = [name for name, is_given in given.items() if is_given]
+    if pipeline is None:
+        if names:
+            raise UsageError(f"{names[0]} is given without --pipeline", hint="give --pipeline too")
+        return None
+    empty = {"--pipeline": pipeline, "--execution": execution, "--action": action}
+    for name, value in empty.items():
+        if value == "":
+            raise UsageError(f"{name} is empty", hint="is the variable that it comes from unset?")
+    for one, other in (("--execution", "--failed"), ("--action", "--failed-action")):
+        if given[one] and given[other]:
+            raise UsageError(f"both {one} and {other} are given", hint="give one of them")
+    return ExecutionSource(pipeline, execution, action, failed, failed_action)
+
+
+def _past_options(*, hidden: bool) -> list[Callable[[Function], Function]]:
+    return [
+        click.option(
+            "--pipeline",
+            metavar="NAME|URL",
+            hidden=hidden,
+            help="Instead of a job: a past execution of this pipeline; its name, its ARN, or the "
+            "console's URL of the pipeline or of an execution.",
+        ),
+        click.option(
+            "--execution",
+            metavar="ID",
+            hidden=hidden,
+            help="Execution ID, or its start. [the latest execution]",
+        ),
+        click.option(
+            "--action",
+            metavar="NAME",
+            hidden=hidden,
+            help="Only this action's artifacts; also Stage/Action. [all actions]",
+        ),
+        click.option("--failed", is_flag=True, hidden=hidden, help="The latest failed execution."),
+        click.option(
+            "--failed-action",
+            is_flag=True,
+            hidden=hidden,
+            help="Only the artifacts of the action that failed.",
+        ),
+    ]
 
 
 _JOB_ID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}")

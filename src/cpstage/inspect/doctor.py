@@ -17,7 +17,7 @@ from cpstage.aws.config import AwsConfig
 from cpstage.aws.errors import ServiceError, UnreadableAnswer, aws_failures, seconds_off
 from cpstage.aws.job_session import JobSession, Store, UploadCheck
 from cpstage.errors import AccessDenied, CpstageError, UsageError, WorkspaceUnavailable
-from cpstage.job import Artifact, Job
+from cpstage.job import Artifact, ArtifactSet, Job
 from cpstage.workspace.layout import Workspace
 from cpstage.workspace.lock import require_locks
 
@@ -59,7 +59,7 @@ class Check:
 
 
 def diagnose(
-    load: Callable[[], Job],
+    load: Callable[[], ArtifactSet],
     workspace: Path | str = ".",
     *,
     config: AwsConfig | None = None,
@@ -67,7 +67,7 @@ def diagnose(
     """Check all that a run of a job needs.
 
     Args:
-        load: Gets the job, or raises why it cannot be had.
+        load: Gets the job, or the past execution, or raises why it cannot be had.
         workspace: Where it is to be worked on.
         config: How to reach AWS; its timeout holds for each check.
 
@@ -76,7 +76,7 @@ def diagnose(
     """
     where = config or AwsConfig()
     yield from _of_the_caller(where)
-    job: Job | None = None
+    job: ArtifactSet | None = None
 
     def get() -> str:
         nonlocal job
@@ -89,8 +89,10 @@ def diagnose(
     sizes = _Sizes()
     if job is None:
         yield from _skipped(("credentials", "input", "output", "key"), "there is no job")
-    else:
+    elif isinstance(job, Job):
         yield from _of_the_job(job, where, sizes)
+    else:
+        yield from _of_the_past(job, where, sizes)
     size = sizes.total if job else None
     yield _tried("workspace", lambda: _examine_workspace(workspace, size))
 
@@ -132,6 +134,20 @@ def _of_the_caller(where: AwsConfig) -> Iterator[Check]:
     else:
         yield from _skipped(("clock",), "there is no answer to compare it with")
     yield _tried("caller", lambda: _whose_credentials(where))
+
+
+def _of_the_past(job: ArtifactSet, where: AwsConfig, sizes: _Sizes) -> Iterator[Check]:
+    """Check whether the caller may read the artifacts of a past execution."""
+    yield Check("credentials", "ok", "the caller's own read the artifacts of a past execution")
+    artifacts = [("input", one) for one in job.input_artifacts]
+    artifacts += [("output", one) for one in job.made_artifacts]
+    for name, artifact in artifacts:
+        yield _tried(
+            name,
+            lambda one=artifact: _read(JobSession(job, where).store, one, sizes),  # type: ignore[misc]
+            artifact.name,
+        )
+    yield from _skipped(("key",), "nothing is uploaded for a past execution")
 
 
 def _of_the_job(job: Job, where: AwsConfig, sizes: _Sizes) -> Iterator[Check]:

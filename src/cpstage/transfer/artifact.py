@@ -38,8 +38,9 @@ from cpstage.encryption.header import (
 from cpstage.encryption.keys import job_context
 from cpstage.encryption.kms import Clients
 from cpstage.errors import AccessDenied, ArtifactRejected, LocalIOError
+from cpstage.execution import plain_name
 from cpstage.filesystem import local_failures, write_all
-from cpstage.job import Artifact, Job
+from cpstage.job import Artifact, ArtifactSet
 from cpstage.progress import Progress
 from cpstage.transfer.options import Unpacking
 
@@ -73,10 +74,14 @@ class DecryptionKeys:
     context: Mapping[str, str] = field(default_factory=dict)
 
 
-def job_keys(job: Job, artifact: Artifact, kms: Clients, options: Unpacking) -> DecryptionKeys:
+def job_keys(
+    job: ArtifactSet, artifact: Artifact, kms: Clients, options: Unpacking
+) -> DecryptionKeys:
     """Return what decrypts a job's artifact: the job's key and account, and the caller's keys."""
     own = job.encryption_key.kms_key_id if job.encryption_key else None
-    place = job_context(pipeline=job.pipeline_context.pipeline_name, artifact=artifact.name)
+    # The context has the name that the artifact has in its pipeline.
+    name = plain_name(artifact.name)
+    place = job_context(pipeline=job.pipeline_context.pipeline_name, artifact=name)
     return DecryptionKeys(
         kms,
         key_ids=[*([own] if own else []), *options.key_ids],
@@ -397,19 +402,51 @@ def open_artifact(
         yield OpenArtifact(artifact, info, found.format, blob, counted, found.message)
         return
     keys = job_keys(session.job, artifact, session.kms, options)
-    with _decrypted_object(artifact, info, counted, keys, progress) as plain:
+    with open_message(artifact, info, counted, keys, options, progress) as opened:
+        yield opened
+
+
+@contextmanager
+def open_message(
+    artifact: Artifact,
+    info: ObjectInfo,
+    message: Counted,
+    keys: DecryptionKeys,
+    options: Unpacking,
+    progress: Progress,
+) -> Iterator[OpenArtifact]:
+    """Decrypt an encrypted message, and give random access to its plaintext.
+
+    Args:
+        artifact: The artifact.
+        info: What S3 says of the object.
+        message: The encrypted message.
+        keys: What decrypts it.
+        options: Whether archives are opened.
+        progress: Is told of the bytes that are decrypted.
+
+    Raises:
+        ArtifactRejected, AccessDenied, ServiceUnavailable, LocalIOError: As :func:`open_artifact`.
+    """
+    header = read_header(read_head(message))
+    with _decrypted_object(artifact, info, message, keys, progress) as plain:
         with naming(artifact.title):
-            plain_format = archive_format(read_head(plain), options, **hints)
-        yield OpenArtifact(
-            artifact, info, plain_format, plain, counted, found.message, decrypted=True
-        )
+            plain_format = archive_format(
+                read_head(plain),
+                options,
+                name=artifact.location.key,
+                content_type=info.content_type,
+            )
+        said = header.document() if header else None
+        yield OpenArtifact(artifact, info, plain_format, plain, message, said, decrypted=True)
 
 
 def _head_object(session: JobSession, artifact: Artifact) -> ObjectInfo:
     try:
         return session.store.head(artifact)
     except AccessDenied as error:
-        if artifact in session.job.input_artifacts:
+        job = session.job
+        if job.read_with == "caller" or artifact in job.input_artifacts:
             raise
         raise AccessDenied(error.message, hint=_OUTPUT_HINT) from error
 

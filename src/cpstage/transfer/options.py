@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cpstage.archive.options import ExtractOptions, PackOptions
-from cpstage.job import Job
+from cpstage.job import ArtifactSet
 
 if TYPE_CHECKING:
     pass
@@ -97,6 +97,7 @@ class FetchOptions:
         keep_out: Keep an ``out/`` that belongs to another job, for this one.
         inputs: Whether inputs are fetched: always, only for a job without a continuation token, or
             never.
+        skip_missing: Stage the rest where objects do not exist any more.
     """
 
     artifacts: Sequence[str] = ()
@@ -106,11 +107,11 @@ class FetchOptions:
     verify: bool = False
     keep_out: bool = False
     inputs: FetchInputs = "always"
+    skip_missing: bool = False
 
-    def skips_inputs(self, job: Job) -> bool:
+    def skips_inputs(self, job: ArtifactSet) -> bool:
         """Whether the inputs of a job are not fetched."""
-        is_first = job.continuation_token is None
-        return self.inputs == "never" or (self.inputs == "first" and not is_first)
+        return self.inputs == "never" or (self.inputs == "first" and job.is_continued)
 
 
 @dataclass(frozen=True)

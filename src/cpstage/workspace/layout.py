@@ -5,6 +5,7 @@
     WORKSPACE/
       in/<artifact>/     there whole, or not there
       out/<artifact>/    where the job's results are put
+      made/<artifact>/   what a past execution made: there whole, or not there
       .cpstage/          0700
         lock             held by the run that is at work; holder.json says which that is
         staging/         what is not verified yet; swept by the next run
@@ -74,6 +75,7 @@ class Workspace:
             ) from error
         self.inputs = self.root / "in"
         self.outputs = self.root / "out"
+        self.made = self.root / "made"
         self._state = self.root / ".cpstage"
         self._manifest = self._state / "manifest.json"
         self._journal = Journal(self._state / "journal.json", self.root)
@@ -202,6 +204,18 @@ class Workspace:
             if taken:
                 raise WorkspaceUnavailable(
                     f"{target} is in the way of a directory", hint="move it elsewhere"
+                )
+
+    def require_made(self) -> None:
+        """Check that ``made/`` is a directory, or can be made.
+
+        Raises:
+            WorkspaceUnavailable: Something else has its place.
+        """
+        with local_failures(self.made, "look at"):
+            if os.path.lexists(self.made) and (self.made.is_symlink() or not self.made.is_dir()):
+                raise WorkspaceUnavailable(
+                    f"{self.made} is in the way of a directory", hint="move it elsewhere"
                 )
 
     def outputs_owner(self) -> str | None:
