@@ -147,7 +147,7 @@ class _Comparing:
     def _entries(self, remote: OpenArtifact) -> list[Listed]:
         if remote.format is None:
             name, size = remote.artifact.location.file_name, remote.blob.size
-            return [Listed(name, "file", size, size, _crc_of_object(remote, self._progress))]
+            return [Listed(name, "file", size, size, crc_of_object(remote, self._progress))]
         listing = list_remote(remote, self._unpacking.limits, self._progress)
         if listing.refused:
             raise ArtifactRejected(
@@ -178,7 +178,8 @@ def _place_of(artifact: Artifact, parent: Path, manifest: Mapping[str, Mapping[s
     return path
 
 
-def _crc_of_object(remote: OpenArtifact, progress: Progress) -> int:
+def crc_of_object(remote: OpenArtifact, progress: Progress) -> int:
+    """Return the CRC-32 of an object that is not an archive, which is read."""
     doing = f"{remote.artifact.name}: reading"
     with (
         progress.phase(doing, remote.blob.size) as advance,

@@ -82,7 +82,9 @@ def open_archive(
             requires_commitment=options.requires_commitment,
             context=options.context,
         )
-        with open_message(artifact, info, counted, keys, options, progress) as opened:
+        with open_message(
+            artifact, info, counted, found.header, keys=keys, options=options, progress=progress
+        ) as opened:
             yield opened
     finally:
         blob.close()

@@ -402,7 +402,9 @@ def open_artifact(
         yield OpenArtifact(artifact, info, found.format, blob, counted, found.message)
         return
     keys = job_keys(session.job, artifact, session.kms, options)
-    with open_message(artifact, info, counted, keys, options, progress) as opened:
+    with open_message(
+        artifact, info, counted, found.header, keys=keys, options=options, progress=progress
+    ) as opened:
         yield opened
 
 
@@ -411,6 +413,8 @@ def open_message(
     artifact: Artifact,
     info: ObjectInfo,
     message: Counted,
+    header: Header,
+    *,
     keys: DecryptionKeys,
     options: Unpacking,
     progress: Progress,
@@ -421,6 +425,7 @@ def open_message(
         artifact: The artifact.
         info: What S3 says of the object.
         message: The encrypted message.
+        header: Its header.
         keys: What decrypts it.
         options: Whether archives are opened.
         progress: Is told of the bytes that are decrypted.
@@ -428,7 +433,6 @@ def open_message(
     Raises:
         ArtifactRejected, AccessDenied, ServiceUnavailable, LocalIOError: As :func:`open_artifact`.
     """
-    header = read_header(read_head(message))
     with _decrypted_object(artifact, info, message, keys, progress) as plain:
         with naming(artifact.title):
             plain_format = archive_format(
@@ -437,7 +441,7 @@ def open_message(
                 name=artifact.location.key,
                 content_type=info.content_type,
             )
-        said = header.document() if header else None
+        said = header.document()
         yield OpenArtifact(artifact, info, plain_format, plain, message, said, decrypted=True)
 
 
