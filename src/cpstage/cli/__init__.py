@@ -64,9 +64,9 @@ GROUPS: dict[str, dict[str, _Command]] = {
     },
     "Inspecting artifacts and finding problems": {
         "executions": _Command("executions", "List a pipeline's past executions and actions."),
-        "ls": _Command("ls", "List the contents of a job's artifacts, without fetching them."),
-        "cat": _Command("cat", "Write one member of an artifact to stdout."),
-        "diff": _Command("diff", "Compare a fetched tree with its artifact in S3."),
+        "ls": _Command("ls", "List the contents of artifacts, without fetching them."),
+        "cat": _Command("cat", "Write members of an artifact to stdout."),
+        "diff": _Command("diff", "Compare a fetched tree with its artifact, or two executions."),
         "doctor": _Command("doctor", "Check everything that a run of a job needs."),
     },
     "Local files": {

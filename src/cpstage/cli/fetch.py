@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.job_options import JobSource, artifact_source_options
+from cpstage.cli.job_options import JobSource, artifact_source_options, skip_missing_option
 from cpstage.cli.options import (
     a_file,
     aws_options,
@@ -41,9 +41,7 @@ Examples:
 @artifact_source_options
 @workspace_option
 @staging_options
-@click.option(
-    "--skip-missing", is_flag=True, help="Stage the rest where objects do not exist any more."
-)
+@skip_missing_option
 @click.option("--dry-run", is_flag=True, help="Print what the command would do, and do nothing.")
 @click.option(
     "--env-file",

@@ -216,6 +216,10 @@ def job_options(function: Function, *, takes_past: bool = False) -> Function:
         past = _past(pipeline, execution, action, failed=failed, failed_action=failed_action)
         if past and not takes_past:
             raise _no_session()
+        named = [name for name in ("archive", "local") if others.get(name)]
+        if named and (past or job_id or job_file is not None):
+            what = "an execution" if past else "a job"
+            raise UsageError(f"both {what} and --{named[0]} are given", hint="give one of them")
         if past and (job_id or job_file is not None):
             other = "JOB_ID" if job_id else "--job-file"
             raise UsageError(f"both {other} and --pipeline are given", hint="give one of them")
@@ -321,55 +325,74 @@ def _past_options(*, hidden: bool) -> list[Callable[[Function], Function]]:
     ]
 
 
-_JOB_ID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}")
-"""The form of CodePipeline's job ids; other forms are accepted where they are unambiguous."""
+_JOB_ID = re.compile(r"[0-9a-f]{8}-[0-9A-Za-z-]+")
+"""The form of CodePipeline's job ids, and of those in AWS's examples."""
+
+_OTHERWISE = ("job_file", "pipeline", "archive", "local")
+"""Options that say what a command is about, in place of JOB_ID."""
 
 
 def artifact_arguments(function: Function) -> Function:
-    """Add ``[JOB_ID] [ARTIFACT]``; stands above ``job_options``. The command gets ``artifacts``.
+    """Add ``[JOB_ID] [ARTIFACT]...``; stands above ``job_options``. The command gets ``artifacts``.
 
-    One argument alone is the job, unless that is given by ``--job-file`` or ``CPSTAGE_JOB_ID``:
-    then it is the artifact, if it does not look like the id of a job.
+    The first argument is the job, unless another option says what the command is about. With
+    ``CPSTAGE_JOB_ID``, the first argument is the job if it looks like the id of one.
     """
-
-    @functools.wraps(function)
-    def command(arguments: tuple[str, ...], job_file: str | None, **others: Any) -> Any:
-        alone = len(arguments) == 1 and not _is_artifact(arguments[0], job_file)
-        job_id, names = (arguments[0], ()) if alone else _split(arguments, 1)
-        return function(job_id=job_id, job_file=job_file, artifacts=names, **others)
-
-    metavar = "[JOB_ID] [ARTIFACT]"
-    return click.argument("arguments", nargs=-1, metavar=metavar)(command)
+    return _with_arguments(function, "artifacts", "[JOB_ID] [ARTIFACT]...")
 
 
 def member_arguments(function: Function) -> Function:
-    """Add ``[JOB_ID] ARTIFACT PATH``; the command gets ``artifact`` and ``path``."""
+    """Add ``[JOB_ID] ARTIFACT PATH...``; the command gets ``words``."""
+    return _with_arguments(function, "words", "[JOB_ID] ARTIFACT PATH...")
 
+
+def listing_arguments(function: Function) -> Function:
+    """Add ``[JOB_ID] [ARTIFACT|MEMBER]...``; the command gets ``words``."""
+    return _with_arguments(function, "words", "[JOB_ID] [ARTIFACT|MEMBER]...")
+
+
+def _with_arguments(function: Function, name: str, metavar: str) -> Function:
     @functools.wraps(function)
     def command(arguments: tuple[str, ...], **others: Any) -> Any:
-        if len(arguments) < 2:
-            raise UsageError("ARTIFACT and PATH are missing", hint="see 'cpstage cat --help'")
-        job_id, (artifact, path) = _split(arguments, 2)
-        return function(job_id=job_id, artifact=artifact, path=path, **others)
+        is_given = any(others.get(option) for option in _OTHERWISE)
+        job_id, words = _split(arguments, is_given=is_given)
+        return function(job_id=job_id, **{name: words}, **others)
 
-    metavar = "[JOB_ID] ARTIFACT PATH"
     return click.argument("arguments", nargs=-1, metavar=metavar)(command)
 
 
-def _is_artifact(argument: str, job_file: str | None) -> bool:
-    if job_file is not None:
-        return True
-    return bool(os.environ.get("CPSTAGE_JOB_ID")) and not _JOB_ID.fullmatch(argument)
+def _split(arguments: tuple[str, ...], *, is_given: bool) -> tuple[str | None, tuple[str, ...]]:
+    """Take JOB_ID, if it is there, from before the other arguments."""
+    if not arguments:
+        return None, ()
+    is_known = is_given or bool(os.environ.get("CPSTAGE_JOB_ID"))
+    if is_known and not _JOB_ID.fullmatch(arguments[0]) and arguments[0]:
+        return None, arguments
+    return arguments[0], arguments[1:]
 
 
-def _split(arguments: Sequence[str], count: int) -> tuple[str | None, Sequence[str]]:
-    """Take JOB_ID, if it is there, from before the last arguments."""
-    if len(arguments) > count + 1:
-        raise UsageError(f"there is one argument too many: {arguments[-1]!r}")
-    if len(arguments) == count + 1:
-        return arguments[0], arguments[1:]
-    return None, arguments
+def members_among(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Separate names and globs of artifacts from names and globs of members.
 
+    Names of artifacts have neither a slash nor a dot, but for a dot behind ``@`` in those that are
+    told apart by an action.
+    """
+    members = [one for one in words if "/" in one or ("." in one and "@" not in one)]
+    return [one for one in words if one not in members], members
+
+
+archive_option = click.option(
+    "--archive",
+    metavar="FILE",
+    shell_complete=a_file,
+    help="Instead of a job: a local archive.",
+)
+
+skip_missing_option = click.option(
+    "--skip-missing",
+    is_flag=True,
+    help="Go on with the rest where objects do not exist any more.",
+)
 
 force_option = click.option(
     "--force",

@@ -1,5 +1,12 @@
 """What is looked at and not staged: show, ls, cat, diff, doctor, and past executions."""
 
+from cpstage.inspect.changes import (
+    Change,
+    Changes,
+    Texts,
+    compare_executions,
+    compare_local,
+)
 from cpstage.inspect.comparison import Comparison, compare
 from cpstage.inspect.content import read_member
 from cpstage.inspect.description import describe
@@ -11,18 +18,26 @@ from cpstage.inspect.executions import (
     past_executions,
 )
 from cpstage.inspect.listing import Listing, list_artifacts
+from cpstage.inspect.local_archives import list_archive, read_archive
 
 __all__ = [
+    "Change",
+    "Changes",
     "Check",
     "Comparison",
     "DescribedExecution",
     "ListedExecution",
     "Listing",
+    "Texts",
     "compare",
+    "compare_executions",
+    "compare_local",
     "describe",
     "describe_execution",
     "diagnose",
+    "list_archive",
     "list_artifacts",
     "past_executions",
+    "read_archive",
     "read_member",
 ]

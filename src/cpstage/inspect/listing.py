@@ -106,6 +106,11 @@ class Listing:
             return "object"
         return "directory" if self.remote.format == "zip" else "stream"
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether the artifact is in S3, and not a local file."""
+        return bool(self.remote.artifact.location.bucket)
+
     def only(self, members: Globs) -> Listing:
         """Return it with the entries that any of the globs matches."""
         if not members.include:
@@ -117,7 +122,8 @@ class Listing:
         """Return it as JSON has it."""
         return {
             "name": self.remote.artifact.name,
-            "location": location_document(self.remote.artifact),
+            "location": location_document(self.remote.artifact) if self.is_remote else None,
+            "path": None if self.is_remote else self.remote.artifact.location.key,
             "size": self.remote.info.size,
             "format": self.remote.format,
             "envelope": self.remote.envelope,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -11,15 +11,15 @@ from pathlib import Path
 
 from cpstage._deflate import crc32_of
 from cpstage.archive.blob import FileBlob
-from cpstage.archive.formats import Format
 from cpstage.aws.config import AwsConfig
 from cpstage.aws.job_session import ObjectInfo
 from cpstage.errors import ArtifactRejected, NotFound
 from cpstage.filesystem import local_failures
 from cpstage.globs import Globs
-from cpstage.inspect.listing import Listed
+from cpstage.inspect.content import each_member
+from cpstage.inspect.listing import Listed, Listing, list_remote
 from cpstage.job import Artifact, ArtifactName, S3Location
-from cpstage.progress import Progress
+from cpstage.progress import Progress, Silence
 from cpstage.transfer.artifact import (
     Counted,
     DecryptionKeys,
@@ -90,15 +90,37 @@ def open_archive(
         blob.close()
 
 
-def archive_format(opened: OpenArtifact) -> Format:
-    """Return the format of a local archive.
+def list_archive(
+    file: Path | str,
+    *,
+    members: Globs | None = None,
+    unpacking: Unpacking | None = None,
+    config: AwsConfig | None = None,
+    progress: Progress | None = None,
+) -> Listing:
+    """List what is in a local archive; arguments and errors as those of ``list_artifacts``.
 
     Raises:
-        ArtifactRejected: It is another kind of file.
+        NotFound: There is no such file.
+        ArtifactRejected, LocalIOError: As :func:`open_archive`.
     """
-    if opened.format is None:
-        raise ArtifactRejected(f"{opened.artifact.location} is not a zip, tar or tar.gz archive")
-    return opened.format
+    how, shown = unpacking or Unpacking(), progress or Silence()
+    with open_archive(file, how, config or AwsConfig(), shown) as opened:
+        return list_remote(opened, how.limits, shown).only(members or Globs())
+
+
+def read_archive(
+    file: Path | str,
+    paths: Sequence[str],
+    *,
+    unpacking: Unpacking | None = None,
+    config: AwsConfig | None = None,
+) -> Iterator[bytes | memoryview]:
+    """Return the data of members of a local archive; paths and errors as in ``read_member``."""
+    how = unpacking or Unpacking()
+    with open_archive(file, how, config or AwsConfig(), Silence()) as opened:
+        for _, chunks in each_member(opened, paths, how.limits):
+            yield from chunks
 
 
 def list_tree(directory: Path) -> list[Listed]:
