@@ -40,7 +40,7 @@ FLOORS: tuple[tuple[tuple[str, float, float, str], ...], ...] = (
 """From the top: the rooms of each floor, from which column to which, and what they are."""
 
 GROUND: tuple[tuple[str, ...], ...] = (
-    ("removal",),
+    ("removal", "execution"),
     ("job", "globs", "_posix"),
     ("errors", "masking", "progress", "_deflate", "_version"),
 )

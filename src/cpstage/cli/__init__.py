@@ -63,10 +63,12 @@ GROUPS: dict[str, dict[str, _Command]] = {
         ),
     },
     "Inspecting artifacts and finding problems": {
-        "executions": _Command("executions", "List a pipeline's past executions and actions."),
+        "executions": _Command(
+            "executions", "List a pipeline's past executions, or the actions of one."
+        ),
         "ls": _Command("ls", "List the contents of artifacts, without fetching them."),
         "cat": _Command("cat", "Write members of an artifact to stdout."),
-        "diff": _Command("diff", "Compare a fetched tree with its artifact, or two executions."),
+        "diff": _Command("diff", "Compare a fetched tree, two executions, or two local archives."),
         "doctor": _Command("doctor", "Check everything that a run of a job needs."),
     },
     "Local files": {

@@ -34,7 +34,7 @@ Examples:
   cpstage diff JOB_ID
   cpstage diff JOB_ID AppSource --workspace build
   cpstage diff --pipeline release --failed --with previous
-  cpstage diff --pipeline release --execution 3137f7cb --with 1a2b3c4d AppSource -u
+  cpstage diff --pipeline release --execution 3137f7cb --with 1a2b3c4d -u
   cpstage diff --local old.zip new.zip --content '**/*.py'
 """
 
@@ -87,10 +87,11 @@ def diff(
     terminal: Terminal,
     **common: Any,
 ) -> None:
-    """Compare a fetched tree with its artifact in S3, two executions, or two local archives.
+    """Compare a fetched tree, two executions, or two local archives.
 
-    The command compares WORKSPACE/in/<artifact>/ with the remote archive: names, kinds, sizes,
-    execute bits, targets of symlinks, and the CRC-32 of every file. It reads only the central
+    With a job, the command compares WORKSPACE/in/<artifact>/ with the remote archive: names, kinds, sizes,
+    execute bits, targets of symlinks, and the CRC-32 of every file. A past execution is compared in
+    the same way, with WORKSPACE/made/<artifact>/ as well. The command reads only the central
     directory of a zip, and decrypts an encrypted message into an unnamed temporary file. Artifacts
     that were fetched with --no-unpack or --no-decrypt are compared as files.
 

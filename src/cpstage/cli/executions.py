@@ -20,7 +20,7 @@ Examples:
   cpstage executions release
   cpstage executions release --status Failed --max 3
   cpstage executions release 3137f7cb
-  cpstage executions 'https://eu-west-1.console.aws.amazon.com/codesuite/...' --json
+  cpstage executions 'https://console.aws.amazon.com/codesuite/...' --json
 """
 
 _STATUSES = [
@@ -64,7 +64,7 @@ def executions(
     config: AwsConfig,
     terminal: Terminal,
 ) -> None:
-    """List the past executions of a pipeline, or the actions of one.
+    """List a pipeline's past executions, or the actions of one.
 
     PIPELINE is the name or the ARN of a pipeline, or the console's URL of the pipeline or of an
     execution. The list has the newest execution first: id, status, start, duration, trigger, source

@@ -32,7 +32,7 @@ Examples:
   cpstage fetch JOB_ID --replace --env-file cpstage.env
   cpstage fetch --job-file saved.json --no-unpack
   cpstage fetch --pipeline release --failed --failed-action
-  cpstage fetch --pipeline release --execution 3137f7cb --action Build --workspace night
+  cpstage fetch --pipeline release --execution 3137f7cb --action Build
 """
 
 

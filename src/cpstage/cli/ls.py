@@ -67,7 +67,7 @@ def ls(
     terminal: Terminal,
     progress: Progress,
 ) -> None:
-    """List the contents of a job's artifacts, without fetching them.
+    """List the contents of artifacts, without fetching them.
 
     ARTIFACT is a name or a glob; the default is all inputs, and all artifacts of a past execution.
     MEMBER is a path or a glob with a slash or a dot, such as '**/*.jar'; it lists only the members

@@ -125,9 +125,9 @@ def _zip_members(
     remote: OpenArtifact, paths: Sequence[str], limits: Limits
 ) -> Iterator[tuple[str, Iterator[bytes | memoryview]]]:
     entries = read_entries(remote, limits)
-    for path in paths:
-        for entry in _entries(entries, remote, path):
-            yield entry.name, _zip_member(remote, entry)
+    # Nothing is returned where one of the paths leads nowhere.
+    for entry in [one for path in paths for one in _entries(entries, remote, path)]:
+        yield entry.name, _zip_member(remote, entry)
 
 
 def _zip_member(remote: OpenArtifact, entry: ZipEntry) -> Iterator[bytes | memoryview]:
