@@ -89,9 +89,9 @@ def diff(
 ) -> None:
     """Compare a fetched tree, two executions, or two local archives.
 
-    With a job, the command compares WORKSPACE/in/<artifact>/ with the remote archive: names, kinds, sizes,
-    execute bits, targets of symlinks, and the CRC-32 of every file. A past execution is compared in
-    the same way, with WORKSPACE/made/<artifact>/ as well. The command reads only the central
+    With a job, the command compares WORKSPACE/in/<artifact>/ with the remote archive: names, kinds,
+    sizes, execute bits, targets of symlinks, and the CRC-32 of every file. A past execution is
+    compared in the same way, with WORKSPACE/made/<artifact>/ as well. The command reads only the central
     directory of a zip, and decrypts an encrypted message into an unnamed temporary file. Artifacts
     that were fetched with --no-unpack or --no-decrypt are compared as files.
 
