@@ -126,7 +126,8 @@ def progress_to(stream: TextIO | None, mode: Mode) -> Progress:
     """
     if stream is None or stream.closed or mode == "none":
         return Silence()
-    if mode == "bar" or (mode == "auto" and stream.isatty()):
+    moves_cursor = stream.isatty() and os.environ.get("TERM") != "dumb"
+    if mode == "bar" or (mode == "auto" and moves_cursor):
         return Bars(_Forgiving(stream))
     return LogLines(_Forgiving(stream))
 

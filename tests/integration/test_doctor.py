@@ -163,7 +163,7 @@ def test_an_sts_that_does_not_tell_fails_nothing(aws: LocalAWS, cli: Cli) -> Non
             (refusing, "AccessDenied: no way"),
             (other, "the answer cannot be read"),
         ]:
-            arguments = ("--timeout", "1")
+            arguments = ("--retry-timeout", "1")
             code, checks = _examined(cli, job_id, *arguments, AWS_ENDPOINT_URL_STS=url)
             assert (code, _caller(checks)["status"]) == (0, "ok")
             assert "whose they are is not known, which no run needs" in _caller(checks)["detail"]

@@ -202,10 +202,10 @@ def test_a_wide_terminal_keeps_the_tables_that_the_aws_cli_keeps(cli: Cli, rich:
     "arguments",
     [
         ["--output", "json"],
-        ["--output", "text", "-v"],
+        ["--output", "text", "--mask", "-v"],
         ["--output", "table", "--debug"],
         ["--json", "--query", "jobDetails.data.[artifactCredentials, actionConfiguration]"],
-        ["--output", "text", "--query", "jobDetails.data.actionConfiguration.configuration.*"],
+        ["--output", "text", "--mask", "--query", "jobDetails.data.actionConfiguration"],
         ["--debug", "-v", "--query", "abs(jobDetails.data.continuationToken)"],
     ],
     ids=" ".join,

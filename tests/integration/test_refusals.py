@@ -168,7 +168,7 @@ def test_a_transfer_is_not_given_up_for_being_long(aws: LocalAWS, cli: Cli) -> N
     ]
 
     with FaultProxy(aws.endpoint_url, plan) as proxy:
-        done = cli("fetch", job_id, "--timeout", "1.5", "-v", AWS_ENDPOINT_URL=proxy.url)
+        done = cli("fetch", job_id, "--retry-timeout", "1.5", "-v", AWS_ENDPOINT_URL=proxy.url)
 
     assert done.returncode == 0, done.stderr
     assert proxy.operations.count("GetObject") == 5

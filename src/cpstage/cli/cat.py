@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cpstage.cli.archive_options import unpacking_options
+from cpstage.cli.command import Command
 from cpstage.cli.job_options import JobSource, job_options, member_arguments
 from cpstage.cli.options import aws_options, log_options, session_option
 from cpstage.errors import LocalIOError, UsageError
@@ -30,7 +31,7 @@ _CONTROL = re.compile(rb"[\x00-\x07\x0e-\x1f\x7f]|\xc2[\x80-\x9f]")
 """What a terminal would take for an order, in ASCII and in UTF-8."""
 
 
-@click.command(epilog=_EXAMPLES)
+@click.command(cls=Command, epilog=_EXAMPLES)
 @member_arguments
 @job_options
 @click.option("--force", is_flag=True, help="Write binary data to a terminal.")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cpstage.cli.command import Command
 from cpstage.cli.options import Seconds, aws_options, output_options
 from cpstage.cli.worker_options import queue_options
 
@@ -24,7 +25,7 @@ Examples:
 """
 
 
-@click.command(epilog=_EXAMPLES)
+@click.command(cls=Command, epilog=_EXAMPLES)
 @queue_options
 @click.option(
     "--wait",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cpstage.cli.command import Command, Option
 from cpstage.cli.job_options import JobSource, job_options
 from cpstage.cli.options import Seconds, aws_options, output_options, workspace_option
 from cpstage.errors import printable
@@ -24,13 +25,16 @@ Examples:
 """
 
 
-@click.command(epilog=_EXAMPLES)
+@click.command(cls=Command, epilog=_EXAMPLES)
 @click.argument("job_id", required=False)
 @job_options
 @workspace_option
 @aws_options
 @click.option(
-    "--timeout",
+    "--retry-timeout",
+    "timeout",
+    cls=Option,
+    former=["--timeout"],
     type=Seconds(),
     default=20,
     show_default=True,

@@ -19,8 +19,10 @@ from cpstage.cli.aws_cli.request import (
     parameter,
     sample_output,
 )
+from cpstage.cli.command import Command, Option
 from cpstage.cli.options import aws_options, output_options
 from cpstage.errors import ConfigurationError, UsageError
+from cpstage.masking import MASK
 
 if TYPE_CHECKING:
     from cpstage import AwsConfig
@@ -44,9 +46,18 @@ _INPUT_SKELETON = """\
 
 
 @click.command(
-    "get-job-details", epilog=_EXAMPLES, context_settings={"token_normalize_func": in_full}
+    "get-job-details",
+    cls=Command,
+    epilog=_EXAMPLES,
+    context_settings={"token_normalize_func": in_full, "allow_extra_args": True},
 )
-@click.option("--job-id", metavar="ID|file://F", help="Job ID; else CPSTAGE_JOB_ID.")
+@click.option(
+    "--job-id",
+    cls=Option,
+    variable=False,  # the input as JSON counts before it
+    metavar="ID|file://F",
+    help="Job ID; else CPSTAGE_JOB_ID.",
+)
 @click.option(
     "--client-token",
     metavar="TOKEN|file://F",
@@ -66,7 +77,11 @@ _INPUT_SKELETON = """\
     help="Print a sample of the input or output, and make no call.",
 )
 @click.option(
-    "--query", metavar="JMESPATH", help="JMESPath expression that selects what is printed."
+    "--query",
+    cls=Option,
+    variable=False,
+    metavar="JMESPATH",
+    help="JMESPath expression that selects what is printed.",
 )
 @click.option(
     "--output",
@@ -74,6 +89,7 @@ _INPUT_SKELETON = """\
     help="Format; else AWS_DEFAULT_OUTPUT, then the profile's, then json.",
 )
 @click.option("--reveal-secrets", is_flag=True, help="Print the document with its secrets.")
+@click.option("--mask", is_flag=True, help="Print masked values with --output text, too.")
 @aws_options
 @call_options
 @output_options
@@ -88,6 +104,7 @@ def get_job_details(
     query: str | None,
     output: str | None,
     reveal_secrets: bool,
+    mask: bool,
     config: AwsConfig,
     terminal: Terminal,
 ) -> None:
@@ -95,8 +112,12 @@ def get_job_details(
 
     The command masks secrets before it applies --query: session credentials, all values of the
     action's configuration, and the continuation token. --reveal-secrets prints what the AWS CLI
-    prints.
+    prints. With --output text, which scripts read, the command exits with 78 where it would print
+    a masked value.
     """
+    more = click.get_current_context().args
+    if more:
+        raise UsageError("the job ID is an option here", hint=f"write --job-id {more[0]}")
     search = compile_query(query)
     members = input_members(cli_input_json)
     if job_id is not None:
@@ -115,7 +136,22 @@ def get_job_details(
         document = _job_document(members.get("jobId"), token, config, reveal_secrets)
         if not reveal_secrets:
             terminal.note("cpstage: secrets are masked; --reveal-secrets shows them")
-    _print(render(search(document), chosen, operation))
+    selected = search(document)
+    if chosen == "text" and not (mask or reveal_secrets) and _is_masked(selected):
+        raise ConfigurationError(
+            "a masked value is selected, which a script would take for the value",
+            hint="add --reveal-secrets, or --mask to print masked values",
+        )
+    _print(render(selected, chosen, operation))
+
+
+def _is_masked(selected: object) -> bool:
+    """Whether a value that a query selected is masked, or holds one that is."""
+    if isinstance(selected, dict):
+        return any(_is_masked(value) for value in selected.values())
+    if isinstance(selected, list):
+        return any(_is_masked(value) for value in selected)
+    return selected == MASK
 
 
 def _job_document(

@@ -133,8 +133,9 @@ def job_options(function: Function) -> Function:
         if "" in (job_id, job_file):
             empty = "JOB_ID" if job_id == "" else "--job-file"
             raise UsageError(f"{empty} is empty", hint="is the variable that it comes from unset?")
-        known = job_id or os.environ.get("CPSTAGE_JOB_ID")
-        return function(source=JobSource(known, client_token, job_file), **others)
+        known = job_id or os.environ.get("CPSTAGE_JOB_ID") or ""
+        # A variable that a Windows tool set may end with a CR.
+        return function(source=JobSource(known.strip() or None, client_token, job_file), **others)
 
     command = click.option(
         "--client-token",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cpstage.cli.archive_options import unpacking_options
+from cpstage.cli.command import Command
 from cpstage.cli.job_options import JobSource, artifact_arguments, job_options
 from cpstage.cli.options import aws_options, output_options, progress_option, session_option
 from cpstage.cli.output import Terminal, counted
@@ -33,7 +34,7 @@ _MODES = {
 _EXECUTABLE = "-rwxr-xr-x"
 
 
-@click.command(epilog=_EXAMPLES)
+@click.command(cls=Command, epilog=_EXAMPLES)
 @artifact_arguments
 @job_options
 @unpacking_options

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cpstage.cli.archive_options import packing_mtime_option
+from cpstage.cli.command import Command
 from cpstage.cli.job_options import JobSource, force_option, job_options
 from cpstage.cli.options import (
     aws_options,
@@ -47,7 +48,7 @@ def _split(context: click.Context, _: click.Parameter, values: tuple[str, ...]) 
     return paths
 
 
-@click.command(epilog=_EXAMPLES)
+@click.command(cls=Command, epilog=_EXAMPLES)
 @click.argument(
     "paths", nargs=-1, required=False, callback=_split, metavar="[JOB_ID] [NAME=PATH]..."
 )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cpstage.cli.command import Command
 from cpstage.cli.job_options import JobSource, job_options
 from cpstage.cli.options import aws_options, output_options
 from cpstage.errors import printable
@@ -25,7 +26,7 @@ _GOOD_FOR_SECONDS = 15 * 60
 """How long the AWS CodePipeline plugin for Jenkins takes session credentials for good."""
 
 
-@click.command(epilog=_EXAMPLES)
+@click.command(cls=Command, epilog=_EXAMPLES)
 @click.argument("job_id", required=False)
 @job_options
 @aws_options

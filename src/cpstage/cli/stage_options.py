@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cpstage.cli.archive_options import (
-    CONTEXT_OPTION,
     extraction_options,
     packing_options,
     sealing_options,
@@ -23,13 +22,8 @@ if TYPE_CHECKING:
     from cpstage.transfer.options import IfEmpty, Layout
 
 
-def staging_options(function: Function, context_option: str = CONTEXT_OPTION) -> Function:
-    """Add which inputs are staged, and how; the command gets ``fetch_options``.
-
-    Args:
-        function: The command.
-        context_option: The name of the option for the context that envelopes are to have.
-    """
+def staging_options(function: Function) -> Function:
+    """Add which inputs are staged, and how; the command gets ``fetch_options``."""
 
     @functools.wraps(function)
     def command(
@@ -54,7 +48,7 @@ def staging_options(function: Function, context_option: str = CONTEXT_OPTION) ->
         return function(fetch_options=options, **others)
 
     return add_options(
-        unpacking_options(extraction_options(command), context_option),
+        unpacking_options(extraction_options(command)),
         click.option(
             "--artifact",
             "artifacts",
@@ -99,13 +93,8 @@ def staging_options(function: Function, context_option: str = CONTEXT_OPTION) ->
     )
 
 
-def delivery_options(function: Function, context_option: str = CONTEXT_OPTION) -> Function:
-    """Add how outputs are made and pushed; the command gets ``push_options``.
-
-    Args:
-        function: The command.
-        context_option: The name of the option for the context that envelopes get.
-    """
+def delivery_options(function: Function) -> Function:
+    """Add how outputs are made and pushed; the command gets ``push_options``."""
 
     @functools.wraps(function)
     def command(
@@ -126,7 +115,7 @@ def delivery_options(function: Function, context_option: str = CONTEXT_OPTION) -
         return function(push_options=options, **others)
 
     return add_options(
-        sealing_options(command, context_option),
+        sealing_options(command),
         packing_options(
             ["auto", "zip", "tar", "tar.gz", "raw"],
             "auto packs a directory as zip, and uploads a file unchanged.",
