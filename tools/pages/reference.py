@@ -138,9 +138,9 @@ def _environment() -> list[str]:
     return [
         "## Environment",
         "",
-        "Every option has a variable: `CPSTAGE_` and the option's name, such as `CPSTAGE_MAX_SIZE` for",
-        "`--max-size`. The option counts before its variable. Values of a repeatable option are",
-        "separated by spaces. `--query` and `--job-id` of `get-job-details` have no variable.",
+        "Every option has a variable: `CPSTAGE_` and the option's name, such as `CPSTAGE_MAX_SIZE`",
+        "for `--max-size`. The option counts before its variable. Values of a repeatable option are",
+        "separated by spaces. `--query JMESPATH` has no variable.",
         "",
         "| variable | meaning |",
         "|---|---|",
