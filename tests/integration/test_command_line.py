@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -17,9 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from command_line import Cli
-
-WITHOUT_VARIABLE = {"get-job-details --query", "get-job-details --job-id"}
-"""A variable for ``work --query`` must not select from the documents of commands in its builds."""
 
 
 def _options(command: click.Command, path: str = "") -> Iterator[tuple[str, click.Option]]:
@@ -47,7 +48,9 @@ def test_every_option_has_the_variable_of_its_name() -> None:
         if option.envvar not in (expected, named_by_others.get(name)) or option.envvar is None:
             wrong.append(path)
 
-    assert set(wrong) == WITHOUT_VARIABLE
+    # A variable for ``work --query`` must not select from documents of commands in its builds.
+    selecting = {path for path, option in OPTIONS.items() if option.metavar == "JMESPATH"}
+    assert set(wrong) == selecting | {"get-job-details --job-id"}
 
 
 def test_every_option_of_a_section_is_one_of_a_command() -> None:
@@ -157,3 +160,35 @@ def test_a_script_never_takes_a_masked_value_for_the_value(cli: Cli, job_id: str
     assert (refused.returncode, refused.stdout) == (78, "")
     assert "--reveal-secrets" in refused.stderr
     assert (masked.returncode, masked.stdout) == (0, "********\n")
+
+
+def test_a_query_selects_from_the_document(cli: Cli, job_id: str) -> None:
+    done = cli("show", job_id, "--query", "inputs[0].name")
+    wrong = cli("show", job_id, "--query", "inputs[")
+
+    assert (done.returncode, done.stdout) == (0, '"App"\n')
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+
+
+@pytest.mark.parametrize(
+    ("variables", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
+)
+def test_errors_have_a_colour_on_a_terminal(
+    cli: Cli, variables: dict[str, str], coloured: bool
+) -> None:
+    """What a terminal shows of an error; a pipe gets no escape sequence."""
+    line = [sys.executable, "-m", "cpstage", "shw"]
+    environment = {**cli.environment, "TERM": "xterm", **variables}
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execve(sys.executable, line, environment)
+    said = b""
+    with suppress(OSError):  # Linux says so at the end
+        while data := os.read(terminal, 4096):
+            said += data
+    os.waitpid(pid, 0)
+    os.close(terminal)
+
+    assert (b"\x1b[31merror:" in said) == coloured, said
+    assert b"there is no command 'shw'" in said
+    assert "\x1b" not in cli("shw").stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -35,7 +36,7 @@ Examples:
     help="Poll until a job waits, at most for SECONDS.",
 )
 @aws_options
-@output_options
+@partial(output_options, query=False)
 def claim(
     *,
     action_type: ActionTypeId,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -92,7 +93,7 @@ _INPUT_SKELETON = """\
 @click.option("--mask", is_flag=True, help="Print masked values with --output text, too.")
 @aws_options
 @call_options
-@output_options
+@partial(output_options, query=False)
 @options_without_effect
 @click.version_option(__version__, prog_name="cpstage")
 def get_job_details(

@@ -216,12 +216,26 @@ def retry_option(function: Function, *, former: Sequence[str] = ("--timeout",)) 
     )(command)
 
 
-def output_options(function: Function) -> Function:
-    """Add ``--json``, ``-v``, ``-q`` and ``--debug``; the command gets a ``terminal``."""
-    return _output_options(
-        function,
-        click.option("--json", is_flag=True, help="Print the result as one JSON document."),
-    )
+def output_options(function: Function, *, query: bool = True) -> Function:
+    """Add ``--json``, ``-v``, ``-q`` and ``--debug``; the command gets a ``terminal``.
+
+    Args:
+        function: The command.
+        query: Whether to add ``--query JMESPATH``; some commands have another ``--query``.
+    """
+    more = [click.option("--json", is_flag=True, help="Print the result as one JSON document.")]
+    if query:
+        more.append(
+            click.option(
+                "--query",
+                "jmespath",
+                cls=Option,
+                variable=False,
+                metavar="JMESPATH",
+                help="Print what this expression selects from the JSON document.",
+            )
+        )
+    return _output_options(function, *more)
 
 
 def log_options(function: Function) -> Function:
@@ -231,9 +245,20 @@ def log_options(function: Function) -> Function:
 
 def _output_options(function: Function, *more: Callable[[Function], Function]) -> Function:
     @functools.wraps(function)
-    def command(verbose: int, quiet: bool, debug: bool, json: bool = False, **others: Any) -> Any:
+    def command(
+        verbose: int,
+        quiet: bool,
+        debug: bool,
+        json: bool = False,
+        jmespath: str | None = None,
+        **others: Any,
+    ) -> Any:
         terminal: Terminal = click.get_current_context().find_object(Terminal) or Terminal()
-        terminal.json = json
+        terminal.json = json or jmespath is not None
+        if jmespath is not None:
+            from cpstage.cli.aws_cli.output import compile_query
+
+            terminal.select = compile_query(jmespath)
         terminal.verbosity = -1 if quiet else verbose
         terminal.debug = debug
         terminal.log_calls()

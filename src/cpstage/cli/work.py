@@ -84,7 +84,7 @@ Examples:
 @delivery_options
 @aws_options
 @partial(session_option, former=())
-@output_options
+@partial(output_options, query=False)
 def work(
     *,
     action_type: ActionTypeId,
