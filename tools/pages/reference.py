@@ -130,7 +130,8 @@ def _what(option: click.Option) -> str:
     said = option.help or ""
     default = f" [{option.default}]" if option.show_default else ""
     variables = [option.envvar] if isinstance(option.envvar, str) else option.envvar or ()
-    named = [f"`{one}`" for one in variables if one not in said]
+    others = [one for one in variables if not one.startswith("CPSTAGE_") and one not in said]
+    named = [f"`{one}`" for one in others]
     return f"{said}{default}" + (f" Else {', '.join(named)}." if named else "")
 
 

@@ -16,9 +16,10 @@ from cpstage.cli.options import (
     session_option,
     workspace_option,
 )
-from cpstage.cli.output import Terminal, counted
+from cpstage.cli.output import Terminal, counted, relative, shortened
 from cpstage.cli.stage_options import staging_options
 from cpstage.errors import UsageError
+from cpstage.progress import amount
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -106,9 +107,9 @@ def fetched_text(result: FetchResult) -> str:
     """Return a line for each artifact."""
     lines = []
     for staged in result.inputs:
-        origin = f"{counted(staged.info.size, 'byte')} at {staged.artifact.location}"
+        what = f"{amount(staged.info.size)} from {shortened(staged.artifact.location)}"
         if staged.contents:
-            origin = f"{counted(staged.contents.files, 'file')} from {origin}"
-        lines.append(f"{staged.status}\t{staged.path}\t{origin}")
-    lines += [f"output\t{path}" for path in result.outputs.values()]
+            what = f"{counted(staged.contents.files, 'file')}, {what}"
+        lines.append(f"{staged.status}\t{relative(staged.path)}\t{what}")
+    lines += [f"output\t{relative(path)}" for path in result.outputs.values()]
     return "\n".join(lines)

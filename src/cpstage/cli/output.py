@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from cpstage.errors import ConfigurationError
+from cpstage.errors import ConfigurationError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from cpstage.errors import Reportable
+    from cpstage.job import S3Location
 
 _LOGGERS_WITHOUT_SECRETS = ("botocore.credentials", "urllib3.connectionpool")
 """Where the credentials come from, and each request's line. botocore's other loggers print headers
@@ -118,6 +119,17 @@ def coloured(text: str, colour: str, stream: TextIO | None) -> str:
     if stream is None or plain or not stream.isatty():
         return text
     return click.style(text, fg=colour)
+
+
+def relative(path: str | os.PathLike[str]) -> str:
+    """Return a path as it is written from the current directory, if it lies below it."""
+    below = os.path.relpath(path)
+    return os.fspath(path) if below.startswith(os.pardir) else below
+
+
+def shortened(location: S3Location) -> str:
+    """Return the end of a key, which tells objects of one job apart."""
+    return printable(f".../{'/'.join(location.key.split('/')[-2:])}")
 
 
 def counted(count: int, noun: str) -> str:

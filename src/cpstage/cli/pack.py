@@ -11,6 +11,7 @@ from cpstage.cli.command import Command
 from cpstage.cli.options import a_directory, a_file, aws_options, output_options, progress_option
 from cpstage.cli.output import Terminal, counted
 from cpstage.errors import UsageError
+from cpstage.progress import amount
 
 if TYPE_CHECKING:
     from cpstage import AwsConfig, Packing, Progress
@@ -71,5 +72,5 @@ def pack(
         config=config,
         progress=progress,
     )
-    what = f"{counted(done.size, 'byte')}, {done.format}, {counted(done.files, 'file')}"
+    what = f"{amount(done.size)}, {done.format}, {counted(done.files, 'file')}"
     terminal.result(done.document(), f"packed\t{done.path}\t{what} of {done.source}")

@@ -17,9 +17,10 @@ from cpstage.cli.options import (
     session_option,
     workspace_option,
 )
-from cpstage.cli.output import Terminal, counted
+from cpstage.cli.output import Terminal, counted, relative, shortened
 from cpstage.cli.stage_options import delivery_options
 from cpstage.errors import UsageError
+from cpstage.progress import amount
 
 if TYPE_CHECKING:
     from cpstage import AwsConfig, Progress, PushOptions, PushResult
@@ -100,8 +101,9 @@ def pushed_text(result: PushResult) -> str:
     """Return a line for each artifact."""
     lines = []
     for pushed in result.outputs:
-        what = f"{pushed.format}, {counted(pushed.files, 'file')} of {pushed.source}"
+        what = f"{pushed.format}, {counted(pushed.files, 'file')}"
         if pushed.upload:
-            what = f"{counted(pushed.upload.size, 'byte')}, {what}"
-        lines.append(f"{pushed.status}\t{pushed.artifact.location}\t{what}")
+            what = f"{amount(pushed.upload.size)}, {what}"
+        to = shortened(pushed.artifact.location)
+        lines.append(f"{pushed.status}\t{relative(pushed.source)}\t{what}, to {to}")
     return "\n".join(lines)
