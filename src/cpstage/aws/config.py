@@ -199,7 +199,7 @@ class AwsConfig:
             ServiceUnavailable: There was no answer.
         """
         from cpstage.aws.client import has
-        from cpstage.aws.errors import aws_failures
+        from cpstage.aws.hints import aws_failures
 
         with aws_failures("ask STS who the caller is"):
             answer = self.sts().call("GetCallerIdentity", {}, check=has("Account", "Arn"))
@@ -350,7 +350,8 @@ class AwsConfig:
         """
         from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
-        from cpstage.aws.errors import CALLER_EXPIRED_HINT, translated
+        from cpstage.aws.errors import translated
+        from cpstage.aws.hints import CALLER_EXPIRED_HINT
         from cpstage.errors import AccessDenied, local_reason
 
         def read() -> None:
@@ -453,7 +454,7 @@ class AwsConfig:
 
     def _read(self, read: Callable[[], _Found], what: str = "the AWS client") -> _Found:
         """Have botocore read settings or credentials, and translate what is wrong with them."""
-        from cpstage.aws.errors import aws_failures
+        from cpstage.aws.hints import aws_failures
         from cpstage.errors import ConfigurationError
 
         with aws_failures(f"set up {what}"):
