@@ -337,6 +337,12 @@ class ObjectInfo:
     checksum: Checksum | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def unverified_checksum(self) -> str | None:
+        """The algorithm of the checksum, where it cannot be computed here."""
+        checksum = self.checksum
+        return checksum.algorithm if checksum and not checksum.is_computable else None
+
 
 class S3Object:
     """An object as a blob: every read is a ranged GET with ``If-Match`` on the ETag of the HEAD.
