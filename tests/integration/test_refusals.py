@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
+from aws_clients import s3
 from cpstage.local import Input, LocalAWS
 from fault_plans import Rule
 from fault_proxy import FaultProxy
@@ -233,3 +235,23 @@ def test_a_kms_that_stays_busy_is_not_a_denial(aws: LocalAWS, cli: Cli) -> None:
 
     assert done.returncode == 69
     assert "AWS is busy or broken" in done.stderr
+
+
+def test_an_archive_with_a_content_encoding_is_named(aws: LocalAWS, cli: Cli) -> None:
+    """An output's key has no suffix: the media type announces the zip."""
+    job_id = aws.add_job([Input("App", b"", "")])
+    artifact = aws.job(job_id).inputs[0]
+    s3(aws.admin_environment).put_object(
+        Bucket=artifact.bucket,
+        Key=artifact.key,
+        Body=gzip.compress(zip_of({"f": "x"})),
+        ContentType="application/zip",
+        ContentEncoding="gzip",
+        ServerSideEncryption="aws:kms",
+        SSEKMSKeyId=aws.key_arn,
+    )
+
+    done = cli("fetch", job_id)
+
+    assert done.returncode == 65
+    assert "is gzip around a zip archive; the uploader left Content-Encoding: gzip" in done.stderr
