@@ -7,6 +7,7 @@ means for a user; retries are decided before, by :mod:`cpstage.aws.errors`.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -243,7 +244,29 @@ def _settings_failure(error: boto.BotoCoreError, doing: str) -> CpstageError:
         return AccessDenied(what, hint=_LOCAL_CREDENTIALS_HINT)
     if isinstance(error, (boto.HTTPClientError, boto.ConnectionError)):
         return ServiceUnavailable(what, hint=_NETWORK_HINT)
-    return ConfigurationError(what, hint=_SETTINGS_HINT)
+    if isinstance(error, boto.ProfileNotFound):
+        return ConfigurationError(what, hint="check --profile, AWS_PROFILE and ~/.aws/config")
+    if isinstance(error, boto.InvalidRegionError):
+        return ConfigurationError(what, hint="check --region, AWS_REGION and the profile's region")
+    return ConfigurationError(what, hint=settings_hint(str(said)))
+
+
+def settings_hint(why: str, other: str = _SETTINGS_HINT) -> str:
+    """Return the hint for a setting whose value botocore quotes, often without its name.
+
+    Args:
+        why: The text of botocore.
+        other: The hint where no variable has a value that the text quotes.
+    """
+    if "endpoint url" in why.lower() or "invalid endpoint" in why.lower() or "IPv6" in why:
+        return "check --endpoint-url and AWS_ENDPOINT_URL"
+    values = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    named = [
+        name
+        for name, value in values.items()
+        if value and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", why)
+    ]
+    return f"check {' and '.join(sorted(named))}" if named else other
 
 
 def _clock_hint(stamp: str | None) -> str:
