@@ -129,7 +129,7 @@ def get_job_details(
         _print(_INPUT_SKELETON)
         return
     check_members(members, known="jobId")
-    chosen = output_format(output, terminal.json, config)
+    chosen = output_format(output, terminal.json, config, terminal.note)
     operation = "GetThirdPartyJobDetails" if token else "GetJobDetails"
     if generate_cli_skeleton == "output":
         document = sample_output("codepipeline", operation)

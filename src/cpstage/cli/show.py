@@ -96,7 +96,10 @@ def _input(one: dict[str, Any]) -> list[str]:
         lines.append(f"  encrypted   {one['envelope']['format']}, under {keys}")
     if one["client_side"]:
         lines.append(f"  encrypted   {one['client_side']}")
-    return lines + ([f"  checksum    {one['checksum']}"] if one["checksum"] else [])
+    if one["checksum"]:
+        unverified = ", not verified without the extra crt" if one["unverified_checksum"] else ""
+        lines.append(f"  checksum    {one['checksum']}{unverified}")
+    return lines
 
 
 def _location(one: dict[str, Any]) -> list[str]:

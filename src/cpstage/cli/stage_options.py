@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 import click
 
@@ -19,6 +20,7 @@ from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
     from cpstage import Packing, Unpacking
+    from cpstage.aws.uploads import CannedAcl, ServerSideEncryption
     from cpstage.transfer.options import IfEmpty, Layout
 
 
@@ -93,6 +95,20 @@ def staging_options(function: Function) -> Function:
     )
 
 
+def _tags(_: click.Context, __: click.Parameter, value: str) -> dict[str, str]:
+    """Read tags in the form of the header ``x-amz-tagging``."""
+    try:
+        pairs = parse_qsl(value, keep_blank_values=True, strict_parsing=bool(value))
+    except ValueError:
+        pairs = []
+    if len(dict(pairs)) != len(pairs) or (value and not pairs):
+        raise UsageError(
+            f"--tagging {value[:200]!r} is not of the form KEY=VALUE&KEY2=VALUE2",
+            hint="give each key once, and URL-encode keys and values",
+        )
+    return dict(pairs)
+
+
 def delivery_options(function: Function) -> Function:
     """Add how outputs are made and pushed; the command gets ``push_options``."""
 
@@ -102,7 +118,10 @@ def delivery_options(function: Function) -> Function:
         packing: Packing,
         if_empty: IfEmpty,
         bucket_key: bool,
+        sse: ServerSideEncryption,
         sse_kms_key_id: str | None,
+        acl: CannedAcl | None,
+        tagging: dict[str, str],
         seal: bool,
         seal_keys: tuple[str, ...],
         seal_context: dict[str, str],
@@ -110,8 +129,10 @@ def delivery_options(function: Function) -> Function:
     ) -> Any:
         from cpstage.transfer.options import Encryption, PushOptions
 
-        encryption = Encryption(bucket_key, seal, seal_keys, seal_context, sse_kms_key_id)
-        options = PushOptions(packing=packing, encryption=encryption, if_empty=if_empty)
+        encryption = Encryption(bucket_key, seal, seal_keys, seal_context, sse_kms_key_id, sse)
+        options = PushOptions(
+            packing=packing, encryption=encryption, if_empty=if_empty, acl=acl, tags=tagging
+        )
         return function(push_options=options, **others)
 
     return add_options(
@@ -131,6 +152,25 @@ def delivery_options(function: Function) -> Function:
             "--sse-kms-key-id",
             metavar="KEY",
             help="KMS key for SSE-KMS, for pipelines without one. [aws/s3]",
+        ),
+        click.option(
+            "--sse",
+            type=click.Choice(["aws:kms", "aws:kms:dsse"]),
+            default="aws:kms",
+            show_default=True,
+            help="Encryption by S3; aws:kms:dsse encrypts twice.",
+        ),
+        click.option(
+            "--acl",
+            type=click.Choice(["private", "bucket-owner-read", "bucket-owner-full-control"]),
+            help="Canned ACL of the objects. [the bucket's]",
+        ),
+        click.option(
+            "--tagging",
+            metavar="KEY=VALUE&...",
+            default="",
+            callback=_tags,
+            help="Tags of the objects, URL-encoded as for the AWS CLI.",
         ),
         click.option(
             "--bucket-key",

@@ -18,7 +18,7 @@ from cpstage.errors import NotFound, UsageError
 from cpstage.inspect.listing import find_artifacts, members, plain_path, read_entries
 from cpstage.job import Job
 from cpstage.progress import Silence
-from cpstage.transfer.artifact import OpenArtifact, naming, open_artifact
+from cpstage.transfer.artifact import OpenArtifact, begin_checksum, naming, open_artifact
 from cpstage.transfer.options import Unpacking
 
 
@@ -91,8 +91,8 @@ def read_member(
 def _whole(remote: OpenArtifact, path: str) -> Iterator[memoryview]:
     if plain_path(path) != remote.artifact.location.file_name:
         raise _missing(remote, path)
-    kept = remote.checksum
-    with ReadAhead(remote.blob, digest=kept.begin() if kept else None) as stream:
+    digest = None if remote.decrypted else begin_checksum(remote.artifact, remote.info)
+    with ReadAhead(remote.blob, digest=digest) as stream:
         yield from stream.pieces(remote.blob.size)
         stream.finish()
 

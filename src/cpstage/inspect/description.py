@@ -69,6 +69,7 @@ def _input(artifact: Artifact, store: Store) -> dict[str, Any]:
         **_known(artifact),
         **asdict(info),
         "checksum": str(info.checksum) if info.checksum else None,
+        "unverified_checksum": info.unverified_checksum,
         "client_side": s3_client_object(info.metadata),
         **_identity(head, artifact, info),
         "error": None,

@@ -24,6 +24,7 @@ from cpstage.progress import Progress, Silence
 from cpstage.removal import remove_tree
 from cpstage.transfer.artifact import (
     Source,
+    begin_checksum,
     extract,
     identify,
     job_keys,
@@ -297,5 +298,5 @@ class _Fetch:
             keys=job_keys(self._session.job, artifact, self._session.kms, self._options),
             hint=artifact.location.key,
             content_type=info.content_type,
-            checksum=info.checksum.begin() if info.checksum else None,
+            checksum=begin_checksum(artifact, info),
         )

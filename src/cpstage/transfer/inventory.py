@@ -83,6 +83,7 @@ class Staged:
             "etag": info.etag,
             "size": info.size,
             "checksum": str(info.checksum) if info.checksum else None,
+            "unverified_checksum": info.unverified_checksum,
             "encryption": info.encryption,
             "kms_key_id": info.kms_key_id,
             "envelope": self.envelope,

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cpstage.archive.options import ExtractOptions, PackOptions
+from cpstage.errors import UsageError
 from cpstage.job import Job
 
 if TYPE_CHECKING:
-    pass
+    from cpstage.aws.uploads import CannedAcl, ServerSideEncryption
 
 Layout = Literal["per-artifact", "merged"]
 Envelopes = Literal["open", "require", "keep"]
@@ -19,6 +20,8 @@ Commitment = Literal["require-encrypt-require-decrypt", "require-encrypt-allow-d
 OutputFormat = Literal["auto", "zip", "tar", "tar.gz", "raw"]
 IfEmpty = Literal["error", "warn", "ignore"]
 FetchInputs = Literal["always", "first", "never"]
+
+_MOST_TAGS, _LONGEST_TAG, _LONGEST_TAG_VALUE = 10, 128, 256
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,10 @@ class Encryption:
         context: Pairs for the encryption context, besides those that name the artifact's place.
         sse_kms_key_id: The KMS key for SSE-KMS where the pipeline has none: S3 takes its own key
             ``aws/s3`` then, which another account cannot use.
+        sse: SSE-KMS, or ``aws:kms:dsse``, which encrypts twice and has no Bucket Keys.
+
+    Raises:
+        UsageError: A Bucket Key is requested with ``aws:kms:dsse``.
     """
 
     bucket_key: bool = False
@@ -81,6 +88,16 @@ class Encryption:
     key_ids: Sequence[str] = ()
     context: Mapping[str, str] = field(default_factory=dict)
     sse_kms_key_id: str | None = None
+    sse: ServerSideEncryption = "aws:kms"
+
+    def __post_init__(self) -> None:
+        """Refuse what S3 does not have."""
+        if self.sse not in ("aws:kms", "aws:kms:dsse"):
+            raise UsageError(f"{self.sse!r} is not an SSE-KMS encryption of artifacts")
+        if self.bucket_key and self.sse == "aws:kms:dsse":
+            raise UsageError(
+                "S3 has no Bucket Keys for aws:kms:dsse", hint="leave out one of the two options"
+            )
 
 
 @dataclass(frozen=True)
@@ -123,6 +140,11 @@ class PushOptions:
         encryption: How artifacts are encrypted, besides SSE-KMS under the job's key.
         if_empty: What to do when an output has no files; ``warn`` and ``ignore`` leave it out.
         always: Whether a run pushes also after its command has failed.
+        acl: The canned ACL of the objects; None for that of the bucket.
+        tags: The tags of the objects.
+
+    Raises:
+        UsageError: S3 cannot store these tags.
     """
 
     paths: Mapping[str, Path | str] = field(default_factory=dict)
@@ -130,3 +152,16 @@ class PushOptions:
     encryption: Encryption = field(default_factory=Encryption)
     if_empty: IfEmpty = "error"
     always: bool = False
+    acl: CannedAcl | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse tags that S3 does not store ("Categorizing objects", S3 User Guide)."""
+        if len(self.tags) > _MOST_TAGS:
+            raise UsageError(f"{len(self.tags)} tags are given", hint="S3 stores at most 10")
+        for name, value in self.tags.items():
+            if not 0 < len(name) <= _LONGEST_TAG or len(value) > _LONGEST_TAG_VALUE:
+                raise UsageError(
+                    f"the tag {name[:_LONGEST_TAG]!r} is empty or too long",
+                    hint="S3 stores keys of 1 to 128 and values of up to 256 characters",
+                )

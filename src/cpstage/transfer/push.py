@@ -18,7 +18,7 @@ from cpstage.archive.pack import Packer
 from cpstage.archive.packing_list import PackingList
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
-from cpstage.aws.multipart import Upload
+from cpstage.aws.uploads import StorageOptions, Upload
 from cpstage.encryption.encrypt import encrypt
 from cpstage.encryption.header import Header
 from cpstage.encryption.keys import job_context
@@ -154,7 +154,8 @@ def push(
         how = options.encryption
         keyed = _with_key(job, how.sse_kms_key_id)
         session = JobSession(keyed, config or AwsConfig(), credentials_max_age)
-        uploader = _Uploader(session, how, packer, shown)
+        storage = StorageOptions(how.sse, how.bucket_key, options.acl, options.tags)
+        uploader = _Uploader(session, how, storage, packer=packer, progress=shown)
         with session:
             done = tuple(_planned(one) if one.is_empty else uploader.upload(one) for one in outputs)
     return PushResult(job, done, session.retries.count)
@@ -349,6 +350,7 @@ class _Uploader:
     Args:
         session: The job's session, which encrypts and uploads.
         encryption: How they are encrypted.
+        storage: How S3 is to store them.
         packer: What packs them.
         progress: Is told of all phases.
 
@@ -357,10 +359,17 @@ class _Uploader:
     """
 
     def __init__(
-        self, session: JobSession, encryption: Encryption, packer: Packer, progress: Progress
+        self,
+        session: JobSession,
+        encryption: Encryption,
+        storage: StorageOptions,
+        *,
+        packer: Packer,
+        progress: Progress,
     ) -> None:
         self._session = session
         self._encryption = encryption
+        self._storage = storage
         self._packer = packer
         self._progress = progress
         self._key_ids = self._encryption_keys() if encryption.seal else ()
@@ -383,7 +392,7 @@ class _Uploader:
                 output.artifact,
                 content_type=_ENCRYPTED_CONTENT_TYPE if header else output.content_type,
                 size_bound=output.size_bound,
-                bucket_key=self._encryption.bucket_key,
+                options=self._storage,
                 uploaded=uploaded,
             )
         envelope = header.document() if header else None
