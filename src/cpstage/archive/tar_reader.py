@@ -100,8 +100,9 @@ def tar_members(
     drained: Callable[[int], object],
     check_header: Callable[[int], object] | None = None,
     note: Callable[[str], object] = lambda _: None,
+    is_tolerant: bool = False,
 ) -> Iterator[Iterator[Member]]:
-    """Open a tar archive; whoever takes the last member has had it read and verified to its end.
+    """Open a tar archive. When its last member has been taken, it is verified to its end.
 
     Args:
         file: The archive; it is read forwards only.
@@ -110,6 +111,8 @@ def tar_members(
             headers, and what follows the last member.
         check_header: Is asked whether an extended header may be so long, before it is read.
         note: Is told what is unusual about the archive, and accepted.
+        is_tolerant: Whether a member that cannot be unpacked, such as a device, gets a ``fault``
+            instead of an error.
 
     Raises:
         ArtifactRejected: It is not a tar, is damaged or cut off, or a member is not a file,
@@ -118,10 +121,10 @@ def tar_members(
     check = check_header or Budget(Limits(), packed=0).check_header
     blocks = iter(partial(file.read, _READ), b"")
     if not compressed:
-        yield _TarReader(blocks, drained, check, note).members()
+        yield _TarReader(blocks, drained, check, note, is_tolerant=is_tolerant).members()
         return
     with ahead(inflated(Forward(blocks)), _AHEAD) as uncompressed:
-        yield _TarReader(uncompressed, drained, check, note).members()
+        yield _TarReader(uncompressed, drained, check, note, is_tolerant=is_tolerant).members()
 
 
 class _TarReader:
@@ -132,6 +135,7 @@ class _TarReader:
         drained: As :func:`tar_members` has it.
         check_header: The same.
         note: The same.
+        is_tolerant: The same.
     """
 
     def __init__(
@@ -140,10 +144,13 @@ class _TarReader:
         drained: Callable[[int], object],
         check_header: Callable[[int], object],
         note: Callable[[str], object],
+        *,
+        is_tolerant: bool,
     ) -> None:
         self._stream = Forward(self._checked(blocks))
         self._drained = drained
         self._note = note
+        self._is_tolerant = is_tolerant
         self._members = self._records = 0
         self._check_header = check_header
         self._name: str | None = None
@@ -162,7 +169,7 @@ class _TarReader:
                     self._extend(header)
                     continue
                 self._members += 1
-                member, padding = self._member(header, block)
+                member, padding = self._described(header, block)
                 if header.kind not in _SKIPPED:
                     yield member
                 if self._left:
@@ -227,6 +234,22 @@ class _TarReader:
         if self._records > _FREE_RECORDS + _RECORDS_PER_MEMBER * self._members:
             raise Damaged(f"it has over {_FREE_RECORDS:,} records in pax headers")
         return records
+
+    def _described(self, header: Header, block: bytes) -> tuple[Member, int]:
+        """Return the member that a header begins; a refused one as a file, where tolerated."""
+        if not self._is_tolerant:
+            return self._member(header, block)
+        extended = dict(self._extended)
+        try:
+            return self._member(header, block)
+        except ArtifactRejected as error:
+            overrides = {key: value for one in extended.values() for key, value in one.items()}
+            name = text_of(overrides.get(_PATH, header.path))
+            size = number(header.size, "size")
+            if _SIZE in overrides:
+                size = decimal(overrides[_SIZE], "size")
+            self._left, self._extended = size, {}
+            return Member(name, "file", self._data, size, fault=error.message), -size % BLOCK
 
     def _member(self, header: Header, block: bytes) -> tuple[Member, int]:
         """Return the member that a header begins, and how much padding follows its data."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from cpstage import Packing, Unpacking
     from cpstage.transfer.options import IfEmpty, Layout
 
+_JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
 
 def staging_options(function: Function, context_option: str = CONTEXT_OPTION) -> Function:
     """Add which inputs are staged, and how; the command gets ``fetch_options``.
@@ -36,7 +39,7 @@ def staging_options(function: Function, context_option: str = CONTEXT_OPTION) ->
         *,
         artifacts: tuple[str, ...],
         layout: Layout,
-        no_unpack: bool,
+        no_unpack: tuple[str, ...],
         replace_staged: bool,
         wait: float,
         verify: bool,
@@ -46,7 +49,7 @@ def staging_options(function: Function, context_option: str = CONTEXT_OPTION) ->
     ) -> Any:
         from cpstage.transfer.options import FetchOptions
 
-        how = replace(unpacking, layout=layout, unpack=not no_unpack)
+        how = replace(unpacking, layout=layout, no_unpack=no_unpack)
         if replace_staged and (verify or keep_out):
             other = "--verify" if verify else "--keep-out"
             raise UsageError(f"--replace and {other} exclude each other", hint="give one of them")
@@ -69,7 +72,16 @@ def staging_options(function: Function, context_option: str = CONTEXT_OPTION) ->
             show_default=True,
             help="One directory per artifact, or all artifacts in in/.",
         ),
-        click.option("--no-unpack", is_flag=True, help="Stage each object without unpacking it."),
+        click.option(
+            "--no-unpack",
+            multiple=True,
+            is_flag=False,
+            flag_value="*",
+            metavar="[GLOB]",
+            callback=_require_globs,
+            help="Stage the objects of inputs that match GLOB as files; without GLOB, all. "
+            "Repeatable.",
+        ),
         click.option(
             "--replace",
             "replace_staged",
@@ -97,6 +109,19 @@ def staging_options(function: Function, context_option: str = CONTEXT_OPTION) ->
             "without limit.",
         ),
     )
+
+
+def _require_globs(
+    _: click.Context, __: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Refuse a job ID that click took for the GLOB of an option before it."""
+    for value in values:
+        if _JOB_ID.fullmatch(value):
+            raise UsageError(
+                f"--no-unpack has the job ID {value} as its GLOB",
+                hint="give JOB_ID before --no-unpack, or write --no-unpack='*'",
+            )
+    return values
 
 
 def delivery_options(function: Function, context_option: str = CONTEXT_OPTION) -> Function:
