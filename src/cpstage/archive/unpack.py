@@ -91,6 +91,7 @@ class Unpacker:
                 drained=drained,
                 check_header=check,
                 note=intake.contents.notes.append,
+                expect_entries=intake.budget.expect_entries,
             )
             with opened as members:
                 self._add_tar(members, intake)

@@ -208,6 +208,7 @@ def members(remote: OpenArtifact, limits: Limits, progress: Progress) -> Iterato
             compressed=remote.format == "tar.gz",
             drained=budget.spend_bytes,
             check_header=budget.check_header,
+            expect_entries=budget.expect_entries,
             is_tolerant=True,
         ) as found,
     ):
