@@ -83,8 +83,8 @@ def extraction_options(function: Function) -> Function:
     """Add how archives are unpacked; the command's ``unpacking`` gets it."""
 
     @functools.wraps(function)
-    def command(*, unpacking: Unpacking, mtime: Any, **others: Any) -> Any:
-        how = replace(unpacking, mtime=mtime)
+    def command(*, unpacking: Unpacking, mtime: Any, unsafe_links: Any, **others: Any) -> Any:
+        how = replace(unpacking, mtime=mtime, unsafe_links=unsafe_links)
         return function(unpacking=how, **others)
 
     return add_options(
@@ -95,6 +95,14 @@ def extraction_options(function: Function) -> Function:
             default="archive",
             show_default=True,
             help="Restore mtimes from the archive, or set all to the current time.",
+        ),
+        click.option(
+            "--unsafe-links",
+            type=click.Choice(["reject", "skip", "keep"]),
+            default="reject",
+            show_default=True,
+            help="Symlinks that leave the directory: refuse the archive, leave them out, or "
+            "create them unchanged.",
         ),
     )
 

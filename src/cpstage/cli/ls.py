@@ -32,6 +32,8 @@ _MODES = {
     "hard link": "hrw-r--r--",
 }
 _EXECUTABLE = "-rwxr-xr-x"
+_UNREADABLE = "?---------"
+"""Of an entry that cannot be read or unpacked; the warning says why."""
 
 
 @click.command(cls=Command, epilog=_EXAMPLES)
@@ -58,6 +60,8 @@ def ls(
     extraction, size, compressed size, CRC-32, and name. The command reads only the central
     directory of a zip, and all of a tar. It decrypts an encrypted message into an unnamed temporary
     file.
+
+    An entry that cannot be read or unpacked has ? in place of its type, and a warning says why.
 
     An output can be listed if the job's session may read it, which is rare.
 
@@ -103,6 +107,8 @@ def _text(listing: Listing) -> str:
 
 
 def _row(entry: Listed) -> str:
+    if entry.refused:
+        return printable(f"{_UNREADABLE} {entry.size:>14,} {'-':>14} {'-':>8}  {entry.name}")
     mode = _EXECUTABLE if entry.executable and entry.kind == "file" else _MODES[entry.kind]
     packed = "-" if entry.packed is None else f"{entry.packed:,}"
     crc = "-" if entry.crc is None else f"{entry.crc:08x}"

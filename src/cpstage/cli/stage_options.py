@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from cpstage.aws.uploads import CannedAcl, ServerSideEncryption
     from cpstage.transfer.options import IfEmpty, Layout
 
+_JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
 
 def staging_options(function: Function) -> Function:
     """Add which inputs are staged, and how; the command gets ``fetch_options``."""
@@ -32,7 +35,7 @@ def staging_options(function: Function) -> Function:
         *,
         artifacts: tuple[str, ...],
         layout: Layout,
-        no_unpack: bool,
+        no_unpack: tuple[str, ...],
         replace_staged: bool,
         wait: float,
         verify: bool,
@@ -42,7 +45,7 @@ def staging_options(function: Function) -> Function:
     ) -> Any:
         from cpstage.transfer.options import FetchOptions
 
-        how = replace(unpacking, layout=layout, unpack=not no_unpack)
+        how = replace(unpacking, layout=layout, no_unpack=no_unpack)
         if replace_staged and (verify or keep_out):
             other = "--verify" if verify else "--keep-out"
             raise UsageError(f"--replace and {other} exclude each other", hint="give one of them")
@@ -65,7 +68,16 @@ def staging_options(function: Function) -> Function:
             show_default=True,
             help="One directory per artifact, or all artifacts in in/.",
         ),
-        click.option("--no-unpack", is_flag=True, help="Stage each object without unpacking it."),
+        click.option(
+            "--no-unpack",
+            multiple=True,
+            is_flag=False,
+            flag_value="*",
+            metavar="[GLOB]",
+            callback=_require_globs,
+            help="Stage the objects of inputs that match GLOB as files; without GLOB, all. "
+            "Repeatable.",
+        ),
         click.option(
             "--replace",
             "replace_staged",
@@ -107,6 +119,19 @@ def _tags(_: click.Context, __: click.Parameter, value: str) -> dict[str, str]:
             hint="give each key once, and URL-encode keys and values",
         )
     return dict(pairs)
+
+
+def _require_globs(
+    _: click.Context, __: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Refuse a job ID that click took for the GLOB of an option before it."""
+    for value in values:
+        if _JOB_ID.fullmatch(value):
+            raise UsageError(
+                f"--no-unpack has the job ID {value} as its GLOB",
+                hint="give JOB_ID before --no-unpack, or write --no-unpack='*'",
+            )
+    return values
 
 
 def delivery_options(function: Function) -> Function:

@@ -123,7 +123,7 @@ class _Comparing:
         for artifact in artifacts:
             how = self._as_fetched(artifact)
             with open_artifact(self._session, artifact, how, self._progress) as remote:
-                entries.update(with_parents(self._entries(remote)))
+                entries.update(with_parents(self._entries(remote, how)))
                 if self._is_replaced(remote):
                     replaced.append(artifact)
         local = {str(entry.path): entry for entry in walk(path, Globs())}
@@ -140,13 +140,15 @@ class _Comparing:
             how = replace(how, unpack=False)
         if known.get("envelopes") == "keep":
             how = replace(how, envelopes="keep")
+        if known.get("unsafe_link_handling") in ("skip", "keep"):
+            how = replace(how, unsafe_links=known["unsafe_link_handling"])
         return how
 
-    def _entries(self, remote: OpenArtifact) -> list[Listed]:
+    def _entries(self, remote: OpenArtifact, how: Unpacking) -> list[Listed]:
         if remote.format is None:
             name, size = remote.artifact.location.file_name, remote.blob.size
             return [Listed(name, "file", size, size, _crc_of_object(remote, self._progress))]
-        listing = list_remote(remote, self._unpacking.limits, self._progress)
+        listing = list_remote(remote, how, self._progress)
         if listing.refused:
             raise ArtifactRejected(
                 f"{remote.artifact.title}: {listing.refused[0]}", hint="see cpstage ls"

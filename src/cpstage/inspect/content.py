@@ -14,12 +14,14 @@ from cpstage.archive.zip_directory import ZipEntry
 from cpstage.archive.zip_reader import entry_chunks
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
-from cpstage.errors import NotFound, UsageError
+from cpstage.errors import ArtifactRejected, NotFound, UsageError
 from cpstage.inspect.listing import find_artifacts, members, plain_path, read_entries
 from cpstage.job import Job
 from cpstage.progress import Silence
 from cpstage.transfer.artifact import OpenArtifact, begin_checksum, naming, open_artifact
 from cpstage.transfer.options import Unpacking
+
+_OTHERS_HINT = "see cpstage ls for the entries that can be read"
 
 
 class Slice:
@@ -107,6 +109,8 @@ def _zip_member(remote: OpenArtifact, path: str, limits: Limits) -> Iterator[byt
 def _entry(remote: OpenArtifact, path: str, limits: Limits) -> ZipEntry:
     for entry in read_entries(remote, limits):
         if plain_path(entry.name) == plain_path(path):
+            if entry.fault:
+                raise ArtifactRejected(entry.fault, hint=_OTHERS_HINT)
             _require_file(path, entry.kind)
             return entry
     raise _missing(remote, path)
@@ -116,6 +120,8 @@ def _tar_member(remote: OpenArtifact, path: str, limits: Limits) -> Iterator[byt
     with members(remote, limits, Silence()) as found:
         for member in found:
             if plain_path(member.name) == plain_path(path):
+                if member.fault:
+                    raise ArtifactRejected(member.fault, hint=_OTHERS_HINT)
                 _require_file(path, member.kind, member.target)
                 yield from member.chunks()
                 return

@@ -115,6 +115,7 @@ def fetch(
 
     with session:
         chosen = () if options.skips_inputs(job) else choose(job.input_artifacts, options.artifacts)
+        choose(job.input_artifacts, [one for one in options.unpacking.no_unpack if one != "*"])
         found = [fetching.look(artifact) for artifact in chosen]
         with nullcontext() if dry_run else place.locked(options.wait):
             inventory = Inventory(place, options.unpacking)
@@ -199,7 +200,7 @@ class _Fetch:
         with naming(source.title):
             found = identify(
                 read_head(source.blob),
-                self._options,
+                self._options.of_artifact(planned.artifact.name),
                 name=source.hint,
                 content_type=source.content_type,
             )
@@ -272,7 +273,8 @@ class _Fetch:
 
     def _stage_one(self, planned: Staged, unpacker: Unpacker, staging: Path) -> Staged:
         source = self._source(planned)
-        extracted = extract(source, unpacker, self._options, staging, self._progress)
+        how = self._options.of_artifact(planned.artifact.name)
+        extracted = extract(source, unpacker, how, staging, self._progress)
         verified = _VERIFIED[extracted.format]
         if source.checksum:
             verified = (*verified, f"{source.checksum.expected.algorithm} of the object")

@@ -1,9 +1,10 @@
-"""How artifacts are taken in and made, as data: what a caller may choose."""
+"""Options of fetching and pushing, as data."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -26,11 +27,12 @@ _MOST_TAGS, _LONGEST_TAG, _LONGEST_TAG_VALUE = 10, 128, 256
 
 @dataclass(frozen=True)
 class Unpacking(ExtractOptions):
-    """How to take artifacts in, besides how archives are unpacked.
+    """How artifacts are staged, besides how archives are unpacked.
 
     Attributes:
         layout: One directory per artifact, or one for all.
         unpack: Whether archives are unpacked.
+        no_unpack: Globs over artifact names: their objects are staged as files.
         envelopes: ``open`` decrypts messages of the AWS Encryption SDK, ``require`` refuses
             artifacts that are not encrypted, ``keep`` stages the encrypted message itself.
         key_ids: KMS keys that may decrypt, besides the job's.
@@ -42,10 +44,17 @@ class Unpacking(ExtractOptions):
 
     layout: Layout = "per-artifact"
     unpack: bool = True
+    no_unpack: Sequence[str] = ()
     envelopes: Envelopes = "open"
     key_ids: Sequence[str] = ()
     context: Mapping[str, str] = field(default_factory=dict)
     commitment: Commitment = "require-encrypt-require-decrypt"
+
+    def of_artifact(self, name: str) -> Unpacking:
+        """Return the options for one artifact: ``unpack`` says whether it is unpacked."""
+        if not any(fnmatchcase(name, glob) for glob in self.no_unpack):
+            return self
+        return replace(self, unpack=False)
 
     @property
     def requires_commitment(self) -> bool:
