@@ -129,8 +129,9 @@ def test_a_former_name_works_with_a_warning(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["run", "JOB", "make"], "write CMD behind --, as in 'cpstage run JOB_ID -- make'"),
+        (["run", "JOB", "make"], "write CMD behind --, as in 'cpstage run ... -- make'"),
         (["run", "JOB", "make", "-j4"], "write CMD behind --"),
+        (["work", "--category", "Build"], "see 'cpstage work --help'"),
         (["show", "--job-id", "JOB"], "write 'cpstage show JOB_ID'"),
         (["get-job-details", "JOB"], "write --job-id JOB"),
         (["--region", "eu-west-1"], "the command is missing"),

@@ -27,10 +27,11 @@ class TakesCommand(Command):
         try:
             return super().parse_args(ctx, ours)
         except click.UsageError as error:
-            if "--" in args:
-                raise
             message = error.format_message().rstrip(".")
-            hint = f"write CMD behind --, as in '{ctx.command_path} JOB_ID -- make'"
+            is_of_cmd = isinstance(error, click.NoSuchOption) or "extra argument" in message
+            if "--" in args or not is_of_cmd:
+                raise
+            hint = f"write CMD behind --, as in '{ctx.command_path} ... -- make'"
             raise UsageError(message, hint=hint) from error
 
 
