@@ -19,6 +19,7 @@ from typing import Any, Literal, NewType
 
 from cpstage.errors import AccessDenied, ConfigurationError, UsageError, printable
 from cpstage.masking import MASK, SHORTEST_SECRET, MaskedDict, Secret, mask_objects, secret
+from cpstage.powershell import DEPTH_HINT, is_cut, with_api_names
 
 ArtifactName = NewType("ArtifactName", str)
 """An artifact's name that has been checked, and is safe as the name of a directory."""
@@ -311,20 +312,22 @@ def choose(
 
 Document = Mapping[str, Any]
 
-_AS_IT_CAME = "save the document again, as AWS hands it out"
+_AS_IT_CAME = "save the document again, as AWS returns it"
 
 
 def parse_job(document: object) -> Job:
-    """Read a job out of any of the shapes AWS hands out.
+    """Read a job from any shape that AWS returns.
 
     These are the output of GetJobDetails and GetThirdPartyJobDetails (``jobDetails``), one job of
-    PollForJobs (alone, or as the only one in ``jobs``), and the event of a Lambda action
-    (``CodePipeline.job``). ``__type`` members and unknown ones are passed over.
+    PollForJobs (alone, or as the only one in ``jobs`` or in a list), the event of a Lambda action
+    (``CodePipeline.job``), and all of them as the AWS Tools for PowerShell print them. ``__type``
+    and unknown members are ignored.
 
     Raises:
         ConfigurationError: The document has none of these shapes, or a member of it is unusable.
     """
-    document = mask_objects(document)  # for tracebacks that show variables
+    # Masked for tracebacks that show variables.
+    document = with_api_names(mask_objects(document))
     details = _job_member(document)
     data = _mapping(details, "data")
     key = _mapping(data, "encryptionKey")
@@ -349,7 +352,7 @@ def mask_document(document: Document) -> MaskedDict:
     These are the three credential members, each value of the action's configuration, and the
     continuation token. What was empty or absent stays so.
     """
-    masked = MaskedDict(copy.deepcopy(dict(document)))
+    masked = MaskedDict(copy.deepcopy(dict(with_api_names(document))))
     data = _mapping(_job_member(masked), "data")
     credentials = _mapping(data, "artifactCredentials")
     configuration = _mapping(_mapping(data, "actionConfiguration"), "configuration")
@@ -363,16 +366,21 @@ def mask_document(document: Document) -> MaskedDict:
 def _job_member(document: object) -> dict[str, Any]:
     """Find the job in a document of any shape."""
     found: object = document
-    if isinstance(document, dict):
+    if isinstance(document, list):
+        found = _only_job(document)
+    elif isinstance(document, dict):
         if isinstance(document.get("jobs"), list):
             found = _only_job(document["jobs"])
         else:
             found = document.get("jobDetails", document.get("CodePipeline.job", document))
+    if isinstance(found, dict) and is_cut(found.get("data")):
+        raise _unusable("data", "is not an object", hint=DEPTH_HINT)
     if not isinstance(found, dict) or not isinstance(found.get("data"), dict):
         raise ConfigurationError(
             "the job document holds no job",
             hint="save the output of 'aws codepipeline get-job-details', one job of "
-            "poll-for-jobs, or a Lambda 'CodePipeline.job' event",
+            "poll-for-jobs, a Lambda 'CodePipeline.job' event, or "
+            "'Get-CPJobDetail | ConvertTo-Json -Depth 10'",
         )
     return found
 
@@ -390,7 +398,7 @@ def _only_job(jobs: list[object]) -> object:
 
 def _mapping(parent: Document, member: str) -> dict[str, Any]:
     if not isinstance(parent.get(member), (dict, type(None))):
-        raise _unusable(member, "is not an object")
+        raise _unusable(member, "is not an object", hint=_hint(parent, member))
     return parent.get(member) or MaskedDict()
 
 
@@ -416,6 +424,10 @@ def _required(parent: Document, member: str, where: str) -> str:
     if value is None:
         raise ConfigurationError(f"{where} has no {member!r} in the job document", hint=_AS_IT_CAME)
     return value
+
+
+def _hint(parent: Document, member: str) -> str:
+    return DEPTH_HINT if is_cut(parent.get(member)) else _AS_IT_CAME
 
 
 def _unusable(member: str, why: str, hint: str = _AS_IT_CAME) -> ConfigurationError:
@@ -447,7 +459,7 @@ def _pipeline_context(member: Document) -> PipelineContext:
 def _artifacts(data: Document, member: str) -> tuple[Artifact, ...]:
     listed = data.get(member) or []
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
-        raise _unusable(member, "is not a list of artifacts")
+        raise _unusable(member, "is not a list of artifacts", hint=_hint(data, member))
     artifacts = tuple(_artifact(one) for one in listed)
     for name, count in Counter(artifact.name for artifact in artifacts).items():
         if count > 1:

@@ -6,6 +6,7 @@ archives use KMS with the caller's own AWS credentials.
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,8 +19,9 @@ from typing import Any
 from cpstage._posix import require_posix
 from cpstage.archive.blob import FileBlob
 from cpstage.archive.formats import Format, format_of_name, other_format
-from cpstage.archive.members import Contents, contents_document
+from cpstage.archive.members import Contents, contents_document, unsafe_links_document
 from cpstage.archive.pack import Packer
+from cpstage.archive.packing_list import ratio_note
 from cpstage.archive.unpack import Unpacker
 from cpstage.aws.config import AwsConfig
 from cpstage.encryption.encrypt import encrypt
@@ -38,6 +40,8 @@ from cpstage.transfer.artifact import (
 from cpstage.transfer.options import Packing, Unpacking
 from cpstage.workspace.publishing import Move
 from cpstage.workspace.staging import journal_in, staging_in, sweep
+
+_LOGGER = logging.getLogger("cpstage")
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Unpacked:
             "format": self.format,
             "envelope": self.envelope,
             **contents_document(self.contents),
+            "unsafe_links": unsafe_links_document(self.contents),
             "notes": list(self.notes),
         }
 
@@ -284,6 +289,9 @@ def pack(
             chunks = packer.pack(entries, found, packed)
             written, header = _write(chunks, target, sealing, config or AwsConfig())
     envelope = header.document() if header else None
+    for note in ratio_note(entries.size, written):
+        _LOGGER.warning("%s: %s", source, note)
+        entries.notes.append(note)
     sizes = (entries.files, entries.size, written)
     return Packed(source, target, found, *sizes, envelope, tuple(entries.notes))
 

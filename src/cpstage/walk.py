@@ -104,6 +104,8 @@ def walk(
         if entry.kind == "directory":
             above.append((entry.source, (entry.device, entry.inode)))
             stack.append(iter(walker.listed(f"{entry.path}/")))
+    if walker.misnamed:
+        raise _not_utf8(walker.misnamed)
     if walker.outside:
         raise _leading_out(walker.above_root, walker.outside)
 
@@ -122,6 +124,7 @@ class _Walker:
         self.above_root = root
         self.above: list[tuple[str, Identity | None]] = [(root, None)]
         self.outside: list[tuple[str, str]] = []
+        self.misnamed: list[tuple[str, str]] = []
         self._globs = globs
         self._symlinks = symlinks
         self._report = report
@@ -158,7 +161,9 @@ class _Walker:
             path = RelativePath(prefix + found.name)
             if self._globs.exclude and self._globs.prunes(path):
                 continue
-            _require_utf8(found.name, directory)
+            if not _is_utf8(found.name):
+                self.misnamed.append((found.name, directory))
+                continue
             source = f"{directory}/{found.name}"
             try:
                 entry = self._entry(found, path, source, descriptor)
@@ -176,7 +181,9 @@ class _Walker:
             if self._symlinks != "keep":
                 return self._followed(path, source)
             target = os.readlink(found.name, dir_fd=descriptor)
-            _require_utf8(target, source)
+            if not _is_utf8(target):
+                self.misnamed.append((target, source))
+                return None
             return Entry(path, "link", source, 0, 0o777, target, 0, status.st_mtime_ns)
         return self._plain(path, source, status)
 
@@ -234,7 +241,8 @@ def single(path: Path) -> Entry:
         LocalIOError: It cannot be read.
         ArtifactRejected: It is not a regular file, or its name is not UTF-8.
     """
-    _require_utf8(path.name, str(path.parent))
+    if not _is_utf8(path.name):
+        raise _not_utf8([(path.name, str(path.parent))])
     source = os.path.realpath(path)
     try:
         return _file(source, RelativePath(path.name), os.lstat(source))
@@ -242,16 +250,24 @@ def single(path: Path) -> Entry:
         raise _unreadable(source, error) from error
 
 
-def _require_utf8(name: str, directory: str) -> None:
+def _is_utf8(name: str) -> bool:
     if name.isascii():
-        return
+        return True
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise ArtifactRejected(
-            f"the name {os.fsencode(name)!r} in {directory} is not UTF-8",
-            hint="rename it, or leave it out with --exclude; nothing was uploaded",
-        ) from None
+        return False
+    return True
+
+
+def _not_utf8(misnamed: list[tuple[str, str]]) -> ArtifactRejected:
+    shown = ", ".join(f"{os.fsencode(name)!r} in {place}" for name, place in misnamed[:_MOST_SHOWN])
+    more = f" and {len(misnamed) - _MOST_SHOWN} more" if len(misnamed) > _MOST_SHOWN else ""
+    what, are = ("the name", "is") if len(misnamed) == 1 else ("the names", "are")
+    return ArtifactRejected(
+        f"{what} {shown}{more} {are} not UTF-8",
+        hint="rename them, or leave them out with --exclude; nothing was uploaded",
+    )
 
 
 def _file(source: str, path: RelativePath, status: os.stat_result) -> Entry:

@@ -53,24 +53,9 @@ NEVER_SAID = ("Traceback", "unexpected ", "under the key None", "holds no job", 
 COUNTS_AS_REPORTED = "a try whose answer was lost counts as reported"
 
 
-def cases(*operations: str) -> list[ParameterSet]:
-    """A case for each kind of fault in each operation."""
-    found = []
-    for operation in operations:
-        for name, kind in kinds_of(operation).items():
-            found.append(pytest.param(operation, kind, id=f"{operation}: {name}"))
-    return found
-
-
-def groups(*operations: str) -> list[ParameterSet]:
-    """A case for each group of faults in each operation."""
-    found = []
-    for operation in operations:
-        kinds = kinds_of(operation)
-        for group in dict.fromkeys(kind.group for kind in kinds.values()):
-            these = {name: kind for name, kind in kinds.items() if kind.group == group}
-            found.append(pytest.param(operation, these, id=f"{operation}: {group}"))
-    return found
+def faults(*operations: str) -> list[ParameterSet]:
+    """A case for each operation, with every kind of fault that strikes it."""
+    return [pytest.param(name, kinds_of(name), id=name) for name in operations]
 
 
 def each(kinds: Mapping[str, Kind], check: Callable[[Kind], object], at_once: int = 12) -> None:
@@ -263,19 +248,22 @@ def always(operation: str, kind: Kind) -> list[Rule]:
 _READS = ("GetJobDetails", "HeadObject", "GetObject")
 
 
-@pytest.mark.parametrize(("operation", "kind"), cases(*_READS))
-def test_a_fetch_gets_over_one_fault(bench: Bench, operation: str, kind: Kind) -> None:
-    done = bench.fetch(once(operation, kind))
+@pytest.mark.parametrize(("operation", "kinds"), faults(*_READS))
+def test_a_fetch_gets_over_one_fault(bench: Bench, operation: str, kinds: Kinds) -> None:
+    def check(kind: Kind) -> None:
+        done = bench.fetch(once(operation, kind))
 
-    done.succeeds()
-    assert names(done.directory) == ["in", "in/App", "in/App/f"]
-    assert (done.directory / "in/App/f").read_bytes() == SMALL
+        done.succeeds()
+        assert names(done.directory) == ["in", "in/App", "in/App/f"]
+        assert (done.directory / "in/App/f").read_bytes() == SMALL
+
+    each(kinds, check)
 
 
-@pytest.mark.parametrize(("operation", "kinds"), groups(*_READS))
+@pytest.mark.parametrize(("operation", "kinds"), faults(*_READS))
 def test_a_fetch_without_answers_stages_nothing(bench: Bench, operation: str, kinds: Kinds) -> None:
     def check(kind: Kind) -> None:
-        done = bench.fetch(always(operation, kind), "--timeout", QUICK)
+        done = bench.fetch(always(operation, kind), "--retry-timeout", QUICK)
 
         done.fails(69)
         staging = done.directory / ".cpstage/staging"
@@ -288,18 +276,21 @@ def test_a_fetch_without_answers_stages_nothing(bench: Bench, operation: str, ki
 # A push
 
 
-@pytest.mark.parametrize(("operation", "kind"), cases("PutObject"))
-def test_a_push_gets_over_one_fault(bench: Bench, operation: str, kind: Kind) -> None:
-    done = bench.push(once(operation, kind), SMALL)
+@pytest.mark.parametrize(("operation", "kinds"), faults("PutObject"))
+def test_a_push_gets_over_one_fault(bench: Bench, operation: str, kinds: Kinds) -> None:
+    def check(kind: Kind) -> None:
+        done = bench.push(once(operation, kind), SMALL)
 
-    done.succeeds()
-    assert bench.stored(done.job_id) == [SMALL] * (2 if kind.applied else 1)
+        done.succeeds()
+        assert bench.stored(done.job_id) == [SMALL] * (2 if kind.applied else 1)
+
+    each(kinds, check)
 
 
-@pytest.mark.parametrize(("operation", "kinds"), groups("PutObject"))
+@pytest.mark.parametrize(("operation", "kinds"), faults("PutObject"))
 def test_a_push_without_answers_may_have_stored(bench: Bench, operation: str, kinds: Kinds) -> None:
     def check(kind: Kind) -> None:
-        done = bench.push(always(operation, kind), SMALL, "--timeout", QUICK)
+        done = bench.push(always(operation, kind), SMALL, "--retry-timeout", QUICK)
 
         last = done.fails(69)
         stored = bench.stored(done.job_id)
@@ -314,25 +305,28 @@ def test_a_push_without_answers_may_have_stored(bench: Bench, operation: str, ki
 _PARTS = ("CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload")
 
 
-@pytest.mark.parametrize(("operation", "kind"), cases(*_PARTS))
-def test_a_push_in_parts_gets_over_one_fault(bench: Bench, operation: str, kind: Kind) -> None:
-    done = bench.push(once(operation, kind), LARGE)
+@pytest.mark.parametrize(("operation", "kinds"), faults(*_PARTS))
+def test_a_push_in_parts_gets_over_one_fault(bench: Bench, operation: str, kinds: Kinds) -> None:
+    def check(kind: Kind) -> None:
+        done = bench.push(once(operation, kind), LARGE)
 
-    done.succeeds()
-    stored = bench.stored(done.job_id)
-    assert stored[0] == LARGE
-    assert {*stored} == {LARGE}
-    # Nobody knows the id of an upload whose first answer was lost.
-    unknown = operation == "CreateMultipartUpload" and kind.applied
-    assert len(bench.uploads(done.job_id)) == (1 if unknown else 0)
+        done.succeeds()
+        stored = bench.stored(done.job_id)
+        assert stored[0] == LARGE
+        assert {*stored} == {LARGE}
+        # Nobody knows the id of an upload whose first answer was lost.
+        unknown = operation == "CreateMultipartUpload" and kind.applied
+        assert len(bench.uploads(done.job_id)) == (1 if unknown else 0)
+
+    each(kinds, check)
 
 
-@pytest.mark.parametrize(("operation", "kinds"), groups(*_PARTS))
+@pytest.mark.parametrize(("operation", "kinds"), faults(*_PARTS))
 def test_a_push_in_parts_without_answers_leaves_nothing(
     bench: Bench, operation: str, kinds: Kinds
 ) -> None:
     def check(kind: Kind) -> None:
-        done = bench.push(always(operation, kind), LARGE, "--timeout", QUICK)
+        done = bench.push(always(operation, kind), LARGE, "--retry-timeout", QUICK)
 
         uploads = bench.uploads(done.job_id)
         if operation == "CompleteMultipartUpload" and kind.applied:
@@ -352,19 +346,22 @@ def test_a_push_in_parts_without_answers_leaves_nothing(
     each(kinds, check, at_once=2)  # each takes a processor for its parts
 
 
-@pytest.mark.parametrize(("operation", "kind"), cases("AbortMultipartUpload"))
-def test_an_abort_gets_over_one_fault(bench: Bench, operation: str, kind: Kind) -> None:
-    plan = [Rule(ACCESS_DENIED, "UploadPart", times=None), *once(operation, kind)]
+@pytest.mark.parametrize(("operation", "kinds"), faults("AbortMultipartUpload"))
+def test_an_abort_gets_over_one_fault(bench: Bench, operation: str, kinds: Kinds) -> None:
+    def check(kind: Kind) -> None:
+        plan = [Rule(ACCESS_DENIED, "UploadPart", times=None), *once(operation, kind)]
 
-    done = bench.push(plan, LARGE)
+        done = bench.push(plan, LARGE)
 
-    last = done.fails(77)
-    assert [one.struck for one in done.log if one.fault is kind.fault] == [True]
-    assert bench.uploads(done.job_id) == []
-    assert "may be left" not in last
+        last = done.fails(77)
+        assert [one.struck for one in done.log if one.fault is kind.fault] == [True]
+        assert bench.uploads(done.job_id) == []
+        assert "may be left" not in last
+
+    each(kinds, check)
 
 
-@pytest.mark.parametrize(("operation", "kinds"), groups("AbortMultipartUpload"))
+@pytest.mark.parametrize(("operation", "kinds"), faults("AbortMultipartUpload"))
 def test_an_abort_without_answers_is_told(bench: Bench, operation: str, kinds: Kinds) -> None:
     def check(kind: Kind) -> None:
         plan = [Rule(ACCESS_DENIED, "UploadPart", times=None), *always(operation, kind)]
@@ -414,7 +411,7 @@ def test_a_run_gets_over_one_fault_in_each_exchange(bench: Bench, name: str) -> 
     assert bench.stored(done.job_id)
 
 
-@pytest.mark.parametrize(("operation", "kinds"), groups(*_READS, "PutObject"))
+@pytest.mark.parametrize(("operation", "kinds"), faults(*_READS, "PutObject"))
 def test_a_run_without_answers_is_reported_as_failed(
     bench: Bench, operation: str, kinds: Kinds
 ) -> None:
@@ -434,17 +431,20 @@ _STATUSES = {"PutJobSuccessResult": "Succeeded", "PutJobFailureResult": "Failed"
 _CODES = {"PutJobSuccessResult": 0, "PutJobFailureResult": 3}
 
 
-@pytest.mark.parametrize(("operation", "kind"), cases(*RESULTS))
-def test_a_result_gets_over_one_fault(bench: Bench, operation: str, kind: Kind) -> None:
-    done = bench.report(once(operation, kind), command=_COMMANDS[operation])
+@pytest.mark.parametrize(("operation", "kinds"), faults(*RESULTS))
+def test_a_result_gets_over_one_fault(bench: Bench, operation: str, kinds: Kinds) -> None:
+    def check(kind: Kind) -> None:
+        done = bench.report(once(operation, kind), command=_COMMANDS[operation])
 
-    done.succeeds(_CODES[operation])
-    assert bench.aws.job(done.job_id).status == _STATUSES[operation]
-    assert bench.results(done.job_id) == [operation]
-    assert (COUNTS_AS_REPORTED in done.said) == kind.applied
+        done.succeeds(_CODES[operation])
+        assert bench.aws.job(done.job_id).status == _STATUSES[operation]
+        assert bench.results(done.job_id) == [operation]
+        assert (COUNTS_AS_REPORTED in done.said) == kind.applied
+
+    each(kinds, check)
 
 
-@pytest.mark.parametrize(("operation", "kinds"), groups(*RESULTS))
+@pytest.mark.parametrize(("operation", "kinds"), faults(*RESULTS))
 def test_a_result_without_answers_is_told(bench: Bench, operation: str, kinds: Kinds) -> None:
     def check(kind: Kind) -> None:
         command = _COMMANDS[operation]
@@ -520,7 +520,7 @@ def test_a_worker_gets_over_one_fault_in_each_exchange(bench: Bench, name: str) 
     assert bench.aws.job(done.job_id).status == "Succeeded"
 
 
-@pytest.mark.parametrize(("operation", "kinds"), groups("PollForJobs"))
+@pytest.mark.parametrize(("operation", "kinds"), faults("PollForJobs"))
 def test_a_worker_without_polls_takes_no_job(bench: Bench, operation: str, kinds: Kinds) -> None:
     def check(kind: Kind) -> None:
         done = bench.work(always(operation, kind), "--retry-timeout", QUICK)
@@ -533,7 +533,7 @@ def test_a_worker_without_polls_takes_no_job(bench: Bench, operation: str, kinds
     each(kinds, check)
 
 
-@pytest.mark.parametrize(("operation", "kinds"), groups("AcknowledgeJob"))
+@pytest.mark.parametrize(("operation", "kinds"), faults("AcknowledgeJob"))
 def test_a_worker_says_that_a_job_which_it_drops_may_be_its_own(
     bench: Bench, operation: str, kinds: Kinds
 ) -> None:
@@ -550,22 +550,27 @@ def test_a_worker_says_that_a_job_which_it_drops_may_be_its_own(
     each(kinds, check)
 
 
-@pytest.mark.parametrize(("operation", "kind"), cases(*RESULTS))
-def test_a_result_of_a_worker_gets_over_one_fault(bench: Bench, operation: str, kind: Kind) -> None:
-    done = bench.work(once(operation, kind), command=_COMMANDS[operation])
+@pytest.mark.parametrize(("operation", "kinds"), faults(*RESULTS))
+def test_a_result_of_a_worker_gets_over_one_fault(
+    bench: Bench, operation: str, kinds: Kinds
+) -> None:
+    def check(kind: Kind) -> None:
+        done = bench.work(once(operation, kind), command=_COMMANDS[operation])
 
-    done.succeeds()
-    events = [one["event"] for one in done.events if one["event"] != "warning"]
-    last = ["reported", "succeeded" if operation == RESULTS[0] else "failed", "stopped"]
-    assert events == ["polling", "claimed", "started", *last]
-    assert bench.results(done.job_id) == [operation]
-    assert bench.aws.job(done.job_id).status == _STATUSES[operation]
-    warned = [one["message"] for one in done.events if one["event"] == "warning"]
-    assert bool(warned) == kind.applied
-    assert all(COUNTS_AS_REPORTED in one for one in warned)
+        done.succeeds()
+        events = [one["event"] for one in done.events if one["event"] != "warning"]
+        last = ["reported", "succeeded" if operation == RESULTS[0] else "failed", "stopped"]
+        assert events == ["polling", "claimed", "started", *last]
+        assert bench.results(done.job_id) == [operation]
+        assert bench.aws.job(done.job_id).status == _STATUSES[operation]
+        warned = [one["message"] for one in done.events if one["event"] == "warning"]
+        assert bool(warned) == kind.applied
+        assert all(COUNTS_AS_REPORTED in one for one in warned)
+
+    each(kinds, check)
 
 
-@pytest.mark.parametrize(("operation", "kinds"), groups(*RESULTS))
+@pytest.mark.parametrize(("operation", "kinds"), faults(*RESULTS))
 def test_a_result_of_a_worker_without_answers_is_told(
     bench: Bench, operation: str, kinds: Kinds
 ) -> None:

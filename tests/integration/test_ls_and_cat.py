@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cpstage.archive.blob import FileBlob
-from cpstage.archive.options import Limits
 from cpstage.aws.job_session import ObjectInfo
 from cpstage.inspect.listing import list_remote
 from cpstage.job import Artifact, S3Location, check_artifact_name
 from cpstage.local import SESSION_ACTIONS, Call, Input, LocalAWS, Output
 from cpstage.transfer.artifact import Counted, OpenArtifact
+from cpstage.transfer.options import Unpacking
 from samples import tar_member, tar_of, tar_of_members, zip_of, zip_with_link
 from terminals import on_terminal
 from zip_bytes import Entry, file, zip_bytes
@@ -108,7 +108,7 @@ def test_a_zip_of_2_gib_is_listed_by_its_end(tmp_path: Path) -> None:
         OpenArtifact(
             artifact, ObjectInfo(blob.size, '"e"', None, "", None, None), "zip", counted, counted
         ),
-        Limits(),
+        Unpacking(),
     )
     blob.close()
 

@@ -76,6 +76,8 @@ def _screen(
     finally:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            os.waitpid(pid, 0)
         os.close(descriptor)
 
 
@@ -141,9 +143,9 @@ def shell(cli: Cli) -> Iterator[Screen]:
         yield screen
 
 
-def _goes_on_in_the_foreground(shell: Screen) -> None:
+def _goes_on_in_the_foreground(shell: Screen, shows: str) -> None:
     shell.type("fg\n")
-    shell.wait_for("-m cpstage run")
+    shell.wait_for(shows)
     shell.type("typed\n")
     shell.wait_for("got typed")
     shell.wait_for("prompt> ")
@@ -159,7 +161,7 @@ def test_control_z_stops_it_all_and_fg_goes_on(aws: LocalAWS, shell: Screen) -> 
     shell.type("\x1a")
     shell.wait_for("Stopped")
     shell.wait_for("prompt> ")
-    _goes_on_in_the_foreground(shell)
+    _goes_on_in_the_foreground(shell, "-m cpstage run")
 
     assert aws.job(job_id).status == "Succeeded"
 
@@ -169,6 +171,6 @@ def test_in_the_background_it_waits_for_the_terminal(aws: LocalAWS, shell: Scree
 
     shell.type("set -b\n" + shlex.join(_words(job_id, _READ)) + " &\n")
     shell.wait_for("Stopped")
-    _goes_on_in_the_foreground(shell)
+    _goes_on_in_the_foreground(shell, "ready")
 
     assert aws.job(job_id).status == "Succeeded"

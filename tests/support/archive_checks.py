@@ -39,7 +39,7 @@ def refusal(
     assert caught.value.exit_code == 65
     assert said.isprintable()
     assert re.search(says, said, re.IGNORECASE), said
-    assert entry is None or repr(entry) in said, said
+    assert entry is None or repr(entry[:200])[:-1] in said, said
     root = into.parent.parent
     beside = [path for path in root.rglob("*") if into not in (path, *path.parents)]
     assert beside == [into.parent], "something was written outside"

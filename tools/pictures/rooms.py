@@ -42,7 +42,7 @@ FLOORS: tuple[tuple[tuple[str, float, float, str], ...], ...] = (
 GROUND: tuple[tuple[str, ...], ...] = (
     ("removal", "execution"),
     ("job", "globs", "_posix"),
-    ("errors", "masking", "progress", "_deflate", "_version"),
+    ("errors", "masking", "powershell", "progress", "_deflate", "_version"),
 )
 """Below them: what any room may use, and what knows nothing of AWS, archives or the workspace."""
 

@@ -49,7 +49,7 @@ def inflated(source: Forward) -> Iterator[bytes]:
             steps.append(step)
             size += len(step)
     except Damaged:
-        yield b"".join(steps)  # then whoever reads it knows where the damage is
+        yield b"".join(steps)  # so that the reader of the archive knows where the damage is
         raise
     yield b"".join(steps)
 
@@ -144,11 +144,11 @@ def _zeros(source: Forward) -> Iterator[bytes]:
 
 
 class Damaged(Exception):
-    """A stream is not what its format says; whoever knows the archive says where."""
+    """A stream violates its format; the reader of the archive adds where."""
 
 
 class Forward:
-    """The bytes of a stream, in order.
+    """A stream of bytes that is read forwards.
 
     Args:
         blocks: The stream; an empty block says nothing.
@@ -188,6 +188,16 @@ class Forward:
         piece = self._block[self._at : self._at + most]
         self._at += len(piece)
         return piece
+
+    def window(self, most: int) -> memoryview:
+        """Return the next bytes without going on: fewer than ``most`` only at the end."""
+        blocks, size = [self._block[self._at :]], len(self._block) - self._at
+        while size < most and (block := next(filter(None, self._blocks), b"")):
+            blocks.append(block)
+            size += len(block)
+        self._before += self._at
+        self._block, self._at = b"".join(blocks), 0
+        return memoryview(self._block)
 
     def back(self, count: int) -> None:
         """Go back, within what the last call of :meth:`some` returned."""

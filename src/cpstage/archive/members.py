@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 MemberKind = Literal["file", "directory", "link", "hard link"]
 
@@ -17,7 +17,7 @@ memory is used again; with 1 MiB the system spent twice as long on fresh pages."
 
 @dataclass(frozen=True)
 class Member:
-    """What an archive says of one member; nothing of it has been checked.
+    """One member as the archive describes it, not validated yet.
 
     Attributes:
         name: The name, bytes that are not UTF-8 as surrogates.
@@ -28,6 +28,7 @@ class Member:
         mtime_ns: Its mtime, in nanoseconds since the epoch, where the archive has one.
         target: Where a symbolic link leads, bytes that are not UTF-8 as surrogates, or the name of
             the earlier member that a hard link stands for.
+        fault: Why it cannot be unpacked, in an archive that is read tolerantly.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Member:
     mode: int = 0
     mtime_ns: int | None = None
     target: str = ""
+    fault: str = ""
 
     @property
     def executable(self) -> bool:
@@ -44,15 +46,39 @@ class Member:
         return bool(self.mode & OWNER_EXECUTES)
 
 
+class UnsafeLink(NamedTuple):
+    """A symlink that leaves the tree.
+
+    Attributes:
+        path: Its path.
+        target: Its target.
+        handling: Whether it was left out or created.
+    """
+
+    path: str
+    target: str
+    handling: Literal["skipped", "kept"]
+
+
 @dataclass
 class Contents:
-    """What came out of one archive, and notes on what is not as the archive had it."""
+    """What came out of one archive.
+
+    Attributes:
+        files: How many files.
+        directories: How many directories.
+        links: How many symlinks.
+        size: How many bytes the files have together.
+        notes: What differs from the archive, a line each.
+        unsafe_links: Symlinks that leave the tree, which were left out or created on request.
+    """
 
     files: int = 0
     directories: int = 0
     links: int = 0
     size: int = 0
     notes: list[str] = field(default_factory=list)
+    unsafe_links: list[UnsafeLink] = field(default_factory=list)
 
     def count(self, kind: MemberKind, size: int, *, there: bool) -> None:
         """Count a member, unless it is in the place of another one."""
@@ -63,8 +89,21 @@ class Contents:
             self.files += kind in ("file", "hard link")
 
 
+def unsafe_links_document(contents: Contents | None) -> list[dict[str, str]]:
+    """Return the unsafe links as JSON has them."""
+    return [
+        {name: printable_text(value) for name, value in link._asdict().items()}
+        for link in (contents.unsafe_links if contents else ())
+    ]
+
+
+def printable_text(name: str) -> str:
+    """Return a name with bytes that are not UTF-8 as escapes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def contents_document(contents: Contents | None) -> dict[str, int | None]:
-    """Return contents as JSON has them: null where nothing was unpacked."""
+    """Return the counts as JSON has them: null where nothing was unpacked."""
     return {
         "files": contents.files if contents else None,
         "directories": contents.directories if contents else None,
@@ -83,4 +122,5 @@ def read_contents(document: Mapping[str, Any]) -> Contents | None:
     if members[0] is None:
         return None
     files, directories, links, size = map(int, members)
-    return Contents(files, directories, links, size)
+    unsafe = [UnsafeLink(**link) for link in document.get("unsafe_links", ())]
+    return Contents(files, directories, links, size, unsafe_links=unsafe)

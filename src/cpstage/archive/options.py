@@ -17,14 +17,20 @@ if TYPE_CHECKING:
     from cpstage.walk import Symlinks
 
 
+UnsafeLinks = Literal["reject", "skip", "keep"]
+
 MIB = 1 << 20
 GIB = 1 << 30
 
 HEADER_BYTES = MIB
 """The longest extended header of one tar member."""
 
-_RATIO_FREE = 64 * MIB
-"""Output below this is never a bomb, whatever its ratio."""
+RATIO_FREE = 64 * MIB
+"""Bytes of output below which no ratio is refused."""
+
+ZIP_RECORD_BYTES, ZIP_RECORD_ROOM = 64, 512
+"""Bytes of a central directory record of ours besides its name, and bytes that the central
+directory may have for each entry besides the limit of headers."""
 
 
 @dataclass(frozen=True)
@@ -55,10 +61,13 @@ class ExtractOptions:
         limits: What one archive may unpack to.
         mtime: ``archive`` restores mtimes, ``now`` gives every file and directory the time at
             which unpacking begins.
+        unsafe_links: What happens to symlinks that leave the tree: ``reject`` refuses the archive,
+            ``skip`` leaves them out, ``keep`` creates them unchanged, after all files.
     """
 
     limits: Limits = field(default_factory=Limits)
     mtime: Literal["archive", "now"] = "archive"
+    unsafe_links: UnsafeLinks = "reject"
 
 
 class MtimeRule(NamedTuple):
@@ -181,7 +190,7 @@ class Budget:
         self.size += count
         if self.size > self._limits.size:
             raise _over("size", f"{self._limits.size:,} bytes unpacked", "--max-size")
-        if self.size > max(_RATIO_FREE, self._packed * self._limits.ratio):
+        if self.size > max(RATIO_FREE, self._packed * self._limits.ratio):
             raise _over("ratio", f"{self._limits.ratio} bytes for each byte packed", "--max-ratio")
 
 

@@ -7,12 +7,13 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from cpstage.archive.formats import Format
+from cpstage.archive.links import leaving, listing, unsafe_links
 from cpstage.archive.options import PackOptions
-from cpstage.archive.packing_list import Begin, PackingList
-from cpstage.archive.paths import check_links, check_name
+from cpstage.archive.packing_list import Begin, PackingList, limit_notes
+from cpstage.archive.paths import check_name
 from cpstage.archive.workers import thread_count
 from cpstage.archive.zip_writer import ZipPacker, zip_stream
 from cpstage.errors import ArtifactRejected
@@ -21,6 +22,14 @@ from cpstage.globs import Globs
 from cpstage.walk import Entry, Symlinks, walk
 
 _LOGGER = logging.getLogger("cpstage")
+
+
+_NAME_HINT = "rename these entries, or leave them out with --exclude"
+_LINK_HINT = (
+    "pack the files that these links point to with --symlinks follow-outside, or leave the links "
+    "out with --exclude"
+)
+_LEFT_OUT = "leave this link out with --exclude"
 
 
 def _not_yet(_: object) -> None:
@@ -52,6 +61,7 @@ def list_entries(
         LocalIOError: Something cannot be read.
     """
     links: dict[RelativePath, str] = {}
+    unsafe: list[_Unsafe] = []
     notes: list[str] = []
 
     def report(note: str) -> None:
@@ -64,23 +74,35 @@ def list_entries(
             listed(1)
             if entry.source == left_out:
                 continue
+            if unsafe and entry.path.startswith(f"{unsafe[-1].path}/"):
+                continue  # it has the unsafe name of its directory
             try:
                 check_name(entry.path)
             except ArtifactRejected as error:
-                hint = "rename it, or leave it out with --exclude; nothing was uploaded"
-                what = f"cannot pack {root}: {error.message}"
-                raise ArtifactRejected(what, hint=hint) from error
+                unsafe.append(_Unsafe(entry.path, error.message))
+                continue
             if entry.kind == "link":
                 links[entry.path] = entry.target
             yield entry
 
     found = PackingList(checked(), begin)
+    if unsafe:
+        raise _not_packed(root, listing(one.why for one in unsafe), _NAME_HINT)
     try:
-        check_links(links)
+        leaving_links = unsafe_links(links)
     except ArtifactRejected as error:
-        raise _not_packed(root, error) from error
+        raise _not_packed(root, error.message, _LEFT_OUT) from error
+    if leaving_links:
+        raise _not_packed(root, leaving(leaving_links, links).message, _LINK_HINT)
     found.notes += notes
     return found
+
+
+class _Unsafe(NamedTuple):
+    """An entry whose name cannot be unpacked again, and why."""
+
+    path: str
+    why: str
 
 
 class Packer:
@@ -133,7 +155,11 @@ class Packer:
         """
         begin = self._zip.begin if self._is_eager and archive_format == "zip" else _not_yet
         how = self._options
-        return list_entries(root, how.globs, how.symlinks, listed, archive=archive, begin=begin)
+        found = list_entries(root, how.globs, how.symlinks, listed, archive=archive, begin=begin)
+        for note in limit_notes(found, archive_format):
+            _LOGGER.warning("%s: %s", root, note)
+            found.notes.append(note)
+        return found
 
     def pack(
         self,
@@ -173,10 +199,5 @@ class Packer:
         return gzip_stream(listed, self._level, consumed, self._threads, self._rule)
 
 
-def _not_packed(root: Path, error: ArtifactRejected) -> ArtifactRejected:
-    """Say what to do about a tree that could not be unpacked again."""
-    return ArtifactRejected(
-        f"cannot pack {root}: {error.message}",
-        hint="leave them out with --exclude, or pack what they point to with --symlinks "
-        "follow-outside; nothing was uploaded",
-    )
+def _not_packed(root: Path, why: str, hint: str) -> ArtifactRejected:
+    return ArtifactRejected(f"cannot pack {root}: {why}", hint=f"{hint}; nothing was uploaded")

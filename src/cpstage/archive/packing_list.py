@@ -10,6 +10,7 @@ import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from cpstage.archive.options import RATIO_FREE, ZIP_RECORD_BYTES, ZIP_RECORD_ROOM, Limits
 from cpstage.walk import Entry
 
 PORTION_SIZE = 1 << 20
@@ -17,7 +18,7 @@ PORTION_SIZE = 1 << 20
 
 AHEAD = 3
 """Portions that may be done or under way besides one for each thread. More are no faster, since
-who takes them has buffers of its own."""
+the consumer has buffers too."""
 
 _ENTRY = 4 << 10
 """An entry without data takes about as long as these many bytes."""
@@ -86,11 +87,14 @@ class PackingList:
         files: How many files there are.
         directories: How many directories.
         size: How many bytes the files have together.
+        depth: Components of the longest path, counted by its slashes.
+        name_size: Characters of all paths together.
         notes: What was left out, or is not as it is in the directory.
     """
 
     def __init__(self, entries: Iterable[Entry], begin: Begin = lambda _: None) -> None:
         self.files = self.directories = self.size = self._count = 0
+        self.depth = self.name_size = 0
         self.notes: list[str] = []
         self._cut: list[Batch | Entry] = []
         group: list[Entry] = []
@@ -115,6 +119,10 @@ class PackingList:
         self.size += entry.size
         self.files += entry.kind == "file"
         self.directories += entry.kind == "directory"
+        self.name_size += len(entry.path)
+        slashes = entry.path.count("/")
+        if slashes >= self.depth:
+            self.depth = slashes + 1
 
     def portions(self) -> Iterator[Batch | FilePart]:
         """Return all of it in portions; the order stays."""
@@ -133,6 +141,42 @@ class PackingList:
                 yield from one.entries
             else:
                 yield one
+
+
+_DEFAULTS = Limits()
+
+
+def limit_notes(entries: PackingList, archive_format: str) -> list[str]:
+    """Return why ``fetch`` would refuse an archive under its default limits, a line each.
+
+    Args:
+        entries: What goes into the archive.
+        archive_format: Its format; a raw file has no limits.
+    """
+    headers = entries.name_size + len(entries) * (ZIP_RECORD_BYTES - ZIP_RECORD_ROOM)
+    found = [
+        ("size", entries.size, _DEFAULTS.size, "bytes"),
+        ("entries", len(entries), _DEFAULTS.entries, "entries"),
+        ("depth", entries.depth, _DEFAULTS.depth, "components in a path"),
+        ("header", headers if archive_format == "zip" else 0, _DEFAULTS.header, "bytes of names"),
+    ]
+    if archive_format == "raw":
+        return []
+    return [_limit_note(name, value, unit) for name, value, limit, unit in found if value > limit]
+
+
+def ratio_note(unpacked: int, packed: int) -> list[str]:
+    """Return why ``fetch`` would refuse an archive for its ratio, in a list of one line or none."""
+    if unpacked <= max(RATIO_FREE, packed * _DEFAULTS.ratio):
+        return []
+    return [_limit_note("ratio", -(-unpacked // packed), "extracted bytes per compressed byte")]
+
+
+def _limit_note(name: str, value: int, unit: str) -> str:
+    return (
+        f"fetch refuses this archive under its default limits ({value:,} {unit}): "
+        f"fetch it with --max-{name} {value}"
+    )
 
 
 def _grouped(entries: Sequence[Entry], size: int) -> Batch:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -29,15 +29,7 @@ _PLAIN = re.compile(f"[{_FIRST}][/{_OTHERS}]*")
 _PLAIN_COMPONENT = re.compile(f"[{_FIRST}][{_OTHERS}]*")
 _BACKSLASH_PARENT = re.compile(r"(^|[\\/])\.\.\\|\\\.\.($|[\\/])")
 
-_FEWEST_LINKS = 40
-"""Links that one look-up may go through in any tree: Linux gives up with ELOOP at that number.
-Others go on, and take a loop for a name like any other: what stands behind it must be harmless."""
-
-LONGEST_TARGET = 4096
-"""Bytes: more cannot be the target of a link."""
-
-_MOST_STEPS = 2_000_000
-"""Components that the links of one tree may lead through together: some seconds of work."""
+_MOST_QUOTED = 200
 
 _NAME_MAX, _PATH_MAX = 255, 4095
 """Bytes of a component and of a path that Linux takes."""
@@ -64,7 +56,7 @@ def check_name(name: str) -> RelativePath:
         rule = "it is absolute"
     elif ".." in components or _BACKSLASH_PARENT.search(name):
         rule = "it leads upwards"
-    elif _is_too_long(name):
+    elif is_too_long(name):
         rule = f"it is over {_PATH_MAX} bytes long, or a component over {_NAME_MAX}"
     if rule:
         raise refused(name, f"has an unsafe name: {rule}")
@@ -96,68 +88,14 @@ def is_root(name: str) -> bool:
     return name == "/" or (name.startswith(".") and set(name.split("/")) <= {".", ""})
 
 
-def check_target_length(name: str, length: int) -> None:
-    """Check how long the target of a link is, before it is read or kept.
-
-    Raises:
-        ArtifactRejected: No link could have it.
-    """
-    if length > LONGEST_TARGET:
-        raise refused(name, f"is a link with a target over {LONGEST_TARGET:,} bytes")
-
-
-def check_links(links: Mapping[RelativePath, str]) -> None:
-    """Check that symbolic links stay in their tree, whatever other links they go through.
-
-    Args:
-        links: All links of the tree, by their path: their targets.
-
-    Raises:
-        ArtifactRejected: A target is empty, absolute, too long or not text, or leads out of the
-            tree; or all of them together lead too far.
-    """
-    steps = 0
-    for path, target in links.items():
-        if not target or "\0" in target or _is_too_long(target):
-            raise refused(path, f"is a link with an unusable target {target[:100]!r}")
-        for inside in _follow(path, links):
-            if not inside:
-                raise refused(path, f"is a link that leaves the tree: {target!r}")
-            steps += 1
-            if steps > _MOST_STEPS:
-                raise refused(path, "is one of too many links through one another")
-
-
-def _follow(path: RelativePath, links: Mapping[RelativePath, str]) -> Iterator[bool]:
-    """Follow a path as the kernel would, and tell after each component whether it is inside."""
-    here: list[str] = [""]
-    todo = path.split("/")[::-1]
-    followed = 0
-    while todo:
-        part = todo.pop()
-        if part in ("", "."):
-            continue
-        if part == "..":
-            yield len(here) > 1
-            here.pop()
-            continue
-        there = f"{here[-1]}/{part}".lstrip("/")
-        target = links.get(RelativePath(there))
-        followed += target is not None
-        if followed > max(_FEWEST_LINKS, len(links)):
-            yield ".." not in todo
-            return
-        if target is None:
-            here.append(there)
-        else:
-            yield not target.startswith("/")
-            todo.extend(target.split("/")[::-1])
-        yield True
-
-
 def refused(name: str, why: str) -> ArtifactRejected:
     """Return the error for one member of an archive, its name quoted."""
-    return ArtifactRejected(f"the entry {name!r} {why}")
+    return ArtifactRejected(f"the entry {quoted(name)} {why}")
+
+
+def quoted(name: str) -> str:
+    """Return a name in quotes, cut at 200 characters."""
+    return repr(name if len(name) <= _MOST_QUOTED else f"{name[:_MOST_QUOTED]}…")
 
 
 def text_of(name: bytes) -> str:
@@ -170,7 +108,8 @@ def bytes_of(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
-def _is_too_long(path: str) -> bool:
+def is_too_long(path: str) -> bool:
+    """Whether Linux refuses a path, or one of its components, for its length."""
     sizes = [len(bytes_of(part)) for part in path.split("/")]
     return max(sizes) > _NAME_MAX or sum(sizes) + len(sizes) - 1 > _PATH_MAX
 
@@ -277,14 +216,6 @@ class Plan:
                 member.name, f"is a hard link to {member.target!r}, which is not an earlier file"
             )
         return path
-
-    def check_links(self) -> None:
-        """Check every link against the whole tree.
-
-        Raises:
-            ArtifactRejected: One of them leads out of it.
-        """
-        check_links(self.links)
 
     def _take(self, path: RelativePath, kind: MemberKind, source: str) -> None:
         # One object for all that are alike: with 100,000 entries that is 6 MB less.

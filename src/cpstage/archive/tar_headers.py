@@ -80,6 +80,35 @@ def read_header(block: bytes) -> Header:
     return header
 
 
+_EXTENDED, _SIZELESS, _SKIPPED = b"xXgLK", b"125", b"VA"
+"""Types of headers: those that describe the member after them, those without data, and those of
+which nothing is extracted."""
+
+
+def count_members(window: memoryview) -> int:
+    """Count the members of a part of a tar that begins with a header.
+
+    The count is never too high. It ends early where a size is in a pax header or the member is a
+    sparse file.
+    """
+    at = count = 0
+    while at + BLOCK <= len(window):
+        block = bytes(window[at : at + BLOCK])
+        kind = block[156:157]
+        try:
+            size = octal(block[124:136], "size")
+        except Damaged:
+            break
+        body = bytes(window[at + BLOCK : at + BLOCK + size]) if kind in _EXTENDED else b""
+        if kind == SPARSE or b" size=" in body or b"GNU.sparse" in body or not any(block):
+            break
+        is_member = kind not in _EXTENDED and kind not in _SKIPPED
+        # An entry for the root is not counted against the limit.
+        count += is_member and bool(block[:100].strip(b"./\0"))
+        at += BLOCK + (0 if kind in _SIZELESS else size + -size % BLOCK)
+    return count
+
+
 def mtime_of_field(field: bytes) -> int | None:
     """Return the mtime in a field, in nanoseconds since the epoch; None where it has none.
 

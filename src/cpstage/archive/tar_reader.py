@@ -25,6 +25,7 @@ from cpstage.archive.tar_headers import (
     Header,
     Record,
     Sparse,
+    count_members,
     decimal,
     has_checksum,
     is_about_holes,
@@ -53,7 +54,12 @@ _RECORD = 20 * BLOCK
 _BLANKS = b"\0\t\n\r "
 
 _FREE_RECORDS, _RECORDS_PER_MEMBER = 250_000, 32
-"""Records of pax headers that an archive may have: reading one takes about 2 µs."""
+"""Records of pax headers, and pieces of sparse files, that an archive may have: reading one takes
+about 2 µs."""
+
+_COUNTED_FROM, _WINDOW = 10_000, 32 << 20
+"""After so many members, those in so many bytes are counted before the next one is extracted: an
+archive over the limit of entries is refused before most of its files have been written."""
 
 _KINDS: dict[bytes, MemberKind] = {
     b"0": "file",
@@ -100,8 +106,10 @@ def tar_members(
     drained: Callable[[int], object],
     check_header: Callable[[int], object] | None = None,
     note: Callable[[str], object] = lambda _: None,
+    expect_entries: Callable[[int], object] = lambda _: None,
+    is_tolerant: bool = False,
 ) -> Iterator[Iterator[Member]]:
-    """Open a tar archive; whoever takes the last member has had it read and verified to its end.
+    """Open a tar archive. When its last member has been taken, it is verified to its end.
 
     Args:
         file: The archive; it is read forwards only.
@@ -110,18 +118,26 @@ def tar_members(
             headers, and what follows the last member.
         check_header: Is asked whether an extended header may be so long, before it is read.
         note: Is told what is unusual about the archive, and accepted.
+        expect_entries: Is told how many members follow at least, in archives with many.
+        is_tolerant: Whether a member that cannot be unpacked, such as a device, gets a ``fault``
+            instead of an error.
 
     Raises:
         ArtifactRejected: It is not a tar, is damaged or cut off, or a member is not a file,
             directory or link.
     """
     check = check_header or Budget(Limits(), packed=0).check_header
+
+    def reader(stream: Iterator[bytes]) -> _TarReader:
+        told = (drained, check, note, expect_entries)
+        return _TarReader(stream, *told, is_tolerant=is_tolerant)
+
     blocks = iter(partial(file.read, _READ), b"")
     if not compressed:
-        yield _TarReader(blocks, drained, check, note).members()
+        yield reader(blocks).members()
         return
     with ahead(inflated(Forward(blocks)), _AHEAD) as uncompressed:
-        yield _TarReader(uncompressed, drained, check, note).members()
+        yield reader(uncompressed).members()
 
 
 class _TarReader:
@@ -132,6 +148,8 @@ class _TarReader:
         drained: As :func:`tar_members` has it.
         check_header: The same.
         note: The same.
+        expect_entries: The same.
+        is_tolerant: The same.
     """
 
     def __init__(
@@ -140,10 +158,16 @@ class _TarReader:
         drained: Callable[[int], object],
         check_header: Callable[[int], object],
         note: Callable[[str], object],
+        expect_entries: Callable[[int], object],
+        *,
+        is_tolerant: bool,
     ) -> None:
         self._stream = Forward(self._checked(blocks))
         self._drained = drained
         self._note = note
+        self._expect_entries = expect_entries
+        self._is_tolerant = is_tolerant
+        self._counted = _COUNTED_FROM
         self._members = self._records = 0
         self._check_header = check_header
         self._name: str | None = None
@@ -162,13 +186,15 @@ class _TarReader:
                     self._extend(header)
                     continue
                 self._members += 1
-                member, padding = self._member(header, block)
+                member, padding = self._described(header, block)
                 if header.kind not in _SKIPPED:
                     yield member
                 if self._left:
                     self._drained(sum(map(len, self._pieces(self._left))))
                 if len(self._stream.read(padding)) < padding:
                     raise Damaged("it is cut off")
+                if self._members >= self._counted:
+                    self._count_ahead()
             if self._extended:
                 raise Damaged("an extended header is not followed by a member")
         except Damaged as error:
@@ -177,6 +203,12 @@ class _TarReader:
             self._drain()
         else:
             self._note("the tar has no end-of-archive blocks; its writer may have been left open")
+
+    def _count_ahead(self) -> None:
+        """Count members that follow, before they are extracted."""
+        following = count_members(self._stream.window(_WINDOW))
+        self._expect_entries(following)
+        self._counted = self._members + max(following, _COUNTED_FROM)
 
     def _drain(self) -> None:
         """Read what follows the first block of zeros, to the end of the stream."""
@@ -222,11 +254,31 @@ class _TarReader:
             raise Damaged("a long name has no end")
 
     def _count(self, records: list[Record]) -> list[Record]:
-        """Count the records of a pax header, which cost time and no space."""
-        self._records += len(records)
-        if self._records > _FREE_RECORDS + _RECORDS_PER_MEMBER * self._members:
-            raise Damaged(f"it has over {_FREE_RECORDS:,} records in pax headers")
+        self._spend_records(len(records))
         return records
+
+    def _spend_records(self, count: int) -> None:
+        """Count records of pax headers and pieces of sparse files, which cost time and no space."""
+        self._records += count
+        if self._records > _FREE_RECORDS + _RECORDS_PER_MEMBER * self._members:
+            what = "records in pax headers and sparse files"
+            raise Damaged(f"it has over {_FREE_RECORDS:,} {what}")
+
+    def _described(self, header: Header, block: bytes) -> tuple[Member, int]:
+        """Return the member that a header begins; a refused one as a file, where tolerated."""
+        if not self._is_tolerant:
+            return self._member(header, block)
+        extended = dict(self._extended)
+        try:
+            return self._member(header, block)
+        except ArtifactRejected as error:
+            overrides = {key: value for one in extended.values() for key, value in one.items()}
+            name = text_of(overrides.get(_PATH, header.path))
+            size = number(header.size, "size")
+            if _SIZE in overrides:
+                size = decimal(overrides[_SIZE], "size")
+            self._left, self._extended = size, {}
+            return Member(name, "file", self._data, size, fault=error.message), -size % BLOCK
 
     def _member(self, header: Header, block: bytes) -> tuple[Member, int]:
         """Return the member that a header begins, and how much padding follows its data."""
@@ -269,6 +321,7 @@ class _TarReader:
             raise Damaged("a sparse file has two maps")
         else:
             found = sparse_of_header(block, self._map_block)
+        self._spend_records(len(found.extents))
         found.check(self._left)
         return found
 

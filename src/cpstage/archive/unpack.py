@@ -14,9 +14,15 @@ from operator import attrgetter
 
 from cpstage.archive.blob import ReadAhead
 from cpstage.archive.formats import Format
-from cpstage.archive.members import Contents, Member
+from cpstage.archive.links import (
+    check_links,
+    check_target_length,
+    unsafe_links,
+    without_unsafe,
+)
+from cpstage.archive.members import Contents, Member, UnsafeLink
 from cpstage.archive.options import Budget, ExtractOptions
-from cpstage.archive.paths import DirectoryAttributes, Plan, bytes_of, check_target_length, is_root
+from cpstage.archive.paths import DirectoryAttributes, Plan, bytes_of, is_root, quoted
 from cpstage.archive.tar_reader import tar_members
 from cpstage.archive.workers import ahead, forked, in_order, is_worth_forking, thread_count
 from cpstage.archive.zip_directory import ZipEntry
@@ -56,6 +62,7 @@ class Unpacker:
         self._limits = options.limits
         self._now = time.time_ns() if options.mtime == "now" else None
         self._link_times: dict[RelativePath, int | None] = {}
+        self._unsafe: set[RelativePath] = set()
         self._plan = Plan(folds_names=tree.folds_names())
 
     def add(self, stream: ReadAhead, archive_format: Format, source: str) -> Contents:
@@ -84,9 +91,11 @@ class Unpacker:
                 drained=drained,
                 check_header=check,
                 note=intake.contents.notes.append,
+                expect_entries=intake.budget.expect_entries,
             )
             with opened as members:
                 self._add_tar(members, intake)
+            self._settle_links(intake.contents)
         return intake.contents
 
     def keep(self, stream: ReadAhead, name: str, source: str) -> None:
@@ -108,18 +117,35 @@ class Unpacker:
     def finish(self) -> None:
         """Create the symlinks, and give directories their permission bits and mtimes.
 
-        Nothing more is written through the tree after it.
-
-        Raises:
-            ArtifactRejected: One of them leads out of the tree; then none is created.
+        Nothing is written through the tree afterwards.
         """
         plan = self._plan
-        plan.check_links()
         for path, target in plan.links.items():
             self._tree.make_link(path, target, self._link_times.get(path))
         for path in sorted(plan.directories, reverse=True):  # what is inside comes first
             mode, mtime_ns = plan.directories[path]
             self._tree.finish_directory(path, mode or DIRECTORY_MODE, self._time(mtime_ns))
+
+    def _settle_links(self, contents: Contents) -> None:
+        """Reject, leave out or keep the symlinks that leave the tree.
+
+        Raises:
+            ArtifactRejected: There are such links, and they are to be rejected.
+        """
+        links, handling = self._plan.links, self._options.unsafe_links
+        if handling == "reject":
+            check_links(links)
+            return
+        if handling == "skip":
+            kept = without_unsafe(links)
+            for path in [one for one in links if one not in kept]:
+                contents.links -= 1
+                contents.unsafe_links.append(UnsafeLink(path, links.pop(path), "skipped"))
+        else:
+            new = [path for path in unsafe_links(links) if path not in self._unsafe]
+            self._unsafe.update(new)
+            contents.unsafe_links += [UnsafeLink(path, links[path], "kept") for path in new]
+        contents.notes += map(_unsafe_note, contents.unsafe_links)
 
     def _time(self, mtime_ns: int | None) -> int | None:
         return mtime_ns if self._now is None else self._now
@@ -133,7 +159,7 @@ class Unpacker:
             self._plan.links.update(
                 (entry.place, target) for entry, target in reader.targets() if entry.place
             )
-            self._plan.check_links()
+            self._settle_links(intake.contents)
 
             def groups() -> Iterator[EntryGroup]:
                 for found in reader.groups():
@@ -249,6 +275,11 @@ class Unpacker:
         chunks = _counted(member.chunks(), intake.budget)
         mode, mtime = member.mode or FILE_MODE, self._time(member.mtime_ns)
         return self._tree.write_file(path, chunks, mode=mode, mtime_ns=mtime)
+
+
+def _unsafe_note(link: UnsafeLink) -> str:
+    did = "was left out" if link.handling == "skipped" else "was created unchanged"
+    return f"the symlink {quoted(link.path)} to {quoted(link.target)} leaves the tree and {did}"
 
 
 def _batches(chunks: Iterator[bytes | memoryview]) -> Iterator[list[bytes | memoryview]]:

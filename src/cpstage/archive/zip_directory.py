@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import stat
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
 
 from cpstage.archive.blob import Blob
 from cpstage.archive.members import OWNER_EXECUTES, MemberKind
-from cpstage.archive.options import Budget
+from cpstage.archive.options import ZIP_RECORD_ROOM, Budget
 from cpstage.archive.paths import bytes_of, is_utf8, refused, text_of
 from cpstage.archive.zip_format import (
     DESCRIPTOR_FOLLOWS,
@@ -43,6 +43,7 @@ from cpstage.archive.zip_format import (
     read_ends,
     unicode_path,
 )
+from cpstage.errors import ArtifactRejected
 from cpstage.filesystem import RelativePath
 
 LOCAL_BYTES = 30
@@ -55,9 +56,6 @@ _SHORTEST_TAIL, _LONGEST_TAIL = 256 << 10, 4 << 20
 _TAIL_SHARE = 20
 """What is read at once from the end, and what share of the archive: with small files, as source
 code has them, the directory is some twentieth of it."""
-
-_RECORD_ROOM = 512
-"""Bytes that the directory may have for each entry, on average, besides the limit of headers."""
 
 _UNIX_HOSTS = {UNIX, OS_X}
 
@@ -80,7 +78,8 @@ class ZipEntry:
         size: Bytes of its data.
         offset: Where its local header is, from the start of the blob.
         end: Where the next entry, or the directory, begins.
-        place: Where whoever reads the archive wants it; nothing here looks at it.
+        place: Where it is extracted to; set by the caller of the reader.
+        fault: Why it cannot be read, in a directory that was read tolerantly.
     """
 
     name: str
@@ -97,6 +96,7 @@ class ZipEntry:
     offset: int
     end: int = 0
     place: RelativePath | None = None
+    fault: str = ""
 
     @property
     def executable(self) -> bool:
@@ -162,12 +162,17 @@ def read_tail(blob: Blob, budget: Budget) -> ZipTail:
     data = blob.read(offset, length)
     ends = read_ends(data, offset)
     budget.expect_entries(ends.count)
-    budget.check_header(ends.size - ends.count * _RECORD_ROOM)
+    budget.check_header(ends.size - ends.count * ZIP_RECORD_ROOM)
     return ZipTail(offset, data, ends)
 
 
-def read_directory(blob: Blob, tail: ZipTail) -> ZipDirectory:
-    """Read the directory of a zip archive, and check all that it says.
+def read_directory(blob: Blob, tail: ZipTail, *, is_tolerant: bool = False) -> ZipDirectory:
+    """Read the central directory of a zip archive, and validate it.
+
+    Args:
+        blob: The archive.
+        tail: Its end.
+        is_tolerant: Whether an entry that cannot be read gets a ``fault``, instead of an error.
 
     Raises:
         ArtifactRejected: It is damaged or ambiguous; an entry is encrypted, packed by an unknown
@@ -178,11 +183,15 @@ def read_directory(blob: Blob, tail: ZipTail) -> ZipDirectory:
     records = blob.read(ends.start, min(missing, ends.size)) if missing else b""
     begin = max(0, ends.start - offset)
     records += data[begin : begin + ends.size - len(records)]
-    entries = sorted(_entries(records, ends), key=attrgetter("offset"))
-    return _laid_out(entries, ends.start)
+    make = _tolerated if is_tolerant else _entry
+    entries = sorted(_entries(records, ends, make), key=attrgetter("offset"))
+    return _laid_out(entries, ends.start, is_tolerant=is_tolerant)
 
 
-def _entries(records: bytes, ends: Ends) -> Iterator[ZipEntry]:
+_Make = Callable[[tuple[int, ...], bytes, bytes, Ends], ZipEntry]
+
+
+def _entries(records: bytes, ends: Ends, make: _Make) -> Iterator[ZipEntry]:
     at = 0
     for _ in range(ends.count):
         if records[at : at + 4] != RECORD or at + 46 > len(records):
@@ -195,9 +204,23 @@ def _entries(records: bytes, ends: Ends) -> Iterator[ZipEntry]:
         if at > len(records):
             raise damaged("a record of its directory is cut off")
         raw_name, extra = records[name_at:extra_at], records[extra_at:comment_at]
-        yield _entry(fields, raw_name, extra, ends)
+        yield make(fields, raw_name, extra, ends)
     if at != len(records):
         raise damaged("its directory has more records than its end record says")
+
+
+def _tolerated(fields: tuple[int, ...], raw_name: bytes, extra: bytes, ends: Ends) -> ZipEntry:
+    """Describe an entry; one that is refused as far as its record can be understood."""
+    try:
+        return _entry(fields, raw_name, extra, ends)
+    except ArtifactRejected as error:
+        made_by, _, flags, method, dos_time, dos_date, crc, packed, size = fields[:9]
+        name, _ = _name(raw_name, flags & UTF8_NAME, made_by >> 8, {})
+        kind: MemberKind = "directory" if name.endswith("/") else "file"
+        times = (None, dos_date << 16 | dos_time)
+        place = fields[15] + ends.shift
+        head = (name, raw_name, kind, 0, *times, flags, method, crc, packed, size, place)
+        return ZipEntry(*head, fault=error.message)
 
 
 def _entry(fields: tuple[int, ...], raw_name: bytes, extra: bytes, ends: Ends) -> ZipEntry:
@@ -303,7 +326,9 @@ def _nature(  # noqa: PLR0917 (keywords would be slower)
     return "file", permissions
 
 
-def _laid_out(entries: list[ZipEntry], directory: int) -> ZipDirectory:
+def _laid_out(
+    entries: list[ZipEntry], directory: int, *, is_tolerant: bool = False
+) -> ZipDirectory:
     """Check that entries do not overlap, and give each its end.
 
     What an entry takes up at least is known here; how long its local header really is, when that
@@ -314,6 +339,9 @@ def _laid_out(entries: list[ZipEntry], directory: int) -> ZipDirectory:
         descriptor = _SMALLEST_DESCRIPTOR if entry.flags & DESCRIPTOR_FOLLOWS else 0
         least = LOCAL_BYTES + len(entry.raw_name) + entry.packed + descriptor
         if entry.offset + least > end:
-            raise refused(entry.name, "overlaps the next entry, or the directory")
+            overlap = refused(entry.name, "overlaps the next entry, or the directory")
+            if not is_tolerant:
+                raise overlap
+            entry.fault = entry.fault or overlap.message
         entry.end = end
     return ZipDirectory(entries[0].offset if entries else directory, directory, entries)

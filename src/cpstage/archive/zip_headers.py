@@ -62,8 +62,9 @@ _MIN32, _MAX32 = -(1 << 31), (1 << 31) - 1
 _FIRST_DOS, _LAST_DOS = (0, (1 << 5) | 1), (0xBF7D, 0xFF9F)
 """Time and date of 1980-01-01 00:00:00 and of 2107-12-31 23:59:58."""
 
-_ZIP64_FROM = MAX32 - (64 << 20)
-"""Files from this size on get zip64 fields: deflate makes what it cannot pack a little longer."""
+_PORTION, _GROWTH = 1 << 20, 85
+"""Bytes that are deflated at a time, and how many bytes longer they can become: 17 stored blocks
+have a header of 5 bytes each."""
 
 
 class Record(NamedTuple):
@@ -93,14 +94,21 @@ class Record(NamedTuple):
 
     @property
     def _is_large(self) -> bool:
-        return self.size >= _ZIP64_FROM
+        """Whether it needs zip64 fields; of a streamed entry, whether it can come to need them.
+
+        A zip64 field that is not needed is not harmless: ZipInputStream of JDK 17 expects a data
+        descriptor of 32 bits then.
+        """
+        growth = -(-self.size // _PORTION) * _GROWTH if self.is_streamed else 0
+        return max(self.size + growth, self.packed) >= MAX32
 
     def local_header(self) -> bytes:
-        """Return the local file header (4.3.7) of an entry that is streamed."""
-        version, sizes, extra = _VERSION, (0, 0, 0), b""
+        """Return the local file header (4.3.7), without sums and sizes if the entry is streamed."""
+        known = (0, 0, 0) if self.is_streamed else (self.crc, self.packed, self.size)
+        version, sizes, extra = _VERSION, known, b""
         if self._is_large:
-            version, sizes = _VERSION64, (0, MAX32, MAX32)
-            extra = struct.pack("<2H2Q", ZIP64, 16, 0, 0)
+            version, sizes = _VERSION64, (known[0], MAX32, MAX32)
+            extra = struct.pack("<2H2Q", ZIP64, 16, known[2], known[1])
         extra += self.timestamp
         return LOCAL + self._common(version, sizes, extra) + self.name + extra
 

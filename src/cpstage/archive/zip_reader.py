@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from cpstage.archive.blob import READ_SIZE, Blob, ReadAhead
+from cpstage.archive.links import LONGEST_TARGET, check_target_length
 from cpstage.archive.options import Budget
-from cpstage.archive.paths import LONGEST_TARGET, check_target_length, text_of
+from cpstage.archive.paths import text_of
 from cpstage.archive.zip_directory import (
     LOCAL_BYTES,
     ZipDirectory,
@@ -29,6 +30,7 @@ from cpstage.archive.zip_members import (
     decoded,
     refuse_hidden,
 )
+from cpstage.errors import ArtifactRejected
 
 _GROUP = 1 << 20
 """Bytes of one unit of work: milliseconds of it, a hundred times what handing it over costs."""
@@ -164,9 +166,25 @@ def link_targets(blob: Blob, entries: Iterable[ZipEntry]) -> Iterator[tuple[ZipE
     for entry in links:
         check_target_length(entry.name, max(entry.size, entry.packed))
     for entry, slot in _read_slots(blob, links):
-        start = data_start(entry, slot)
-        target = b"".join(decoded(entry, (slot[start : start + entry.packed],)))
-        yield entry, text_of(target)
+        yield entry, _target(entry, slot)
+
+
+def readable_targets(blob: Blob, entries: Iterable[ZipEntry]) -> Iterator[tuple[ZipEntry, str]]:
+    """Read the targets of links; a link whose target cannot be read gets a ``fault``."""
+    links = [one for one in entries if one.kind == "link" and not one.fault]
+    for entry in links:
+        if max(entry.size, entry.packed) > LONGEST_TARGET:
+            entry.fault = f"the link has a target over {LONGEST_TARGET:,} bytes"
+    for entry, slot in _read_slots(blob, [one for one in links if not one.fault]):
+        try:
+            yield entry, _target(entry, slot)
+        except ArtifactRejected as error:
+            entry.fault = error.message
+
+
+def _target(entry: ZipEntry, slot: memoryview) -> str:
+    start = data_start(entry, slot)
+    return text_of(b"".join(decoded(entry, (slot[start : start + entry.packed],))))
 
 
 def _pass_over(stream: ReadAhead, length: int, where: str, before: bytes = b"") -> None:

@@ -3,9 +3,10 @@
 Portions of the packing list are read and deflated by worker processes where there are many files,
 else by threads, and joined in the order of the list.
 
-A file with a data descriptor (4.3.9) is always of method 8, and incompressible data is in stored
-blocks of DEFLATE: streaming readers find the end of such a file, while a file of method 0 before a
-descriptor has no end that they could find, and many refuse it.
+A file up to 16 MiB of compressed data has its sizes in the local file header. A longer one has a
+data descriptor (4.3.9), which some streaming readers refuse. Such a file is always of
+method 8, and incompressible data is in stored blocks of DEFLATE: streaming readers find the end of
+such a file. A file of method 0 with a descriptor has no end that they could find.
 """
 
 from __future__ import annotations
@@ -189,6 +190,10 @@ def zip_stream(
     yield from archive.directory(len(entries))
 
 
+_MOST_HELD = 16 << 20
+"""Bytes of one compressed file that wait for its sizes."""
+
+
 class _Archive:
     """What was packed becomes an archive, in order: offsets, sums and the directory."""
 
@@ -197,6 +202,8 @@ class _Archive:
         self._offset = 0
         self._headers: list[bytes] = []
         self._crc = self._packed = self._start = 0
+        self._is_streamed = False
+        self._held: list[bytes] = []
 
     def add_batch(self, group: PackedBatch) -> bytes:
         """Add small entries, and return their bytes."""
@@ -204,22 +211,33 @@ class _Archive:
         return self._written(group.data)
 
     def add_part(self, portion: FilePart, block: PackedPart) -> Iterator[bytes]:
-        """Add a part of a large file, and yield its bytes."""
+        """Add a part of a large file, and yield the bytes that are complete.
+
+        Up to a bound, the data is held back until its sizes are known for the local file header.
+        """
         if portion.is_first:
             self._crc, self._packed, self._start = 0, 0, self._offset
-            yield self._written(self._large(portion.entry).local_header())
+            self._is_streamed, self._held = False, []
         self._crc = crc32_combine(self._crc, block.crc, portion.size)
         self._packed += len(block.data)
-        yield self._written(block.data)
+        self._held.append(block.data)
+        if not (portion.is_last or self._is_streamed or self._packed > _MOST_HELD):
+            return
+        if not self._is_streamed:
+            self._is_streamed = not portion.is_last
+            yield self._written(self._large(portion.entry).local_header())
+        held, self._held = self._held, []
+        yield from map(self._written, held)
         if portion.is_last:
             described = self._large(portion.entry)
             self._headers.append(described.directory_header(self._start))
-            yield self._written(described.descriptor())
+            if self._is_streamed:
+                yield self._written(described.descriptor())
 
     def _large(self, entry: Entry) -> Record:
         """Return what is known by now of the file that is being added."""
         sizes = (self._crc, self._packed, entry.size)
-        return record(entry, self._rule, DEFLATED, *sizes, is_streamed=True)
+        return record(entry, self._rule, DEFLATED, *sizes, is_streamed=self._is_streamed)
 
     def _written(self, data: bytes) -> bytes:
         self._offset += len(data)

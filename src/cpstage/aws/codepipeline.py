@@ -14,7 +14,7 @@ from typing import Any
 
 from cpstage.aws.client import Answer, Check, has
 from cpstage.aws.config import AwsConfig
-from cpstage.aws.errors import aws_failures
+from cpstage.aws.hints import aws_failures
 from cpstage.aws.retries import Retries
 from cpstage.errors import (
     AccessDenied,

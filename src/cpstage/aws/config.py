@@ -202,7 +202,7 @@ class AwsConfig:
             ServiceUnavailable: There was no answer.
         """
         from cpstage.aws.client import has
-        from cpstage.aws.errors import aws_failures
+        from cpstage.aws.hints import aws_failures
 
         with aws_failures("ask STS who the caller is"):
             answer = self.sts().call("GetCallerIdentity", {}, check=has("Account", "Arn"))
@@ -267,8 +267,11 @@ class AwsConfig:
         """The region that is given, or ``AWS_REGION`` where no session is given."""
         return self.region or (None if self.given_session else os.environ.get("AWS_REGION"))
 
+    def _default_config(self) -> Any:
+        return self._botocore.get_default_client_config()
+
     def _region_of_session(self) -> str | None:
-        default = self._botocore.get_default_client_config()
+        default = self._default_config()
         return self._session.region_name or (default.region_name if default else None)
 
     @property
@@ -353,7 +356,8 @@ class AwsConfig:
         """
         from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
-        from cpstage.aws.errors import CALLER_EXPIRED_HINT, translated
+        from cpstage.aws.errors import translated
+        from cpstage.aws.hints import CALLER_EXPIRED_HINT, settings_hint
         from cpstage.errors import AccessDenied, local_reason
 
         def read() -> None:
@@ -381,12 +385,11 @@ class AwsConfig:
                 file = f" {error.filename}" if error.filename else ""
                 what = f"the AWS credentials cannot be read: cannot read{file}"
                 refused = AccessDenied(f"{what}: {local_reason(error)}", hint="check the profile")
-            except (AttributeError, KeyError, TypeError, ValueError):
-                # What stopped it may quote a secret.
-                refused = AccessDenied(
-                    "the AWS credentials cannot be read: they are malformed",
-                    hint="check the credentials file, or what credential_process prints",
-                )
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                # The text of the exception may quote a secret.
+                other = "check the credentials file, or what credential_process prints"
+                what = "the AWS credentials cannot be read: they are malformed"
+                refused = AccessDenied(what, hint=settings_hint(str(error), other))
             else:
                 if sendable:
                     return
@@ -416,7 +419,7 @@ class AwsConfig:
         """Whether the caller has configured botocore's own retries."""
 
         def read() -> bool:
-            default = self._botocore.get_default_client_config()
+            default = self._default_config()
             if default is not None and default.retries:
                 return True
             profile = self._botocore.get_scoped_config()
@@ -450,13 +453,13 @@ class AwsConfig:
         """Return the time-out of the session's default config, or botocore's."""
         if self.timeout >= _DEFAULT_READ_TIMEOUT:
             return 0  # which needs no session to be read
-        default = self._once("config", self._botocore.get_default_client_config)
+        default = self._once("config", self._default_config)
         found = getattr(default, name, None) if default else None
         return _DEFAULT_READ_TIMEOUT if found is None else float(found)
 
     def _read(self, read: Callable[[], _Found], what: str = "the AWS client") -> _Found:
         """Have botocore read settings or credentials, and translate what is wrong with them."""
-        from cpstage.aws.errors import aws_failures
+        from cpstage.aws.hints import aws_failures, settings_hint
         from cpstage.errors import ConfigurationError
 
         with aws_failures(f"set up {what}"):
@@ -467,14 +470,7 @@ class AwsConfig:
                 if type(error).__module__.startswith("botocore"):
                     raise
                 why = str(error).rpartition("@")[2]  # what stands before may be a password
-                failure = ConfigurationError(f"cannot set up {what}: {why}", hint=_hint(why))
+                failure = ConfigurationError(
+                    f"cannot set up {what}: {why}", hint=settings_hint(why)
+                )
             raise failure
-
-
-def _hint(why: str) -> str:
-    """Name the setting that botocore complains of without naming it, as far as it can be told."""
-    if "endpoint" in why.lower():
-        return "check --endpoint-url and AWS_ENDPOINT_URL"
-    variables = [name for name in os.environ if name.startswith("AWS_")]
-    named = [name for name in variables if os.environ[name] and repr(os.environ[name]) in why]
-    return f"check {named[0] if named else 'the AWS variables and the AWS configuration'}"

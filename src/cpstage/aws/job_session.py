@@ -22,16 +22,12 @@ from cpstage.aws.client import Answer, AwsClient
 from cpstage.aws.codepipeline import get_job
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.credentials import JobCredentials
-from cpstage.aws.errors import (
-    CALLER_EXPIRED_HINT,
-    SESSION_EXPIRED_HINT,
-    NetworkError,
-    ServiceError,
-    aws_failures,
-)
-from cpstage.aws.multipart import ABORT_SECONDS, MultipartUpload, SseKms, Upload, may_be_applied
+from cpstage.aws.errors import NetworkError, ServiceError
+from cpstage.aws.hints import CALLER_EXPIRED_HINT, SESSION_EXPIRED_HINT, aws_failures
+from cpstage.aws.multipart import ABORT_SECONDS, MultipartUpload, may_be_applied
 from cpstage.aws.retries import Retries
 from cpstage.aws.s3 import S3, Pieces, length_of
+from cpstage.aws.uploads import StorageCheck, StorageOptions, Upload
 from cpstage.errors import CpstageError, NotFound, OutOfSync
 from cpstage.execution import moment
 from cpstage.job import Artifact, ArtifactSet, EncryptionKey, Job, ReadWith, SessionCredentials
@@ -216,7 +212,7 @@ class Store:
         *,
         content_type: str,
         size_bound: int,
-        bucket_key: bool = False,
+        options: StorageOptions | None = None,
         uploaded: Callable[[int], object] = lambda _: None,
     ) -> Upload:
         """Upload a stream under the job's KMS key, and check what S3 says it encrypted.
@@ -226,7 +222,7 @@ class Store:
             artifact: The artifact, with its location.
             content_type: The media type of the object.
             size_bound: An upper bound of the size in bytes, which sets the size of a part.
-            bucket_key: Whether S3 is to use a Bucket Key.
+            options: How S3 is to store the object.
             uploaded: Is called with the number of bytes that were uploaded.
 
         Raises:
@@ -234,24 +230,25 @@ class Store:
                 encrypted it differently than requested.
             ServiceUnavailable: S3 could not be reached.
         """
-        location, encryption = artifact.location, SseKms(self._key, bucket_key=bucket_key)
+        location, options = artifact.location, options or StorageOptions()
+        stored = StorageCheck(self._key, options)
         members = {
             "Bucket": location.bucket,
             "Key": location.key,
             "ContentType": content_type,
-            **encryption.members(),
+            **stored.members(),
         }
         parts = _parts(chunks, max(_PART, -(-size_bound // _MOST_PARTS)))
-        with _writing(artifact, self._key):
+        with _writing(artifact, self._key, options):
             first, second = next(parts, ()), next(parts, None)
             if second is None:
                 checksum, length = crc32_checksum(crc32_of(first)), length_of(first)
-                encryption.record(self._put(first, checksum, members))
+                stored.record(self._put(first, checksum, members))
                 uploaded(length)
-                return encryption.check(location, length, checksum)
-            upload = MultipartUpload(self._s3, members, encryption.record, uploaded)
+                return stored.check(location, length, checksum)
+            upload = MultipartUpload(self._s3, members, stored.record, uploaded)
             size, checksum = upload.send(chain((first, second), parts))
-        return encryption.check(location, size, checksum)
+        return stored.check(location, size, checksum)
 
     def _put(self, body: Pieces, checksum: Checksum, members: Mapping[str, Any]) -> Answer:
         try:
@@ -270,11 +267,11 @@ class Store:
             AccessDenied: The session, the bucket's policy or the key's does not allow it.
             ServiceUnavailable: S3 could not be reached.
         """
-        location = artifact.location
-        encryption = SseKms(self._key, bucket_key=False).members()
-        with _writing(artifact, self._key):
+        location, options = artifact.location, StorageOptions()
+        members = StorageCheck(self._key, options).members()
+        with _writing(artifact, self._key, options):
             upload, answer = self._s3.create_multipart_upload(
-                {"Bucket": location.bucket, "Key": location.key, **encryption}
+                {"Bucket": location.bucket, "Key": location.key, **members}
             )
         left = None
         try:
@@ -313,12 +310,17 @@ def _append(part: list[memoryview | bytearray], piece: memoryview) -> None:
         part.append(bytearray(piece))
 
 
-def _writing(artifact: Artifact, key: EncryptionKey | None) -> AbstractContextManager[None]:
+def _writing(
+    artifact: Artifact, key: EncryptionKey | None, options: StorageOptions
+) -> AbstractContextManager[None]:
     used = key.kms_key_id if key and key.kms_key_id else "the bucket's default key"
     return aws_failures(
         f"upload artifact {artifact.name} to {artifact.location} under {used}",
-        denied_hint="the job's session needs s3:PutObject on it, and kms:GenerateDataKey and "
-        "kms:Decrypt on the key",
+        denied_hint=f"the job's session needs {options.permissions()} on it, and "
+        "kms:GenerateDataKey and kms:Decrypt on the key",
+        policy_hint="the bucket's policy denies this upload explicitly: it may require "
+        "--acl bucket-owner-full-control, --tagging or --sse aws:kms:dsse of 'cpstage push', or "
+        "another network",
         expired_hint=SESSION_EXPIRED_HINT,
         key_hint="check that the key is enabled and lies in the bucket's region",
     )
@@ -333,8 +335,8 @@ class ObjectInfo:
         etag: The ETag, with its quotes.
         version_id: The version ID; None in a bucket without versions.
         content_type: The media type that the uploader set.
-        encryption: The server-side encryption: ``aws:kms``, ``AES256`` or None.
-        kms_key_id: The ARN of the KMS key, for ``aws:kms``.
+        encryption: The server-side encryption: ``aws:kms``, ``aws:kms:dsse``, ``AES256`` or None.
+        kms_key_id: The ARN of the KMS key, for ``aws:kms`` and ``aws:kms:dsse``.
         checksum: The full-object checksum, where S3 has one.
         metadata: User metadata; names in lower case without ``x-amz-meta-``.
         last_modified: When the object was stored.
@@ -351,6 +353,12 @@ class ObjectInfo:
     metadata: Mapping[str, str] = field(default_factory=dict)
     last_modified: datetime | None = None
     storage_class: str = "STANDARD"
+
+    @property
+    def unverified_checksum(self) -> str | None:
+        """The algorithm of the checksum, where it cannot be computed here."""
+        checksum = self.checksum
+        return checksum.algorithm if checksum and not checksum.is_computable else None
 
 
 class S3Object:
@@ -416,6 +424,8 @@ def reading(
         f"read {artifact.title}",
         denied_hint=f"{who} needs s3:GetObject on it and kms:Decrypt on {key}; a "
         "missing object is also reported as denied without s3:ListBucket",
+        policy_hint="the bucket's policy denies it explicitly: it may allow only some networks, "
+        "such as a VPC endpoint",
         expired_hint=SESSION_EXPIRED_HINT if read_with == "job" else CALLER_EXPIRED_HINT,
         key_hint=f"check that {key} is enabled and lies in the bucket's region",
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cpstage.cli.archive_options import unpacking_options
+from cpstage.cli.command import Command
 from cpstage.cli.job_options import (
     JobSource,
     archive_option,
@@ -38,7 +39,7 @@ _CONTROL = re.compile(rb"[\x00-\x07\x0e-\x1f\x7f]|\xc2[\x80-\x9f]")
 """What a terminal would take for an order, in ASCII and in UTF-8."""
 
 
-@click.command(epilog=_EXAMPLES)
+@click.command(cls=Command, epilog=_EXAMPLES)
 @member_arguments
 @artifact_source_options
 @archive_option

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cpstage.cli.archive_options import unpacking_options
+from cpstage.cli.command import Command, Option
 from cpstage.cli.job_options import (
     JobSource,
     artifact_arguments,
@@ -42,18 +43,22 @@ _DIFFERENT = 1
 """The exit code of diff(1) and cmp(1)."""
 
 
-@click.command(epilog=_EXAMPLES)
+@click.command(cls=Command, epilog=_EXAMPLES)
 @artifact_arguments
 @artifact_source_options
 @click.option(
     "--with",
     "other",
+    cls=Option,
+    variable=False,
     metavar="ID|previous",
     help="Compare the execution of --pipeline with this one; previous is the last successful one "
     "before it.",
 )
 @click.option(
     "--local",
+    cls=Option,
+    variable=False,
     nargs=2,
     type=str,
     metavar="OLD NEW",
@@ -61,11 +66,20 @@ _DIFFERENT = 1
 )
 @click.option(
     "--content",
+    cls=Option,
+    variable=False,
     multiple=True,
     metavar="PATH",
     help="Print a unified diff of these changed members: names or globs; repeatable.",
 )
-@click.option("-u", "--unified", is_flag=True, help="Print a unified diff of all changed members.")
+@click.option(
+    "-u",
+    "--unified",
+    is_flag=True,
+    cls=Option,
+    variable=False,
+    help="Print a unified diff of all changed members.",
+)
 @skip_missing_option
 @workspace_option
 @unpacking_options
@@ -91,9 +105,9 @@ def diff(
 
     With a job, the command compares WORKSPACE/in/<artifact>/ with the remote archive: names, kinds,
     sizes, execute bits, targets of symlinks, and the CRC-32 of every file. A past execution is
-    compared in the same way, with WORKSPACE/made/<artifact>/ as well. The command reads only the central
-    directory of a zip, and decrypts an encrypted message into an unnamed temporary file. Artifacts
-    that were fetched with --no-unpack or --no-decrypt are compared as files.
+    compared in the same way, with WORKSPACE/made/<artifact>/ as well. The command reads only the
+    central directory of a zip, and decrypts an encrypted message into an unnamed temporary file.
+    Artifacts that were fetched with --no-unpack or --no-decrypt are compared as files.
 
     With --with, the command compares the artifacts of two executions of a pipeline, and prints what
     changed from the execution of --with to the one of --pipeline: members that were added, removed

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
+from cpstage.cli.command import Command, Option
 from cpstage.cli.job_options import JobSource, artifact_source_options
 from cpstage.cli.options import Seconds, aws_options, output_options, workspace_option
+from cpstage.cli.output import coloured
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
     from cpstage import ArtifactSet, AwsConfig
     from cpstage.cli.output import Terminal
     from cpstage.inspect.doctor import Check
+
+_COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 
 _EXAMPLES = """\b
 Examples:
@@ -25,13 +30,16 @@ Examples:
 """
 
 
-@click.command(epilog=_EXAMPLES)
+@click.command(cls=Command, epilog=_EXAMPLES)
 @click.argument("job_id", required=False)
 @artifact_source_options
 @workspace_option
 @aws_options
 @click.option(
-    "--timeout",
+    "--retry-timeout",
+    "timeout",
+    cls=Option,
+    former=["--timeout"],
     type=Seconds(),
     default=20,
     show_default=True,
@@ -81,5 +89,6 @@ def doctor(
 
 def _text(check: Check) -> str:
     name = f"{check.name} {check.subject}" if check.subject else check.name
-    line = printable(f"{check.status:<8} {name}: {check.detail}")
+    status = coloured(f"{check.status:<8}", _COLOURS.get(check.status, "reset"), sys.stdout)
+    line = f"{status} {printable(f'{name}: {check.detail}')}"
     return f"{line}\n         {printable(check.fix)}" if check.fix else line

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.options import Number, aws_options, output_options, retry_option_named
+from cpstage.cli.command import Command, Option
+from cpstage.cli.options import Number, aws_options, output_options, retry_option
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
@@ -35,12 +36,14 @@ _STATUSES = [
 _SHORT_REVISION = 12
 
 
-@click.command(epilog=_EXAMPLES)
+@click.command(cls=Command, epilog=_EXAMPLES)
 @click.argument("pipeline")
 @click.argument("execution", required=False)
 @click.option(
     "--max",
     "most",
+    cls=Option,
+    variable=False,
     type=Number(1),
     default=10,
     show_default=True,
@@ -49,11 +52,13 @@ _SHORT_REVISION = 12
 )
 @click.option(
     "--status",
+    cls=Option,
+    variable=False,
     type=click.Choice(_STATUSES, case_sensitive=False),
     help="List only executions of this status.",
 )
 @aws_options
-@retry_option_named("--timeout")
+@retry_option
 @output_options
 def executions(
     *,

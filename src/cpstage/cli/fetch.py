@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cpstage.cli.command import Command
 from cpstage.cli.job_options import JobSource, artifact_source_options, skip_missing_option
 from cpstage.cli.options import (
     a_file,
@@ -16,9 +17,10 @@ from cpstage.cli.options import (
     session_option,
     workspace_option,
 )
-from cpstage.cli.output import Terminal, counted
+from cpstage.cli.output import Terminal, counted, relative, shortened
 from cpstage.cli.stage_options import staging_options
 from cpstage.errors import UsageError
+from cpstage.progress import amount
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,7 +38,7 @@ Examples:
 """
 
 
-@click.command(epilog=_EXAMPLES)
+@click.command(cls=Command, epilog=_EXAMPLES)
 @click.argument("job_id", required=False)
 @artifact_source_options
 @workspace_option
@@ -116,9 +118,9 @@ def fetched_text(result: FetchResult) -> str:
     """Return a line for each artifact."""
     lines = []
     for staged in (*result.inputs, *result.made):
-        origin = f"{counted(staged.info.size, 'byte')} at {staged.artifact.location}"
+        what = f"{amount(staged.info.size)} from {shortened(staged.artifact.location)}"
         if staged.contents:
-            origin = f"{counted(staged.contents.files, 'file')} from {origin}"
-        lines.append(f"{staged.status}\t{staged.path}\t{origin}")
-    lines += [f"output\t{path}" for path in result.outputs.values()]
+            what = f"{counted(staged.contents.files, 'file')}, {what}"
+        lines.append(f"{staged.status}\t{relative(staged.path)}\t{what}")
+    lines += [f"output\t{relative(path)}" for path in result.outputs.values()]
     return "\n".join(lines)

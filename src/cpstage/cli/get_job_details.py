@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,8 +20,10 @@ from cpstage.cli.aws_cli.request import (
     parameter,
     sample_output,
 )
+from cpstage.cli.command import Command, Option
 from cpstage.cli.options import aws_options, output_options
 from cpstage.errors import ConfigurationError, UsageError
+from cpstage.masking import MASK
 
 if TYPE_CHECKING:
     from cpstage import AwsConfig
@@ -44,9 +47,18 @@ _INPUT_SKELETON = """\
 
 
 @click.command(
-    "get-job-details", epilog=_EXAMPLES, context_settings={"token_normalize_func": in_full}
+    "get-job-details",
+    cls=Command,
+    epilog=_EXAMPLES,
+    context_settings={"token_normalize_func": in_full, "allow_extra_args": True},
 )
-@click.option("--job-id", metavar="ID|file://F", help="Job ID; else CPSTAGE_JOB_ID.")
+@click.option(
+    "--job-id",
+    cls=Option,
+    variable=False,  # the input as JSON counts before it
+    metavar="ID|file://F",
+    help="Job ID; else CPSTAGE_JOB_ID.",
+)
 @click.option(
     "--client-token",
     metavar="TOKEN|file://F",
@@ -66,7 +78,11 @@ _INPUT_SKELETON = """\
     help="Print a sample of the input or output, and make no call.",
 )
 @click.option(
-    "--query", metavar="JMESPATH", help="JMESPath expression that selects what is printed."
+    "--query",
+    cls=Option,
+    variable=False,
+    metavar="JMESPATH",
+    help="JMESPath expression that selects what is printed.",
 )
 @click.option(
     "--output",
@@ -74,9 +90,10 @@ _INPUT_SKELETON = """\
     help="Format; else AWS_DEFAULT_OUTPUT, then the profile's, then json.",
 )
 @click.option("--reveal-secrets", is_flag=True, help="Print the document with its secrets.")
+@click.option("--mask", is_flag=True, help="Print masked values with --output text, too.")
 @aws_options
 @call_options
-@output_options
+@partial(output_options, query=False)
 @options_without_effect
 @click.version_option(__version__, prog_name="cpstage")
 def get_job_details(
@@ -88,6 +105,7 @@ def get_job_details(
     query: str | None,
     output: str | None,
     reveal_secrets: bool,
+    mask: bool,
     config: AwsConfig,
     terminal: Terminal,
 ) -> None:
@@ -95,8 +113,12 @@ def get_job_details(
 
     The command masks secrets before it applies --query: session credentials, all values of the
     action's configuration, and the continuation token. --reveal-secrets prints what the AWS CLI
-    prints.
+    prints. With --output text, which scripts read, the command exits with 78 where it would print
+    a masked value.
     """
+    more = click.get_current_context().args
+    if more:
+        raise UsageError("the job ID is an option here", hint=f"write --job-id {more[0]}")
     search = compile_query(query)
     members = input_members(cli_input_json)
     if job_id is not None:
@@ -107,7 +129,7 @@ def get_job_details(
         _print(_INPUT_SKELETON)
         return
     check_members(members, known="jobId")
-    chosen = output_format(output, terminal.json, config)
+    chosen = output_format(output, terminal.json, config, terminal.note)
     operation = "GetThirdPartyJobDetails" if token else "GetJobDetails"
     if generate_cli_skeleton == "output":
         document = sample_output("codepipeline", operation)
@@ -115,7 +137,22 @@ def get_job_details(
         document = _job_document(members.get("jobId"), token, config, reveal_secrets)
         if not reveal_secrets:
             terminal.note("cpstage: secrets are masked; --reveal-secrets shows them")
-    _print(render(search(document), chosen, operation))
+    selected = search(document)
+    if chosen == "text" and not (mask or reveal_secrets) and _is_masked(selected):
+        raise ConfigurationError(
+            "a masked value is selected, which a script would take for the value",
+            hint="add --reveal-secrets, or --mask to print masked values",
+        )
+    _print(render(selected, chosen, operation))
+
+
+def _is_masked(selected: object) -> bool:
+    """Whether a value that a query selected is masked, or holds one that is."""
+    if isinstance(selected, dict):
+        return any(_is_masked(value) for value in selected.values())
+    if isinstance(selected, list):
+        return any(_is_masked(value) for value in selected)
+    return selected == MASK
 
 
 def _job_document(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cpstage.cli.command import Option
 from cpstage.cli.options import a_file, add_options
 from cpstage.errors import ConfigurationError, NotFound, UsageError, local_reason
 
@@ -228,8 +229,10 @@ def job_options(function: Function, *, takes_past: bool = False) -> Function:
         if "" in (job_id, job_file):
             empty = "JOB_ID" if job_id == "" else "--job-file"
             raise UsageError(f"{empty} is empty", hint="is the variable that it comes from unset?")
-        known = job_id or os.environ.get("CPSTAGE_JOB_ID")
-        return function(source=JobSource(known, client_token, job_file, past), **others)
+        known = job_id or os.environ.get("CPSTAGE_JOB_ID") or ""
+        # A variable that a Windows tool set may end with a CR.
+        source = JobSource(known.strip() or None, client_token, job_file, past)
+        return function(source=source, **others)
 
     past_options = _past_options(hidden=not takes_past)
     return add_options(
@@ -295,10 +298,13 @@ def _past(
 
 
 def _past_options(*, hidden: bool) -> list[Callable[[Function], Function]]:
+    # Without variables: builds of jobs have CPSTAGE_PIPELINE and CPSTAGE_ACTION as facts.
     return [
         click.option(
             "--pipeline",
             metavar="NAME|URL",
+            cls=Option,
+            variable=False,
             hidden=hidden,
             help="Instead of a job: a past execution of this pipeline; its name, its ARN, or the "
             "console's URL of the pipeline or of an execution.",
@@ -306,19 +312,32 @@ def _past_options(*, hidden: bool) -> list[Callable[[Function], Function]]:
         click.option(
             "--execution",
             metavar="ID",
+            cls=Option,
+            variable=False,
             hidden=hidden,
             help="Execution ID, or its start. [the latest execution]",
         ),
         click.option(
             "--action",
             metavar="NAME",
+            cls=Option,
+            variable=False,
             hidden=hidden,
             help="Only this action's artifacts; also Stage/Action. [all actions]",
         ),
-        click.option("--failed", is_flag=True, hidden=hidden, help="The latest failed execution."),
+        click.option(
+            "--failed",
+            is_flag=True,
+            cls=Option,
+            variable=False,
+            hidden=hidden,
+            help="The latest failed execution.",
+        ),
         click.option(
             "--failed-action",
             is_flag=True,
+            cls=Option,
+            variable=False,
             hidden=hidden,
             help="Only the artifacts of the action that failed.",
         ),
@@ -383,6 +402,8 @@ def members_among(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 archive_option = click.option(
     "--archive",
+    cls=Option,
+    variable=False,
     metavar="FILE",
     shell_complete=a_file,
     help="Instead of a job: a local archive.",
@@ -391,6 +412,8 @@ archive_option = click.option(
 skip_missing_option = click.option(
     "--skip-missing",
     is_flag=True,
+    cls=Option,
+    variable=False,
     help="Go on with the rest where objects do not exist any more.",
 )
 

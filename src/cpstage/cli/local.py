@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cpstage.cli.command import Command, Option
 from cpstage.cli.options import Number, Seconds, output_options
 from cpstage.cli.output import local_extra
 from cpstage.errors import (
@@ -65,12 +66,13 @@ _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
 
 
 @click.command(
+    cls=Command,
     epilog="""\b
 Examples:
   cpstage local serve
   cpstage local serve --port 8000 --json
   cpstage local serve --debugger
-"""
+""",
 )
 @click.option("--port", type=Number(0, 65535), default=0, help="[a free one]")
 @click.option("--region", default="us-east-1", show_default=True, help="The pipeline's region.")
@@ -143,15 +145,23 @@ def _announce(
 
 
 @click.command(
+    cls=Command,
     epilog="""\b
 Examples:
   cpstage local job
   cpstage local job ./my-source --output AppBuild --output Docs
   cpstage local job --queued
-"""
+""",
 )
 @click.argument("directory", required=False)
-@click.option("--output", "outputs", multiple=True, help="Name of an output artifact; repeatable.")
+@click.option(
+    "--output-artifact",
+    "outputs",
+    cls=Option,
+    former=["--output"],
+    multiple=True,
+    help="Name of an output artifact; repeatable.",
+)
 @click.option("--queued", is_flag=True, help="Queue the job for 'cpstage work'.")
 @endpoint_option
 @output_options
@@ -194,11 +204,12 @@ def _packed(directory: Path) -> bytes:
 
 
 @click.command(
+    cls=Command,
     epilog="""\b
 Examples:
   cpstage local record
   cpstage local record --json
-"""
+""",
 )
 @endpoint_option
 @output_options

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cpstage.cli.archive_options import unpacking_options
+from cpstage.cli.command import Command
 from cpstage.cli.job_options import (
     JobSource,
     archive_option,
@@ -43,9 +44,11 @@ _MODES = {
     "hard link": "hrw-r--r--",
 }
 _EXECUTABLE = "-rwxr-xr-x"
+_UNREADABLE = "?---------"
+"""Of an entry that cannot be read or unpacked; the warning says why."""
 
 
-@click.command(epilog=_EXAMPLES)
+@click.command(cls=Command, epilog=_EXAMPLES)
 @listing_arguments
 @artifact_source_options
 @archive_option
@@ -75,6 +78,8 @@ def ls(
     compressed size, CRC-32, mtime, and name. The command reads only the central
     directory of a zip, and all of a tar. It decrypts an encrypted message into an unnamed temporary
     file.
+
+    An entry that cannot be read or unpacked has ? in place of its type, and a warning says why.
 
     An output can be listed if the job's session may read it, which is rare.
 
@@ -136,6 +141,8 @@ def _text(listing: Listing) -> str:
 
 
 def _row(entry: Listed) -> str:
+    if entry.refused:
+        return printable(f"{_UNREADABLE} {entry.size:>14,} {'-':>14} {'-':>8}  {entry.name}")
     mode = _EXECUTABLE if entry.executable and entry.kind == "file" else _MODES[entry.kind]
     packed = "-" if entry.packed is None else f"{entry.packed:,}"
     crc = "-" if entry.crc is None else f"{entry.crc:08x}"

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
+from cpstage.cli.command import Command
 from cpstage.cli.job_options import JobSource, job_options, read_file
-from cpstage.cli.options import aws_options, output_options, retry_option_named
+from cpstage.cli.options import aws_options, output_options, retry_option
 from cpstage.cli.run_options import details_options, execution_id_option
 from cpstage.errors import ConfigurationError, CpstageError, FailureType, UsageError
 
@@ -52,7 +53,7 @@ def _variables(
     return found
 
 
-@report.command(epilog=_SUCCESS_EXAMPLES)
+@report.command(cls=Command, epilog=_SUCCESS_EXAMPLES)
 @click.argument("job_id", required=False)
 @job_options
 @details_options
@@ -77,7 +78,7 @@ def _variables(
     "command line.",
 )
 @aws_options
-@retry_option_named("--timeout")
+@retry_option
 @output_options
 def success(
     *,
@@ -157,7 +158,7 @@ def _report_success(
     _tell(reported, terminal)
 
 
-@report.command(epilog=_FAILURE_EXAMPLES)
+@report.command(cls=Command, epilog=_FAILURE_EXAMPLES)
 @click.argument("job_id", required=False)
 @job_options
 @click.option("-m", "--message", metavar="TEXT", help="Failure message.")
@@ -176,7 +177,7 @@ def _report_success(
 )
 @execution_id_option
 @aws_options
-@retry_option_named("--timeout")
+@retry_option
 @output_options
 def failure(
     *,

@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
+from cpstage.cli.command import Command
 from cpstage.cli.options import Function, Number, Seconds, add_options
 from cpstage.errors import UsageError
 
 _COMMAND = "cpstage command"
 
 
-class TakesCommand(click.Command):
+class TakesCommand(Command):
     """A command of ours that runs another one, which stands behind ``--`` and is left alone."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -23,7 +24,15 @@ class TakesCommand(click.Command):
             at = args.index("--")
             ours, theirs = args[:at], args[at + 1 :]
         ctx.meta[_COMMAND] = tuple(theirs)
-        return super().parse_args(ctx, ours)
+        try:
+            return super().parse_args(ctx, ours)
+        except click.UsageError as error:
+            message = error.format_message().rstrip(".")
+            is_of_cmd = isinstance(error, click.NoSuchOption) or "extra argument" in message
+            if "--" in args or not is_of_cmd:
+                raise
+            hint = f"write CMD behind --, as in '{ctx.command_path} ... -- make'"
+            raise UsageError(message, hint=hint) from error
 
 
 fetch_inputs_option = click.option(

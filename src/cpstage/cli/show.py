@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cpstage.cli.command import Command
 from cpstage.cli.executions import took
 from cpstage.cli.job_options import JobSource, artifact_source_options
 from cpstage.cli.options import aws_options, output_options
@@ -27,7 +28,7 @@ _GOOD_FOR_SECONDS = 15 * 60
 """How long the AWS CodePipeline plugin for Jenkins takes session credentials for good."""
 
 
-@click.command(epilog=_EXAMPLES)
+@click.command(cls=Command, epilog=_EXAMPLES)
 @click.argument("job_id", required=False)
 @artifact_source_options
 @aws_options
@@ -129,7 +130,10 @@ def _input(one: dict[str, Any]) -> list[str]:
         lines.append(f"  encrypted   {one['envelope']['format']}, under {keys}")
     if one["client_side"]:
         lines.append(f"  encrypted   {one['client_side']}")
-    return lines + ([f"  checksum    {one['checksum']}"] if one["checksum"] else [])
+    if one["checksum"]:
+        unverified = ", not verified without the extra crt" if one["unverified_checksum"] else ""
+        lines.append(f"  checksum    {one['checksum']}{unverified}")
+    return lines
 
 
 def _location(one: dict[str, Any]) -> list[str]:

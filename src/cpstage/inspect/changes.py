@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from cpstage.archive.options import Limits
 from cpstage.aws.config import AwsConfig
 from cpstage.aws.job_session import JobSession
 from cpstage.errors import ObjectNotFound
@@ -258,7 +257,11 @@ def _unified(paths: Iterable[str], old: _Side, new: _Side) -> Iterator[str]:
             continue
         lines = [_lines(side.get(path, b"")) for side in (before, after)]
         sizes = [side.entries[path].size for side in (old, new) if path in side.entries]
-        if lines[0] is None or lines[1] is None or max(sizes) > _LONGEST_TEXT:
+        unread = any(
+            _is_file(side, path) and path not in read
+            for side, read in ((old, before), (new, after))
+        )
+        if lines[0] is None or lines[1] is None or unread or max(sizes) > _LONGEST_TEXT:
             yield f"Binary members {path} differ"
             continue
         names = (
@@ -290,7 +293,7 @@ def _remote_side(
         yield _Side()
         return
     with open_artifact(session, artifact, how, progress) as remote:
-        yield _side_of(remote, how.limits, progress)
+        yield _side_of(remote, how, progress)
 
 
 @contextmanager
@@ -302,21 +305,23 @@ def _local_side(
         yield _Side(entries, lambda paths: ((one, _start(path / one)) for one in paths))
         return
     with open_archive(path, how, config, progress) as opened:
-        yield _side_of(opened, how.limits, progress)
+        yield _side_of(opened, how, progress)
 
 
-def _side_of(remote: OpenArtifact, limits: Limits, progress: Progress) -> _Side:
+def _side_of(remote: OpenArtifact, how: Unpacking, progress: Progress) -> _Side:
     if remote.format is None:
         name, size = remote.artifact.location.file_name, remote.blob.size
         listed = Listed(name, "file", size, size, crc_of_object(remote, progress))
         entries = {name: listed}
     else:
-        entries = with_parents(list_remote(remote, limits, progress).entries)
+        entries = with_parents(list_remote(remote, how, progress).entries)
 
     def read(paths: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-        small = [one for one in paths if entries[one].size <= _LONGEST_TEXT]
+        small = [
+            one for one in paths if entries[one].size <= _LONGEST_TEXT and not entries[one].refused
+        ]
         if small:
-            for name, chunks in each_member(remote, small, limits):
+            for name, chunks in each_member(remote, small, how.limits):
                 yield plain_path(name), b"".join(chunks)
 
     return _Side(entries, read)

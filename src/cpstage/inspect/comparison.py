@@ -125,7 +125,7 @@ class _Comparing:
         for artifact in artifacts:
             how = self._as_fetched(artifact)
             with open_artifact(self._session, artifact, how, self._progress) as remote:
-                entries.update(with_parents(self._entries(remote)))
+                entries.update(with_parents(self._entries(remote, how)))
                 if self._is_replaced(remote):
                     replaced.append(artifact)
         local = {str(entry.path): entry for entry in walk(path, Globs())}
@@ -142,13 +142,15 @@ class _Comparing:
             how = replace(how, unpack=False)
         if known.get("envelopes") == "keep":
             how = replace(how, envelopes="keep")
+        if known.get("unsafe_link_handling") in ("skip", "keep"):
+            how = replace(how, unsafe_links=known["unsafe_link_handling"])
         return how
 
-    def _entries(self, remote: OpenArtifact) -> list[Listed]:
+    def _entries(self, remote: OpenArtifact, how: Unpacking) -> list[Listed]:
         if remote.format is None:
             name, size = remote.artifact.location.file_name, remote.blob.size
             return [Listed(name, "file", size, size, crc_of_object(remote, self._progress))]
-        listing = list_remote(remote, self._unpacking.limits, self._progress)
+        listing = list_remote(remote, how, self._progress)
         if listing.refused:
             raise ArtifactRejected(
                 f"{remote.artifact.title}: {listing.refused[0]}", hint="see cpstage ls"
@@ -225,7 +227,8 @@ def with_parents(entries: Iterable[Listed]) -> dict[str, Listed]:
             found[path[:end]] = Listed(path[:end], "directory")
             end = path.rfind("/", 0, end)
         if entry.kind == "hard link":
-            found[path] = replace(found[plain_path(entry.target)], name=entry.name)
+            origin = found.get(plain_path(entry.target))
+            found[path] = replace(origin, name=entry.name) if origin else entry
         else:
             found[path] = entry
     return found

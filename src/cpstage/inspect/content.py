@@ -15,13 +15,15 @@ from cpstage.archive.zip_directory import ZipEntry
 from cpstage.archive.zip_reader import entry_chunks
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
-from cpstage.errors import NotFound, UsageError
+from cpstage.errors import ArtifactRejected, NotFound, UsageError
 from cpstage.globs import Globs
 from cpstage.inspect.listing import find_artifacts, members, plain_path, read_entries
 from cpstage.job import ArtifactSet
 from cpstage.progress import Silence
-from cpstage.transfer.artifact import OpenArtifact, naming, open_artifact
+from cpstage.transfer.artifact import OpenArtifact, begin_checksum, naming, open_artifact
 from cpstage.transfer.options import Unpacking
+
+_OTHERS_HINT = "see cpstage ls for the entries that can be read"
 
 
 class Slice:
@@ -115,8 +117,8 @@ def _whole(remote: OpenArtifact, path: str) -> Iterator[memoryview]:
     name = remote.artifact.location.file_name
     if plain_path(path) != name and not _is_glob_of(path, name):
         raise _missing(remote, path)
-    kept = remote.checksum
-    with ReadAhead(remote.blob, digest=kept.begin() if kept else None) as stream:
+    digest = None if remote.decrypted else begin_checksum(remote.artifact, remote.info)
+    with ReadAhead(remote.blob, digest=digest) as stream:
         yield from stream.pieces(remote.blob.size)
         stream.finish()
 
@@ -140,6 +142,8 @@ def _entries(entries: Sequence[ZipEntry], remote: OpenArtifact, path: str) -> li
     """Return the entry of a name, or else the files that a glob matches."""
     for entry in entries:
         if plain_path(entry.name) == plain_path(path):
+            if entry.fault:
+                raise ArtifactRejected(entry.fault, hint=_OTHERS_HINT)
             _require_file(path, entry.kind)
             return [entry]
     found = [one for one in entries if one.kind == "file" and _is_glob_of(path, one.name)]
@@ -158,15 +162,17 @@ def _tar_members(
     with members(remote, limits, Silence()) as found:
         for member in found:
             name = plain_path(member.name)
-            if name in names and name not in seen:
+            named = name in names and name not in seen
+            matched = [path for path in globs if _is_glob_of(path, name)]
+            if not named and not (matched and member.kind == "file"):
+                continue
+            if member.fault:
+                raise ArtifactRejected(member.fault, hint=_OTHERS_HINT)
+            if named:
                 _require_file(names[name], member.kind, member.target)
                 seen.add(name)
-                yield member.name, member.chunks()
-            elif member.kind == "file" and (
-                matched := [path for path in globs if _is_glob_of(path, name)]
-            ):
-                seen.update(map(plain_path, matched))
-                yield member.name, member.chunks()
+            seen.update(map(plain_path, matched))
+            yield member.name, member.chunks()
             if not globs and seen == names.keys():
                 return
     for name, path in names.items():

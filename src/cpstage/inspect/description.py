@@ -112,6 +112,7 @@ def _object(artifact: Artifact, store: Store) -> dict[str, Any]:
         **asdict(info),
         "last_modified": iso(info.last_modified),
         "checksum": str(info.checksum) if info.checksum else None,
+        "unverified_checksum": info.unverified_checksum,
         "client_side": s3_client_object(info.metadata),
         **_identity(head, artifact, info),
         "error": None,

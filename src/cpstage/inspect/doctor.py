@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cpstage.aws.config import AwsConfig
-from cpstage.aws.errors import ServiceError, UnreadableAnswer, aws_failures, seconds_off
+from cpstage.aws.errors import ServiceError, UnreadableAnswer
+from cpstage.aws.hints import aws_failures, seconds_off
 from cpstage.aws.job_session import JobSession, Store, UploadCheck
 from cpstage.errors import AccessDenied, CpstageError, UsageError, WorkspaceUnavailable
 from cpstage.job import Artifact, ArtifactSet, Job
@@ -183,7 +184,9 @@ def _read(store: Store, artifact: Artifact, sizes: _Sizes) -> str:
     sizes.total += info.size
     store.open(artifact, info).read(0, min(1, info.size))
     encryption = " ".join(filter(None, (info.encryption or "no encryption", info.kms_key_id)))
-    return f"{info.size:,} bytes can be read, {encryption}"
+    unverified = info.unverified_checksum
+    missing = f"; its {unverified} is not verified without cpstage[crt]" if unverified else ""
+    return f"{info.size:,} bytes can be read, {encryption}{missing}"
 
 
 def _output(

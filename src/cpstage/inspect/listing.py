@@ -16,16 +16,18 @@ from typing import Any, Literal
 from cpstage._deflate import crc32_of
 from cpstage.archive.blob import ReadAhead
 from cpstage.archive.formats import Format
-from cpstage.archive.members import Member, MemberKind
-from cpstage.archive.options import Budget, Limits
+from cpstage.archive.links import check_links, without_unsafe
+from cpstage.archive.members import Member, MemberKind, printable_text
+from cpstage.archive.options import Budget, Limits, UnsafeLinks
 from cpstage.archive.paths import Plan, is_root
 from cpstage.archive.tar_reader import tar_members
 from cpstage.archive.zip_directory import ZipEntry, read_directory, read_tail
-from cpstage.archive.zip_reader import link_targets
+from cpstage.archive.zip_reader import readable_targets
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
 from cpstage.errors import ArtifactRejected, ObjectNotFound
 from cpstage.execution import iso
+from cpstage.filesystem import RelativePath
 from cpstage.globs import Globs
 from cpstage.job import Artifact, ArtifactSet, choose, location_document
 from cpstage.progress import Progress, Silence
@@ -37,7 +39,7 @@ _BUFFER = 1 << 18
 
 @dataclass(frozen=True)
 class Listed:
-    """One entry, as the archive has it; its name has not been checked.
+    """One entry as the archive describes it; its name is not validated.
 
     Attributes:
         name: The name; bytes that are not text as surrogates.
@@ -47,6 +49,7 @@ class Listed:
         crc: CRC-32 of its data; that of a zip is what its directory says.
         executable: Whether its owner may execute it.
         target: Where a link leads, or which entry a hard link stands for.
+        refused: Why the entry cannot be read or unpacked.
         mtime_ns: Its mtime, in nanoseconds since the epoch; None where the archive has none.
     """
 
@@ -57,6 +60,7 @@ class Listed:
     crc: int | None = None
     executable: bool = False
     target: str = ""
+    refused: str | None = None
     mtime_ns: int | None = None
 
     @property
@@ -72,13 +76,14 @@ class Listed:
     def document(self) -> dict[str, Any]:
         """Return it as JSON has it; what is not text in a name as an escape."""
         return {
-            "name": _text(self.name),
+            "name": printable_text(self.name),
             "kind": self.kind,
             "size": self.size,
             "packed_size": self.packed,
             "crc32": None if self.crc is None else f"{self.crc:08x}",
             "executable": self.executable,
-            "target": _text(self.target) or None,
+            "target": printable_text(self.target) or None,
+            "refused": self.refused,
             "mtime": self.mtime,
         }
 
@@ -186,7 +191,7 @@ def list_artifacts(
     for artifact in chosen:
         try:
             with open_artifact(session, artifact, how, shown) as remote:
-                listing = list_remote(remote, how.limits, shown)
+                listing = list_remote(remote, how, shown)
         except ObjectNotFound as error:
             if missing is None:
                 raise
@@ -195,8 +200,15 @@ def list_artifacts(
         yield listing.only(members or Globs())
 
 
-def list_remote(remote: OpenArtifact, limits: Limits, progress: Progress | None = None) -> Listing:
-    """List what is in an artifact that has been opened."""
+def list_remote(
+    remote: OpenArtifact, options: Unpacking, progress: Progress | None = None
+) -> Listing:
+    """List what is in an artifact that has been opened.
+
+    Entries that cannot be read are listed too. Symlinks that leave the tree are refused, left out
+    or listed like others, as the options say.
+    """
+    limits = options.limits
     if remote.format is None:
         name, size = remote.artifact.location.file_name, remote.blob.size
         return Listing(remote, (Listed(name, "file", size, size),))
@@ -206,18 +218,21 @@ def list_remote(remote: OpenArtifact, limits: Limits, progress: Progress | None 
         else:
             with members(remote, limits, progress or Silence()) as found:
                 entries = [_listed(member) for member in found]
-        refused = _refusals(entries, remote.format, Budget(limits, remote.blob.size))
-    return Listing(remote, tuple(entries), tuple(refused))
+        budget = Budget(limits, remote.blob.size)
+        refused, skipped = _validated(entries, remote.format, budget, options.unsafe_links)
+    shown = (one for one in entries if one.name not in skipped)
+    return Listing(remote, tuple(shown), refused)
 
 
 def read_entries(remote: OpenArtifact, limits: Limits) -> list[ZipEntry]:
-    """Read the directory of a zip, and check it.
+    """Read the central directory of a zip; entries that cannot be read have a ``fault``.
 
     Raises:
         ArtifactRejected: It is damaged, ambiguous or over a limit.
     """
     blob = remote.blob
-    return read_directory(blob, read_tail(blob, Budget(limits, blob.size))).entries
+    tail = read_tail(blob, Budget(limits, blob.size))
+    return read_directory(blob, tail, is_tolerant=True).entries
 
 
 @contextmanager
@@ -237,6 +252,8 @@ def members(remote: OpenArtifact, limits: Limits, progress: Progress) -> Iterato
             compressed=remote.format == "tar.gz",
             drained=budget.spend_bytes,
             check_header=budget.check_header,
+            expect_entries=budget.expect_entries,
+            is_tolerant=True,
         ) as found,
     ):
         yield (_within(member, budget) for member in found)
@@ -261,39 +278,54 @@ def _within(member: Member, budget: Budget) -> Member:
 
 def _zip_entries(remote: OpenArtifact, limits: Limits) -> Iterator[Listed]:
     entries = read_entries(remote, limits)
-    targets = {entry.offset: target for entry, target in link_targets(remote.blob, entries)}
+    targets = {entry.offset: target for entry, target in readable_targets(remote.blob, entries)}
     for one in entries:
         target = targets.get(one.offset, "")
-        facts = (one.size, one.packed, one.crc, one.executable, target, one.mtime)
-        yield Listed(one.name, one.kind, *facts)
+        data = (one.size, one.packed, one.crc, one.executable)
+        yield Listed(one.name, one.kind, *data, target, one.fault or None, one.mtime)
 
 
 def _listed(member: Member) -> Listed:
+    if member.fault:
+        return Listed(member.name, member.kind, member.size, refused=member.fault)
     if member.kind != "file":
         return Listed(member.name, member.kind, target=member.target, mtime_ns=member.mtime_ns)
     crc = crc32_of(member.chunks())
-    facts = (member.size, None, crc, member.executable, "", member.mtime_ns)
-    return Listed(member.name, "file", *facts)
+    facts = (member.size, None, crc, member.executable)
+    return Listed(member.name, "file", *facts, mtime_ns=member.mtime_ns)
 
 
-def _refusals(entries: Sequence[Listed], found: Format, budget: Budget) -> Iterator[str]:
-    """Yield why fetch would refuse the archive, as far as names and links show it."""
+def _validated(
+    entries: list[Listed], found: Format, budget: Budget, unsafe: UnsafeLinks
+) -> tuple[tuple[str, ...], set[str]]:
+    """Say in each entry why fetch would refuse it, as far as names and links show it.
+
+    Returns:
+        The reasons of all entries, and the names of the links that fetch would leave out.
+    """
     plan = Plan()
-    for entry in entries:
+    refused: list[str] = []
+    skipped: set[str] = set()
+    names: dict[RelativePath, str] = {}
+    for at, entry in enumerate(entries):
         if entry.kind == "directory" and is_root(entry.name):
             continue
         try:
             path, _ = plan.admit(entry.name, entry.kind, "", budget, last_wins=found != "zip")
         except ArtifactRejected as error:
-            yield error.message
-            continue
-        if entry.kind == "link":
-            plan.links[path] = entry.target
+            entries[at] = replace(entry, refused=entry.refused or error.message)
+        else:
+            names[path] = entry.name
+            if entry.kind == "link" and not entry.refused:
+                plan.links[path] = entry.target
+        if why := entries[at].refused:
+            refused.append(why)
     try:
-        plan.check_links()
+        if unsafe == "reject":
+            check_links(plan.links)
+        if unsafe == "skip":
+            kept = without_unsafe(plan.links)
+            skipped = {names[path] for path in plan.links if path not in kept}
     except ArtifactRejected as error:
-        yield error.message
-
-
-def _text(name: str) -> str:
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        refused.append(error.message)
+    return tuple(refused), skipped

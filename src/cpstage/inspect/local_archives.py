@@ -106,7 +106,7 @@ def list_archive(
     """
     how, shown = unpacking or Unpacking(), progress or Silence()
     with open_archive(file, how, config or AwsConfig(), shown) as opened:
-        return list_remote(opened, how.limits, shown).only(members or Globs())
+        return list_remote(opened, how, shown).only(members or Globs())
 
 
 def read_archive(
@@ -141,7 +141,7 @@ def list_tree(directory: Path) -> list[Listed]:
                 crc32_of(read_file(entry)) if is_file else None,
                 is_file and bool(entry.mode & stat.S_IXUSR),
                 entry.target,
-                entry.mtime_ns,
+                mtime_ns=entry.mtime_ns,
             )
         )
     return found

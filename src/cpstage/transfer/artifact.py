@@ -25,7 +25,7 @@ from cpstage.archive.formats import HEAD_BYTES as FORMAT_HEAD_BYTES
 from cpstage.archive.formats import Format, not_unpacked, recognise
 from cpstage.archive.members import Contents
 from cpstage.archive.unpack import Unpacker
-from cpstage.aws.checksum import Checksum, RunningChecksum
+from cpstage.aws.checksum import RunningChecksum
 from cpstage.aws.job_session import JobSession, ObjectInfo
 from cpstage.encryption.decrypt import decrypt
 from cpstage.encryption.header import (
@@ -156,6 +156,14 @@ def refuse_s3_client(artifact: Artifact, metadata: Mapping[str, str], options: U
     what = s3_client_object(metadata)
     if what and options.envelopes != "keep":
         raise ArtifactRejected(f"{artifact.title} is {what}", hint=S3_CLIENT_HINT)
+
+
+def begin_checksum(artifact: Artifact, info: ObjectInfo) -> RunningChecksum | None:
+    """Begin to compute the checksum of an object, and log one that cannot be computed here."""
+    if info.unverified_checksum:
+        what = "%s: the %s of the object is not verified: install cpstage[crt]"
+        _LOGGER.info(what, artifact.title, info.unverified_checksum)
+    return info.checksum.begin() if info.checksum else None
 
 
 def read_head(blob: Blob) -> bytes:
@@ -367,11 +375,6 @@ class OpenArtifact:
     envelope: Mapping[str, Any] | None = None
     decrypted: bool = False
 
-    @property
-    def checksum(self) -> Checksum | None:
-        """The checksum of all bytes of ``blob``, where it is known and can be computed."""
-        return None if self.decrypted else self.info.checksum
-
 
 @contextmanager
 def open_artifact(
@@ -459,7 +462,7 @@ def _head_object(session: JobSession, artifact: Artifact) -> ObjectInfo:
 def _decrypted_object(
     artifact: Artifact, info: ObjectInfo, message: Blob, keys: DecryptionKeys, progress: Progress
 ) -> Iterator[FileBlob]:
-    checksum = info.checksum.begin() if info.checksum else None
+    checksum = begin_checksum(artifact, info)
     with ExitStack() as stack:
         with (
             naming(artifact.title),

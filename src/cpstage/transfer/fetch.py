@@ -24,6 +24,7 @@ from cpstage.progress import Progress, Silence
 from cpstage.removal import remove_tree
 from cpstage.transfer.artifact import (
     Source,
+    begin_checksum,
     extract,
     identify,
     job_keys,
@@ -133,6 +134,7 @@ def fetch(
 
     with session:
         chosen = () if options.skips_inputs(job) else _choose(job, options.artifacts)
+        _choose(job, [one for one in options.unpacking.no_unpack if one != "*"])
         found, missing = fetching.look_at(chosen, options, warn)
         if job.made_artifacts:
             place.require_made()
@@ -286,7 +288,7 @@ class _Fetch:
         with naming(source.title):
             found = identify(
                 read_head(source.blob),
-                self._options,
+                self._options.of_artifact(planned.artifact.name),
                 name=source.hint,
                 content_type=source.content_type,
             )
@@ -361,7 +363,8 @@ class _Fetch:
 
     def _stage_one(self, planned: Staged, unpacker: Unpacker, staging: Path) -> Staged:
         source = self._source(planned)
-        extracted = extract(source, unpacker, self._options, staging, self._progress)
+        how = self._options.of_artifact(planned.artifact.name)
+        extracted = extract(source, unpacker, how, staging, self._progress)
         verified = _VERIFIED[extracted.format]
         if source.checksum:
             verified = (*verified, f"{source.checksum.expected.algorithm} of the object")
@@ -387,5 +390,5 @@ class _Fetch:
             keys=job_keys(self._session.job, artifact, self._session.kms, self._options),
             hint=artifact.location.key,
             content_type=info.content_type,
-            checksum=info.checksum.begin() if info.checksum else None,
+            checksum=begin_checksum(artifact, info),
         )

@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cpstage.archive.formats import Format
-from cpstage.archive.members import Contents, contents_document, read_contents
+from cpstage.archive.members import (
+    Contents,
+    contents_document,
+    read_contents,
+    unsafe_links_document,
+)
 from cpstage.aws.job_session import ObjectInfo
 from cpstage.errors import ConfigurationError, WorkspaceUnavailable
 from cpstage.execution import plain_name
@@ -87,11 +92,13 @@ class Staged:
             "etag": info.etag,
             "size": info.size,
             "checksum": str(info.checksum) if info.checksum else None,
+            "unverified_checksum": info.unverified_checksum,
             "encryption": info.encryption,
             "kms_key_id": info.kms_key_id,
             "envelope": self.envelope,
             "format": self.format,
             **contents_document(self.contents),
+            "unsafe_links": unsafe_links_document(self.contents),
             "verified": list(self.verified),
             "notes": list(self.notes),
         }
@@ -122,15 +129,20 @@ class Inventory:
 
     def __init__(self, workspace: Workspace, unpacking: Unpacking) -> None:
         self._workspace = workspace
+        self._unpacking = unpacking
         self._how = {
             "layout": unpacking.layout,
-            "unpack": unpacking.unpack,
+            "unsafe_link_handling": unpacking.unsafe_links,
             "mtime": unpacking.mtime,
             "envelopes": unpacking.envelopes,
             "expected_context": dict(unpacking.context),
             "decrypt_keys": list(unpacking.key_ids),
         }
         self._entries = workspace.manifest()
+
+    def _how_staged(self, name: str) -> dict[str, Any]:
+        """Return the options that an artifact is staged with, as the manifest has them."""
+        return {**self._how, "unpack": self._unpacking.of_artifact(name).unpack}
 
     def sort(
         self, found: Sequence[Staged], *, replace: bool = False, verify: bool = False
@@ -186,7 +198,8 @@ class Inventory:
         for staged in result:
             if staged.status == "staged":
                 role = "made" if staged.made else "input"
-                facts = {**staged.document(), "role": role, **self._how, "staged_at": now}
+                how = self._how_staged(staged.artifact.name)
+                facts = {**staged.document(), "role": role, **how, "staged_at": now}
                 entries[staged.artifact.name] = facts
             if staged.path in fingerprints:
                 entries[staged.artifact.name]["fingerprint"] = fingerprints[staged.path]
@@ -194,9 +207,10 @@ class Inventory:
 
     def _known(self, staged: Staged) -> Staged | None:
         """Return an artifact as the manifest has it, where the same object is staged already."""
-        entry = self._entries.get(staged.artifact.name, {})
-        now = {**staged.document(), **self._how}
-        identity = (*_OBJECT, *self._how)
+        entry = {"unsafe_link_handling": "reject", **self._entries.get(staged.artifact.name, {})}
+        how = self._how_staged(staged.artifact.name)
+        now = {**staged.document(), **how}
+        identity = (*_OBJECT, *how)
         same = all(name in entry and entry[name] == now[name] for name in identity)
         if not same or not _is_there(staged.path, entry):
             return None

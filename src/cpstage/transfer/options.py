@@ -1,17 +1,19 @@
-"""How artifacts are taken in and made, as data: what a caller may choose."""
+"""Options of fetching and pushing, as data."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cpstage.archive.options import ExtractOptions, PackOptions
+from cpstage.errors import UsageError
 from cpstage.job import ArtifactSet
 
 if TYPE_CHECKING:
-    pass
+    from cpstage.aws.uploads import CannedAcl, ServerSideEncryption
 
 Layout = Literal["per-artifact", "merged"]
 Envelopes = Literal["open", "require", "keep"]
@@ -20,14 +22,17 @@ OutputFormat = Literal["auto", "zip", "tar", "tar.gz", "raw"]
 IfEmpty = Literal["error", "warn", "ignore"]
 FetchInputs = Literal["always", "first", "never"]
 
+_MOST_TAGS, _LONGEST_TAG, _LONGEST_TAG_VALUE = 10, 128, 256
+
 
 @dataclass(frozen=True)
 class Unpacking(ExtractOptions):
-    """How to take artifacts in, besides how archives are unpacked.
+    """How artifacts are staged, besides how archives are unpacked.
 
     Attributes:
         layout: One directory per artifact, or one for all.
         unpack: Whether archives are unpacked.
+        no_unpack: Globs over artifact names: their objects are staged as files.
         envelopes: ``open`` decrypts messages of the AWS Encryption SDK, ``require`` refuses
             artifacts that are not encrypted, ``keep`` stages the encrypted message itself.
         key_ids: KMS keys that may decrypt, besides the job's.
@@ -39,10 +44,17 @@ class Unpacking(ExtractOptions):
 
     layout: Layout = "per-artifact"
     unpack: bool = True
+    no_unpack: Sequence[str] = ()
     envelopes: Envelopes = "open"
     key_ids: Sequence[str] = ()
     context: Mapping[str, str] = field(default_factory=dict)
     commitment: Commitment = "require-encrypt-require-decrypt"
+
+    def of_artifact(self, name: str) -> Unpacking:
+        """Return the options for one artifact: ``unpack`` says whether it is unpacked."""
+        if not any(fnmatchcase(name, glob) for glob in self.no_unpack):
+            return self
+        return replace(self, unpack=False)
 
     @property
     def requires_commitment(self) -> bool:
@@ -74,6 +86,10 @@ class Encryption:
         context: Pairs for the encryption context, besides those that name the artifact's place.
         sse_kms_key_id: The KMS key for SSE-KMS where the pipeline has none: S3 takes its own key
             ``aws/s3`` then, which another account cannot use.
+        sse: SSE-KMS, or ``aws:kms:dsse``, which encrypts twice and has no Bucket Keys.
+
+    Raises:
+        UsageError: A Bucket Key is requested with ``aws:kms:dsse``.
     """
 
     bucket_key: bool = False
@@ -81,6 +97,16 @@ class Encryption:
     key_ids: Sequence[str] = ()
     context: Mapping[str, str] = field(default_factory=dict)
     sse_kms_key_id: str | None = None
+    sse: ServerSideEncryption = "aws:kms"
+
+    def __post_init__(self) -> None:
+        """Refuse what S3 does not have."""
+        if self.sse not in ("aws:kms", "aws:kms:dsse"):
+            raise UsageError(f"{self.sse!r} is not an SSE-KMS encryption of artifacts")
+        if self.bucket_key and self.sse == "aws:kms:dsse":
+            raise UsageError(
+                "S3 has no Bucket Keys for aws:kms:dsse", hint="leave out one of the two options"
+            )
 
 
 @dataclass(frozen=True)
@@ -124,6 +150,11 @@ class PushOptions:
         encryption: How artifacts are encrypted, besides SSE-KMS under the job's key.
         if_empty: What to do when an output has no files; ``warn`` and ``ignore`` leave it out.
         always: Whether a run pushes also after its command has failed.
+        acl: The canned ACL of the objects; None for that of the bucket.
+        tags: The tags of the objects.
+
+    Raises:
+        UsageError: S3 cannot store these tags.
     """
 
     paths: Mapping[str, Path | str] = field(default_factory=dict)
@@ -131,3 +162,16 @@ class PushOptions:
     encryption: Encryption = field(default_factory=Encryption)
     if_empty: IfEmpty = "error"
     always: bool = False
+    acl: CannedAcl | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse tags that S3 does not store ("Categorizing objects", S3 User Guide)."""
+        if len(self.tags) > _MOST_TAGS:
+            raise UsageError(f"{len(self.tags)} tags are given", hint="S3 stores at most 10")
+        for name, value in self.tags.items():
+            if not 0 < len(name) <= _LONGEST_TAG or len(value) > _LONGEST_TAG_VALUE:
+                raise UsageError(
+                    f"the tag {name[:_LONGEST_TAG]!r} is empty or too long",
+                    hint="S3 stores keys of 1 to 128 and values of up to 256 characters",
+                )

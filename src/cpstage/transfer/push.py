@@ -6,7 +6,9 @@ uploaded. An output is packed, encrypted and uploaded as one stream.
 
 from __future__ import annotations
 
+import logging
 import mimetypes
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,10 +17,11 @@ from typing import Any, Literal
 from cpstage.archive.blob import FileBlob
 from cpstage.archive.formats import CONTENT_TYPES, HEAD_BYTES, Format, recognise
 from cpstage.archive.pack import Packer
-from cpstage.archive.packing_list import PackingList
+from cpstage.archive.packing_list import PackingList, ratio_note
+from cpstage.archive.paths import quoted
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
-from cpstage.aws.multipart import Upload
+from cpstage.aws.uploads import StorageOptions, Upload
 from cpstage.encryption.encrypt import encrypt
 from cpstage.encryption.header import Header
 from cpstage.encryption.keys import job_context
@@ -32,6 +35,8 @@ from cpstage.workspace.layout import Workspace
 
 PushStatus = Literal["pushed", "planned", "skipped"]
 Warn = Callable[[str], object]
+
+_LOGGER = logging.getLogger("cpstage")
 
 _ENCRYPTED_CONTENT_TYPE = "application/octet-stream"
 
@@ -49,6 +54,7 @@ class Pushed:
         unpacked_size: How many bytes they have together.
         upload: What S3 says of the upload.
         envelope: The header of the encrypted message as JSON has it.
+        notes: What was left out, differs from the directory, or hinders a fetch; a line each.
     """
 
     artifact: Artifact
@@ -59,6 +65,7 @@ class Pushed:
     unpacked_size: int
     upload: Upload | None = None
     envelope: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -78,6 +85,7 @@ class Pushed:
             "encryption": upload.encryption if upload else None,
             "kms_key_id": upload.kms_key_id if upload else None,
             "envelope": self.envelope,
+            "notes": list(self.notes),
         }
 
 
@@ -154,7 +162,8 @@ def push(
         how = options.encryption
         keyed = _with_key(job, how.sse_kms_key_id)
         session = JobSession(keyed, config or AwsConfig(), credentials_max_age)
-        uploader = _Uploader(session, how, packer, shown)
+        storage = StorageOptions(how.sse, how.bucket_key, options.acl, options.tags)
+        uploader = _Uploader(session, how, storage, packer=packer, progress=shown)
         with session:
             done = tuple(_planned(one) if one.is_empty else uploader.upload(one) for one in outputs)
     return PushResult(job, done, session.retries.count)
@@ -234,6 +243,7 @@ def find_sources(
     Raises:
         ConfigurationError: A path, or a directory in ``out/``, is for no output of the job.
         NotFound: A path does not exist.
+        ArtifactRejected: The place of an output in ``out/`` is a symlink.
         LocalIOError: Something cannot be read.
     """
     _refuse_undeclared(job, workspace, paths)
@@ -241,11 +251,26 @@ def find_sources(
         with local_failures(path, "read"):
             exists = path.exists()
         if not exists:
-            raise NotFound(f"there is no {path}, which output {name} is to be made of")
+            raise NotFound(f"output {name} cannot be packed: {path} does not exist")
+    for artifact in job.output_artifacts:
+        if artifact.name not in paths:
+            _require_no_symlink(artifact.name, workspace.output(artifact.name))
     return [
         (artifact, paths.get(artifact.name, workspace.output(artifact.name)))
         for artifact in job.output_artifacts
     ]
+
+
+def _require_no_symlink(name: str, source: Path) -> None:
+    """Check that a build did not replace the directory of an output by a symlink."""
+    with local_failures(source, "read"):
+        target = os.readlink(source) if source.is_symlink() else None
+    if target is not None:
+        raise ArtifactRejected(
+            f"{source} is a symlink to {quoted(target)}",
+            hint=f"write the results into a directory {source}, or name the other directory with "
+            f"{name}=PATH (cpstage run: --output {name}=PATH); nothing was uploaded",
+        )
 
 
 def _refuse_undeclared(job: Job, workspace: Workspace, paths: Mapping[str, Path]) -> None:
@@ -349,6 +374,7 @@ class _Uploader:
     Args:
         session: The job's session, which encrypts and uploads.
         encryption: How they are encrypted.
+        storage: How S3 is to store them.
         packer: What packs them.
         progress: Is told of all phases.
 
@@ -357,10 +383,17 @@ class _Uploader:
     """
 
     def __init__(
-        self, session: JobSession, encryption: Encryption, packer: Packer, progress: Progress
+        self,
+        session: JobSession,
+        encryption: Encryption,
+        storage: StorageOptions,
+        *,
+        packer: Packer,
+        progress: Progress,
     ) -> None:
         self._session = session
         self._encryption = encryption
+        self._storage = storage
         self._packer = packer
         self._progress = progress
         self._key_ids = self._encryption_keys() if encryption.seal else ()
@@ -383,10 +416,14 @@ class _Uploader:
                 output.artifact,
                 content_type=_ENCRYPTED_CONTENT_TYPE if header else output.content_type,
                 size_bound=output.size_bound,
-                bucket_key=self._encryption.bucket_key,
+                options=self._storage,
                 uploaded=uploaded,
             )
         envelope = header.document() if header else None
+        if output.format != "raw":
+            for note in ratio_note(output.size, upload.size):
+                _LOGGER.warning("%s: %s", output.source, note)
+                output.entries.notes.append(note)
         return _pushed(output, "pushed", upload=upload, envelope=envelope)
 
     def _packed(self, output: Output, advance: Advance) -> Iterator[bytes]:
@@ -397,7 +434,7 @@ class _Uploader:
     def _encrypted(
         self, output: Output, chunks: Iterator[bytes]
     ) -> tuple[Iterator[bytes], Header | None]:
-        """Seal a stream, bound to its place, where that is asked for."""
+        """Encrypt a stream, bound to the artifact's place, if encryption is requested."""
         if not self._key_ids:
             return chunks, None
         job = self._session.job
@@ -445,4 +482,5 @@ def _pushed(
         unpacked_size=output.size,
         upload=upload,
         envelope=envelope,
+        notes=tuple(output.entries.notes),
     )

@@ -23,32 +23,41 @@ if TYPE_CHECKING:
 
 FORMATS = ("json", "text", "table")
 
+_PRINTED_AS_JSON = ("yaml", "yaml-stream", "off")
+"""Formats that the AWS CLI v2 also has. JSON is YAML."""
 
-def output_format(option: str | None, as_json: bool, config: AwsConfig) -> str:
+
+def output_format(
+    option: str | None, as_json: bool, config: AwsConfig, note: Callable[[str], object]
+) -> str:
     """Choose the format: ``--output`` or ``--json``, then the environment, then the profile.
 
     Args:
         option: The value of ``--output``.
         as_json: Whether ``--json`` is given.
-        config: Knows the profile.
+        config: The caller's settings, with the profile.
+        note: Is called with a line about a configured format that is printed as JSON.
 
     Raises:
         UsageError: The two options contradict each other.
-        ConfigurationError: The configured format is not one of ours.
+        ConfigurationError: The configured format is not a format of the AWS CLI.
     """
     if as_json and option not in (None, "json"):
         raise UsageError(f"both --json and --output {option} are given", hint="give one of them")
     if option or as_json:
         return option or "json"
     configured = config.setting("output", "AWS_DEFAULT_OUTPUT") or "json"
-    if configured not in FORMATS:
-        from_environment = os.environ.get("AWS_DEFAULT_OUTPUT")
-        where = "AWS_DEFAULT_OUTPUT" if from_environment else "'output' of the AWS profile"
+    if configured in FORMATS:
+        return configured
+    from_environment = os.environ.get("AWS_DEFAULT_OUTPUT")
+    where = "AWS_DEFAULT_OUTPUT" if from_environment else "'output' of the AWS profile"
+    if configured not in _PRINTED_AS_JSON:
         raise ConfigurationError(
             f"{where} is {configured!r}, which is not a format of this command",
             hint="give --output json, text or table",
         )
-    return configured
+    note(f"cpstage: {where} is {configured!r}; the document is printed as JSON")
+    return "json"
 
 
 def render(document: Any, output: str, title: str) -> str:
