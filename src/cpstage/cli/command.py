@@ -12,6 +12,15 @@ from cpstage.cli.output import Terminal
 from cpstage.errors import UsageError
 
 SECTIONS: dict[str, tuple[str, ...]] = {
+    "Past executions": (
+        "--pipeline",
+        "--execution",
+        "--action",
+        "--failed",
+        "--failed-action",
+        "--with",
+        "--skip-missing",
+    ),
     "Archives": (
         "--include",
         "--exclude",
