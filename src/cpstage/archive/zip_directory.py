@@ -236,8 +236,10 @@ def _entry(fields: tuple[int, ...], raw_name: bytes, extra: bytes, ends: Ends) -
         size, packed, offset, disk = large_values(name, parts, (*eight, (disk, MAX16, 4)))
     if disk:
         raise refused(name, "is on another volume")
+    # zip names data from a pipe "-"; an empty pipe leaves 7z with the end of a deflate stream.
+    from_pipe = size > 0 or packed > 0 or raw_name == b"-"
     try:
-        kind, mode = _nature(host, flags, method, attributes, name[-1:] == "/", size > 0)
+        kind, mode = _nature(host, flags, method, attributes, name[-1:] == "/", from_pipe)
     except ValueError as error:
         raise refused(name, str(error)) from None
     if kind == "directory" and size:
@@ -291,7 +293,7 @@ _KNOWN_TYPES = (
 
 @lru_cache(1024)  # most entries of an archive are alike in all of it
 def _nature(  # noqa: PLR0917 (keywords would be slower)
-    host: int, flags: int, method: int, attributes: int, slash: bool, has_data: bool
+    host: int, flags: int, method: int, attributes: int, slash: bool, from_pipe: bool
 ) -> tuple[MemberKind, int]:
     """Return the kind of an entry, and its permission bits.
 
@@ -311,7 +313,7 @@ def _nature(  # noqa: PLR0917 (keywords would be slower)
     kind, permissions = stat.S_IFMT(mode), mode & 0o777
     if kind not in _KNOWN_TYPES:
         kind = 0  # as the directories of plexus-archiver, 0177777
-    if kind == stat.S_IFIFO and not slash and has_data:
+    if kind == stat.S_IFIFO and not slash and from_pipe:
         kind = stat.S_IFREG  # zip and 7z: data that was read from a pipe
     if slash:
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
