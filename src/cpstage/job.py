@@ -25,7 +25,7 @@ ArtifactName = NewType("ArtifactName", str)
 """An artifact's name that has been checked, and is safe as the name of a directory."""
 
 _JOB_DIRECTORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-"""Any id that CodePipeline is known to give out, and nothing that leads elsewhere as a path."""
+"""Any id that CodePipeline is known to issue, without path separators."""
 
 _ARTIFACT_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _LONGEST_FILE_NAME = 255
@@ -43,7 +43,7 @@ class S3Location:
 
     @property
     def file_name(self) -> str:
-        """What stands behind the last slash of the key, safe as the name of a file.
+        """The part of the key after the last slash, safe as the name of a file.
 
         Raises:
             ConfigurationError: It is empty, ``.`` or ``..``, unprintable, or too long.
@@ -53,7 +53,7 @@ class S3Location:
         if name in ("", ".", "..") or not name.isprintable() or too_long:
             raise ConfigurationError(
                 f"the key of {self} does not end in the name of a file",
-                hint="it cannot be kept as a file: check the action that made it",
+                hint="it cannot be kept as a file: check the action that uploaded it",
             )
         return name
 
@@ -71,7 +71,7 @@ class Artifact:
 
     @property
     def title(self) -> str:
-        """What to call it in messages: its name, and where it is."""
+        """The name and location, for messages."""
         return f"artifact {self.name} at {self.location}"
 
 
@@ -272,12 +272,12 @@ def check_job_directory(job_id: str) -> str:
     """Return the id of a job as one that is safe as the name of a directory.
 
     Raises:
-        ConfigurationError: It is none that CodePipeline gives out.
+        ConfigurationError: It is not of the form that CodePipeline issues.
     """
     if not _JOB_DIRECTORY.fullmatch(job_id):
         raise ConfigurationError(
             f"the job has the id {job_id!r}, which cannot name a directory",
-            hint="check the endpoint: CodePipeline gives out letters, digits and hyphens",
+            hint="check the endpoint: ids of CodePipeline have letters, digits and hyphens",
         )
     return job_id
 
@@ -350,7 +350,7 @@ def mask_document(document: Document) -> MaskedDict:
     """Return a copy of a job document in which every value that can be a secret is masked.
 
     These are the three credential members, each value of the action's configuration, and the
-    continuation token. What was empty or absent stays so.
+    continuation token. Empty and absent values stay unchanged.
     """
     masked = MaskedDict(copy.deepcopy(dict(with_api_names(document))))
     data = _mapping(_job_member(masked), "data")
@@ -366,7 +366,7 @@ def mask_document(document: Document) -> MaskedDict:
 def _job_member(document: object) -> dict[str, Any]:
     """Find the job in a document of any shape."""
     found: object = document
-    if isinstance(document, list):
+    if isinstance(document, list) and document:
         found = _only_job(document)
     elif isinstance(document, dict):
         if isinstance(document.get("jobs"), list):

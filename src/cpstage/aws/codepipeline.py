@@ -52,7 +52,7 @@ def get_job_details(
         The output of the call, whose ``repr`` shows no value.
 
     Raises:
-        NotFound: There is no such job in the region, or it has ended.
+        NotFound: The region does not have the job, or the job has ended.
         AccessDenied: No credentials, or they do not allow the call.
         ServiceUnavailable: CodePipeline could not be reached.
         ConfigurationError: No region, or a malformed parameter.

@@ -1,17 +1,17 @@
 """A job's session credentials: refreshed, and in the form of a ``credential_process``.
 
-CodePipeline hands out a job's credentials without an expiry date, and a large transfer outlives
+CodePipeline issues a job's credentials without an expiry date, and a large transfer outlives
 them. They are refreshed both ways: ahead of time, when they reach a certain age, and when AWS says
 that they have expired, in the middle of whatever call that was.
 
 botocore's ``RefreshableCredentials`` need an expiry date, and botocore retries no ExpiredToken. So
 the clients of a job sign with :class:`JobCredentials`, and the retries of
 :mod:`cpstage.aws.client` refresh them. One rule keeps any number of threads at one refresh per
-expiry: a thread that is told that its token has expired refreshes only if that token is still the
+expiry: a thread whose token has expired refreshes only if that token is still the
 current one; otherwise another thread has done it, and signing again is enough.
 
-AWS tools keep credentials without an expiry for ever, so :func:`process_credentials` states one
-that is earlier than the true one.
+AWS tools keep credentials without an expiry until they exit, so :func:`process_credentials` states
+one that is earlier than the true one.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def process_credentials(
 
     Args:
         job: The job, with its session credentials.
-        lifetime: Seconds after they were handed out at which tools are to ask for new ones.
+        lifetime: Seconds after their issue at which tools request new ones.
         age: Their age in seconds, where known.
 
     Raises:
