@@ -26,6 +26,8 @@ from cpstage.errors import (
 from cpstage.job import ActionTypeId, Job, parse_job
 from cpstage.masking import MaskedDict, Secret, mask_objects, secret
 
+NOT_IN_PROGRESS = "it has a result already, timed out, or was never acknowledged"
+
 _STATUS_SECONDS = 10.0
 """For a request that only asks whether a job is in progress."""
 
@@ -128,6 +130,33 @@ def current_job(job: Job, *, config: AwsConfig | None = None) -> Job:
         ) from error
     except (AccessDenied, ConfigurationError, ServiceUnavailable):
         return job
+
+
+def require_in_progress(
+    job_id: str,
+    *,
+    client_token: str | Secret | None = None,
+    config: AwsConfig | None = None,
+) -> None:
+    """Check that a job is in progress, where the caller may ask CodePipeline.
+
+    Args:
+        job_id: The ID of the job.
+        client_token: The client's half of a third-party job's token.
+        config: How to reach AWS.
+
+    Raises:
+        OutOfSync: CodePipeline has no such job in progress.
+    """
+    try:
+        if is_in_progress(job_id, client_token=client_token, config=config):
+            return
+    except (AccessDenied, ConfigurationError, OutOfSync, ServiceUnavailable):
+        return  # PutJobSuccessResult and PutJobFailureResult check the job as well
+    raise OutOfSync(
+        f"job {shlex.quote(job_id)} is not in progress, or does not exist in this region",
+        hint=f"{NOT_IN_PROGRESS}; --force reports the result anyway",
+    )
 
 
 def poll_for_jobs(
