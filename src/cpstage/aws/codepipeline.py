@@ -10,6 +10,7 @@ import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from datetime import datetime, timezone
 from typing import Any
 
 from cpstage.aws.client import Answer, Check, has
@@ -23,7 +24,7 @@ from cpstage.errors import (
     OutOfSync,
     ServiceUnavailable,
 )
-from cpstage.job import ActionTypeId, Job, parse_job
+from cpstage.job import ActionTypeId, Job, parse_job, saved_document
 from cpstage.masking import MaskedDict, Secret, mask_objects, secret
 
 NOT_IN_PROGRESS = "it has a result already, timed out, or was never acknowledged"
@@ -78,8 +79,9 @@ def get_job(
 ) -> Job:
     """Return a job: arguments and errors as in :func:`get_job_details`."""
     client_token = secret(client_token)
-    job = parse_job(get_job_details(job_id, client_token=client_token, config=config))
-    return replace(job, client_token=client_token)
+    asked_at = datetime.now(timezone.utc)
+    document = get_job_details(job_id, client_token=client_token, config=config)
+    return replace(parse_job(saved_document(document, asked_at)), client_token=client_token)
 
 
 def is_in_progress(

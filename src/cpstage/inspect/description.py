@@ -19,7 +19,6 @@ def describe(
     job: Job,
     *,
     config: AwsConfig | None = None,
-    credentials_age: float | None = None,
 ) -> dict[str, Any]:
     """Describe a job, with what S3 says of its inputs; secrets are masked.
 
@@ -29,7 +28,6 @@ def describe(
     Args:
         job: The job.
         config: How to reach AWS.
-        credentials_age: Seconds since the session credentials were handed out, where known.
     """
     return {
         "id": job.id,
@@ -40,12 +38,23 @@ def describe(
         "configuration": dict.fromkeys(job.action_configuration, MASK),
         "encryption_key": asdict(job.encryption_key) if job.encryption_key else None,
         "continuation_token": MASK if job.continuation_token else None,
-        "credentials": {"present": job.credentials is not None, "age_seconds": credentials_age},
+        "credentials": _credentials(job),
         "inputs": _inputs(job, config or AwsConfig()),
         "outputs": [
             {"name": artifact.name, "location": location_document(artifact)}
             for artifact in job.output_artifacts
         ],
+    }
+
+
+def _credentials(job: Job) -> dict[str, Any]:
+    found = job.credentials
+    age = found.age_seconds if found else None
+    expires_at = found.expires_at if found else None
+    return {
+        "present": found is not None,
+        "age_seconds": None if age is None else round(age),
+        "expires_at": f"{expires_at:%Y-%m-%dT%H:%M:%SZ}" if expires_at else None,
     }
 
 
