@@ -92,14 +92,26 @@ class EncryptionKey:
 class SessionCredentials:
     """``AWSSessionCredentials``; they are masked in every text.
 
-    botocore signs with ``access_key``, ``secret_key`` and ``token``. Only the event of a Lambda
-    action says when they expire (``expirationTime``, in milliseconds since 1970).
+    botocore signs with ``access_key``, ``secret_key`` and ``token``.
+
+    Attributes:
+        expires_at: When they expire. Only the event of a Lambda action has it
+            (``expirationTime``, in milliseconds since 1970).
+        issued_at: When CodePipeline returned them, where cpstage asked or saved the document.
     """
 
     access_key_id: str = field(repr=False)
     secret_access_key: Secret = field(repr=False)
     session_token: Secret | None = field(repr=False)
     expires_at: datetime | None = None
+    issued_at: datetime | None = None
+
+    @property
+    def age_seconds(self) -> float | None:
+        """How old they are, in seconds; None where that is unknown."""
+        if self.issued_at is None:
+            return None
+        return max(0.0, (datetime.now(timezone.utc) - self.issued_at).total_seconds())
 
     @property
     def access_key(self) -> str:
@@ -241,7 +253,7 @@ class Job(ArtifactSet):
         if self.credentials is None or self.credentials.access_key_id == MASK:
             raise AccessDenied(
                 f"job {self.id} carries no session credentials for its artifacts",
-                hint="give the job id, or save the document with --reveal-secrets",
+                hint="give the job id, or save the document with 'get-job-details --save'",
             )
         return self.credentials
 
@@ -312,6 +324,9 @@ def choose(
 
 Document = Mapping[str, Any]
 
+_OUR_MEMBER, _ISSUED_AT = "cpstage", "credentialsIssuedAt"
+"""What cpstage adds to a document that it saves."""
+
 _AS_IT_CAME = "save the document again, as AWS returns it"
 
 
@@ -341,9 +356,15 @@ def parse_job(document: object) -> Job:
         encryption_key=EncryptionKey(_header_text(key, "id"), _text(key, "type")) if key else None,
         nonce=_text(details, "nonce"),
         action_configuration=_configuration(data),
-        credentials=_credentials(_mapping(data, "artifactCredentials")),
+        credentials=_credentials(_mapping(data, "artifactCredentials"), _saved_at(document)),
         continuation_token=secret(_text(data, "continuationToken")),
     )
+
+
+def saved_document(document: Document, issued_at: datetime) -> MaskedDict:
+    """Return a job document to be saved, which says when CodePipeline returned its credentials."""
+    stamp = issued_at.astimezone(timezone.utc).isoformat(timespec="milliseconds")
+    return MaskedDict({**document, _OUR_MEMBER: {_ISSUED_AT: stamp}})
 
 
 def mask_document(document: Document) -> MaskedDict:
@@ -492,7 +513,18 @@ def _configuration(data: Document) -> dict[str, Secret]:
     return {name: Secret(value) for name, value in configuration.items() if isinstance(value, str)}
 
 
-def _credentials(member: Document) -> SessionCredentials | None:
+def _saved_at(document: object) -> datetime | None:
+    """Return when the credentials of a document that cpstage saved were issued."""
+    ours = document.get(_OUR_MEMBER) if isinstance(document, dict) else None
+    stamp = ours.get(_ISSUED_AT) if isinstance(ours, dict) else None
+    try:
+        found = datetime.fromisoformat(stamp) if isinstance(stamp, str) else None
+    except ValueError:
+        return None
+    return found if found and found.tzinfo else None
+
+
+def _credentials(member: Document, issued_at: datetime | None) -> SessionCredentials | None:
     if not member:
         return None
     where = "'artifactCredentials'"
@@ -503,6 +535,7 @@ def _credentials(member: Document) -> SessionCredentials | None:
         secret_access_key=Secret(_required(member, "secretAccessKey", where)),
         session_token=secret(_text(member, "sessionToken")),
         expires_at=_expiry(member.get("expirationTime")),
+        issued_at=issued_at,
     )
 
 
