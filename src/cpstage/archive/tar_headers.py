@@ -146,7 +146,7 @@ def has_checksum(block: bytes) -> bool:
     except Damaged:
         return False
     # The sum is taken with spaces in its own place; historic writers had signed characters.
-    total = _sum(block) - sum(field) + _SPACES
+    total = sum_of(block) - sum(field) + _SPACES
     return declared == total or declared == total - 256 * _negative(block)
 
 
@@ -218,7 +218,7 @@ def read_records(body: bytes) -> list[Record]:
     return records
 
 
-def _sum(block: bytes) -> int:
+def sum_of(block: bytes) -> int:
     """Add up the bytes of a block.
 
     The lower half of an Adler-32 is one and the sum of all bytes, modulo more than what 512 bytes
