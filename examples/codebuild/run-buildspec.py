@@ -2,7 +2,8 @@
 """Runs the commands of a buildspec where CodeBuild is not, for a job that cpstage has fetched.
 
     cpstage run JOB_ID --report --codebuild-env --cwd AppSource \
-        --output AppBuild=in/AppSource/dist/app --output AppReport=in/AppSource/dist/report \
+        --output-path AppBuild=in/AppSource/dist/app \
+        --output-path AppReport=in/AppSource/dist/report \
         -- python3 /srv/ci/run-buildspec.py /srv/ci/buildspec.yml
 
 Phases come in CodeBuild's order, and all commands of a phase in one shell, which ends at the first

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
     from cpstage.archive.options import Limits
     from cpstage.aws.codepipeline import get_job, get_job_details
     from cpstage.aws.config import AwsConfig
+    from cpstage.aws.executions import get_execution, list_actions, list_executions
     from cpstage.errors import CpstageError
+    from cpstage.execution import Execution
     from cpstage.globs import Globs
-    from cpstage.job import Job, parse_job
+    from cpstage.job import ArtifactSet, Job, parse_job
     from cpstage.localfiles import pack, unpack
     from cpstage.masking import Secret
     from cpstage.progress import Progress, progress_to
@@ -44,9 +46,16 @@ _HOMES = {
         "get_job_details",
     ),
     "aws.config": ("AwsConfig",),
+    "aws.executions": (
+        "get_execution",
+        "list_actions",
+        "list_executions",
+    ),
     "errors": ("CpstageError",),
+    "execution": ("Execution",),
     "globs": ("Globs",),
     "job": (
+        "ArtifactSet",
         "Job",
         "parse_job",
     ),
@@ -89,11 +98,13 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 _SUBMODULES = ("errors", "inspect", "job", "localfiles", "progress", "worker")
 
 __all__ = [
+    "ArtifactSet",
     "AwsConfig",
     "CommandOptions",
     "CpstageError",
     "Details",
     "Encryption",
+    "Execution",
     "FetchOptions",
     "FetchResult",
     "Globs",
@@ -109,8 +120,11 @@ __all__ = [
     "Workspace",
     "__version__",
     "fetch",
+    "get_execution",
     "get_job",
     "get_job_details",
+    "list_actions",
+    "list_executions",
     "pack",
     "parse_job",
     "progress_to",

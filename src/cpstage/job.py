@@ -15,16 +15,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
-from typing import Any, NewType
+from typing import Any, Literal, NewType
 
 from cpstage.errors import AccessDenied, ConfigurationError, UsageError, printable
 from cpstage.masking import MASK, SHORTEST_SECRET, MaskedDict, Secret, mask_objects, secret
+from cpstage.powershell import DEPTH_HINT, is_cut, with_api_names
 
 ArtifactName = NewType("ArtifactName", str)
 """An artifact's name that has been checked, and is safe as the name of a directory."""
 
 _JOB_DIRECTORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-"""Any id that CodePipeline is known to give out, and nothing that leads elsewhere as a path."""
+"""Any id that CodePipeline is known to issue, without path separators."""
 
 _ARTIFACT_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _LONGEST_FILE_NAME = 255
@@ -42,7 +43,7 @@ class S3Location:
 
     @property
     def file_name(self) -> str:
-        """What stands behind the last slash of the key, safe as the name of a file.
+        """The part of the key after the last slash, safe as the name of a file.
 
         Raises:
             ConfigurationError: It is empty, ``.`` or ``..``, unprintable, or too long.
@@ -52,7 +53,7 @@ class S3Location:
         if name in ("", ".", "..") or not name.isprintable() or too_long:
             raise ConfigurationError(
                 f"the key of {self} does not end in the name of a file",
-                hint="it cannot be kept as a file: check the action that made it",
+                hint="it cannot be kept as a file: check the action that uploaded it",
             )
         return name
 
@@ -70,7 +71,7 @@ class Artifact:
 
     @property
     def title(self) -> str:
-        """What to call it in messages: its name, and where it is."""
+        """The name and location, for messages."""
         return f"artifact {self.name} at {self.location}"
 
 
@@ -91,14 +92,26 @@ class EncryptionKey:
 class SessionCredentials:
     """``AWSSessionCredentials``; they are masked in every text.
 
-    botocore signs with ``access_key``, ``secret_key`` and ``token``. Only the event of a Lambda
-    action says when they expire (``expirationTime``, in milliseconds since 1970).
+    botocore signs with ``access_key``, ``secret_key`` and ``token``.
+
+    Attributes:
+        expires_at: When they expire. Only the event of a Lambda action has it
+            (``expirationTime``, in milliseconds since 1970).
+        issued_at: When CodePipeline returned them, where cpstage asked or saved the document.
     """
 
     access_key_id: str = field(repr=False)
     secret_access_key: Secret = field(repr=False)
     session_token: Secret | None = field(repr=False)
     expires_at: datetime | None = None
+    issued_at: datetime | None = None
+
+    @property
+    def age_seconds(self) -> float | None:
+        """How old they are, in seconds; None where that is unknown."""
+        if self.issued_at is None:
+            return None
+        return max(0.0, (datetime.now(timezone.utc) - self.issued_at).total_seconds())
 
     @property
     def access_key(self) -> str:
@@ -154,14 +167,13 @@ class PipelineContext:
     pipeline_execution_id: str | None = None
 
 
-@dataclass(frozen=True)
-class Job:
-    """One job: ``JobDetails``, ``ThirdPartyJobDetails`` or ``Job`` of the API reference.
+ReadWith = Literal["job", "caller"]
+"""Whose credentials read the objects of artifacts: the job's session, or the caller's own."""
 
-    Members that can hold a secret (the credentials, the action's configuration, which custom
-    actions use for passwords, and the tokens) are left out of ``repr`` and ``str``. The client
-    token of a third-party job is not in its document: it is the caller's half of the secret.
-    """
+
+@dataclass(frozen=True)
+class ArtifactSet:
+    """What a job and a past execution have in common: artifacts, and where they belong."""
 
     id: str
     account_id: str | None
@@ -170,24 +182,28 @@ class Job:
     input_artifacts: tuple[Artifact, ...]
     output_artifacts: tuple[Artifact, ...]
     encryption_key: EncryptionKey | None
-    nonce: str | None = None
     action_configuration: Mapping[str, Secret] = field(default_factory=dict, repr=False)
-    credentials: SessionCredentials | None = field(default=None, repr=False)
-    continuation_token: Secret | None = field(default=None, repr=False)
-    client_token: Secret | None = field(default=None, repr=False)
+    read_with: ReadWith = "job"
 
-    def require_credentials(self) -> SessionCredentials:
-        """Return the session credentials for the job's artifacts.
+    @property
+    def title(self) -> str:
+        """What to call it in messages."""
+        return f"job {self.id}"
 
-        Raises:
-            AccessDenied: The job came without, as out of a document that was saved masked.
-        """
-        if self.credentials is None or self.credentials.access_key_id == MASK:
-            raise AccessDenied(
-                f"job {self.id} carries no session credentials for its artifacts",
-                hint="give the job id, or save the document with --reveal-secrets",
-            )
-        return self.credentials
+    @property
+    def is_continued(self) -> bool:
+        """Whether an earlier job of the same action left a continuation token."""
+        return False
+
+    @property
+    def artifacts_to_build(self) -> tuple[Artifact, ...]:
+        """The outputs that get a directory in ``out/``."""
+        return self.output_artifacts
+
+    @property
+    def made_artifacts(self) -> tuple[Artifact, ...]:
+        """The outputs whose objects are there already, and are staged as well."""
+        return () if self.read_with == "job" else self.output_artifacts
 
     @property
     def region(self) -> str | None:
@@ -207,6 +223,39 @@ class Job:
             if len(parts) == 6 and parts[0] == "arn":
                 return parts
         return [""] * 6
+
+
+@dataclass(frozen=True)
+class Job(ArtifactSet):
+    """One job: ``JobDetails``, ``ThirdPartyJobDetails`` or ``Job`` of the API reference.
+
+    Members that can hold a secret (the credentials, the action's configuration, which custom
+    actions use for passwords, and the tokens) are left out of ``repr`` and ``str``. The client
+    token of a third-party job is not in its document: it is the caller's half of the secret.
+    """
+
+    nonce: str | None = None
+    credentials: SessionCredentials | None = field(default=None, repr=False)
+    continuation_token: Secret | None = field(default=None, repr=False)
+    client_token: Secret | None = field(default=None, repr=False)
+
+    @property
+    def is_continued(self) -> bool:
+        """Whether an earlier job of the same action left a continuation token."""
+        return self.continuation_token is not None
+
+    def require_credentials(self) -> SessionCredentials:
+        """Return the session credentials for the job's artifacts.
+
+        Raises:
+            AccessDenied: The job came without, as out of a document that was saved masked.
+        """
+        if self.credentials is None or self.credentials.access_key_id == MASK:
+            raise AccessDenied(
+                f"job {self.id} carries no session credentials for its artifacts",
+                hint="give the job id, or save the document with 'get-job-details --save'",
+            )
+        return self.credentials
 
 
 def check_artifact_name(name: object) -> ArtifactName:
@@ -235,18 +284,21 @@ def check_job_directory(job_id: str) -> str:
     """Return the id of a job as one that is safe as the name of a directory.
 
     Raises:
-        ConfigurationError: It is none that CodePipeline gives out.
+        ConfigurationError: It is not of the form that CodePipeline issues.
     """
     if not _JOB_DIRECTORY.fullmatch(job_id):
         raise ConfigurationError(
             f"the job has the id {job_id!r}, which cannot name a directory",
-            hint="check the endpoint: CodePipeline gives out letters, digits and hyphens",
+            hint="check the endpoint: ids of CodePipeline have letters, digits and hyphens",
         )
     return job_id
 
 
 def choose(
-    artifacts: Sequence[Artifact], globs: Sequence[str], what: str = "input artifact"
+    artifacts: Sequence[Artifact],
+    globs: Sequence[str],
+    what: str = "input artifact",
+    whose: str = "the job",
 ) -> list[Artifact]:
     """Return the artifacts that any of the globs matches; all where there is no glob.
 
@@ -254,6 +306,7 @@ def choose(
         artifacts: What to choose from.
         globs: Names or globs.
         what: What they are, for the error.
+        whose: What they belong to, for the error.
 
     Raises:
         UsageError: A glob matches none.
@@ -261,7 +314,7 @@ def choose(
     for glob in globs:
         if not any(fnmatchcase(artifact.name, glob) for artifact in artifacts):
             known = ", ".join(artifact.name for artifact in artifacts) or "none"
-            raise UsageError(f"no {what} matches {glob!r}", hint=f"the job has: {known}")
+            raise UsageError(f"no {what} matches {glob!r}", hint=f"{whose} has: {known}")
     return [
         artifact
         for artifact in artifacts
@@ -271,20 +324,25 @@ def choose(
 
 Document = Mapping[str, Any]
 
-_AS_IT_CAME = "save the document again, as AWS hands it out"
+_OUR_MEMBER, _ISSUED_AT = "cpstage", "credentialsIssuedAt"
+"""What cpstage adds to a document that it saves."""
+
+_AS_IT_CAME = "save the document again, as AWS returns it"
 
 
 def parse_job(document: object) -> Job:
-    """Read a job out of any of the shapes AWS hands out.
+    """Read a job from any shape that AWS returns.
 
     These are the output of GetJobDetails and GetThirdPartyJobDetails (``jobDetails``), one job of
-    PollForJobs (alone, or as the only one in ``jobs``), and the event of a Lambda action
-    (``CodePipeline.job``). ``__type`` members and unknown ones are passed over.
+    PollForJobs (alone, or as the only one in ``jobs`` or in a list), the event of a Lambda action
+    (``CodePipeline.job``), and all of them as the AWS Tools for PowerShell print them. ``__type``
+    and unknown members are ignored.
 
     Raises:
         ConfigurationError: The document has none of these shapes, or a member of it is unusable.
     """
-    document = mask_objects(document)  # for tracebacks that show variables
+    # Masked for tracebacks that show variables.
+    document = with_api_names(mask_objects(document))
     details = _job_member(document)
     data = _mapping(details, "data")
     key = _mapping(data, "encryptionKey")
@@ -298,18 +356,24 @@ def parse_job(document: object) -> Job:
         encryption_key=EncryptionKey(_header_text(key, "id"), _text(key, "type")) if key else None,
         nonce=_text(details, "nonce"),
         action_configuration=_configuration(data),
-        credentials=_credentials(_mapping(data, "artifactCredentials")),
+        credentials=_credentials(_mapping(data, "artifactCredentials"), _saved_at(document)),
         continuation_token=secret(_text(data, "continuationToken")),
     )
+
+
+def saved_document(document: Document, issued_at: datetime) -> MaskedDict:
+    """Return a job document to be saved, which says when CodePipeline returned its credentials."""
+    stamp = issued_at.astimezone(timezone.utc).isoformat(timespec="milliseconds")
+    return MaskedDict({**document, _OUR_MEMBER: {_ISSUED_AT: stamp}})
 
 
 def mask_document(document: Document) -> MaskedDict:
     """Return a copy of a job document in which every value that can be a secret is masked.
 
     These are the three credential members, each value of the action's configuration, and the
-    continuation token. What was empty or absent stays so.
+    continuation token. Empty and absent values stay unchanged.
     """
-    masked = MaskedDict(copy.deepcopy(dict(document)))
+    masked = MaskedDict(copy.deepcopy(dict(with_api_names(document))))
     data = _mapping(_job_member(masked), "data")
     credentials = _mapping(data, "artifactCredentials")
     configuration = _mapping(_mapping(data, "actionConfiguration"), "configuration")
@@ -323,16 +387,21 @@ def mask_document(document: Document) -> MaskedDict:
 def _job_member(document: object) -> dict[str, Any]:
     """Find the job in a document of any shape."""
     found: object = document
-    if isinstance(document, dict):
+    if isinstance(document, list) and document:
+        found = _only_job(document)
+    elif isinstance(document, dict):
         if isinstance(document.get("jobs"), list):
             found = _only_job(document["jobs"])
         else:
             found = document.get("jobDetails", document.get("CodePipeline.job", document))
+    if isinstance(found, dict) and is_cut(found.get("data")):
+        raise _unusable("data", "is not an object", hint=DEPTH_HINT)
     if not isinstance(found, dict) or not isinstance(found.get("data"), dict):
         raise ConfigurationError(
             "the job document holds no job",
             hint="save the output of 'aws codepipeline get-job-details', one job of "
-            "poll-for-jobs, or a Lambda 'CodePipeline.job' event",
+            "poll-for-jobs, a Lambda 'CodePipeline.job' event, or "
+            "'Get-CPJobDetail | ConvertTo-Json -Depth 10'",
         )
     return found
 
@@ -350,7 +419,7 @@ def _only_job(jobs: list[object]) -> object:
 
 def _mapping(parent: Document, member: str) -> dict[str, Any]:
     if not isinstance(parent.get(member), (dict, type(None))):
-        raise _unusable(member, "is not an object")
+        raise _unusable(member, "is not an object", hint=_hint(parent, member))
     return parent.get(member) or MaskedDict()
 
 
@@ -376,6 +445,10 @@ def _required(parent: Document, member: str, where: str) -> str:
     if value is None:
         raise ConfigurationError(f"{where} has no {member!r} in the job document", hint=_AS_IT_CAME)
     return value
+
+
+def _hint(parent: Document, member: str) -> str:
+    return DEPTH_HINT if is_cut(parent.get(member)) else _AS_IT_CAME
 
 
 def _unusable(member: str, why: str, hint: str = _AS_IT_CAME) -> ConfigurationError:
@@ -407,7 +480,7 @@ def _pipeline_context(member: Document) -> PipelineContext:
 def _artifacts(data: Document, member: str) -> tuple[Artifact, ...]:
     listed = data.get(member) or []
     if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
-        raise _unusable(member, "is not a list of artifacts")
+        raise _unusable(member, "is not a list of artifacts", hint=_hint(data, member))
     artifacts = tuple(_artifact(one) for one in listed)
     for name, count in Counter(artifact.name for artifact in artifacts).items():
         if count > 1:
@@ -440,7 +513,18 @@ def _configuration(data: Document) -> dict[str, Secret]:
     return {name: Secret(value) for name, value in configuration.items() if isinstance(value, str)}
 
 
-def _credentials(member: Document) -> SessionCredentials | None:
+def _saved_at(document: object) -> datetime | None:
+    """Return when the credentials of a document that cpstage saved were issued."""
+    ours = document.get(_OUR_MEMBER) if isinstance(document, dict) else None
+    stamp = ours.get(_ISSUED_AT) if isinstance(ours, dict) else None
+    try:
+        found = datetime.fromisoformat(stamp) if isinstance(stamp, str) else None
+    except ValueError:
+        return None
+    return found if found and found.tzinfo else None
+
+
+def _credentials(member: Document, issued_at: datetime | None) -> SessionCredentials | None:
     if not member:
         return None
     where = "'artifactCredentials'"
@@ -451,6 +535,7 @@ def _credentials(member: Document) -> SessionCredentials | None:
         secret_access_key=Secret(_required(member, "secretAccessKey", where)),
         session_token=secret(_text(member, "sessionToken")),
         expires_at=_expiry(member.get("expirationTime")),
+        issued_at=issued_at,
     )
 
 

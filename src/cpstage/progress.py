@@ -88,7 +88,7 @@ class Bars:
 
 
 class LogLines:
-    """A line every few seconds and one at the end of each phase, for the log of a build."""
+    """A line every few seconds and one at the end of each long phase, for the log of a build."""
 
     def __init__(self, stream: Stream, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
@@ -101,20 +101,22 @@ class LogLines:
         done = 0
 
         def line(now: float) -> str:
-            rate = _amount(int(done / max(now - started, 1e-3)), unit)
-            of = f" of {_amount(total, unit)}" if total else ""
-            return f"{label}: {_amount(done, unit)}{of}, {rate}/s"
+            rate = amount(int(done / max(now - started, 1e-3)), unit)
+            of = f" of {amount(total, unit)}" if total else ""
+            return f"{label}: {amount(done, unit)}{of}, {rate}/s"
 
-        def advance(amount: int) -> None:
+        def advance(more: int) -> None:
             nonlocal done, said
-            done += amount
+            done += more
             now = self._clock()
             if now - said >= _LOG_SECONDS:
                 said = now
                 print(line(now), file=self._stream, flush=True)
 
         yield advance
-        print(f"{line(self._clock())}: done", file=self._stream, flush=True)
+        now = self._clock()
+        if now - started >= _LOG_SECONDS:
+            print(f"{line(now)}: done", file=self._stream, flush=True)
 
 
 def progress_to(stream: TextIO | None, mode: Mode) -> Progress:
@@ -126,7 +128,8 @@ def progress_to(stream: TextIO | None, mode: Mode) -> Progress:
     """
     if stream is None or stream.closed or mode == "none":
         return Silence()
-    if mode == "bar" or (mode == "auto" and stream.isatty()):
+    moves_cursor = stream.isatty() and os.environ.get("TERM") != "dumb"
+    if mode == "bar" or (mode == "auto" and moves_cursor):
         return Bars(_Forgiving(stream))
     return LogLines(_Forgiving(stream))
 
@@ -154,7 +157,8 @@ class _Forgiving:
         return self._stream.fileno()
 
 
-def _amount(count: int, unit: Unit) -> str:
+def amount(count: int, unit: Unit = "B") -> str:
+    """Write a number of bytes or entries, such as ``12.0 MiB`` or ``1 entry``."""
     if unit == "entries":
         return f"{count:,} {'entry' if count == 1 else 'entries'}"
     value = float(count)

@@ -65,23 +65,48 @@ def test_a_shell_can_read_what_it_is_given(tmp_path: Path, shell: str) -> None:
         subprocess.run([shell, "-n", str(source)], check=True)
 
 
-@pytest.mark.skipif(not shutil.which("bash"), reason="there is no bash")
-def test_bash_completes(tmp_path: Path) -> None:
+def _run_in_shell(tmp_path: Path, shell: str, script: str) -> str:
+    """Run a script in a shell that has read the completion of a ``cpstage`` on its PATH."""
     source = tmp_path / "completion"
-    source.write_text("\n".join(_completed(tmp_path, "bash_source", "", "")))
-    command = tmp_path / "cpstage"
+    source.write_text("\n".join(_completed(tmp_path, f"{shell}_source", "", "")) + "\n")
+    command = tmp_path / "bin/cpstage"
+    command.parent.mkdir()
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -m cpstage "$@"\n')
     command.chmod(0o755)
-    script = (
-        f"source {source}; COMP_WORDS=(cpstage fe); COMP_CWORD=1; "
-        f'_cpstage_completion {command}; echo "${{COMPREPLY[@]}}"'
-    )
-
+    environment = plain_environment(tmp_path)
+    environment["PATH"] = f"{command.parent}:{environment['PATH']}"
+    bare = {"bash": "--norc", "zsh": "-f", "fish": "--no-config"}[shell]
     done = subprocess.run(
-        ["bash", "-c", script], env=plain_environment(tmp_path), capture_output=True, text=True
+        [shell, bare, "-c", f"source {source}; {script}"],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stderr == ""
+    return done.stdout
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="there is no bash")
+def test_bash_completes(tmp_path: Path) -> None:
+    words = "COMP_WORDS=(cpstage fe); COMP_CWORD=1"
+
+    said = _run_in_shell(
+        tmp_path, "bash", f'{words}; _cpstage_completion cpstage; echo "${{COMPREPLY[@]}}"'
     )
 
-    assert done.stdout == "fetch\n", done.stderr
+    assert said == "fetch\n"
+
+
+@pytest.mark.skipif(not shutil.which("zsh"), reason="there is no zsh")
+def test_zsh_reads_its_script_before_compinit(tmp_path: Path) -> None:
+    assert _run_in_shell(tmp_path, "zsh", "echo $_comps[cpstage]") == "_cpstage_completion\n"
+
+
+@pytest.mark.skipif(not shutil.which("fish"), reason="there is no fish")
+def test_fish_shows_descriptions_with_commas(tmp_path: Path) -> None:
+    said = _run_in_shell(tmp_path, "fish", "complete -C 'cpstage ru'")
+
+    assert said == "run\tFetch a job's inputs, run CMD, push its outputs.\n"
 
 
 def test_another_shell_is_refused(tmp_path: Path) -> None:
@@ -93,4 +118,4 @@ def test_another_shell_is_refused(tmp_path: Path) -> None:
     )
 
     assert done.returncode == 2
-    assert "bash_source, zsh_source and fish_source" in done.stderr
+    assert "bash_source, zsh_source or fish_source" in done.stderr

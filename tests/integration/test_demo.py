@@ -113,7 +113,7 @@ def test_another_job_from_a_directory_of_the_user(
     tool.write_text("#!/bin/sh\n")
     tool.chmod(0o755)
 
-    job_id = user("local", "job", "mine", "--output", "Mine").stdout.strip()
+    job_id = user("local", "job", "mine", "--output-artifact", "Mine").stdout.strip()
     done = user("fetch", job_id, "--workspace", "work")
 
     assert done.returncode == 0, done.stderr

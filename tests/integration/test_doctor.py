@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
+CRC64NVME_OF_TEXT = "rCixvM1b9Xc="
 ORDER = ["region", "network", "clock", "caller", "job", "credentials"]
 
 
@@ -40,6 +42,51 @@ def _caller(checks: list[dict[str, Any]]) -> dict[str, Any]:
 def _uploads(aws: LocalAWS) -> list[Any]:
     admin = s3(aws.admin_environment)
     return [*admin.list_multipart_uploads(Bucket=aws.bucket).get("Uploads", [])]
+
+
+@pytest.mark.skipif(bool(find_spec("awscrt")), reason="awscrt computes the checksum")
+def test_a_checksum_that_cannot_be_computed_is_named(aws: LocalAWS, cli: Cli) -> None:
+    job_id = aws.add_job([Input("App", b"", ".txt")])
+    artifact = aws.job(job_id).inputs[0]
+    s3(aws.admin_environment).put_object(
+        Bucket=artifact.bucket,
+        Key=artifact.key,
+        Body=b"text",
+        ServerSideEncryption="aws:kms",
+        SSEKMSKeyId=aws.key_arn,
+        ChecksumAlgorithm="CRC64NVME",
+        ChecksumCRC64NVME=CRC64NVME_OF_TEXT,
+    )
+
+    fetched = cli("fetch", job_id, "--json", "-v")
+    shown = cli("show", job_id, "--json")
+    code, checks = _examined(cli, job_id)
+
+    for done in (fetched, shown):
+        (one,) = json.loads(done.stdout)["inputs"]
+        assert one["checksum"] == f"CRC64NVME:{CRC64NVME_OF_TEXT}"
+        assert one["unverified_checksum"] == "CRC64NVME"
+    assert "the CRC64NVME of the object is not verified: install cpstage[crt]" in fetched.stderr
+    (read,) = [one for one in checks if one["name"] == "input"]
+    assert (code, read["status"]) == (0, "ok")
+    assert "its CRC64NVME is not verified without cpstage[crt]" in read["detail"]
+
+
+@pytest.mark.skipif(not find_spec("awscrt"), reason="needs the extra crt")
+def test_a_checksum_of_the_extra_crt_is_verified(aws: LocalAWS, cli: Cli) -> None:
+    job_id = aws.add_job([Input("App", b"", ".txt")])
+    artifact = aws.job(job_id).inputs[0]
+    for value, code in ((CRC64NVME_OF_TEXT, 0), ("AAAAAAAAAAA=", 65)):
+        s3(aws.admin_environment).put_object(
+            Bucket=artifact.bucket,
+            Key=artifact.key,
+            Body=b"text",
+            ServerSideEncryption="aws:kms",
+            SSEKMSKeyId=aws.key_arn,
+            ChecksumAlgorithm="CRC64NVME",
+            ChecksumCRC64NVME=value,
+        )
+        assert cli("fetch", job_id, "--replace").returncode == code
 
 
 def test_a_job_in_good_health(aws: LocalAWS, cli: Cli) -> None:
@@ -163,11 +210,12 @@ def test_an_sts_that_does_not_tell_fails_nothing(aws: LocalAWS, cli: Cli) -> Non
             (refusing, "AccessDenied: no way"),
             (other, "the answer cannot be read"),
         ]:
-            arguments = ("--timeout", "1")
+            arguments = ("--retry-timeout", "1")
             code, checks = _examined(cli, job_id, *arguments, AWS_ENDPOINT_URL_STS=url)
             assert (code, _caller(checks)["status"]) == (0, "ok")
-            assert "whose they are is not known, which no run needs" in _caller(checks)["detail"]
-            assert why in _caller(checks)["detail"]
+            detail = _caller(checks)["detail"]
+            assert "the identity, which a run does not need, is unknown" in detail
+            assert why in detail
 
 
 def test_a_clock_that_is_off_and_a_network_that_is_not_there(aws: LocalAWS, cli: Cli) -> None:

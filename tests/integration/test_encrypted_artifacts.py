@@ -155,12 +155,12 @@ def test_a_message_of_another_pipeline_is_refused(aws: LocalAWS, cli: Cli, tree:
 
 
 def test_more_of_the_context_can_be_asked_for(aws: LocalAWS, cli: Cli, tree: Path) -> None:
-    message = seal_artifact(aws, cli, tree, "--encryption-context", "release=7")
+    message = seal_artifact(aws, cli, tree, "--encrypt-context", "release=7")
     job_id = aws.add_job([Input("App", message, "")])
 
-    other = cli("fetch", job_id, "--encryption-context", "release=8")
-    same = cli("fetch", job_id, "--encryption-context", "release=7")
-    later = cli("fetch", job_id, "--encryption-context", "release=8", "--replace")
+    other = cli("fetch", job_id, "--decrypt-context", "release=8")
+    same = cli("fetch", job_id, "--decrypt-context", "release=7")
+    later = cli("fetch", job_id, "--decrypt-context", "release=8", "--replace")
 
     assert other.returncode == later.returncode == 65
     assert "release" in other.stderr
@@ -231,8 +231,8 @@ def test_a_key_can_be_given(aws: LocalAWS, cli: Cli, tree: Path) -> None:
     ("options", "says"),
     [
         (["--encrypt-key", "arn:aws:kms:us-east-1:1:key/x"], "add --encrypt"),
-        (["--encryption-context", "a=b"], "add --encrypt"),
-        (["--encrypt", "--encryption-context", "a"], "K=V"),
+        (["--encrypt-context", "a=b"], "add --encrypt"),
+        (["--encrypt", "--encrypt-context", "a"], "K=V"),
     ],
 )
 def test_options_that_make_no_sense_alone(

@@ -203,7 +203,9 @@ def test_a_service_that_stays_away_is_unavailable(aws: LocalAWS, cli: Cli) -> No
 @pytest.mark.parametrize("fault", [SLOW_DOWN, Drop()], ids=["busy", "dropped"])
 def test_without_time_there_is_one_try(aws: LocalAWS, cli: Cli, fault: Fault) -> None:
     with FaultProxy(aws.endpoint_url, [Rule(fault, "GetJobDetails", times=None)]) as proxy:
-        done = cli("fetch", _small(aws), "--timeout", "0.001", "-v", AWS_ENDPOINT_URL=proxy.url)
+        done = cli(
+            "fetch", _small(aws), "--retry-timeout", "0.001", "-v", AWS_ENDPOINT_URL=proxy.url
+        )
 
     _failed(done, 69)
     assert "codepipeline.GetJobDetails: status" in done.stderr
@@ -216,7 +218,7 @@ def test_who_says_nothing_is_not_waited_for(aws: LocalAWS, cli: Cli, service: st
     began = time.monotonic()
     with stalling_server() as server:
         there = cli.with_variables({f"AWS_ENDPOINT_URL_{service}": server.url})
-        done = there("fetch", _small(aws), "--timeout", "0.5")
+        done = there("fetch", _small(aws), "--retry-timeout", "0.5")
 
     _failed(done, 69, "Read timeout")
     assert time.monotonic() - began < 15

@@ -202,10 +202,10 @@ def test_a_wide_terminal_keeps_the_tables_that_the_aws_cli_keeps(cli: Cli, rich:
     "arguments",
     [
         ["--output", "json"],
-        ["--output", "text", "-v"],
+        ["--output", "text", "--mask", "-v"],
         ["--output", "table", "--debug"],
         ["--json", "--query", "jobDetails.data.[artifactCredentials, actionConfiguration]"],
-        ["--output", "text", "--query", "jobDetails.data.actionConfiguration.configuration.*"],
+        ["--output", "text", "--mask", "--query", "jobDetails.data.actionConfiguration"],
         ["--debug", "-v", "--query", "abs(jobDetails.data.continuationToken)"],
     ],
     ids=" ".join,
@@ -436,10 +436,11 @@ def test_the_output_skeleton_takes_the_format_and_the_query(cli: Cli) -> None:
 
 
 def write_profiles(cli: Cli) -> None:
-    """Make the profiles ``texts`` and ``yamls`` of the same caller, with a format each."""
+    """Make a profile of the same caller for each format, such as ``texts``."""
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     credentials = "".join(f"{name.lower()} = {cli.environment[name]}\n" for name in names)
-    profiles = [f"[profile {form}s]\noutput = {form}\n{credentials}" for form in ("text", "yaml")]
+    forms = ("text", "wrong", "yaml", "yaml-stream", "off")
+    profiles = [f"[profile {form}s]\noutput = {form}\n{credentials}" for form in forms]
     config = Path(cli.environment["HOME"]) / ".aws" / "config"
     config.parent.mkdir()
     config.write_text("".join(profiles))
@@ -455,8 +456,8 @@ def test_the_format_comes_from_the_option_then_the_environment_then_the_profile(
     environment = ours(cli, *arguments, AWS_PROFILE="texts", AWS_DEFAULT_OUTPUT="table")
     option = ours(cli, *arguments, "--output", "json", AWS_PROFILE="yamls", AWS_DEFAULT_OUTPUT="x")
     as_json = ours(cli, *arguments, "--json", AWS_DEFAULT_OUTPUT="text")
-    bad_profile = ours(cli, *arguments, AWS_PROFILE="yamls")
-    bad_environment = ours(cli, *arguments, AWS_DEFAULT_OUTPUT="yaml-stream")
+    bad_profile = ours(cli, *arguments, AWS_PROFILE="wrongs")
+    bad_environment = ours(cli, *arguments, AWS_DEFAULT_OUTPUT="xml")
 
     assert profile.stdout == f"{bare}\n"
     assert "|  GetJobDetails  |" in re.sub(" +", "  ", environment.stdout)
@@ -464,8 +465,25 @@ def test_the_format_comes_from_the_option_then_the_environment_then_the_profile(
     for bad in (bad_profile, bad_environment):
         assert (bad.returncode, bad.stdout) == (78, "")
         assert_one_line(bad.stderr)
-    assert "'output' of the AWS profile is 'yaml'" in bad_profile.stderr
-    assert "AWS_DEFAULT_OUTPUT is 'yaml-stream'" in bad_environment.stderr
+    assert "'output' of the AWS profile is 'wrong'" in bad_profile.stderr
+    assert "AWS_DEFAULT_OUTPUT is 'xml'" in bad_environment.stderr
+
+
+@pytest.mark.parametrize("form", ["yaml", "yaml-stream", "off"])
+def test_a_configured_format_of_the_aws_cli_alone_is_printed_as_json(
+    cli: Cli, bare: str, form: str
+) -> None:
+    """JSON is YAML."""
+    write_profiles(cli)
+    arguments = ["--job-id", bare, "--query", "jobDetails.[id]"]
+
+    profile = ours(cli, *arguments, AWS_PROFILE=f"{form}s")
+    environment = ours(cli, *arguments, AWS_DEFAULT_OUTPUT=form)
+
+    for done, where in ((profile, "'output' of the AWS profile"), (environment, "AWS_DEFAULT_")):
+        assert (done.returncode, done.stdout) == (0, json.dumps([bare], indent=4) + "\n")
+        assert where in done.stderr
+        assert f"is {form!r}; the document is printed as JSON" in done.stderr
 
 
 def test_every_global_option_of_the_aws_cli_is_taken(aws: LocalAWS, cli: Cli, bare: str) -> None:

@@ -289,7 +289,7 @@ def test_an_interrupt_ends_what_is_under_way_and_nothing_is_sent_again() -> None
 @pytest.mark.parametrize("body", [b"[]", b"null", b"<html>", b"", b'"' + b"x" * 100 + b'"'])
 def test_an_answer_of_codepipeline_that_is_no_job(cli: Cli, body: bytes) -> None:
     with answering_server(200, body) as url:
-        done = cli("fetch", "some-job", "--timeout", "0.2", AWS_ENDPOINT_URL=url)
+        done = cli("fetch", "some-job", "--retry-timeout", "0.2", AWS_ENDPOINT_URL=url)
 
     assert done.returncode == 69, done.stderr
     assert len(done.stderr.splitlines()) == 1

@@ -263,7 +263,7 @@ def test_a_fetch_gets_over_one_fault(bench: Bench, operation: str, kinds: Kinds)
 @pytest.mark.parametrize(("operation", "kinds"), faults(*_READS))
 def test_a_fetch_without_answers_stages_nothing(bench: Bench, operation: str, kinds: Kinds) -> None:
     def check(kind: Kind) -> None:
-        done = bench.fetch(always(operation, kind), "--timeout", QUICK)
+        done = bench.fetch(always(operation, kind), "--retry-timeout", QUICK)
 
         done.fails(69)
         staging = done.directory / ".cpstage/staging"
@@ -290,7 +290,7 @@ def test_a_push_gets_over_one_fault(bench: Bench, operation: str, kinds: Kinds) 
 @pytest.mark.parametrize(("operation", "kinds"), faults("PutObject"))
 def test_a_push_without_answers_may_have_stored(bench: Bench, operation: str, kinds: Kinds) -> None:
     def check(kind: Kind) -> None:
-        done = bench.push(always(operation, kind), SMALL, "--timeout", QUICK)
+        done = bench.push(always(operation, kind), SMALL, "--retry-timeout", QUICK)
 
         last = done.fails(69)
         stored = bench.stored(done.job_id)
@@ -326,7 +326,7 @@ def test_a_push_in_parts_without_answers_leaves_nothing(
     bench: Bench, operation: str, kinds: Kinds
 ) -> None:
     def check(kind: Kind) -> None:
-        done = bench.push(always(operation, kind), LARGE, "--timeout", QUICK)
+        done = bench.push(always(operation, kind), LARGE, "--retry-timeout", QUICK)
 
         uploads = bench.uploads(done.job_id)
         if operation == "CompleteMultipartUpload" and kind.applied:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 MIB = 1 << 20
+DOS_EPOCH = "1980-01-01T00:00:00Z"
 LARGE = 40 * MIB
 MODES = {"bin/run": stat.S_IFREG | 0o755, "latest": stat.S_IFLNK | 0o777}
 
@@ -50,15 +51,15 @@ def test_ls_lists_a_zip_in_columns(aws: LocalAWS, cli: Cli) -> None:
     body = zip_of({"bin/run": "echo", "text": "hello\n", "latest": "text"}, modes=MODES)
     job_id = aws.add_job([Input("App", body)])
 
-    done = cli("ls", job_id)
+    done = cli("ls", job_id, TZ="UTC")
 
     assert done.returncode == 0, done.stderr
     rows = [line.split() for line in done.stdout.splitlines()]
     assert done.stdout.startswith(f"App: zip, {len(body)} bytes at s3://")
     assert rows[1:] == [
-        ["-rwxr-xr-x", "4", "6", "17043032", "bin/run"],
-        ["-rw-r--r--", "6", "8", "363a3020", "text"],
-        ["lrwxrwxrwx", "4", "6", "3b8ba7c7", "latest", "->", "text"],
+        ["-rwxr-xr-x", "4", "6", "17043032", DOS_EPOCH, "bin/run"],
+        ["-rw-r--r--", "6", "8", "363a3020", DOS_EPOCH, "text"],
+        ["lrwxrwxrwx", "4", "6", "3b8ba7c7", DOS_EPOCH, "latest", "->", "text"],
     ]
 
 
@@ -139,7 +140,7 @@ def test_a_file_that_is_no_archive_is_listed_as_itself(aws: LocalAWS, cli: Cli) 
     job_id = aws.add_job([Input("App", b"plain", key="some/report.txt")])
 
     assert cli("ls", job_id).stdout.splitlines()[1].split() == [
-        "-rw-r--r--", "5", "5", "-", "report.txt",
+        "-rw-r--r--", "5", "5", "-", "-", "report.txt",
     ]  # fmt: skip
     assert cli("cat", job_id, "App", "report.txt").stdout == "plain"
 
@@ -234,7 +235,6 @@ def test_a_large_member_comes_whole(aws: LocalAWS, cli: Cli) -> None:
         (["App", "link"], "'link' is a link, and no file"),
         (["A*", "f"], "'A*' matches several artifacts; give one of App, Also"),
         (["App"], "ARTIFACT and PATH are missing"),
-        (["App", "f", "more"], "one argument too many"),
     ],
 )
 def test_cat_of_what_is_no_file(aws: LocalAWS, cli: Cli, arguments: list[str], words: str) -> None:

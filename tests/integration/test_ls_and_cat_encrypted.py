@@ -124,13 +124,13 @@ def test_nothing_of_a_damaged_message_is_shown(
 def test_what_does_not_fit_is_refused_as_fetch_does_it(
     aws: LocalAWS, private: Cli, tree: Path
 ) -> None:
-    message = seal_artifact(aws, private, tree, "--encryption-context", "release=7")
+    message = seal_artifact(aws, private, tree, "--encrypt-context", "release=7")
     job_id = aws.add_job([Input("App", message, ""), Input("Plain", zip_of({"f": "x"}))])
     elsewhere = aws.add_job([Input("App", message, "")], pipeline="other-pipeline")
 
     unsealed = private("ls", job_id, "Plain", "--require-encrypted")
-    other = private("cat", job_id, "App", "two", "--encryption-context", "release=8")
-    same = private("cat", job_id, "App", "two", "--encryption-context", "release=7")
+    other = private("cat", job_id, "App", "two", "--decrypt-context", "release=8")
+    same = private("cat", job_id, "App", "two", "--decrypt-context", "release=7")
     moved = private("ls", elsewhere)
 
     assert (unsealed.returncode, other.returncode, moved.returncode) == (65, 65, 65)

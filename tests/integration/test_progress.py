@@ -21,17 +21,29 @@ def _job(aws: LocalAWS) -> str:
     return aws.add_job([Input("App", zip_of({"f": "x" * 5000}))], outputs=["Built"])
 
 
-def test_a_log_gets_plain_lines_for_every_phase(aws: LocalAWS, cli: Cli) -> None:
+def test_a_small_job_has_one_line_for_each_artifact_in_a_log(aws: LocalAWS, cli: Cli) -> None:
     job_id = _job(aws)
 
     fetched = cli("fetch", job_id)
     (cli.directory / "out/Built/result").write_text("y" * 3000)
     pushed = cli("push", job_id)
 
-    assert "\r" not in fetched.stderr + pushed.stderr
-    assert fetched.stderr.startswith("App: fetching: ")
-    for phase in ("Built: listing: 1 entry", "Built: packing: 2.9 KiB", "Built: uploading: "):
-        assert phase in pushed.stderr
+    assert fetched.stderr + pushed.stderr == ""
+    assert [line.split("\t")[:2] for line in fetched.stdout.splitlines()] == [
+        ["staged", "in/App"],
+        ["output", "out/Built"],
+    ]
+    assert [line.split("\t")[:2] for line in pushed.stdout.splitlines()] == [
+        ["pushed", "out/Built"]
+    ]
+    assert max(map(len, (fetched.stdout + pushed.stdout).splitlines())) <= 80
+
+
+def test_a_dumb_terminal_gets_no_bars(aws: LocalAWS, cli: Cli) -> None:
+    done = on_terminal(cli.with_variables({"TERM": "dumb"}), "fetch", _job(aws), stream="stderr")
+
+    assert done.returncode == 0
+    assert "100%" not in done.terminal
 
 
 def test_a_terminal_gets_bars(aws: LocalAWS, cli: Cli) -> None:

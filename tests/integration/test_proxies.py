@@ -32,7 +32,7 @@ def _through(cli: Cli, variable: str, url: str, no_proxy: str = "") -> Cli:
 
 
 def _failed(cli: Cli, aws: LocalAWS, code: int, *says: str) -> None:
-    done = cli("fetch", _job(aws), "--timeout", "1", "--debug")
+    done = cli("fetch", _job(aws), "--retry-timeout", "1", "--debug")
     lines = done.stderr.splitlines()
     assert done.returncode == code, done.stderr
     for text in says:

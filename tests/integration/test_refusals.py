@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
+from aws_clients import s3
 from cpstage.local import Input, LocalAWS
 from fault_plans import Rule
 from fault_proxy import FaultProxy
@@ -168,7 +170,7 @@ def test_a_transfer_is_not_given_up_for_being_long(aws: LocalAWS, cli: Cli) -> N
     ]
 
     with FaultProxy(aws.endpoint_url, plan) as proxy:
-        done = cli("fetch", job_id, "--timeout", "1.5", "-v", AWS_ENDPOINT_URL=proxy.url)
+        done = cli("fetch", job_id, "--retry-timeout", "1.5", "-v", AWS_ENDPOINT_URL=proxy.url)
 
     assert done.returncode == 0, done.stderr
     assert proxy.operations.count("GetObject") == 5
@@ -185,3 +187,71 @@ def test_a_read_timeout_can_be_set_on_every_command(aws: LocalAWS, cli: Cli, opt
 
     assert done.returncode == 69
     assert "Read timeout" in done.stderr
+
+
+def test_an_object_under_a_customer_key_is_named(aws: LocalAWS, cli: Cli) -> None:
+    """S3 answers HEAD with a bare 400, and GET with a reason."""
+    message = (
+        "The object was stored using a form of Server Side Encryption. The correct parameters "
+        "must be provided to retrieve the object."
+    )
+    plan = [
+        Rule(Answer(400), "HeadObject", times=None),
+        Rule(Answer(400, "InvalidRequest", message), "GetObject", times=None),
+    ]
+
+    code, line, operations = _fetch(aws, cli, _small(aws), plan)
+
+    assert code == 77
+    assert "encrypted with a customer key (SSE-C), which a job does not carry" in line
+    assert len(operations) <= 4
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["KMS.ThrottlingException", "KMS.DependencyTimeoutException", "KMS.KMSInternalException"],
+)
+def test_a_busy_kms_behind_s3_is_asked_again(aws: LocalAWS, cli: Cli, code: str) -> None:
+    (cli.directory / "f").write_bytes(b"x")
+    job_id = aws.add_job([Input("App", zip_of({"f": "x"}))], outputs=["Built"])
+    plan = [
+        Rule(Answer(400, code), "GetObject", times=2),
+        Rule(Answer(400, code), "PutObject", times=2),
+    ]
+
+    with FaultProxy(aws.endpoint_url, plan) as proxy:
+        fetched = cli("fetch", job_id, AWS_ENDPOINT_URL=proxy.url)
+        pushed = cli("push", job_id, "Built=f", AWS_ENDPOINT_URL=proxy.url)
+
+    assert (fetched.returncode, pushed.returncode) == (0, 0), fetched.stderr + pushed.stderr
+    assert proxy.operations.count("GetObject") == proxy.operations.count("PutObject") == 3
+
+
+def test_a_kms_that_stays_busy_is_not_a_denial(aws: LocalAWS, cli: Cli) -> None:
+    plan = [Rule(Answer(400, "KMS.ThrottlingException"), "GetObject", times=None)]
+
+    with FaultProxy(aws.endpoint_url, plan) as proxy:
+        done = cli("fetch", _small(aws), "--timeout", "0.5", AWS_ENDPOINT_URL=proxy.url)
+
+    assert done.returncode == 69
+    assert "AWS is busy or broken" in done.stderr
+
+
+def test_an_archive_with_a_content_encoding_is_named(aws: LocalAWS, cli: Cli) -> None:
+    """An output's key has no suffix: the media type announces the zip."""
+    job_id = aws.add_job([Input("App", b"", "")])
+    artifact = aws.job(job_id).inputs[0]
+    s3(aws.admin_environment).put_object(
+        Bucket=artifact.bucket,
+        Key=artifact.key,
+        Body=gzip.compress(zip_of({"f": "x"})),
+        ContentType="application/zip",
+        ContentEncoding="gzip",
+        ServerSideEncryption="aws:kms",
+        SSEKMSKeyId=aws.key_arn,
+    )
+
+    done = cli("fetch", job_id)
+
+    assert done.returncode == 65
+    assert "is gzip around a zip archive; the uploader left Content-Encoding: gzip" in done.stderr

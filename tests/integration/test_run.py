@@ -351,10 +351,10 @@ def test_the_document_tells_of_failures_too(aws: LocalAWS, cli: Cli) -> None:
 def test_outputs_of_other_places(aws: LocalAWS, cli: Cli) -> None:
     job_id = add_job(aws)
 
-    done = run(cli, job_id, "--output", "Built=in/App/sub", command=("true",))
+    done = run(cli, job_id, "--output-path", "Built=in/App/sub", command=("true",))
 
     assert done.returncode == 0, done.stderr
-    assert "1 file of in/App/sub" in done.stderr
+    assert "pushed\tin/App/sub\t" in done.stderr
 
 
 def test_the_job_may_be_in_a_variable(aws: LocalAWS, cli: Cli) -> None:

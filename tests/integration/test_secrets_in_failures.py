@@ -81,7 +81,7 @@ def test_a_failure_says_no_secret(aws: LocalAWS, cli: Cli, failure: Failure) -> 
     job_id = add_job(aws, failure.body, session_actions=actions)
     write_result(cli)
     arguments = [job_id if one == "JOB" else one for one in failure.arguments]
-    patience = ["--timeout", "1"] if arguments[0] != "show" else []
+    patience = ["--retry-timeout", "1"] if arguments[0] != "show" else []
 
     there = cli.with_variables(dict(failure.variables))
     keeps_quiet(there, failure.code, *arguments, *patience)
@@ -189,7 +189,7 @@ def test_an_answer_that_is_none_is_not_quoted(
 ) -> None:
     write_result(cli)
     job_id = add_job(aws)
-    arguments = [] if command == "show" else ["--timeout", "0.5"]
+    arguments = [] if command == "show" else ["--retry-timeout", "0.5"]
     if service == "KMS":
         arguments.append("--encrypt")
     with echoing_server(status, form) as url:

@@ -120,7 +120,7 @@ def test_an_answer_that_quotes_a_token_is_not_shown(aws: LocalAWS, cli: Cli) -> 
             cli,
             78,
             *("report", "success", add_job(aws), "--continuation-token-file", "token"),
-            *("--timeout", "0.1", "--endpoint-url", url),
+            *("--retry-timeout", "0.1", "--endpoint-url", url),
             less=[token],
         )
 

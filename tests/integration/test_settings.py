@@ -176,3 +176,36 @@ def test_a_file_that_is_not_utf8_is_named(
     assert done.returncode in (77, 78), done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert str(file) in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "hint"),
+    [
+        ("AWS_PROFILE", "nowhere", "check --profile, AWS_PROFILE"),
+        ("AWS_REGION", "eu west", "check --region, AWS_REGION"),
+        ("AWS_REGION", "eu-west-1\nx", "check --region, AWS_REGION"),
+        ("AWS_RETRY_MODE", "often", "check AWS_RETRY_MODE"),
+        ("AWS_MAX_ATTEMPTS", "many", "check AWS_MAX_ATTEMPTS"),
+        ("AWS_DEFAULTS_MODE", "odd", "check AWS_DEFAULTS_MODE"),
+        ("AWS_REQUEST_CHECKSUM_CALCULATION", "never", "check AWS_REQUEST_CHECKSUM_CALCULATION"),
+        ("AWS_ENDPOINT_URL", "nowhere", "check --endpoint-url and AWS_ENDPOINT_URL"),
+    ],
+)
+@pytest.mark.parametrize("timeout", ["5", "300"])
+def test_a_malformed_setting_is_named(
+    aws: LocalAWS, cli: Cli, variable: str, value: str, hint: str, timeout: str
+) -> None:
+    done = cli.with_variables({variable: value})("fetch", "some-job", "--timeout", timeout)
+
+    assert done.returncode == 78, done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert hint in done.stderr
+
+
+def test_a_variable_that_credentials_fail_by_is_named(cli: Cli, aws: LocalAWS) -> None:
+    without = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+
+    done = cli("fetch", "some-job", without=without, AWS_METADATA_SERVICE_TIMEOUT="soon")
+
+    assert done.returncode == 77
+    assert "check AWS_METADATA_SERVICE_TIMEOUT" in done.stderr

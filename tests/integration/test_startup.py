@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pkgutil
+import platform
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -67,4 +69,7 @@ def test_no_module_takes_the_place_of_a_public_name() -> None:
 
 
 def test_the_version_is_that_of_the_distribution() -> None:
-    assert _run("-m", "cpstage", "--version").stdout == f"cpstage, version {cpstage.__version__}\n"
+    said = _run("-m", "cpstage", "--version").stdout
+
+    assert said.startswith(f"cpstage {cpstage.__version__} (Python {platform.python_version()}, ")
+    assert f"boto3 {version('boto3')}" in said

@@ -139,7 +139,7 @@ def test_no_verification_where_it_is_not_wanted(
 
 def test_https_at_a_port_that_speaks_http(aws: LocalAWS, cli: Cli) -> None:
     url = aws.endpoint_url.replace("http:", "https:")
-    done = cli("fetch", _job(aws), "--timeout", "1", AWS_ENDPOINT_URL=url)
+    done = cli("fetch", _job(aws), "--retry-timeout", "1", AWS_ENDPOINT_URL=url)
 
     assert done.returncode == 78, done.stderr
     assert "TLS 1.2" in done.stderr

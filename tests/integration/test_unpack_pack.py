@@ -317,11 +317,11 @@ def test_a_signal_leaves_nothing(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_a_sealed_archive_comes_back(aws: LocalAWS, admin: Cli, tree: Path) -> None:
-    options = ("--encrypt", "--encrypt-key", aws.key_arn, "--encryption-context", "team=a")
+    options = ("--encrypt", "--encrypt-key", aws.key_arn, "--encrypt-context", "team=a")
     packed = admin("pack", str(tree), "--output", "app.zip", "--json", *options)
     opening = ("--require-encrypted", "--decrypt-key", aws.key_arn)
     unpacked = admin(
-        "unpack", "app.zip", "--into", "there", "--json", *opening, "--encryption-context", "team=a"
+        "unpack", "app.zip", "--into", "there", "--json", *opening, "--decrypt-context", "team=a"
     )
 
     assert (packed.returncode, unpacked.returncode) == (0, 0), packed.stderr + unpacked.stderr
@@ -334,14 +334,14 @@ def test_a_sealed_archive_comes_back(aws: LocalAWS, admin: Cli, tree: Path) -> N
     ("options", "code", "said"),
     [
         ([], 77, "--decrypt-key"),
-        (["--decrypt-key", "KEY", "--encryption-context", "team=b"], 65, "team"),
+        (["--decrypt-key", "KEY", "--decrypt-context", "team=b"], 65, "team"),
     ],
     ids=["no key", "another context"],
 )
 def test_a_sealed_archive_that_may_not_be_opened(
     aws: LocalAWS, admin: Cli, tree: Path, options: list[str], code: int, said: str
 ) -> None:
-    keys = ("--encrypt", "--encrypt-key", aws.key_arn, "--encryption-context", "team=a")
+    keys = ("--encrypt", "--encrypt-key", aws.key_arn, "--encrypt-context", "team=a")
     assert admin("pack", str(tree), "--output", "app.zip", *keys).returncode == 0
 
     given = [aws.key_arn if option == "KEY" else option for option in options]

@@ -352,7 +352,7 @@ def test_an_answer_of_kms_that_says_nothing(aws: LocalAWS, cli: Cli, command: st
 
     with FaultProxy(aws.endpoint_url, plan) as proxy:
         there = cli.with_variables({"AWS_ENDPOINT_URL": proxy.url})
-        done = there(command, job_id, *arguments, "--timeout", "1")
+        done = there(command, job_id, *arguments, "--retry-timeout", "1")
 
     assert done.returncode == 69, done.stderr
     assert "the answer has no KeyId" in done.stderr.splitlines()[-1]
@@ -393,7 +393,7 @@ def test_an_upload_that_s3_refuses_at_last_leaves_nothing(aws: LocalAWS, cli: Cl
     plan = [Rule(refused, "CompleteMultipartUpload", times=None)]
 
     with FaultProxy(aws.endpoint_url, plan) as proxy:
-        done = cli("push", job_id, "Built=noise", "--timeout", "1", AWS_ENDPOINT_URL=proxy.url)
+        done = cli("push", job_id, "Built=noise", "--retry-timeout=1", AWS_ENDPOINT_URL=proxy.url)
 
     assert done.returncode == 77, done.stderr
     assert len(done.stderr.splitlines()[-1]) < 1500

@@ -72,7 +72,7 @@ LIMITS = Limits()
 DEFAULTS = [
     ("push", "--compression-level", f"default: {DEFAULT_LEVEL};"),
     ("fetch", "--credentials-max-age", f"default: {DEFAULT_MAX_AGE:.0f}]"),
-    ("fetch", "--timeout", f"default: {DEFAULT_TIMEOUT:.0f}]"),
+    ("fetch", "--retry-timeout", f"default: {DEFAULT_TIMEOUT:.0f}]"),
     ("fetch", "--max-size", f"[{LIMITS.size >> 30} GiB]"),
     ("fetch", "--max-ratio", f"[{LIMITS.ratio}]"),
     ("fetch", "--max-entries", f"[{LIMITS.entries}]"),

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cpstage.errors import ArtifactRejected
+from cpstage.localfiles import unpack as unpack_file
+from samples import tar_of, zip_of
 from tar_bytes import END, TEXT_FLAG, gzip, member, tar
 from tar_checks import PEERS, accepted, members_of, refused
 from trees import listing
@@ -174,3 +176,31 @@ def test_nothing_but_whole_members_is_gzip(tmp_path: Path) -> None:
     body = encoder.compress(BODY) + encoder.flush(zlib.Z_SYNC_FLUSH)
 
     refused(body, tmp_path, "the gzip stream is cut off")
+
+
+ZIP, TAR_GZ = zip_of({"f": "x"}), gzip(tar_of({"f": "x"}))
+
+
+@pytest.mark.parametrize(
+    ("name", "inside", "kind"),
+    [("App.zip", ZIP, "zip"), ("App.tar.gz", TAR_GZ, "tar.gz"), ("App.tar", TAR_GZ, "tar.gz")],
+)
+def test_an_archive_that_gzip_compressed_once_more_is_named(
+    tmp_path: Path, name: str, inside: bytes, kind: str
+) -> None:
+    """``Content-Encoding: gzip`` that an uploader left on."""
+    (tmp_path / name).write_bytes(gzip(inside))
+
+    with pytest.raises(ArtifactRejected, match=f"is gzip around a {kind} archive") as caught:
+        unpack_file(tmp_path / name, tmp_path / "out")
+
+    assert "Content-Encoding: gzip" in caught.value.hint
+    assert not (tmp_path / "out").exists()
+
+
+def test_gzip_around_a_tar_is_a_tar_gz_whatever_its_name(tmp_path: Path) -> None:
+    (tmp_path / "App.zip").write_bytes(TAR_GZ)
+
+    unpack_file(tmp_path / "App.zip", tmp_path / "out")
+
+    assert (tmp_path / "out/f").read_text() == "x"

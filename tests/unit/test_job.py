@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cpstage import parse_job
+from cpstage.cli.job_options import JobSource
 from cpstage.errors import ConfigurationError
 from cpstage.job import mask_document
 from cpstage.masking import Secret, reveal
@@ -289,3 +292,75 @@ def test_text_that_cannot_be_sent_is_refused(change: Any) -> None:
 def test_a_document_without_a_job_is_refused(document: object) -> None:
     with pytest.raises(ConfigurationError, match="the job document holds"):
         parse_job(document)
+
+
+def _of_powershell(value: Any, name: str = "") -> Any:
+    """Make a document what ``ConvertTo-Json`` writes: .NET properties, enumerations as objects."""
+    if name in ("category", "owner", "type"):
+        return {"Value": value}
+    if isinstance(value, list):
+        return [_of_powershell(one) for one in value]
+    if isinstance(value, dict) and name != "configuration":
+        return {one[0].upper() + one[1:]: _of_powershell(value[one], one) for one in value}
+    return value
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        lambda job: job,
+        lambda job: {"JobDetails": job, "ResponseMetadata": {"RequestId": "x"}},
+        lambda job: {**job, "Nonce": "3"},
+        lambda job: [job],
+        lambda job: {"Jobs": [job]},
+    ],
+    ids=["Get-CPJobDetail", "-Select *", "third party", "Get-CPActionableJobList", "its response"],
+)
+def test_a_document_of_powershell_is_the_same_job(shape: Any) -> None:
+    details = _details()
+    details["data"]["actionConfiguration"]["configuration"]["password"] = {"Value": "x"}
+
+    job = parse_job(shape(_of_powershell(details)))
+
+    assert replace(job, nonce=None) == parse_job(details)
+    assert str(job.action_type_id) == "Build/Custom/Make/1"
+    assert job.encryption_key is not None
+    assert job.encryption_key.kms_key_id == "key-id"
+
+
+def test_a_masked_document_of_powershell_holds_no_secret() -> None:
+    said = json.dumps(mask_document(_of_powershell(_details())))
+
+    assert not [canary for canary in CANARIES.values() if canary in said]
+
+
+@pytest.mark.parametrize(
+    ("member", "text"),
+    [
+        ("InputArtifacts", ["Amazon.CodePipeline.Model.Artifact"]),
+        ("InputArtifacts", "Amazon.CodePipeline.Model.Artifact"),
+        ("PipelineContext", "Amazon.CodePipeline.Model.PipelineContext"),
+        ("ArtifactCredentials", "@{AccessKeyId=canary}"),
+    ],
+)
+def test_a_document_that_powershell_cut_says_how_to_save_it(member: str, text: object) -> None:
+    document = _of_powershell(_details())
+    document["Data"][member] = text
+
+    with pytest.raises(ConfigurationError, match="-Depth 10") as caught:
+        parse_job(document)
+
+    assert "canary" not in str(caught.value)
+    with pytest.raises(ConfigurationError, match="-Depth 10"):
+        parse_job({"Id": "x", "Data": "Amazon.CodePipeline.Model.JobData"})
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_of_powershell_is_read_in_its_encoding(tmp_path: Path, encoding: str) -> None:
+    """``>`` of Windows PowerShell writes UTF-16 with a byte order mark."""
+    saved = tmp_path / "job.json"
+    saved.write_text(json.dumps(_of_powershell(_details())), encoding=encoding)
+
+    source = JobSource(None, None, str(saved))
+
+    assert source.require_id() == "11111111-2222-3333-4444-555555555555"

@@ -130,13 +130,18 @@ def _what(option: click.Option) -> str:
     said = option.help or ""
     default = f" [{option.default}]" if option.show_default else ""
     variables = [option.envvar] if isinstance(option.envvar, str) else option.envvar or ()
-    named = [f"`{one}`" for one in variables if one not in said]
+    others = [one for one in variables if not one.startswith("CPSTAGE_") and one not in said]
+    named = [f"`{one}`" for one in others]
     return f"{said}{default}" + (f" Else {', '.join(named)}." if named else "")
 
 
 def _environment() -> list[str]:
     return [
         "## Environment",
+        "",
+        "Every option has a variable: `CPSTAGE_` and the option's name, such as `CPSTAGE_MAX_SIZE`",
+        "for `--max-size`. The option counts before its variable. Spaces separate the values of a",
+        "repeatable option. `--query JMESPATH` has no variable.",
         "",
         "| variable | meaning |",
         "|---|---|",

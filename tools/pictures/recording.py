@@ -43,6 +43,8 @@ COMMANDS = (
 )
 _ROWS = 23
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_TIME = re.compile(r"20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9:]{8}Z")
+_STORED = "2026-11-02T03:12:45Z"
 _UUIDS = (JOB_ID, "6e0d4b7a-1f2d-4a6b-9c3e-7d5a2b8e4f10", "c93a51f8-5e7c-4d19-8a2f-3c6b9d0e7f24")
 
 
@@ -50,7 +52,7 @@ class StandIns:
     """What is shown in place of what is random, or tells of the machine.
 
     Identifiers become those of a list in the order in which they appear, the job's the first; the
-    workspace is shown as ``/srv/job``.
+    workspace is shown as ``/srv/job``, and every time is the same one.
     """
 
     def __init__(self, job_id: str, workspace: Path) -> None:
@@ -59,7 +61,8 @@ class StandIns:
 
     def shown(self, text: str) -> str:
         """Return a text as it is shown."""
-        return _UUID.sub(self._identifier, text.replace(self._workspace, "/srv/job"))
+        text = _TIME.sub(_STORED, text.replace(self._workspace, "/srv/job"))
+        return _UUID.sub(self._identifier, text)
 
     def _identifier(self, found: re.Match[str]) -> str:
         return self._shown.setdefault(found[0], _UUIDS[len(self._shown) % len(_UUIDS)])

@@ -40,9 +40,9 @@ FLOORS: tuple[tuple[tuple[str, float, float, str], ...], ...] = (
 """From the top: the rooms of each floor, from which column to which, and what they are."""
 
 GROUND: tuple[tuple[str, ...], ...] = (
-    ("removal",),
+    ("removal", "execution"),
     ("job", "globs", "_posix"),
-    ("errors", "masking", "progress", "_deflate", "_version"),
+    ("errors", "masking", "powershell", "progress", "_deflate", "_version"),
 )
 """Below them: what any room may use, and what knows nothing of AWS, archives or the workspace."""
 

@@ -1,11 +1,12 @@
 /**
  * Does the work of a CodePipeline job: fetches its inputs, runs the block in the job's directory,
- * pushes its outputs, and reports what became of it. An exception, a time-out, an abort and a build
+ * pushes its outputs, and reports the result. An exception, a time-out, an abort and a build
  * that is no longer a success are reported as a failure, and nothing is pushed. Where cpstage itself
  * has failed, CodePipeline is told the type of its failure; all else is JobFailed.
  *
  * @param job jobId (else CPSTAGE_JOB_ID); workspace (else a directory of this build, which is
- *     removed); fetch and push: lists with more options of these commands
+ *     removed); credentials: bindings of withCredentials for cpstage, which the block does not see;
+ *     fetch and push: lists with more options of these commands
  */
 void call(Map job = [:], Closure body) {
     String place = ''
@@ -19,37 +20,55 @@ void call(Map job = [:], Closure body) {
     Map outcome = [failureType: 'JobFailed']
     withEnv(variables) {
         try {
-            attempt(outcome, ['fetch'] + (job.fetch ?: []))
+            attempt(outcome, job, ['fetch'] + (job.fetch ?: []))
             dir(place) {
                 body()
                 if (currentBuild.currentResult != 'SUCCESS') {
                     error "the build is ${currentBuild.currentResult}"
                 }
-                attempt(outcome, ['push'] + (job.push ?: []))
+                attempt(outcome, job, ['push'] + (job.push ?: []))
             }
-            cpstage(['report', 'success', '--execution-id', env.BUILD_TAG, '--summary', env.BUILD_URL])
+            report(job, ['success', '--summary', env.BUILD_URL])
         } catch (Throwable failure) {
-            reportFailure(failure, outcome.failureType)
+            reportFailure(job, failure, outcome.failureType)
             throw failure
         } finally {
             if (!job.workspace) {
-                dir(place) {
-                    deleteDir()
-                }
+                remove(place)
             }
         }
     }
 }
 
-private void attempt(Map outcome, List<String> command) {
-    int status = cpstage(command, true)
+private void attempt(Map outcome, Map job, List<String> command) {
+    int status = 0
+    withOwnCredentials(job) {
+        status = cpstage(command, true)
+    }
     if (status != 0) {
         outcome.failureType = failureType(command[0], status)
         error "cpstage ${command[0]} ended with exit code ${status}"
     }
 }
 
-// The table of exit codes in cpstage's README.
+// The number of the build: URL templates of action types have it as {ExternalExecutionId}.
+private void report(Map job, List<String> result) {
+    withOwnCredentials(job) {
+        cpstage(['report'] + result + ['--execution-id', env.BUILD_NUMBER])
+    }
+}
+
+private void withOwnCredentials(Map job, Closure body) {
+    if (job.credentials) {
+        withCredentials(job.credentials) {
+            body()
+        }
+    } else {
+        body()
+    }
+}
+
+// The table of exit codes in docs/reference.md.
 private String failureType(String command, int status) {
     switch (status) {
         case 66: return command == 'fetch' ? 'RevisionUnavailable' : 'ConfigurationError'
@@ -61,14 +80,36 @@ private String failureType(String command, int status) {
     }
 }
 
-private void reportFailure(Throwable failure, String failureType) {
-    String message = "${failure.message ?: failure.class.name}, see ${env.BUILD_URL}"
+private void reportFailure(Map job, Throwable failure, String failureType) {
+    String message = "${reason(failure)}, see ${env.BUILD_URL}"
     try {
-        cpstage([
-            'report', 'failure', '--execution-id', env.BUILD_TAG, '--message', message,
-            '--failure-type', failureType,
-        ])
+        report(job, ['failure', '--message', message, '--failure-type', failureType])
     } catch (Throwable other) {
         echo "the failure could not be reported: ${other.message}"
+    }
+}
+
+// Who aborted the build, or that it timed out: before version 706 of the plugin "Pipeline: Step API"
+// the message of such an exception is empty, and its causes say it.
+private String reason(Throwable failure) {
+    if (failure.message) {
+        return failure.message
+    }
+    if (failure.class.simpleName == 'FlowInterruptedException') {
+        List<String> causes = []
+        for (cause in failure.causes) {
+            causes << cause.shortDescription
+        }
+        return causes.join(', ') ?: 'aborted'
+    }
+    return failure.class.simpleName
+}
+
+// The steps of the block keep their scripts in a directory beside the one that they run in.
+private void remove(String place) {
+    for (String path : [place, "${place}@tmp"]) {
+        dir(path) {
+            deleteDir()
+        }
     }
 }

@@ -76,6 +76,12 @@ def recognise(head: bytes, *, name: str = "", content_type: str = "") -> Format 
     found = _by_magic(head, is_named=hint in ("tar", "tar.gz"))
     if found is not None:
         return found
+    if hint and (inside := _gzip_around(head)):
+        raise ArtifactRejected(
+            f"{name or 'the artifact'} is gzip around a {inside} archive",
+            hint="the uploader left Content-Encoding: gzip on it: upload the archive itself, or "
+            "fetch the object with --no-unpack",
+        )
     if hint == "zip" and head:
         # Anything may stand before a zip (a self-extractor does): its directory is at the end.
         return "zip"
@@ -103,6 +109,8 @@ def other_format(head: bytes) -> str | None:
     for name, magic, at in magics:
         if head.startswith(magic, at):
             return name
+    if inside := _gzip_around(head):
+        return f"gzip-compressed {inside}"
     if head.lstrip().startswith(b"{") and all(key in head for key in _FULL_CLONE_KEYS):
         return "CodePipeline's full-clone JSON"
     return None
@@ -139,6 +147,19 @@ def _by_magic(head: bytes, *, is_named: bool) -> Format | None:
             and (is_named or len(inflated) <= _RECORD)
         ):
             return "tar.gz"
+    return None
+
+
+def _gzip_around(head: bytes) -> Format | None:
+    """Return the format of an archive that gzip compressed once too often; None for others.
+
+    A web client undoes ``Content-Encoding: gzip``. What reads the object itself does not.
+    """
+    if not head.startswith(b"\x1f\x8b\x08"):
+        return None
+    with suppress(ArtifactRejected):  # of gzip that is damaged
+        inside = _by_magic(_inflate_start(head), is_named=False)
+        return inside if inside in ("zip", "tar.gz") else None
     return None
 
 

@@ -56,10 +56,10 @@ _DECODER_ERRORS: tuple[type[Exception], ...] = (
     *ERRORS,
     lzma.LZMAError,
     EOFError,
-    MemoryError,
-    OSError,  # bz2's complaint about damaged data
-    ValueError,
+    OSError,  # of bz2: it has no errno, unlike an error of the system
+    ValueError,  # of inflate64
 )
+"""Too little memory (MemoryError) is not the fault of an archive: dictionaries have a limit."""
 
 
 def data_start(entry: ZipEntry, head: bytes | memoryview) -> int:
@@ -232,6 +232,8 @@ def _decompressed(entry: ZipEntry, pieces: Iterable[memoryview]) -> Iterator[byt
         else:
             yield from _expanded(entry, pieces)
     except _DECODER_ERRORS as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise refused(entry.name, f"is damaged: {error}") from error
 
 

@@ -8,8 +8,9 @@ the last progress, resumed bodies, checked answers, and requests that can be int
       └──▶ client (one call: retried, refreshed, checked, logged)
              ├──▶ credentials (of a job)
              ├──▶ retries (when, how often, until when)
-             └──▶ errors (what botocore raises, and its meaning for a user)
+             ├──▶ errors (what botocore raises, in few kinds)
+             └──▶ hints (exit code and hint of each error)
 
     codepipeline (the job API) and s3 (operations on objects) call through client;
-    job_session, multipart and checksum read and upload a job's artifacts through s3.
+    job_session, multipart, uploads and checksum read and upload a job's artifacts through s3.
 """

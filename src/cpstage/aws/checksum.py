@@ -1,8 +1,8 @@
-"""The checksum that S3 keeps of a whole object, computed again over the bytes that came.
+"""The full-object checksum of S3, computed again over the downloaded bytes.
 
-S3 sends no checksum with a part of an object, so nobody but the reader can tell whether what it put
-together is what was uploaded. Which algorithms can be computed depends on what is installed: CRC32
-and SHA always, CRC32C and CRC64NVME with ``awscrt`` (the extra ``crt``).
+S3 sends no checksum with a range of an object, so the reader of many ranges compares the checksum
+of the whole. cpstage always computes CRC32 and SHA; CRC32C and CRC64NVME need ``awscrt`` (the extra
+``crt``).
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from cpstage.errors import ArtifactRejected
 _Crc = Callable[[bytes, int], int]
 
 
+_ALGORITHMS = ("CRC32", "SHA256", "SHA1", "CRC64NVME", "CRC32C")
+
+
 class Checksum:
-    """A checksum of a whole object, as S3 has it: ``x-amz-checksum-crc32`` and its likes.
+    """The checksum of a whole object, from a header such as ``x-amz-checksum-crc32``.
 
     Args:
-        algorithm: Its name, such as ``CRC64NVME``.
-        value: Base64 of it.
+        algorithm: The name of the algorithm, such as ``CRC64NVME``.
+        value: The checksum in base64.
     """
 
     def __init__(self, algorithm: str, value: str) -> None:
@@ -33,8 +36,13 @@ class Checksum:
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.value}"
 
+    @property
+    def is_computable(self) -> bool:
+        """Whether the algorithm is installed."""
+        return self.begin() is not None
+
     def begin(self) -> RunningChecksum | None:
-        """Begin to compute it again; None where the algorithm is not installed."""
+        """Begin to compute the checksum; return None where the algorithm is not installed."""
         if self.algorithm in ("SHA1", "SHA256"):
             return _RunningHash(self)
         crc = _crc(self.algorithm)
@@ -53,25 +61,25 @@ class RunningChecksum:
         self.expected = expected
 
     def update(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Add the next bytes."""
         raise NotImplementedError
 
     def digest(self) -> bytes:
-        """Return the checksum of what was taken."""
+        """Return the checksum of the added bytes."""
         raise NotImplementedError
 
     def verify(self) -> None:
         """Compare, after the last byte.
 
         Raises:
-            ArtifactRejected: What came is not what S3 keeps.
+            ArtifactRejected: The checksums differ.
         """
         found = base64.b64encode(self.digest()).decode()
         if found != self.expected.value:
             raise ArtifactRejected(
                 f"the bytes that S3 sent have the {self.expected.algorithm} {found}, and the "
                 f"object has {self.expected.value}",
-                hint="something on the way changed them: run the command again",
+                hint="the network or a proxy changed them: run the command again",
             )
 
 
@@ -101,17 +109,16 @@ class _RunningCrc(RunningChecksum):
 
 
 def full_object_checksum(answer: Mapping[str, Any]) -> Checksum | None:
-    """Return the checksum of the whole object that an answer of S3 has, if it has one.
+    """Return the checksum of the whole object from an answer of S3; None where it has none.
 
-    A composite one, of the checksums of parts, is of no use to who does not know the parts.
+    One that can be computed here comes first. A composite checksum cannot be compared: it is made
+    of the checksums of parts, whose sizes are unknown.
     """
     if answer.get("ChecksumType", "FULL_OBJECT") != "FULL_OBJECT":
         return None
-    for algorithm in ("CRC32", "CRC64NVME", "CRC32C", "SHA256", "SHA1"):
-        value = answer.get(f"Checksum{algorithm}")
-        if value and "-" not in value:
-            return Checksum(algorithm, value)
-    return None
+    values = {name: answer.get(f"Checksum{name}") or "-" for name in _ALGORITHMS}
+    found = [Checksum(name, value) for name, value in values.items() if "-" not in value]
+    return next((one for one in found if one.is_computable), found[0] if found else None)
 
 
 def _crc(algorithm: str) -> _Crc | None:

@@ -10,21 +10,28 @@ import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from datetime import datetime, timezone
 from typing import Any
 
 from cpstage.aws.client import Answer, Check, has
 from cpstage.aws.config import AwsConfig
-from cpstage.aws.errors import aws_failures
+from cpstage.aws.hints import aws_failures
 from cpstage.aws.retries import Retries
 from cpstage.errors import (
     AccessDenied,
     ConfigurationError,
+    CpstageError,
     NotFound,
     OutOfSync,
     ServiceUnavailable,
 )
-from cpstage.job import ActionTypeId, Job, parse_job
+from cpstage.job import ActionTypeId, Job, parse_job, saved_document
 from cpstage.masking import MaskedDict, Secret, mask_objects, secret
+
+_MOST_PAGES = 20
+"""Of the custom action types of a region, whose number is limited to 50 (quotas)."""
+
+NOT_IN_PROGRESS = "it has a result already, timed out, or was never acknowledged"
 
 _STATUS_SECONDS = 10.0
 """For a request that only asks whether a job is in progress."""
@@ -48,7 +55,7 @@ def get_job_details(
         The output of the call, whose ``repr`` shows no value.
 
     Raises:
-        NotFound: There is no such job in the region, or it has ended.
+        NotFound: The region does not have the job, or the job has ended.
         AccessDenied: No credentials, or they do not allow the call.
         ServiceUnavailable: CodePipeline could not be reached.
         ConfigurationError: No region, or a malformed parameter.
@@ -57,7 +64,7 @@ def get_job_details(
     operation, parameters = "GetJobDetails", {"jobId": job_id}
     if client_token:
         operation = "GetThirdPartyJobDetails"
-    answer = _call(
+    answer = call(
         config or AwsConfig(),
         operation,
         _with_token(parameters, client_token),
@@ -76,8 +83,9 @@ def get_job(
 ) -> Job:
     """Return a job: arguments and errors as in :func:`get_job_details`."""
     client_token = secret(client_token)
-    job = parse_job(get_job_details(job_id, client_token=client_token, config=config))
-    return replace(job, client_token=client_token)
+    asked_at = datetime.now(timezone.utc)
+    document = get_job_details(job_id, client_token=client_token, config=config)
+    return replace(parse_job(saved_document(document, asked_at)), client_token=client_token)
 
 
 def is_in_progress(
@@ -130,6 +138,33 @@ def current_job(job: Job, *, config: AwsConfig | None = None) -> Job:
         return job
 
 
+def require_in_progress(
+    job_id: str,
+    *,
+    client_token: str | Secret | None = None,
+    config: AwsConfig | None = None,
+) -> None:
+    """Check that a job is in progress, where the caller may ask CodePipeline.
+
+    Args:
+        job_id: The ID of the job.
+        client_token: The client's half of a third-party job's token.
+        config: How to reach AWS.
+
+    Raises:
+        OutOfSync: CodePipeline has no such job in progress.
+    """
+    try:
+        if is_in_progress(job_id, client_token=client_token, config=config):
+            return
+    except (AccessDenied, ConfigurationError, OutOfSync, ServiceUnavailable):
+        return  # PutJobSuccessResult and PutJobFailureResult check the job as well
+    raise OutOfSync(
+        f"job {shlex.quote(job_id)} is not in progress, or does not exist in this region",
+        hint=f"{NOT_IN_PROGRESS}; --force reports the result anyway",
+    )
+
+
 def poll_for_jobs(
     action_type: ActionTypeId,
     *,
@@ -158,7 +193,7 @@ def poll_for_jobs(
     if query:
         parameters["queryParam"] = dict(query)
     operation = "PollForThirdPartyJobs" if action_type.is_third_party else "PollForJobs"
-    answer = _call(
+    answer = call(
         config or AwsConfig(),
         operation,
         parameters,
@@ -193,7 +228,7 @@ def acknowledge_job(
             :func:`get_job_details`.
     """
     client_token = secret(client_token)
-    answer = _call(
+    answer = call(
         config or AwsConfig(),
         "AcknowledgeThirdPartyJob" if client_token else "AcknowledgeJob",
         _with_token({"jobId": job_id, "nonce": nonce}, client_token),
@@ -201,6 +236,43 @@ def acknowledge_job(
         has("status"),
     )
     return str(answer["status"])
+
+
+def secret_properties(
+    action_type: ActionTypeId, *, config: AwsConfig | None = None
+) -> dict[str, bool] | None:
+    """Return the configuration properties of an action type, and whether each is secret.
+
+    GetActionType answers for the action types of AWS and of partners, ListActionTypes for custom
+    ones (API reference).
+
+    Args:
+        action_type: The action type.
+        config: How to reach AWS.
+
+    Returns:
+        None where the action type is not known, or the caller may not ask.
+    """
+    where = _briefly(config)
+    doing = f"get the action type {action_type}"
+    try:
+        if action_type.owner != "Custom":
+            answer = call(where, "GetActionType", asdict(action_type), doing, _has_action_type)
+            found = answer["actionType"].get("properties") or []
+            return {str(one["name"]): one.get("noEcho") is not False for one in found}
+        parameters: dict[str, Any] = {"actionOwnerFilter": "Custom"}
+        for _ in range(_MOST_PAGES):
+            answer = call(where, "ListActionTypes", parameters, doing, _has_action_types)
+            for kind in answer["actionTypes"]:
+                if kind.get("id") == asdict(action_type):
+                    found = kind.get("actionConfigurationProperties") or []
+                    return {str(one["name"]): one.get("secret") is not False for one in found}
+            if not answer.get("nextToken"):
+                return None
+            parameters["nextToken"] = answer["nextToken"]
+    except (CpstageError, AttributeError, KeyError, TypeError):  # values stay masked then
+        return None
+    return None
 
 
 def put_success(
@@ -246,7 +318,7 @@ def _put_result(
     client_token: Secret | None,
     config: AwsConfig,
 ) -> None:
-    _call(
+    call(
         config,
         f"Put{'ThirdParty' if client_token else ''}Job{kind}Result",
         _with_token({"jobId": job_id, **members}, client_token),
@@ -256,7 +328,7 @@ def _put_result(
     )
 
 
-def _call(
+def call(
     config: AwsConfig,
     operation: str,
     parameters: Mapping[str, Any],
@@ -265,6 +337,19 @@ def _call(
     *,
     retries: Retries | None = None,
 ) -> MaskedDict:
+    """Call an operation of CodePipeline with the caller's own credentials.
+
+    Args:
+        config: How to reach AWS.
+        operation: The operation, whose name is that of the permission, too.
+        parameters: Its members.
+        doing: What the call does, as in "cannot <doing>".
+        check: Says what a good answer lacks.
+        retries: How long to go on after failures.
+
+    Raises:
+        CpstageError: The row of the exit-code table that the failure belongs to.
+    """
     client = config.codepipeline(retries)
     denied_hint = f"the caller needs codepipeline:{operation}"
     with aws_failures(f"{doing} in {client.region}", denied_hint=denied_hint):
@@ -284,6 +369,16 @@ def _has_job(answer: Answer) -> str | None:
 
 def _has_jobs(answer: Answer) -> str | None:
     return None if isinstance(answer.get("jobs"), list) else "the answer has no list of jobs"
+
+
+def _has_action_type(answer: Answer) -> str | None:
+    found = answer.get("actionType")
+    return None if isinstance(found, dict) else "the answer has no action type"
+
+
+def _has_action_types(answer: Answer) -> str | None:
+    found = answer.get("actionTypes")
+    return None if isinstance(found, list) else "the answer has no list of action types"
 
 
 def _is_empty(answer: Answer) -> str | None:

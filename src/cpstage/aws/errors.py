@@ -1,9 +1,7 @@
-"""Failures of AWS calls: what botocore raises, and the row of the exit-code table each belongs to.
+"""The errors of AWS calls: few kinds, translated from the exceptions of botocore and urllib3.
 
-Two steps. :func:`translated` turns an exception of botocore into one of the few kinds below, with
-secrets masked; retries decide by these kinds. :func:`aws_failures` turns what is left after the
-retries into a :class:`~cpstage.errors.CpstageError` with a hint. Nothing else decides what a code
-of AWS means.
+:func:`translated` masks secrets. Retries decide by these kinds. After the retries,
+:mod:`cpstage.aws.hints` gives each error its exit code and its hint.
 """
 
 from __future__ import annotations
@@ -11,7 +9,6 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,39 +16,17 @@ from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 from urllib3 import exceptions as http
 
-from cpstage.errors import (
-    AccessDenied,
-    ConfigurationError,
-    CpstageError,
-    NotFound,
-    ObjectChanged,
-    ObjectNotFound,
-    OutOfSync,
-    ServiceUnavailable,
-)
 from cpstage.masking import Secret, masked
 
-CALLER_EXPIRED_HINT = "renew them (for example with 'aws sso login') and run the command again"
-"""What to do about the caller's own credentials."""
-
-SESSION_EXPIRED_HINT = "the job's session credentials expire faster than they can be refreshed"
-"""What to do about a job's own credentials, which are refreshed before this is ever said."""
-
-_CALLER_HINT = "check which identity the AWS CLI's 'aws sts get-caller-identity' shows"
-_LOCAL_CREDENTIALS_HINT = "check the AWS credentials of this shell or profile"
-_NO_KEYS_HINT = "set AWS_PROFILE or --profile, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-_NETWORK_HINT = "check the network, the region, the proxy and --endpoint-url"
-_BUSY_HINT = "AWS is busy or broken: try again later"
 _PROXY_HINT = "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY"
-_SETTINGS_HINT = "check the options and the AWS configuration"
 
-EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
-_REQUEST_EXPIRED = "RequestExpired"
-"""The credentials may be good for longer, but the signature is not."""
-
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
 _BUSY = {
     "BandwidthLimitExceeded",
+    "DependencyTimeoutException",
     "InternalError",
+    "KMSInternalException",
+    "KeyUnavailableException",
     "LimitExceededException",
     "PriorRequestNotComplete",
     "ProvisionedThroughputExceededException",
@@ -66,73 +41,7 @@ _BUSY = {
     "TooManyRequestsException",
 }
 _DAMAGED = {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch"}
-"""What arrived differs from what was sent."""
-
-_DENIED = {
-    "403",
-    "AccessDenied",
-    "AccessDeniedException",
-    "AllAccessDisabled",
-    "Forbidden",
-    "InvalidClientTokenException",
-    "NotAuthorized",
-    "OptInRequired",
-}
-_NO_IDENTITY = {
-    "AuthFailure",
-    "IncompleteSignature",
-    "InvalidAccessKeyId",
-    "InvalidClientTokenId",
-    "InvalidSignatureException",
-    "InvalidToken",
-    "MissingAuthenticationToken",
-    "MissingAuthenticationTokenException",
-    "SignatureDoesNotMatch",
-    "UnrecognizedClientException",
-}
-"""The credentials are good for nothing, whatever the call."""
-
-_SKEWED = {"RequestTimeTooSkewed", "RequestInTheFuture"}
-_SKEWED_MESSAGE = re.compile("Signature (expired|not yet current)")
-"""What CodePipeline and KMS say under the code InvalidSignatureException."""
-
-MOVED = {
-    "301",
-    "307",
-    "AuthorizationHeaderMalformed",
-    "IllegalLocationConstraintException",
-    "PermanentRedirect",
-    "TemporaryRedirect",
-}
-"""What S3 answers for a bucket in another region."""
-
-_ROWS: tuple[tuple[set[str], type[CpstageError], str | None], ...] = (
-    (
-        {"JobNotFoundException", "InvalidJobException"},
-        NotFound,
-        "check the job id and the region; a finished job is gone",
-    ),
-    (
-        {"ActionTypeNotFoundException"},
-        ConfigurationError,
-        "create the action type, or check category, provider, version and region",
-    ),
-    (
-        {"NoSuchBucket"},
-        ConfigurationError,
-        "the pipeline's artifact bucket does not exist: create it, or change the pipeline",
-    ),
-    ({"NoSuchKey", "NoSuchVersion", "NotFound", "404"}, ObjectNotFound, None),
-    (
-        {"InvalidObjectState"},
-        ObjectNotFound,
-        "the object is archived to Glacier: restore it, or release the change again",
-    ),
-    ({"PreconditionFailed", "412"}, ObjectChanged, None),
-    ({"InvalidJobStateException", "InvalidNonceException"}, OutOfSync, None),
-    (MOVED, ConfigurationError, "give the region of the pipeline with --region"),
-)
-"""Codes that mean the same whoever called, and whatever for."""
+"""The received bytes differ from the sent bytes."""
 
 _UNPARSED = (AttributeError, KeyError, TypeError, ValueError)
 """What botocore's parsers raise for an answer that is well-formed, and of another shape."""
@@ -153,7 +62,7 @@ class CallFailed(Exception):
     """A call of AWS failed.
 
     Attributes:
-        also: What it may have left in AWS, to be named in the message.
+        also: Text for the message: what the call may have left in AWS.
     """
 
     also: str = ""
@@ -214,14 +123,17 @@ class ServiceError(CallFailed):
 
     @property
     def may_pass(self) -> bool:
-        """Whether the same request may be answered the next time."""
+        """Whether the same request may be answered the next time.
+
+        S3 reports errors of KMS under KMS's own code and a prefix: ``KMS.ThrottlingException``.
+        """
         busy = self.status >= 500 or self.status == 429
-        return busy or self.code in _BUSY or self.code in _DAMAGED
+        return busy or self.code.removeprefix("KMS.") in _BUSY or self.code in _DAMAGED
 
     @property
     def is_expired(self) -> bool:
         """Whether the token has expired."""
-        return self.code in EXPIRED
+        return self.code in _EXPIRED
 
 
 class UnreadableAnswer(ServiceError):
@@ -391,120 +303,3 @@ def _system_reason(error: BaseException) -> str:
         if isinstance(cause, OSError) and cause.strerror:
             return f" ({cause.strerror})"
     return ""
-
-
-@contextmanager
-def aws_failures(
-    doing: str,
-    *,
-    denied_hint: str = _CALLER_HINT,
-    expired_hint: str = CALLER_EXPIRED_HINT,
-    key_hint: str = "check the state of the KMS key",
-) -> Iterator[None]:
-    """Turn what fails inside, on the way to AWS or there, into a CpstageError.
-
-    Args:
-        doing: What the call does and to what, as in "cannot <doing>".
-        denied_hint: What to do when the call is denied, such as the permission that is missing.
-        expired_hint: What to do when the credentials of the call have expired.
-        key_hint: What to do when the KMS key cannot be used.
-
-    Raises:
-        CpstageError: The row of the exit-code table that the failure belongs to.
-    """
-    try:
-        yield
-    except ServiceError as error:
-        raise _refusal(error, doing, (denied_hint, expired_hint, key_hint)) from error
-    except NetworkError as error:
-        what = f"cannot {doing}: {error}{error.also}"
-        raise ServiceUnavailable(what, hint=_NETWORK_HINT) from error
-    except SetupError as error:
-        what = f"cannot {doing}: {error}{error.also}"
-        raise ConfigurationError(what, hint=error.hint) from error
-    except CredentialsRefused as error:
-        what = f"cannot {doing}: {error}"
-        if error.busy:
-            raise ServiceUnavailable(what, hint=_BUSY_HINT) from error
-        raise AccessDenied(what, hint=_LOCAL_CREDENTIALS_HINT) from error
-    except boto.BotoCoreError as error:
-        raise _settings_failure(error, doing) from None
-
-
-def _refusal(error: ServiceError, doing: str, hints: tuple[str, str, str]) -> CpstageError:
-    """Give the refusal of a service its class and its hint."""
-    denied_hint, expired_hint, key_hint = hints
-    code = error.code
-    what = refusal_text(error, doing)
-    result: CpstageError
-    if code in _SKEWED or _SKEWED_MESSAGE.match(error.message):
-        result = AccessDenied(what, hint=_clock_hint(error.date))
-    elif error.is_expired or code == _REQUEST_EXPIRED:
-        result = AccessDenied(what, hint=expired_hint)
-    elif code.startswith("KMS."):
-        result = AccessDenied(what, hint=key_hint)
-    elif code in _NO_IDENTITY:
-        result = AccessDenied(what, hint=_CALLER_HINT)
-    elif code in _DENIED:
-        result = AccessDenied(what, hint=denied_hint)
-    elif row := next((row for row in _ROWS if code in row[0]), None):
-        result = row[1](what, hint=row[2])
-    elif error.may_pass:
-        result = ServiceUnavailable(what, hint=_BUSY_HINT)
-    else:
-        result = ConfigurationError(what, hint="AWS refused the request for the reason it names")
-    return result
-
-
-def refusal_text(error: ServiceError, doing: str) -> str:
-    """Return the line about a refusal: what failed, why, and AWS's request id."""
-    request = f" (request ID {error.request_id})" if error.request_id else ""
-    return f"cannot {doing}: {error.code}: {error.message}".rstrip(".") + request + error.also
-
-
-_LOCAL_CREDENTIALS = (
-    boto.CredentialRetrievalError,
-    boto.MetadataRetrievalError,
-    boto.NoAuthTokenError,
-    boto.PartialCredentialsError,
-    boto.RefreshWithMFAUnsupportedError,
-    boto.SSOError,
-    boto.TokenRetrievalError,
-    boto.UnknownCredentialError,
-)
-
-
-def _settings_failure(error: boto.BotoCoreError, doing: str) -> CpstageError:
-    """Translate what botocore says of the caller's settings and credentials."""
-    if isinstance(error, boto.NoCredentialsError):
-        return AccessDenied(f"cannot {doing}: no AWS credentials were found", hint=_NO_KEYS_HINT)
-    said = error.kwargs.get("report") if isinstance(error, boto.ParamValidationError) else error
-    what = f"cannot {doing}: {said}".rstrip(".: ")
-    if isinstance(error, _LOCAL_CREDENTIALS) or type(error).__name__.startswith("Login"):
-        return AccessDenied(what, hint=_LOCAL_CREDENTIALS_HINT)
-    if isinstance(error, (boto.HTTPClientError, boto.ConnectionError)):
-        return ServiceUnavailable(what, hint=_NETWORK_HINT)
-    return ConfigurationError(what, hint=_SETTINGS_HINT)
-
-
-def _clock_hint(stamp: str | None) -> str:
-    """Say how far this machine's clock is off, where the answer carries a date."""
-    off = seconds_off(stamp)
-    if off is None:
-        return "set the clock of this machine"
-    return f"the clock of this machine is off by {off:+.0f} s: set it"
-
-
-def seconds_off(stamp: str | None) -> float | None:
-    """Return how many seconds this machine's clock is ahead of the Date header of an answer.
-
-    Args:
-        stamp: The header; the result is None where the header is missing or malformed.
-    """
-    from datetime import datetime, timezone
-    from email.utils import parsedate_to_datetime
-
-    try:
-        return (datetime.now(timezone.utc) - parsedate_to_datetime(stamp or "")).total_seconds()
-    except (TypeError, ValueError):
-        return None

@@ -1,6 +1,7 @@
 """A job's artifacts in S3 and its KMS keys, used with the job's session credentials.
 
-:class:`JobSession` makes the clients, and refreshes the credentials through GetJobDetails.
+:class:`JobSession` makes the clients, and refreshes the credentials through GetJobDetails. The
+artifacts of a past execution are read in the same way, with the caller's own credentials.
 :class:`Store` reads and uploads artifacts: HEAD, ranged GETs of one version, and uploads under the
 job's KMS key.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -20,24 +22,29 @@ from cpstage.aws.client import Answer, AwsClient
 from cpstage.aws.codepipeline import get_job
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.credentials import JobCredentials
-from cpstage.aws.errors import SESSION_EXPIRED_HINT, NetworkError, ServiceError, aws_failures
-from cpstage.aws.multipart import ABORT_SECONDS, MultipartUpload, SseKms, Upload, may_be_applied
+from cpstage.aws.errors import NetworkError, ServiceError
+from cpstage.aws.hints import CALLER_EXPIRED_HINT, SESSION_EXPIRED_HINT, aws_failures
+from cpstage.aws.multipart import ABORT_SECONDS, MultipartUpload, may_be_applied
 from cpstage.aws.retries import Retries
 from cpstage.aws.s3 import S3, Pieces, length_of
+from cpstage.aws.uploads import StorageCheck, StorageOptions, Upload
 from cpstage.errors import CpstageError, NotFound, OutOfSync
-from cpstage.job import Artifact, EncryptionKey, Job, SessionCredentials
+from cpstage.execution import moment
+from cpstage.job import Artifact, ArtifactSet, EncryptionKey, Job, ReadWith, SessionCredentials
 
 
 class JobSession:
     """The services that a job's session credentials give access to.
 
     Args:
-        job: The job, with its credentials.
+        job: The job, with its credentials; or a past execution, read with the caller's.
         config: The configuration of the clients; the caller's credentials refresh the job's.
         max_age: Seconds after which the credentials are refreshed ahead of time.
     """
 
-    def __init__(self, job: Job, config: AwsConfig, max_age: float = DEFAULT_MAX_AGE) -> None:
+    def __init__(
+        self, job: ArtifactSet, config: AwsConfig, max_age: float = DEFAULT_MAX_AGE
+    ) -> None:
         self.job = job
         self._config = config
         self._max_age = max_age
@@ -56,12 +63,16 @@ class JobSession:
                 client.interrupt()
 
     @cached_property
-    def _credentials(self) -> JobCredentials:
+    def _credentials(self) -> JobCredentials | None:
         """The job's credentials: a job without artifacts has none, and needs none.
+
+        None is for a past execution: the caller's own are used.
 
         Raises:
             AccessDenied: The job carries no credentials.
         """
+        if not isinstance(self.job, Job):
+            return None
         return JobCredentials(self.job.require_credentials(), self._refresh, self._max_age)
 
     @cached_property
@@ -71,13 +82,13 @@ class JobSession:
         self._clients.append(client)
         artifacts = (*self.job.input_artifacts, *self.job.output_artifacts)
         names = {(one.location.bucket, one.location.key): one.name for one in artifacts}
-        return Store(S3(client, names), self.job.encryption_key)
+        return Store(S3(client, names), self.job.encryption_key, self.job.read_with)
 
     def kms(self, region: str | None) -> AwsClient:
         """Return the KMS client of a region; None is the pipeline's region.
 
         Raises:
-            ConfigurationError: There is no region, or a setting is malformed.
+            ConfigurationError: The region is missing, or a setting is malformed.
         """
         if region not in self._kms:
             where = region or self.job.region
@@ -93,6 +104,8 @@ class JobSession:
             AccessDenied, ServiceUnavailable, ConfigurationError: The refresh failed.
         """
         job = self.job
+        if not isinstance(job, Job):
+            raise TypeError("a past execution has no session")
         try:
             new = get_job(job.id, client_token=job.client_token, config=self._config)
             return new.require_credentials()
@@ -138,11 +151,13 @@ class Store:
     Args:
         s3: S3 with the job's session credentials.
         key: The KMS key of the job's outputs; None for the bucket's default key.
+        read_with: Whose credentials S3 is reached with, for messages.
     """
 
-    def __init__(self, s3: S3, key: EncryptionKey | None) -> None:
+    def __init__(self, s3: S3, key: EncryptionKey | None, read_with: ReadWith = "job") -> None:
         self._s3 = s3
         self._key = key
+        self._read_with = read_with
 
     def head(self, artifact: Artifact) -> ObjectInfo:
         """Return size, version and encryption of an artifact's object (HeadObject).
@@ -157,7 +172,7 @@ class Store:
         while True:
             tries += 1
             try:
-                with reading(artifact):
+                with reading(artifact, read_with=self._read_with):
                     return object_info(self._s3.head_object(bucket, key, checksum=True))
             except CpstageError as error:
                 cause = error.__cause__
@@ -166,7 +181,7 @@ class Store:
                     raise
             # The answer to a HEAD has no body and therefore no error code. A GET of one byte has
             # one, and refreshes expired credentials.
-            with reading(artifact, self._key_of(artifact)):
+            with reading(artifact, self._key_of(artifact), self._read_with):
                 self._read_byte(bucket, key)
 
     def _read_byte(self, bucket: str, key: str) -> None:
@@ -188,7 +203,7 @@ class Store:
 
     def open(self, artifact: Artifact, info: ObjectInfo) -> S3Object:
         """Return the object of an earlier HEAD as a blob; no byte is read yet."""
-        return S3Object(self._s3, artifact, info)
+        return S3Object(self._s3, artifact, info, self._read_with)
 
     def upload(
         self,
@@ -197,7 +212,7 @@ class Store:
         *,
         content_type: str,
         size_bound: int,
-        bucket_key: bool = False,
+        options: StorageOptions | None = None,
         uploaded: Callable[[int], object] = lambda _: None,
     ) -> Upload:
         """Upload a stream under the job's KMS key, and check what S3 says it encrypted.
@@ -207,7 +222,7 @@ class Store:
             artifact: The artifact, with its location.
             content_type: The media type of the object.
             size_bound: An upper bound of the size in bytes, which sets the size of a part.
-            bucket_key: Whether S3 is to use a Bucket Key.
+            options: How S3 is to store the object.
             uploaded: Is called with the number of bytes that were uploaded.
 
         Raises:
@@ -215,24 +230,25 @@ class Store:
                 encrypted it differently than requested.
             ServiceUnavailable: S3 could not be reached.
         """
-        location, encryption = artifact.location, SseKms(self._key, bucket_key=bucket_key)
+        location, options = artifact.location, options or StorageOptions()
+        stored = StorageCheck(self._key, options)
         members = {
             "Bucket": location.bucket,
             "Key": location.key,
             "ContentType": content_type,
-            **encryption.members(),
+            **stored.members(),
         }
         parts = _parts(chunks, max(_PART, -(-size_bound // _MOST_PARTS)))
-        with _writing(artifact, self._key):
+        with _writing(artifact, self._key, options):
             first, second = next(parts, ()), next(parts, None)
             if second is None:
                 checksum, length = crc32_checksum(crc32_of(first)), length_of(first)
-                encryption.record(self._put(first, checksum, members))
+                stored.record(self._put(first, checksum, members))
                 uploaded(length)
-                return encryption.check(location, length, checksum)
-            upload = MultipartUpload(self._s3, members, encryption.record, uploaded)
+                return stored.check(location, length, checksum)
+            upload = MultipartUpload(self._s3, members, stored.record, uploaded)
             size, checksum = upload.send(chain((first, second), parts))
-        return encryption.check(location, size, checksum)
+        return stored.check(location, size, checksum)
 
     def _put(self, body: Pieces, checksum: Checksum, members: Mapping[str, Any]) -> Answer:
         try:
@@ -251,11 +267,11 @@ class Store:
             AccessDenied: The session, the bucket's policy or the key's does not allow it.
             ServiceUnavailable: S3 could not be reached.
         """
-        location = artifact.location
-        encryption = SseKms(self._key, bucket_key=False).members()
-        with _writing(artifact, self._key):
+        location, options = artifact.location, StorageOptions()
+        members = StorageCheck(self._key, options).members()
+        with _writing(artifact, self._key, options):
             upload, answer = self._s3.create_multipart_upload(
-                {"Bucket": location.bucket, "Key": location.key, **encryption}
+                {"Bucket": location.bucket, "Key": location.key, **members}
             )
         left = None
         try:
@@ -294,12 +310,17 @@ def _append(part: list[memoryview | bytearray], piece: memoryview) -> None:
         part.append(bytearray(piece))
 
 
-def _writing(artifact: Artifact, key: EncryptionKey | None) -> AbstractContextManager[None]:
+def _writing(
+    artifact: Artifact, key: EncryptionKey | None, options: StorageOptions
+) -> AbstractContextManager[None]:
     used = key.kms_key_id if key and key.kms_key_id else "the bucket's default key"
     return aws_failures(
         f"upload artifact {artifact.name} to {artifact.location} under {used}",
-        denied_hint="the job's session needs s3:PutObject on it, and kms:GenerateDataKey and "
-        "kms:Decrypt on the key",
+        denied_hint=f"the job's session needs {options.permissions()} on it, and "
+        "kms:GenerateDataKey and kms:Decrypt on the key",
+        policy_hint="the bucket's policy denies this upload explicitly: it may require "
+        "--acl bucket-owner-full-control, --tagging or --sse aws:kms:dsse of 'cpstage push', or "
+        "another network",
         expired_hint=SESSION_EXPIRED_HINT,
         key_hint="check that the key is enabled and lies in the bucket's region",
     )
@@ -314,10 +335,12 @@ class ObjectInfo:
         etag: The ETag, with its quotes.
         version_id: The version ID; None in a bucket without versions.
         content_type: The media type that the uploader set.
-        encryption: The server-side encryption: ``aws:kms``, ``AES256`` or None.
-        kms_key_id: The ARN of the KMS key, for ``aws:kms``.
+        encryption: The server-side encryption: ``aws:kms``, ``aws:kms:dsse``, ``AES256`` or None.
+        kms_key_id: The ARN of the KMS key, for ``aws:kms`` and ``aws:kms:dsse``.
         checksum: The full-object checksum, where S3 has one.
         metadata: User metadata; names in lower case without ``x-amz-meta-``.
+        last_modified: When the object was stored.
+        storage_class: Its storage class; S3 leaves ``STANDARD`` out.
     """
 
     size: int
@@ -328,6 +351,14 @@ class ObjectInfo:
     kms_key_id: str | None
     checksum: Checksum | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    last_modified: datetime | None = None
+    storage_class: str = "STANDARD"
+
+    @property
+    def unverified_checksum(self) -> str | None:
+        """The algorithm of the checksum, where it cannot be computed here."""
+        checksum = self.checksum
+        return checksum.algorithm if checksum and not checksum.is_computable else None
 
 
 class S3Object:
@@ -337,10 +368,14 @@ class S3Object:
         s3: S3 with the job's session credentials.
         artifact: The artifact of the object.
         info: The answer of HeadObject.
+        read_with: Whose credentials S3 is reached with, for messages.
     """
 
-    def __init__(self, s3: S3, artifact: Artifact, info: ObjectInfo) -> None:
+    def __init__(
+        self, s3: S3, artifact: Artifact, info: ObjectInfo, read_with: ReadWith = "job"
+    ) -> None:
         self._s3 = s3
+        self._read_with = read_with
         self.artifact = artifact
         self.info = info
 
@@ -359,7 +394,7 @@ class S3Object:
         if not length:
             return b""
         location = self.artifact.location
-        with reading(self.artifact, self.info.kms_key_id):
+        with reading(self.artifact, self.info.kms_key_id, self._read_with):
             return self._s3.get_range(location.bucket, location.key, offset, length, self.info.etag)
 
 
@@ -374,16 +409,23 @@ def object_info(answer: Answer) -> ObjectInfo:
         kms_key_id=answer.get("SSEKMSKeyId"),
         checksum=full_object_checksum(answer),
         metadata=answer.get("Metadata", {}),
+        last_modified=moment(answer.get("LastModified")),
+        storage_class=answer.get("StorageClass") or "STANDARD",
     )
 
 
-def reading(artifact: Artifact, kms_key_id: str | None = None) -> AbstractContextManager[None]:
-    """Translate failures to read an object, naming the object and its key."""
+def reading(
+    artifact: Artifact, kms_key_id: str | None = None, read_with: ReadWith = "job"
+) -> AbstractContextManager[None]:
+    """Translate failures to read an object, naming the object, its key and who reads."""
     key = f"its key {kms_key_id}" if kms_key_id else "its key"
+    who = "the job's session" if read_with == "job" else "the caller"
     return aws_failures(
         f"read {artifact.title}",
-        denied_hint=f"the job's session needs s3:GetObject on it and kms:Decrypt on {key}; a "
+        denied_hint=f"{who} needs s3:GetObject on it and kms:Decrypt on {key}; a "
         "missing object is also reported as denied without s3:ListBucket",
-        expired_hint=SESSION_EXPIRED_HINT,
+        policy_hint="the bucket's policy denies it explicitly: it may allow only some networks, "
+        "such as a VPC endpoint",
+        expired_hint=SESSION_EXPIRED_HINT if read_with == "job" else CALLER_EXPIRED_HINT,
         key_hint=f"check that {key} is enabled and lies in the bucket's region",
     )

@@ -1,10 +1,7 @@
-"""Multipart uploads, in a thread pool and in bounded memory, and the encryption of every upload.
+"""Multipart uploads, in a thread pool and in bounded memory.
 
 S3 compares the full-object CRC-32 of the upload. An upload that fails or is interrupted is aborted,
 which removes its parts from the bucket.
-
-Every upload requests ``aws:kms``, since the policy of CodePipeline's buckets denies anything else.
-A request names a key where the job has one; otherwise S3 uses the bucket's default key.
 """
 
 from __future__ import annotations
@@ -25,8 +22,6 @@ from cpstage.aws.checksum import Checksum, crc32_checksum
 from cpstage.aws.client import Answer
 from cpstage.aws.errors import CallFailed, NetworkError, ServiceError
 from cpstage.aws.s3 import S3, OpenUpload, Part, Pieces, length_of
-from cpstage.errors import AccessDenied
-from cpstage.job import EncryptionKey, S3Location
 
 _LOGGER = logging.getLogger("cpstage")
 
@@ -255,84 +250,3 @@ class MultipartUpload:
         abort.start()
         abort.join(ABORT_SECONDS)
         return abort.left
-
-
-@dataclass(frozen=True)
-class Upload:
-    """The answer of S3 to an upload.
-
-    Attributes:
-        checksum: The full-object checksum that S3 compared.
-    """
-
-    location: S3Location
-    size: int
-    etag: str
-    version_id: str | None
-    encryption: str
-    kms_key_id: str | None
-    checksum: Checksum
-
-
-class SseKms:
-    """The encryption of one upload: what is requested, and what the answers of S3 report.
-
-    S3 reports the encryption of a multipart upload with each part and with its completion; some
-    compatible stores report it with the parts only.
-
-    Args:
-        key: The job's KMS key; None for the bucket's default key.
-        bucket_key: Whether S3 uses a Bucket Key, which saves calls to KMS.
-    """
-
-    _RECORDED = ("ETag", "VersionId", "ServerSideEncryption", "SSEKMSKeyId")
-
-    def __init__(self, key: EncryptionKey | None, *, bucket_key: bool) -> None:
-        self._key_id = key.kms_key_id if key else None
-        self._bucket_key = bucket_key
-        self._recorded: dict[str, str] = {}
-
-    def members(self) -> dict[str, Any]:
-        """Return the encryption members of a request: SSE-KMS, with the job's key if it has one."""
-        asked: dict[str, Any] = {"ServerSideEncryption": "aws:kms"}
-        if self._key_id:
-            asked["SSEKMSKeyId"] = self._key_id
-        if self._bucket_key:
-            asked["BucketKeyEnabled"] = True
-        return asked
-
-    def record(self, answer: Answer) -> None:
-        """Record the ETag, version ID and encryption that an answer of S3 reports."""
-        self._recorded.update({name: answer[name] for name in self._RECORDED if answer.get(name)})
-
-    def check(self, location: S3Location, size: int, checksum: Checksum) -> Upload:
-        """Compare the recorded answers with the request.
-
-        Raises:
-            AccessDenied: S3 encrypted the object differently.
-        """
-        encryption = self._recorded.get("ServerSideEncryption")
-        used = self._recorded.get("SSEKMSKeyId")
-        if encryption != "aws:kms":
-            raise AccessDenied(
-                f"S3 stored {location} with encryption {encryption or 'none'}, but aws:kms was "
-                "requested",
-                hint="remove the object from the bucket, and check the bucket's policy",
-            )
-        asked = self._key_id
-        if asked and not _same_key(asked, used):
-            raise AccessDenied(
-                f"S3 stored {location} under the key {used}, but {asked} was requested",
-                hint="remove the object from the bucket, and check the bucket's encryption",
-            )
-        etag, version_id = self._recorded.get("ETag", ""), self._recorded.get("VersionId")
-        return Upload(location, size, etag, version_id, encryption, used, checksum)
-
-
-def _same_key(asked: str, used: str | None) -> bool:
-    """Compare a key ID, key ARN or alias with the key ARN that S3 reports.
-
-    Resolving an alias needs a permission that job sessions lack, so an alias is accepted for any
-    key.
-    """
-    return "alias/" in asked or asked in (used, (used or "").rpartition("/")[2])

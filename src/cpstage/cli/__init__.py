@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import signal
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _SIGNALS = signals("SIGINT", "SIGTERM", "SIGHUP")
-_COMPLETE = "_CPSTAGE_COMPLETE"
 _SIGNALLED = 128
 """A shell adds the number of a signal to this."""
 
@@ -63,9 +64,12 @@ GROUPS: dict[str, dict[str, _Command]] = {
         ),
     },
     "Inspecting artifacts and finding problems": {
-        "ls": _Command("ls", "List the contents of a job's artifacts, without fetching them."),
-        "cat": _Command("cat", "Write one member of an artifact to stdout."),
-        "diff": _Command("diff", "Compare a fetched tree with its artifact in S3."),
+        "executions": _Command(
+            "executions", "List a pipeline's past executions, or the actions of one."
+        ),
+        "ls": _Command("ls", "List the contents of artifacts, without fetching them."),
+        "cat": _Command("cat", "Write members of an artifact to stdout."),
+        "diff": _Command("diff", "Compare a fetched tree, two executions, or two local archives."),
         "doctor": _Command("doctor", "Check everything that a run of a job needs."),
     },
     "Local files": {
@@ -82,8 +86,34 @@ GROUPS: dict[str, dict[str, _Command]] = {
 _COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
 
 
+_COMMON_FLAGS = ("--no-verify-ssl", "--json", "--verbose", "--quiet", "--debug")
+_COMMON_VALUES = (
+    "--region",
+    "--profile",
+    "--endpoint-url",
+    "--ca-bundle",
+    "--connect-timeout",
+    "--read-timeout",
+    "--retry-timeout",
+    "--progress",
+)
+"""Options that may stand before the command as well as behind it."""
+
+
 class LazyCommands(click.Group):
     """A group whose commands are loaded when they are run."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Move common options behind the command, and read ``help COMMAND`` as ``--help``."""
+        common, rest = _common_options(args)
+        if rest[:1] == ["help"]:
+            rest = [*rest[1:], "--help"]
+        depth = len(_path(rest)) if common else 0
+        if common and not rest:
+            raise UsageError("the command is missing", hint="'cpstage --help' lists all")
+        if common and not depth:
+            self.resolve_command(ctx, rest)
+        return super().parse_args(ctx, [*rest[:depth], *common, *rest[depth:]])
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Return the names of all commands."""
@@ -117,16 +147,41 @@ class LazyCommands(click.Group):
                 formatter.write_dl([(name, command.help) for name, command in commands.items()])
 
 
+def _version(context: click.Context, _: click.Parameter, asked: bool) -> None:
+    """Print the versions that a report of a bug needs."""
+    if not asked or context.resilient_parsing:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+    from platform import python_version
+
+    found = [f"Python {python_version()}"]
+    for package in ("boto3", "isal", "awscrt"):
+        with suppress(PackageNotFoundError):
+            found.append(f"{package} {version(package)}")
+    click.echo(f"cpstage {__version__} ({', '.join(found)})")
+    context.exit()
+
+
 @click.group(
     cls=LazyCommands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-@click.version_option(__version__, prog_name="cpstage")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_version,
+    help="Show the versions of cpstage, Python, boto3 and isal.",
+)
 def cpstage() -> None:
     """Fetch and stage AWS CodePipeline job artifacts.
 
     'cpstage fetch' downloads and unpacks the inputs of a job. 'cpstage push' packs, encrypts and
     uploads its outputs. 'cpstage run' does both around a build command.
+
+    Options about AWS and messages may also stand before COMMAND. Every option has an environment
+    variable, such as CPSTAGE_MAX_SIZE for --max-size.
     """
     make_no_core_file()
     reuse_freed_memory()
@@ -152,7 +207,10 @@ def _run(arguments: Sequence[str]) -> int:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) wants it
             signal.signal(number, _stop)
     try:
-        if _complete(cpstage):
+        if os.environ.get("_CPSTAGE_COMPLETE"):
+            from cpstage.cli.completion import complete
+
+            complete(cpstage)
             return 0
         # Not click's own main(), which exits by itself on a broken pipe and an interrupt.
         with cpstage.make_context("cpstage", list(arguments), obj=terminal) as context:
@@ -168,29 +226,6 @@ def _run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _complete(command: click.Command) -> bool:
-    """Answer a shell that asks for completion, by click's own mechanism.
-
-    ``_CPSTAGE_COMPLETE=bash_source`` prints the function that a shell needs, ``bash_complete``
-    what could stand at a place; the same with ``zsh`` and ``fish``.
-
-
-    Raises:
-        UsageError: The shell is not bash, zsh or fish.
-    """
-    instruction = os.environ.get(_COMPLETE)
-    if not instruction:
-        return False
-    from click.shell_completion import shell_complete
-
-    if shell_complete(command, {}, "cpstage", _COMPLETE, instruction):
-        raise UsageError(
-            f"there is no shell completion {instruction!r}",
-            hint="bash_source, zsh_source and fish_source are what there is",
-        )
-    return True
-
-
 def _failed(terminal: Terminal, error: Reportable) -> int:
     terminal.fail(error)
     return error.exit_code
@@ -201,14 +236,28 @@ def _usage_failed(terminal: Terminal, error: click.ClickException, arguments: Se
         click.echo(error.format_message(), err=True)
         return UsageError.exit_code
     context = getattr(error, "ctx", None)
-    command = context.command_path if context else _named(arguments)
+    command = context.command_path if context else " ".join(["cpstage", *_path(arguments)])
     message = error.format_message().rstrip(".")
     return _failed(terminal, UsageError(message, hint=f"see '{command} --help'"))
 
 
-def _named(arguments: Sequence[str]) -> str:
-    """Return the command that arguments begin with: click does not tell it with every error."""
-    path = ["cpstage"]
+def _common_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Divide arguments into the common options before the command, and what follows them."""
+    at = 0
+    while at < len(arguments):
+        name, equals, _ = arguments[at].partition("=")
+        if name in _COMMON_VALUES:
+            at += 1 if equals else 2
+        elif name in _COMMON_FLAGS or re.fullmatch("-[vq]+", name):
+            at += 1
+        else:
+            break
+    return list(arguments[:at]), list(arguments[at:])
+
+
+def _path(arguments: Sequence[str]) -> list[str]:
+    """Return the names of commands that arguments begin with."""
+    path: list[str] = []
     command: click.Group = cpstage
     for word in arguments:
         found = command.get_command(click.Context(command), word)
@@ -218,7 +267,7 @@ def _named(arguments: Sequence[str]) -> str:
         if not isinstance(found, click.Group):
             break
         command = found
-    return " ".join(path)
+    return path
 
 
 def _stop(number: int, _: FrameType | None) -> NoReturn:

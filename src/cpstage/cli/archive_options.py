@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.options import Function, Number, add_options, pairs
+from cpstage.cli.command import Option
+from cpstage.cli.options import Function, Number, Size, add_options, pairs
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,17 +20,9 @@ DEFAULT_LEVEL = 2
 """The same as :data:`cpstage._deflate.DEFAULT_LEVEL`, whose module ``--help`` can do
 without."""
 
-CONTEXT_OPTION = "--encryption-context"
-"""What the option is called where a command has one context only."""
 
-
-def unpacking_options(function: Function, context_option: str = CONTEXT_OPTION) -> Function:
-    """Add limits, and the keys that may decrypt; the command gets ``unpacking``.
-
-    Args:
-        function: The command.
-        context_option: The name of the option for the context that is expected.
-    """
+def unpacking_options(function: Function) -> Function:
+    """Add limits, and the keys that may decrypt; the command gets ``unpacking``."""
 
     @functools.wraps(function)
     def command(
@@ -73,7 +66,7 @@ def unpacking_options(function: Function, context_option: str = CONTEXT_OPTION) 
             help="Also decrypt messages under this KMS key; repeatable. Always accepted: "
             "the job's key and keys of the job's account.",
         ),
-        _context_option(context_option, "decrypt_context"),
+        _context_option("--decrypt-context"),
         click.option(
             "--commitment-policy",
             type=click.Choice(["require-encrypt-require-decrypt", "require-encrypt-allow-decrypt"]),
@@ -150,13 +143,8 @@ def packing_options(formats: Sequence[str], formats_help: str) -> Callable[[Func
     return decorate
 
 
-def sealing_options(function: Function, context_option: str = CONTEXT_OPTION) -> Function:
-    """Add how to encrypt; the command gets ``seal``, ``seal_keys`` and ``seal_context``.
-
-    Args:
-        function: The command.
-        context_option: The name of the option for the encryption context.
-    """
+def sealing_options(function: Function) -> Function:
+    """Add how to encrypt; the command gets ``seal``, ``seal_keys`` and ``seal_context``."""
 
     @functools.wraps(function)
     def command(
@@ -167,7 +155,7 @@ def sealing_options(function: Function, context_option: str = CONTEXT_OPTION) ->
     ) -> Any:
         if (encrypt_keys or encrypt_context) and not encrypt:
             raise UsageError(
-                f"--encrypt-key and {context_option} need --encrypt", hint="add --encrypt"
+                "--encrypt-key and --encrypt-context need --encrypt", hint="add --encrypt"
             )
         return function(
             seal=encrypt, seal_keys=encrypt_keys, seal_context=encrypt_context, **others
@@ -186,7 +174,7 @@ def sealing_options(function: Function, context_option: str = CONTEXT_OPTION) ->
             help="KMS key to encrypt with, instead of the job's; repeatable. Each of them "
             "can decrypt.",
         ),
-        _context_option(context_option, "encrypt_context"),
+        _context_option("--encrypt-context"),
     )
 
 
@@ -254,10 +242,11 @@ def packing_mtime_option(function: Function) -> Function:
     )(function)
 
 
-def _context_option(option: str, name: str) -> Callable[[Function], Function]:
+def _context_option(name: str) -> Callable[[Function], Function]:
     return click.option(
-        option,
         name,
+        cls=Option,
+        former=["--encryption-context"],
         multiple=True,
         metavar="K=V",
         callback=pairs,
@@ -292,7 +281,7 @@ def limit_options(function: Function) -> Function:
     count, depth = Number(min=1), Number(1, 500)
     return add_options(
         command,
-        click.option("--max-size", type=count, help="Extracted bytes per artifact. [20 GiB]"),
+        click.option("--max-size", type=Size(), help="Extracted bytes per artifact. [20 GiB]"),
         click.option(
             "--max-ratio",
             type=count,
@@ -300,5 +289,5 @@ def limit_options(function: Function) -> Function:
         ),
         click.option("--max-entries", type=count, help="Entries per artifact. [200000]"),
         click.option("--max-depth", type=depth, help="Components in a path. [128]"),
-        click.option("--max-header", type=count, help="Bytes of an extended header. [1 MiB]"),
+        click.option("--max-header", type=Size(), help="Bytes of an extended header. [1 MiB]"),
     )

@@ -1,4 +1,4 @@
-"""``cpstage cat``: one member of a remote artifact."""
+"""``cpstage cat``: members of a remote artifact or of a local archive."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ from typing import TYPE_CHECKING
 import click
 
 from cpstage.cli.archive_options import unpacking_options
-from cpstage.cli.job_options import JobSource, job_options, member_arguments
+from cpstage.cli.command import Command
+from cpstage.cli.job_options import (
+    JobSource,
+    archive_option,
+    artifact_source_options,
+    member_arguments,
+)
 from cpstage.cli.options import aws_options, log_options, session_option
 from cpstage.errors import LocalIOError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from cpstage import AwsConfig, Unpacking
     from cpstage.cli.output import Terminal
@@ -23,16 +29,20 @@ _EXAMPLES = """\b
 Examples:
   cpstage cat JOB_ID AppSource build.py
   cpstage cat JOB_ID AppSource assets/logo.png > logo.png
+  cpstage cat JOB_ID AppReport tests.json 'logs/*.txt'
   cpstage cat --job-file saved.json AppSource build.py
+  cpstage cat --pipeline release --failed AppReport tests.txt
+  cpstage cat --archive dist.zip VERSION
 """
 
 _CONTROL = re.compile(rb"[\x00-\x07\x0e-\x1f\x7f]|\xc2[\x80-\x9f]")
 """What a terminal would take for an order, in ASCII and in UTF-8."""
 
 
-@click.command(epilog=_EXAMPLES)
+@click.command(cls=Command, epilog=_EXAMPLES)
 @member_arguments
-@job_options
+@artifact_source_options
+@archive_option
 @click.option("--force", is_flag=True, help="Write binary data to a terminal.")
 @unpacking_options
 @aws_options
@@ -41,15 +51,19 @@ _CONTROL = re.compile(rb"[\x00-\x07\x0e-\x1f\x7f]|\xc2[\x80-\x9f]")
 def cat(
     *,
     source: JobSource,
-    artifact: str,
-    path: str,
+    words: tuple[str, ...],
+    archive: str | None,
     force: bool,
     unpacking: Unpacking,
     config: AwsConfig,
     credentials_max_age: float,
-    terminal: Terminal,  # noqa: ARG001 (it has been set up: the log goes through it)
+    terminal: Terminal,
 ) -> None:
-    """Write one member of an artifact to stdout.
+    """Write members of an artifact to stdout.
+
+    PATH is the name of a member, or else a glob, which takes all files that it matches. Several
+    members are written one after the other: those of a zip in the order of the command line, those
+    of a tar in the order of the archive. With --archive, all arguments are PATHs.
 
     The command reads the central directory and the member of a zip, and a tar up to the member. It
     compares the CRC-32 of a zip's member after the last byte: if it differs, the output is wrong,
@@ -62,29 +76,40 @@ def cat(
     """
     import cpstage
 
-    job = source.load(config)
-    chunks: Iterable[bytes | memoryview] = cpstage.inspect.read_member(
-        job,
-        artifact,
-        path,
-        unpacking=unpacking,
-        config=config,
-        credentials_max_age=credentials_max_age,
-    )
+    chunks: Iterable[bytes | memoryview]
+    if archive is not None:
+        if not words:
+            raise UsageError("PATH is missing", hint="see 'cpstage cat --help'")
+        paths = [*words]
+        chunks = cpstage.inspect.read_archive(archive, paths, unpacking=unpacking, config=config)
+    else:
+        if len(words) < 2:
+            raise UsageError("ARTIFACT and PATH are missing", hint="see 'cpstage cat --help'")
+        artifact, *paths = words
+        chunks = cpstage.inspect.read_member(
+            source.load_artifacts(config, terminal),
+            artifact,
+            paths,
+            unpacking=unpacking,
+            config=config,
+            credentials_max_age=credentials_max_age,
+        )
     if sys.stdout is None:
         raise LocalIOError("cannot write to stdout: it is closed")
     if sys.stdout.isatty() and not force:
-        chunks = _text_only(chunks, path)
+        chunks = _text_only(chunks, paths)
     for chunk in chunks:
         sys.stdout.buffer.write(chunk)
     sys.stdout.buffer.flush()  # what cannot be written is an error here: it is the result
 
 
-def _text_only(chunks: Iterable[bytes | memoryview], path: str) -> Iterator[bytes | memoryview]:
+def _text_only(
+    chunks: Iterable[bytes | memoryview], paths: Sequence[str]
+) -> Iterator[bytes | memoryview]:
     for chunk in chunks:
         if _CONTROL.search(chunk):
             raise UsageError(
-                f"{path!r} is not plain text, and stdout is a terminal",
+                f"{', '.join(map(repr, paths))} is not plain text, and stdout is a terminal",
                 hint="redirect it to a file, or give --force",
             )
         yield chunk

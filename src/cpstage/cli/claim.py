@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
+from cpstage.cli.command import Command
 from cpstage.cli.options import Seconds, aws_options, output_options
 from cpstage.cli.worker_options import queue_options
 
@@ -24,7 +26,7 @@ Examples:
 """
 
 
-@click.command(epilog=_EXAMPLES)
+@click.command(cls=Command, epilog=_EXAMPLES)
 @queue_options
 @click.option(
     "--wait",
@@ -34,7 +36,7 @@ Examples:
     help="Poll until a job waits, at most for SECONDS.",
 )
 @aws_options
-@output_options
+@partial(output_options, query=False)
 def claim(
     *,
     action_type: ActionTypeId,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cpstage.cli.command import Command
 from cpstage.cli.options import output_options, progress_option
 from cpstage.cli.output import local_extra
 from cpstage.errors import ArtifactRejected
@@ -31,11 +32,12 @@ if TYPE_CHECKING:
 
 
 @click.command(
+    cls=Command,
     epilog="""\b
 Examples:
   cpstage demo
   cpstage demo --json
-"""
+""",
 )
 @output_options
 @progress_option

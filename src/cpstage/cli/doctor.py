@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
-from cpstage.cli.job_options import JobSource, job_options
+from cpstage.cli.command import Command, Option
+from cpstage.cli.job_options import JobSource, artifact_source_options
 from cpstage.cli.options import Seconds, aws_options, output_options, workspace_option
+from cpstage.cli.output import coloured
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
-    from cpstage import AwsConfig, Job
+    from cpstage import ArtifactSet, AwsConfig
     from cpstage.cli.output import Terminal
     from cpstage.inspect.doctor import Check
+
+_COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 
 _EXAMPLES = """\b
 Examples:
   cpstage doctor JOB_ID
   cpstage doctor JOB_ID --workspace build
   cpstage doctor --job-file saved.json --json
+  cpstage doctor --pipeline release --failed
 """
 
 
-@click.command(epilog=_EXAMPLES)
+@click.command(cls=Command, epilog=_EXAMPLES)
 @click.argument("job_id", required=False)
-@job_options
+@artifact_source_options
 @workspace_option
 @aws_options
 @click.option(
-    "--timeout",
+    "--retry-timeout",
+    "timeout",
+    cls=Option,
+    former=["--timeout"],
     type=Seconds(),
     default=20,
     show_default=True,
@@ -53,6 +62,9 @@ def doctor(
     and the workspace. It prints what to change for each failure, and exits with the code of the
     first one. It creates no object and leaves no file.
 
+    With --pipeline, the command checks whether the caller may read the artifacts of a past
+    execution, and starts no upload.
+
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     import cpstage
@@ -61,8 +73,8 @@ def doctor(
     reached = replace(config, timeout=timeout)
     checks = []
 
-    def load() -> Job:
-        return source.load(reached, in_progress=True)
+    def load() -> ArtifactSet:
+        return source.load_artifacts(reached, terminal, in_progress=True, needs_artifacts=False)
 
     for check in cpstage.inspect.diagnose(load, workspace, config=reached):
         checks.append(check)
@@ -77,5 +89,6 @@ def doctor(
 
 def _text(check: Check) -> str:
     name = f"{check.name} {check.subject}" if check.subject else check.name
-    line = printable(f"{check.status:<8} {name}: {check.detail}")
+    status = coloured(f"{check.status:<8}", _COLOURS.get(check.status, "reset"), sys.stdout)
+    line = f"{status} {printable(f'{name}: {check.detail}')}"
     return f"{line}\n         {printable(check.fix)}" if check.fix else line

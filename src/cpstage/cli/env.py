@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cpstage.cli.command import Command
 from cpstage.cli.job_options import JobSource, job_options
 from cpstage.cli.options import aws_options, output_options, workspace_option
 from cpstage.errors import printable
@@ -24,7 +25,7 @@ Examples:
 """
 
 
-@click.command(epilog=_EXAMPLES)
+@click.command(cls=Command, epilog=_EXAMPLES)
 @click.argument("job_id", required=False)
 @job_options
 @workspace_option

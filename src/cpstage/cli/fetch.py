@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.job_options import JobSource, job_options
+from cpstage.cli.command import Command
+from cpstage.cli.job_options import JobSource, artifact_source_options, skip_missing_option
 from cpstage.cli.options import (
     a_file,
     aws_options,
@@ -15,9 +17,10 @@ from cpstage.cli.options import (
     session_option,
     workspace_option,
 )
-from cpstage.cli.output import Terminal, counted
+from cpstage.cli.output import Terminal, counted, relative, shortened
 from cpstage.cli.stage_options import staging_options
 from cpstage.errors import UsageError
+from cpstage.progress import amount
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,14 +33,17 @@ Examples:
   cpstage fetch JOB_ID --workspace build --artifact 'App*'
   cpstage fetch JOB_ID --replace --env-file cpstage.env
   cpstage fetch --job-file saved.json --no-unpack
+  cpstage fetch --pipeline release --failed --failed-action
+  cpstage fetch --pipeline release --execution 3137f7cb --action Build
 """
 
 
-@click.command(epilog=_EXAMPLES)
+@click.command(cls=Command, epilog=_EXAMPLES)
 @click.argument("job_id", required=False)
-@job_options
+@artifact_source_options
 @workspace_option
 @staging_options
+@skip_missing_option
 @click.option("--dry-run", is_flag=True, help="Print what the command would do, and do nothing.")
 @click.option(
     "--env-file",
@@ -59,6 +65,7 @@ def fetch(
     fetch_options: FetchOptions,
     dry_run: bool,
     env_file: str | None,
+    skip_missing: bool,
     codebuild_env: bool,
     **options: Any,
 ) -> None:
@@ -66,6 +73,11 @@ def fetch(
 
     Every input artifact is unpacked into WORKSPACE/in/<artifact>/, and WORKSPACE/out/<artifact>/
     is created for every output. An artifact appears after all of it is verified.
+
+    With --pipeline, the artifacts are those of a past execution: what its actions took goes to in/,
+    and what they made to WORKSPACE/made/<artifact>/. Without --action, made/ gets everything that
+    the execution made; an artifact that several actions made is named <artifact>@<action>. The
+    caller's credentials read the objects.
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
@@ -75,7 +87,8 @@ def fetch(
 
     if codebuild_env and env_file is None:
         raise UsageError("--codebuild-env has no file to go to", hint="give --env-file FILE")
-    job = source.load(config)
+    job = source.load_artifacts(config, terminal)
+    fetch_options = replace(fetch_options, skip_missing=skip_missing)
 
     def run() -> FetchResult:
         return cpstage.fetch(
@@ -104,10 +117,10 @@ def fetch(
 def fetched_text(result: FetchResult) -> str:
     """Return a line for each artifact."""
     lines = []
-    for staged in result.inputs:
-        origin = f"{counted(staged.info.size, 'byte')} at {staged.artifact.location}"
+    for staged in (*result.inputs, *result.made):
+        what = f"{amount(staged.info.size)} from {shortened(staged.artifact.location)}"
         if staged.contents:
-            origin = f"{counted(staged.contents.files, 'file')} from {origin}"
-        lines.append(f"{staged.status}\t{staged.path}\t{origin}")
-    lines += [f"output\t{path}" for path in result.outputs.values()]
+            what = f"{counted(staged.contents.files, 'file')}, {what}"
+        lines.append(f"{staged.status}\t{relative(staged.path)}\t{what}")
+    lines += [f"output\t{relative(path)}" for path in result.outputs.values()]
     return "\n".join(lines)

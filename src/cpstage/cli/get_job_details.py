@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import tempfile
+from datetime import datetime, timezone
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,8 +24,10 @@ from cpstage.cli.aws_cli.request import (
     parameter,
     sample_output,
 )
+from cpstage.cli.command import Command, Option
 from cpstage.cli.options import aws_options, output_options
-from cpstage.errors import ConfigurationError, UsageError
+from cpstage.errors import ConfigurationError, UsageError, WorkspaceUnavailable
+from cpstage.masking import MASK
 
 if TYPE_CHECKING:
     from cpstage import AwsConfig
@@ -30,7 +37,7 @@ _EXAMPLES = """\b
 Examples:
   cpstage get-job-details --job-id JOB_ID
   cpstage get-job-details --job-id JOB_ID --query jobDetails.data
-  cpstage get-job-details --job-id JOB_ID --reveal-secrets > job.json
+  cpstage get-job-details --job-id JOB_ID --save job.json
   cpstage get-job-details --cli-input-json file://input.json --output table
 
 Options of the AWS CLI that change nothing here, such as --no-paginate, are accepted.
@@ -44,9 +51,18 @@ _INPUT_SKELETON = """\
 
 
 @click.command(
-    "get-job-details", epilog=_EXAMPLES, context_settings={"token_normalize_func": in_full}
+    "get-job-details",
+    cls=Command,
+    epilog=_EXAMPLES,
+    context_settings={"token_normalize_func": in_full, "allow_extra_args": True},
 )
-@click.option("--job-id", metavar="ID|file://F", help="Job ID; else CPSTAGE_JOB_ID.")
+@click.option(
+    "--job-id",
+    cls=Option,
+    variable=False,  # the input as JSON counts before it
+    metavar="ID|file://F",
+    help="Job ID; else CPSTAGE_JOB_ID.",
+)
 @click.option(
     "--client-token",
     metavar="TOKEN|file://F",
@@ -66,7 +82,11 @@ _INPUT_SKELETON = """\
     help="Print a sample of the input or output, and make no call.",
 )
 @click.option(
-    "--query", metavar="JMESPATH", help="JMESPath expression that selects what is printed."
+    "--query",
+    cls=Option,
+    variable=False,
+    metavar="JMESPATH",
+    help="JMESPath expression that selects what is printed.",
 )
 @click.option(
     "--output",
@@ -74,9 +94,17 @@ _INPUT_SKELETON = """\
     help="Format; else AWS_DEFAULT_OUTPUT, then the profile's, then json.",
 )
 @click.option("--reveal-secrets", is_flag=True, help="Print the document with its secrets.")
+@click.option("--mask", is_flag=True, help="Print masked values with --output text, too.")
+@click.option(
+    "--save",
+    "saved",
+    metavar="FILE",
+    help="Save the document, SECRETS included, in FILE (mode 0600), with the time at which "
+    "CodePipeline issued its credentials; print nothing.",
+)
 @aws_options
 @call_options
-@output_options
+@partial(output_options, query=False)
 @options_without_effect
 @click.version_option(__version__, prog_name="cpstage")
 def get_job_details(
@@ -88,6 +116,8 @@ def get_job_details(
     query: str | None,
     output: str | None,
     reveal_secrets: bool,
+    mask: bool,
+    saved: str | None,
     config: AwsConfig,
     terminal: Terminal,
 ) -> None:
@@ -95,8 +125,12 @@ def get_job_details(
 
     The command masks secrets before it applies --query: session credentials, all values of the
     action's configuration, and the continuation token. --reveal-secrets prints what the AWS CLI
-    prints.
+    prints. With --output text, which scripts read, the command exits with 78 where it would print
+    a masked value. prints. --save also saves the time at which CodePipeline issued the credentials.
     """
+    more = click.get_current_context().args
+    if more:
+        raise UsageError("the job ID is an option here", hint=f"write --job-id {more[0]}")
     search = compile_query(query)
     members = input_members(cli_input_json)
     if job_id is not None:
@@ -107,15 +141,33 @@ def get_job_details(
         _print(_INPUT_SKELETON)
         return
     check_members(members, known="jobId")
-    chosen = output_format(output, terminal.json, config)
+    chosen = output_format(output, terminal.json, config, terminal.note)
     operation = "GetThirdPartyJobDetails" if token else "GetJobDetails"
+    if saved is not None:
+        _save(members.get("jobId"), token, config, saved)
+        return
     if generate_cli_skeleton == "output":
         document = sample_output("codepipeline", operation)
     else:
         document = _job_document(members.get("jobId"), token, config, reveal_secrets)
         if not reveal_secrets:
             terminal.note("cpstage: secrets are masked; --reveal-secrets shows them")
-    _print(render(search(document), chosen, operation))
+    selected = search(document)
+    if chosen == "text" and not (mask or reveal_secrets) and _is_masked(selected):
+        raise ConfigurationError(
+            "a masked value is selected, which a script would take for the value",
+            hint="add --reveal-secrets, or --mask to print masked values",
+        )
+    _print(render(selected, chosen, operation))
+
+
+def _is_masked(selected: object) -> bool:
+    """Whether a value that a query selected is masked, or holds one that is."""
+    if isinstance(selected, dict):
+        return any(_is_masked(value) for value in selected.values())
+    if isinstance(selected, list):
+        return any(_is_masked(value) for value in selected)
+    return selected == MASK
 
 
 def _job_document(
@@ -131,6 +183,34 @@ def _job_document(
         )
     document = cpstage.get_job_details(job_id, client_token=token or None, config=config)
     return document if reveal_secrets else cpstage.job.mask_document(document)
+
+
+def _save(given: str | None, token: str, config: AwsConfig, file: str) -> None:
+    """Save the document for ``--job-file``; a file that is there is replaced in one step.
+
+    Raises:
+        WorkspaceUnavailable, LocalIOError: The file cannot be written.
+    """
+    from cpstage.filesystem import local_failures
+    from cpstage.job import saved_document
+
+    asked_at = datetime.now(timezone.utc)
+    document = saved_document(_job_document(given, token, config, True), asked_at)
+    path = Path(file)
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+        raise WorkspaceUnavailable(
+            f"{file} is not a regular file", hint="give the name of a new file"
+        )
+    with local_failures(path):
+        descriptor, new = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "w", encoding="ascii") as output:
+                json.dump(document, output, indent=4)
+                output.write("\n")
+            Path(new).replace(path)
+        except BaseException:
+            Path(new).unlink(missing_ok=True)
+            raise
 
 
 def _print(text: str) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cpstage.cli.command import Command, Option
 from cpstage.cli.options import Number, Seconds, output_options
 from cpstage.cli.output import local_extra
 from cpstage.errors import (
@@ -65,11 +66,13 @@ _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
 
 
 @click.command(
+    cls=Command,
     epilog="""\b
 Examples:
   cpstage local serve
   cpstage local serve --port 8000 --json
-"""
+  cpstage local serve --debugger
+""",
 )
 @click.option("--port", type=Number(0, 65535), default=0, help="[a free one]")
 @click.option("--region", default="us-east-1", show_default=True, help="The pipeline's region.")
@@ -80,17 +83,28 @@ Examples:
     show_default=True,
     help="Lifetime of a job's session credentials.",
 )
+@click.option(
+    "--debugger",
+    is_flag=True,
+    cls=Option,
+    variable=False,
+    help="Print the variables of a person who may read past executions and their artifacts.",
+)
 @output_options
-def serve(terminal: Terminal, port: int, region: str, session_seconds: float) -> None:
+def serve(
+    *, terminal: Terminal, port: int, region: str, session_seconds: float, debugger: bool
+) -> None:
     """Serve a local AWS with a sample pipeline and one job, until stopped.
 
-    The command prints the variables to export and the job ID; with --json, one line of JSON.
+    The command prints the variables to export and the job ID; with --json, one line of JSON. The
+    pipeline has three past executions, of which the last one failed.
     """
     if not _REGION.fullmatch(region):
         raise UsageError(f"{region!r} is not an AWS region", hint="give one such as us-east-1")
     with local_extra():
         from cpstage.local import LocalAWS
         from cpstage.local.sample import add_sample_job
+        from cpstage.local.sample.history import add_sample_history
         from cpstage.local.server import without_aws_settings
 
     with without_aws_settings():
@@ -102,7 +116,9 @@ def serve(terminal: Terminal, port: int, region: str, session_seconds: float) ->
                 f"cannot listen on port {port}: {error.strerror}", hint="give another --port"
             ) from error
     try:
-        _announce(terminal, aws.endpoint_url, region, add_sample_job(aws), aws.environment)
+        add_sample_history(aws)
+        environment = aws.debugger_environment if debugger else aws.environment
+        _announce(terminal, aws.endpoint_url, region, add_sample_job(aws), environment)
         threading.Event().wait()
     except Stopped as stopped:
         terminal.note("The local AWS has stopped.")
@@ -131,15 +147,23 @@ def _announce(
 
 
 @click.command(
+    cls=Command,
     epilog="""\b
 Examples:
   cpstage local job
   cpstage local job ./my-source --output AppBuild --output Docs
   cpstage local job --queued
-"""
+""",
 )
 @click.argument("directory", required=False)
-@click.option("--output", "outputs", multiple=True, help="Name of an output artifact; repeatable.")
+@click.option(
+    "--output-artifact",
+    "outputs",
+    cls=Option,
+    former=["--output"],
+    multiple=True,
+    help="Name of an output artifact; repeatable.",
+)
 @click.option("--queued", is_flag=True, help="Queue the job for 'cpstage work'.")
 @endpoint_option
 @output_options
@@ -182,11 +206,12 @@ def _packed(directory: Path) -> bytes:
 
 
 @click.command(
+    cls=Command,
     epilog="""\b
 Examples:
   cpstage local record
   cpstage local record --json
-"""
+""",
 )
 @endpoint_option
 @output_options

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cpstage.cli.archive_options import unpacking_options
-from cpstage.cli.job_options import JobSource, artifact_arguments, job_options
+from cpstage.cli.command import Command
+from cpstage.cli.job_options import (
+    JobSource,
+    archive_option,
+    artifact_source_options,
+    listing_arguments,
+    members_among,
+    skip_missing_option,
+)
 from cpstage.cli.options import aws_options, output_options, progress_option, session_option
 from cpstage.cli.output import Terminal, counted
-from cpstage.errors import printable
+from cpstage.errors import NotFound, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cpstage import AwsConfig, Progress, Unpacking
     from cpstage.inspect.listing import Listed, Listing
 
@@ -21,7 +31,10 @@ Examples:
   cpstage ls JOB_ID
   cpstage ls JOB_ID AppSource
   cpstage ls JOB_ID 'App*' --json
+  cpstage ls JOB_ID '**/*.jar'
   cpstage ls --job-file saved.json AppSource
+  cpstage ls --pipeline release --failed --action Build
+  cpstage ls --archive dist.zip 'lib/**'
 """
 
 _MODES = {
@@ -35,9 +48,11 @@ _UNREADABLE = "?---------"
 """Of an entry that cannot be read or unpacked; the warning says why."""
 
 
-@click.command(epilog=_EXAMPLES)
-@artifact_arguments
-@job_options
+@click.command(cls=Command, epilog=_EXAMPLES)
+@listing_arguments
+@artifact_source_options
+@archive_option
+@skip_missing_option
 @unpacking_options
 @aws_options
 @session_option
@@ -46,17 +61,21 @@ _UNREADABLE = "?---------"
 def ls(
     *,
     source: JobSource,
-    artifacts: tuple[str, ...],
+    words: tuple[str, ...],
+    archive: str | None,
+    skip_missing: bool,
     unpacking: Unpacking,
     config: AwsConfig,
     credentials_max_age: float,
     terminal: Terminal,
     progress: Progress,
 ) -> None:
-    """List the contents of a job's artifacts, without fetching them.
+    """List the contents of artifacts, without fetching them.
 
-    ARTIFACT is a name or a glob; the default is all inputs. Columns are permission bits after
-    extraction, size, compressed size, CRC-32, and name. The command reads only the central
+    ARTIFACT is a name or a glob; the default is all inputs, and all artifacts of a past execution.
+    MEMBER is a path or a glob with a slash or a dot, such as '**/*.jar'; it lists only the members
+    that match, in all these artifacts. Columns are permission bits after extraction, size,
+    compressed size, CRC-32, mtime, and name. The command reads only the central
     directory of a zip, and all of a tar. It decrypts an encrypted message into an unnamed temporary
     file.
 
@@ -68,18 +87,34 @@ def ls(
     """
     import cpstage
 
+    artifacts, members = members_among(words) if archive is None else ([], [*words])
+    only = cpstage.Globs(tuple(members))
+    common: dict[str, Any] = {"unpacking": unpacking, "config": config, "progress": progress}
+    found: Iterable[Listing]
+    if archive is not None:
+        job, found = None, [cpstage.inspect.list_archive(archive, members=only, **common)]
+    else:
+        job = source.load_artifacts(config, terminal)
+        found = cpstage.inspect.list_artifacts(
+            job,
+            artifacts,
+            members=only,
+            missing=terminal.warn if skip_missing else None,
+            credentials_max_age=credentials_max_age,
+            **common,
+        )
     listings = []
-    for listing in cpstage.inspect.list_artifacts(
-        source.load(config),
-        artifacts,
-        unpacking=unpacking,
-        config=config,
-        credentials_max_age=credentials_max_age,
-        progress=progress,
-    ):
-        listings.append(listing)
-        _say(listing, terminal)
-    document = {"artifacts": [listing.document() for listing in listings]}
+    for listing in found:
+        if listing.entries or not members:
+            listings.append(listing)
+            _say(listing, terminal)
+    if members and not listings:
+        what = " or ".join(map(repr, members))
+        raise NotFound(f"no member matches {what}", hint="leave it out to list all members")
+    document = {
+        "read_with": job.read_with if job else None,
+        "artifacts": [listing.document() for listing in listings],
+    }
     terminal.result(document, "\n\n".join(map(_text, listings)))
 
 
@@ -112,4 +147,6 @@ def _row(entry: Listed) -> str:
     packed = "-" if entry.packed is None else f"{entry.packed:,}"
     crc = "-" if entry.crc is None else f"{entry.crc:08x}"
     leads = f" -> {entry.target}" if entry.target else ""
-    return printable(f"{mode} {entry.size:>14,} {packed:>14} {crc:>8}  {entry.name}{leads}")
+    mtime = entry.mtime or "-"
+    row = f"{mode} {entry.size:>14,} {packed:>14} {crc:>8} {mtime:>20}  {entry.name}{leads}"
+    return printable(row)

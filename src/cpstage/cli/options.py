@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cpstage.aws.config import DEFAULT_MAX_AGE, DEFAULT_TIMEOUT
+from cpstage.cli.command import Option
 from cpstage.cli.output import Terminal
 from cpstage.errors import UsageError
 
@@ -51,6 +53,23 @@ class Seconds(click.types.FloatParamType):
         least = "0 or more" if self._or_none else "above 0"
         why = f"{value!r} is not a number of seconds, {least} and at most 1e9."
         raise click.BadParameter(why, ctx, param)
+
+
+class Size(click.types.IntParamType):
+    """A number of bytes above zero, also with a unit: ``10GB`` (powers of 1000) or ``10GiB``."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read a number and its unit."""
+        found = re.fullmatch(r"(\d+)\s*(?:([KMGT])(I?)B?|B)?", str(value).upper())
+        if found is None or not int(found[1]):
+            why = f"{value!r} is not a size: write bytes, or a number with KB, MiB, GB and so on."
+            raise click.BadParameter(why, ctx, param)
+        power = "KMGT".index(found[2]) + 1 if found[2] else 0
+        base: int = 1024 if found[3] else 1000
+        size: int = int(found[1]) * base**power
+        return size
 
 
 class Number(click.IntRange):
@@ -156,17 +175,17 @@ def pairs(
     return found
 
 
-def session_option(function: Function, retry_option: str = "--timeout") -> Function:
+def session_option(function: Function, *, former: Sequence[str] = ("--timeout",)) -> Function:
     """Add what is about a job's session; stands below ``aws_options``.
 
     The command gets a ``credentials_max_age``, and its ``config`` a timeout.
 
     Args:
         function: The command.
-        retry_option: The name of the option for that, where ``--timeout`` is something else's.
+        former: Former names of ``--retry-timeout``.
     """
     return add_options(
-        retry_option_named(retry_option)(function),
+        retry_option(function, former=former),
         click.option(
             "--credentials-max-age",
             type=Seconds(),
@@ -178,33 +197,45 @@ def session_option(function: Function, retry_option: str = "--timeout") -> Funct
     )
 
 
-def retry_option_named(name: str) -> Callable[[Function], Function]:
+def retry_option(function: Function, *, former: Sequence[str] = ("--timeout",)) -> Function:
     """Add how long to try again; the ``config`` of the command gets it as its timeout."""
 
-    def decorate(function: Function) -> Function:
-        @functools.wraps(function)
-        def command(retry_timeout: float, config: AwsConfig, **others: Any) -> Any:
-            return function(config=replace(config, timeout=retry_timeout), **others)
+    @functools.wraps(function)
+    def command(retry_timeout: float, config: AwsConfig, **others: Any) -> Any:
+        return function(config=replace(config, timeout=retry_timeout), **others)
 
-        return click.option(
-            name,
-            "retry_timeout",
-            type=Seconds(),
-            default=DEFAULT_TIMEOUT,
-            show_default=True,
-            metavar="SECONDS",
-            help="How long to retry without progress when the network or AWS fails.",
-        )(command)
-
-    return decorate
+    return click.option(
+        "--retry-timeout",
+        cls=Option,
+        former=former,
+        type=Seconds(),
+        default=DEFAULT_TIMEOUT,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long to retry without progress when the network or AWS fails.",
+    )(command)
 
 
-def output_options(function: Function) -> Function:
-    """Add ``--json``, ``-v``, ``-q`` and ``--debug``; the command gets a ``terminal``."""
-    return _output_options(
-        function,
-        click.option("--json", is_flag=True, help="Print the result as one JSON document."),
-    )
+def output_options(function: Function, *, query: bool = True) -> Function:
+    """Add ``--json``, ``-v``, ``-q`` and ``--debug``; the command gets a ``terminal``.
+
+    Args:
+        function: The command.
+        query: Whether to add ``--query JMESPATH``; some commands have another ``--query``.
+    """
+    more = [click.option("--json", is_flag=True, help="Print the result as one JSON document.")]
+    if query:
+        more.append(
+            click.option(
+                "--query",
+                "jmespath",
+                cls=Option,
+                variable=False,
+                metavar="JMESPATH",
+                help="Print what this expression selects from the JSON document.",
+            )
+        )
+    return _output_options(function, *more)
 
 
 def log_options(function: Function) -> Function:
@@ -214,9 +245,20 @@ def log_options(function: Function) -> Function:
 
 def _output_options(function: Function, *more: Callable[[Function], Function]) -> Function:
     @functools.wraps(function)
-    def command(verbose: int, quiet: bool, debug: bool, json: bool = False, **others: Any) -> Any:
+    def command(
+        verbose: int,
+        quiet: bool,
+        debug: bool,
+        json: bool = False,
+        jmespath: str | None = None,
+        **others: Any,
+    ) -> Any:
         terminal: Terminal = click.get_current_context().find_object(Terminal) or Terminal()
-        terminal.json = json
+        terminal.json = json or jmespath is not None
+        if jmespath is not None:
+            from cpstage.cli.aws_cli.output import compile_query
+
+            terminal.select = compile_query(jmespath)
         terminal.verbosity = -1 if quiet else verbose
         terminal.debug = debug
         terminal.log_calls()

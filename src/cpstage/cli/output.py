@@ -9,16 +9,17 @@ import sys
 import traceback
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from cpstage.errors import ConfigurationError
+from cpstage.errors import ConfigurationError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from cpstage.errors import Reportable
+    from cpstage.job import S3Location
 
 _LOGGERS_WITHOUT_SECRETS = ("botocore.credentials", "urllib3.connectionpool")
 """Where the credentials come from, and each request's line. botocore's other loggers print headers
@@ -33,11 +34,13 @@ class Terminal:
         json: Whether the result is one JSON document.
         verbosity: -1 says errors only, 1 each call to AWS as well.
         debug: Whether an error comes with its traceback.
+        select: Selects what is printed of a document.
     """
 
     json: bool = False
     verbosity: int = 0
     debug: bool = False
+    select: Callable[[Any], Any] = lambda document: document
 
     def result(self, document: Mapping[str, Any], text: str) -> None:
         """Print the result of a command, as a document or as text."""
@@ -49,7 +52,9 @@ class Terminal:
     def document(self, document: Mapping[str, Any]) -> None:
         """Print a document, where documents are wanted."""
         if self.json:
-            self.line(json.dumps(document, indent=2, ensure_ascii=not _speaks_unicode()))
+            self.line(
+                json.dumps(self.select(document), indent=2, ensure_ascii=not _speaks_unicode())
+            )
 
     def line(self, text: str) -> None:
         """Print text on stdout; what its encoding does not have, as escapes."""
@@ -70,7 +75,7 @@ class Terminal:
     def warn(self, message: str) -> None:
         """Say something that a person should know."""
         if self.verbosity >= 0:
-            _say(f"cpstage: warning: {message}")
+            _say(f"cpstage: {coloured('warning:', 'yellow', sys.stderr)} {message}")
 
     def fail(self, error: Reportable) -> None:
         """Say on one line what went wrong; before it the traceback, if that is wanted.
@@ -80,7 +85,7 @@ class Terminal:
         """
         if self.debug:
             _say("".join(traceback.format_exception(type(error), error, error.__traceback__)))
-        _say(f"cpstage: error: {error}")
+        _say(f"cpstage: {coloured('error:', 'red', sys.stderr)} {error}")
 
     def log_calls(self) -> None:
         """Send the log to stderr: what a person should know, and each call if that is wanted."""
@@ -106,6 +111,25 @@ def _log_to_stderr(name: str, level: int, prefix: str) -> None:
     handler.addFilter(_without_exception)
     logger.handlers[:] = [handler]
     logger.propagate = False
+
+
+def coloured(text: str, colour: str, stream: TextIO | None) -> str:
+    """Return text in a colour if the stream is a terminal that shows it (https://no-color.org)."""
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    if stream is None or plain or not stream.isatty():
+        return text
+    return click.style(text, fg=colour)
+
+
+def relative(path: str | os.PathLike[str]) -> str:
+    """Return a path as it is written from the current directory, if it lies below it."""
+    below = os.path.relpath(path)
+    return os.fspath(path) if below.startswith(os.pardir) else below
+
+
+def shortened(location: S3Location) -> str:
+    """Return the end of a key, which tells objects of one job apart."""
+    return printable(f".../{'/'.join(location.key.split('/')[-2:])}")
 
 
 def counted(count: int, noun: str) -> str:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 import click
 
 from cpstage.cli.archive_options import packing_mtime_option, packing_options, sealing_options
+from cpstage.cli.command import Command
 from cpstage.cli.options import a_directory, a_file, aws_options, output_options, progress_option
 from cpstage.cli.output import Terminal, counted
 from cpstage.errors import UsageError
+from cpstage.progress import amount
 
 if TYPE_CHECKING:
     from cpstage import AwsConfig, Packing, Progress
@@ -22,7 +24,7 @@ Examples:
 """
 
 
-@click.command(epilog=_EXAMPLES)
+@click.command(cls=Command, epilog=_EXAMPLES)
 @click.argument("directory", shell_complete=a_directory)
 @click.option(
     "--output",
@@ -70,5 +72,5 @@ def pack(
         config=config,
         progress=progress,
     )
-    what = f"{counted(done.size, 'byte')}, {done.format}, {counted(done.files, 'file')}"
+    what = f"{amount(done.size)}, {done.format}, {counted(done.files, 'file')}"
     terminal.result(done.document(), f"packed\t{done.path}\t{what} of {done.source}")

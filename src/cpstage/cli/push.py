@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cpstage.cli.archive_options import packing_mtime_option
+from cpstage.cli.command import Command
 from cpstage.cli.job_options import JobSource, force_option, job_options
 from cpstage.cli.options import (
     aws_options,
@@ -16,9 +17,10 @@ from cpstage.cli.options import (
     session_option,
     workspace_option,
 )
-from cpstage.cli.output import Terminal, counted
+from cpstage.cli.output import Terminal, counted, relative, shortened
 from cpstage.cli.stage_options import delivery_options
 from cpstage.errors import UsageError
+from cpstage.progress import amount
 
 if TYPE_CHECKING:
     from cpstage import AwsConfig, Progress, PushOptions, PushResult
@@ -47,7 +49,7 @@ def _split(context: click.Context, _: click.Parameter, values: tuple[str, ...]) 
     return paths
 
 
-@click.command(epilog=_EXAMPLES)
+@click.command(cls=Command, epilog=_EXAMPLES)
 @click.argument(
     "paths", nargs=-1, required=False, callback=_split, metavar="[JOB_ID] [NAME=PATH]..."
 )
@@ -99,8 +101,9 @@ def pushed_text(result: PushResult) -> str:
     """Return a line for each artifact."""
     lines = []
     for pushed in result.outputs:
-        what = f"{pushed.format}, {counted(pushed.files, 'file')} of {pushed.source}"
+        what = f"{pushed.format}, {counted(pushed.files, 'file')}"
         if pushed.upload:
-            what = f"{counted(pushed.upload.size, 'byte')}, {what}"
-        lines.append(f"{pushed.status}\t{pushed.artifact.location}\t{what}")
+            what = f"{amount(pushed.upload.size)}, {what}"
+        to = shortened(pushed.artifact.location)
+        lines.append(f"{pushed.status}\t{relative(pushed.source)}\t{what}, to {to}")
     return "\n".join(lines)

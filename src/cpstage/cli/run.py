@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cpstage._posix import release_signals
+from cpstage.cli.command import Option
 from cpstage.cli.fetch import fetched_text
 from cpstage.cli.job_options import JobSource, force_option, job_options
 from cpstage.cli.options import (
@@ -55,8 +56,10 @@ Examples:
 @command_options
 @details_options
 @click.option(
-    "--output",
+    "--output-path",
     "paths",
+    cls=Option,
+    former=["--output"],
     multiple=True,
     metavar="NAME=PATH",
     callback=pairs,
@@ -65,10 +68,10 @@ Examples:
 )
 @click.option("--push-always", is_flag=True, help="Push even if CMD fails.")
 @fetch_inputs_option
-@partial(staging_options, context_option="--decrypt-context")
-@partial(delivery_options, context_option="--encrypt-context")
+@staging_options
+@delivery_options
 @aws_options
-@partial(session_option, retry_option="--retry-timeout")
+@partial(session_option, former=())
 @output_options
 @progress_option
 def run(

@@ -7,13 +7,14 @@ from typing import Any
 
 import click
 
+from cpstage.cli.command import Command
 from cpstage.cli.options import Function, Number, Seconds, add_options
 from cpstage.errors import UsageError
 
 _COMMAND = "cpstage command"
 
 
-class TakesCommand(click.Command):
+class TakesCommand(Command):
     """A command of ours that runs another one, which stands behind ``--`` and is left alone."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -23,7 +24,15 @@ class TakesCommand(click.Command):
             at = args.index("--")
             ours, theirs = args[:at], args[at + 1 :]
         ctx.meta[_COMMAND] = tuple(theirs)
-        return super().parse_args(ctx, ours)
+        try:
+            return super().parse_args(ctx, ours)
+        except click.UsageError as error:
+            message = error.format_message().rstrip(".")
+            is_of_cmd = isinstance(error, click.NoSuchOption) or "extra argument" in message
+            if "--" in args or not is_of_cmd:
+                raise
+            hint = f"write CMD behind --, as in '{ctx.command_path} ... -- make'"
+            raise UsageError(message, hint=hint) from error
 
 
 fetch_inputs_option = click.option(
@@ -125,14 +134,18 @@ def command_options(function: Function, *, kills_orphans: bool = False) -> Funct
 
 
 def details_options(function: Function) -> Function:
-    """Add what is said besides of a success; the command gets ``details``."""
+    """Add the options of a success; the command gets ``details``.
+
+    The values may come from a build. So they are checked when the job is known, and a malformed one
+    is reported as a failure of the job.
+    """
 
     @functools.wraps(function)
     def command(
         *,
         summary: str | None,
         execution_id: str | None,
-        percent_complete: int | None,
+        percent_complete: str | None,
         revision: str | None,
         change_identifier: str | None,
         revision_summary: str | None,
@@ -140,12 +153,11 @@ def details_options(function: Function) -> Function:
         **others: Any,
     ) -> Any:
         from cpstage import Details
-        from cpstage.report.details import Revision, parse_time
+        from cpstage.report.details import Revision
 
         made = None
         if revision is not None and change_identifier is not None:
-            when = None if created is None else parse_time(created)
-            made = Revision(revision, change_identifier, revision_summary, when)
+            made = Revision(revision, change_identifier, revision_summary, created)
         elif any(
             one is not None for one in (revision, change_identifier, revision_summary, created)
         ):
@@ -159,9 +171,7 @@ def details_options(function: Function) -> Function:
         command,
         click.option("--summary", metavar="TEXT", help="Summary, shown with the action."),
         execution_id_option,
-        click.option(
-            "--percent-complete", type=Number(0, 100), metavar="N", help="Progress, 0 to 100."
-        ),
+        click.option("--percent-complete", metavar="N", help="Progress, 0 to 100."),
         click.option(
             "--revision", metavar="ID", help="ID of the revision that was built or deployed."
         ),

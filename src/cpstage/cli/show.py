@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.job_options import JobSource, job_options
+from cpstage.cli.command import Command
+from cpstage.cli.executions import took
+from cpstage.cli.job_options import JobSource, artifact_source_options
 from cpstage.cli.options import aws_options, output_options
 from cpstage.errors import printable
 
@@ -19,29 +21,34 @@ Examples:
   cpstage show JOB_ID
   cpstage show JOB_ID --json
   cpstage show --job-file saved.json
+  cpstage show --pipeline release --failed --failed-action
 """
 
 _GOOD_FOR_SECONDS = 15 * 60
 """How long the AWS CodePipeline plugin for Jenkins takes session credentials for good."""
 
 
-@click.command(epilog=_EXAMPLES)
+@click.command(cls=Command, epilog=_EXAMPLES)
 @click.argument("job_id", required=False)
-@job_options
+@artifact_source_options
 @aws_options
 @output_options
 def show(source: JobSource, config: AwsConfig, terminal: Terminal) -> None:
     """Show a job and the objects at its locations.
 
-    The command masks secrets: session credentials, and all values of the action's configuration.
+    The command masks secrets: session credentials, and the values of the action's configuration
+    that may be secret. It shows a value where the action type says that the property is not secret;
+    this needs codepipeline:ListActionTypes for custom action types, and codepipeline:GetActionType
+    for others.
+
+    With --pipeline, it shows a past execution and the objects of all its artifacts.
+
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     import cpstage
 
-    job = source.load(config)
-    described = cpstage.inspect.describe(
-        job, config=config, credentials_age=source.credentials_age()
-    )
+    job = source.load_artifacts(config, terminal, needs_artifacts=False)
+    described = cpstage.inspect.describe(job, config=config)
     terminal.result(described, _text(described))
 
 
@@ -50,14 +57,15 @@ def _text(job: dict[str, Any]) -> str:
     names = (context["pipeline_name"], context["stage_name"], context["action_name"])
     key = job["encryption_key"] or {}
     rows = [
-        ("Job", job["id"]),
+        ("Job" if job["read_with"] == "job" else "Past run", job["id"]),
         ("Pipeline", " / ".join(name or "?" for name in names)),
         ("Execution", context["pipeline_execution_id"]),
+        *_past_rows(job["execution"]),
         ("Action type", job["action_type"]),
         ("Account", job["account_id"]),
         ("Region", job["region"]),
         ("Key", key.get("id") or "none: S3 uses the bucket's own"),
-        ("Credentials", _credentials(job["credentials"])),
+        ("Credentials", _credentials(job)),
         ("Continuation", job["continuation_token"]),
         *(("Configuration", f"{name} = {value}") for name, value in job["configuration"].items()),
     ]
@@ -65,14 +73,39 @@ def _text(job: dict[str, Any]) -> str:
     for one in job["inputs"]:
         lines += ["", f"Input         {one['name']}", *_input(one)]
     for one in job["outputs"]:
-        lines += ["", f"Output        {one['name']}", *_location(one)]
+        known = _input(one) if "error" in one else _location(one)
+        lines += ["", f"Output        {one['name']}", *known]
     return "\n".join(map(printable, lines))
 
 
-def _credentials(credentials: dict[str, Any]) -> str:
+def _past_rows(execution: dict[str, Any] | None) -> list[tuple[str, str | None]]:
+    if execution is None:
+        return []
+    took_seconds = execution["duration_seconds"]
+    started = f"{execution['start_time'] or '?'}, {took(took_seconds)}"
+    revisions = [
+        ("Revision", " ".join(filter(None, (one["action"], one["id"], one["summary"]))))
+        for one in execution["source_revisions"]
+    ]
+    return [
+        ("Status", execution["status"]),
+        ("Started", started),
+        *revisions,
+        ("Action status", execution["action_status"]),
+        ("Error", execution["action_error"]),
+        ("URL", execution["action_url"]),
+    ]
+
+
+def _credentials(job: dict[str, Any]) -> str:
+    credentials = job["credentials"]
+    if job["read_with"] == "caller":
+        return "the caller's own read the objects"
     if not credentials["present"]:
         return "none"
     age = credentials["age_seconds"]
+    if credentials["expires_at"]:
+        return f"expire at {credentials['expires_at']}, masked"
     if age is None:
         return "of unknown age, masked"
     expired = ": may have expired" if age > _GOOD_FOR_SECONDS else ""
@@ -88,6 +121,8 @@ def _input(one: dict[str, Any]) -> list[str]:
         return [*lines, f"  error       {one['error']}"]
     kind = "encrypted" if one["format"] == "sealed" else one["format"]
     lines.append(f"  size        {one['size']:,} bytes, {kind}")
+    stored = f"{one['last_modified'] or '?'}, storage class {one['storage_class']}"
+    lines.append(f"  stored      {stored}")
     encryption = " ".join(filter(None, (one["encryption"] or "none", one["kms_key_id"])))
     lines.append(f"  encryption  {encryption}")
     if one["envelope"]:
@@ -95,7 +130,10 @@ def _input(one: dict[str, Any]) -> list[str]:
         lines.append(f"  encrypted   {one['envelope']['format']}, under {keys}")
     if one["client_side"]:
         lines.append(f"  encrypted   {one['client_side']}")
-    return lines + ([f"  checksum    {one['checksum']}"] if one["checksum"] else [])
+    if one["checksum"]:
+        unverified = ", not verified without the extra crt" if one["unverified_checksum"] else ""
+        lines.append(f"  checksum    {one['checksum']}{unverified}")
+    return lines
 
 
 def _location(one: dict[str, Any]) -> list[str]:

@@ -6,11 +6,11 @@ import functools
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 import click
 
 from cpstage.cli.archive_options import (
-    CONTEXT_OPTION,
     extraction_options,
     packing_options,
     sealing_options,
@@ -21,18 +21,14 @@ from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
     from cpstage import Packing, Unpacking
+    from cpstage.aws.uploads import CannedAcl, ServerSideEncryption
     from cpstage.transfer.options import IfEmpty, Layout
 
 _JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 
 
-def staging_options(function: Function, context_option: str = CONTEXT_OPTION) -> Function:
-    """Add which inputs are staged, and how; the command gets ``fetch_options``.
-
-    Args:
-        function: The command.
-        context_option: The name of the option for the context that envelopes are to have.
-    """
+def staging_options(function: Function) -> Function:
+    """Add which inputs are staged, and how; the command gets ``fetch_options``."""
 
     @functools.wraps(function)
     def command(
@@ -57,7 +53,7 @@ def staging_options(function: Function, context_option: str = CONTEXT_OPTION) ->
         return function(fetch_options=options, **others)
 
     return add_options(
-        unpacking_options(extraction_options(command), context_option),
+        unpacking_options(extraction_options(command)),
         click.option(
             "--artifact",
             "artifacts",
@@ -111,6 +107,20 @@ def staging_options(function: Function, context_option: str = CONTEXT_OPTION) ->
     )
 
 
+def _tags(_: click.Context, __: click.Parameter, value: str) -> dict[str, str]:
+    """Read tags in the form of the header ``x-amz-tagging``."""
+    try:
+        pairs = parse_qsl(value, keep_blank_values=True, strict_parsing=bool(value))
+    except ValueError:
+        pairs = []
+    if len(dict(pairs)) != len(pairs) or (value and not pairs):
+        raise UsageError(
+            f"--tagging {value[:200]!r} is not of the form KEY=VALUE&KEY2=VALUE2",
+            hint="give each key once, and URL-encode keys and values",
+        )
+    return dict(pairs)
+
+
 def _require_globs(
     _: click.Context, __: click.Parameter, values: tuple[str, ...]
 ) -> tuple[str, ...]:
@@ -124,13 +134,8 @@ def _require_globs(
     return values
 
 
-def delivery_options(function: Function, context_option: str = CONTEXT_OPTION) -> Function:
-    """Add how outputs are made and pushed; the command gets ``push_options``.
-
-    Args:
-        function: The command.
-        context_option: The name of the option for the context that envelopes get.
-    """
+def delivery_options(function: Function) -> Function:
+    """Add how outputs are made and pushed; the command gets ``push_options``."""
 
     @functools.wraps(function)
     def command(
@@ -138,7 +143,10 @@ def delivery_options(function: Function, context_option: str = CONTEXT_OPTION) -
         packing: Packing,
         if_empty: IfEmpty,
         bucket_key: bool,
+        sse: ServerSideEncryption,
         sse_kms_key_id: str | None,
+        acl: CannedAcl | None,
+        tagging: dict[str, str],
         seal: bool,
         seal_keys: tuple[str, ...],
         seal_context: dict[str, str],
@@ -146,12 +154,14 @@ def delivery_options(function: Function, context_option: str = CONTEXT_OPTION) -
     ) -> Any:
         from cpstage.transfer.options import Encryption, PushOptions
 
-        encryption = Encryption(bucket_key, seal, seal_keys, seal_context, sse_kms_key_id)
-        options = PushOptions(packing=packing, encryption=encryption, if_empty=if_empty)
+        encryption = Encryption(bucket_key, seal, seal_keys, seal_context, sse_kms_key_id, sse)
+        options = PushOptions(
+            packing=packing, encryption=encryption, if_empty=if_empty, acl=acl, tags=tagging
+        )
         return function(push_options=options, **others)
 
     return add_options(
-        sealing_options(command, context_option),
+        sealing_options(command),
         packing_options(
             ["auto", "zip", "tar", "tar.gz", "raw"],
             "auto packs a directory as zip, and uploads a file unchanged.",
@@ -167,6 +177,25 @@ def delivery_options(function: Function, context_option: str = CONTEXT_OPTION) -
             "--sse-kms-key-id",
             metavar="KEY",
             help="KMS key for SSE-KMS, for pipelines without one. [aws/s3]",
+        ),
+        click.option(
+            "--sse",
+            type=click.Choice(["aws:kms", "aws:kms:dsse"]),
+            default="aws:kms",
+            show_default=True,
+            help="Encryption by S3; aws:kms:dsse encrypts twice.",
+        ),
+        click.option(
+            "--acl",
+            type=click.Choice(["private", "bucket-owner-read", "bucket-owner-full-control"]),
+            help="Canned ACL of the objects. [the bucket's]",
+        ),
+        click.option(
+            "--tagging",
+            metavar="KEY=VALUE&...",
+            default="",
+            callback=_tags,
+            help="Tags of the objects, URL-encoded as for the AWS CLI.",
         ),
         click.option(
             "--bucket-key",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cpstage.cli.archive_options import extraction_options, unpacking_options
+from cpstage.cli.command import Command
 from cpstage.cli.options import a_directory, a_file, aws_options, output_options, progress_option
 from cpstage.cli.output import Terminal, counted
 
@@ -22,7 +23,7 @@ Examples:
 """
 
 
-@click.command(epilog=_EXAMPLES)
+@click.command(cls=Command, epilog=_EXAMPLES)
 @click.argument("archive", shell_complete=a_file)
 @click.option(
     "--into",

@@ -80,11 +80,11 @@ Examples:
 @partial(command_options, kills_orphans=True)
 @click.option("--push-always", is_flag=True, help="Push even if CMD fails.")
 @fetch_inputs_option
-@partial(staging_options, context_option="--decrypt-context")
-@partial(delivery_options, context_option="--encrypt-context")
+@staging_options
+@delivery_options
 @aws_options
-@partial(session_option, retry_option="--retry-timeout")
-@output_options
+@partial(session_option, former=())
+@partial(output_options, query=False)
 def work(
     *,
     action_type: ActionTypeId,

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from cpstage.aws.client import Answer, AwsClient, Check, has
-from cpstage.aws.errors import (
+from cpstage.aws.errors import ServiceError
+from cpstage.aws.hints import (
     CALLER_EXPIRED_HINT,
     SESSION_EXPIRED_HINT,
-    ServiceError,
     aws_failures,
     refusal_text,
 )

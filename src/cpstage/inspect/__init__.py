@@ -1,18 +1,43 @@
-"""Artifacts that are looked at and not staged: show, ls, cat, diff, doctor."""
+"""What is looked at and not staged: show, ls, cat, diff, doctor, and past executions."""
 
+from cpstage.inspect.changes import (
+    Change,
+    Changes,
+    Texts,
+    compare_executions,
+    compare_local,
+)
 from cpstage.inspect.comparison import Comparison, compare
 from cpstage.inspect.content import read_member
 from cpstage.inspect.description import describe
 from cpstage.inspect.doctor import Check, diagnose
+from cpstage.inspect.executions import (
+    DescribedExecution,
+    ListedExecution,
+    describe_execution,
+    past_executions,
+)
 from cpstage.inspect.listing import Listing, list_artifacts
+from cpstage.inspect.local_archives import list_archive, read_archive
 
 __all__ = [
+    "Change",
+    "Changes",
     "Check",
     "Comparison",
+    "DescribedExecution",
+    "ListedExecution",
     "Listing",
+    "Texts",
     "compare",
+    "compare_executions",
+    "compare_local",
     "describe",
+    "describe_execution",
     "diagnose",
+    "list_archive",
     "list_artifacts",
+    "past_executions",
+    "read_archive",
     "read_member",
 ]

@@ -20,7 +20,7 @@ from cpstage.errors import ArtifactRejected, NotFound
 from cpstage.filesystem import local_failures
 from cpstage.globs import Globs
 from cpstage.inspect.listing import Listed, list_remote, plain_path
-from cpstage.job import Artifact, Job, choose
+from cpstage.job import Artifact, ArtifactSet, choose
 from cpstage.progress import Advance, Progress, Silence
 from cpstage.transfer.artifact import OpenArtifact, open_artifact
 from cpstage.transfer.options import Unpacking
@@ -61,7 +61,7 @@ class Comparison:
 
 
 def compare(
-    job: Job,
+    job: ArtifactSet,
     workspace: Path | str = ".",
     artifacts: Sequence[str] = (),
     *,
@@ -73,7 +73,8 @@ def compare(
     """Compare what is in a workspace's ``in/`` with the job's input artifacts.
 
     Args:
-        job: The job, with its session credentials.
+        job: The job, with its session credentials; or a past execution, whose artifacts are
+            compared with ``in/`` and ``made/``.
         workspace: The workspace that they were fetched into.
         artifacts: Names or globs of inputs; all where none is given.
         unpacking: Limits, and the keys that may decrypt. What was fetched as the file it is, sealed
@@ -95,8 +96,9 @@ def compare(
     session = JobSession(job, config or AwsConfig(), credentials_max_age)
     comparing = _Comparing(session, manifest, unpacking or Unpacking(), progress or Silence())
     groups: dict[Path, list[Artifact]] = {}
-    for artifact in choose(job.input_artifacts, artifacts):
-        path = _place_of(artifact, place, manifest)
+    for artifact in choose([*job.input_artifacts, *job.made_artifacts], artifacts):
+        made = artifact in job.made_artifacts
+        path = _place_of(artifact, place.made if made else place.inputs, manifest)
         groups.setdefault(path, []).append(artifact)
     return [comparing.compare(path, some) for path, some in groups.items()]
 
@@ -147,7 +149,7 @@ class _Comparing:
     def _entries(self, remote: OpenArtifact, how: Unpacking) -> list[Listed]:
         if remote.format is None:
             name, size = remote.artifact.location.file_name, remote.blob.size
-            return [Listed(name, "file", size, size, _crc_of_object(remote, self._progress))]
+            return [Listed(name, "file", size, size, crc_of_object(remote, self._progress))]
         listing = list_remote(remote, how, self._progress)
         if listing.refused:
             raise ArtifactRejected(
@@ -165,11 +167,9 @@ class _Comparing:
         return "etag" in known and known["etag"] != remote.info.etag
 
 
-def _place_of(
-    artifact: Artifact, workspace: Workspace, manifest: Mapping[str, Mapping[str, Any]]
-) -> Path:
+def _place_of(artifact: Artifact, parent: Path, manifest: Mapping[str, Mapping[str, Any]]) -> Path:
     merged = manifest.get(artifact.name, {}).get("layout") == "merged"
-    path = workspace.inputs if merged else workspace.input(artifact.name)
+    path = parent if merged else parent / artifact.name
     with local_failures(path, "read"):
         is_there = path.is_dir()
     if not is_there:
@@ -180,7 +180,8 @@ def _place_of(
     return path
 
 
-def _crc_of_object(remote: OpenArtifact, progress: Progress) -> int:
+def crc_of_object(remote: OpenArtifact, progress: Progress) -> int:
+    """Return the CRC-32 of an object that is not an archive, which is read."""
     doing = f"{remote.artifact.name}: reading"
     with (
         progress.phase(doing, remote.blob.size) as advance,
@@ -226,7 +227,8 @@ def with_parents(entries: Iterable[Listed]) -> dict[str, Listed]:
             found[path[:end]] = Listed(path[:end], "directory")
             end = path.rfind("/", 0, end)
         if entry.kind == "hard link":
-            found[path] = replace(found[plain_path(entry.target)], name=entry.name)
+            origin = found.get(plain_path(entry.target))
+            found[path] = replace(origin, name=entry.name) if origin else entry
         else:
             found[path] = entry
     return found

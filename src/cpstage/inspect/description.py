@@ -2,64 +2,114 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
+from cpstage.aws.codepipeline import secret_properties
 from cpstage.aws.config import AwsConfig
 from cpstage.aws.job_session import JobSession, ObjectInfo, Store
 from cpstage.encryption.header import s3_client_object
 from cpstage.errors import ArtifactRejected, CpstageError
-from cpstage.job import Artifact, Job, location_document
+from cpstage.execution import Execution, described_configuration, iso
+from cpstage.job import Artifact, ArtifactSet, Job, location_document
 from cpstage.masking import MASK
 from cpstage.transfer.artifact import identify, read_head
 from cpstage.transfer.options import Unpacking
 
 
 def describe(
-    job: Job,
+    job: ArtifactSet,
     *,
     config: AwsConfig | None = None,
-    credentials_age: float | None = None,
 ) -> dict[str, Any]:
     """Describe a job, with what S3 says of its inputs; secrets are masked.
 
     An input whose HEAD fails is described by the error: a person who debugs a job wants
-    to see the rest of it all the same.
+    to see the rest of it all the same. Of a past execution, the outputs are described as well.
+
+    A value of the action's configuration is shown where the action type says that the property is
+    not secret.
 
     Args:
-        job: The job.
+        job: The job, or a past execution.
         config: How to reach AWS.
-        credentials_age: Seconds since the session credentials were handed out, where known.
     """
+    where = config or AwsConfig()
+    token = job.continuation_token if isinstance(job, Job) else None
     return {
         "id": job.id,
         "account_id": job.account_id,
         "action_type": str(job.action_type_id) if job.action_type_id else None,
         "pipeline_context": asdict(job.pipeline_context),
         "region": job.region,
-        "configuration": dict.fromkeys(job.action_configuration, MASK),
+        "configuration": _configuration(job, where),
         "encryption_key": asdict(job.encryption_key) if job.encryption_key else None,
-        "continuation_token": MASK if job.continuation_token else None,
-        "credentials": {"present": job.credentials is not None, "age_seconds": credentials_age},
-        "inputs": _inputs(job, config or AwsConfig()),
-        "outputs": [
+        "continuation_token": MASK if token else None,
+        "credentials": _credentials(job),
+        "read_with": job.read_with,
+        "execution": _execution(job) if isinstance(job, Execution) else None,
+        "inputs": _objects(job, job.input_artifacts, where),
+        "outputs": _objects(job, job.made_artifacts, where)
+        or [
             {"name": artifact.name, "location": location_document(artifact)}
             for artifact in job.output_artifacts
         ],
     }
 
 
-def _inputs(job: Job, config: AwsConfig) -> list[dict[str, Any]]:
-    if not job.input_artifacts:
+def _credentials(job: ArtifactSet) -> dict[str, Any]:
+    found = job.credentials if isinstance(job, Job) else None
+    age = found.age_seconds if found else None
+    expires_at = found.expires_at if found else None
+    return {
+        "present": found is not None,
+        "age_seconds": None if age is None else round(age),
+        "expires_at": f"{expires_at:%Y-%m-%dT%H:%M:%SZ}" if expires_at else None,
+    }
+
+
+def _execution(job: Execution) -> dict[str, Any]:
+    """Describe a past execution: the whole, and the action that was chosen."""
+    summary = job.summary.document() if job.summary else {}
+    action = job.action
+    return {
+        "status": summary.get("status"),
+        "start_time": summary.get("start_time"),
+        "duration_seconds": summary.get("duration_seconds"),
+        "source_revisions": summary.get("source_revisions", []),
+        "action_status": action.status if action else None,
+        "action_error": action.error if action else None,
+        "action_url": action.external_url if action else None,
+    }
+
+
+def _configuration(job: ArtifactSet, config: AwsConfig) -> dict[str, str]:
+    values, kind = job.action_configuration, job.action_type_id
+    if not values:
+        return {}
+    is_secret = secret_properties(kind, config=_near(job, config)) if kind else None
+    return described_configuration(values, is_secret)
+
+
+def _near(job: ArtifactSet, config: AwsConfig) -> AwsConfig:
+    """Return the config for the job's region, which a saved document tells too."""
+    return config if config.region or not job.region else replace(config, region=job.region)
+
+
+def _objects(
+    job: ArtifactSet, artifacts: Sequence[Artifact], config: AwsConfig
+) -> list[dict[str, Any]]:
+    if not artifacts:
         return []
     try:
         store = JobSession(job, config).store
     except CpstageError as error:
-        return [{**_known(artifact), "error": str(error)} for artifact in job.input_artifacts]
-    return [_input(artifact, store) for artifact in job.input_artifacts]
+        return [{**_known(artifact), "error": str(error)} for artifact in artifacts]
+    return [_object(artifact, store) for artifact in artifacts]
 
 
-def _input(artifact: Artifact, store: Store) -> dict[str, Any]:
+def _object(artifact: Artifact, store: Store) -> dict[str, Any]:
     try:
         info = store.head(artifact)
         head = read_head(store.open(artifact, info))
@@ -68,7 +118,9 @@ def _input(artifact: Artifact, store: Store) -> dict[str, Any]:
     return {
         **_known(artifact),
         **asdict(info),
+        "last_modified": iso(info.last_modified),
         "checksum": str(info.checksum) if info.checksum else None,
+        "unverified_checksum": info.unverified_checksum,
         "client_side": s3_client_object(info.metadata),
         **_identity(head, artifact, info),
         "error": None,

@@ -7,9 +7,10 @@ its start to its end. An encrypted message is decrypted first.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from typing import Any, Literal
 
 from cpstage._deflate import crc32_of
@@ -24,9 +25,11 @@ from cpstage.archive.zip_directory import ZipEntry, read_directory, read_tail
 from cpstage.archive.zip_reader import readable_targets
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
-from cpstage.errors import ArtifactRejected
+from cpstage.errors import ArtifactRejected, ObjectNotFound
+from cpstage.execution import iso
 from cpstage.filesystem import RelativePath
-from cpstage.job import Artifact, Job, choose, location_document
+from cpstage.globs import Globs
+from cpstage.job import Artifact, ArtifactSet, choose, location_document
 from cpstage.progress import Progress, Silence
 from cpstage.transfer.artifact import OpenArtifact, naming, open_artifact
 from cpstage.transfer.options import Unpacking
@@ -47,6 +50,7 @@ class Listed:
         executable: Whether its owner may execute it.
         target: Where a link leads, or which entry a hard link stands for.
         refused: Why the entry cannot be read or unpacked.
+        mtime_ns: Its mtime, in nanoseconds since the epoch; None where the archive has none.
     """
 
     name: str
@@ -57,6 +61,17 @@ class Listed:
     executable: bool = False
     target: str = ""
     refused: str | None = None
+    mtime_ns: int | None = None
+
+    @property
+    def mtime(self) -> str | None:
+        """Its mtime in UTC, as ISO 8601; None where there is none that a calendar has."""
+        if self.mtime_ns is None:
+            return None
+        try:
+            return iso(datetime.fromtimestamp(self.mtime_ns // 10**9, timezone.utc))
+        except (OverflowError, OSError, ValueError):
+            return None
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON has it; what is not text in a name as an escape."""
@@ -69,6 +84,7 @@ class Listed:
             "executable": self.executable,
             "target": printable_text(self.target) or None,
             "refused": self.refused,
+            "mtime": self.mtime,
         }
 
 
@@ -95,11 +111,24 @@ class Listing:
             return "object"
         return "directory" if self.remote.format == "zip" else "stream"
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether the artifact is in S3, and not a local file."""
+        return bool(self.remote.artifact.location.bucket)
+
+    def only(self, members: Globs) -> Listing:
+        """Return it with the entries that any of the globs matches."""
+        if not members.include:
+            return self
+        kept = (one for one in self.entries if members.takes(plain_path(one.name)))
+        return replace(self, entries=tuple(kept))
+
     def document(self) -> dict[str, Any]:
         """Return it as JSON has it."""
         return {
             "name": self.remote.artifact.name,
-            "location": location_document(self.remote.artifact),
+            "location": location_document(self.remote.artifact) if self.is_remote else None,
+            "path": None if self.is_remote else self.remote.artifact.location.key,
             "size": self.remote.info.size,
             "format": self.remote.format,
             "envelope": self.remote.envelope,
@@ -110,21 +139,27 @@ class Listing:
         }
 
 
-def find_artifacts(job: Job, globs: Sequence[str]) -> list[Artifact]:
+def find_artifacts(job: ArtifactSet, globs: Sequence[str]) -> list[Artifact]:
     """Return the job's inputs and outputs of some names; without a name, all inputs.
+
+    Of a past execution, all artifacts are returned without a name.
 
     Raises:
         UsageError: A name or glob matches nothing.
     """
     if not globs:
-        return [*job.input_artifacts]
-    return choose([*job.input_artifacts, *job.output_artifacts], globs, "artifact of the job")
+        return [*job.input_artifacts, *job.made_artifacts]
+    every = [*job.input_artifacts, *job.output_artifacts]
+    whose = "the job" if job.read_with == "job" else "the execution"
+    return choose(every, globs, f"artifact of {whose}", whose)
 
 
 def list_artifacts(
-    job: Job,
+    job: ArtifactSet,
     artifacts: Sequence[str] = (),
     *,
+    members: Globs | None = None,
+    missing: Callable[[str], object] | None = None,
     unpacking: Unpacking | None = None,
     config: AwsConfig | None = None,
     credentials_max_age: float = DEFAULT_MAX_AGE,
@@ -133,8 +168,11 @@ def list_artifacts(
     """List what is in a job's artifacts, one after the other.
 
     Args:
-        job: The job, with its session credentials.
+        job: The job, with its session credentials; or a past execution.
         artifacts: Names or globs of inputs and outputs; all inputs where none is given.
+        members: Which entries to list; all where none is given.
+        missing: Is called with a line for each object that does not exist any more; None makes it
+            an error.
         unpacking: Limits, and the keys that may decrypt.
         config: How to reach AWS.
         credentials_max_age: Seconds after which the job's session is renewed ahead of time.
@@ -151,9 +189,15 @@ def list_artifacts(
     how, shown = unpacking or Unpacking(), progress or Silence()
     session = JobSession(job, config or AwsConfig(), credentials_max_age)
     for artifact in chosen:
-        with open_artifact(session, artifact, how, shown) as remote:
-            listing = list_remote(remote, how, shown)
-        yield listing
+        try:
+            with open_artifact(session, artifact, how, shown) as remote:
+                listing = list_remote(remote, how, shown)
+        except ObjectNotFound as error:
+            if missing is None:
+                raise
+            missing(error.message)
+            continue
+        yield listing.only(members or Globs())
 
 
 def list_remote(
@@ -238,16 +282,17 @@ def _zip_entries(remote: OpenArtifact, limits: Limits) -> Iterator[Listed]:
     for one in entries:
         target = targets.get(one.offset, "")
         data = (one.size, one.packed, one.crc, one.executable)
-        yield Listed(one.name, one.kind, *data, target, one.fault or None)
+        yield Listed(one.name, one.kind, *data, target, one.fault or None, one.mtime)
 
 
 def _listed(member: Member) -> Listed:
     if member.fault:
         return Listed(member.name, member.kind, member.size, refused=member.fault)
     if member.kind != "file":
-        return Listed(member.name, member.kind, target=member.target)
+        return Listed(member.name, member.kind, target=member.target, mtime_ns=member.mtime_ns)
     crc = crc32_of(member.chunks())
-    return Listed(member.name, "file", member.size, None, crc, member.executable)
+    facts = (member.size, None, crc, member.executable)
+    return Listed(member.name, "file", *facts, mtime_ns=member.mtime_ns)
 
 
 def _validated(

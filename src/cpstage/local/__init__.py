@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from cpstage.local.control import Call, LocalAWSClient
+from cpstage.local.history import ActionRun, Revision
 from cpstage.local.jobs import SESSION_ACTIONS, Input, Output
 
 if TYPE_CHECKING:
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SESSION_ACTIONS",
+    "ActionRun",
     "Call",
     "Input",
     "LocalAWS",
     "LocalAWSClient",
     "MockJobs",
     "Output",
+    "Revision",
     "mock_jobs",
 ]
 

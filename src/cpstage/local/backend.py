@@ -111,6 +111,11 @@ class Backend:
         )
         stored.set_metadata({"content-type": content_type or "binary/octet-stream"})
 
+    def object_kms_key(self, bucket: str, key: str, version_id: str | None) -> str | None:
+        """Return the ARN of the KMS key of an object, if it has one."""
+        found = s3_backends[ACCOUNT][_PARTITION].get_object(bucket, key, version_id)
+        return None if found is None or found.kms_key_id is None else str(found.kms_key_id)
+
     def has_upload(self, bucket: str, upload_id: str) -> bool:
         """Whether a multipart upload is under way."""
         return upload_id in s3_backends[ACCOUNT][_PARTITION].buckets[bucket].multiparts

@@ -16,6 +16,7 @@ from urllib.parse import parse_qs
 from cpstage.local import signature
 from cpstage.local.backend import Backend
 from cpstage.local.control import Call, Record
+from cpstage.local.history_api import HISTORY_OPERATIONS, HistoryAPI
 from cpstage.local.identities import ACCOUNT, Identities, Identity
 from cpstage.local.job_api import JobWorkerAPI
 from cpstage.local.rules import (
@@ -52,11 +53,17 @@ class Gate:
     """Answers every request to the local AWS."""
 
     def __init__(
-        self, identities: Identities, backend: Backend, api: JobWorkerAPI, record: Record
+        self,
+        identities: Identities,
+        backend: Backend,
+        api: JobWorkerAPI,
+        history: HistoryAPI,
+        record: Record,
     ) -> None:
         self._identities = identities
         self._backend = backend
         self._api = api
+        self._history = history
         self._record = record
         self._kms = KMSRules(backend)
         self._s3 = S3Gate(backend, self._kms)
@@ -91,7 +98,8 @@ class Gate:
             return _caller_identity(identity)  # which takes no permission
         require(identity, asked.service, f"{asked.service}:{asked.action}", "*")
         if asked.service == "codepipeline":
-            return self._api.answer(asked.action, request.body, region)
+            api = self._history if asked.action in HISTORY_OPERATIONS else self._api
+            return api.answer(asked.action, request.body, region)
         if asked.service not in ("iam", "sts"):
             refuse("denied", asked.service, f"The local AWS has no {asked.service}.")
         return self._backend.answer(request, asked.service, region)

@@ -73,12 +73,8 @@ class JobWorkerAPI:
         """
         if operation not in self._handlers:
             raise Refusal(400, "UnknownOperationException", f"No operation {operation} here")
-        try:
-            document = json.loads(body or b"{}")
-        except ValueError:
-            raise Refusal(400, "SerializationException", "The body is not JSON") from None
+        document = read_request(operation, body)
         model = _model().operation_model(operation)
-        validate(document, model.input_shape)
         job_id = document.get("jobId")
         if job_id is not None:
             self._check_job(job_id, "ThirdParty" in operation, document, region)
@@ -209,6 +205,20 @@ def _not_found(job_id: str) -> NoReturn:
 @cache
 def _model() -> ServiceModel:
     return ServiceModel(Loader().load_service_model("codepipeline", "service-2"))
+
+
+def read_request(operation: str, body: bytes) -> _Document:
+    """Read the JSON of a request, and check it against the model of its operation.
+
+    Raises:
+        Refusal: SerializationException or ValidationException.
+    """
+    try:
+        document: _Document = json.loads(body or b"{}")
+    except ValueError:
+        raise Refusal(400, "SerializationException", "The body is not JSON") from None
+    validate(document, _model().operation_model(operation).input_shape)
+    return document
 
 
 _TYPES: dict[str, type | tuple[type, ...]] = {

@@ -12,6 +12,8 @@ import uuid
 from collections.abc import Iterable, Mapping
 
 from cpstage.local.backend import Backend
+from cpstage.local.history import History
+from cpstage.local.history_api import ActionTypeKey, HistoryAPI, Properties
 from cpstage.local.identities import ACCOUNT, Identities, Identity, Statement
 from cpstage.local.job_api import JobWorkerAPI
 from cpstage.local.jobs import (
@@ -44,9 +46,13 @@ class JobService(TakesJobs):
         region: The pipeline's region.
         bucket: The pipeline's bucket.
         key_arn: The ARN of the pipeline's KMS key.
+        history: The past executions of pipelines.
+        action_types: Action types with their properties, and whether each property is secret.
     """
 
     key_arn: str
+    history: History
+    action_types: dict[ActionTypeKey, Properties]
 
     def __init__(
         self,
@@ -83,6 +89,30 @@ class JobService(TakesJobs):
             session_actions=self._session_actions,
         )
         self._api = JobWorkerAPI(self._book, sessions.issue, self.region)
+        self._stores = {self.region: (self.bucket, self.key_arn)}
+        self.history = History(
+            self.region,
+            bucket_of=self._bucket_of,
+            store=self._store_artifact,
+            place=lambda pipeline, item, bucket: place(pipeline, item, item.bucket or bucket),
+        )
+        self.action_types: dict[ActionTypeKey, Properties] = {}
+        self._history_api = HistoryAPI(self.history, self.action_types, lambda: self._stores)
+
+    def _bucket_of(self, region: str) -> str:
+        """Return the artifact bucket of a region, and make it where it is missing."""
+        if region not in self._stores:
+            name = f"codepipeline-{region}-{ACCOUNT}"
+            self._backend.create_bucket(name, region)
+            key = self._backend.create_key(region, "The pipeline's artifacts")
+            self._stores[region] = (name, key)
+        return self._stores[region][0]
+
+    def _store_artifact(self, artifact: Artifact, region: str, item: Input) -> None:
+        if item.body is None:
+            return
+        key = self._stores[region][1]
+        self._backend.put_object(artifact.bucket, artifact.key, item.body, item.content_type, key)
 
     def add_bucket(self, name: str, region: str) -> None:
         """Create another versioned bucket, in any region."""
@@ -253,13 +283,19 @@ class Pipeline:
             )
 
     def _place(self, job: NewJob, item: Input | Output) -> Artifact:
-        suffix = item.suffix if isinstance(item, Input) else ""
-        name = "".join(secrets.choice(_KEY_ALPHABET) for _ in range(7))
-        # CodePipeline cuts the pipeline's name to 20 characters in keys, the artifact's to 10.
-        key = item.key or f"{job.pipeline[:20]}/{item.name[:10]}/{name}{suffix}"
-        bucket = item.bucket or job.bucket or self._bucket
-        revision = item.revision if isinstance(item, Input) else None
-        return Artifact(item.name, bucket, key, revision)
+        return place(job.pipeline, item, item.bucket or job.bucket or self._bucket)
+
+
+def place(pipeline: str, item: Input | Output, bucket: str) -> Artifact:
+    """Return an artifact with a key like those of CodePipeline.
+
+    CodePipeline cuts the pipeline's name to 20 characters in keys, the artifact's to 10.
+    """
+    suffix = item.suffix if isinstance(item, Input) else ""
+    name = "".join(secrets.choice(_KEY_ALPHABET) for _ in range(7))
+    key = item.key or f"{pipeline[:20]}/{item.name[:10]}/{name}{suffix}"
+    revision = item.revision if isinstance(item, Input) else None
+    return Artifact(item.name, bucket, key, revision)
 
 
 def action_type(job: NewJob) -> ActionType:

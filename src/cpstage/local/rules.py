@@ -28,6 +28,7 @@ from cpstage.local.wire import Refusal, Reply, Request, refuse, require
 SSE = "x-amz-server-side-encryption"
 SSE_KEY = "x-amz-server-side-encryption-aws-kms-key-id"
 SSE_BUCKET_KEY = "x-amz-server-side-encryption-bucket-key-enabled"
+_SSE_KMS = frozenset({"aws:kms", "aws:kms:dsse"})
 _CRYPTOGRAPHIC = frozenset(
     {"Decrypt", "Encrypt", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext"}
 )
@@ -62,7 +63,7 @@ class KMSRules:
             if key is not None:
                 self._use(key, "Decrypt", identity, region)
             return None
-        if asked.operation not in WRITES or request.headers.get(SSE) != "aws:kms":
+        if asked.operation not in WRITES or request.headers.get(SSE) not in _SSE_KMS:
             return None
         key_id = request.headers.get(SSE_KEY) or MANAGED_KEY
         return self._use(key_id, "GenerateDataKey", identity, region)
@@ -165,8 +166,17 @@ class S3Gate:
             # "If you don't have the s3:ListBucket permission, S3 returns 403": GetObject, API
             # Reference. Otherwise an answer would tell whether the object exists.
             require(identity, "s3", "s3:ListBucket", f"arn:aws:s3:::{asked.bucket}")
+        reply = self._with_key(request, asked, reply)
         self._kms.check_read(request, reply, identity, region)
         return reply
+
+    def _with_key(self, request: Request, asked: S3Request, reply: Reply) -> Reply:
+        """Add the key of an object under DSSE-KMS, which moto leaves out of the headers."""
+        if reply.header(SSE) != "aws:kms:dsse" or reply.header(SSE_KEY) or not asked.key:
+            return reply
+        version = request.parameter("versionId")
+        key = self._backend.object_kms_key(asked.bucket or "", asked.key, version)
+        return replace(reply, headers=(*reply.headers, (SSE_KEY, key))) if key else reply
 
     def _check_region(self, asked: S3Request, region: str) -> None:
         if asked.bucket is None or asked.operation == "CreateBucket":
@@ -195,7 +205,7 @@ class S3Gate:
 
     def _check_policy(self, request: Request, asked: S3Request, identity: Identity) -> None:
         """Apply the DenyUnEncryptedObjectUploads statement of CodePipeline's bucket policy."""
-        if asked.operation not in WRITES or request.headers.get(SSE) == "aws:kms":
+        if asked.operation not in WRITES or request.headers.get(SSE) in _SSE_KMS:
             return
         if not identity.allows("s3:PutBucketPolicy", f"arn:aws:s3:::{asked.bucket}"):
             message = (

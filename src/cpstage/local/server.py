@@ -43,6 +43,21 @@ if TYPE_CHECKING:
 CALLER_ACTIONS = frozenset(f"codepipeline:{name}" for name in OPERATIONS)
 """What the caller may do: the job-worker API. Nothing on S3 or KMS."""
 
+DEBUGGER_ACTIONS = frozenset(
+    {
+        "codepipeline:GetActionType",
+        "codepipeline:GetPipeline",
+        "codepipeline:ListActionExecutions",
+        "codepipeline:ListActionTypes",
+        "codepipeline:ListPipelineExecutions",
+        "codepipeline:ListPipelines",
+        "kms:Decrypt",
+        "s3:GetObject",
+        "s3:ListBucket",
+    }
+)
+"""What a person needs to debug past executions."""
+
 _RUNNING = threading.Lock()
 
 
@@ -108,7 +123,9 @@ class LocalAWS(JobService):
             "caller", [Statement(self._caller_actions, everything)]
         )
         self._record = Record()
-        self._gate = Gate(self._identities, self._backend, self._api, self._record)
+        self._gate = Gate(
+            self._identities, self._backend, self._api, self._history_api, self._record
+        )
         self._control = Control(self._book, self._record, self.submit)
 
     def _answer(self, request: Request) -> Reply:
@@ -157,6 +174,11 @@ class LocalAWS(JobService):
         """
         statement = Statement(frozenset(actions), frozenset("*"))
         return self._environment(self._identities.add_user(name, [statement]))
+
+    @property
+    def debugger_environment(self) -> dict[str, str]:
+        """The variables of a person who reads past executions and their artifacts."""
+        return self.add_user("debugger", DEBUGGER_ACTIONS)
 
     def expire_sessions(self, job_id: str) -> None:
         """End all session credentials that a job has been given so far."""

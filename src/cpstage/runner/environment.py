@@ -13,14 +13,14 @@ from typing import Literal
 
 from cpstage.errors import ConfigurationError
 from cpstage.filesystem import local_failures
-from cpstage.job import Job
+from cpstage.job import ArtifactSet
 from cpstage.transfer.inventory import job_of, staged_inputs
 from cpstage.workspace.layout import Workspace
 from cpstage.workspace.staging import staging_in, sweep
 
 
 def job_environment(
-    job: Job,
+    job: ArtifactSet,
     workspace: Workspace,
     inputs: Mapping[str, Path] | None = None,
     *,
@@ -42,7 +42,7 @@ def job_environment(
         inputs = {one.name: workspace.input(one.name) for one in job.input_artifacts}
     context = job.pipeline_context
     facts = {
-        "CPSTAGE_JOB_ID": job.id,
+        "CPSTAGE_JOB_ID": job.id if job.read_with == "job" else None,
         "CPSTAGE_WORKSPACE": str(workspace.root),
         "CPSTAGE_PIPELINE": context.pipeline_name,
         "CPSTAGE_STAGE": context.stage_name,
@@ -52,7 +52,7 @@ def job_environment(
     variables = {name: value for name, value in facts.items() if value}
     for name, path in inputs.items():
         _add(variables, f"CPSTAGE_IN_{name.upper()}", path)
-    for artifact in job.output_artifacts:
+    for artifact in job.artifacts_to_build:
         _add(variables, f"CPSTAGE_OUT_{artifact.name.upper()}", workspace.output(artifact.name))
     if codebuild:
         for name, path in inputs.items():
@@ -105,7 +105,7 @@ def env_file(
 
 
 def _add(variables: dict[str, str], name: str, path: Path) -> None:
-    name = name.replace("-", "_")
+    name = re.sub("[^A-Za-z0-9_]", "_", name)
     if name in variables:
         raise ConfigurationError(
             f"two artifacts of the job both become the variable {name}",

@@ -20,6 +20,7 @@ import os
 import select
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -125,6 +126,9 @@ def signal_name(number: int) -> str:
 
 _TERMINAL_STOPS = signals("SIGTSTP", "SIGTTIN", "SIGTTOU")
 
+_LONGEST_STOPPING = 1.0
+"""Seconds from a stop signal to the stop, on a busy machine."""
+
 
 class Foreground:
     """The controlling terminal, if there is one; a context in which it is open."""
@@ -170,10 +174,24 @@ class Foreground:
             os.killpg(group, signal.SIGCONT)
 
     def _stop(self, number: int) -> bool:
-        """Stop until a shell lets us go on; False where there is none, and no stop either."""
-        with blocked({signal.SIGCONT}):
+        """Stop until a shell continues us; return False where the signal stopped nothing.
+
+        The kernel discards it where no shell waits for our process group. With several threads,
+        kill(2) returns before the process has stopped, so only a SIGCONT tells that it had.
+        """
+        if threading.current_thread() is not threading.main_thread():
             os.killpg(self._own, number)
-            return signal.SIGCONT in signal.sigpending()
+            return False
+        continued: list[int] = []
+        before = signal.signal(signal.SIGCONT, lambda got, _: continued.append(got))
+        try:
+            os.killpg(self._own, number)
+            until = time.monotonic() + _LONGEST_STOPPING
+            while not continued and time.monotonic() < until:
+                time.sleep(0.01)
+        finally:
+            signal.signal(signal.SIGCONT, before)
+        return bool(continued)
 
     def _is_in_front(self, *groups: int) -> bool:
         if self._terminal is None:

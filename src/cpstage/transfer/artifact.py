@@ -25,7 +25,7 @@ from cpstage.archive.formats import HEAD_BYTES as FORMAT_HEAD_BYTES
 from cpstage.archive.formats import Format, not_unpacked, recognise
 from cpstage.archive.members import Contents
 from cpstage.archive.unpack import Unpacker
-from cpstage.aws.checksum import Checksum, RunningChecksum
+from cpstage.aws.checksum import RunningChecksum
 from cpstage.aws.job_session import JobSession, ObjectInfo
 from cpstage.encryption.decrypt import decrypt
 from cpstage.encryption.header import (
@@ -38,8 +38,9 @@ from cpstage.encryption.header import (
 from cpstage.encryption.keys import job_context
 from cpstage.encryption.kms import Clients
 from cpstage.errors import AccessDenied, ArtifactRejected, LocalIOError
+from cpstage.execution import plain_name
 from cpstage.filesystem import local_failures, write_all
-from cpstage.job import Artifact, Job
+from cpstage.job import Artifact, ArtifactSet
 from cpstage.progress import Progress
 from cpstage.transfer.options import Unpacking
 
@@ -73,10 +74,14 @@ class DecryptionKeys:
     context: Mapping[str, str] = field(default_factory=dict)
 
 
-def job_keys(job: Job, artifact: Artifact, kms: Clients, options: Unpacking) -> DecryptionKeys:
+def job_keys(
+    job: ArtifactSet, artifact: Artifact, kms: Clients, options: Unpacking
+) -> DecryptionKeys:
     """Return what decrypts a job's artifact: the job's key and account, and the caller's keys."""
     own = job.encryption_key.kms_key_id if job.encryption_key else None
-    place = job_context(pipeline=job.pipeline_context.pipeline_name, artifact=artifact.name)
+    # The context has the name that the artifact has in its pipeline.
+    name = plain_name(artifact.name)
+    place = job_context(pipeline=job.pipeline_context.pipeline_name, artifact=name)
     return DecryptionKeys(
         kms,
         key_ids=[*([own] if own else []), *options.key_ids],
@@ -151,6 +156,14 @@ def refuse_s3_client(artifact: Artifact, metadata: Mapping[str, str], options: U
     what = s3_client_object(metadata)
     if what and options.envelopes != "keep":
         raise ArtifactRejected(f"{artifact.title} is {what}", hint=S3_CLIENT_HINT)
+
+
+def begin_checksum(artifact: Artifact, info: ObjectInfo) -> RunningChecksum | None:
+    """Begin to compute the checksum of an object, and log one that cannot be computed here."""
+    if info.unverified_checksum:
+        what = "%s: the %s of the object is not verified: install cpstage[crt]"
+        _LOGGER.info(what, artifact.title, info.unverified_checksum)
+    return info.checksum.begin() if info.checksum else None
 
 
 def read_head(blob: Blob) -> bytes:
@@ -362,11 +375,6 @@ class OpenArtifact:
     envelope: Mapping[str, Any] | None = None
     decrypted: bool = False
 
-    @property
-    def checksum(self) -> Checksum | None:
-        """The checksum of all bytes of ``blob``, where it is known and can be computed."""
-        return None if self.decrypted else self.info.checksum
-
 
 @contextmanager
 def open_artifact(
@@ -397,19 +405,55 @@ def open_artifact(
         yield OpenArtifact(artifact, info, found.format, blob, counted, found.message)
         return
     keys = job_keys(session.job, artifact, session.kms, options)
-    with _decrypted_object(artifact, info, counted, keys, progress) as plain:
+    with open_message(
+        artifact, info, counted, found.header, keys=keys, options=options, progress=progress
+    ) as opened:
+        yield opened
+
+
+@contextmanager
+def open_message(
+    artifact: Artifact,
+    info: ObjectInfo,
+    message: Counted,
+    header: Header,
+    *,
+    keys: DecryptionKeys,
+    options: Unpacking,
+    progress: Progress,
+) -> Iterator[OpenArtifact]:
+    """Decrypt an encrypted message, and give random access to its plaintext.
+
+    Args:
+        artifact: The artifact.
+        info: What S3 says of the object.
+        message: The encrypted message.
+        header: Its header.
+        keys: What decrypts it.
+        options: Whether archives are opened.
+        progress: Is told of the bytes that are decrypted.
+
+    Raises:
+        ArtifactRejected, AccessDenied, ServiceUnavailable, LocalIOError: As :func:`open_artifact`.
+    """
+    with _decrypted_object(artifact, info, message, keys, progress) as plain:
         with naming(artifact.title):
-            plain_format = archive_format(read_head(plain), options, **hints)
-        yield OpenArtifact(
-            artifact, info, plain_format, plain, counted, found.message, decrypted=True
-        )
+            plain_format = archive_format(
+                read_head(plain),
+                options,
+                name=artifact.location.key,
+                content_type=info.content_type,
+            )
+        said = header.document()
+        yield OpenArtifact(artifact, info, plain_format, plain, message, said, decrypted=True)
 
 
 def _head_object(session: JobSession, artifact: Artifact) -> ObjectInfo:
     try:
         return session.store.head(artifact)
     except AccessDenied as error:
-        if artifact in session.job.input_artifacts:
+        job = session.job
+        if job.read_with == "caller" or artifact in job.input_artifacts:
             raise
         raise AccessDenied(error.message, hint=_OUTPUT_HINT) from error
 
@@ -418,7 +462,7 @@ def _head_object(session: JobSession, artifact: Artifact) -> ObjectInfo:
 def _decrypted_object(
     artifact: Artifact, info: ObjectInfo, message: Blob, keys: DecryptionKeys, progress: Progress
 ) -> Iterator[FileBlob]:
-    checksum = info.checksum.begin() if info.checksum else None
+    checksum = begin_checksum(artifact, info)
     with ExitStack() as stack:
         with (
             naming(artifact.title),

@@ -17,13 +17,14 @@ from cpstage.archive.formats import Format
 from cpstage.archive.unpack import Unpacker
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
-from cpstage.errors import ObjectChanged
+from cpstage.errors import ObjectChanged, ObjectNotFound
 from cpstage.filesystem import Tree, local_failures
-from cpstage.job import Artifact, Job, choose
+from cpstage.job import Artifact, ArtifactSet, choose, location_document
 from cpstage.progress import Progress, Silence
 from cpstage.removal import remove_tree
 from cpstage.transfer.artifact import (
     Source,
+    begin_checksum,
     extract,
     identify,
     job_keys,
@@ -55,26 +56,42 @@ class FetchResult:
     """What a fetch has done: the inputs it was asked for, and where outputs go.
 
     Attributes:
+        job: The job, or the past execution.
+        inputs: What is in ``in/``.
+        outputs: The directories for outputs, by name.
         retries: How many requests to S3 and KMS had to be made again.
+        made: What a past execution made, in ``made/``.
+        missing: Artifacts whose objects do not exist any more.
     """
 
-    job: Job
+    job: ArtifactSet
     inputs: tuple[Staged, ...]
     outputs: dict[str, Path]
     retries: int = 0
+    made: tuple[Staged, ...] = ()
+    missing: tuple[Artifact, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON has it."""
+        context = self.job.pipeline_context
         return {
             "job_id": self.job.id,
+            "read_with": self.job.read_with,
+            "pipeline": context.pipeline_name,
+            "execution_id": context.pipeline_execution_id,
+            "action": context.action_name,
             "inputs": [staged.document() for staged in self.inputs],
+            "made": [staged.document() for staged in self.made],
+            "missing": [
+                {"name": one.name, "location": location_document(one)} for one in self.missing
+            ],
             "outputs": {name: str(path) for name, path in self.outputs.items()},
             "retries": self.retries,
         }
 
 
 def fetch(
-    job: Job,
+    job: ArtifactSet,
     workspace: Path | str = ".",
     options: FetchOptions | None = None,
     *,
@@ -89,8 +106,10 @@ def fetch(
     An artifact whose object has not changed since it was staged is left alone. If its tree was
     modified since then, the result says so, with a warning.
 
+    Of a past execution, what its actions made is staged in ``made/``, beside the inputs.
+
     Args:
-        job: The job, with its session credentials.
+        job: The job, with its session credentials; or a past execution.
         workspace: The directory; artifacts go to ``in/<artifact>/`` in it.
         options: What to stage, and how.
         dry_run: Report what would be done, and change nothing.
@@ -101,6 +120,7 @@ def fetch(
 
     Raises:
         UsageError: A glob matches no input.
+        ObjectNotFound: Objects do not exist any more, and are not to be skipped.
         ArtifactRejected: An artifact is unsafe, damaged, over a limit, or cannot be decrypted.
         ObjectNotFound, AccessDenied, ServiceUnavailable, OutOfSync: As S3 and KMS say.
         WorkspaceUnavailable: Something is in the way, or another run holds the workspace.
@@ -108,14 +128,16 @@ def fetch(
     """
     options = options or FetchOptions()
     place = Workspace(workspace)
-    outputs: dict[str, Path] = {one.name: place.output(one.name) for one in job.output_artifacts}
+    outputs: dict[str, Path] = {one.name: place.output(one.name) for one in job.artifacts_to_build}
     session = JobSession(job, config or AwsConfig(), credentials_max_age)
     fetching = _Fetch(session, place, options.unpacking, progress or Silence())
 
     with session:
-        chosen = () if options.skips_inputs(job) else choose(job.input_artifacts, options.artifacts)
-        choose(job.input_artifacts, [one for one in options.unpacking.no_unpack if one != "*"])
-        found = [fetching.look(artifact) for artifact in chosen]
+        chosen = () if options.skips_inputs(job) else _choose(job, options.artifacts)
+        _choose(job, [one for one in options.unpacking.no_unpack if one != "*"])
+        found, missing = fetching.look_at(chosen, options, warn)
+        if job.made_artifacts:
+            place.require_made()
         with nullcontext() if dry_run else place.locked(options.wait):
             inventory = Inventory(place, options.unpacking)
             known = inventory.sort(found, replace=options.replace, verify=options.verify)
@@ -129,7 +151,7 @@ def fetch(
             if dry_run:
                 planned = [fetching.identify(one) for one in known.todo]
                 result = _in_order(found, planned, known.settled, known.doubtful)
-                return FetchResult(job, result, outputs, session.retries.count)
+                return _result(job, result, outputs, session, missing)
             if (
                 options.keep_out
                 and place.outputs_owner() not in (None, job.id)
@@ -145,13 +167,53 @@ def fetch(
                 moves += place.output_moves([*outputs.values()], staging, replace=new_out)
                 moves += place.record_moves(record_of(job), entries, staging)
                 place.publish(moves)
-    return FetchResult(job, result, outputs, session.retries.count)
+    return _result(job, result, outputs, session, missing)
+
+
+def _choose(job: ArtifactSet, globs: Sequence[str]) -> list[Artifact]:
+    """Return the artifacts to stage: the inputs, and those that a past execution made."""
+    if not job.made_artifacts:
+        return choose(job.input_artifacts, globs)
+    return choose([*job.input_artifacts, *job.made_artifacts], globs, "artifact", "the execution")
+
+
+def _result(
+    job: ArtifactSet,
+    staged: Sequence[Staged],
+    outputs: dict[str, Path],
+    session: JobSession,
+    missing: Sequence[Artifact],
+) -> FetchResult:
+    return FetchResult(
+        job,
+        tuple(one for one in staged if not one.made),
+        outputs,
+        session.retries.count,
+        tuple(one for one in staged if one.made),
+        tuple(missing),
+    )
 
 
 def _in_order(found: Sequence[Staged], *done: Sequence[Staged]) -> tuple[Staged, ...]:
     """Return results in the order in which the job has the artifacts."""
     by_name = {one.artifact.name: one for some in done for one in some}
     return tuple(by_name[one.artifact.name] for one in found)
+
+
+def _paths(staged: Sequence[Staged]) -> list[Path]:
+    """Return the places of artifacts, each once, in their order."""
+    return [*dict.fromkeys(one.path for one in staged)]
+
+
+def _all_missing(errors: Sequence[ObjectNotFound], *, is_rest: bool) -> ObjectNotFound:
+    """Return the error for objects that do not exist any more."""
+    if not is_rest:
+        hint = "a lifecycle rule may have removed them"
+    else:
+        hint = "a lifecycle rule may have removed them: --skip-missing stages the rest"
+    if len(errors) == 1:
+        return ObjectNotFound(errors[0].message, hint=hint.replace("them", "it", 1))
+    return ObjectNotFound(f"{len(errors)} objects do not exist any more", hint=hint)
 
 
 def _warn_of_modified(settled: Sequence[Staged], warn: Callable[[str], object]) -> None:
@@ -185,13 +247,40 @@ class _Fetch:
         self._options = options
         self._progress = progress
 
+    def look_at(
+        self, artifacts: Sequence[Artifact], options: FetchOptions, warn: Warn
+    ) -> tuple[list[Staged], list[Artifact]]:
+        """Ask S3 about the objects of artifacts; of missing ones, say so, a line each.
+
+        Returns:
+            What there is, and the artifacts whose objects are missing.
+
+        Raises:
+            ObjectNotFound: Objects are missing, and are not to be skipped; or all are.
+        """
+        found: list[Staged] = []
+        missing: list[tuple[Artifact, ObjectNotFound]] = []
+        for artifact in artifacts:
+            try:
+                found.append(self.look(artifact))
+            except ObjectNotFound as error:
+                if self._session.job.read_with == "job" and not options.skip_missing:
+                    raise
+                missing.append((artifact, error))
+        for artifact, _ in missing if options.skip_missing or len(missing) > 1 else []:
+            warn(f"the object of {artifact.title} does not exist any more")
+        if missing and not (options.skip_missing and found):
+            raise _all_missing([error for _, error in missing], is_rest=bool(found))
+        return found, [artifact for artifact, _ in missing]
+
     def look(self, artifact: Artifact) -> Staged:
         """Ask S3 about an artifact's object, and decide where it goes."""
         info = self._session.store.head(artifact)
         refuse_s3_client(artifact, info.metadata, self._options)
-        merged = self._options.layout == "merged"
-        path = self._workspace.inputs if merged else self._workspace.input(artifact.name)
-        return Staged(artifact, path, "planned", info)
+        made = artifact in self._session.job.made_artifacts
+        parent = self._workspace.made if made else self._workspace.inputs
+        path = parent if self._options.layout == "merged" else parent / artifact.name
+        return Staged(artifact, path, "planned", info, made=made)
 
     def identify(self, planned: Staged) -> Staged:
         """Read the start of an artifact's object, and add its format or its encryption."""
@@ -216,7 +305,9 @@ class _Fetch:
         """
         self._workspace.require_space(sum(one.info.size for one in todo))
         merged = self._options.layout == "merged"
-        groups = [list(todo)] if merged and todo else [[one] for one in todo]
+        groups = [[one] for one in todo]
+        if merged:
+            groups = [[one for one in todo if one.path == path] for path in _paths(todo)]
         done: list[Staged] = []
         moves: list[Move] = []
         for group in groups:
@@ -299,5 +390,5 @@ class _Fetch:
             keys=job_keys(self._session.job, artifact, self._session.kms, self._options),
             hint=artifact.location.key,
             content_type=info.content_type,
-            checksum=info.checksum.begin() if info.checksum else None,
+            checksum=begin_checksum(artifact, info),
         )

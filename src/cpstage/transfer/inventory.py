@@ -22,9 +22,11 @@ from cpstage.archive.members import (
 )
 from cpstage.aws.job_session import ObjectInfo
 from cpstage.errors import ConfigurationError, WorkspaceUnavailable
+from cpstage.execution import plain_name
 from cpstage.job import (
     Artifact,
-    Job,
+    ArtifactName,
+    ArtifactSet,
     PipelineContext,
     S3Location,
     check_artifact_name,
@@ -63,6 +65,7 @@ class Staged:
         verified: What was compared to prove that the bytes are those of the object.
         envelope: The header of the encrypted message as JSON has it.
         notes: What differs from the archive, or why nothing was unpacked.
+        made: Whether it is an output of a past execution, and not an input.
     """
 
     artifact: Artifact
@@ -74,6 +77,7 @@ class Staged:
     verified: tuple[str, ...] = ()
     envelope: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()
+    made: bool = False
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -88,6 +92,7 @@ class Staged:
             "etag": info.etag,
             "size": info.size,
             "checksum": str(info.checksum) if info.checksum else None,
+            "unverified_checksum": info.unverified_checksum,
             "encryption": info.encryption,
             "kms_key_id": info.kms_key_id,
             "envelope": self.envelope,
@@ -192,8 +197,9 @@ class Inventory:
         }
         for staged in result:
             if staged.status == "staged":
+                role = "made" if staged.made else "input"
                 how = self._how_staged(staged.artifact.name)
-                facts = {**staged.document(), **how, "staged_at": now}
+                facts = {**staged.document(), "role": role, **how, "staged_at": now}
                 entries[staged.artifact.name] = facts
             if staged.path in fingerprints:
                 entries[staged.artifact.name]["fingerprint"] = fingerprints[staged.path]
@@ -215,11 +221,12 @@ class Inventory:
             return None  # the manifest was edited
 
 
-def record_of(job: Job) -> dict[str, Any]:
+def record_of(job: ArtifactSet) -> dict[str, Any]:
     """Return the facts of a job that may lie on disk: a list of what is public, by name."""
     context = job.pipeline_context
     return {
         "id": job.id,
+        "read_with": job.read_with,
         "account_id": job.account_id,
         "action_type": str(job.action_type_id) if job.action_type_id else None,
         "pipeline": context.pipeline_name,
@@ -229,15 +236,16 @@ def record_of(job: Job) -> dict[str, Any]:
         "pipeline_arn": context.pipeline_arn,
         "execution_id": context.pipeline_execution_id,
         "inputs": {one.name: location_document(one) for one in job.input_artifacts},
-        "outputs": {one.name: location_document(one) for one in job.output_artifacts},
+        "outputs": {one.name: location_document(one) for one in job.artifacts_to_build},
+        "made": {one.name: location_document(one) for one in job.made_artifacts},
         "kms_key_id": job.encryption_key.kms_key_id if job.encryption_key else None,
     }
 
 
-def job_of(record: Mapping[str, Any]) -> Job | None:
+def job_of(record: Mapping[str, Any]) -> ArtifactSet | None:
     """Return the job of such facts, without what is secret or unknown; None of anything else."""
     try:
-        return Job(
+        return ArtifactSet(
             id=_text(record, "id") or "",
             account_id=_text(record, "account_id"),
             action_type_id=None,
@@ -245,12 +253,13 @@ def job_of(record: Mapping[str, Any]) -> Job | None:
             input_artifacts=_artifacts_of(record["inputs"]),
             output_artifacts=_artifacts_of(record["outputs"]),
             encryption_key=None,
+            read_with="caller" if record.get("read_with") == "caller" else "job",
         )
     except (AttributeError, KeyError, TypeError, ConfigurationError):
         return None  # the record was edited
 
 
-def staged_inputs(workspace: Workspace, job: Job) -> dict[str, Path]:
+def staged_inputs(workspace: Workspace, job: ArtifactSet) -> dict[str, Path]:
     """Return where which input of a job is staged, by the manifest."""
     entries = workspace.manifest()
     return {
@@ -270,9 +279,17 @@ def _text(record: Mapping[str, Any], name: str) -> str | None:
 
 def _artifacts_of(documents: Mapping[str, Mapping[str, str]]) -> tuple[Artifact, ...]:
     return tuple(
-        Artifact(check_artifact_name(name), S3Location(place["bucket"], place["key"]))
+        Artifact(_staged_name(name), S3Location(place["bucket"], place["key"]))
         for name, place in documents.items()
     )
+
+
+def _staged_name(name: str) -> ArtifactName:
+    """Return the name of a staged artifact, which may be told apart by its action."""
+    check_artifact_name(plain_name(name))
+    if "/" in name or not name.isprintable():
+        raise ConfigurationError(f"{name!r} is not the name of an artifact")
+    return ArtifactName(name)
 
 
 def _is_there(path: Path, entry: Mapping[str, Any]) -> bool:

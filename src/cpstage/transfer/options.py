@@ -1,4 +1,4 @@
-"""Options of fetching and pushing, as data."""
+"""Options of fetch and push."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from cpstage.archive.options import ExtractOptions, PackOptions
-from cpstage.job import Job
+from cpstage.errors import UsageError
+from cpstage.job import ArtifactSet
+
+if TYPE_CHECKING:
+    from cpstage.aws.uploads import CannedAcl, ServerSideEncryption
 
 Layout = Literal["per-artifact", "merged"]
 Envelopes = Literal["open", "require", "keep"]
@@ -18,10 +22,12 @@ OutputFormat = Literal["auto", "zip", "tar", "tar.gz", "raw"]
 IfEmpty = Literal["error", "warn", "ignore"]
 FetchInputs = Literal["always", "first", "never"]
 
+_MOST_TAGS, _LONGEST_TAG, _LONGEST_TAG_VALUE = 10, 128, 256
+
 
 @dataclass(frozen=True)
 class Unpacking(ExtractOptions):
-    """How artifacts are staged, besides how archives are unpacked.
+    """How to stage artifacts, besides how archives are unpacked.
 
     Attributes:
         layout: One directory per artifact, or one for all.
@@ -58,7 +64,7 @@ class Unpacking(ExtractOptions):
 
 @dataclass(frozen=True)
 class Packing(PackOptions):
-    """How artifacts are made of directories: the format, besides the options of archives.
+    """How directories are packed: the format, besides the options of archives.
 
     Attributes:
         format: ``auto`` packs directories as zip, and uploads a single file raw.
@@ -80,6 +86,10 @@ class Encryption:
         context: Pairs for the encryption context, besides those that name the artifact's place.
         sse_kms_key_id: The KMS key for SSE-KMS where the pipeline has none: S3 takes its own key
             ``aws/s3`` then, which another account cannot use.
+        sse: SSE-KMS, or ``aws:kms:dsse``, which encrypts twice and has no Bucket Keys.
+
+    Raises:
+        UsageError: A Bucket Key is requested with ``aws:kms:dsse``.
     """
 
     bucket_key: bool = False
@@ -87,6 +97,16 @@ class Encryption:
     key_ids: Sequence[str] = ()
     context: Mapping[str, str] = field(default_factory=dict)
     sse_kms_key_id: str | None = None
+    sse: ServerSideEncryption = "aws:kms"
+
+    def __post_init__(self) -> None:
+        """Refuse what S3 does not have."""
+        if self.sse not in ("aws:kms", "aws:kms:dsse"):
+            raise UsageError(f"{self.sse!r} is not an SSE-KMS encryption of artifacts")
+        if self.bucket_key and self.sse == "aws:kms:dsse":
+            raise UsageError(
+                "S3 has no Bucket Keys for aws:kms:dsse", hint="leave out one of the two options"
+            )
 
 
 @dataclass(frozen=True)
@@ -103,6 +123,7 @@ class FetchOptions:
         keep_out: Keep an ``out/`` that belongs to another job, for this one.
         inputs: Whether inputs are fetched: always, only for a job without a continuation token, or
             never.
+        skip_missing: Stage the rest where objects do not exist any more.
     """
 
     artifacts: Sequence[str] = ()
@@ -112,11 +133,11 @@ class FetchOptions:
     verify: bool = False
     keep_out: bool = False
     inputs: FetchInputs = "always"
+    skip_missing: bool = False
 
-    def skips_inputs(self, job: Job) -> bool:
+    def skips_inputs(self, job: ArtifactSet) -> bool:
         """Whether the inputs of a job are not fetched."""
-        is_first = job.continuation_token is None
-        return self.inputs == "never" or (self.inputs == "first" and not is_first)
+        return self.inputs == "never" or (self.inputs == "first" and job.is_continued)
 
 
 @dataclass(frozen=True)
@@ -129,6 +150,11 @@ class PushOptions:
         encryption: How artifacts are encrypted, besides SSE-KMS under the job's key.
         if_empty: What to do when an output has no files; ``warn`` and ``ignore`` leave it out.
         always: Whether a run pushes also after its command has failed.
+        acl: The canned ACL of the objects; None for that of the bucket.
+        tags: The tags of the objects.
+
+    Raises:
+        UsageError: S3 cannot store these tags.
     """
 
     paths: Mapping[str, Path | str] = field(default_factory=dict)
@@ -136,3 +162,16 @@ class PushOptions:
     encryption: Encryption = field(default_factory=Encryption)
     if_empty: IfEmpty = "error"
     always: bool = False
+    acl: CannedAcl | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse tags that S3 does not store ("Categorizing objects", S3 User Guide)."""
+        if len(self.tags) > _MOST_TAGS:
+            raise UsageError(f"{len(self.tags)} tags are given", hint="S3 stores at most 10")
+        for name, value in self.tags.items():
+            if not 0 < len(name) <= _LONGEST_TAG or len(value) > _LONGEST_TAG_VALUE:
+                raise UsageError(
+                    f"the tag {name[:_LONGEST_TAG]!r} is empty or too long",
+                    hint="S3 stores keys of 1 to 128 and values of up to 256 characters",
+                )

@@ -21,7 +21,7 @@ from cpstage.archive.packing_list import PackingList, ratio_note
 from cpstage.archive.paths import quoted
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
-from cpstage.aws.multipart import Upload
+from cpstage.aws.uploads import StorageOptions, Upload
 from cpstage.encryption.encrypt import encrypt
 from cpstage.encryption.header import Header
 from cpstage.encryption.keys import job_context
@@ -47,12 +47,12 @@ class Pushed:
 
     Attributes:
         artifact: The job's artifact.
-        source: The directory or file that it is made of.
+        source: The directory or file that is packed.
         status: ``pushed`` now, ``planned`` by a dry run, or ``skipped`` since it is empty.
         format: The archive format, or ``raw`` for a single file.
         files: How many files it holds.
         unpacked_size: How many bytes they have together.
-        upload: What S3 says of the upload.
+        upload: The answer of S3 to the upload.
         envelope: The header of the encrypted message as JSON has it.
         notes: What was left out, differs from the directory, or hinders a fetch; a line each.
     """
@@ -91,7 +91,7 @@ class Pushed:
 
 @dataclass(frozen=True)
 class PushResult:
-    """What a push has done: every output artifact of the job.
+    """The result of a push: every output artifact of the job.
 
     Attributes:
         retries: How many requests to S3 and KMS had to be made again.
@@ -130,8 +130,8 @@ def push(
         dry_run: Report what would be done, and upload nothing.
         config: The configuration of the AWS clients.
         credentials_max_age: Seconds after which the job's credentials are refreshed.
-        progress: Is told of all phases.
-        warn: Is called with each warning, a line.
+        progress: Shows all phases.
+        warn: Is called with the line of each warning.
 
     Raises:
         ConfigurationError: A path or a directory in ``out/`` belongs to no output of the job.
@@ -162,7 +162,8 @@ def push(
         how = options.encryption
         keyed = _with_key(job, how.sse_kms_key_id)
         session = JobSession(keyed, config or AwsConfig(), credentials_max_age)
-        uploader = _Uploader(session, how, packer, shown)
+        storage = StorageOptions(how.sse, how.bucket_key, options.acl, options.tags)
+        uploader = _Uploader(session, how, storage, packer=packer, progress=shown)
         with session:
             done = tuple(_planned(one) if one.is_empty else uploader.upload(one) for one in outputs)
     return PushResult(job, done, session.retries.count)
@@ -187,13 +188,13 @@ def _with_key(job: Job, key_id: str | None) -> Job:
 
 @dataclass(frozen=True)
 class Output:
-    """An output artifact, and what it is made of.
+    """An output artifact and its files.
 
     Attributes:
         artifact: The job's artifact.
         source: The directory or file.
         format: The archive format, or ``raw`` for a single file.
-        entries: What goes into it.
+        entries: The files and directories to pack.
     """
 
     artifact: Artifact
@@ -250,7 +251,7 @@ def find_sources(
         with local_failures(path, "read"):
             exists = path.exists()
         if not exists:
-            raise NotFound(f"output {name} cannot be packed: {path} does not exist")
+            raise NotFound(f"{path} does not exist; output {name} is packed from it")
     for artifact in job.output_artifacts:
         if artifact.name not in paths:
             _require_no_symlink(artifact.name, workspace.output(artifact.name))
@@ -296,7 +297,7 @@ def list_outputs(
         sources: Outputs, and what they are made of, where there is anything.
         packing: How to pack.
         packer: What packs them later, and may begin now.
-        progress: Is told of the entries that are listed.
+        progress: Shows the number of listed entries.
 
     Raises:
         ConfigurationError: The format is raw, and an output is not a single file.
@@ -373,18 +374,26 @@ class _Uploader:
     Args:
         session: The job's session, which encrypts and uploads.
         encryption: How they are encrypted.
+        storage: How S3 is to store them.
         packer: What packs them.
-        progress: Is told of all phases.
+        progress: Shows all phases.
 
     Raises:
-        ConfigurationError: The artifacts are to be encrypted, and there is no key.
+        ConfigurationError: Encryption is requested without a key.
     """
 
     def __init__(
-        self, session: JobSession, encryption: Encryption, packer: Packer, progress: Progress
+        self,
+        session: JobSession,
+        encryption: Encryption,
+        storage: StorageOptions,
+        *,
+        packer: Packer,
+        progress: Progress,
     ) -> None:
         self._session = session
         self._encryption = encryption
+        self._storage = storage
         self._packer = packer
         self._progress = progress
         self._key_ids = self._encryption_keys() if encryption.seal else ()
@@ -407,7 +416,7 @@ class _Uploader:
                 output.artifact,
                 content_type=_ENCRYPTED_CONTENT_TYPE if header else output.content_type,
                 size_bound=output.size_bound,
-                bucket_key=self._encryption.bucket_key,
+                options=self._storage,
                 uploaded=uploaded,
             )
         envelope = header.document() if header else None
@@ -425,7 +434,7 @@ class _Uploader:
     def _encrypted(
         self, output: Output, chunks: Iterator[bytes]
     ) -> tuple[Iterator[bytes], Header | None]:
-        """Encrypt a stream, bound to the artifact's place, if encryption is requested."""
+        """Encrypt a stream, bound to its place, if requested."""
         if not self._key_ids:
             return chunks, None
         job = self._session.job
@@ -453,7 +462,7 @@ class _Uploader:
 
 
 def _planned(output: Output) -> Pushed:
-    """Say what would become of an output; one with nothing in it is left out."""
+    """Return the planned result of an output; an empty output is skipped."""
     return _pushed(output, "skipped" if output.is_empty else "planned")
 
 

@@ -5,6 +5,7 @@
     WORKSPACE/
       in/<artifact>/     there whole, or not there
       out/<artifact>/    where the job's results are put
+      made/<artifact>/   what a past execution made: there whole, or not there
       .cpstage/          0700
         lock             held by the run that is at work; holder.json says which that is
         staging/         what is not verified yet; swept by the next run
@@ -74,6 +75,7 @@ class Workspace:
             ) from error
         self.inputs = self.root / "in"
         self.outputs = self.root / "out"
+        self.made = self.root / "made"
         self._state = self.root / ".cpstage"
         self._manifest = self._state / "manifest.json"
         self._journal = Journal(self._state / "journal.json", self.root)
@@ -138,7 +140,7 @@ class Workspace:
     def _held(
         self, name: str, holder_name: str, wait: float, job_id: str | None = None
     ) -> Iterator[lock.HeldLock]:
-        is_new = not os.path.lexists(self.root)
+        made = [one for one in (self.root, *self.root.parents) if not os.path.lexists(one)]
         self.create()
         self._refuse_links()
         if self._state.is_dir():  # else it is somebody's directory, and not yet a workspace
@@ -152,10 +154,11 @@ class Workspace:
             with lock.locked(place, state / name, state / holder_name, wait, job_id) as held:
                 yield held
         except BaseException:
-            if is_new and not (os.path.lexists(self.inputs) or os.path.lexists(self.outputs)):
+            if made and not (os.path.lexists(self.inputs) or os.path.lexists(self.outputs)):
                 remove_tree(self._state)
-                with suppress(OSError):
-                    self.root.rmdir()
+                with suppress(OSError):  # another process has put something there
+                    for directory in made:
+                        directory.rmdir()
             raise
 
     @contextmanager
@@ -202,6 +205,18 @@ class Workspace:
             if taken:
                 raise WorkspaceUnavailable(
                     f"{target} is in the way of a directory", hint="move it elsewhere"
+                )
+
+    def require_made(self) -> None:
+        """Check that ``made/`` is a directory, or can be made.
+
+        Raises:
+            WorkspaceUnavailable: Something else has its place.
+        """
+        with local_failures(self.made, "look at"):
+            if os.path.lexists(self.made) and (self.made.is_symlink() or not self.made.is_dir()):
+                raise WorkspaceUnavailable(
+                    f"{self.made} is in the way of a directory", hint="move it elsewhere"
                 )
 
     def outputs_owner(self) -> str | None:

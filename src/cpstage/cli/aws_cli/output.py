@@ -23,32 +23,41 @@ if TYPE_CHECKING:
 
 FORMATS = ("json", "text", "table")
 
+_PRINTED_AS_JSON = ("yaml", "yaml-stream", "off")
+"""Formats that the AWS CLI v2 also has. JSON is YAML."""
 
-def output_format(option: str | None, as_json: bool, config: AwsConfig) -> str:
+
+def output_format(
+    option: str | None, as_json: bool, config: AwsConfig, note: Callable[[str], object]
+) -> str:
     """Choose the format: ``--output`` or ``--json``, then the environment, then the profile.
 
     Args:
         option: The value of ``--output``.
         as_json: Whether ``--json`` is given.
-        config: Knows the profile.
+        config: The caller's settings, with the profile.
+        note: Is called with a line about a configured format that is printed as JSON.
 
     Raises:
         UsageError: The two options contradict each other.
-        ConfigurationError: The configured format is not one of ours.
+        ConfigurationError: The configured format is not a format of the AWS CLI.
     """
     if as_json and option not in (None, "json"):
         raise UsageError(f"both --json and --output {option} are given", hint="give one of them")
     if option or as_json:
         return option or "json"
     configured = config.setting("output", "AWS_DEFAULT_OUTPUT") or "json"
-    if configured not in FORMATS:
-        from_environment = os.environ.get("AWS_DEFAULT_OUTPUT")
-        where = "AWS_DEFAULT_OUTPUT" if from_environment else "'output' of the AWS profile"
+    if configured in FORMATS:
+        return configured
+    from_environment = os.environ.get("AWS_DEFAULT_OUTPUT")
+    where = "AWS_DEFAULT_OUTPUT" if from_environment else "'output' of the AWS profile"
+    if configured not in _PRINTED_AS_JSON:
         raise ConfigurationError(
             f"{where} is {configured!r}, which is not a format of this command",
             hint="give --output json, text or table",
         )
-    return configured
+    note(f"cpstage: {where} is {configured!r}; the document is printed as JSON")
+    return "json"
 
 
 def render(document: Any, output: str, title: str) -> str:
@@ -120,7 +129,7 @@ def _text_of_list(items: list[Any], name: str | None) -> Iterator[str]:
 
 
 def _terminal_width() -> int:
-    """Return the columns of the terminal, or 80 where stdout is none."""
+    """Return the columns of the terminal; 80 where stdout is not a terminal."""
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or 80
     except (AttributeError, OSError, ValueError):
@@ -133,8 +142,8 @@ Query = Callable[[Any], Any]
 def compile_query(expression: str | None) -> Query:
     """Return what applies the expression to a document; without one, what returns the document.
 
-    The messages of jmespath are several lines long, and those of a failed search hold the value
-    it failed on: neither is handed on as it is.
+    The messages of jmespath have several lines, and those of a failed search contain the value
+    that failed. The errors raised here have one line without the value.
 
     Raises:
         UsageError: It is not a JMESPath expression. The query itself raises this for an expression

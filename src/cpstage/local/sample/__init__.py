@@ -12,7 +12,7 @@ import io
 import stat
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,16 +66,18 @@ def add_sample_job(aws: TakesJobs, *, queued: bool = False) -> str:
     )
 
 
-def source_archive() -> bytes:
-    """Return the source tree as a zip archive."""
+def source_archive(changes: Mapping[str, bytes] | None = None) -> bytes:
+    """Return the source tree as a zip archive, with other contents for some of its files."""
+    changed = changes or {}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for entry in _entries("AppSource"):
+            content = changed.get(entry.name, entry.content)
             info = zipfile.ZipInfo(entry.name, _EPOCH_DOS)
             info.create_system = 3
             info.external_attr = entry.mode << 16
             info.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(info, entry.content)
+            archive.writestr(info, content)
     return buffer.getvalue()
 
 

@@ -1,0 +1,394 @@
+"""Past executions of pipelines, read with the caller's own credentials.
+
+ListPipelineExecutions, ListActionExecutions, GetPipeline and, for the nearest names of a pipeline
+that does not exist, ListPipelines. CodePipeline keeps executions for 12 months.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from itertools import islice
+from typing import Any
+
+from cpstage.aws.client import Answer
+from cpstage.aws.codepipeline import call
+from cpstage.aws.config import AwsConfig
+from cpstage.errors import AccessDenied, CpstageError, NotFound, ServiceUnavailable, UsageError
+from cpstage.execution import (
+    ActionExecution,
+    Execution,
+    ExecutionSummary,
+    artifacts_of,
+    context_of,
+    latest_attempts,
+    parse_action,
+    parse_pipeline,
+    parse_summary,
+)
+from cpstage.job import EncryptionKey
+
+_PAGE = 100
+_EXECUTION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_SHORT_ID = re.compile(r"[0-9a-f]{4}[0-9a-f-]{0,31}")
+"""The start of an id, as the console shows it."""
+
+_MOST_NAMED = 5
+_KEPT = "CodePipeline keeps executions for 12 months"
+
+
+def list_executions(
+    pipeline: str, *, status: str | None = None, config: AwsConfig | None = None
+) -> Iterator[ExecutionSummary]:
+    """Return the executions of a pipeline, newest first; pages are requested as they are needed.
+
+    Args:
+        pipeline: The pipeline: its name, its ARN, or a URL of the console.
+        status: Only executions of this status, such as ``Failed``.
+        config: How to reach AWS, with the caller's own credentials.
+
+    Raises:
+        UsageError: The text names no pipeline, or another region than the config.
+        NotFound: There is no such pipeline in the region.
+        AccessDenied: The caller lacks ``codepipeline:ListPipelineExecutions``.
+        ServiceUnavailable, ConfigurationError: CodePipeline could not be reached.
+    """
+    name, where, _ = _resolve(pipeline, config)
+    members = _pages(
+        where,
+        "ListPipelineExecutions",
+        {"pipelineName": name},
+        "pipelineExecutionSummaries",
+        f"list the executions of pipeline {name}",
+    )
+    for member in members:
+        summary = parse_summary(member)
+        if status is None or summary.status == status:
+            yield summary
+
+
+def list_actions(
+    pipeline: str, execution_id: str, *, config: AwsConfig | None = None
+) -> list[ActionExecution]:
+    """Return all attempts of all actions of an execution, oldest first.
+
+    Args:
+        pipeline: The pipeline: its name, its ARN, or a URL of the console.
+        execution_id: The complete id of the execution.
+        config: How to reach AWS, with the caller's own credentials.
+
+    Raises:
+        NotFound: There is no such execution of the pipeline.
+        AccessDenied: The caller lacks ``codepipeline:ListActionExecutions``.
+        UsageError, ServiceUnavailable, ConfigurationError: As :func:`list_executions`.
+    """
+    name, where, _ = _resolve(pipeline, config)
+    members = _pages(
+        where,
+        "ListActionExecutions",
+        {"pipelineName": name, "filter": {"pipelineExecutionId": execution_id}},
+        "actionExecutionDetails",
+        f"list the actions of execution {execution_id} of pipeline {name}",
+    )
+    return [parse_action(one) for one in members][::-1]
+
+
+def find_execution(
+    pipeline: str,
+    execution: str | None = None,
+    *,
+    failed: bool = False,
+    config: AwsConfig | None = None,
+) -> ExecutionSummary:
+    """Find an execution of a pipeline.
+
+    Args:
+        pipeline: The pipeline: its name, its ARN, or a URL of the console, which may name the
+            execution as well.
+        execution: The id of the execution, or its start, as the console shows it; the latest
+            execution if None.
+        failed: The latest execution that failed, where no execution is given.
+        config: How to reach AWS, with the caller's own credentials.
+
+    Raises:
+        NotFound: There is no such execution of the pipeline, or no such pipeline.
+        UsageError: The start of the id is that of several executions.
+        AccessDenied, ServiceUnavailable, ConfigurationError: As :func:`list_executions`.
+    """
+    name, where, named = _resolve(pipeline, config)
+    wanted = execution if execution is not None else named
+    if wanted is None:
+        status = "Failed" if failed else None
+        latest = next(list_executions(name, status=status, config=where), None)
+        if latest is None:
+            what = "no failed executions" if failed else "no executions"
+            raise NotFound(f"pipeline {name} has {what} in {_region(where)}", hint=_KEPT)
+        return latest
+    seen: list[ExecutionSummary] = []
+    if _EXECUTION_ID.fullmatch(wanted) or _SHORT_ID.fullmatch(wanted):
+        for one in list_executions(name, config=where):
+            if one.id == wanted:
+                return one
+            seen.append(one)
+    else:
+        seen = [*islice(list_executions(name, config=where), _MOST_NAMED)]
+    found = [one for one in seen if one.id.startswith(wanted) and _SHORT_ID.fullmatch(wanted)]
+    if len(found) > 1:
+        ids = ", ".join(one.id for one in found[:_MOST_NAMED])
+        raise UsageError(f"{wanted!r} begins several executions of {name}", hint=f"give one: {ids}")
+    if not found:
+        raise _no_execution(name, wanted, seen)
+    return found[0]
+
+
+def get_execution(
+    pipeline: str,
+    execution: str | None = None,
+    *,
+    action: str | None = None,
+    failed: bool = False,
+    failed_action: bool = False,
+    config: AwsConfig | None = None,
+) -> Execution:
+    """Return a past execution, which stands in place of a job where artifacts are read.
+
+    ``fetch`` and the functions of :mod:`cpstage.inspect` take it. The caller's own credentials read
+    its artifacts.
+
+    Args:
+        pipeline: The pipeline: its name, its ARN, or a URL of the console, which may name the
+            execution as well.
+        execution: The id of the execution, or its start; the latest execution if None.
+        action: Only the artifacts of this action, ``Action`` or ``Stage/Action``: those of its
+            latest attempt.
+        failed: The latest execution that failed, where no execution is given.
+        failed_action: Only the artifacts of the action that failed.
+        config: How to reach AWS, with the caller's own credentials.
+
+    Raises:
+        UsageError: The arguments contradict each other, or fit several executions or actions.
+        NotFound: There is no such pipeline, execution or action.
+        AccessDenied: The caller lacks ``codepipeline:ListPipelineExecutions`` or
+            ``codepipeline:ListActionExecutions``.
+        ServiceUnavailable, ConfigurationError: CodePipeline could not be reached.
+    """
+    if action is not None and failed_action:
+        raise UsageError("an action and the failed action are given", hint="give one of them")
+    name, where, _ = _resolve(pipeline, config)
+    summary = find_execution(pipeline, execution, failed=failed, config=where)
+    actions = list_actions(name, summary.id, config=where)
+    title = f"execution {summary.id} of pipeline {name}"
+    latest = latest_attempts(actions)
+    chosen = None
+    if action is not None:
+        chosen = _choose_action(latest, action, title)
+    elif failed_action:
+        chosen = _failed_action(latest, title)
+    return _execution(name, where, summary, actions, chosen)
+
+
+def previous_success(execution: Execution, *, config: AwsConfig | None = None) -> ExecutionSummary:
+    """Return the last successful execution that began before another one.
+
+    Raises:
+        NotFound: There is none.
+        AccessDenied, ServiceUnavailable, ConfigurationError: As :func:`list_executions`.
+    """
+    where = replace(config or AwsConfig(), region=execution.region)
+    is_before = False
+    for one in list_executions(execution.pipeline, config=where):
+        if is_before and one.status == "Succeeded":
+            return one
+        is_before = is_before or one.id == execution.execution_id
+    raise NotFound(
+        f"no execution of pipeline {execution.pipeline} succeeded before {execution.execution_id}",
+        hint=f"give the id of another one: {_KEPT}",
+    )
+
+
+def _execution(
+    name: str,
+    where: AwsConfig,
+    summary: ExecutionSummary,
+    actions: Sequence[ActionExecution],
+    chosen: ActionExecution | None,
+) -> Execution:
+    stores = _stores(name, where)
+    home = _region(where)
+    latest = [chosen] if chosen else latest_attempts(actions)
+    inputs, outputs = artifacts_of(latest)
+    arn = stores.pipeline_arn
+    return Execution(
+        id=chosen.id if chosen else summary.id,
+        account_id=arn.split(":")[4] if arn else None,
+        action_type_id=chosen.action_type_id if chosen else None,
+        pipeline_context=context_of(name, summary.id, arn, chosen),
+        input_artifacts=inputs,
+        output_artifacts=outputs,
+        encryption_key=stores.key((chosen.region if chosen else None) or home),
+        action_configuration=chosen.configuration if chosen else {},
+        pipeline_region=home,
+        summary=summary,
+        action=chosen,
+        actions=tuple(actions),
+    )
+
+
+def _choose_action(latest: Sequence[ActionExecution], wanted: str, title: str) -> ActionExecution:
+    found = [one for one in latest if wanted in (one.name, one.path)]
+    if len(found) > 1:
+        paths = " or ".join(one.path for one in found)
+        raise UsageError(f"{title} has several actions {wanted}", hint=f"give {paths}")
+    if not found:
+        names = [one.name for one in latest]
+        close = get_close_matches(wanted, names, 1)
+        meant = f"did you mean {close[0]}? " if close else ""
+        known = ", ".join(one.path for one in latest) or "none"
+        raise NotFound(f"{title} has no action {wanted!r}", hint=f"{meant}its actions are: {known}")
+    return found[0]
+
+
+def _failed_action(latest: Sequence[ActionExecution], title: str) -> ActionExecution:
+    found = [one for one in latest if one.status == "Failed"]
+    if len(found) > 1:
+        paths = ", ".join(one.path for one in found)
+        raise UsageError(f"several actions of {title} failed", hint=f"give --action: {paths}")
+    if not found:
+        states = ", ".join(f"{one.path} ({one.status})" for one in latest) or "none"
+        raise NotFound(f"no action of {title} failed", hint=f"its actions are: {states}")
+    return found[0]
+
+
+@dataclass(frozen=True)
+class _Stores:
+    """What GetPipeline says of the artifact stores.
+
+    Attributes:
+        pipeline_arn: The ARN of the pipeline; None where the caller may not call GetPipeline.
+        keys: The KMS keys by region.
+        only: The key of a pipeline with one store.
+    """
+
+    pipeline_arn: str | None = None
+    keys: Mapping[str, EncryptionKey] | None = None
+    only: EncryptionKey | None = None
+
+    def key(self, region: str) -> EncryptionKey | None:
+        """Return the key of the artifact store of a region; None for the bucket's default key."""
+        return (self.keys or {}).get(region, self.only)
+
+
+def _stores(name: str, where: AwsConfig) -> _Stores:
+    """Call GetPipeline, which only tells the keys of encrypted messages: it may be denied."""
+    try:
+        answer = call(
+            where, "GetPipeline", {"name": name}, f"get pipeline {name}", _has("pipeline")
+        )
+    except (AccessDenied, NotFound):
+        return _Stores()
+    pipeline = answer["pipeline"]
+    stores = pipeline.get("artifactStores") or {}
+    keys = {region: _key(store) for region, store in stores.items()}
+    return _Stores(
+        answer.get("metadata", {}).get("pipelineArn"),
+        {region: key for region, key in keys.items() if key},
+        _key(pipeline.get("artifactStore") or {}),
+    )
+
+
+def _key(store: Mapping[str, Any]) -> EncryptionKey | None:
+    key = store.get("encryptionKey") or {}
+    return EncryptionKey(key.get("id"), key.get("type")) if key else None
+
+
+def _resolve(pipeline: str, config: AwsConfig | None) -> tuple[str, AwsConfig, str | None]:
+    """Return a pipeline's name, the config for its region, and the execution that a URL names."""
+    where, reference = config or AwsConfig(), parse_pipeline(pipeline)
+    if reference.region is None:
+        return reference.name, where, reference.execution_id
+    if where.region not in (None, reference.region):
+        raise UsageError(
+            f"the pipeline is in {reference.region}, and the region that is given is "
+            f"{where.region}",
+            hint="leave out --region",
+        )
+    return reference.name, replace(where, region=reference.region), reference.execution_id
+
+
+def _region(where: AwsConfig) -> str:
+    return where.require_region()
+
+
+def _pages(
+    where: AwsConfig, operation: str, parameters: Mapping[str, Any], member: str, doing: str
+) -> Iterator[Mapping[str, Any]]:
+    """Call a list operation page by page, and return the members of its list."""
+    token, seen = None, set[str]()
+    while True:
+        more: dict[str, Any] = {"nextToken": token} if token else {}
+        try:
+            answer = call(
+                where,
+                operation,
+                {**parameters, "maxResults": _PAGE, **more},
+                doing,
+                _has(member, list),
+            )
+        except CpstageError as error:
+            raise _translated(error, parameters, where) from error
+        yield from (one for one in answer[member] if isinstance(one, dict))
+        token = answer.get("nextToken")
+        if not token:
+            return
+        if token in seen:
+            raise ServiceUnavailable(f"cannot {doing}: CodePipeline repeats a page")
+        seen.add(token)
+
+
+def _has(member: str, kind: type = dict) -> Any:
+    def check(answer: Answer) -> str | None:
+        return None if isinstance(answer.get(member), kind) else f"the answer has no {member}"
+
+    return check
+
+
+def _translated(
+    error: CpstageError, parameters: Mapping[str, Any], where: AwsConfig
+) -> CpstageError:
+    """Say which pipeline or execution there is not, and which ones there are."""
+    code = getattr(error.__cause__, "code", None)
+    name = str(parameters.get("pipelineName", ""))
+    if code == "PipelineNotFoundException":
+        return _no_pipeline(name, where)
+    if code == "PipelineExecutionNotFoundException":
+        wanted = str(parameters["filter"]["pipelineExecutionId"])
+        return _no_execution(name, wanted, [*islice(list_executions(name, config=where), 5)])
+    return error
+
+
+def _no_pipeline(name: str, where: AwsConfig) -> NotFound:
+    try:
+        parameters = {"maxResults": 1000}
+        answer = call(where, "ListPipelines", parameters, "list pipelines", _has("pipelines", list))
+        names = [str(one.get("name")) for one in answer["pipelines"]]
+    except CpstageError:  # it is only for the hint
+        names = []
+    close = get_close_matches(name, names, _MOST_NAMED)
+    meant = f"did you mean {', '.join(close)}? " if close else ""
+    return NotFound(
+        f"there is no pipeline {name!r} in {_region(where)}",
+        hint=f"{meant}check the name, the account and --region",
+    )
+
+
+def _no_execution(name: str, wanted: str, known: Sequence[ExecutionSummary]) -> NotFound:
+    ids = [one.id for one in known]
+    near = get_close_matches(wanted, ids, 1) or ids[:_MOST_NAMED]
+    shown = ", ".join(f"{one.id} ({one.status})" for one in known if one.id in near)
+    nearest = f"; executions there are: {shown}" if shown else ""
+    return NotFound(
+        f"pipeline {name} has no execution {wanted[:200]!r}",
+        hint=f"it may be one of another pipeline or older: {_KEPT}{nearest}",
+    )

@@ -1,0 +1,292 @@
+"""The exit code, failure type and hint of each failed AWS call.
+
+:func:`aws_failures` turns the errors of a call, and what botocore says of the caller's settings,
+into a :class:`~cpstage.errors.CpstageError`. This module alone decides what an error code of AWS
+means for a user; retries are decided before, by :mod:`cpstage.aws.errors`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from botocore import exceptions as boto
+
+from cpstage.aws.errors import CredentialsRefused, NetworkError, ServiceError, SetupError
+from cpstage.errors import (
+    AccessDenied,
+    ConfigurationError,
+    CpstageError,
+    NotFound,
+    ObjectChanged,
+    ObjectNotFound,
+    OutOfSync,
+    ServiceUnavailable,
+)
+
+CALLER_EXPIRED_HINT = "renew them (for example with 'aws sso login') and run the command again"
+"""What to do about the caller's own credentials."""
+
+SESSION_EXPIRED_HINT = "the job's session credentials expire faster than they can be refreshed"
+"""What to do about a job's own credentials, which are refreshed before this is ever said."""
+
+_CALLER_HINT = "check which identity the AWS CLI's 'aws sts get-caller-identity' shows"
+_LOCAL_CREDENTIALS_HINT = "check the AWS credentials of this shell or profile"
+_NO_KEYS_HINT = "set AWS_PROFILE or --profile, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+_NETWORK_HINT = "check the network, the region, the proxy and --endpoint-url"
+_BUSY_HINT = "AWS is busy or broken: try again later"
+_SETTINGS_HINT = "check the options and the AWS configuration"
+
+_CUSTOMER_KEY_HINT = (
+    "the object is encrypted with a customer key (SSE-C), which a job does not carry: upload it "
+    "with SSE-KMS"
+)
+_POLICY_HINT = (
+    "the resource's policy denies the request explicitly: ask the owner for its condition"
+)
+
+_REQUEST_EXPIRED = "RequestExpired"
+"""The credentials may be good for longer, but the signature is not."""
+
+_DENIED = {
+    "403",
+    "AccessDenied",
+    "AccessDeniedException",
+    "AllAccessDisabled",
+    "Forbidden",
+    "InvalidClientTokenException",
+    "NotAuthorized",
+    "OptInRequired",
+}
+_NO_IDENTITY = {
+    "AuthFailure",
+    "IncompleteSignature",
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "InvalidSignatureException",
+    "InvalidToken",
+    "MissingAuthenticationToken",
+    "MissingAuthenticationTokenException",
+    "SignatureDoesNotMatch",
+    "UnrecognizedClientException",
+}
+"""The credentials are good for nothing, whatever the call."""
+
+_EXPLICIT_DENY = re.compile(r"explicit deny in an? ((?:[\w-]+ ){1,3}(?:policy|boundary))")
+_CUSTOMER_KEY_MESSAGE = re.compile("stored using a form of Server Side Encryption")
+"""What S3 says, under the code InvalidRequest, of a GET without the customer's key."""
+
+_SKEWED = {"RequestTimeTooSkewed", "RequestInTheFuture"}
+_SKEWED_MESSAGE = re.compile("Signature (expired|not yet current)")
+"""What CodePipeline and KMS say under the code InvalidSignatureException."""
+
+MOVED = {
+    "301",
+    "307",
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+    "PermanentRedirect",
+    "TemporaryRedirect",
+}
+"""What S3 answers for a bucket in another region."""
+
+_ROWS: tuple[tuple[set[str], type[CpstageError], str | None], ...] = (
+    (
+        {"JobNotFoundException", "InvalidJobException"},
+        NotFound,
+        "check the job id and the region; a finished job is gone",
+    ),
+    (
+        {"ActionTypeNotFoundException"},
+        ConfigurationError,
+        "create the action type, or check category, provider, version and region",
+    ),
+    (
+        {"NoSuchBucket"},
+        ConfigurationError,
+        "the pipeline's artifact bucket does not exist: create it, or change the pipeline",
+    ),
+    ({"NoSuchKey", "NoSuchVersion", "NotFound", "404"}, ObjectNotFound, None),
+    (
+        {"InvalidObjectState"},
+        ObjectNotFound,
+        "the object is archived to Glacier: restore it, or release the change again",
+    ),
+    ({"PreconditionFailed", "412"}, ObjectChanged, None),
+    ({"InvalidJobStateException", "InvalidNonceException"}, OutOfSync, None),
+    (MOVED, ConfigurationError, "give the region of the pipeline with --region"),
+)
+"""Codes with one meaning for all callers and operations."""
+
+
+@dataclass(frozen=True)
+class _Hints:
+    """What to do about the refusals of one call.
+
+    Attributes:
+        denied: The call is denied.
+        policy: The policy of the bucket denies it explicitly.
+        expired: The credentials have expired.
+        key: The KMS key cannot be used.
+    """
+
+    denied: str
+    policy: str
+    expired: str
+    key: str
+
+    def for_denial(self, message: str) -> str:
+        """Return the hint for a denial: AWS names the kind of policy that has an explicit deny."""
+        found = _EXPLICIT_DENY.search(message)
+        if not found:
+            return self.denied
+        if found[1] == "resource-based policy" and "kms:" not in message:
+            return self.policy
+        owner = "the key policy" if found[1] == "resource-based policy" else f"a {found[1]}"
+        return f"{owner} denies the request explicitly, which no permission overrides: change it"
+
+
+@contextmanager
+def aws_failures(
+    doing: str,
+    *,
+    denied_hint: str = _CALLER_HINT,
+    policy_hint: str = _POLICY_HINT,
+    expired_hint: str = CALLER_EXPIRED_HINT,
+    key_hint: str = "check the state of the KMS key",
+) -> Iterator[None]:
+    """Turn what fails inside, on the way to AWS or there, into a CpstageError.
+
+    Args:
+        doing: What the call does and to what, as in "cannot <doing>".
+        denied_hint: What to do when the call is denied, such as the permission that is missing.
+        policy_hint: What to do when the policy of the bucket denies the call explicitly.
+        expired_hint: What to do when the credentials of the call have expired.
+        key_hint: What to do when the KMS key cannot be used.
+
+    Raises:
+        CpstageError: The row of the exit-code table that the failure belongs to.
+    """
+    try:
+        yield
+    except ServiceError as error:
+        hints = _Hints(denied_hint, policy_hint, expired_hint, key_hint)
+        raise _refusal(error, doing, hints) from error
+    except NetworkError as error:
+        what = f"cannot {doing}: {error}{error.also}"
+        raise ServiceUnavailable(what, hint=_NETWORK_HINT) from error
+    except SetupError as error:
+        what = f"cannot {doing}: {error}{error.also}"
+        raise ConfigurationError(what, hint=error.hint) from error
+    except CredentialsRefused as error:
+        what = f"cannot {doing}: {error}"
+        if error.busy:
+            raise ServiceUnavailable(what, hint=_BUSY_HINT) from error
+        raise AccessDenied(what, hint=_LOCAL_CREDENTIALS_HINT) from error
+    except boto.BotoCoreError as error:
+        raise _settings_failure(error, doing) from None
+
+
+def _refusal(error: ServiceError, doing: str, hints: _Hints) -> CpstageError:
+    """Return the error for the refusal of a service, with its hint."""
+    code = error.code
+    what = refusal_text(error, doing)
+    result: CpstageError
+    if code in _SKEWED or _SKEWED_MESSAGE.match(error.message):
+        result = AccessDenied(what, hint=_clock_hint(error.date))
+    elif error.is_expired or code == _REQUEST_EXPIRED:
+        result = AccessDenied(what, hint=hints.expired)
+    elif code.startswith("KMS.") and not error.may_pass:
+        result = AccessDenied(what, hint=hints.key)
+    elif _CUSTOMER_KEY_MESSAGE.search(error.message):
+        result = AccessDenied(what, hint=_CUSTOMER_KEY_HINT)
+    elif code in _NO_IDENTITY:
+        result = AccessDenied(what, hint=_CALLER_HINT)
+    elif code in _DENIED:
+        result = AccessDenied(what, hint=hints.for_denial(error.message))
+    elif row := next((row for row in _ROWS if code in row[0]), None):
+        result = row[1](what, hint=row[2])
+    elif error.may_pass:
+        result = ServiceUnavailable(what, hint=_BUSY_HINT)
+    else:
+        result = ConfigurationError(what, hint="AWS refused the request for the reason it names")
+    return result
+
+
+def refusal_text(error: ServiceError, doing: str) -> str:
+    """Return the line about a refusal: what failed, why, and AWS's request id."""
+    request = f" (request ID {error.request_id})" if error.request_id else ""
+    return f"cannot {doing}: {error.code}: {error.message}".rstrip(".") + request + error.also
+
+
+_LOCAL_CREDENTIALS = (
+    boto.CredentialRetrievalError,
+    boto.MetadataRetrievalError,
+    boto.NoAuthTokenError,
+    boto.PartialCredentialsError,
+    boto.RefreshWithMFAUnsupportedError,
+    boto.SSOError,
+    boto.TokenRetrievalError,
+    boto.UnknownCredentialError,
+)
+
+
+def _settings_failure(error: boto.BotoCoreError, doing: str) -> CpstageError:
+    """Translate what botocore says of the caller's settings and credentials."""
+    if isinstance(error, boto.NoCredentialsError):
+        return AccessDenied(f"cannot {doing}: no AWS credentials were found", hint=_NO_KEYS_HINT)
+    said = error.kwargs.get("report") if isinstance(error, boto.ParamValidationError) else error
+    what = f"cannot {doing}: {said}".rstrip(".: ")
+    if isinstance(error, _LOCAL_CREDENTIALS) or type(error).__name__.startswith("Login"):
+        return AccessDenied(what, hint=_LOCAL_CREDENTIALS_HINT)
+    if isinstance(error, (boto.HTTPClientError, boto.ConnectionError)):
+        return ServiceUnavailable(what, hint=_NETWORK_HINT)
+    if isinstance(error, boto.ProfileNotFound):
+        return ConfigurationError(what, hint="check --profile, AWS_PROFILE and ~/.aws/config")
+    if isinstance(error, boto.InvalidRegionError):
+        return ConfigurationError(what, hint="check --region, AWS_REGION and the profile's region")
+    return ConfigurationError(what, hint=settings_hint(str(said)))
+
+
+def settings_hint(why: str, other: str = _SETTINGS_HINT) -> str:
+    """Return the hint for a setting whose value botocore quotes, often without its name.
+
+    Args:
+        why: The text of botocore.
+        other: The hint where no variable has a value that the text quotes.
+    """
+    if "endpoint url" in why.lower() or "invalid endpoint" in why.lower() or "IPv6" in why:
+        return "check --endpoint-url and AWS_ENDPOINT_URL"
+    values = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    named = [
+        name
+        for name, value in values.items()
+        if value and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", why)
+    ]
+    return f"check {' and '.join(sorted(named))}" if named else other
+
+
+def _clock_hint(stamp: str | None) -> str:
+    """Say how far this machine's clock is off, where the answer carries a date."""
+    off = seconds_off(stamp)
+    if off is None:
+        return "set the clock of this machine"
+    return f"the clock of this machine is off by {off:+.0f} s: set it"
+
+
+def seconds_off(stamp: str | None) -> float | None:
+    """Return how many seconds this machine's clock is ahead of the Date header of an answer.
+
+    Args:
+        stamp: The header; the result is None where the header is missing or malformed.
+    """
+    from datetime import datetime, timezone
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return (datetime.now(timezone.utc) - parsedate_to_datetime(stamp or "")).total_seconds()
+    except (TypeError, ValueError):
+        return None
