@@ -25,7 +25,7 @@ ArtifactName = NewType("ArtifactName", str)
 """An artifact's name that has been checked, and is safe as the name of a directory."""
 
 _JOB_DIRECTORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-"""Any id that CodePipeline is known to give out, and nothing that leads elsewhere as a path."""
+"""Any id that CodePipeline is known to issue, without path separators."""
 
 _ARTIFACT_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 _LONGEST_FILE_NAME = 255
@@ -43,7 +43,7 @@ class S3Location:
 
     @property
     def file_name(self) -> str:
-        """What stands behind the last slash of the key, safe as the name of a file.
+        """The part of the key after the last slash, safe as the name of a file.
 
         Raises:
             ConfigurationError: It is empty, ``.`` or ``..``, unprintable, or too long.
@@ -53,7 +53,7 @@ class S3Location:
         if name in ("", ".", "..") or not name.isprintable() or too_long:
             raise ConfigurationError(
                 f"the key of {self} does not end in the name of a file",
-                hint="it cannot be kept as a file: check the action that made it",
+                hint="it cannot be kept as a file: check the action that uploaded it",
             )
         return name
 
@@ -71,7 +71,7 @@ class Artifact:
 
     @property
     def title(self) -> str:
-        """What to call it in messages: its name, and where it is."""
+        """The name and location, for messages."""
         return f"artifact {self.name} at {self.location}"
 
 
@@ -92,14 +92,26 @@ class EncryptionKey:
 class SessionCredentials:
     """``AWSSessionCredentials``; they are masked in every text.
 
-    botocore signs with ``access_key``, ``secret_key`` and ``token``. Only the event of a Lambda
-    action says when they expire (``expirationTime``, in milliseconds since 1970).
+    botocore signs with ``access_key``, ``secret_key`` and ``token``.
+
+    Attributes:
+        expires_at: When they expire. Only the event of a Lambda action has it
+            (``expirationTime``, in milliseconds since 1970).
+        issued_at: When CodePipeline returned them, where cpstage asked or saved the document.
     """
 
     access_key_id: str = field(repr=False)
     secret_access_key: Secret = field(repr=False)
     session_token: Secret | None = field(repr=False)
     expires_at: datetime | None = None
+    issued_at: datetime | None = None
+
+    @property
+    def age_seconds(self) -> float | None:
+        """How old they are, in seconds; None where that is unknown."""
+        if self.issued_at is None:
+            return None
+        return max(0.0, (datetime.now(timezone.utc) - self.issued_at).total_seconds())
 
     @property
     def access_key(self) -> str:
@@ -241,7 +253,7 @@ class Job(ArtifactSet):
         if self.credentials is None or self.credentials.access_key_id == MASK:
             raise AccessDenied(
                 f"job {self.id} carries no session credentials for its artifacts",
-                hint="give the job id, or save the document with --reveal-secrets",
+                hint="give the job id, or save the document with 'get-job-details --save'",
             )
         return self.credentials
 
@@ -272,12 +284,12 @@ def check_job_directory(job_id: str) -> str:
     """Return the id of a job as one that is safe as the name of a directory.
 
     Raises:
-        ConfigurationError: It is none that CodePipeline gives out.
+        ConfigurationError: It is not of the form that CodePipeline issues.
     """
     if not _JOB_DIRECTORY.fullmatch(job_id):
         raise ConfigurationError(
             f"the job has the id {job_id!r}, which cannot name a directory",
-            hint="check the endpoint: CodePipeline gives out letters, digits and hyphens",
+            hint="check the endpoint: ids of CodePipeline have letters, digits and hyphens",
         )
     return job_id
 
@@ -312,6 +324,9 @@ def choose(
 
 Document = Mapping[str, Any]
 
+_OUR_MEMBER, _ISSUED_AT = "cpstage", "credentialsIssuedAt"
+"""What cpstage adds to a document that it saves."""
+
 _AS_IT_CAME = "save the document again, as AWS returns it"
 
 
@@ -341,16 +356,22 @@ def parse_job(document: object) -> Job:
         encryption_key=EncryptionKey(_header_text(key, "id"), _text(key, "type")) if key else None,
         nonce=_text(details, "nonce"),
         action_configuration=_configuration(data),
-        credentials=_credentials(_mapping(data, "artifactCredentials")),
+        credentials=_credentials(_mapping(data, "artifactCredentials"), _saved_at(document)),
         continuation_token=secret(_text(data, "continuationToken")),
     )
+
+
+def saved_document(document: Document, issued_at: datetime) -> MaskedDict:
+    """Return a job document to be saved, which says when CodePipeline returned its credentials."""
+    stamp = issued_at.astimezone(timezone.utc).isoformat(timespec="milliseconds")
+    return MaskedDict({**document, _OUR_MEMBER: {_ISSUED_AT: stamp}})
 
 
 def mask_document(document: Document) -> MaskedDict:
     """Return a copy of a job document in which every value that can be a secret is masked.
 
     These are the three credential members, each value of the action's configuration, and the
-    continuation token. What was empty or absent stays so.
+    continuation token. Empty and absent values stay unchanged.
     """
     masked = MaskedDict(copy.deepcopy(dict(with_api_names(document))))
     data = _mapping(_job_member(masked), "data")
@@ -366,7 +387,7 @@ def mask_document(document: Document) -> MaskedDict:
 def _job_member(document: object) -> dict[str, Any]:
     """Find the job in a document of any shape."""
     found: object = document
-    if isinstance(document, list):
+    if isinstance(document, list) and document:
         found = _only_job(document)
     elif isinstance(document, dict):
         if isinstance(document.get("jobs"), list):
@@ -492,7 +513,18 @@ def _configuration(data: Document) -> dict[str, Secret]:
     return {name: Secret(value) for name, value in configuration.items() if isinstance(value, str)}
 
 
-def _credentials(member: Document) -> SessionCredentials | None:
+def _saved_at(document: object) -> datetime | None:
+    """Return when the credentials of a document that cpstage saved were issued."""
+    ours = document.get(_OUR_MEMBER) if isinstance(document, dict) else None
+    stamp = ours.get(_ISSUED_AT) if isinstance(ours, dict) else None
+    try:
+        found = datetime.fromisoformat(stamp) if isinstance(stamp, str) else None
+    except ValueError:
+        return None
+    return found if found and found.tzinfo else None
+
+
+def _credentials(member: Document, issued_at: datetime | None) -> SessionCredentials | None:
     if not member:
         return None
     where = "'artifactCredentials'"
@@ -503,6 +535,7 @@ def _credentials(member: Document) -> SessionCredentials | None:
         secret_access_key=Secret(_required(member, "secretAccessKey", where)),
         session_token=secret(_text(member, "sessionToken")),
         expires_at=_expiry(member.get("expirationTime")),
+        issued_at=issued_at,
     )
 
 

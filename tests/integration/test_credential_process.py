@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from datetime import datetime, timedelta, timezone
@@ -17,6 +16,8 @@ from terminals import on_terminal
 
 if TYPE_CHECKING:
     from command_line import Cli
+
+CALLER = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 pytestmark = pytest.mark.slow
 
@@ -77,16 +78,47 @@ def test_the_expiry_can_be_set(aws: LocalAWS, cli: Cli) -> None:
     assert expiration - _now() <= timedelta(minutes=1)
 
 
-def test_a_saved_document_is_as_old_as_its_file(aws: LocalAWS, cli: Cli) -> None:
+def test_a_saved_document_says_how_old_its_credentials_are(aws: LocalAWS, cli: Cli) -> None:
     saved = cli.directory / "job.json"
-    saved.write_text(cli("get-job-details", "--job-id", aws.add_job(), "--reveal-secrets").stdout)
-    old = _now().timestamp() - 15 * 60
-    os.utime(saved, (old, old))
+    assert cli("get-job-details", "--job-id", aws.add_job(), "--save", "job.json").stdout == ""
+    assert saved.stat().st_mode & 0o777 == 0o600
+    document = json.loads(cli("credentials", "--job-file", str(saved)).stdout)
+    expiration = datetime.fromisoformat(document["Expiration"].replace("Z", "+00:00"))
+    assert timedelta(minutes=12) < expiration - _now() <= timedelta(minutes=14)
 
+    issued = (_now() - timedelta(minutes=15)).isoformat()
+    document = {**json.loads(saved.read_text()), "cpstage": {"credentialsIssuedAt": issued}}
+    saved.write_text(json.dumps(document))
     done = cli("credentials", "--job-file", str(saved))
 
     assert (done.returncode, done.stdout) == (77, "")
     assert re.search(r"are 9[0-9]{2} seconds old", done.stderr)
+
+
+def test_credentials_of_unknown_age_are_asked_for_again_or_expire_soon(
+    aws: LocalAWS, cli: Cli
+) -> None:
+    job_id = aws.add_job()
+    text = cli("get-job-details", "--job-id", job_id, "--reveal-secrets").stdout
+    for without, least, most in ((), 12, 14), (CALLER, 0, 1):
+        done = cli("credentials", "--job-file", "-", stdin=text, without=without)
+        expiration = json.loads(done.stdout)["Expiration"].replace("Z", "+00:00")
+        left = datetime.fromisoformat(expiration) - _now()
+        assert timedelta(minutes=least) < left <= timedelta(minutes=most)
+
+    aws.set_status(job_id, "TimedOut")
+    assert cli("credentials", "--job-file", "-", stdin=text).returncode == 75
+
+
+@pytest.mark.parametrize("file", ["/dev/null", "directory", "link", "missing/job.json"])
+def test_a_document_is_saved_in_regular_files_alone(aws: LocalAWS, cli: Cli, file: str) -> None:
+    (cli.directory / "directory").mkdir()
+    (cli.directory / "link").symlink_to("/dev/null")
+
+    done = cli("get-job-details", "--job-id", aws.add_job(), "--save", file)
+
+    assert done.returncode in (73, 74)
+    assert file in done.stderr
 
 
 @pytest.mark.parametrize("force", [False, True])

@@ -213,8 +213,9 @@ def test_an_sts_that_does_not_tell_fails_nothing(aws: LocalAWS, cli: Cli) -> Non
             arguments = ("--retry-timeout", "1")
             code, checks = _examined(cli, job_id, *arguments, AWS_ENDPOINT_URL_STS=url)
             assert (code, _caller(checks)["status"]) == (0, "ok")
-            assert "whose they are is not known, which no run needs" in _caller(checks)["detail"]
-            assert why in _caller(checks)["detail"]
+            detail = _caller(checks)["detail"]
+            assert "the identity, which a run does not need, is unknown" in detail
+            assert why in detail
 
 
 def test_a_clock_that_is_off_and_a_network_that_is_not_there(aws: LocalAWS, cli: Cli) -> None:

@@ -364,7 +364,7 @@ def test_a_document_that_was_saved_masked_says_so(aws: LocalAWS, cli: Cli) -> No
     done = cli("fetch", "--job-file", "-", stdin=saved)
 
     assert done.returncode == 77
-    assert "--reveal-secrets" in done.stderr
+    assert "get-job-details --save" in done.stderr
 
 
 def test_a_third_party_job_is_fetched_with_its_client_token(aws: LocalAWS, cli: Cli) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -248,7 +250,7 @@ def test_a_saved_document_names_the_job(aws: LocalAWS, cli: Cli) -> None:
     ("arguments", "code", "words"),
     [
         (["failure", "JOB"], 2, "give --message or --message-file"),
-        (["failure", "JOB", "-m", "x", "--failure-type", "Odd"], 2, "'Odd' is not one of"),
+        (["failure", "JOB", "-m", "x"], 75, "job JOB is not in progress, or does not exist"),
         (["failure", "-m", "x"], 2, "no job is given"),
         (["success", "JOB", "--revision", "r"], 2, "--change-identifier"),
         (
@@ -272,10 +274,13 @@ def test_a_job_that_has_a_result_already(aws: LocalAWS, cli: Cli) -> None:
     job_id = aws.add_job()
     codepipeline(aws.environment).put_job_success_result(jobId=job_id)
 
-    done = cli("report", "failure", job_id, "-m", "late")
+    for arguments in ([], ["--force"]):
+        done = cli("report", "failure", job_id, "-m", "late", *arguments)
 
-    assert done.returncode == 75
-    assert done.stderr.endswith("it has a result already, timed out, or was never acknowledged\n")
+        assert done.returncode == 75
+        assert "it has a result already, timed out, or was never acknowledged" in done.stderr
+    actions = [call.action for call in aws.calls() if call.job_id == job_id]
+    assert actions.count("PutJobFailureResult") == 1
 
 
 def test_who_may_not_report(cli: Cli, tmp_path: Path) -> None:
@@ -294,3 +299,82 @@ def test_a_log_that_is_missing_does_not_leave_the_job_open(aws: LocalAWS, cli: C
     assert (aws.job(job_id).result or {})["failureDetails"]["message"] == (
         "cannot read the message none: No such file or directory"
     )
+
+
+REVISION = ["--revision", "r", "--change-identifier", "c"]
+
+
+MALFORMED = [
+    ([*REVISION, "--created", "yesterday"], "'yesterday' is not a time"),
+    ([*REVISION, "--created", ""], "'' is not a time"),
+    (["--percent-complete", "150"], "'150' percent complete is not 0 to 100"),
+    (["--percent-complete", "all"], "'all' percent complete is not 0 to 100"),
+    (["--percent-complete", ""], "'' percent complete is not 0 to 100"),
+    (["--output-variable", "version"], "not of the form K=V"),
+    (["--output-variable", "a b=c"], "cannot be an output variable"),
+    (["--output-variable", "a=\udcff"], "is not Unicode text"),
+    (["--output-variable", "a=" + "x" * 130_000], "CodePipeline allows"),
+    (["--output-variables-file", "missing"], "cannot read the output variables"),
+    (["--output-variables-file", ""], "cannot read the output variables"),
+    (["--external-execution-id", "\udcff"], "is not Unicode text"),
+    (["--external-execution-id", ""], "has 0 characters"),
+    (["--revision", "\udcff", "--change-identifier", "c"], "is not Unicode text"),
+    (["--revision", "r", "--change-identifier", ""], "has 0 characters"),
+    (["--continuation-token-file", "."], "cannot read the continuation token"),
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "words"),
+    [("report", *case) for case in MALFORMED]
+    # A run takes output variables and the token from files of CMD.
+    + [("run", *case) for case in MALFORMED if not re.search("variable|token", case[0][0])],
+)
+def test_what_a_build_can_put_into_a_result_does_not_leave_the_job_open(
+    aws: LocalAWS, cli: Cli, command: str, arguments: list[str], words: str
+) -> None:
+    job_id = aws.add_job()
+    if command == "run":
+        done = cli("run", job_id, "--report", *arguments, "--", "true")
+    else:
+        done = cli("report", "success", job_id, *arguments)
+
+    assert done.returncode in (2, 78), done.stderr
+    assert words in done.stderr
+    assert aws.job(job_id).status == "Failed"
+    details = (aws.job(job_id).result or {})["failureDetails"]
+    assert details["type"] == "ConfigurationError"
+    assert words in details["message"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["-m", "\udcff"], 0),
+        (["-m", "x", "--external-execution-id", "\udcff"], 0),
+        (["-m", "x", "--failure-type", "Odd"], 2),
+        (["-m", "x", "--failure-type", ""], 2),
+        (["--message-file", "."], 78),
+    ],
+)
+def test_what_a_build_can_put_into_a_failure_does_not_leave_the_job_open(
+    aws: LocalAWS, cli: Cli, arguments: list[str], code: int
+) -> None:
+    job_id = aws.add_job()
+
+    done = cli("report", "failure", job_id, *arguments)
+
+    assert done.returncode == code, done.stderr
+    assert aws.job(job_id).status == "Failed"
+
+
+def test_a_caller_who_may_not_ask_about_a_job_can_report_it(aws: LocalAWS, cli: Cli) -> None:
+    job_id = aws.add_job()
+    reporter = aws.add_user("reporter", {"codepipeline:PutJobSuccessResult"})
+
+    done = replace(cli, environment={**cli.environment, **reporter})(
+        "report", "success", job_id, "--summary", "\udcff"
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert aws.job(job_id).status == "Succeeded"

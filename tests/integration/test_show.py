@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 from cpstage.local import Input, LocalAWS
@@ -54,21 +55,30 @@ def test_show_as_json(aws: LocalAWS, cli: Cli) -> None:
     assert document["inputs"][0]["kms_key_id"] == aws.key_arn
     assert document["outputs"][0]["location"]["bucket"] == aws.bucket
     assert document["configuration"] == dict.fromkeys(SECRETS, "********")
-    assert document["credentials"] == {"present": True, "age_seconds": 0.0}
+    assert document["credentials"].pop("age_seconds") < 60
+    assert document["credentials"] == {"present": True, "expires_at": None}
 
 
 def test_show_of_a_saved_document_tells_its_age(aws: LocalAWS, cli: Cli) -> None:
-    import os
-
-    job_id = aws.add_job(outputs=["Built"])
     saved = cli.directory / "job.json"
-    saved.write_text(cli("get-job-details", "--job-id", job_id, "--reveal-secrets").stdout)
-    hours_ago = saved.stat().st_mtime - 3 * 3600
-    os.utime(saved, (hours_ago, hours_ago))
+    cli("get-job-details", "--job-id", aws.add_job(outputs=["Built"]), "--save", "job.json")
+    document = json.loads(saved.read_text())
+    for member, words in (
+        ({}, "handed out just now"),
+        ({"credentialsIssuedAt": _stamp(-3)}, "180 minutes old: may have expired"),
+        ({"credentialsIssuedAt": "yesterday"}, "of unknown age"),
+    ):
+        saved.write_text(json.dumps({**document, "cpstage": {**document["cpstage"], **member}}))
+        assert words in cli("show", "--job-file", "job.json").stdout
 
-    done = cli("show", "--job-file", "job.json")
+    credentials = document["jobDetails"]["data"]["artifactCredentials"]
+    credentials["expirationTime"] = datetime.fromisoformat(_stamp(1)).timestamp() * 1000
+    saved.write_text(json.dumps(document))
+    assert f"expire at {_stamp(1)[:16]}" in cli("show", "--job-file", "job.json").stdout
 
-    assert "180 minutes old: may have expired" in done.stdout
+
+def _stamp(hours: float) -> str:
+    return (datetime.now(timezone.utc) + timedelta(hours=hours)).isoformat()
 
 
 def test_show_of_a_masked_document_still_shows(aws: LocalAWS, cli: Cli) -> None:

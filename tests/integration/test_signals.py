@@ -65,6 +65,27 @@ def test_a_signal_is_heeded_while_aws_is_silent(
     assert not staging.exists() or list(staging.iterdir()) == []
 
 
+@pytest.mark.parametrize("command", [("fetch",), ("run", "--", "true")])
+def test_a_first_fetch_that_is_stopped_leaves_no_new_workspace(
+    aws: LocalAWS, cli: Cli, command: tuple[str, ...]
+) -> None:
+    job_id = aws.add_job([Input("App", b"x")], outputs=["Built"])
+    with (
+        stalling_server() as server,
+        subprocess.Popen(
+            [sys.executable, "-m", "cpstage", command[0], job_id, "-w", "new/deeper", *command[1:]],
+            cwd=cli.directory,
+            env={**cli.environment, "AWS_ENDPOINT_URL_S3": server.url},
+            stderr=subprocess.DEVNULL,
+        ) as running,
+    ):
+        assert server.stalled.wait(60)
+        running.send_signal(signal.SIGINT)
+
+    assert running.returncode == 128 + signal.SIGINT
+    assert list(cli.directory.iterdir()) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("kind", ["zip", "tar.gz", "raw"])
 def test_a_signal_in_a_multipart_upload_leaves_no_parts(

@@ -114,6 +114,9 @@ class ReadAhead(io.RawIOBase):
         blob: What to read.
         consumed: Is told of every byte once, as its block is reached.
         digest: Is given every byte, in order.
+
+    Attributes:
+        read_size: Bytes of one read of the blob, a divisor of :data:`READ_SIZE`.
     """
 
     def __init__(
@@ -125,6 +128,7 @@ class ReadAhead(io.RawIOBase):
         if blob.size <= READ_SIZE:
             blob = BytesBlob(blob.read(0, blob.size))  # then whoever reads at random has it too
         self.blob = blob
+        self.read_size = READ_SIZE
         self._consumed = consumed
         self._digest = digest
         self._block = memoryview(b"")
@@ -204,7 +208,7 @@ class ReadAhead(io.RawIOBase):
         """Fetch as much ahead as there is room for; reading does so by itself."""
         while self._pool and len(self._coming) < _FETCHERS and self._wanted < self.blob.size:
             # Stores keep large objects in pieces of such sizes: reads across two cost them both.
-            self._fetch(self._pool, READ_SIZE - self._wanted % READ_SIZE)
+            self._fetch(self._pool, self.read_size - self._wanted % self.read_size)
 
     def _some(self, length: int) -> memoryview:
         """Move on by as much as the current block has."""

@@ -85,7 +85,7 @@ def recognise(head: bytes, *, name: str = "", content_type: str = "") -> Format 
     if hint == "zip" and head:
         # Anything may stand before a zip (a self-extractor does): its directory is at the end.
         return "zip"
-    if hint == "tar" and _is_empty_tar(head):
+    if hint == "tar" and _is_empty_tar(head, BLOCK):
         return "tar"
     if hint is not None:
         other = other_format(head)
@@ -143,7 +143,8 @@ def _by_magic(head: bytes, *, is_named: bool) -> Format | None:
     if head.startswith(b"\x1f\x8b\x08"):
         inflated = _inflate_start(head)
         if _is_tar(inflated) or (
-            _is_empty_tar(inflated) and (is_named or len(inflated) <= _RECORD)
+            _is_empty_tar(inflated, BLOCK if is_named else 2 * BLOCK)
+            and (is_named or len(inflated) <= _RECORD)
         ):
             return "tar.gz"
     return None
@@ -167,9 +168,9 @@ def _is_tar(head: bytes) -> bool:
     return len(head) >= BLOCK and has_checksum(head[:BLOCK])
 
 
-def _is_empty_tar(head: bytes) -> bool:
-    """Whether there is an end marker and nothing else; many a file begins with zeros."""
-    return len(head) >= 2 * BLOCK and not any(head)
+def _is_empty_tar(head: bytes, least: int) -> bool:
+    """Whether there are end blocks and nothing else, at least so many bytes."""
+    return len(head) >= least and not any(head)
 
 
 def _inflate_start(head: bytes) -> bytes:

@@ -26,7 +26,9 @@ _MOST_STEPS = 2_000_000
 MOST_SHOWN = 10
 """Entries that one error names."""
 
-_UNPACK_HINT = "leave these links out with --unsafe-links skip, or create them with keep"
+_UNPACK_HINT = (
+    "leave such links out with --unsafe-links skip, or create them with --unsafe-links keep"
+)
 
 Links = Mapping[RelativePath, str]
 """The targets of all symlinks of a tree, by their paths."""

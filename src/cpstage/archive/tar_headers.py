@@ -33,6 +33,7 @@ _SPACES = sum(b" " * 8)
 _POSITIVE, _NEGATIVE = 0x80, 0xFF
 _LARGEST = (1 << 63) - 1
 _DECIMAL_TIME = re.compile(rb"(-?)(\d{1,19})(?:\.(\d*))?")
+_OCTAL_TIME = re.compile(rb" *([0-7]*)(?:[\0 ]|$)")
 _MOST_DIGITS = len(str(_LARGEST))
 
 Record = tuple[bytes, bytes]
@@ -112,16 +113,19 @@ def count_members(window: memoryview) -> int:
 def mtime_of_field(field: bytes) -> int | None:
     """Return the mtime in a field, in nanoseconds since the epoch; None where it has none.
 
-    Like GNU tar, do not reject a member for a time that is not a number.
+    A number ends at the first NUL or space, as in GNU tar, which other fields do not allow.
+
+    Raises:
+        Damaged: The field has something else than octal digits.
     """
     if field[0] in (_POSITIVE, _NEGATIVE):
         digits = field[1:] if field[0] == _POSITIVE else field
         return int.from_bytes(digits, "big", signed=field[0] == _NEGATIVE) * 10**9
-    digits = field.rstrip(b"\0 ").lstrip(b" ")
-    try:
-        return int(digits, 8) * 10**9 if digits.isdigit() else None
-    except ValueError:
-        return None
+    found = _OCTAL_TIME.match(field)
+    if not found:
+        raise Damaged(f"the mtime is not a number: {field!r}")
+    octal_digits = found[1]
+    return int(octal_digits, 8) * 10**9 if octal_digits else None
 
 
 def mtime_of_record(value: bytes) -> int | None:

@@ -17,6 +17,7 @@ import gc
 import os
 import pickle
 import queue
+import select
 import signal
 import struct
 import sys
@@ -25,14 +26,13 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from queue import SimpleQueue
 from typing import Generic, NoReturn, TypeVar
 
 from cpstage._posix import blocked
 from cpstage.errors import (
     NO_ROOM_HINT,
-    InternalError,
     LocalIOError,
     Reportable,
     local_reason,
@@ -44,13 +44,20 @@ Work = Callable[[bytes, "memoryview | bytes"], "bytes | memoryview"]
 of it is bytes, too."""
 
 _REQUEST = struct.Struct("<QQ")
-"""The lengths of what is said of a unit, and of its bytes."""
+"""The lengths of the message about a unit, and of its bytes."""
+
+_END = _REQUEST.pack((1 << 64) - 1, 0)
+"""Ends a child. The end of the pipe cannot: a process that the host program forked meanwhile keeps
+it open."""
 
 _REPLY = struct.Struct("<?Q")
-"""Whether it went well, and the length of what follows: the result, or what went wrong."""
+"""Whether the work succeeded, and the length of what follows: the result, or the error."""
 
 _PIPE_BYTES = 1 << 20
 """What an unprivileged process may ask for (pipe(7)); a unit then goes through in one step."""
+
+_LOOK_SECONDS = 1.0
+"""After so long without a byte, a process looks whether the other one is still alive."""
 
 _CAN_FORK = sys.platform == "linux"
 """Elsewhere libraries of the system do not bear a fork of a process that has threads."""
@@ -61,6 +68,8 @@ _OURS: set[int] = set()
 _MANY = 1000
 """Files from which on processes are worth the 20 ms that it takes to start them."""
 
+Alive = Callable[[], bool]
+
 
 class _Child:
     """A child process, as its parent has it.
@@ -68,60 +77,80 @@ class _Child:
     Args:
         work: What it does.
         signals: The signals that it is to block.
+
+    Raises:
+        LocalIOError: The system gives no more processes or descriptors.
     """
 
     def __init__(self, work: Work, signals: set[signal.Signals | int]) -> None:
-        their_requests, self._requests = _pipe()
-        self._replies, their_replies = _pipe()
-        _OURS.update((self._requests, self._replies))
-        try:
-            with warnings.catch_warnings():
-                # The child takes no lock that another thread can hold: it computes, and reads and
-                # writes files.
-                warnings.simplefilter("ignore", DeprecationWarning)
-                self._pid = os.fork()
-            if not self._pid:
-                _serve(work, their_requests, their_replies, signals)
-        except OSError as error:
-            self.let_go()
-            what = f"the system starts no more processes: {local_reason(error)}"
-            raise LocalIOError(what, hint=NO_ROOM_HINT) from error
-        finally:
-            os.close(their_requests)
-            os.close(their_replies)
+        with ExitStack() as theirs, ExitStack() as ours:
+            parent = os.getpid()
+            try:
+                their_requests, self._requests = _pipe(theirs, ours)
+                their_replies, self._replies = _pipe(ours, theirs)[::-1]
+                _OURS.update((self._requests, self._replies))
+                with warnings.catch_warnings():
+                    # The child takes no lock that another thread can hold: it computes, and reads
+                    # and writes files.
+                    warnings.simplefilter("ignore", DeprecationWarning)
+                    self._pid = os.fork()
+                if not self._pid:
+                    _serve(work, their_requests, their_replies, signals, parent)
+            except OSError as error:
+                what = f"cannot start a child process: {local_reason(error)}"
+                raise LocalIOError(what, hint=NO_ROOM_HINT) from error
+            os.set_blocking(self._requests, False)
+            os.set_blocking(self._replies, False)
+            self._ours = ours.pop_all()
+        self._is_between_units = True
 
     def do(self, note: bytes, data: memoryview | bytes) -> memoryview:
-        """Have a unit worked on, and wait for what comes of it.
+        """Have a unit worked on, and wait for its result.
 
         Raises:
             Reportable: What the work raised.
-            InternalError: The child has gone.
+            LocalIOError: The child was killed.
         """
+        self._is_between_units = False
         try:
-            _write(self._requests, _REQUEST.pack(len(note), len(data)) + note)
-            _write(self._requests, data)
-            good, length = _REPLY.unpack(_read(self._replies, _REPLY.size))
-            reply = _read(self._replies, length)
+            _write(self._requests, _REQUEST.pack(len(note), len(data)) + note, self._lives)
+            _write(self._requests, data, self._lives)
+            good, length = _REPLY.unpack(_read(self._replies, _REPLY.size, self._lives))
+            reply = _read(self._replies, length, self._lives)
         except (BrokenPipeError, EOFError) as error:
-            raise InternalError(
-                "a child process that did some of the work has gone",
-                hint="it may have been killed for want of memory: try again",
+            raise LocalIOError(
+                "a child process of cpstage was killed, or got no more memory",
+                hint=NO_ROOM_HINT,
             ) from error
+        self._is_between_units = True
         if good:
             return reply
         kind, message, hint = pickle.loads(bytes(reply))  # noqa: S301 (our own child's)
         raise kind(message, hint=hint)
 
-    def let_go(self) -> None:
-        """Tell it that there is no more to do."""
+    def end(self) -> None:
+        """Tell it to exit; one that is in the middle of a unit is killed."""
+        try:
+            if not self._is_between_units:
+                raise BrokenPipeError
+            _write(self._requests, _END, self._lives)
+        except BrokenPipeError:
+            if self._lives():
+                os.kill(self._pid, signal.SIGKILL)
         _OURS.difference_update((self._requests, self._replies))
-        os.close(self._requests)
-        os.close(self._replies)
+        self._ours.close()
 
     def wait(self) -> None:
         """Wait until it has exited."""
         with suppress(ChildProcessError):
             os.waitpid(self._pid, 0)
+
+    def _lives(self) -> bool:
+        """Whether it has not exited; one that the host program has reaped has."""
+        try:
+            return os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        except ChildProcessError:
+            return False
 
 
 def is_worth_forking(files: int) -> bool:
@@ -161,13 +190,19 @@ def forked(work: Work, count: int) -> Iterator[Work]:
         yield do
     finally:
         for child in children:
-            child.let_go()
+            child.end()
         for child in children:
             child.wait()
 
 
-def _serve(work: Work, requests: int, replies: int, signals: set[signal.Signals | int]) -> NoReturn:
-    """Be the child: work on units until the parent closes the pipe, however it comes to that."""
+def _serve(
+    work: Work, requests: int, replies: int, signals: set[signal.Signals | int], parent: int
+) -> NoReturn:
+    """Be the child: work on units until the parent ends it, or is gone."""
+
+    def lives() -> bool:
+        return os.getppid() == parent
+
     code = 1
     gc.disable()  # what the parent has to clean up is not the child's
     try:
@@ -177,12 +212,15 @@ def _serve(work: Work, requests: int, replies: int, signals: set[signal.Signals 
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, signals)
-        while True:
-            said, length = _REQUEST.unpack(_read(requests, _REQUEST.size))
-            note = bytes(_read(requests, said))
-            good, reply = _outcome(work, note, _read(requests, length))
-            _write(replies, _REPLY.pack(good, len(reply)))
-            _write(replies, reply)
+        os.set_blocking(requests, False)
+        os.set_blocking(replies, False)
+        while (head := _read(requests, _REQUEST.size, lives)) != _END:
+            said, length = _REQUEST.unpack(head)
+            note = bytes(_read(requests, said, lives))
+            good, reply = _outcome(work, note, _read(requests, length, lives))
+            _write(replies, _REPLY.pack(good, len(reply)), lives)
+            _write(replies, reply, lives)
+        code = 0
     except (EOFError, BrokenPipeError):
         code = 0
     finally:
@@ -197,30 +235,61 @@ def _outcome(work: Work, note: bytes, data: memoryview) -> tuple[bool, bytes | m
         return False, pickle.dumps((type(found), found.message, found.hint))
 
 
-def _pipe() -> tuple[int, int]:
+def _pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
+    """Make a pipe, and let each end be closed with the stack of the process that has it."""
     import fcntl
 
     reading, writing = os.pipe()
+    reader.callback(os.close, reading)
+    writer.callback(os.close, writing)
     with suppress(OSError):
         fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     return reading, writing
 
 
-def _write(descriptor: int, data: bytes | memoryview) -> None:
+def _write(descriptor: int, data: bytes | memoryview, lives: Alive) -> None:
+    """Write all to a pipe that does not block.
+
+    Raises:
+        BrokenPipeError: The other process is gone.
+    """
     left = memoryview(data)
     while left:
-        left = left[os.write(descriptor, left) :]
+        try:
+            left = left[os.write(descriptor, left) :]
+        except BlockingIOError:
+            if not _ready(descriptor, select.POLLOUT) and not lives():
+                raise BrokenPipeError from None
 
 
-def _read(descriptor: int, length: int) -> memoryview:
+def _read(descriptor: int, length: int, lives: Alive) -> memoryview:
+    """Read so many bytes from a pipe that does not block.
+
+    Raises:
+        EOFError: The other process is gone.
+    """
     data = memoryview(bytearray(length))
     done = 0
     while done < length:
-        count = os.readv(descriptor, [data[done:]])
+        try:
+            count = os.readv(descriptor, [data[done:]])
+        except BlockingIOError:
+            # What was written before the other process exited is still to be read.
+            if not _ready(descriptor, select.POLLIN) and not lives():
+                if _ready(descriptor, select.POLLIN, 0):
+                    continue
+                raise EOFError from None
+            continue
         if not count:
             raise EOFError
         done += count
     return data
+
+
+def _ready(descriptor: int, event: int, seconds: float = _LOOK_SECONDS) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, event)
+    return bool(poll.poll(seconds * 1000))
 
 
 Unit = TypeVar("Unit")

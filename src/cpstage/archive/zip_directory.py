@@ -188,11 +188,12 @@ def read_directory(blob: Blob, tail: ZipTail, *, is_tolerant: bool = False) -> Z
     return _laid_out(entries, ends.start, is_tolerant=is_tolerant)
 
 
-_Make = Callable[[tuple[int, ...], bytes, bytes, Ends], ZipEntry]
+_Make = Callable[[tuple[int, ...], bytes, bytes, Ends, "_Shared"], ZipEntry]
 
 
 def _entries(records: bytes, ends: Ends, make: _Make) -> Iterator[ZipEntry]:
     at = 0
+    shared = _Shared()
     for _ in range(ends.count):
         if records[at : at + 4] != RECORD or at + 46 > len(records):
             raise damaged("its directory has fewer records than its end record says, or others")
@@ -204,15 +205,28 @@ def _entries(records: bytes, ends: Ends, make: _Make) -> Iterator[ZipEntry]:
         if at > len(records):
             raise damaged("a record of its directory is cut off")
         raw_name, extra = records[name_at:extra_at], records[extra_at:comment_at]
-        yield make(fields, raw_name, extra, ends)
+        yield make(fields, raw_name, extra, ends, shared)
     if at != len(records):
         raise damaged("its directory has more records than its end record says")
 
 
-def _tolerated(fields: tuple[int, ...], raw_name: bytes, extra: bytes, ends: Ends) -> ZipEntry:
+class _Shared(dict[int, int]):
+    """Equal numbers as one object: 100,000 entries with their own take 15 MB more."""
+
+    _MOST = 20_000
+
+    def __missing__(self, number: int) -> int:
+        if len(self) < self._MOST:
+            self[number] = number
+        return number
+
+
+def _tolerated(
+    fields: tuple[int, ...], raw_name: bytes, extra: bytes, ends: Ends, shared: _Shared
+) -> ZipEntry:
     """Describe an entry; one that is refused as far as its record can be understood."""
     try:
-        return _entry(fields, raw_name, extra, ends)
+        return _entry(fields, raw_name, extra, ends, shared)
     except ArtifactRejected as error:
         made_by, _, flags, method, dos_time, dos_date, crc, packed, size = fields[:9]
         name, _ = _name(raw_name, flags & UTF8_NAME, made_by >> 8, {})
@@ -223,7 +237,9 @@ def _tolerated(fields: tuple[int, ...], raw_name: bytes, extra: bytes, ends: End
         return ZipEntry(*head, fault=error.message)
 
 
-def _entry(fields: tuple[int, ...], raw_name: bytes, extra: bytes, ends: Ends) -> ZipEntry:
+def _entry(
+    fields: tuple[int, ...], raw_name: bytes, extra: bytes, ends: Ends, shared: _Shared
+) -> ZipEntry:
     made_by, _, flags, method, dos_time, dos_date, crc, packed, size = fields[:9]
     disk, _, attributes, offset = fields[12:16]
     host = made_by >> 8
@@ -236,8 +252,10 @@ def _entry(fields: tuple[int, ...], raw_name: bytes, extra: bytes, ends: Ends) -
         size, packed, offset, disk = large_values(name, parts, (*eight, (disk, MAX16, 4)))
     if disk:
         raise refused(name, "is on another volume")
+    # zip names data from a pipe "-"; an empty pipe leaves 7z with the end of a deflate stream.
+    from_pipe = size > 0 or packed > 0 or raw_name == b"-"
     try:
-        kind, mode = _nature(host, flags, method, attributes, name[-1:] == "/", size > 0)
+        kind, mode = _nature(host, flags, method, attributes, name[-1:] == "/", from_pipe)
     except ValueError as error:
         raise refused(name, str(error)) from None
     if kind == "directory" and size:
@@ -245,9 +263,9 @@ def _entry(fields: tuple[int, ...], raw_name: bytes, extra: bytes, ends: Ends) -
     if method == STORED and packed != size:
         raise refused(name, f"is stored, {size} bytes in {packed}")
     mtime_ns = mtime_of(parts) if parts else None
-    times = (mtime_ns, dos_date << 16 | dos_time)
-    place = offset + ends.shift
-    return ZipEntry(name, other_name, kind, mode, *times, flags, method, crc, packed, size, place)
+    times = (mtime_ns and shared[mtime_ns], shared[dos_date << 16 | dos_time])
+    sizes, place = (shared[packed], shared[size]), offset + ends.shift
+    return ZipEntry(name, other_name, kind, mode, *times, flags, method, crc, *sizes, place)
 
 
 def _name(
@@ -291,7 +309,7 @@ _KNOWN_TYPES = (
 
 @lru_cache(1024)  # most entries of an archive are alike in all of it
 def _nature(  # noqa: PLR0917 (keywords would be slower)
-    host: int, flags: int, method: int, attributes: int, slash: bool, has_data: bool
+    host: int, flags: int, method: int, attributes: int, slash: bool, from_pipe: bool
 ) -> tuple[MemberKind, int]:
     """Return the kind of an entry, and its permission bits.
 
@@ -311,7 +329,7 @@ def _nature(  # noqa: PLR0917 (keywords would be slower)
     kind, permissions = stat.S_IFMT(mode), mode & 0o777
     if kind not in _KNOWN_TYPES:
         kind = 0  # as the directories of plexus-archiver, 0177777
-    if kind == stat.S_IFIFO and not slash and has_data:
+    if kind == stat.S_IFIFO and not slash and from_pipe:
         kind = stat.S_IFREG  # zip and 7z: data that was read from a pipe
     if slash:
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):

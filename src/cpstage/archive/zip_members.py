@@ -56,10 +56,10 @@ _DECODER_ERRORS: tuple[type[Exception], ...] = (
     *ERRORS,
     lzma.LZMAError,
     EOFError,
-    MemoryError,
-    OSError,  # bz2's complaint about damaged data
-    ValueError,
+    OSError,  # of bz2: it has no errno, unlike an error of the system
+    ValueError,  # of inflate64
 )
+"""Too little memory (MemoryError) is not the fault of an archive: dictionaries have a limit."""
 
 
 def data_start(entry: ZipEntry, head: bytes | memoryview) -> int:
@@ -232,6 +232,8 @@ def _decompressed(entry: ZipEntry, pieces: Iterable[memoryview]) -> Iterator[byt
         else:
             yield from _expanded(entry, pieces)
     except _DECODER_ERRORS as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         raise refused(entry.name, f"is damaged: {error}") from error
 
 
@@ -256,17 +258,31 @@ def _inflated(entry: ZipEntry, pieces: Iterable[memoryview]) -> Iterator[bytes]:
 
 
 def _inflated64(entry: ZipEntry, pieces: Iterable[memoryview]) -> Iterator[bytes]:
-    """Inflate Deflate64 in small steps: the decoder does not bound what comes out of one."""
+    """Inflate Deflate64 in small steps: the decoder does not bound the output of a step.
+
+    It does not return unused data either. So the last byte is a step of its own: the stream has to
+    end there.
+    """
     import inflate64
 
     stream = inflate64.Inflater()
-    for piece in pieces:
-        for at in range(0, len(piece), _INPUT64):
-            if stream.eof:
-                raise _goes_on(entry)
-            yield stream.inflate(bytes(piece[at : at + _INPUT64]))
+    for step in _steps64(entry, pieces):
+        if stream.eof:
+            raise _goes_on(entry)
+        yield stream.inflate(step)
     if not stream.eof:
         raise _cut_off(entry)
+
+
+def _steps64(entry: ZipEntry, pieces: Iterable[memoryview]) -> Iterator[bytes]:
+    left = entry.packed - 1
+    for piece in pieces:
+        at = 0
+        while at < len(piece):
+            length = min(_INPUT64, max(left, 1), len(piece) - at)
+            yield bytes(piece[at : at + length])
+            at += length
+            left -= length
 
 
 def _goes_on(entry: ZipEntry) -> ArtifactRejected:

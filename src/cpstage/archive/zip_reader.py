@@ -40,6 +40,9 @@ _LONGEST_LINK = LOCAL_BYTES + 2 * 0xFFFF + LONGEST_TARGET
 _NEAR = 256 << 10
 """Links that lie no further apart than this are read at once."""
 
+_MANY = 50_000
+"""Entries that take so much memory (0.5 KB each) that blocks of the archive have to be smaller."""
+
 _OVERLAP = len(SIGNATURES[0]) - 1
 
 
@@ -87,6 +90,8 @@ class ZipReader:
         Raises:
             ArtifactRejected: It is damaged or ambiguous.
         """
+        if self.count >= _MANY:
+            self._stream.read_size = READ_SIZE // 2
         self._stream.fetch_ahead()  # not before: all that the directory waits for is the end
         if self._tail:
             self._directory = read_directory(self._stream.blob, self._tail)

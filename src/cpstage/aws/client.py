@@ -121,7 +121,7 @@ class AwsClient:
 
         Raises:
             ServiceError: The service refuses.
-            NetworkError, SetupError: There was no answer.
+            NetworkError, SetupError: AWS did not answer.
             CredentialsRefused, botocore.exceptions.BotoCoreError: The caller's credentials or
                 settings cannot be used.
         """

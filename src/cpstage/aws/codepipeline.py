@@ -10,6 +10,7 @@ import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from datetime import datetime, timezone
 from typing import Any
 
 from cpstage.aws.client import Answer, Check, has
@@ -24,11 +25,13 @@ from cpstage.errors import (
     OutOfSync,
     ServiceUnavailable,
 )
-from cpstage.job import ActionTypeId, Job, parse_job
+from cpstage.job import ActionTypeId, Job, parse_job, saved_document
 from cpstage.masking import MaskedDict, Secret, mask_objects, secret
 
 _MOST_PAGES = 20
 """Of the custom action types of a region, whose number is limited to 50 (quotas)."""
+
+NOT_IN_PROGRESS = "it has a result already, timed out, or was never acknowledged"
 
 _STATUS_SECONDS = 10.0
 """For a request that only asks whether a job is in progress."""
@@ -52,7 +55,7 @@ def get_job_details(
         The output of the call, whose ``repr`` shows no value.
 
     Raises:
-        NotFound: There is no such job in the region, or it has ended.
+        NotFound: The region does not have the job, or the job has ended.
         AccessDenied: No credentials, or they do not allow the call.
         ServiceUnavailable: CodePipeline could not be reached.
         ConfigurationError: No region, or a malformed parameter.
@@ -80,8 +83,9 @@ def get_job(
 ) -> Job:
     """Return a job: arguments and errors as in :func:`get_job_details`."""
     client_token = secret(client_token)
-    job = parse_job(get_job_details(job_id, client_token=client_token, config=config))
-    return replace(job, client_token=client_token)
+    asked_at = datetime.now(timezone.utc)
+    document = get_job_details(job_id, client_token=client_token, config=config)
+    return replace(parse_job(saved_document(document, asked_at)), client_token=client_token)
 
 
 def is_in_progress(
@@ -132,6 +136,33 @@ def current_job(job: Job, *, config: AwsConfig | None = None) -> Job:
         ) from error
     except (AccessDenied, ConfigurationError, ServiceUnavailable):
         return job
+
+
+def require_in_progress(
+    job_id: str,
+    *,
+    client_token: str | Secret | None = None,
+    config: AwsConfig | None = None,
+) -> None:
+    """Check that a job is in progress, where the caller may ask CodePipeline.
+
+    Args:
+        job_id: The ID of the job.
+        client_token: The client's half of a third-party job's token.
+        config: How to reach AWS.
+
+    Raises:
+        OutOfSync: CodePipeline has no such job in progress.
+    """
+    try:
+        if is_in_progress(job_id, client_token=client_token, config=config):
+            return
+    except (AccessDenied, ConfigurationError, OutOfSync, ServiceUnavailable):
+        return  # PutJobSuccessResult and PutJobFailureResult check the job as well
+    raise OutOfSync(
+        f"job {shlex.quote(job_id)} is not in progress, or does not exist in this region",
+        hint=f"{NOT_IN_PROGRESS}; --force reports the result anyway",
+    )
 
 
 def poll_for_jobs(

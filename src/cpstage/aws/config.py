@@ -1,7 +1,7 @@
 """How cpstage reaches AWS: the caller's settings, and the boto3 clients that are made of them.
 
 The settings have the AWS CLI's names, values and precedence: option, then environment, then
-profile. botocore reads all of them; nothing here knows an endpoint, a partition or a proxy.
+profile. botocore reads all of them, and chooses endpoint, partition and proxy.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _DEFAULT_READ_TIMEOUT = 60.0
 """Seconds: botocore's own (botocore.config.Config)."""
 
 _SENDABLE = re.compile("[!-~]*")
-"""What a header carries of credentials."""
+"""Characters of credentials that an HTTP header can carry."""
 
 _Found = TypeVar("_Found")
 
@@ -49,7 +49,7 @@ class Caller(NamedTuple):
 
 @dataclass
 class _Made:
-    """What was made of settings: sessions and clients, which cost some 50 ms each.
+    """Sessions and clients by their settings; each takes some 50 ms to make.
 
     botocore's sessions make one client at a time.
     """
@@ -59,7 +59,7 @@ class _Made:
     _early: dict[Any, Any] = field(default_factory=dict)
 
     def once(self, key: Any, make: Callable[[], _Found]) -> _Found:
-        """Return what was made for a key, and make it the first time."""
+        """Return the object of a key; make it the first time."""
         if key not in self._kept:  # a made object needs no lock
             with self.lock:
                 if key not in self._kept:
@@ -83,7 +83,7 @@ class _Made:
         threading.Thread(target=run, name="cpstage-client", daemon=True).start()
 
     def take_early(self, key: Any) -> Any | None:
-        """Return what was made early for a key, once; None where nothing was, or it failed."""
+        """Return the object that was made early for a key, once; None without one."""
         future = self._early.pop(key, None)
         return None if future is None or future.exception() else future.result()
 
@@ -99,8 +99,9 @@ class AwsConfig:
             set one for a single service.
         ca_bundle: A file of CA certificates to trust.
         verify_ssl: False switches the verification of certificates off.
-        connect_timeout: Seconds to wait for a connection; 0 waits for ever, None is botocore's 60.
-        read_timeout: Seconds to wait for the next KiB of an answer; 0 waits for ever, None is
+        connect_timeout: Seconds to wait for a connection; 0 waits without limit, None is
+            botocore's 60.
+        read_timeout: Seconds to wait for the next KiB of an answer; 0 waits without limit, None is
             botocore's 60.
         timeout: Seconds since the last progress after which a failed request is not sent again.
         sign_requests: False sends the calls to CodePipeline without credentials.
@@ -137,7 +138,7 @@ class AwsConfig:
             retries: How long to go on after failures.
 
         Raises:
-            ConfigurationError: No region, no such profile, or a setting is malformed.
+            ConfigurationError: The region or the profile is missing, or a setting is malformed.
             AccessDenied: There are no credentials, or they cannot be read.
         """
         return self._callers_client("codepipeline", self.require_region(), retries)
@@ -161,7 +162,7 @@ class AwsConfig:
             retries: How long to go on after failures.
 
         Raises:
-            ConfigurationError: No region, no such profile, or a setting is malformed.
+            ConfigurationError: The region or the profile is missing, or a setting is malformed.
         """
         where = self.require_region(region)
         if credentials is None:
@@ -184,7 +185,7 @@ class AwsConfig:
             retries: How long to go on after failures.
 
         Raises:
-            ConfigurationError: No region, no such profile, or a setting is malformed.
+            ConfigurationError: The region or the profile is missing, or a setting is malformed.
             AccessDenied: There are no credentials, or they cannot be read.
         """
         where = region or self.require_region()
@@ -197,9 +198,9 @@ class AwsConfig:
         """Ask STS whose the caller's credentials are, which takes no permission.
 
         Raises:
-            ConfigurationError: No region, no such profile, or a setting is malformed.
+            ConfigurationError: The region or the profile is missing, or a setting is malformed.
             AccessDenied: There are no credentials, or STS refuses them.
-            ServiceUnavailable: There was no answer.
+            ServiceUnavailable: STS did not answer.
         """
         from cpstage.aws.client import has
         from cpstage.aws.hints import aws_failures
@@ -212,7 +213,7 @@ class AwsConfig:
         """Make a client of S3 ahead of time, in a thread, while a request is under way.
 
         Loading botocore's model of S3 and making a client takes some 30 ms, which a fetch has while
-        GetJobDetails is answered. What fails here fails again, and is told, when S3 is needed.
+        GetJobDetails is answered. A failure here is raised when S3 is needed.
         """
         try:
             key = ("s3", self.require_region(), self._settings)
@@ -226,7 +227,7 @@ class AwsConfig:
         ``AWS_REGION``, which every SDK but botocore reads, comes before ``AWS_DEFAULT_REGION``.
 
         Raises:
-            ConfigurationError: There is none, or no such profile.
+            ConfigurationError: The region or the profile is missing.
         """
         from cpstage.errors import ConfigurationError
 
@@ -247,7 +248,7 @@ class AwsConfig:
         """Look up a setting of the AWS CLI: first the environment, then the profile.
 
         Raises:
-            ConfigurationError: There is no such profile, or the configuration cannot be read.
+            ConfigurationError: The profile is missing, or the configuration cannot be read.
         """
         value = os.environ.get(environment_variable)
         if not value:
@@ -352,7 +353,7 @@ class AwsConfig:
         A helper program or a file may hold anything at all, and botocore raises whatever that is.
 
         Raises:
-            AccessDenied: There are none, or they cannot be read.
+            AccessDenied: The credentials are missing or cannot be read.
         """
         from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
@@ -378,7 +379,7 @@ class AwsConfig:
                 refused = AccessDenied(what, hint=CALLER_EXPIRED_HINT)
             except EOFError:
                 refused = AccessDenied(
-                    "the role needs an MFA code, and there is no terminal to enter it",
+                    "the role needs an MFA code, which only a terminal can enter",
                     hint="run 'aws sts get-session-token' first, and export its output",
                 )
             except OSError as error:
@@ -440,7 +441,7 @@ class AwsConfig:
         return self._made.once(key, lambda: self._read(read))
 
     def _seconds(self, name: str) -> float | None:
-        """Return a time-out, which the retry timeout bounds; 0 waits for ever.
+        """Return a time-out, which the retry timeout bounds; 0 waits without limit.
 
         Args:
             name: ``connect_timeout`` or ``read_timeout``.
@@ -458,7 +459,7 @@ class AwsConfig:
         return _DEFAULT_READ_TIMEOUT if found is None else float(found)
 
     def _read(self, read: Callable[[], _Found], what: str = "the AWS client") -> _Found:
-        """Have botocore read settings or credentials, and translate what is wrong with them."""
+        """Let botocore read settings or credentials, and translate its errors."""
         from cpstage.aws.hints import aws_failures, settings_hint
         from cpstage.errors import ConfigurationError
 

@@ -100,7 +100,7 @@ class _Answer(io.RawIOBase):
 
     Args:
         raw: Where they come from.
-        seconds: The read timeout; None waits for ever.
+        seconds: The read timeout; None waits without limit.
         bounds: What the answer may be.
     """
 

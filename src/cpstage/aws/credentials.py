@@ -1,17 +1,17 @@
 """A job's session credentials: refreshed, and in the form of a ``credential_process``.
 
-CodePipeline hands out a job's credentials without an expiry date, and a large transfer outlives
+CodePipeline issues a job's credentials without an expiry date, and a large transfer outlives
 them. They are refreshed both ways: ahead of time, when they reach a certain age, and when AWS says
 that they have expired, in the middle of whatever call that was.
 
 botocore's ``RefreshableCredentials`` need an expiry date, and botocore retries no ExpiredToken. So
 the clients of a job sign with :class:`JobCredentials`, and the retries of
 :mod:`cpstage.aws.client` refresh them. One rule keeps any number of threads at one refresh per
-expiry: a thread that is told that its token has expired refreshes only if that token is still the
+expiry: a thread whose token has expired refreshes only if that token is still the
 current one; otherwise another thread has done it, and signing again is enough.
 
-AWS tools keep credentials without an expiry for ever, so :func:`process_credentials` states one
-that is earlier than the true one.
+AWS tools keep credentials without an expiry until they exit, so :func:`process_credentials` states
+one that is earlier than the true one.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ _LOGGER = logging.getLogger("cpstage")
 
 _SPARE_SECONDS = 60.0
 """Before the time at which credentials expire, where that is known."""
+
+_UNKNOWN_AGE_SECONDS = 60.0
+"""Credentials of unknown age may expire at any time."""
 
 _TRY_AGAIN_SECONDS = 30.0
 """After a refresh ahead of time has failed; the old credentials may well last a while longer."""
@@ -108,22 +111,20 @@ class JobCredentials:
 
     def _use(self, new: SessionCredentials) -> None:
         self._current = new
-        lasts = self._max_age
+        lasts = self._max_age - (new.age_seconds or 0.0)
         if new.expires_at is not None:
             left = (new.expires_at - datetime.now(timezone.utc)).total_seconds()
             lasts = min(lasts, left - _SPARE_SECONDS)
         self._old_at = self._clock() + lasts
 
 
-def process_credentials(
-    job: Job, *, lifetime: float = DEFAULT_MAX_AGE, age: float | None = None
-) -> dict[str, str | int]:
+def process_credentials(job: Job, *, lifetime: float = DEFAULT_MAX_AGE) -> dict[str, str | int]:
     """Return a job's session credentials as a ``credential_process`` prints them.
 
     Args:
         job: The job, with its session credentials.
-        lifetime: Seconds after they were handed out at which tools are to ask for new ones.
-        age: Their age in seconds, where known.
+        lifetime: Seconds after CodePipeline returned them at which tools are to ask for new ones.
+            Where that time is unknown, tools are to ask soon.
 
     Raises:
         AccessDenied: The job carries none, or they are older than that.
@@ -137,11 +138,12 @@ def process_credentials(
                 f"{credentials.expires_at:%Y-%m-%dT%H:%M:%SZ}",
                 hint="give the job id in place of a saved document",
             )
-        lifetime, age = (credentials.expires_at - now).total_seconds(), 0
-    left = lifetime - (age or 0)
-    if left <= 0:
+        left = (credentials.expires_at - now).total_seconds()
+    elif (age := credentials.age_seconds) is None:
+        left = min(lifetime, _UNKNOWN_AGE_SECONDS)
+    elif (left := lifetime - age) <= 0:
         raise AccessDenied(
-            f"the session credentials of job {job.id} are {age or 0:.0f} seconds old",
+            f"the session credentials of job {job.id} are {age:.0f} seconds old",
             hint="give the job id in place of a saved document",
         )
     expiration = now + timedelta(seconds=left)

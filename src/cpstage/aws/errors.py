@@ -41,7 +41,7 @@ _BUSY = {
     "TooManyRequestsException",
 }
 _DAMAGED = {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch"}
-"""What arrived differs from what was sent."""
+"""The received bytes differ from the sent bytes."""
 
 _UNPARSED = (AttributeError, KeyError, TypeError, ValueError)
 """What botocore's parsers raise for an answer that is well-formed, and of another shape."""
@@ -62,7 +62,7 @@ class CallFailed(Exception):
     """A call of AWS failed.
 
     Attributes:
-        also: What it may have left in AWS, to be named in the message.
+        also: Text for the message: what the call may have left in AWS.
     """
 
     also: str = ""

@@ -119,7 +119,7 @@ _ROWS: tuple[tuple[set[str], type[CpstageError], str | None], ...] = (
     ({"InvalidJobStateException", "InvalidNonceException"}, OutOfSync, None),
     (MOVED, ConfigurationError, "give the region of the pipeline with --region"),
 )
-"""Codes that mean the same whoever called, and whatever for."""
+"""Codes with one meaning for all callers and operations."""
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ class JobSession:
         """Return the KMS client of a region; None is the pipeline's region.
 
         Raises:
-            ConfigurationError: There is no region, or a setting is malformed.
+            ConfigurationError: The region is missing, or a setting is malformed.
         """
         if region not in self._kms:
             where = region or self.job.region

@@ -5,9 +5,9 @@ which is any request that succeeded: a transfer does not fail because it is long
 jitter (a random time up to a bound that doubles), so that many workers that were interrupted
 together do not come back together.
 
-botocore's own retries sleep without an end that a signal could set, count attempts only, and do not
-resume a body. They are used where the caller has configured them (``AWS_MAX_ATTEMPTS``,
-``AWS_RETRY_MODE``, the profile, a session's default config).
+A signal cannot wake botocore's own retries, which count attempts only and do not resume a body.
+They are used where the caller has configured them (``AWS_MAX_ATTEMPTS``, ``AWS_RETRY_MODE``, the
+profile, a session's default config).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Retries:
 
     @property
     def is_stopped(self) -> bool:
-        """Whether nothing is to be sent any more."""
+        """Whether no request is sent any more."""
         return self._stopped.is_set()
 
     def stop(self) -> None:

@@ -1,7 +1,7 @@
-"""Operations on the objects of a job, as far as its session credentials allow them.
+"""Operations on the objects of a job that its session credentials allow.
 
-GetObject, HeadObject, PutObject and the multipart operations; none that lists a bucket or looks at
-one (Amazon S3 API Reference). Keys are taken literally. s3transfer, boto3's own transfer manager,
+These are GetObject, HeadObject, PutObject and the multipart operations (Amazon S3 API Reference).
+Keys are taken literally. s3transfer, boto3's own transfer manager,
 does not serve: it cannot be stopped within seconds, resumes no body, and computes no checksum over
 a whole object that was uploaded in parts.
 """

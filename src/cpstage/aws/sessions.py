@@ -95,8 +95,8 @@ def new_client(
         region: Where requests go.
         endpoint_url: Where they go instead.
         verify: A file of CA certificates, False for none, None for those that are configured.
-        connect_timeout: Seconds; 0 waits for ever, None is what the session says.
-        read_timeout: Seconds, likewise.
+        connect_timeout: Seconds; 0 waits without limit, None leaves the choice to the session.
+        read_timeout: Seconds, as for ``connect_timeout``.
         signs: Whether requests are signed.
         is_of_a_job: Whether they are signed with a job's credentials, and never the session's.
         retries_itself: Whether botocore retries, instead of :mod:`cpstage.aws.retries`.

@@ -1,4 +1,4 @@
-"""How an object is stored: what an upload requests of S3, and what the answers of S3 report.
+"""How S3 stores an object: the members of an upload request, and the check of the answers.
 
 Every upload requests SSE-KMS, since the policy of CodePipeline's buckets denies anything else.
 A request names a key where the job has one; otherwise S3 uses the bucket's default key.
@@ -75,7 +75,7 @@ class Upload:
 
 
 class StorageCheck:
-    """The encryption of one upload: what is requested, and what the answers of S3 report.
+    """Compares the answers of S3 to an upload with the requested encryption.
 
     S3 reports the encryption of a multipart upload with each part and with its completion; some
     compatible stores report it with the parts only.

@@ -49,10 +49,13 @@ def credentials(
 
     The format is that of a credential_process (version 1). Any AWS tool can then read the job's
     inputs and write its outputs. CodePipeline does not say when session credentials expire; the
-    printed expiry makes tools ask again in time.
+    printed expiry makes tools ask again in time. A document that 'get-job-details --save' saved
+    says how old its credentials are. For other documents, cpstage asks CodePipeline for current
+    credentials; where it cannot, the printed expiry is one minute from now.
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
+    from cpstage.aws.codepipeline import current_job
     from cpstage.aws.credentials import process_credentials
 
     if not force and sys.stdout is not None and sys.stdout.isatty():
@@ -61,5 +64,7 @@ def credentials(
             hint="use it as a credential_process (see --help), or give --force",
         )
     job = source.load(config, uses_s3=False)
-    age = source.credentials_age()
-    terminal.line(json.dumps(process_credentials(job, lifetime=expires_in, age=age), indent=2))
+    found = job.require_credentials()
+    if found.issued_at is None and found.expires_at is None:
+        job = current_job(job, config=config)
+    terminal.line(json.dumps(process_credentials(job, lifetime=expires_in), indent=2))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
+import tempfile
+from datetime import datetime, timezone
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,7 +26,7 @@ from cpstage.cli.aws_cli.request import (
 )
 from cpstage.cli.command import Command, Option
 from cpstage.cli.options import aws_options, output_options
-from cpstage.errors import ConfigurationError, UsageError
+from cpstage.errors import ConfigurationError, UsageError, WorkspaceUnavailable
 from cpstage.masking import MASK
 
 if TYPE_CHECKING:
@@ -33,7 +37,7 @@ _EXAMPLES = """\b
 Examples:
   cpstage get-job-details --job-id JOB_ID
   cpstage get-job-details --job-id JOB_ID --query jobDetails.data
-  cpstage get-job-details --job-id JOB_ID --reveal-secrets > job.json
+  cpstage get-job-details --job-id JOB_ID --save job.json
   cpstage get-job-details --cli-input-json file://input.json --output table
 
 Options of the AWS CLI that change nothing here, such as --no-paginate, are accepted.
@@ -91,6 +95,13 @@ _INPUT_SKELETON = """\
 )
 @click.option("--reveal-secrets", is_flag=True, help="Print the document with its secrets.")
 @click.option("--mask", is_flag=True, help="Print masked values with --output text, too.")
+@click.option(
+    "--save",
+    "saved",
+    metavar="FILE",
+    help="Save the document, SECRETS included, in FILE (mode 0600), with the time at which "
+    "CodePipeline issued its credentials; print nothing.",
+)
 @aws_options
 @call_options
 @partial(output_options, query=False)
@@ -106,6 +117,7 @@ def get_job_details(
     output: str | None,
     reveal_secrets: bool,
     mask: bool,
+    saved: str | None,
     config: AwsConfig,
     terminal: Terminal,
 ) -> None:
@@ -114,7 +126,7 @@ def get_job_details(
     The command masks secrets before it applies --query: session credentials, all values of the
     action's configuration, and the continuation token. --reveal-secrets prints what the AWS CLI
     prints. With --output text, which scripts read, the command exits with 78 where it would print
-    a masked value.
+    a masked value. prints. --save also saves the time at which CodePipeline issued the credentials.
     """
     more = click.get_current_context().args
     if more:
@@ -131,6 +143,9 @@ def get_job_details(
     check_members(members, known="jobId")
     chosen = output_format(output, terminal.json, config, terminal.note)
     operation = "GetThirdPartyJobDetails" if token else "GetJobDetails"
+    if saved is not None:
+        _save(members.get("jobId"), token, config, saved)
+        return
     if generate_cli_skeleton == "output":
         document = sample_output("codepipeline", operation)
     else:
@@ -168,6 +183,34 @@ def _job_document(
         )
     document = cpstage.get_job_details(job_id, client_token=token or None, config=config)
     return document if reveal_secrets else cpstage.job.mask_document(document)
+
+
+def _save(given: str | None, token: str, config: AwsConfig, file: str) -> None:
+    """Save the document for ``--job-file``; a file that is there is replaced in one step.
+
+    Raises:
+        WorkspaceUnavailable, LocalIOError: The file cannot be written.
+    """
+    from cpstage.filesystem import local_failures
+    from cpstage.job import saved_document
+
+    asked_at = datetime.now(timezone.utc)
+    document = saved_document(_job_document(given, token, config, True), asked_at)
+    path = Path(file)
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+        raise WorkspaceUnavailable(
+            f"{file} is not a regular file", hint="give the name of a new file"
+        )
+    with local_failures(path):
+        descriptor, new = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
+        try:
+            with os.fdopen(descriptor, "w", encoding="ascii") as output:
+                json.dump(document, output, indent=4)
+                output.write("\n")
+            Path(new).replace(path)
+        except BaseException:
+            Path(new).unlink(missing_ok=True)
+            raise
 
 
 def _print(text: str) -> None:

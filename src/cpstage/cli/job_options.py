@@ -11,7 +11,6 @@ import json
 import os
 import re
 import sys
-import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -155,12 +154,6 @@ class JobSource:
             raise UsageError("no job is given", hint="give JOB_ID, CPSTAGE_JOB_ID or --job-file")
         return self.job_id
 
-    def credentials_age(self) -> float | None:
-        """Return how old the job's credentials are at least, in seconds."""
-        if self.file is None:
-            return 0.0
-        return None if self.file == "-" else time.time() - Path(self.file).stat().st_mtime
-
     @staticmethod
     def _document(file: str) -> Any:
         try:
@@ -169,7 +162,7 @@ class JobSource:
             # What stopped the parser holds the whole document, and with it the secrets.
             raise ConfigurationError(
                 f"the job file {'stdin' if file == '-' else file} is not JSON",
-                hint="save the output of 'cpstage get-job-details --reveal-secrets'",
+                hint="save it with 'cpstage get-job-details --save FILE'",
             ) from None
 
 

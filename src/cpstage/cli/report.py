@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 import click
 
@@ -12,7 +12,7 @@ from cpstage.cli.command import Command
 from cpstage.cli.job_options import JobSource, job_options, read_file
 from cpstage.cli.options import aws_options, output_options, retry_option
 from cpstage.cli.run_options import details_options, execution_id_option
-from cpstage.errors import ConfigurationError, CpstageError, FailureType, UsageError
+from cpstage.errors import ConfigurationError, CpstageError, FailureType, LocalIOError, UsageError
 
 if TYPE_CHECKING:
     from cpstage import AwsConfig, Details
@@ -39,10 +39,12 @@ def report() -> None:
     """Report the result of a job to CodePipeline."""
 
 
-def _variables(
-    _context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]
-) -> dict[str, str]:
-    """Read ``K=V``, where the value may be empty."""
+def _variables(values: tuple[str, ...]) -> dict[str, str]:
+    """Read ``K=V``, where the value may be empty.
+
+    Raises:
+        UsageError: A value is not of that form.
+    """
     found = {}
     for value in values:
         name, equals, content = value.partition("=")
@@ -53,16 +55,23 @@ def _variables(
     return found
 
 
+_force_option = click.option(
+    "--force",
+    is_flag=True,
+    help="Report without asking CodePipeline first whether the job is in progress.",
+)
+
+
 @report.command(cls=Command, epilog=_SUCCESS_EXAMPLES)
 @click.argument("job_id", required=False)
 @job_options
+@_force_option
 @details_options
 @click.option(
     "--output-variable",
     "output_variables",
     multiple=True,
     metavar="K=V",
-    callback=_variables,
     help="Output variable of the action; repeatable.",
 )
 @click.option(
@@ -86,31 +95,43 @@ def success(
     config: AwsConfig,
     terminal: Terminal,
     details: Details,
-    output_variables: dict[str, str],
+    output_variables: tuple[str, ...],
     output_variables_file: str | None,
     continuation_token_file: str | None,
+    force: bool,
 ) -> None:
     """Report that a job has succeeded.
 
-    JOB_ID may also be given as CPSTAGE_JOB_ID.
+    A value that CodePipeline would refuse is reported as a failure of the job. JOB_ID may also be
+    given as CPSTAGE_JOB_ID.
     """
     import cpstage
+    from cpstage.masking import secret
+    from cpstage.report.put import read_token
+    from cpstage.report.variables import read_variables
 
     job_id = source.require_id()
     try:
-        _report_success(
-            job_id=job_id,
-            source=source,
-            config=config,
-            terminal=terminal,
+        details.check()
+        token = secret(os.environ.get("CPSTAGE_CONTINUATION_TOKEN") or None)
+        if continuation_token_file is not None:
+            token = read_token(continuation_token_file)
+        variables = {}
+        if output_variables_file is not None:
+            variables = read_variables(output_variables_file)
+        variables.update(_variables(output_variables))
+        _require_in_progress(job_id, source, config, force)
+        reported = cpstage.report_success(
+            job_id,
             details=details,
-            output_variables=output_variables,
-            output_variables_file=output_variables_file,
-            continuation_token_file=continuation_token_file,
+            output_variables=variables,
+            continuation_token=token,
+            client_token=source.client_token,
+            config=config,
         )
-    except ConfigurationError as error:
+    except (UsageError, ConfigurationError, LocalIOError) as error:
         # What cannot be reported must not leave the job open until it times out.
-        with suppress(CpstageError):  # as where there is no region
+        with suppress(CpstageError):  # as where no region is known
             cpstage.report_failure(
                 job_id,
                 error.message,
@@ -120,47 +141,25 @@ def success(
             )
             terminal.note("reported\tfailure")
         raise
+    _tell(reported, terminal)
 
 
-def _report_success(
-    *,
-    job_id: str,
-    source: JobSource,
-    config: AwsConfig,
-    terminal: Terminal,
-    details: Details,
-    output_variables: dict[str, str],
-    output_variables_file: str | None,
-    continuation_token_file: str | None,
-) -> None:
-    """Gather what is to be reported, and report it.
+def _require_in_progress(job_id: str, source: JobSource, config: AwsConfig, force: bool) -> None:
+    """Check that the job is in progress, where the caller may ask.
 
     Raises:
-        CpstageError: As :func:`cpstage.report_success`, or a file cannot be used.
+        OutOfSync: It is not.
     """
-    import cpstage
-    from cpstage.masking import secret
-    from cpstage.report.put import read_token
-    from cpstage.report.variables import read_variables
+    if not force:
+        from cpstage.aws.codepipeline import require_in_progress
 
-    token = secret(os.environ.get("CPSTAGE_CONTINUATION_TOKEN") or None)
-    if continuation_token_file is not None:
-        token = read_token(continuation_token_file)
-    variables = read_variables(output_variables_file) if output_variables_file is not None else {}
-    reported = cpstage.report_success(
-        job_id,
-        details=details,
-        output_variables={**variables, **output_variables},
-        continuation_token=token,
-        client_token=source.client_token,
-        config=config,
-    )
-    _tell(reported, terminal)
+        require_in_progress(job_id, client_token=source.client_token, config=config)
 
 
 @report.command(cls=Command, epilog=_FAILURE_EXAMPLES)
 @click.argument("job_id", required=False)
 @job_options
+@_force_option
 @click.option("-m", "--message", metavar="TEXT", help="Failure message.")
 @click.option(
     "--message-file",
@@ -169,11 +168,10 @@ def _report_success(
 )
 @click.option(
     "--failure-type",
-    type=click.Choice(get_args(FailureType)),
     metavar="TYPE",
     default="JobFailed",
     show_default=True,
-    help=f"Whose fault it is: {', '.join(get_args(FailureType))}.",
+    help=f"Failure type: {', '.join(get_args(FailureType))}.",
 )
 @execution_id_option
 @aws_options
@@ -186,8 +184,9 @@ def failure(
     terminal: Terminal,
     message: str | None,
     message_file: str | None,
-    failure_type: FailureType,
+    failure_type: str,
     execution_id: str | None,
+    force: bool,
 ) -> None:
     """Report that a job has failed.
 
@@ -198,23 +197,33 @@ def failure(
     if (message is None) == (message_file is None):
         given = "no message is" if message is None else "both --message and --message-file are"
         raise UsageError(f"{given} given", hint="give --message or --message-file")
-    unread: ConfigurationError | None = None
+    job_id = source.require_id()
+    # A mistake in the arguments is told after the report: the job has failed in any case.
+    mistake: CpstageError | None = None
     if message_file is not None:
         try:
             message = read_file(message_file, "message").decode("utf-8", "replace").rstrip()
-        except ConfigurationError as error:  # the job has failed all the same
-            unread, message = error, error.message
+        except CpstageError as error:
+            mistake, message = error, error.message
+    if failure_type not in get_args(FailureType):
+        known = ", ".join(get_args(FailureType))
+        mistake = UsageError(
+            f"{failure_type[:200]!r} is not a failure type of CodePipeline: JobFailed is reported",
+            hint=f"give {known}",
+        )
+        failure_type = "JobFailed"
+    _require_in_progress(job_id, source, config, force)
     reported = cpstage.report_failure(
-        source.require_id(),
+        job_id,
         message or "",
-        failure_type=failure_type,
+        failure_type=cast("FailureType", failure_type),
         external_execution_id=execution_id,
         client_token=source.client_token,
         config=config,
     )
     _tell(reported, terminal)
-    if unread:
-        raise unread
+    if mistake:
+        raise mistake
 
 
 def _tell(reported: Reported, terminal: Terminal) -> None:

@@ -134,14 +134,18 @@ def command_options(function: Function, *, kills_orphans: bool = False) -> Funct
 
 
 def details_options(function: Function) -> Function:
-    """Add what is said besides of a success; the command gets ``details``."""
+    """Add the options of a success; the command gets ``details``.
+
+    The values may come from a build. So they are checked when the job is known, and a malformed one
+    is reported as a failure of the job.
+    """
 
     @functools.wraps(function)
     def command(
         *,
         summary: str | None,
         execution_id: str | None,
-        percent_complete: int | None,
+        percent_complete: str | None,
         revision: str | None,
         change_identifier: str | None,
         revision_summary: str | None,
@@ -149,12 +153,11 @@ def details_options(function: Function) -> Function:
         **others: Any,
     ) -> Any:
         from cpstage import Details
-        from cpstage.report.details import Revision, parse_time
+        from cpstage.report.details import Revision
 
         made = None
         if revision is not None and change_identifier is not None:
-            when = None if created is None else parse_time(created)
-            made = Revision(revision, change_identifier, revision_summary, when)
+            made = Revision(revision, change_identifier, revision_summary, created)
         elif any(
             one is not None for one in (revision, change_identifier, revision_summary, created)
         ):
@@ -168,9 +171,7 @@ def details_options(function: Function) -> Function:
         command,
         click.option("--summary", metavar="TEXT", help="Summary, shown with the action."),
         execution_id_option,
-        click.option(
-            "--percent-complete", type=Number(0, 100), metavar="N", help="Progress, 0 to 100."
-        ),
+        click.option("--percent-complete", metavar="N", help="Progress, 0 to 100."),
         click.option(
             "--revision", metavar="ID", help="ID of the revision that was built or deployed."
         ),

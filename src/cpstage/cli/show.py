@@ -48,9 +48,7 @@ def show(source: JobSource, config: AwsConfig, terminal: Terminal) -> None:
     import cpstage
 
     job = source.load_artifacts(config, terminal, needs_artifacts=False)
-    described = cpstage.inspect.describe(
-        job, config=config, credentials_age=source.credentials_age()
-    )
+    described = cpstage.inspect.describe(job, config=config)
     terminal.result(described, _text(described))
 
 
@@ -106,6 +104,8 @@ def _credentials(job: dict[str, Any]) -> str:
     if not credentials["present"]:
         return "none"
     age = credentials["age_seconds"]
+    if credentials["expires_at"]:
+        return f"expire at {credentials['expires_at']}, masked"
     if age is None:
         return "of unknown age, masked"
     expired = ": may have expired" if age > _GOOD_FOR_SECONDS else ""

@@ -22,7 +22,6 @@ def describe(
     job: ArtifactSet,
     *,
     config: AwsConfig | None = None,
-    credentials_age: float | None = None,
 ) -> dict[str, Any]:
     """Describe a job, with what S3 says of its inputs; secrets are masked.
 
@@ -35,11 +34,9 @@ def describe(
     Args:
         job: The job, or a past execution.
         config: How to reach AWS.
-        credentials_age: Seconds since the session credentials were handed out, where known.
     """
     where = config or AwsConfig()
     token = job.continuation_token if isinstance(job, Job) else None
-    has_session = isinstance(job, Job) and job.credentials is not None
     return {
         "id": job.id,
         "account_id": job.account_id,
@@ -49,7 +46,7 @@ def describe(
         "configuration": _configuration(job, where),
         "encryption_key": asdict(job.encryption_key) if job.encryption_key else None,
         "continuation_token": MASK if token else None,
-        "credentials": {"present": has_session, "age_seconds": credentials_age},
+        "credentials": _credentials(job),
         "read_with": job.read_with,
         "execution": _execution(job) if isinstance(job, Execution) else None,
         "inputs": _objects(job, job.input_artifacts, where),
@@ -58,6 +55,17 @@ def describe(
             {"name": artifact.name, "location": location_document(artifact)}
             for artifact in job.output_artifacts
         ],
+    }
+
+
+def _credentials(job: ArtifactSet) -> dict[str, Any]:
+    found = job.credentials if isinstance(job, Job) else None
+    age = found.age_seconds if found else None
+    expires_at = found.expires_at if found else None
+    return {
+        "present": found is not None,
+        "age_seconds": None if age is None else round(age),
+        "expires_at": f"{expires_at:%Y-%m-%dT%H:%M:%SZ}" if expires_at else None,
     }
 
 

@@ -1,7 +1,7 @@
-"""Whether a run of a job would get through: each thing it needs, in the order in which it does.
+"""Checks of everything that a run of a job needs, in the order of a run.
 
-A check that fails says what to change, and the next one is made all the same where it can be.
-Nothing is left behind: an upload is begun for each output, and aborted at once.
+A failed check says what to change. The other checks are still made where they can be. The check of
+an output creates a multipart upload and aborts it at once.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ _MOST_SECONDS_OFF = 300.0
 _NOTICEABLE_SECONDS_OFF = 60.0
 
 _SECONDS_FOR_STS = 5.0
-"""A network that does not lead to it often drops what is sent there, and says nothing."""
+"""A network without a route to STS often drops packets silently."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that a run needs, and whether it is as it has to be.
+    """The result of one check.
 
     Attributes:
         name: ``region``, ``network``, ``clock``, ``caller``, ``job``, ``credentials``, ``input``,
             ``output``, ``key`` or ``workspace``.
         subject: The artifact, where there are several.
-        status: ``skipped`` is what cannot be checked since something else failed.
-        detail: What was found.
+        status: ``skipped`` where an earlier failure prevents the check.
+        detail: The finding.
         fix: What to change.
-        exit_code: That a run would end with.
+        exit_code: The exit code of a run that fails here.
     """
 
     name: str
@@ -65,12 +65,12 @@ def diagnose(
     *,
     config: AwsConfig | None = None,
 ) -> Iterator[Check]:
-    """Check all that a run of a job needs.
+    """Check everything that a run of a job needs.
 
     Args:
-        load: Gets the job, or the past execution, or raises why it cannot be had.
-        workspace: Where it is to be worked on.
-        config: How to reach AWS; its timeout holds for each check.
+        load: Returns the job, or the past execution, or raises an error.
+        workspace: The workspace of the run.
+        config: The configuration of the AWS clients; its timeout applies to each check.
 
     Raises:
         UsageError: No job is given.
@@ -89,7 +89,7 @@ def diagnose(
     yield _tried("job", get)
     sizes = _Sizes()
     if job is None:
-        yield from _skipped(("credentials", "input", "output", "key"), "there is no job")
+        yield from _skipped(("credentials", "input", "output", "key"), "no job was loaded")
     elif isinstance(job, Job):
         yield from _of_the_job(job, where, sizes)
     else:
@@ -105,13 +105,13 @@ def exit_code(checks: Iterable[Check]) -> int:
 
 @dataclass
 class _Sizes:
-    """How many bytes the inputs have together, as far as they are known."""
+    """The total size of the inputs in bytes; 0 before they are read."""
 
     total: int = 0
 
 
 def _of_the_caller(where: AwsConfig) -> Iterator[Check]:
-    """Check what is needed before a job can be asked for."""
+    """Check what GetJobDetails needs."""
 
     def region() -> str:
         return where.require_region()
@@ -119,7 +119,7 @@ def _of_the_caller(where: AwsConfig) -> Iterator[Check]:
     found = _tried("region", region)
     yield found
     if found.status == "failed":
-        yield from _skipped(("network", "clock", "caller"), "there is no region")
+        yield from _skipped(("network", "clock", "caller"), "no region is configured")
         return
     stamp: str | None = None
 
@@ -133,7 +133,7 @@ def _of_the_caller(where: AwsConfig) -> Iterator[Check]:
     if reached.status == "ok":
         yield _clock(stamp)
     else:
-        yield from _skipped(("clock",), "there is no answer to compare it with")
+        yield from _skipped(("clock",), "the endpoint did not answer")
     yield _tried("caller", lambda: _whose_credentials(where))
 
 
@@ -164,7 +164,7 @@ def _of_the_job(job: Job, where: AwsConfig, sizes: _Sizes) -> Iterator[Check]:
     carried = _tried("credentials", credentials)
     yield carried
     if carried.status == "failed":
-        yield from _skipped(("input", "output", "key"), "there are no credentials for it")
+        yield from _skipped(("input", "output", "key"), "the job has no credentials")
         return
     # Each check has the whole timeout, and begins with the same credentials.
     for artifact in job.input_artifacts:
@@ -213,7 +213,7 @@ def _output(
 
 
 def _key(job: Job, trials: list[UploadCheck | CpstageError]) -> Check:
-    """Say what the uploads have shown of the key."""
+    """Return the check of the key, from the results of the uploads."""
     key = job.encryption_key.kms_key_id if job.encryption_key else None
     wanted = key or "the bucket's own key: the job has none"
     used = {trial.kms_key_id for trial in trials if isinstance(trial, UploadCheck)}
@@ -254,16 +254,16 @@ def _ask_for_time(where: AwsConfig) -> tuple[str, str | None]:
 
 
 def _whose_credentials(where: AwsConfig) -> str:
-    """Say who the caller is, and where its credentials come from.
+    """Return the caller's identity and the source of its credentials.
 
-    No run asks STS, which may be out of reach: then it only remains unsaid.
+    A run does not call STS, so an unreachable STS is not a failure.
     """
     where.codepipeline()
     origin = _origin_of_credentials(where)
     try:
         caller = replace(where, timeout=min(where.timeout, _SECONDS_FOR_STS)).caller()
     except CpstageError as error:
-        return f"{origin}; whose they are is not known, which no run needs: {error.message}"
+        return f"{origin}; the identity, which a run does not need, is unknown: {error.message}"
     return f"{caller.arn} of account {caller.account}, by {origin}"
 
 
@@ -291,11 +291,11 @@ def _clock(stamp: str | None) -> Check:
 
 
 def _examine_workspace(workspace: Path | str, size: int | None) -> str:
-    """Write to the workspace, or to where it is to be made, and look at the space there.
+    """Check that the workspace, or its nearest existing parent, can be written to and has space.
 
     Args:
         workspace: The workspace.
-        size: Bytes that the inputs have, packed; None where there is no job to tell.
+        size: Bytes of the packed inputs; None without a job.
     """
     root = Workspace(workspace).root
     there = next((path for path in (root, *root.parents) if path.exists()), root)
@@ -312,7 +312,7 @@ def _examine_workspace(workspace: Path | str, size: int | None) -> str:
 
 
 def _tried(name: str, examine: Callable[[], str], subject: str | None = None) -> Check:
-    """Make a check out of what a function finds, or of why it fails."""
+    """Return the check for the result of a function, or for its error."""
     try:
         return Check(name, "ok", examine(), subject)
     except UsageError:

@@ -25,6 +25,8 @@ _ESCAPE_SEQUENCE = re.compile(
 )
 """Control sequences, control strings and other escape sequences (ECMA-48, 5.4 to 5.6)."""
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -33,39 +35,43 @@ class Revision:
     """``CurrentRevision``: what an action has made or deployed.
 
     Attributes:
-        revision: Its id.
-        change_identifier: What brought it about.
-        summary: A word for people.
-        created: When it was made; a time without a zone is this machine's.
+        revision: Its ID.
+        change_identifier: The ID of the change that caused it.
+        summary: A summary.
+        created: When it was made, also as text (ISO 8601); a time without a zone is local time.
     """
 
     revision: str
     change_identifier: str
     summary: str | None = None
-    created: datetime | None = None
+    created: datetime | str | None = None
 
     def members(self) -> dict[str, Any]:
-        """Return it as the API has it.
+        """Return the request member of the API.
 
         Raises:
-            ConfigurationError: An ID is empty or too long.
+            ConfigurationError, UsageError: As :meth:`check`.
         """
         self.check()
+        created = parse_time(self.created) if isinstance(self.created, str) else self.created
         return given(
             revision=self.revision,
             changeIdentifier=self.change_identifier,
-            created=self.created.timestamp() if self.created else None,
+            created=created.timestamp() if created else None,
             revisionSummary=fit_length("revision summary", self.summary, _MOST_SUMMARY),
         )
 
     def check(self) -> None:
-        """Hold the IDs against the limits of the service.
+        """Check the IDs and the time against the limits of the service.
 
         Raises:
-            ConfigurationError: An ID is empty or too long.
+            ConfigurationError: An ID is empty, too long or not Unicode text.
+            UsageError: The time is malformed.
         """
-        check_length("revision", self.revision, 1500)
-        check_length("change identifier", self.change_identifier, 100)
+        check_id("revision", self.revision, 1500)
+        check_id("change identifier", self.change_identifier, 100)
+        if isinstance(self.created, str):
+            parse_time(self.created)
 
 
 @dataclass(frozen=True)
@@ -73,27 +79,26 @@ class Details:
     """What a result says besides how the job ended.
 
     Attributes:
-        summary: A word for people, shown with the action (success only).
-        external_execution_id: The id of the work in another system.
-        percent_complete: How much of it is done, 0 to 100 (success only).
-        revision: What it has made (success only).
+        summary: A summary, shown with the action (success only).
+        external_execution_id: The ID of the job in another system.
+        percent_complete: The progress, 0 to 100, also as text (success only).
+        revision: What the action has made (success only).
     """
 
     summary: str | None = None
     external_execution_id: str | None = None
-    percent_complete: int | None = None
+    percent_complete: int | str | None = None
     revision: Revision | None = None
 
     def check(self) -> None:
-        """Hold everything against the limits of the service.
+        """Check everything against the limits of the service.
 
         Raises:
-            ConfigurationError: An ID is empty or too long.
-            UsageError: The percentage is not 0 to 100.
+            ConfigurationError: An ID is empty, too long or not Unicode text.
+            UsageError: The percentage is not 0 to 100, or a time is malformed.
         """
-        check_length("external execution id", self.external_execution_id, MOST_EXECUTION_ID)
-        if self.percent_complete is not None and not 0 <= self.percent_complete <= 100:
-            raise UsageError(f"{self.percent_complete} percent complete is not 0 to 100")
+        check_id("external execution id", self.external_execution_id, MOST_EXECUTION_ID)
+        _percentage(self.percent_complete)
         if self.revision:
             self.revision.check()
 
@@ -103,7 +108,7 @@ class Details:
         execution = given(
             summary=fit_length("summary", self.summary, _MOST_SUMMARY),
             externalExecutionId=self.external_execution_id,
-            percentComplete=self.percent_complete,
+            percentComplete=_percentage(self.percent_complete),
         )
         revision = self.revision.members() if self.revision else None
         return given(currentRevision=revision, executionDetails=execution or None)
@@ -142,26 +147,47 @@ class Reported:
 
 
 def parse_time(text: str) -> datetime:
-    """Read a time in the form of ISO 8601; ``Z`` is UTC, and no zone is this machine's.
+    """Return a time from its ISO 8601 text; ``Z`` is UTC, and without a zone it is local time.
 
     Raises:
-        UsageError: It has another form.
+        UsageError: It is malformed.
     """
     try:
         return datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text)).astimezone(timezone.utc)
     except (ValueError, OverflowError) as error:
         raise UsageError(
-            f"{text!r} is not a time such as 2030-01-31T12:00:00Z", hint="see --created"
+            f"{text[:200]!r} is not a time such as 2030-01-31T12:00:00Z", hint="see --created"
         ) from error
 
 
-def check_length(what: str, value: str | None, most: int) -> None:
+def _percentage(value: int | str | None) -> int | None:
+    """Return a percentage.
+
+    Raises:
+        UsageError: It is not 0 to 100.
+    """
+    if value is None:
+        return None
+    try:
+        number = int(value)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= 100:
+        raise UsageError(f"{value!r:.200} percent complete is not 0 to 100")
+    return number
+
+
+def check_id(what: str, value: str | None, most: int) -> None:
     """Check an ID, which cannot be cut; one that is None is not sent.
 
     Raises:
-        ConfigurationError: It is empty or too long.
+        ConfigurationError: It is empty, too long or not Unicode text.
     """
-    if value is not None and not 1 <= length_of(value) <= most:
+    if value is None:
+        return
+    if not is_unicode(value):
+        raise ConfigurationError(f"the {what} is not Unicode text", hint="give it in UTF-8")
+    if not 1 <= length_of(value) <= most:
         raise ConfigurationError(
             f"the {what} has {length_of(value):,} characters, and CodePipeline takes 1 to {most:,}"
         )
@@ -188,6 +214,11 @@ def fit_length(what: str, value: str | None, most: int) -> str | None:
     return units.decode("utf-16-le", "ignore") + _CUT
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text can be sent; bytes that are not UTF-8 arrive as lone surrogates (PEP 383)."""
+    return not _SURROGATE.search(text)
+
+
 def length_of(text: str) -> int:
     """Return how many characters the service counts: UTF-16 units, as Java does.
 
@@ -197,7 +228,11 @@ def length_of(text: str) -> int:
 
 
 def without_control_characters(text: str) -> str:
-    """Return a text of a build without terminal escapes, carriage returns and the like."""
+    """Return a text of a build without terminal escapes, carriage returns and the like.
+
+    What is not Unicode text becomes U+FFFD.
+    """
+    text = _SURROGATE.sub("\ufffd", text)
     text = _ESCAPE_SEQUENCE.sub("", text.replace("\r\n", "\n"))
     return _CONTROL.sub("", text.replace("\r", "\n"))
 

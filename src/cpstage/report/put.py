@@ -1,7 +1,7 @@
 """The result of a job, checked before it is put, and put as often as that helps.
 
-What the API reference limits is held against its limits here, so that hours of work do not end in
-a ValidationException. This module knows nothing of how a result came about.
+Texts and IDs are checked against the limits of the API reference, so that hours of work do not end
+in a ValidationException.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import get_args
 
-from cpstage.aws.codepipeline import put_failure, put_success
+from cpstage.aws.codepipeline import NOT_IN_PROGRESS, put_failure, put_success
 from cpstage.aws.config import AwsConfig
 from cpstage.aws.errors import ServiceError
 from cpstage.aws.retries import Retries, most_tries
@@ -31,8 +31,9 @@ from cpstage.report.details import (
     MOST_EXECUTION_ID,
     Details,
     Reported,
+    check_id,
     given,
-    length_of,
+    is_unicode,
     without_control_characters,
 )
 from cpstage.report.variables import check_variables
@@ -49,7 +50,6 @@ _MOST_TOKEN = 2048
 MOST_TOKEN_BYTES = 4 * _MOST_TOKEN + 2
 """Of a file with a token: four for each character in UTF-8, and the end of the line."""
 
-_NOT_IN_PROGRESS = "it has a result already, timed out, or was never acknowledged"
 _MAYBE_PUT = "a try whose answer was lost may have put the result: look at the pipeline"
 _TAKEN = "a try whose answer was lost counts as reported; look at the pipeline"
 
@@ -76,7 +76,7 @@ def report_success(
 
     Raises:
         UsageError, ConfigurationError: The service would not take what is to be said.
-        OutOfSync, NotFound: The job is not in progress, or there is none.
+        OutOfSync, NotFound: The job is not in progress, or does not exist.
         AccessDenied, ServiceUnavailable: As CodePipeline says; the latter after retries.
     """
     client_token, continuation_token = secret(client_token), secret(continuation_token)
@@ -121,14 +121,14 @@ def report_failure(
         job_id: The id of the job.
         message: Why; of a longer one than the service takes, the end is kept; an empty one is
             replaced, with a warning.
-        failure_type: Whose fault it is.
-        external_execution_id: The id of the work in another system.
+        failure_type: The failure type.
+        external_execution_id: The ID of the job in another system.
         client_token: The client's half of a third-party job's token.
         config: How to reach AWS.
 
     Raises:
-        UsageError: There is no such failure type.
-        OutOfSync, NotFound: The job is not in progress, or there is none.
+        UsageError: The failure type is unknown.
+        OutOfSync, NotFound: The job is not in progress, or does not exist.
         AccessDenied, ServiceUnavailable: As CodePipeline says; the latter after retries.
     """
     client_token = secret(client_token)
@@ -138,9 +138,13 @@ def report_failure(
         message = _NO_MESSAGE
     if failure_type not in get_args(FailureType):
         known = ", ".join(get_args(FailureType))
-        raise UsageError(f"there is no failure type {failure_type!r}", hint=f"there are {known}")
-    if external_execution_id and length_of(external_execution_id) > MOST_EXECUTION_ID:
-        _LOGGER.warning("warning: the external execution id is too long, and left out")
+        raise UsageError(
+            f"{failure_type[:200]!r} is not a failure type of CodePipeline", hint=f"give {known}"
+        )
+    try:
+        check_id("external execution id", external_execution_id or None, MOST_EXECUTION_ID)
+    except ConfigurationError as error:
+        _LOGGER.warning("warning: %s: it is left out", error.message)
         external_execution_id = None
     told = end_of(message, MOST_MESSAGE)
     parameters = given(
@@ -159,8 +163,12 @@ def check_token(token: Secret) -> Secret:
     """Return a continuation token, if the service would take it.
 
     Raises:
-        ConfigurationError: It is empty or too long.
+        ConfigurationError: It is empty, too long or not Unicode text.
     """
+    if not is_unicode(token.reveal()):
+        raise ConfigurationError(
+            "the continuation token is not Unicode text", hint="write it as UTF-8"
+        )
     if not 1 <= len(token) <= _MOST_TOKEN:
         raise ConfigurationError(
             f"the continuation token has {len(token):,} characters, and not 1 to {_MOST_TOKEN:,}"
@@ -227,7 +235,7 @@ def _put(put: Callable[[], None], job_id: str, config: AwsConfig) -> None:
             if may_be_put or _was_sent_again(error):
                 _LOGGER.warning("job %s has ended: %s", job_id, _TAKEN)
                 return
-            raise OutOfSync(error.message, hint=_NOT_IN_PROGRESS) from error
+            raise OutOfSync(error.message, hint=NOT_IN_PROGRESS) from error
         except ServiceUnavailable as error:
             failures, may_be_put = failures + 1, may_be_put or not _is_throttled(error)
             if error.__cause__ is None or not most_tries(_cause(error)):

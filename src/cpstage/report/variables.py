@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cpstage.errors import ConfigurationError, unreadable_input
+from cpstage.report.details import is_unicode
 
 MOST_BYTES = 122_880
 """Of all names and values of an action (quotas of the CodePipeline user guide)."""
@@ -89,8 +90,13 @@ def check_variables(variables: Mapping[str, str]) -> dict[str, str]:
     for name in variables:
         if not _NAME.fullmatch(name):
             raise ConfigurationError(
-                f"{name!r} cannot be an output variable",
+                f"{name[:200]!r} cannot be an output variable",
                 hint="CodePipeline allows A-Z a-z 0-9 @ - _ in a name",
+            )
+        if not is_unicode(variables[name]):
+            raise ConfigurationError(
+                f"the value of the output variable {name} is not Unicode text",
+                hint="give it in UTF-8",
             )
         if _CONTROL.search(variables[name]):
             raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""Options of fetching and pushing, as data."""
+"""Options of fetch and push."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _MOST_TAGS, _LONGEST_TAG, _LONGEST_TAG_VALUE = 10, 128, 256
 
 @dataclass(frozen=True)
 class Unpacking(ExtractOptions):
-    """How artifacts are staged, besides how archives are unpacked.
+    """How to stage artifacts, besides how archives are unpacked.
 
     Attributes:
         layout: One directory per artifact, or one for all.
@@ -64,7 +64,7 @@ class Unpacking(ExtractOptions):
 
 @dataclass(frozen=True)
 class Packing(PackOptions):
-    """How artifacts are made of directories: the format, besides the options of archives.
+    """How directories are packed: the format, besides the options of archives.
 
     Attributes:
         format: ``auto`` packs directories as zip, and uploads a single file raw.

@@ -47,12 +47,12 @@ class Pushed:
 
     Attributes:
         artifact: The job's artifact.
-        source: The directory or file that it is made of.
+        source: The directory or file that is packed.
         status: ``pushed`` now, ``planned`` by a dry run, or ``skipped`` since it is empty.
         format: The archive format, or ``raw`` for a single file.
         files: How many files it holds.
         unpacked_size: How many bytes they have together.
-        upload: What S3 says of the upload.
+        upload: The answer of S3 to the upload.
         envelope: The header of the encrypted message as JSON has it.
         notes: What was left out, differs from the directory, or hinders a fetch; a line each.
     """
@@ -91,7 +91,7 @@ class Pushed:
 
 @dataclass(frozen=True)
 class PushResult:
-    """What a push has done: every output artifact of the job.
+    """The result of a push: every output artifact of the job.
 
     Attributes:
         retries: How many requests to S3 and KMS had to be made again.
@@ -130,8 +130,8 @@ def push(
         dry_run: Report what would be done, and upload nothing.
         config: The configuration of the AWS clients.
         credentials_max_age: Seconds after which the job's credentials are refreshed.
-        progress: Is told of all phases.
-        warn: Is called with each warning, a line.
+        progress: Shows all phases.
+        warn: Is called with the line of each warning.
 
     Raises:
         ConfigurationError: A path or a directory in ``out/`` belongs to no output of the job.
@@ -188,13 +188,13 @@ def _with_key(job: Job, key_id: str | None) -> Job:
 
 @dataclass(frozen=True)
 class Output:
-    """An output artifact, and what it is made of.
+    """An output artifact and its files.
 
     Attributes:
         artifact: The job's artifact.
         source: The directory or file.
         format: The archive format, or ``raw`` for a single file.
-        entries: What goes into it.
+        entries: The files and directories to pack.
     """
 
     artifact: Artifact
@@ -251,7 +251,7 @@ def find_sources(
         with local_failures(path, "read"):
             exists = path.exists()
         if not exists:
-            raise NotFound(f"output {name} cannot be packed: {path} does not exist")
+            raise NotFound(f"{path} does not exist; output {name} is packed from it")
     for artifact in job.output_artifacts:
         if artifact.name not in paths:
             _require_no_symlink(artifact.name, workspace.output(artifact.name))
@@ -297,7 +297,7 @@ def list_outputs(
         sources: Outputs, and what they are made of, where there is anything.
         packing: How to pack.
         packer: What packs them later, and may begin now.
-        progress: Is told of the entries that are listed.
+        progress: Shows the number of listed entries.
 
     Raises:
         ConfigurationError: The format is raw, and an output is not a single file.
@@ -376,10 +376,10 @@ class _Uploader:
         encryption: How they are encrypted.
         storage: How S3 is to store them.
         packer: What packs them.
-        progress: Is told of all phases.
+        progress: Shows all phases.
 
     Raises:
-        ConfigurationError: The artifacts are to be encrypted, and there is no key.
+        ConfigurationError: Encryption is requested without a key.
     """
 
     def __init__(
@@ -434,7 +434,7 @@ class _Uploader:
     def _encrypted(
         self, output: Output, chunks: Iterator[bytes]
     ) -> tuple[Iterator[bytes], Header | None]:
-        """Encrypt a stream, bound to the artifact's place, if encryption is requested."""
+        """Encrypt a stream, bound to its place, if requested."""
         if not self._key_ids:
             return chunks, None
         job = self._session.job
@@ -462,7 +462,7 @@ class _Uploader:
 
 
 def _planned(output: Output) -> Pushed:
-    """Say what would become of an output; one with nothing in it is left out."""
+    """Return the planned result of an output; an empty output is skipped."""
     return _pushed(output, "skipped" if output.is_empty else "planned")
 
 

@@ -140,7 +140,7 @@ class Workspace:
     def _held(
         self, name: str, holder_name: str, wait: float, job_id: str | None = None
     ) -> Iterator[lock.HeldLock]:
-        is_new = not os.path.lexists(self.root)
+        made = [one for one in (self.root, *self.root.parents) if not os.path.lexists(one)]
         self.create()
         self._refuse_links()
         if self._state.is_dir():  # else it is somebody's directory, and not yet a workspace
@@ -154,10 +154,11 @@ class Workspace:
             with lock.locked(place, state / name, state / holder_name, wait, job_id) as held:
                 yield held
         except BaseException:
-            if is_new and not (os.path.lexists(self.inputs) or os.path.lexists(self.outputs)):
+            if made and not (os.path.lexists(self.inputs) or os.path.lexists(self.outputs)):
                 remove_tree(self._state)
-                with suppress(OSError):
-                    self.root.rmdir()
+                with suppress(OSError):  # another process has put something there
+                    for directory in made:
+                        directory.rmdir()
             raise
 
     @contextmanager

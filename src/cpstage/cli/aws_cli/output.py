@@ -129,7 +129,7 @@ def _text_of_list(items: list[Any], name: str | None) -> Iterator[str]:
 
 
 def _terminal_width() -> int:
-    """Return the columns of the terminal, or 80 where stdout is none."""
+    """Return the columns of the terminal; 80 where stdout is not a terminal."""
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or 80
     except (AttributeError, OSError, ValueError):
@@ -142,8 +142,8 @@ Query = Callable[[Any], Any]
 def compile_query(expression: str | None) -> Query:
     """Return what applies the expression to a document; without one, what returns the document.
 
-    The messages of jmespath are several lines long, and those of a failed search hold the value
-    it failed on: neither is handed on as it is.
+    The messages of jmespath have several lines, and those of a failed search contain the value
+    that failed. The errors raised here have one line without the value.
 
     Raises:
         UsageError: It is not a JMESPath expression. The query itself raises this for an expression
