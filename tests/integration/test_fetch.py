@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shlex
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from aws_clients import s3
 from cpstage.local import Input, LocalAWS
 from samples import tar_of, zip_of
 from trees import names
@@ -447,3 +450,21 @@ def test_a_name_that_the_locale_does_not_have_is_told(aws: LocalAWS, cli: Cli) -
     assert "file names are in ascii here" in done.stderr
     assert "PYTHONUTF8=1" in done.stderr
     assert not (cli.directory / "in").exists()
+
+
+def test_an_object_that_differs_from_its_checksum_is_rejected(aws: LocalAWS, cli: Cli) -> None:
+    """The answer to one GET holds the whole object, with the checksum: botocore compares, too."""
+    body = zip_of({"f": "x"})
+    job_id = aws.add_job([Input("App", body)])
+    there = aws.job(job_id).inputs[0]
+    other = base64.b64encode(zlib.crc32(body + b"x").to_bytes(4, "big")).decode()
+    s3(aws.admin_environment).put_object(
+        Bucket=there.bucket, Key=there.key, Body=body, ChecksumCRC32=other
+    )
+
+    done = cli("fetch", job_id)
+
+    assert done.returncode == 65, done.stderr
+    assert f"artifact App at s3://{there.bucket}/{there.key}" in done.stderr
+    assert other in done.stderr
+    assert not (cli.directory / "in/App").exists()

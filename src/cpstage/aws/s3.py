@@ -16,9 +16,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from botocore.exceptions import FlexibleChecksumError
+
 from cpstage.aws.client import Answer, AwsClient, has
 from cpstage.aws.errors import NetworkError, translated
 from cpstage.aws.retries import Retries
+from cpstage.errors import ArtifactRejected
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -102,9 +105,13 @@ class S3:
             offset: The first byte.
             length: How many bytes; all of them lie inside the object.
             etag: What the object has to be.
+
+        Raises:
+            ArtifactRejected: The bytes differ from the checksum that S3 sent with them, twice.
         """
         pieces: list[bytes] = []
         done, failures, began = 0, 0, time.monotonic()
+        was_changed = False
         retries = self._client.retries
         while True:
             parameters = {"Bucket": bucket, "Key": key, **({"IfMatch": etag} if etag else {})}
@@ -113,6 +120,11 @@ class S3:
             done += got
             if failure is None:
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            if isinstance(failure, FlexibleChecksumError):
+                if was_changed:
+                    raise _changed_bytes(self._title(parameters), failure) from None
+                was_changed, done = True, 0
+                pieces.clear()
             failures = 1 if got else failures + 1
             if got:
                 retries.progressed()
@@ -290,6 +302,14 @@ def _not_aborted(answer: Answer) -> str | None:
     """Refuse a success other than 204 (S3 API reference): a proxy's page aborts nothing."""
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
     return None if status == 204 else f"the answer to the abort has status {status}"
+
+
+def _changed_bytes(title: str, error: FlexibleChecksumError) -> ArtifactRejected:
+    """Say what botocore found: it compares a checksum of an answer that holds the whole object."""
+    return ArtifactRejected(
+        f"cannot read {title}: the bytes that S3 sent differ from its checksum: {error}",
+        hint="the object, the network or a proxy changed them: run the command again",
+    )
 
 
 def _not_the_range(answer: Answer, offset: int, length: int) -> str | None:
