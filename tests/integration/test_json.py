@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 from aws_clients import kms, s3
 from cpstage import cli as command_line
 from cpstage.local import Input, LocalAWS
+from cpstage.local.sample.history import PIPELINE, add_sample_history
 from samples import tar_of, zip_of, zip_with_link
 from worker_processes import ACTION
 
@@ -91,6 +92,27 @@ def test_the_pages_are_up_to_date() -> None:
     )
 
     assert done.returncode == 0, "run: python tools/pages/reference.py"
+
+
+def test_past_executions(aws: LocalAWS, cli: Cli) -> None:
+    add_sample_history(aws)
+    person = cli.with_variables(aws.debugger_environment)
+    failed = ("--pipeline", PIPELINE, "--failed")
+
+    listed = _check("executions", person("executions", PIPELINE, "--json").stdout)
+    execution = listed["executions"][0]["id"]
+    _check("executions", person("executions", PIPELINE, execution, "--json").stdout)
+    _check("show", person("show", *failed, "--json").stdout)
+    _check("show", person("show", *failed, "--failed-action", "--json").stdout)
+    _check("fetch", person("fetch", *failed, "--failed-action", "--json").stdout)
+    _check("ls", person("ls", *failed, "*.py", "--json").stdout)
+    _check("doctor", person("doctor", *failed, "--json").stdout)
+    _check("diff", person("diff", *failed, "--failed-action", "--json").stdout)
+    changed = _check("diff", person("diff", *failed, "--with", "previous", "-u", "--json").stdout)
+    assert changed["changed"][0]["text"]
+    (person.directory / "a.zip").write_bytes(zip_of({"f": "x"}))
+    _check("ls", person("ls", "--archive", "a.zip", "--json").stdout)
+    _check("diff", person("diff", "--local", "a.zip", "a.zip", "--json").stdout)
 
 
 def test_the_way_of_a_job(aws: LocalAWS, cli: Cli) -> None:
