@@ -141,7 +141,7 @@ def _extract(
 @contextmanager
 def _opened(file: Path) -> Iterator[FileBlob]:
     if not os.path.lexists(file):
-        raise NotFound(f"there is no {file}")
+        raise NotFound(f"{file} does not exist", hint="give an archive")
     if not file.is_file():
         raise ArtifactRejected(f"{file} is not a regular file", hint="give an archive")
     blob = FileBlob(file)
@@ -332,7 +332,7 @@ def _format(how: Packing, target: Path) -> Format:
 def _require_directory(source: Path) -> None:
     with local_failures(source, "read"):
         if not os.path.lexists(source):
-            raise NotFound(f"there is no {source}")
+            raise NotFound(f"{source} does not exist", hint="give a directory")
         if not source.is_dir():
             raise ConfigurationError(f"{source} is not a directory", hint="give one to pack")
 

@@ -212,7 +212,7 @@ def test_cat_takes_members_of_tars_and_of_zips(aws: LocalAWS, cli: Cli) -> None:
         assert cli("cat", artifact, "./two", CPSTAGE_JOB_ID=job_id).stdout == "2\n"
         missing = cli("cat", job_id, artifact, "three")
         assert missing.returncode == 66
-        assert missing.stderr.startswith("cpstage: error: there is no 'three' in artifact")
+        assert " does not contain 'three'; see cpstage ls" in missing.stderr
 
 
 def test_a_large_member_comes_whole(aws: LocalAWS, cli: Cli) -> None:
@@ -232,7 +232,7 @@ def test_a_large_member_comes_whole(aws: LocalAWS, cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["App", "link"], "'link' is a link, and no file"),
+        (["App", "link"], "'link' is a link and not a file"),
         (["A*", "f"], "'A*' matches several artifacts; give one of App, Also"),
         (["App"], "ARTIFACT and PATH are missing"),
     ],

@@ -134,7 +134,8 @@ def test_an_archive_inside_its_own_directory_is_left_out(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    ("files", "says"), [(1200, "starts no more processes: "), (10, "starts no more threads; ")]
+    ("files", "says"),
+    [(1200, "cannot start a child process: "), (10, "the system starts no more threads; ")],
 )
 def test_a_system_that_has_no_room_for_processes_is_named(
     cli: Cli, tmp_path: Path, files: int, says: str
@@ -156,7 +157,7 @@ def test_a_system_that_has_no_room_for_processes_is_named(
     )
 
     assert done.returncode == 74
-    assert done.stderr.startswith(f"cpstage: error: the system {says}")
+    assert done.stderr.startswith(f"cpstage: error: {says}")
     assert done.stderr.count("\n") == 1
     assert names(cli.directory) == []
 
@@ -206,12 +207,12 @@ def test_a_refused_archive_leaves_the_directory_untouched(
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["unpack", "nowhere.zip", "--into", "x"], 66, "there is no nowhere.zip"),
+        (["unpack", "nowhere.zip", "--into", "x"], 66, "nowhere.zip does not exist"),
         (["unpack", ".", "--into", "x"], 65, "not a regular file"),
         (["unpack", "file", "--into", "file"], 73, "file is not a directory"),
         (["unpack", "file", "--into", "file/below"], 73, "file/below"),
         (["unpack", "file"], 2, "--into"),
-        (["pack", "nowhere", "--output", "x.zip"], 66, "there is no nowhere"),
+        (["pack", "nowhere", "--output", "x.zip"], 66, "nowhere does not exist"),
         (["pack", "file", "--output", "x.zip"], 78, "file is not a directory"),
         (["pack", ".", "--output", "file"], 73, "file exists already"),
         (["pack", ".", "--output", "nowhere/x.zip"], 74, "nowhere/x.zip"),

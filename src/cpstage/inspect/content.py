@@ -191,8 +191,8 @@ def _is_glob_of(path: str, name: str) -> bool:
 def _require_file(path: str, kind: str, target: str = "") -> None:
     if kind != "file":
         leads = f" to {target!r}" if target else ""
-        raise UsageError(f"{path!r} is a {kind}{leads}, and no file", hint="see cpstage ls")
+        raise UsageError(f"{path!r} is a {kind}{leads} and not a file", hint="see cpstage ls")
 
 
 def _missing(remote: OpenArtifact, path: str) -> NotFound:
-    return NotFound(f"there is no {path!r} in {remote.artifact.title}", hint="see cpstage ls")
+    return NotFound(f"{remote.artifact.title} does not contain {path!r}", hint="see cpstage ls")
