@@ -39,6 +39,10 @@ _CONSOLE_HOSTS = (
 )
 _REGION = re.compile(r"[a-z]{2}(?:-[a-z]+)+-[0-9]+")
 _NAME = re.compile(r"[A-Za-z0-9.@_-]{1,100}")
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9.@_-]")
+_LONGEST_ACTION = 140
+"""With the 100 characters of an artifact's name, it fits into the name of a file."""
+
 _APART = "@"
 """Between an artifact's name and its action, in names that are told apart: artifact names never
 have it."""
@@ -288,7 +292,7 @@ def _told_apart(found: Sequence[tuple[Artifact, ActionExecution]]) -> list[Artif
     for suffix in (lambda one: one.name, lambda one: f"{one.stage}.{one.name}"):
         counts = Counter(names)
         names = [
-            f"{artifact.name}{_APART}{suffix(action)}" if counts[name] > 1 else name
+            _apart(artifact.name, suffix(action)) if counts[name] > 1 else name
             for name, (artifact, action) in zip(names, found, strict=True)
         ]
     counts = Counter(names)
@@ -300,6 +304,14 @@ def _told_apart(found: Sequence[tuple[Artifact, ActionExecution]]) -> list[Artif
         replace(artifact, name=ArtifactName(name))
         for name, (artifact, _) in zip(unique, found, strict=True)
     ]
+
+
+def _apart(name: str, action: str) -> str:
+    """Return a name that is safe as the name of a directory, whatever the answer of a service has.
+
+    CodePipeline's own names of stages and actions stay as they are, unless they are very long.
+    """
+    return f"{name}{_APART}{_NOT_IN_NAMES.sub('_', action)[:_LONGEST_ACTION]}"
 
 
 def plain_name(name: str) -> str:
