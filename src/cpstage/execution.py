@@ -27,7 +27,7 @@ from cpstage.job import (
     S3Location,
     check_artifact_name,
 )
-from cpstage.masking import MASK, Secret
+from cpstage.masking import Secret
 
 _CONSOLE_PATH = re.compile(
     r"/codesuite/codepipeline/pipelines/(?P<name>[^/]+)(?:/executions/(?P<execution>[^/]+))?(?:/|$)"
@@ -417,22 +417,6 @@ def iso(time: datetime | None) -> str | None:
 def duration(start: datetime | None, end: datetime | None) -> int | None:
     """Return the seconds between two times."""
     return round((end - start).total_seconds()) if start and end else None
-
-
-def described_configuration(
-    configuration: Mapping[str, Secret], is_secret: Mapping[str, bool] | None
-) -> dict[str, str]:
-    """Return an action's configuration; every value that may be a secret is masked.
-
-    Args:
-        configuration: The values.
-        is_secret: What the action type says of each property; None where that is not known.
-    """
-    known = is_secret or {}
-    return {
-        name: MASK if known.get(name, True) else value.reveal()
-        for name, value in configuration.items()
-    }
 
 
 def _of_seconds(text: str) -> datetime:
