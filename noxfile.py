@@ -20,7 +20,7 @@ def lint(session: nox.Session) -> None:
     session.install("-e", ".[dev]")
     session.run("ruff", "check", ".", *session.posargs)
     session.run("ruff", "format", *([] if "--fix" in session.posargs else ["--check"]), ".")
-    session.run("cfn-lint", "examples/worker/pipeline.yaml")
+    session.run("cfn-lint", "examples/worker/pipeline.yaml", "examples/jenkins/pipeline.yaml")
 
 
 @nox.session
@@ -58,3 +58,10 @@ def bench(session: nox.Session) -> None:
     """Measure fetch and push beside other tools: ``-- --kinds D --rounds 1`` is the shortest."""
     session.install("-e", ".[local]")
     session.run("python", "tools/benchmarks/transfer.py", *session.posargs)
+
+
+@nox.session
+def release(session: nox.Session) -> None:
+    """Build wheel, sdist, executable and image into dist/; ``-- --only wheel`` builds a part."""
+    session.install("build", "hatchling>=1.25", "pex")
+    session.run("python", "tools/release/build.py", *session.posargs)

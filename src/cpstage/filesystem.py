@@ -51,7 +51,7 @@ class Tree:
         self.root = root
         self._read_at = time.time_ns()
         self._umask: int | None = None
-        with local_failures(root):
+        with local_failures(root, "open"):
             self._root = os.open(root, os.O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         self._local = threading.local()
         self._caches: list[_OpenDirectories] = []
@@ -69,7 +69,7 @@ class Tree:
         try:
             self._open(path)
         except OSError as error:
-            raise local_failure(error, self.root / path) from error
+            raise local_failure(error, self.root / path, "create") from error
 
     def write_file(
         self,
@@ -110,7 +110,7 @@ class Tree:
     def make_link(self, path: RelativePath, target: str, mtime_ns: int | None = None) -> None:
         """Create a symlink; the caller checks its target."""
         directory, _, name = path.rpartition("/")
-        with local_failures(self.root / path):
+        with local_failures(self.root / path, "create"):
             parent = self._open(directory)
             os.symlink(os.fsencode(target), name, dir_fd=parent)
             if mtime_ns is not None and os.utime in os.supports_follow_symlinks:
@@ -126,7 +126,7 @@ class Tree:
             mode: Its permission bits, before the umask takes some away.
             mtime_ns: Its mtime, in nanoseconds since the epoch, if it is to have another one.
         """
-        with local_failures(self.root / path):
+        with local_failures(self.root / path, "set the mode and mtime of"):
             directory = self._open(path)
             if mode != DIRECTORY_MODE:
                 special = stat.S_IMODE(os.fstat(directory).st_mode) & ~0o777
@@ -149,7 +149,7 @@ class Tree:
         """Give a regular file of this tree a second name."""
         there, _, old = existing.rpartition("/")
         here, _, new = path.rpartition("/")
-        with local_failures(self.root / path):
+        with local_failures(self.root / path, "create"):
             source = os.dup(self._open(there))  # which opening the other may close
             try:
                 parent = self._open(here)
@@ -160,7 +160,7 @@ class Tree:
     def remove_file(self, path: RelativePath) -> None:
         """Remove a file that was written before."""
         directory, _, name = path.rpartition("/")
-        with local_failures(self.root / path):
+        with local_failures(self.root / path, "remove"):
             os.unlink(name, dir_fd=self._open(directory))
 
     def folds_names(self) -> bool:
@@ -169,7 +169,7 @@ class Tree:
         Raises:
             WorkspaceUnavailable, LocalIOError: It cannot be tried.
         """
-        with local_failures(self.root):
+        with local_failures(self.root, "write to"):
             os.close(os.open(_PROBE, _NEW_FILE, 0o600, dir_fd=self._root))
             try:
                 return any(_exists(name, self._root) for name in _SAME_PROBE)

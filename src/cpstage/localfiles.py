@@ -96,7 +96,7 @@ def unpack(
 
     Raises:
         ConfigurationError: This system is not POSIX.
-        NotFound: There is no such file.
+        NotFound: The file does not exist.
         ArtifactRejected: It is not an archive, is unsafe, damaged, over a limit, or cannot be
             opened; the directory is as it was.
         WorkspaceUnavailable: The directory is not empty, or cannot be written to.
@@ -217,7 +217,7 @@ class Packed:
         unpacked_size: How many bytes they have together.
         size: How many bytes the archive has.
         envelope: What the envelope says of itself that it is sealed in, if it is.
-        notes: What was left out, or is not as it is in the directory.
+        notes: What was left out, or differs from the directory.
     """
 
     source: Path
@@ -265,8 +265,8 @@ def pack(
         progress: Is told of all phases.
 
     Raises:
-        NotFound: There is no such directory.
-        ConfigurationError: The format is none for a directory, or this system is not POSIX.
+        NotFound: The directory does not exist.
+        ConfigurationError: A directory cannot have the format, or this system is not POSIX.
         ArtifactRejected: An entry cannot be packed safely.
         WorkspaceUnavailable: The archive exists already, or cannot be written.
         AccessDenied, ServiceUnavailable: As KMS says.

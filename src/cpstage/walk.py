@@ -2,7 +2,7 @@
 
 The order is that of the names' bytes, a directory before what is in it, on every machine and in
 every locale. This module decides what is listed, by globs and by what the entry is, and reads
-files as they were listed or not at all; it knows nothing of the archive that the list is for.
+files as they were listed or not at all. It does not depend on the archive format.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def test_binary_numbers_are_read_as_times(tmp_path: Path, seconds: int) -> None:
     assert mtime_ns(tmp_path / "t/f") == seconds * 10**9
 
 
-@pytest.mark.parametrize("field", [b"sometimes\0\0\0", b"\x80" + b"\xff" * 11, b" " * 12])
+@pytest.mark.parametrize("field", [b"\x80" + b"\xff" * 11, b" " * 12])
 def test_a_time_that_is_none_does_not_refuse_a_member(tmp_path: Path, field: bytes) -> None:
     unpack(tar(member("f", b"x", mtime=field)), tmp_path / "t")
     assert (tmp_path / "t/f").read_bytes() == b"x"

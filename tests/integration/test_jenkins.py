@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -186,13 +186,13 @@ def test_codepipeline_is_told_what_has_failed(
     aws: LocalAWS, jenkins: Jenkins, pipeline: str
 ) -> None:
     output = 'echo x > "$CPSTAGE_OUT_BUILT/f"'
-    hostile = {"inputs": [Input("AppSource", zip_of({"../up": "x"}))]}
+    hostile: dict[str, Any] = {"inputs": [Input("AppSource", zip_of({"../up": "x"}))]}
     for job, script, failure_type, code in [
         (hostile, "", "JobFailed", "fetch ended with exit code 65"),
         ({}, ":", "ConfigurationError", "push ended with exit code 66"),
         ({"session_actions": READING}, output, "PermissionError", "push ended with exit code 77"),
     ]:
-        job_id = _waiting(aws, script, **{"outputs": ["Built"], **job})  # type: ignore[arg-type]
+        job_id = _waiting(aws, script, **{"outputs": ["Built"], **job})
 
         done = jenkins.build(pipeline)
 
@@ -220,27 +220,59 @@ def test_an_unstable_build_delivers_nothing(aws: LocalAWS, jenkins: Jenkins, pip
     )
 
 
+def _take_keys_from_the_agent(jenkins: Jenkins) -> Jenkins:
+    """Keep the caller's access key as the credential `codepipeline` of Jenkins."""
+    environment = dict(jenkins.user.environment)
+    credential = jenkins.scripts / "codepipeline"
+    credential.mkdir()
+    (credential / "username").write_text(environment.pop("AWS_ACCESS_KEY_ID"))
+    (credential / "password").write_text(environment.pop("AWS_SECRET_ACCESS_KEY"))
+    return replace(jenkins, user=replace(jenkins.user, environment=environment))
+
+
+def _snippet(start: str) -> str:
+    """A block of the page on Jenkins that begins like this."""
+    blocks = re.findall(r"```groovy\n(.*?)```", (ROOT / "docs/jenkins.md").read_text(), re.DOTALL)
+    (found,) = [block for block in blocks if block.startswith(start)]
+    return str(found)
+
+
+_SEES = 'test -z "$AWS_ACCESS_KEY_ID$AWS_SECRET_ACCESS_KEY"; cp in/AppSource/f out/Built/f'
+
+
 @needs_groovy
-def test_the_block_does_not_see_the_credentials_of_the_library(
+def test_in_the_scripted_pipeline_of_the_page_the_block_sees_no_credentials(
     aws: LocalAWS, jenkins: Jenkins
 ) -> None:
-    job_id = aws.add_job([Input("AppSource", zip_of({"f": "x"}))], ["Built"])
-    keys = {"username": "AWS_ACCESS_KEY_ID", "password": "AWS_SECRET_ACCESS_KEY"}
-    for part, variable in keys.items():
-        (jenkins.scripts / part).write_text(jenkins.user.environment.pop(variable))
-    script = f"""
-        withCodePipelineJob(jobId: '{job_id}', credentials: [usernamePassword(
-            credentialsId: '{jenkins.scripts}',
-            usernameVariable: 'AWS_ACCESS_KEY_ID', passwordVariable: 'AWS_SECRET_ACCESS_KEY')]) {{
-            sh 'env; cp in/AppSource/f out/Built/f'
-        }}
-    """
+    job_id = _waiting(aws, _SEES, outputs=["Built"])
 
-    done = jenkins.build(script)
+    done = _take_keys_from_the_agent(jenkins).build(_snippet("@Library"))
 
     assert aws.job(job_id).status == "Succeeded", done.stdout + done.stderr
-    assert "CPSTAGE_WORKSPACE=" in done.stdout
-    assert not any(variable in done.stdout for variable in keys.values())
+
+
+@needs_groovy
+def test_with_the_functions_of_the_page_the_build_stage_sees_no_credentials(
+    aws: LocalAWS, jenkins: Jenkins
+) -> None:
+    job_id = _waiting(aws, _SEES, outputs=["Built"])
+    script = (EXAMPLES / "Jenkinsfile").read_text()
+    function = re.search(r"void cpstage\(.*?\n}\n", script, re.DOTALL)
+    assert function
+    script = script.replace(function[0], _snippet("Object withAws"))
+    for call in (
+        r"sh\(returnStdout: true, script: '''.*?'''\)",
+        r"sh 'cpstage report success .*?'(?=\n)",
+        r"sh '''\s+cpstage report failure .*?'''",
+    ):
+        script, wrapped = re.subn(
+            call, lambda found: f"withAws {{ {found[0]} }}", script, flags=re.DOTALL
+        )
+        assert wrapped == 1
+
+    done = _take_keys_from_the_agent(jenkins).build(script)
+
+    assert aws.job(job_id).status == "Succeeded", done.stdout + done.stderr
 
 
 @needs_groovy

@@ -136,7 +136,7 @@ def test_a_holder_that_never_names_itself_is_another_run(aws: LocalAWS, cli: Cli
         done = cli("fetch", add_job(aws))
 
     assert done.returncode == 73
-    assert "in use by another run, which does not say who it is; wait for" in done.stderr
+    assert "in use by another run, whose process is unknown; wait for" in done.stderr
 
 
 def fetch_without(
@@ -170,6 +170,15 @@ def test_a_file_system_without_locks_is_named(
     [line] = done.stderr.splitlines()
     assert line.startswith(f"cpstage: error: cannot lock {cli.directory}: {says}; its file system")
     assert names(cli.directory) == []
+
+
+@can_deny
+def test_a_lock_that_the_disk_refuses_is_a_failure_of_the_machine(aws: LocalAWS, cli: Cli) -> None:
+    done = fetch_without("flock", "EIO", aws, cli)
+
+    assert done.returncode == 74
+    assert f"cannot lock {cli.directory}: Input/output error" in done.stderr
+    assert "no locks" not in done.stderr
 
 
 @can_deny

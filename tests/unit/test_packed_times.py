@@ -150,3 +150,31 @@ def test_a_suffix_of_another_format_is_an_error(tmp_path: Path, tree: Path) -> N
             pack(tree, tmp_path / name)
     with pytest.raises(ConfigurationError, match="not the name of"):
         pack(tree, tmp_path / "x.zip", packing=Packing(format="tar.gz"))
+
+
+def _release(root: Path, text: str, mtime: int, kind: str) -> Path:
+    """A tree that has been packed and unpacked, as a build server publishes it."""
+    (root / "src").mkdir(parents=True)
+    (root / "src/index.html").write_text(text)
+    (root / "src/same.css").write_text("same")
+    os.utime(root / "src/index.html", (mtime, mtime))
+    os.utime(root / "src/same.css", (1_500_000_000, 1_500_000_000))
+    pack(root / "src", root / f"site.{kind}")
+    unpack(root / f"site.{kind}", root / "site")
+    return root / "site"
+
+
+def test_two_releases_of_the_same_sizes_are_synchronised(tmp_path: Path) -> None:
+    needs("rsync")
+    first = _release(tmp_path / "1", "<p>one</p>", 1_600_000_000, "zip")
+    second = _release(tmp_path / "2", "<p>two</p>", 1_600_000_060, "tar.gz")
+    site = tmp_path / "site"
+    changed = []
+
+    for release in (first, second):
+        command = ["rsync", "-a", "--out-format=%n", f"{release}/", f"{site}/"]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        changed.append([line for line in done.stdout.split() if not line.endswith("/")])
+
+    assert (site / "index.html").read_text() == "<p>two</p>"
+    assert changed == [["index.html", "same.css"], ["index.html"]]

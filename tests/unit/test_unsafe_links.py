@@ -174,3 +174,29 @@ def test_packing_names_all_names_that_are_not_utf8(tmp_path: Path) -> None:
     assert r"b'\xff00'" in caught.value.message
     assert r"b'\xff09'" in caught.value.message
     assert "and 1 more are not UTF-8" in caught.value.message
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_unpacking_names_all_unsafe_names(tmp_path: Path, kind: str) -> None:
+    bad = [f"../{number:02}" for number in range(13)]
+    if kind == "zip":
+        root = zip_bytes.directory("/")
+        files = map(zip_bytes.file, ["good", *bad, "last"])
+        body: bytes = zip_bytes.zip_bytes(root, *files)
+    else:
+        body = tar(directory("./"), *(member(name, "x") for name in ("good", *bad, "last")))
+        body = gzip(body) if kind == "tar.gz" else body
+
+    with pytest.raises(ArtifactRejected) as caught:
+        unpack(body, tmp_path / "into")
+
+    assert caught.value.message.count("has an unsafe name: it leads upwards") == 10
+    assert caught.value.message.endswith(" and 3 more")
+    assert names(tmp_path) in (["into"], ["into", "into/good"])
+
+
+def test_an_unsafe_name_is_named_though_the_rest_of_the_tar_is_damaged(tmp_path: Path) -> None:
+    body = tar(member("../a", "x"), member("b", "y"), end=b"\xff" * 1024)
+
+    with pytest.raises(ArtifactRejected, match=r"the entry '\.\./a' has an unsafe name"):
+        unpack(body, tmp_path / "into")

@@ -141,7 +141,7 @@ def _environment() -> list[str]:
         "",
         "Every option has a variable: `CPSTAGE_` and the option's name, such as `CPSTAGE_MAX_SIZE`",
         "for `--max-size`. The option counts before its variable. Spaces separate the values of a",
-        "repeatable option. `--query JMESPATH` has no variable.",
+        "repeatable option. `--query JMESPATH` and options of past executions have no variable.",
         "",
         "| variable | meaning |",
         "|---|---|",

@@ -89,8 +89,8 @@ private void reportFailure(Map job, Throwable failure, String failureType) {
     }
 }
 
-// Who aborted the build, or that it timed out: before version 706 of the plugin "Pipeline: Step API"
-// the message of such an exception is empty, and its causes say it.
+// Who aborted the build, or that it timed out. In the plugin "Pipeline: Step API" before September 2025
+// the message of such an exception is empty; its causes say it, where no sandbox hides them.
 private String reason(Throwable failure) {
     if (failure.message) {
         return failure.message

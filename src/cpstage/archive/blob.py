@@ -126,7 +126,7 @@ class ReadAhead(io.RawIOBase):
         digest: Digest | None = None,
     ) -> None:
         if blob.size <= READ_SIZE:
-            blob = BytesBlob(blob.read(0, blob.size))  # then whoever reads at random has it too
+            blob = BytesBlob(blob.read(0, blob.size))  # so that random access has it too
         self.blob = blob
         self.read_size = READ_SIZE
         self._consumed = consumed

@@ -69,8 +69,8 @@ def recognise(head: bytes, *, name: str = "", content_type: str = "") -> Format 
         content_type: The Content-Type of the object.
 
     Raises:
-        ArtifactRejected: The name or Content-Type promises an archive, and the bytes are none,
-            or they begin as gzip and are damaged.
+        ArtifactRejected: The name or Content-Type announces an archive and the bytes are not one,
+            or the bytes begin as gzip and are damaged.
     """
     hint = format_of_name(name) or _HINTING_TYPES.get(content_type.partition(";")[0].strip())
     found = _by_magic(head, is_named=hint in ("tar", "tar.gz"))
@@ -92,7 +92,7 @@ def recognise(head: bytes, *, name: str = "", content_type: str = "") -> Format 
         kind = "empty" if not head else f"{other}" if other else f"not a {hint} archive"
         raise ArtifactRejected(
             f"{name or 'the artifact'} is {kind}, though its name or Content-Type says {hint}",
-            hint="check the action that made it, or fetch it as it is with --no-unpack",
+            hint="check the action that made it, or fetch it unchanged with --no-unpack",
         )
     return None
 
@@ -181,7 +181,7 @@ def _inflate_start(head: bytes) -> bytes:
     except zlib.error as error:
         raise ArtifactRejected(
             f"the artifact begins as gzip and is damaged: {error}",
-            hint="check the action that made it, or fetch it as it is with --no-unpack",
+            hint="check the action that made it, or fetch it unchanged with --no-unpack",
         ) from error
     with suppress(zlib.error):  # damage behind the start is found, and named, when it is unpacked
         while not any(inflated) and len(inflated) <= _RECORD:

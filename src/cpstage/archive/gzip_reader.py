@@ -189,6 +189,10 @@ class Forward:
         self._at += len(piece)
         return piece
 
+    def glance(self, count: int) -> bytes:
+        """Return those of the next bytes that are at hand, without going on."""
+        return self._block[self._at : self._at + count]
+
     def window(self, most: int) -> memoryview:
         """Return the next bytes without going on: fewer than ``most`` only at the end."""
         blocks, size = [self._block[self._at :]], len(self._block) - self._at

@@ -21,7 +21,7 @@ class Member:
 
     Attributes:
         name: The name, bytes that are not UTF-8 as surrogates.
-        kind: What it is. Readers refuse what is none of the four.
+        kind: Its type. Readers refuse all other types.
         chunks: Reads the data once, in pieces; only files have any.
         size: The declared size of the data, in bytes.
         mode: Its permission bits, or 0 where the archive has none of them.

@@ -169,7 +169,7 @@ class Packer:
     ) -> Generator[bytes, None, None]:
         """Pack entries.
 
-        Threads read and deflate ahead of whoever takes the bytes, until there are no more, the
+        Threads read and deflate ahead of the consumer of the bytes, until all are read, the
         generator is closed or the context ends.
 
         Args:
@@ -182,7 +182,7 @@ class Packer:
         """
         listed = entries if isinstance(entries, PackingList) else PackingList(entries)
         stream = self._stream(listed, archive_format, consumed)
-        # Before what it works with, whoever still holds it, as the traceback of a failure does.
+        # Closed before the threads that it uses; a traceback may still refer to it.
         self._stack.enter_context(closing(stream))
         return stream
 

@@ -89,7 +89,7 @@ class PackingList:
         size: How many bytes the files have together.
         depth: Components of the longest path, counted by its slashes.
         name_size: Characters of all paths together.
-        notes: What was left out, or is not as it is in the directory.
+        notes: What was left out, or differs from the directory.
     """
 
     def __init__(self, entries: Iterable[Entry], begin: Begin = lambda _: None) -> None:

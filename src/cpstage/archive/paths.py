@@ -64,7 +64,7 @@ def check_name(name: str) -> RelativePath:
 
 
 def _is_plain(name: str) -> bool:
-    """Tell quickly whether there is nothing in a name to look at, as in most of 20,000."""
+    """Whether a name is safe for its plain characters, as most names are; a fast check."""
     return (
         _PLAIN.fullmatch(name) is not None
         and "//" not in name
@@ -206,7 +206,7 @@ class Plan:
         """Return the earlier regular file of the same archive that a hard link stands for.
 
         Raises:
-            ArtifactRejected: There is none.
+            ArtifactRejected: No earlier file of the archive has this name.
         """
         path = check_name(member.target)
         here = self._planned.get(path)

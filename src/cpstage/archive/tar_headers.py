@@ -77,7 +77,7 @@ def read_header(block: bytes) -> Header:
         raise Damaged(f"a header is of the unknown format {header.magic!r}")
     if header.magic == GNU and header.kind != SPARSE and header.prefix[_MAP].strip(b"\0"):
         # libarchive would follow it.
-        raise Damaged("a header has the map of a sparse file, and says that it is none")
+        raise Damaged("a header has the map of a sparse file, and another type")
     return header
 
 
@@ -146,7 +146,7 @@ def has_checksum(block: bytes) -> bool:
     except Damaged:
         return False
     # The sum is taken with spaces in its own place; historic writers had signed characters.
-    total = _sum(block) - sum(field) + _SPACES
+    total = sum_of(block) - sum(field) + _SPACES
     return declared == total or declared == total - 256 * _negative(block)
 
 
@@ -159,7 +159,7 @@ def number(field: bytes, what: str) -> int:
     """Return the number in a field: octal digits, or GNU's base 256.
 
     Raises:
-        Damaged: It is none, negative, or larger than any file.
+        Damaged: The field is not a number, is negative, or larger than any file.
     """
     if field[0] == _POSITIVE:
         value = int.from_bytes(field[1:], "big")
@@ -191,7 +191,7 @@ def decimal(digits: bytes, what: str) -> int:
     """Return the number that a pax record holds.
 
     Raises:
-        Damaged: It is none, negative, or has more digits than any size.
+        Damaged: The value is not a number, is negative, or has more digits than any size.
     """
     if not digits.isdigit() or len(digits) > _MOST_DIGITS:
         raise Damaged(f"the {what} is not a number: {digits[:40]!r}")
@@ -218,7 +218,7 @@ def read_records(body: bytes) -> list[Record]:
     return records
 
 
-def _sum(block: bytes) -> int:
+def sum_of(block: bytes) -> int:
     """Add up the bytes of a block.
 
     The lower half of an Adler-32 is one and the sum of all bytes, modulo more than what 512 bytes

@@ -8,6 +8,7 @@ written, and where, is not decided here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -95,6 +96,7 @@ _UNSUPPORTED = {
     b"N": "a list of long names",
 }
 _PATH, _LINK_PATH, _SIZE, _MTIME = b"path", b"linkpath", b"size", b"mtime"
+_ONLY_MTIME = re.compile(rb"([1-9]\d?) mtime=([0-9.]+)\n")
 _VOLUME_OFFSET = b"GNU.volume.offset"
 
 
@@ -236,6 +238,8 @@ class _TarReader:
             if before not in _MAY_PRECEDE[header.kind]:
                 raise Damaged(f"an extended header of type {header.kind!r} follows {before!r}")
         self._check_header(size)
+        if header.kind == _PAX and size <= BLOCK and self._extend_by_mtime(size):
+            return
         self._left = size
         body = b"".join(self._pieces(size))
         padding = self._stream.read(-size % BLOCK)
@@ -252,6 +256,22 @@ class _TarReader:
         else:
             # GNU tar would read on, to the next zero.
             raise Damaged("a long name has no end")
+
+    def _extend_by_mtime(self, size: int) -> bool:
+        """Read a pax header that has an mtime only, as most of those of small files.
+
+        Returns:
+            Whether it is one; else nothing has been read.
+        """
+        block = self._stream.glance(BLOCK)
+        found = _ONLY_MTIME.fullmatch(block, 0, size)
+        if not found or int(found[1]) != size or len(block) < BLOCK:
+            return False
+        self._stream.read(BLOCK)
+        self._drained(2 * BLOCK)
+        self._spend_records(1)
+        self._extended[_PAX] = {_MTIME: found[2]}
+        return True
 
     def _count(self, records: list[Record]) -> list[Record]:
         self._spend_records(len(records))

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from cpstage._deflate import crc32, crc32_combine, deflated_piece
 from cpstage.archive.options import MtimeRule
 from cpstage.archive.packing_list import AHEAD, Batch, FilePart, PackingList
+from cpstage.archive.tar_headers import sum_of
 from cpstage.archive.workers import in_order
 from cpstage.walk import Entry, Kind, read
 
@@ -170,7 +171,7 @@ def _ustar_header(entry: Entry, name: str, mtime: int) -> bytes:
     )
     after = (_TYPES[entry.kind], entry.target.encode(), b"ustar\x0000")
     # The sum is that of a header with spaces in its own place (pax, "ustar Interchange Format").
-    checksum = sum(_USTAR.pack(*before, b" " * 8, *after))
+    checksum = sum_of(_USTAR.pack(*before, b" " * 8, *after))
     return _USTAR.pack(*before, b"%06o\0 " % checksum, *after)
 
 

@@ -17,17 +17,19 @@ from cpstage.archive.formats import Format
 from cpstage.archive.links import (
     check_links,
     check_target_length,
+    listing,
     unsafe_links,
     without_unsafe,
 )
 from cpstage.archive.members import Contents, Member, UnsafeLink
 from cpstage.archive.options import Budget, ExtractOptions
-from cpstage.archive.paths import DirectoryAttributes, Plan, bytes_of, is_root, quoted
+from cpstage.archive.paths import DirectoryAttributes, Plan, bytes_of, check_name, is_root, quoted
 from cpstage.archive.tar_reader import tar_members
 from cpstage.archive.workers import ahead, forked, in_order, is_worth_forking, thread_count
 from cpstage.archive.zip_directory import ZipEntry
 from cpstage.archive.zip_members import unpacked
 from cpstage.archive.zip_reader import EntryGroup, ZipReader
+from cpstage.errors import ArtifactRejected
 from cpstage.filesystem import DIRECTORY_MODE, FILE_MODE, RelativePath, Tree
 
 _BUFFER = 1 << 18
@@ -35,6 +37,9 @@ _BUFFER = 1 << 18
 
 _BATCH, _BATCHES_AHEAD = 8, 3
 """Chunks that a decoder hands over at once, and how often before one of them is written."""
+
+_NAMES_WITHIN = 64 << 20
+"""Bytes of a tar that are read for the names of its other members after an unsafe one."""
 
 _FIELDS = attrgetter(*ZipEntry.__slots__)
 
@@ -214,7 +219,12 @@ class Unpacker:
         for entry in entries:
             if entry.kind == "directory" and is_root(entry.name):
                 continue
-            path, there = admit(entry.name, entry.kind, intake.source, budget, is_equal=is_equal)
+            try:
+                path, there = admit(
+                    entry.name, entry.kind, intake.source, budget, is_equal=is_equal
+                )
+            except ArtifactRejected as error:
+                raise _with_others(error, map(attrgetter("name"), entries)) from error
             if there and entry.kind != "directory":
                 continue
             entry.place = path
@@ -245,9 +255,12 @@ class Unpacker:
         for member in members:
             if member.kind == "directory" and is_root(member.name):
                 continue
-            path, there = self._plan.admit(
-                member.name, member.kind, intake.source, intake.budget, last_wins=True
-            )
+            try:
+                path, there = self._plan.admit(
+                    member.name, member.kind, intake.source, intake.budget, last_wins=True
+                )
+            except ArtifactRejected as error:
+                raise _with_others(error, chain([member.name], _names_near(members))) from error
             self._write_member(path, there, member, intake)
 
     def _write_member(
@@ -275,6 +288,34 @@ class Unpacker:
         chunks = _counted(member.chunks(), intake.budget)
         mode, mtime = member.mode or FILE_MODE, self._time(member.mtime_ns)
         return self._tree.write_file(path, chunks, mode=mode, mtime_ns=mtime)
+
+
+def _with_others(error: ArtifactRejected, names: Iterable[str]) -> ArtifactRejected:
+    """Add other unsafe names of the archive to the error about one, up to a number."""
+    found: list[str] = []
+    for name in names:
+        if is_root(name):
+            continue
+        try:
+            check_name(name)
+        except ArtifactRejected as other:
+            found.append(other.message)
+    if error.message not in found:
+        return error
+    return ArtifactRejected(listing(found), hint=error.hint)
+
+
+def _names_near(members: Iterable[Member]) -> Iterator[str]:
+    """Return the names of the members that follow, as far as little has to be read for them."""
+    left = _NAMES_WITHIN
+    try:
+        for member in members:
+            left -= member.size
+            if left < 0:
+                return
+            yield member.name
+    except ArtifactRejected:
+        return  # the unsafe names are what the error is about
 
 
 def _unsafe_note(link: UnsafeLink) -> str:

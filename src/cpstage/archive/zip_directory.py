@@ -1,8 +1,8 @@
-"""The directory of a zip archive (PKWARE APPNOTE 6.3.10, sections 4.3.12 to 4.3.16).
+"""The central directory of a zip archive (PKWARE APPNOTE 6.3.10, sections 4.3.12 to 4.3.16).
 
-All of it is read and held against itself before anything else of the archive is: end records,
-counts, names, methods, sizes, and where each entry lies. Where two readers could take an archive
-for two different things, it is refused. What a name may be is not decided here.
+It is read and validated before anything else of the archive: end records, counts, names, methods,
+sizes, and where each entry lies. An archive that two readers could understand differently is
+refused. Names are validated elsewhere (:mod:`cpstage.archive.paths`).
 """
 
 from __future__ import annotations
@@ -316,7 +316,7 @@ def _nature(  # noqa: PLR0917 (keywords would be slower)
     Its name, which may end in a slash, and its mode have to agree on directories.
 
     Raises:
-        ValueError: It cannot be read, or is nothing that may be unpacked; says why.
+        ValueError: The entry cannot be read, or its type cannot be unpacked; the text says why.
     """
     if flags & ENCRYPTED:
         raise ValueError("is encrypted, which is not supported")

@@ -1,7 +1,7 @@
 """The data of zip entries (PKWARE APPNOTE 6.3.10, sections 4.3.7 to 4.3.9).
 
-An entry is held against its directory record as its bytes arrive: header, length, CRC-32, and what
-follows the data. Nothing here knows where the bytes come from, or where they go.
+An entry is compared with its central directory record as its bytes arrive: local file header,
+length, CRC-32, and what follows the data. Callers supply the bytes and write the output.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ _DECODER_ERRORS: tuple[type[Exception], ...] = (
 
 
 def data_start(entry: ZipEntry, head: bytes | memoryview) -> int:
-    """Hold a local header against the directory, and return where the data begins after it.
+    """Compare a local file header with the central directory, and return where the data begins.
 
     Args:
         entry: The entry, as the directory has it.
-        head: The header and what follows, as far as it is there.
+        head: The header and what follows, as far as they have been read.
 
     Raises:
-        ArtifactRejected: There is none, or the two disagree.
+        ArtifactRejected: The header is missing, or the two disagree.
     """
     if len(head) < LOCAL_BYTES:
         raise refused(entry.name, "has no room for a local header")
@@ -159,7 +159,7 @@ def decoded(entry: ZipEntry, pieces: Iterable[memoryview]) -> Iterator[bytes | m
 
 
 def _verify(entry: ZipEntry, length: int, crc: int) -> None:
-    """Hold the length and the CRC-32 of what came out against the directory."""
+    """Compare the length and the CRC-32 of the output with the central directory."""
     if length != entry.size:
         more = "more" if length > entry.size else "fewer"
         raise refused(entry.name, f"unpacks to {more} than the {entry.size:,} bytes it declares")
@@ -260,8 +260,8 @@ def _inflated(entry: ZipEntry, pieces: Iterable[memoryview]) -> Iterator[bytes]:
 def _inflated64(entry: ZipEntry, pieces: Iterable[memoryview]) -> Iterator[bytes]:
     """Inflate Deflate64 in small steps: the decoder does not bound the output of a step.
 
-    It does not return unused data either. So the last byte is a step of its own: the stream has to
-    end there.
+    It does not return unused data either. So the last byte is a separate step: the stream
+    has to end there.
     """
     import inflate64
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cpstage.cli.archive_options import unpacking_options
-from cpstage.cli.command import Command, Option
+from cpstage.cli.command import Command
 from cpstage.cli.job_options import (
     JobSource,
     artifact_arguments,
@@ -49,16 +49,12 @@ _DIFFERENT = 1
 @click.option(
     "--with",
     "other",
-    cls=Option,
-    variable=False,
     metavar="ID|previous",
     help="Compare the execution of --pipeline with this one; previous is the last successful one "
     "before it.",
 )
 @click.option(
     "--local",
-    cls=Option,
-    variable=False,
     nargs=2,
     type=str,
     metavar="OLD NEW",
@@ -66,8 +62,6 @@ _DIFFERENT = 1
 )
 @click.option(
     "--content",
-    cls=Option,
-    variable=False,
     multiple=True,
     metavar="PATH",
     help="Print a unified diff of these changed members: names or globs; repeatable.",
@@ -76,8 +70,6 @@ _DIFFERENT = 1
     "-u",
     "--unified",
     is_flag=True,
-    cls=Option,
-    variable=False,
     help="Print a unified diff of all changed members.",
 )
 @skip_missing_option

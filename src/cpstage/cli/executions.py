@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.command import Command, Option
+from cpstage.cli.command import Command
 from cpstage.cli.options import Number, aws_options, output_options, retry_option
 from cpstage.errors import printable
 
@@ -42,8 +42,6 @@ _SHORT_REVISION = 12
 @click.option(
     "--max",
     "most",
-    cls=Option,
-    variable=False,
     type=Number(1),
     default=10,
     show_default=True,
@@ -52,8 +50,6 @@ _SHORT_REVISION = 12
 )
 @click.option(
     "--status",
-    cls=Option,
-    variable=False,
     type=click.Choice(_STATUSES, case_sensitive=False),
     help="List only executions of this status.",
 )

@@ -395,8 +395,6 @@ def members_among(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 archive_option = click.option(
     "--archive",
-    cls=Option,
-    variable=False,
     metavar="FILE",
     shell_complete=a_file,
     help="Instead of a job: a local archive.",
@@ -405,8 +403,6 @@ archive_option = click.option(
 skip_missing_option = click.option(
     "--skip-missing",
     is_flag=True,
-    cls=Option,
-    variable=False,
     help="Go on with the rest where objects do not exist any more.",
 )
 

@@ -86,8 +86,6 @@ Examples:
 @click.option(
     "--debugger",
     is_flag=True,
-    cls=Option,
-    variable=False,
     help="Print the variables of a person who may read past executions and their artifacts.",
 )
 @output_options

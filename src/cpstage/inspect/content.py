@@ -60,8 +60,8 @@ def read_member(
     of a zip come in the order of the paths, those of a tar in the order of the archive.
 
     The CRC-32 of a zip's member is compared after its last byte: what was returned is good only if
-    the iterator ends without an error, and so it is with the checksum of an object that is no
-    archive. A tar has none; its first member of the name is taken, and
+    the iterator ends without an error. The same holds for the checksum of an object that is a plain
+    file. A tar has none; its first member of the name is taken, and
     what stands behind it is not looked at. Of an envelope, all is authentic before anything is
     returned.
 
@@ -74,11 +74,11 @@ def read_member(
         credentials_max_age: Seconds after which the job's session is renewed ahead of time.
 
     Raises:
-        UsageError: There is no such artifact, or the member is a directory or a link.
-        NotFound: There is no such member.
+        UsageError: The job does not have the artifact, or the member is a directory or a link.
+        NotFound: The archive does not have the member.
         ArtifactRejected: The archive or the member is damaged, or a message cannot be decrypted.
         ObjectNotFound, AccessDenied, ServiceUnavailable, OutOfSync: As S3 and KMS say.
-        LocalIOError: There is no room for the plaintext.
+        LocalIOError: The disk is too small for the plaintext.
     """
     found = find_artifacts(job, [artifact])
     if len(found) > 1:

@@ -183,7 +183,7 @@ def list_artifacts(
         ArtifactRejected: An archive is damaged, ambiguous or over a limit; a message cannot be
             decrypted.
         ObjectNotFound, AccessDenied, ServiceUnavailable, OutOfSync: As S3 and KMS say.
-        LocalIOError: There is no room for the plaintext.
+        LocalIOError: The disk is too small for the plaintext.
     """
     chosen = find_artifacts(job, artifacts)
     how, shown = unpacking or Unpacking(), progress or Silence()

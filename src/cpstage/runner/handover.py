@@ -75,7 +75,7 @@ class Handover:
 
     def prepare(self, job: Job, *, pass_configuration: bool) -> None:
         """Write them."""
-        with local_failures(self._directory):
+        with local_failures(self._directory, "create"):
             self._directory.mkdir(mode=0o700)
         write_private(self._variables, "")
         write_private(self._next_token, "")

@@ -190,7 +190,7 @@ class WorkingJob:
         claim = self._claim
         parse_job(claim.document)
         state = self._workspace / ".cpstage"
-        with local_failures(self._workspace):
+        with local_failures(self._workspace, "create"):
             self._workspace.mkdir(mode=0o700)
             self._has_workspace = True
             state.mkdir(mode=0o700)

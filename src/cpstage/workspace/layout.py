@@ -95,7 +95,7 @@ class Workspace:
         Raises:
             WorkspaceUnavailable, LocalIOError: It cannot be made.
         """
-        with local_failures(self.root):
+        with local_failures(self.root, "create"):
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     @contextmanager
@@ -145,7 +145,7 @@ class Workspace:
         self._refuse_links()
         if self._state.is_dir():  # else it is somebody's directory, and not yet a workspace
             make_writable(self.root)
-        with local_failures(self._state):
+        with local_failures(self._state, "create"):
             self._state.mkdir(mode=0o700, exist_ok=True)
         with suppress(OSError):
             self._state.chmod(0o700)
@@ -165,7 +165,7 @@ class Workspace:
     def staging(self) -> Iterator[Path]:
         """Make a hidden directory on the same file system, which is gone at the end."""
         parent = self._state / "staging"
-        with local_failures(parent):
+        with local_failures(parent, "create a directory in"):
             parent.mkdir(mode=0o700, exist_ok=True)
             staging = Path(tempfile.mkdtemp(dir=parent))
         try:
@@ -344,7 +344,7 @@ class Workspace:
         """
         if replace:
             new = staging / f"{self.outputs.name}.outputs"
-            with local_failures(new):
+            with local_failures(new, "create"):
                 new.mkdir()
                 for target in outputs:
                     (new / target.name).mkdir()
@@ -353,7 +353,7 @@ class Workspace:
         for target in outputs:
             if not target.is_dir():
                 made = staging / f"{target.name}.output"
-                with local_failures(made):
+                with local_failures(made, "create"):
                     made.mkdir()
                 moves.append(Move(made, target))
         return moves
@@ -412,6 +412,6 @@ class Workspace:
 def _is_taken(target: Path) -> bool:
     """Whether something stands there; an empty directory is as good as nothing."""
     if target.is_dir() and not target.is_symlink():
-        with local_failures(target):
+        with local_failures(target, "read"):
             return any(target.iterdir())
     return os.path.lexists(target)

@@ -20,6 +20,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cpstage._posix import O_CLOEXEC, O_NOFOLLOW
 from cpstage.errors import LocalIOError, WorkspaceInUse, WorkspaceUnavailable, local_reason
 from cpstage.filesystem import local_failures
 from cpstage.workspace.statefile import read_json, write_json
@@ -142,7 +143,7 @@ def require_locks(place: Path, state: Path) -> None:
     """
     import fcntl
 
-    with local_failures(state):
+    with local_failures(state, "write to"):
         probe = tempfile.TemporaryFile(dir=state)  # noqa: SIM115 (closed below, with other errors)
     with probe:
         try:
@@ -164,6 +165,7 @@ def _acquire(lock: FileLock, wait: float, holder: Path, place: Path) -> None:
         try:
             lock.acquire(timeout=wait)
         except Timeout as error:
+            _require_taken(Path(lock.lock_file), place)
             found = read_json(holder)
             if not _is_there(found) and time.monotonic() < naming_until:
                 wait = _NAMING_POLL
@@ -175,6 +177,28 @@ def _acquire(lock: FileLock, wait: float, holder: Path, place: Path) -> None:
             taken.job_id = found.get("job_id")
             raise taken from error
         return
+
+
+def _require_taken(lock_file: Path, place: Path) -> None:
+    """Check that a lock is taken, and not refused by the system: filelock tells no difference.
+
+    Raises:
+        LocalIOError: The system refused it.
+    """
+    import fcntl
+
+    try:
+        descriptor = os.open(lock_file, os.O_RDWR | O_CLOEXEC | O_NOFOLLOW)
+    except OSError as error:
+        raise LocalIOError(f"cannot open the lock {lock_file}: {local_reason(error)}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        pass
+    except OSError as error:
+        raise LocalIOError(f"cannot lock {place}: {local_reason(error)}") from error
+    finally:
+        os.close(descriptor)
 
 
 def _this_process(job_id: str | None) -> dict[str, Any]:
@@ -199,5 +223,5 @@ def _is_there(holder: Mapping[str, Any]) -> bool:
 
 def _describe(holder: Mapping[str, Any]) -> str:
     if "pid" not in holder:
-        return "another run, which does not say who it is"
+        return "another run, whose process is unknown"
     return f"process {holder['pid']} on {holder.get('host')} since {holder.get('since')}"

@@ -74,7 +74,10 @@ class Journal:
     @property
     def is_open(self) -> bool:
         """Whether something has begun and is not done: what was staged for it is still needed."""
-        return os.path.lexists(self._path)
+        try:
+            return is_there(self._path)
+        except OSError:  # what is staged may be all that there is of the old
+            return True
 
     def publish(self, moves: Sequence[Move], *, replace: bool = True) -> None:
         """Rename what was staged into its places: all of it, or none.
@@ -90,11 +93,11 @@ class Journal:
         try:
             self._begin(moves)
             for move in moves:
-                with local_failures(move.target):
+                with local_failures(move.target, "publish"):
                     move.target.parent.mkdir(exist_ok=True)
                     _make_movable(move)
                     _put(move, replace=replace)
-            with local_failures(self._path):
+            with local_failures(self._path, "remove"):
                 self._path.unlink()
         except BaseException:
             self.take_back()
@@ -107,32 +110,31 @@ class Journal:
             WorkspaceUnavailable: The journal is damaged, or a place cannot be written to.
             LocalIOError: The disk failed.
         """
-        with local_failures(self._path):
+        with local_failures(self._path, "remove"):
             unfinished(self._path).unlink(missing_ok=True)
         if not self.is_open:
             return
         begun, made = self._read()
         for move, inode in reversed(begun):
-            with local_failures(move.target):
+            with local_failures(move.target, "restore"):
                 _make_movable(move)
                 _take_back(move, inode)
         for directory in made:
             with suppress(OSError):  # it is not empty any more, or was never made
                 directory.rmdir()
-        with local_failures(self._path):
+        with local_failures(self._path, "remove"):
             self._path.unlink()
 
     def _begin(self, moves: Sequence[Move]) -> None:
         """Write down all that is to be done."""
         parents = dict.fromkeys(move.target.parent for move in moves)
-        document = {
-            "moves": [self._entry(move) for move in moves],
-            "made": [self._name(one) for one in parents if not os.path.lexists(one)],
-        }
+        with local_failures(self._root, "look at"):
+            made = [self._name(one) for one in parents if not is_there(one)]
+        document = {"moves": [self._entry(move) for move in moves], "made": made}
         write_json_durably(self._path, document)
 
     def _entry(self, move: Move) -> dict[str, Any]:
-        with local_failures(move.target):
+        with local_failures(move.staged, "look at"):
             inode = move.staged.lstat().st_ino
         return {"staged": self._name(move.staged), "target": self._name(move.target), "is": inode}
 
@@ -173,10 +175,10 @@ def _make_movable(move: Move) -> None:
 
 
 def _put(move: Move, *, replace: bool) -> None:
-    if os.path.lexists(move.target):
+    if is_there(move.target):
         if not replace:
             raise WorkspaceUnavailable(
-                f"{move.target} has come up meanwhile", hint="move it elsewhere, and try again"
+                f"{move.target} was created concurrently", hint="move it elsewhere, and try again"
             )
         if exchange(move.staged, move.target):
             return
@@ -187,14 +189,27 @@ def _put(move: Move, *, replace: bool) -> None:
 def _take_back(move: Move, inode: int) -> None:
     """Undo a move, if it got so far."""
     move.staged.parent.mkdir(parents=True, exist_ok=True)  # somebody may have cleared up by hand
-    if os.path.lexists(move.target) and _is(move.target, inode, move.staged.parent):
-        if os.path.lexists(move.staged):
+    if is_there(move.target) and _is(move.target, inode, move.staged.parent):
+        if is_there(move.staged):
             if exchange(move.staged, move.target):
                 return
             move.staged.rename(move.replaced)
         move.target.rename(move.staged)
-    if os.path.lexists(move.replaced) and not os.path.lexists(move.target):
+    if is_there(move.replaced) and not is_there(move.target):
         move.replaced.rename(move.target)
+
+
+def is_there(path: Path) -> bool:
+    """Whether something has this name, a dangling symlink as well.
+
+    Raises:
+        OSError: The system cannot tell; ``os.path.lexists`` would say no.
+    """
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _is(path: Path, inode: int, neighbour: Path) -> bool:

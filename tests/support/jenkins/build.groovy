@@ -30,7 +30,7 @@ class Variables {
         visible
     }
 
-    void within(Map<String, String> block, Closure body) {
+    Object within(Map<String, String> block, Closure body) {
         blocks << block
         try {
             body()
@@ -257,19 +257,21 @@ Variables env = new Variables(assigned: new HashMap(System.getenv()) + [
     BUILD_URL: 'https://jenkins.example.com/job/app/7/',
     JOB_NAME: args[3], JOB_BASE_NAME: args[3].split('/')[-1],
 ])
+File scripts = new File(files[0]).parentFile
 Build build = new Build()
 Agent agent = new Agent(env: env, build: build, directory: new File(files[2]))
 Binding steps = new Binding(env: env, currentBuild: build)
 steps.with {
     pipeline = agent.&pipeline
     script = { body -> body() }
+    node = { body -> body() }
     timeout = { Map limit, Closure body -> body() }
     usernamePassword = { Map binding -> binding }
     withCredentials = { List<Map> bindings, Closure body ->
         Map<String, String> keys = [:]
         bindings.each {
-            keys[it.usernameVariable] = new File(it.credentialsId, 'username').text
-            keys[it.passwordVariable] = new File(it.credentialsId, 'password').text
+            keys[it.usernameVariable] = new File(scripts, it.credentialsId + '/username').text
+            keys[it.passwordVariable] = new File(scripts, it.credentialsId + '/password').text
         }
         env.within(keys, body)
     }
