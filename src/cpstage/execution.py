@@ -27,7 +27,7 @@ from cpstage.job import (
     S3Location,
     check_artifact_name,
 )
-from cpstage.masking import MASK, Secret
+from cpstage.masking import Secret
 
 _CONSOLE_PATH = re.compile(
     r"/codesuite/codepipeline/pipelines/(?P<name>[^/]+)(?:/executions/(?P<execution>[^/]+))?(?:/|$)"
@@ -39,6 +39,10 @@ _CONSOLE_HOSTS = (
 )
 _REGION = re.compile(r"[a-z]{2}(?:-[a-z]+)+-[0-9]+")
 _NAME = re.compile(r"[A-Za-z0-9.@_-]{1,100}")
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9.@_-]")
+_LONGEST_ACTION = 140
+"""With the 100 characters of an artifact's name, it fits into the name of a file."""
+
 _APART = "@"
 """Between an artifact's name and its action, in names that are told apart: artifact names never
 have it."""
@@ -288,7 +292,7 @@ def _told_apart(found: Sequence[tuple[Artifact, ActionExecution]]) -> list[Artif
     for suffix in (lambda one: one.name, lambda one: f"{one.stage}.{one.name}"):
         counts = Counter(names)
         names = [
-            f"{artifact.name}{_APART}{suffix(action)}" if counts[name] > 1 else name
+            _apart(artifact.name, suffix(action)) if counts[name] > 1 else name
             for name, (artifact, action) in zip(names, found, strict=True)
         ]
     counts = Counter(names)
@@ -300,6 +304,14 @@ def _told_apart(found: Sequence[tuple[Artifact, ActionExecution]]) -> list[Artif
         replace(artifact, name=ArtifactName(name))
         for name, (artifact, _) in zip(unique, found, strict=True)
     ]
+
+
+def _apart(name: str, action: str) -> str:
+    """Return a name that is safe as the name of a directory, whatever the answer of a service has.
+
+    CodePipeline's own names of stages and actions stay as they are, unless they are very long.
+    """
+    return f"{name}{_APART}{_NOT_IN_NAMES.sub('_', action)[:_LONGEST_ACTION]}"
 
 
 def plain_name(name: str) -> str:
@@ -405,22 +417,6 @@ def iso(time: datetime | None) -> str | None:
 def duration(start: datetime | None, end: datetime | None) -> int | None:
     """Return the seconds between two times."""
     return round((end - start).total_seconds()) if start and end else None
-
-
-def described_configuration(
-    configuration: Mapping[str, Secret], is_secret: Mapping[str, bool] | None
-) -> dict[str, str]:
-    """Return an action's configuration; every value that may be a secret is masked.
-
-    Args:
-        configuration: The values.
-        is_secret: What the action type says of each property; None where that is not known.
-    """
-    known = is_secret or {}
-    return {
-        name: MASK if known.get(name, True) else value.reveal()
-        for name, value in configuration.items()
-    }
 
 
 def _of_seconds(text: str) -> datetime:

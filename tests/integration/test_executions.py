@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import cpstage
-from cpstage.errors import NotFound, UsageError
-from cpstage.execution import parse_pipeline
+from cpstage.errors import ConfigurationError, NotFound, UsageError
+from cpstage.execution import ActionExecution, artifacts_of, parse_action, parse_pipeline
 from cpstage.local import ActionRun, Input, LocalAWS
 from cpstage.local.sample.history import PIPELINE, add_sample_history
 from cpstage.local.server import DEBUGGER_ACTIONS
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CONSOLE = "https://{region}.console.aws.amazon.com/codesuite/codepipeline/pipelines/"
 SOURCE_TYPE = ("Source", "AWS", "S3", "1")
+_PLACE = {"bucket": "b", "key": "k"}
 UNKNOWN = "00000000-0000-0000-0000-000000000000"
 
 
@@ -435,13 +436,35 @@ def test_removed_objects_are_named_and_skipped(aws: LocalAWS, debug: Cli) -> Non
 def test_a_job_is_never_read_by_the_caller(aws: LocalAWS, debug: Cli) -> None:
     job_id = aws.add_job([Input("App", zip_of({"f": "x"}))], session_actions=frozenset())
     user = aws.add_user("both", DEBUGGER_ACTIONS | {"codepipeline:GetJobDetails"})
+    before = len(aws.calls())
 
     done = debug.with_variables(user)("fetch", job_id)
 
     assert done.returncode == 77
-    assert {
-        one.identity for one in aws.calls() if one.service == "s3" and one.job_id == job_id
-    } == {f"job:{job_id}"}
+    reads = [one for one in aws.calls()[before:] if one.service == "s3"]
+    assert {one.identity for one in reads} == {f"job:{job_id}"}
+
+
+def test_names_of_a_hostile_service_do_not_lead_out_of_the_workspace() -> None:
+    def action(stage: str, name: str, key: str) -> ActionExecution:
+        made = {"name": "App", "s3location": {"bucket": "b", "key": key}}
+        document = {"stageName": stage, "actionName": name, "output": {"outputArtifacts": [made]}}
+        return parse_action(document)
+
+    hostile = [
+        action("S", "../../up", "1"),
+        action("S", "../../up", "2"),
+        action("..", "x" * 999, "3"),
+    ]
+
+    _, found = artifacts_of(hostile)
+
+    names = [str(one.name) for one in found]
+    assert len({*names}) == 3
+    assert not any("/" in name or len(name) > 255 for name in names)
+    assert names[0].startswith("App@S..._.._up")
+    with pytest.raises(ConfigurationError):
+        parse_action({"input": {"inputArtifacts": [{"name": "../x", "s3location": _PLACE}]}})
 
 
 def test_an_execution_in_python(aws: LocalAWS, failed: str, tmp_path: Path) -> None:

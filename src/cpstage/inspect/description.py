@@ -11,7 +11,7 @@ from cpstage.aws.config import AwsConfig
 from cpstage.aws.job_session import JobSession, ObjectInfo, Store
 from cpstage.encryption.header import s3_client_object
 from cpstage.errors import ArtifactRejected, CpstageError
-from cpstage.execution import Execution, described_configuration, iso
+from cpstage.execution import Execution, iso
 from cpstage.job import Artifact, ArtifactSet, Job, location_document
 from cpstage.masking import MASK
 from cpstage.transfer.artifact import identify, read_head
@@ -85,11 +85,15 @@ def _execution(job: Execution) -> dict[str, Any]:
 
 
 def _configuration(job: ArtifactSet, config: AwsConfig) -> dict[str, str]:
+    """Return the action's configuration; every value that may be a secret is masked."""
     values, kind = job.action_configuration, job.action_type_id
     if not values:
         return {}
     is_secret = secret_properties(kind, config=_near(job, config)) if kind else None
-    return described_configuration(values, is_secret)
+    known = is_secret or {}
+    return {
+        name: MASK if known.get(name, True) else value.reveal() for name, value in values.items()
+    }
 
 
 def _near(job: ArtifactSet, config: AwsConfig) -> AwsConfig:
