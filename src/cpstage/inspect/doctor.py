@@ -88,7 +88,7 @@ def diagnose(
     yield _tried("job", get)
     sizes = _Sizes()
     if job is None:
-        yield from _skipped(("credentials", "input", "output", "key"), "there is no job")
+        yield from _skipped(("credentials", "input", "output", "key"), "the job is missing")
     else:
         yield from _of_the_job(job, where, sizes)
     size = sizes.total if job else None
@@ -116,7 +116,7 @@ def _of_the_caller(where: AwsConfig) -> Iterator[Check]:
     found = _tried("region", region)
     yield found
     if found.status == "failed":
-        yield from _skipped(("network", "clock", "caller"), "there is no region")
+        yield from _skipped(("network", "clock", "caller"), "no region is known")
         return
     stamp: str | None = None
 
@@ -130,7 +130,7 @@ def _of_the_caller(where: AwsConfig) -> Iterator[Check]:
     if reached.status == "ok":
         yield _clock(stamp)
     else:
-        yield from _skipped(("clock",), "there is no answer to compare it with")
+        yield from _skipped(("clock",), "CodePipeline did not answer")
     yield _tried("caller", lambda: _whose_credentials(where))
 
 
@@ -276,7 +276,7 @@ def _examine_workspace(workspace: Path | str, size: int | None) -> str:
 
     Args:
         workspace: The workspace.
-        size: Bytes that the inputs have, packed; None where there is no job to tell.
+        size: Bytes that the inputs have, packed; None where the job is unknown.
     """
     root = Workspace(workspace).root
     there = next((path for path in (root, *root.parents) if path.exists()), root)
