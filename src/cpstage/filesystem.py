@@ -2,7 +2,7 @@
 
 Every name is opened component by component from the root's descriptor with ``O_NOFOLLOW``, and
 created with ``O_EXCL``: whatever the disk holds, nothing is written outside, through a link, or
-over something else. This module knows nothing of archives or AWS; it trusts a
+over something else. This module trusts a
 :data:`RelativePath` and takes no other name.
 """
 
@@ -28,7 +28,7 @@ _DIRECTORY = os.O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_NOFOLLOW | O_CLOEXEC
 
 FILE_MODE, DIRECTORY_MODE = 0o644, 0o755
-"""Permission bits of what has none of its own, before the umask takes some away."""
+"""Permission bits where an archive has none, before the umask takes some away."""
 
 _MOST_OPEN = 64
 """Directories that a thread keeps open; ulimit(1) often allows 1,024 descriptors in all."""

@@ -247,7 +247,7 @@ def test_a_job_file_that_is_not_there(cli: Cli) -> None:
         (["fetch", "--region"], "see 'cpstage fetch --help'"),
         (["local", "serve", "--port"], "see 'cpstage local serve --help'"),
         (["report", "success", "--summary"], "see 'cpstage report success --help'"),
-        (["fetch", "id", "--max-size", "1G"], "'1G' is not a valid number"),
+        (["fetch", "id", "--max-size", "1X"], "'1X' is not a size"),
         (["fetch", "id", "--job-file", "x"], "both JOB_ID and --job-file"),
         (["push", "id", "--compression-level", "10"], "10"),
         (["fetch", "id", "--layout", "flat"], "flat"),

@@ -459,7 +459,11 @@ def test_an_object_that_differs_from_its_checksum_is_rejected(aws: LocalAWS, cli
     there = aws.job(job_id).inputs[0]
     other = base64.b64encode(zlib.crc32(body + b"x").to_bytes(4, "big")).decode()
     s3(aws.admin_environment).put_object(
-        Bucket=there.bucket, Key=there.key, Body=body, ChecksumCRC32=other
+        Bucket=there.bucket,
+        Key=there.key,
+        Body=body,
+        ChecksumAlgorithm="CRC32",
+        ChecksumCRC32=other,
     )
 
     done = cli("fetch", job_id)

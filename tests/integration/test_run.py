@@ -95,7 +95,7 @@ def test_a_directory_that_is_not_there_is_told(aws: LocalAWS, cli: Cli) -> None:
     done = run(cli, job_id, "--report", "--cwd", "Nowhere")
 
     assert done.returncode == 66
-    assert "there is no directory" in done.stderr.splitlines()[-1]
+    assert "the working directory" in done.stderr.splitlines()[-1]
     assert failure(aws, job_id)["type"] == "ConfigurationError"
 
 
@@ -376,7 +376,7 @@ def test_without_a_command_it_says_where_to_put_it(cli: Cli) -> None:
     done = cli("run", "some-job", "--report")
 
     assert done.returncode == 2
-    assert done.stderr == "cpstage: error: there is no command to run; give it behind --\n"
+    assert done.stderr == "cpstage: error: no command is given; give it after --\n"
 
 
 def test_a_second_run_in_a_workspace_is_refused_while_the_command_of_the_first_runs(

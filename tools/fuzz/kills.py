@@ -14,6 +14,7 @@ import json
 import os
 import random
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -83,7 +84,7 @@ class Kills:
 
     def once(self, *, then_end: bool) -> None:
         """Kill a run, and perhaps let the next one end."""
-        longest = max(self.seconds, default=1.5)
+        longest = statistics.median(self.seconds or [1.5])
         job_id = self._add()
         process = self._start(job_id)
         with suppress(subprocess.TimeoutExpired):

@@ -355,8 +355,8 @@ class _End:
 def ahead(items: Iterator[Item], most: int) -> Iterator[Iterator[Item]]:
     """Run an iterator in a thread until it ends, or until the context is left.
 
-    Nobody waits for the thread: it may be in the middle of a read that takes its time. It goes no
-    further than to the end of the item that it is at, and nothing takes that item. The queues are
+    The context does not wait for the thread, which may be in a long read. The thread ends after its
+    current item, which is dropped. The queues are
     the ones that a signal handler may interrupt at any place by an exception.
 
     Args:
@@ -425,7 +425,7 @@ class Early(Generic[Key, Result]):
         self._under_way: deque[Future[Result]] = deque()
 
     def begin(self, unit: Key) -> None:
-        """Begin to work on a unit, if there is room for what comes of it.
+        """Begin to work on a unit, if there is room for its result.
 
         Raises:
             Exception: What work raised that was begun before.
@@ -437,7 +437,7 @@ class Early(Generic[Key, Result]):
             self._under_way.append(begun)
 
     def __call__(self, unit: Key) -> Result:
-        """Return what comes of a unit, which is worked on now if it was not begun."""
+        """Return the result of a unit, which is worked on now if it was not begun."""
         begun = self._begun.pop(unit, None)
         return begun.result() if begun else self._work(unit)
 

@@ -224,7 +224,7 @@ def job_options(function: Function, *, takes_past: bool = False) -> Function:
             raise UsageError(f"{empty} is empty", hint="is the variable that it comes from unset?")
         known = job_id or os.environ.get("CPSTAGE_JOB_ID") or ""
         # A variable that a Windows tool set may end with a CR.
-        source = JobSource(known.strip() or None, client_token, job_file, past)
+        source = JobSource(known.rstrip("\r\n") or None, client_token, job_file, past)
         return function(source=source, **others)
 
     past_options = _past_options(hidden=not takes_past)

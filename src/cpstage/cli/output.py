@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from cpstage.errors import ConfigurationError, printable
+from cpstage.errors import ConfigurationError, LocalIOError, local_reason, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -61,11 +61,13 @@ class Terminal:
         if not _speaks_unicode():
             text = text.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding)
         # Without color=True escape sequences would be cut out of values on a pipe.
-        click.echo(text.encode(errors="backslashreplace").decode(), color=True)
+        with _stdout_failures():
+            click.echo(text.encode(errors="backslashreplace").decode(), color=True)
 
     def raw(self, data: bytes) -> None:
         """Print bytes on stdout as they are: names of files may be no text."""
-        click.echo(data, nl=False)
+        with _stdout_failures():
+            click.echo(data, nl=False)
 
     def note(self, message: str) -> None:
         """Say something that a person may want to know."""
@@ -150,6 +152,21 @@ def flush_or_drop() -> None:
 
 def _speaks_unicode() -> bool:
     return sys.stdout is None or sys.stdout.encoding.lower().replace("-", "") == "utf8"
+
+
+@contextmanager
+def _stdout_failures() -> Iterator[None]:
+    """Name stdout where it cannot be written; that nobody reads it is not a failure (EPIPE).
+
+    Raises:
+        LocalIOError: The disk is full, or failed.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise LocalIOError(f"cannot write to stdout: {local_reason(error)}") from error
 
 
 def _say(message: str) -> None:

@@ -223,7 +223,7 @@ def end_of(text: str, most: int) -> str:
 def _put(put: Callable[[], None], job_id: str, config: AwsConfig) -> None:
     """Put a result until it is taken, it is refused, or time is over.
 
-    There is no end of tries within that time: hours of work may hang on the result.
+    The number of tries within that time has no limit: hours of work may depend on the result.
     """
     retries, began = Retries(config.timeout), time.monotonic()
     failures, may_be_put = 0, False

@@ -1,1 +1,1 @@
-"""A command between fetch and push: its environment, its signals, and what becomes of it."""
+"""A command between fetch and push: its environment, signals and result."""

@@ -1,7 +1,7 @@
 """One command, from its start to its end: its streams, its signals, its time.
 
-It runs in a process group of its own. A signal to cpstage is handed on to that group, a second one
-kills it; so does time that is over, after it was asked to end. This module knows nothing of jobs.
+It runs in a new process group. cpstage forwards a first signal to that group, and kills the group
+at the second one. At the time limit it asks the group to end, and then kills it.
 """
 
 from __future__ import annotations

@@ -48,11 +48,15 @@ class Orphans:
         Args:
             group: The process group of the command, which has ended.
         """
-        return [
-            one.pid
-            for one in _processes()
-            if one.state not in "ZX" and (one.group == group or self._is_adopted(one, group))
-        ]
+        for _ in range(2):  # a process that is created during a scan is only in the next one
+            found = [
+                one.pid
+                for one in _processes()
+                if one.state not in "ZX" and (one.group == group or self._is_adopted(one, group))
+            ]
+            if found:
+                break
+        return found
 
     def settled(self, group: int) -> list[int]:
         """Return the IDs of those that still run after a moment: most are about to end."""

@@ -79,7 +79,7 @@ def _error_document(error: Reportable | None) -> dict[str, Any] | None:
 
 
 _STOPPED_SECONDS = 20.0
-"""For a report after a signal: whoever has sent it will not wait long."""
+"""For a report after a signal: its sender often sends SIGKILL soon."""
 
 
 def report_run(

@@ -91,10 +91,10 @@ def run(
         interrupts: Where signals come from, for a run in another thread, or to catch them sooner.
 
     Raises:
-        UsageError: There is no command.
+        UsageError: The command is empty.
     """
     if not command:
-        raise UsageError("there is no command to run", hint="give it behind --")
+        raise UsageError("no command is given", hint="give it after --")
     link = config or AwsConfig()
     signals = interrupts or Interrupts()
     result = RunResult(job if isinstance(job, str) else job.id)
@@ -196,7 +196,7 @@ class _Course:
             if self.result.fetched
             else {}
         )
-        if self.fetch_options.skips_inputs(job):  # what an earlier job left, as far as it is there
+        if self.fetch_options.skips_inputs(job):  # an earlier job may have left them
             paths = {one.name: place.input(one.name) for one in job.input_artifacts}
             inputs = {name: path for name, path in paths.items() if path.is_dir()}
         with handover(
@@ -269,7 +269,7 @@ def _directory(name: str, place: Workspace, inputs: Mapping[str, Path]) -> Path:
     directory = inputs.get(name, place.root / name)
     if not directory.is_dir():
         raise NotFound(
-            f"there is no directory {directory} to run the command in",
+            f"the working directory {directory} does not exist",
             hint=f"give a path in the workspace, or one of the inputs: {', '.join(inputs)}",
         )
     return directory

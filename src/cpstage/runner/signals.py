@@ -33,7 +33,7 @@ Receiver = Callable[[int], object]
 
 
 class Interrupts:
-    """What becomes of signals during one run; a context, also within itself, in which they come.
+    """Handles signals during one run; a context manager that can be nested.
 
     Only the main thread of a process gets signals. A run in another thread gets what is handed to
     :meth:`receive`: its command at once, and the stages of the run between them.
@@ -60,7 +60,7 @@ class Interrupts:
             signal.signal(*self._handlers.popitem())
 
     def receive(self, number: int) -> None:
-        """Take a signal, in any thread: the innermost context decides what becomes of it."""
+        """Handle a signal, in any thread, as the innermost context decides."""
         if self.first is None:
             self.first = number
         if self._receivers:
@@ -163,11 +163,11 @@ class Foreground:
             number: By which signal.
         """
         if self._terminal is None or number not in _TERMINAL_STOPS:
-            return  # somebody else wants it so, and will let it go on
+            return  # another process stopped it, and will let it go on
         if number == signal.SIGTSTP or not self._is_in_front(self._own, group):
             self.take_back(group)
             if not self._stop(number) and number != signal.SIGTSTP:
-                return  # nobody can let it go on: it would want the terminal again, and again
+                return  # no process can let it go on: it would want the terminal again and again
         # Else it was faster than we, and wanted the terminal before it had it.
         self.lend(group)
         with suppress(ProcessLookupError):

@@ -18,7 +18,7 @@ _MOST_KEPT = 20_000
 """Bytes: more than a failure's message can hold."""
 
 _MOST_IN_PIPES = 2 << 20
-"""Bytes: fs.pipe-max-size of Linux, twice. What comes after is from somebody else."""
+"""Bytes: fs.pipe-max-size of Linux, twice. Later bytes are from other processes."""
 
 
 class Tee:
@@ -60,7 +60,7 @@ class Tee:
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
-        """Pass on what is in the pipes still; whoever else has them is not waited for."""
+        """Pass on what is still in the pipes; do not wait for other processes that hold them."""
         self._close_writers()
         os.close(self._end)
         if self._thread.ident is not None:
@@ -110,7 +110,7 @@ class Tee:
                         open_ones.discard(reader)
 
     def _pass_on_some(self, reader: int) -> int:
-        """Pass on some bytes; none at the end of the stream, or where nobody takes them."""
+        """Pass on some bytes; none at the end of the stream, or where the reader is gone."""
         data = os.read(reader, 1 << 16)
         self._keep(reader, data)
         try:

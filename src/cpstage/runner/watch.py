@@ -15,7 +15,7 @@ _KILL_AFTER = 10.0
 
 
 class JobOver(OutOfSync):
-    """The job is no longer in progress: its result is nobody's to report."""
+    """The job is no longer in progress: CodePipeline takes no result for it."""
 
     default_hint = "release the change again"
 

@@ -2,7 +2,7 @@
 
 CodePipeline's queue and its nonces are what divides the jobs among workers: a poll only offers a
 job, and the acknowledgement with the nonce of that poll makes it the worker's. What is not
-certainly ours is left alone. This module knows nothing of running jobs.
+certainly ours is left alone.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from cpstage.masking import Secret
 
 POLL_TIMEOUT = 10.0
 """Seconds that a call may take before it counts as failed: the next poll is the other try, and
-whoever stops the worker waits for it."""
+a worker that is stopped waits for it."""
 
 ACKNOWLEDGE_TIMEOUT = 30.0
-"""Seconds. An answer that was lost may have been a yes, and a job that nobody works on."""
+"""Seconds. A lost answer may have been a yes: the job is then in progress without a worker."""
 
 
 _MOST_LOST = 10
@@ -99,7 +99,7 @@ class JobQueue:
         """Ask for jobs.
 
         Raises:
-            ConfigurationError: There is no such action type, or no region.
+            ConfigurationError: The action type does not exist, or no region is known.
             AccessDenied: The worker may not poll.
             ServiceUnavailable: CodePipeline could not be reached.
         """

@@ -76,7 +76,7 @@ Tell = Callable[[WorkerEvent], object]
 
 
 def described(job_id: str, document: Mapping[str, Any]) -> Subject:
-    """Describe a job by its document, which nobody has checked yet."""
+    """Describe a job by its document, which is not validated yet."""
 
     def name(*path: str) -> str | None:
         found: Any = document

@@ -1,8 +1,7 @@
-"""Whether a worker is well, for whoever looks after it: a file, or a page on a port.
+"""Whether a worker is well, for its supervisor: a file, or a page on a port.
 
 A worker is well while its loop turns and its polls are answered, also with an error now and then;
-it is not when polling has failed for too long. This module knows counts and times, nothing of
-jobs.
+it is not when polling has failed for too long.
 """
 
 from __future__ import annotations

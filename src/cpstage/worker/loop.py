@@ -146,7 +146,7 @@ class Worker:
         """Work until stopped, or until the terms say that it is enough.
 
         Raises:
-            AccessDenied, ConfigurationError: The first poll was refused: there is no use in others.
+            AccessDenied, ConfigurationError: The first poll was refused, as others would be.
             WorkspaceUnavailable, LocalIOError: The directory of the workspaces cannot be made.
         """
         self._places.create()
@@ -251,7 +251,7 @@ class Worker:
         return answer
 
     def _poll_failed(self, error: CpstageError, seconds: float) -> None:
-        """Go on where it may pass; what a first poll is refused for is a mistake of somebody's."""
+        """Go on where the error may pass; a refusal of the first poll is a configuration error."""
         passes = isinstance(error, ServiceUnavailable) or self._has_polled
         if not passes or self._terms.once:
             raise error
@@ -272,7 +272,7 @@ class Worker:
         was_stopped = self.was_stopped
         self._jobs[claim.job_id] = job
         job.start(self._mail.put)
-        if was_stopped:  # while the claim was on its way, and nobody knew of the job
+        if was_stopped:  # while the claim was on its way
             job.stop()
         return True
 
@@ -326,7 +326,7 @@ class Worker:
             self.counts.failed += 1
 
     def _abandon(self) -> None:
-        """Stop what still runs when the loop was left by an error of its own."""
+        """Stop what still runs when an error ended the loop."""
         for job in self._jobs.values():
             job.stop()
         while self._jobs:

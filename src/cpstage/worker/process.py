@@ -1,8 +1,8 @@
-"""One job in a process of its own: whatever becomes of it, the worker lives on.
+"""One job in its own process: the worker survives whatever the job does.
 
 The process does what :func:`cpstage.run` does, and reports the result. What it is to do, the job's
 secrets included, goes to it through a pipe, and what came of it comes back through another; nothing
-of it is in an argument, a variable or a file. This module knows nothing of polling.
+of it is in an argument, a variable or a file.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class JobCommand:
     """What is done with every job: the arguments of :func:`cpstage.run`.
 
     Raises:
-        UsageError: There is no command.
+        UsageError: The command is empty.
     """
 
     command: Sequence[str]
@@ -64,7 +64,7 @@ class JobCommand:
 
     def __post_init__(self) -> None:
         if not self.command:
-            raise UsageError("there is no command to run", hint="give it behind --")
+            raise UsageError("no command is given", hint="give it after --")
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ class _Order:
 class JobProcess:
     """The running process of a job.
 
-    It leads a session of its own, so that a signal to the worker's group is not one to the job.
+    It leads a new session, so that a signal to the worker's group is not one to the job.
     It starts in the directory that holds the workspaces: what lies where the worker was started is
     none of its business.
 
@@ -175,7 +175,7 @@ class JobProcess:
             longest: Seconds from the start of the command to its end; None for no limit.
 
         Returns:
-            The outcome; nothing where there is none.
+            The outcome, or None.
         """
         said, deadline = b"", None
         ready = select.poll()
@@ -222,7 +222,7 @@ def _longest(options: CommandOptions) -> float | None:
 def _session_of(leader: int) -> list[int]:
     """Return the processes of a session, where there is a /proc (proc(5)); the leader may be gone.
 
-    A command has a process group of its own, but shares the session.
+    A command has another process group, but shares the session.
     """
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):

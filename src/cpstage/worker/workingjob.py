@@ -1,7 +1,7 @@
 """A claimed job on its way to its end: a fresh workspace, its process, and the clearing up.
 
 The process of the job reports by itself. Where it could not, because it was killed or never
-started, that is done here. This module knows nothing of polling.
+started, that is done here.
 """
 
 from __future__ import annotations
@@ -182,10 +182,10 @@ class WorkingJob:
         """Give the job a workspace and a process, and return what that says of it.
 
         Raises:
-            ConfigurationError: The job is none that can be worked on.
+            ConfigurationError: The job document is malformed.
             Stopped: A signal ended the process, which could not report any more.
             InternalError: It ended without a word.
-            WorkspaceUnavailable, LocalIOError: There is no room for it.
+            WorkspaceUnavailable, LocalIOError: The workspace cannot be made.
         """
         claim = self._claim
         parse_job(claim.document)
@@ -229,7 +229,7 @@ class WorkingJob:
             yield output
 
     def _report(self, error: Reportable) -> Outcome:
-        """Report the job as failed, since nobody else did."""
+        """Report the job as failed: its process has not done so."""
         outcome = Outcome(error.exit_code, error.failure_type, str(error))
         try:
             report_failure(

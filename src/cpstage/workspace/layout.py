@@ -15,7 +15,7 @@
 
 Nothing in ``in/`` exists before every byte of it has been verified. Then all that was staged, and
 the manifest with it, is published in one go, or not at all (see
-:mod:`cpstage.workspace.publishing`). This module knows nothing of AWS: it is told names and facts.
+:mod:`cpstage.workspace.publishing`).
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Workspace:
             WorkspaceUnavailable: Another run is in it, or it cannot be created or written to.
         """
         with self._held("lock", "holder.json", wait) as held:
-            # Whoever holds the lock knows that nobody else is using what is there.
+            # No other run uses what is there while this one holds the lock.
             self._journal.take_back()
             remove_tree(self._state / "staging")
             self._lock = held
@@ -143,7 +143,7 @@ class Workspace:
         made = [one for one in (self.root, *self.root.parents) if not os.path.lexists(one)]
         self.create()
         self._refuse_links()
-        if self._state.is_dir():  # else it is somebody's directory, and not yet a workspace
+        if self._state.is_dir():  # else it is a directory that is not a workspace yet
             make_writable(self.root)
         with local_failures(self._state, "create"):
             self._state.mkdir(mode=0o700, exist_ok=True)
@@ -386,7 +386,7 @@ class Workspace:
         return {name: entry for name, entry in entries.items() if isinstance(entry, dict)}
 
     def record(self) -> dict[str, Any]:
-        """Return the public facts of the job that was staged last; nothing where there is none."""
+        """Return the public facts of the job that was staged last, or an empty document."""
         return read_json(self._state / "job.json")
 
     def was_written_in_this_boot(self) -> bool:

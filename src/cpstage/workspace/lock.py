@@ -1,9 +1,10 @@
 """One run at a time in a directory: a lock that tells who holds it.
 
 The lock is the kernel's (flock(2)): it ends with its process, however that ends, so that nothing
-has to be guessed about what a killed run has left. Who holds it stands in a file beside it, which
-is written as soon as the lock is taken. Who finds the lock taken and nobody named, or one who is no
-longer there, has come at the very moment between the two, and looks again for a short time.
+has to be guessed about what a killed run has left. A file beside it names the
+holder, and is written as soon as the lock is taken. A run that finds the lock taken without a
+holder, or with one that has ended, has come between the two steps, and looks again for a short
+time.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class HeldLock:
         self._identity = _identity(file)
 
     def check(self) -> None:
-        """Check that nobody has removed or replaced the lock, which would let others in.
+        """Check that the lock was not removed or replaced, which would let others in.
 
         Raises:
             WorkspaceUnavailable: Somebody has.
@@ -100,7 +101,7 @@ def locked(
 
 
 def _identity(file: Path) -> tuple[int, int] | None:
-    """Return what tells a file from one that took its place; None where there is none."""
+    """Return the device and inode of a file; None if it does not exist."""
     try:
         status = file.lstat()
     except OSError:
@@ -208,7 +209,7 @@ def _this_process(job_id: str | None) -> dict[str, Any]:
 
 
 def _is_there(holder: Mapping[str, Any]) -> bool:
-    """Whether somebody is named who may be there: those of other hosts are believed."""
+    """Whether the named holder may be alive: a holder on another host counts as alive."""
     pid = holder.get("pid")
     if not isinstance(pid, int) or pid <= 0:
         return False
@@ -216,7 +217,7 @@ def _is_there(holder: Mapping[str, Any]) -> bool:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return holder.get("host") != socket.gethostname()
-    except OSError:  # it is somebody else's
+    except OSError:  # a process of another user
         return True
     return True
 

@@ -60,7 +60,7 @@ class Move:
 class Journal:
     """Publishes below one directory, and knows how to take back what was not published whole.
 
-    Whoever uses it has that directory to himself.
+    Its caller holds the lock of that directory.
 
     Args:
         path: The file to keep the journal in, on the same file system.
@@ -139,7 +139,7 @@ class Journal:
         return {"staged": self._name(move.staged), "target": self._name(move.target), "is": inode}
 
     def _read(self) -> tuple[list[tuple[Move, int]], list[Path]]:
-        """Read what was to be done; a journal may have been put there by somebody else."""
+        """Read what was to be done; the journal may be corrupt or edited."""
         try:
             document = read_json(self._path)
             begun = [
@@ -188,7 +188,7 @@ def _put(move: Move, *, replace: bool) -> None:
 
 def _take_back(move: Move, inode: int) -> None:
     """Undo a move, if it got so far."""
-    move.staged.parent.mkdir(parents=True, exist_ok=True)  # somebody may have cleared up by hand
+    move.staged.parent.mkdir(parents=True, exist_ok=True)  # a person may have cleared up by hand
     if is_there(move.target) and _is(move.target, inode, move.staged.parent):
         if is_there(move.staged):
             if exchange(move.staged, move.target):

@@ -54,7 +54,7 @@ def journal_in(staging: Path) -> Journal:
 
 def sweep(directory: Path) -> None:
     """Remove the staging that killed processes left, and take back what they had half published."""
-    with suppress(OSError):  # nobody has staged in what is not there, or cannot be read
+    with suppress(OSError):  # a directory that is missing or unreadable has no staging
         names = [name for name in os.listdir(directory) if name.startswith(_PREFIX)]
         for staging in (directory.resolve() / name for name in names):
             _sweep_one(staging)
@@ -69,7 +69,7 @@ def _make(directory: Path) -> tuple[Path, int]:
             lock = os.open(staging, _DIRECTORY)
         except FileNotFoundError:
             continue  # swept before it was locked
-        with suppress(OSError):  # then nobody else can lock it, either
+        with suppress(OSError):  # then no other process can lock it, either
             fcntl.flock(lock, fcntl.LOCK_EX)
         if os.path.lexists(staging):
             return staging, lock
@@ -89,6 +89,6 @@ def _sweep_one(staging: Path) -> None:
             journal_in(staging).take_back()
             remove_tree(staging)
     except (OSError, CpstageError):
-        return  # in use, or there is no knowing: what cannot be taken back is left as it is
+        return  # in use, or unknown: what cannot be taken back is left alone
     finally:
         os.close(lock)
