@@ -137,6 +137,10 @@ def test_a_former_name_works_with_a_warning(
         (["work", "--category", "Build"], "see 'cpstage work --help'"),
         (["show", "--job-id", "JOB"], "write 'cpstage show JOB_ID'"),
         (["get-job-details", "JOB"], "write --job-id JOB"),
+        (["cat", "JOB"], "write 'cpstage cat JOB_ID ARTIFACT PATH'"),
+        (["cat", "JOB", "App"], "PATH is missing"),
+        (["ls", "conftest.py"], "write 'cpstage ls --archive conftest.py' for an archive"),
+        (["fetch", "conftest.py"], "write 'cpstage unpack conftest.py' for an archive"),
         (["--region", "eu-west-1"], "the command is missing"),
         (["--region", "eu-west-1", "shw"], "did you mean 'show'?"),
         (["fetch", "JOB", "--max-size", "10XB"], "'10XB' is not a size"),
@@ -144,6 +148,8 @@ def test_a_former_name_works_with_a_warning(
     ids=" ".join,
 )
 def test_a_wrong_line_is_told_the_right_one(cli: Cli, arguments: list[str], says: str) -> None:
+    (cli.directory / "conftest.py").touch()
+
     done = cli(*arguments)
 
     assert (done.returncode, done.stdout) == (2, "")
@@ -196,3 +202,22 @@ def test_errors_have_a_colour_on_a_terminal(
     assert (b"\x1b[31merror:" in said) == coloured, said
     assert b"there is no command 'shw'" in said
     assert "\x1b" not in cli("shw").stderr
+
+
+def test_output_variables_come_from_stdin(aws: LocalAWS, cli: Cli) -> None:
+    job_id = aws.add_job()
+
+    done = cli("report", "success", job_id, "--output-variables-file", "-", stdin="VERSION=1.2\n")
+
+    assert done.returncode == 0, done.stderr
+    result = aws.job(job_id).result
+    assert result is not None
+    assert result["outputVariables"] == {"VERSION": "1.2"}
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "https_proxy"])
+def test_a_blank_proxy_is_named(cli: Cli, job_id: str, variable: str) -> None:
+    done = cli.with_variables({variable: " "})("show", job_id)
+
+    assert done.returncode == 78
+    assert f"{variable} is blank; unset {variable}" in done.stderr

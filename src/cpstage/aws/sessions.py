@@ -105,6 +105,7 @@ def new_client(
         ConfigurationError: The endpoint or the proxy is not the URL of a web server.
         botocore.exceptions.BotoCoreError: A setting is malformed.
     """
+    _check_proxy_variables()
     default = session._session.get_default_client_config()
     extra = getattr(default, "user_agent_extra", None)
     options: dict[str, Any] = {
@@ -141,6 +142,18 @@ def new_client(
     connections = Connections()
     connections.track(client)
     return TrackedClient(client, connections)
+
+
+def _check_proxy_variables() -> None:
+    """Refuse a blank proxy: requests for credentials use it before the client's own requests.
+
+    Raises:
+        ConfigurationError: A variable is blank.
+    """
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"):
+        value = os.environ.get(name)
+        if value and not value.strip():
+            raise ConfigurationError(f"{name} is blank", hint=f"unset {name}, or set a proxy's URL")
 
 
 def _proxies(url: str) -> dict[str, str]:

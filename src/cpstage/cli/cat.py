@@ -84,7 +84,8 @@ def cat(
         chunks = cpstage.inspect.read_archive(archive, paths, unpacking=unpacking, config=config)
     else:
         if len(words) < 2:
-            raise UsageError("ARTIFACT and PATH are missing", hint="see 'cpstage cat --help'")
+            missing = "PATH is" if words else "ARTIFACT and PATH are"
+            raise UsageError(f"{missing} missing", hint="write 'cpstage cat JOB_ID ARTIFACT PATH'")
         artifact, *paths = words
         chunks = cpstage.inspect.read_member(
             source.load_artifacts(config, terminal),

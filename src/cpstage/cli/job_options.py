@@ -223,6 +223,8 @@ def job_options(function: Function, *, takes_past: bool = False) -> Function:
             empty = "JOB_ID" if job_id == "" else "--job-file"
             raise UsageError(f"{empty} is empty", hint="is the variable that it comes from unset?")
         known = job_id or os.environ.get("CPSTAGE_JOB_ID") or ""
+        if job_id and not _JOB_ID.fullmatch(job_id) and os.path.isfile(job_id):
+            raise _is_a_file(job_id)
         # A variable that a Windows tool set may end with a CR.
         source = JobSource(known.rstrip("\r\n") or None, client_token, job_file, past)
         return function(source=source, **others)
@@ -249,6 +251,15 @@ def job_options(function: Function, *, takes_past: bool = False) -> Function:
 def artifact_source_options(function: Function) -> Function:
     """Add ``job_options`` with those of a past execution, for a command that only reads."""
     return job_options(function, takes_past=True)
+
+
+def _is_a_file(path: str) -> UsageError:
+    """Say how to name a local archive: the service would say that the job is unknown."""
+    context = click.get_current_context()
+    takes_archive = any(one.name == "archive" for one in context.command.params)
+    command = f"{context.command_path} --archive" if takes_archive else "cpstage unpack"
+    hint = f"write '{command} {path}' for an archive, or give the id of a job"
+    return UsageError(f"{path} is a file, not a job ID", hint=hint)
 
 
 def _no_session() -> UsageError:

@@ -77,7 +77,7 @@ _force_option = click.option(
 @click.option(
     "--output-variables-file",
     metavar="FILE",
-    help="File with output variables: NAME=value lines, or a JSON object.",
+    help="File with output variables: NAME=value lines, or a JSON object; - is stdin.",
 )
 @click.option(
     "--continuation-token-file",
@@ -115,10 +115,10 @@ def success(
         details.check()
         token = secret(os.environ.get("CPSTAGE_CONTINUATION_TOKEN") or None)
         if continuation_token_file is not None:
-            token = read_token(continuation_token_file)
+            token = read_token(_or_stdin(continuation_token_file))
         variables = {}
         if output_variables_file is not None:
-            variables = read_variables(output_variables_file)
+            variables = read_variables(_or_stdin(output_variables_file))
         variables.update(_variables(output_variables))
         _require_in_progress(job_id, source, config, force)
         reported = cpstage.report_success(
@@ -142,6 +142,10 @@ def success(
             terminal.note("reported\tfailure")
         raise
     _tell(reported, terminal)
+
+
+def _or_stdin(file: str) -> str:
+    return "/dev/stdin" if file == "-" else file
 
 
 def _require_in_progress(job_id: str, source: JobSource, config: AwsConfig, force: bool) -> None:
