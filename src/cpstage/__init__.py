@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from cpstage.aws.config import AwsConfig
     from cpstage.aws.executions import get_execution, list_actions, list_executions
     from cpstage.errors import CpstageError
-    from cpstage.execution import Execution
-    from cpstage.globs import Globs
+    from cpstage.filesystem.globs import Globs
     from cpstage.job import ArtifactSet, Job, parse_job
+    from cpstage.job.execution import Execution
     from cpstage.localfiles import pack, unpack
     from cpstage.masking import Secret
     from cpstage.progress import Progress, progress_to
@@ -52,13 +52,13 @@ _HOMES = {
         "list_executions",
     ),
     "errors": ("CpstageError",),
-    "execution": ("Execution",),
-    "globs": ("Globs",),
+    "filesystem.globs": ("Globs",),
     "job": (
         "ArtifactSet",
         "Job",
         "parse_job",
     ),
+    "job.execution": ("Execution",),
     "localfiles": (
         "pack",
         "unpack",

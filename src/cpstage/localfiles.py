@@ -27,7 +27,7 @@ from cpstage.aws.config import AwsConfig
 from cpstage.encryption.encrypt import encrypt
 from cpstage.encryption.header import Header
 from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound, WorkspaceUnavailable
-from cpstage.filesystem import RelativePath, Tree, local_failures
+from cpstage.filesystem.tree import RelativePath, Tree, local_failures
 from cpstage.progress import Progress, Silence
 from cpstage.transfer.artifact import (
     DecryptionKeys,

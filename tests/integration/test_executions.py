@@ -10,7 +10,7 @@ import pytest
 
 import cpstage
 from cpstage.errors import ConfigurationError, NotFound, UsageError
-from cpstage.execution import ActionExecution, artifacts_of, parse_action, parse_pipeline
+from cpstage.job.execution import ActionExecution, artifacts_of, parse_action, parse_pipeline
 from cpstage.local import ActionRun, Input, LocalAWS
 from cpstage.local.sample.history import PIPELINE, add_sample_history
 from cpstage.local.server import DEBUGGER_ACTIONS

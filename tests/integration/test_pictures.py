@@ -124,7 +124,7 @@ def test_nothing_that_is_about_files_knows_of_aws() -> None:
     known = imports()
     on_the_ground = {room for names in rooms.GROUND for room in names}
 
-    for room in {"archive", "workspace", "walk", "filesystem", *on_the_ground}:
+    for room in {"archive", "workspace", "filesystem", *on_the_ground}:
         assert not below(room, known) & {"aws"}, room
 
 

@@ -11,7 +11,7 @@ from cpstage._deflate import DEFAULT_LEVEL
 from cpstage.archive.options import PackOptions
 from cpstage.archive.pack import Packer, list_entries
 from cpstage.archive.packing_list import PORTION_SIZE
-from cpstage.walk import Entry, read_file
+from cpstage.filesystem.walk import Entry, read_file
 from trees import needs
 
 if TYPE_CHECKING:

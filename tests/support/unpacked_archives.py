@@ -10,7 +10,7 @@ from cpstage.archive.formats import recognise
 from cpstage.archive.members import Contents
 from cpstage.archive.options import ExtractOptions
 from cpstage.archive.unpack import Unpacker
-from cpstage.filesystem import Tree
+from cpstage.filesystem.tree import Tree
 
 if TYPE_CHECKING:
     from pathlib import Path

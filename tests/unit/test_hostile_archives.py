@@ -14,7 +14,7 @@ from cpstage.archive.members import Contents
 from cpstage.archive.options import ExtractOptions
 from cpstage.archive.unpack import Unpacker
 from cpstage.errors import ArtifactRejected
-from cpstage.filesystem import Tree
+from cpstage.filesystem.tree import Tree
 from samples import tar_member, tar_of, tar_of_members
 from trees import listing
 from unpacked_archives import unpack

@@ -18,8 +18,8 @@ import pytest
 from cpstage._deflate import DEFAULT_LEVEL
 from cpstage.archive.pack import Packer
 from cpstage.archive.packing_list import PORTION_SIZE
-from cpstage.filesystem import RelativePath
-from cpstage.walk import single
+from cpstage.filesystem.tree import RelativePath
+from cpstage.filesystem.walk import single
 from packed_trees import (
     EDGES,
     FORMATS,

@@ -18,7 +18,7 @@ from cpstage.archive.pack import Packer
 from cpstage.archive.packing_list import PORTION_SIZE
 from cpstage.archive.workers import Early, in_order
 from cpstage.errors import ArtifactRejected, LocalIOError
-from cpstage.walk import single
+from cpstage.filesystem.walk import single
 from packed_trees import FORMATS, entries_of, hole, pack, stream, text, tree_of_sizes
 
 if TYPE_CHECKING:

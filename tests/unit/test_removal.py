@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from cpstage.removal import make_writable, remove_tree
+from cpstage.filesystem.removal import make_writable, remove_tree
 from mounts import mounted, without_privileges
 
-_REMOVE = "import sys; from pathlib import Path; from cpstage.removal import remove_tree\n"
+_REMOVE = (
+    "import sys; from pathlib import Path; from cpstage.filesystem.removal import remove_tree\n"
+)
 _REMOVE += "print(remove_tree(Path(sys.argv[1])))"
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from cpstage.archive.options import MtimeRule
 from cpstage.archive.zip_headers import record
-from cpstage.filesystem import RelativePath
-from cpstage.walk import Entry
+from cpstage.filesystem.tree import RelativePath
+from cpstage.filesystem.walk import Entry
 from packed_trees import packed, tree_of_sizes
 from trees import needs
 

@@ -34,15 +34,16 @@ FLOORS: tuple[tuple[tuple[str, float, float, str], ...], ...] = (
         ("workspace", 6, 7, "lock, publish"),
     ),
     (("archive", 5, 6, "zip, tar, tar.gz"),),
-    (("walk", 5, 6, "a tree, in order"),),
-    (("aws", 1, 4, "boto3: clients, S3, job credentials"), ("filesystem", 4, 7, "safe writes")),
+    (
+        ("aws", 1, 4, "boto3: clients, S3, job credentials"),
+        ("filesystem", 4, 7, "writes, walks, globs"),
+    ),
 )
 """From the top: the rooms of each floor, from which column to which, and what they are."""
 
 GROUND: tuple[tuple[str, ...], ...] = (
-    ("removal", "execution"),
-    ("job", "globs", "_posix"),
-    ("errors", "masking", "powershell", "progress", "_deflate", "_version"),
+    ("job", "_posix"),
+    ("errors", "masking", "progress", "_deflate", "_version"),
 )
 """Below them: what any room may use, and what knows nothing of AWS, archives or the workspace."""
 

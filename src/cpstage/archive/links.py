@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from cpstage.archive.paths import is_too_long, quoted, refused
 from cpstage.errors import ArtifactRejected
-from cpstage.filesystem import RelativePath
+from cpstage.filesystem.tree import RelativePath
 
 _FEWEST_LINKS = 40
 """Links that one look-up may go through in any tree: Linux gives up with ELOOP at that number.

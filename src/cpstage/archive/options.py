@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from cpstage._deflate import DEFAULT_LEVEL
 from cpstage.errors import ArtifactRejected, ConfigurationError
-from cpstage.globs import Globs
+from cpstage.filesystem.globs import Globs
 
 if TYPE_CHECKING:
-    from cpstage.walk import Symlinks
+    from cpstage.filesystem.walk import Symlinks
 
 
 UnsafeLinks = Literal["reject", "skip", "keep"]

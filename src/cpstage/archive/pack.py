@@ -17,9 +17,9 @@ from cpstage.archive.paths import check_name
 from cpstage.archive.workers import thread_count
 from cpstage.archive.zip_writer import ZipPacker, zip_stream
 from cpstage.errors import ArtifactRejected
-from cpstage.filesystem import RelativePath
-from cpstage.globs import Globs
-from cpstage.walk import Entry, Symlinks, walk
+from cpstage.filesystem.globs import Globs
+from cpstage.filesystem.tree import RelativePath
+from cpstage.filesystem.walk import Entry, Symlinks, walk
 
 _LOGGER = logging.getLogger("cpstage")
 

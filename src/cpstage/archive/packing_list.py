@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cpstage.archive.options import RATIO_FREE, ZIP_RECORD_BYTES, ZIP_RECORD_ROOM, Limits
-from cpstage.walk import Entry
+from cpstage.filesystem.walk import Entry
 
 PORTION_SIZE = 1 << 20
 """Bytes of the files of a group, at most, and of a block of a larger file."""

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from cpstage.archive.members import Member, MemberKind
 from cpstage.archive.options import Budget
 from cpstage.errors import ArtifactRejected, WorkspaceUnavailable
-from cpstage.filesystem import RelativePath
+from cpstage.filesystem.tree import RelativePath
 
 _OTHER_ROOT = re.compile(r"[A-Za-z]:[/\\]")
 """A drive letter. Other colons, and a leading backslash, are characters like any other."""

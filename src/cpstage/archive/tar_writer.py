@@ -17,7 +17,7 @@ from cpstage.archive.options import MtimeRule
 from cpstage.archive.packing_list import AHEAD, Batch, FilePart, PackingList
 from cpstage.archive.tar_headers import sum_of
 from cpstage.archive.workers import in_order
-from cpstage.walk import Entry, Kind, read
+from cpstage.filesystem.walk import Entry, Kind, read
 
 _TYPES: dict[Kind, bytes] = {
     "file": tarfile.REGTYPE,

@@ -30,7 +30,7 @@ from cpstage.archive.zip_directory import ZipEntry
 from cpstage.archive.zip_members import unpacked
 from cpstage.archive.zip_reader import EntryGroup, ZipReader
 from cpstage.errors import ArtifactRejected
-from cpstage.filesystem import DIRECTORY_MODE, FILE_MODE, RelativePath, Tree
+from cpstage.filesystem.tree import DIRECTORY_MODE, FILE_MODE, RelativePath, Tree
 
 _BUFFER = 1 << 18
 """Between a decoder's many small reads and a block of the blob."""

@@ -44,7 +44,7 @@ from cpstage.archive.zip_format import (
     unicode_path,
 )
 from cpstage.errors import ArtifactRejected
-from cpstage.filesystem import RelativePath
+from cpstage.filesystem.tree import RelativePath
 
 LOCAL_BYTES = 30
 """The fixed part of a local header."""

@@ -34,7 +34,7 @@ from cpstage.archive.zip_format import (
     UTF8_NAME,
     ZIP64,
 )
-from cpstage.walk import Entry
+from cpstage.filesystem.walk import Entry
 
 _VERSION, _VERSION64 = 20, 45
 """Of the format (4.4.3.2): deflate and directories, and zip64."""

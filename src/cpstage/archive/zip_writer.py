@@ -22,7 +22,7 @@ from cpstage.archive.packing_list import AHEAD, Batch, FilePart, PackingList
 from cpstage.archive.workers import Early, Work, forked, in_order, is_worth_forking
 from cpstage.archive.zip_format import DEFLATED, STORED
 from cpstage.archive.zip_headers import Record, end_records, moved, record, small_headers
-from cpstage.walk import Entry, read
+from cpstage.filesystem.walk import Entry, read
 
 
 class PackedBatch(NamedTuple):

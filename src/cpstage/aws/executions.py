@@ -17,7 +17,8 @@ from cpstage.aws.client import Answer
 from cpstage.aws.codepipeline import call
 from cpstage.aws.config import AwsConfig
 from cpstage.errors import AccessDenied, CpstageError, NotFound, ServiceUnavailable, UsageError
-from cpstage.execution import (
+from cpstage.job import EncryptionKey
+from cpstage.job.execution import (
     ActionExecution,
     Execution,
     ExecutionSummary,
@@ -28,7 +29,6 @@ from cpstage.execution import (
     parse_pipeline,
     parse_summary,
 )
-from cpstage.job import EncryptionKey
 
 _PAGE = 100
 _EXECUTION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")

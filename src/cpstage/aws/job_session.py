@@ -29,8 +29,8 @@ from cpstage.aws.retries import Retries
 from cpstage.aws.s3 import S3, Pieces, length_of
 from cpstage.aws.uploads import StorageCheck, StorageOptions, Upload
 from cpstage.errors import CpstageError, NotFound, OutOfSync
-from cpstage.execution import moment
 from cpstage.job import Artifact, ArtifactSet, EncryptionKey, Job, ReadWith, SessionCredentials
+from cpstage.job.execution import moment
 
 
 class JobSession:

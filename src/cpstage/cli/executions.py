@@ -79,7 +79,7 @@ def executions(
     CodePipeline keeps executions for 12 months.
     """
     import cpstage
-    from cpstage.execution import parse_pipeline
+    from cpstage.job.execution import parse_pipeline
 
     if execution is not None or parse_pipeline(pipeline).execution_id:
         described = cpstage.inspect.describe_execution(pipeline, execution, config=config)

@@ -11,8 +11,8 @@ from cpstage.aws.config import AwsConfig
 from cpstage.aws.job_session import JobSession, ObjectInfo, Store
 from cpstage.encryption.header import s3_client_object
 from cpstage.errors import ArtifactRejected, CpstageError
-from cpstage.execution import Execution, iso
 from cpstage.job import Artifact, ArtifactSet, Job, location_document
+from cpstage.job.execution import Execution, iso
 from cpstage.masking import MASK
 from cpstage.transfer.artifact import identify, read_head
 from cpstage.transfer.options import Unpacking

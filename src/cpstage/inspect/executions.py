@@ -8,7 +8,7 @@ from typing import Any
 
 from cpstage.aws.config import AwsConfig
 from cpstage.aws.executions import find_execution, list_actions, list_executions
-from cpstage.execution import ActionExecution, ExecutionSummary, latest_attempts, parse_pipeline
+from cpstage.job.execution import ActionExecution, ExecutionSummary, latest_attempts, parse_pipeline
 
 
 @dataclass(frozen=True)

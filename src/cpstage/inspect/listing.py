@@ -26,10 +26,10 @@ from cpstage.archive.zip_reader import readable_targets
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
 from cpstage.errors import ArtifactRejected, ObjectNotFound
-from cpstage.execution import iso
-from cpstage.filesystem import RelativePath
-from cpstage.globs import Globs
+from cpstage.filesystem.globs import Globs
+from cpstage.filesystem.tree import RelativePath
 from cpstage.job import Artifact, ArtifactSet, choose, location_document
+from cpstage.job.execution import iso
 from cpstage.progress import Progress, Silence
 from cpstage.transfer.artifact import OpenArtifact, naming, open_artifact
 from cpstage.transfer.options import Unpacking

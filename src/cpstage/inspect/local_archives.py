@@ -14,8 +14,9 @@ from cpstage.archive.blob import FileBlob
 from cpstage.aws.config import AwsConfig
 from cpstage.aws.job_session import ObjectInfo
 from cpstage.errors import ArtifactRejected, NotFound
-from cpstage.filesystem import local_failures
-from cpstage.globs import Globs
+from cpstage.filesystem.globs import Globs
+from cpstage.filesystem.tree import local_failures
+from cpstage.filesystem.walk import read_file, walk
 from cpstage.inspect.content import each_member
 from cpstage.inspect.listing import Listed, Listing, list_remote
 from cpstage.job import Artifact, ArtifactName, S3Location
@@ -30,7 +31,6 @@ from cpstage.transfer.artifact import (
     read_head,
 )
 from cpstage.transfer.options import Unpacking
-from cpstage.walk import read_file, walk
 
 
 @dataclass(frozen=True)

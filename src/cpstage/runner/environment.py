@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from cpstage.errors import ConfigurationError
-from cpstage.filesystem import local_failures
+from cpstage.filesystem.tree import local_failures
 from cpstage.job import ArtifactSet
 from cpstage.transfer.inventory import job_of, staged_inputs
 from cpstage.workspace.layout import Workspace

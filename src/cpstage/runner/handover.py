@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cpstage.errors import ConfigurationError, LocalIOError, WorkspaceUnavailable, local_reason
-from cpstage.filesystem import local_failures, write_private
+from cpstage.filesystem.removal import remove_tree
+from cpstage.filesystem.tree import local_failures, write_private
 from cpstage.job import Job
 from cpstage.masking import Secret, reveal
-from cpstage.removal import remove_tree
 from cpstage.report.put import MOST_TOKEN_BYTES, parse_token
 from cpstage.report.variables import MOST_READ, parse_variables
 from cpstage.workspace.statefile import NotOurs, read_own

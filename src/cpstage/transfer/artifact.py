@@ -38,9 +38,9 @@ from cpstage.encryption.header import (
 from cpstage.encryption.keys import job_context
 from cpstage.encryption.kms import Clients
 from cpstage.errors import AccessDenied, ArtifactRejected, LocalIOError
-from cpstage.execution import plain_name
-from cpstage.filesystem import local_failures, write_all
+from cpstage.filesystem.tree import local_failures, write_all
 from cpstage.job import Artifact, ArtifactSet
+from cpstage.job.execution import plain_name
 from cpstage.progress import Progress
 from cpstage.transfer.options import Unpacking
 

@@ -22,7 +22,6 @@ from cpstage.archive.members import (
 )
 from cpstage.aws.job_session import ObjectInfo
 from cpstage.errors import ConfigurationError, WorkspaceUnavailable
-from cpstage.execution import plain_name
 from cpstage.job import (
     Artifact,
     ArtifactName,
@@ -32,6 +31,7 @@ from cpstage.job import (
     check_artifact_name,
     location_document,
 )
+from cpstage.job.execution import plain_name
 from cpstage.transfer.options import Unpacking
 from cpstage.workspace.fingerprint import fingerprint
 from cpstage.workspace.layout import Workspace

@@ -26,11 +26,11 @@ from cpstage.encryption.encrypt import encrypt
 from cpstage.encryption.header import Header
 from cpstage.encryption.keys import job_context
 from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound
-from cpstage.filesystem import local_failures
+from cpstage.filesystem.tree import local_failures
+from cpstage.filesystem.walk import Entry, read_file, single
 from cpstage.job import Artifact, EncryptionKey, Job, location_document
 from cpstage.progress import Advance, Progress, Silence
 from cpstage.transfer.options import Encryption, Packing, PushOptions
-from cpstage.walk import Entry, read_file, single
 from cpstage.workspace.layout import Workspace
 
 PushStatus = Literal["pushed", "planned", "skipped"]

@@ -21,7 +21,7 @@ from socketserver import TCPServer
 from typing import Any
 
 from cpstage.errors import ConfigurationError, printable
-from cpstage.filesystem import local_failures
+from cpstage.filesystem.tree import local_failures
 
 DEFAULT_PATIENCE = 300.0
 """Seconds for which polling may fail before the worker counts as unwell."""

@@ -19,7 +19,7 @@ from typing import Any
 
 from cpstage._posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW
 from cpstage.errors import CpstageError
-from cpstage.removal import remove_tree
+from cpstage.filesystem.removal import remove_tree
 from cpstage.workspace.statefile import read_json, write_json
 
 _DIRECTORY = os.O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC

@@ -26,9 +26,9 @@ from cpstage.errors import (
     Stopped,
     reportable,
 )
-from cpstage.filesystem import local_failures
+from cpstage.filesystem.removal import remove_tree
+from cpstage.filesystem.tree import local_failures
 from cpstage.job import parse_job
-from cpstage.removal import remove_tree
 from cpstage.report.put import report_failure
 from cpstage.runner.command import TIMED_OUT
 from cpstage.runner.signals import signal_name

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from cpstage._posix import O_CLOEXEC, O_NOFOLLOW
 from cpstage.errors import LocalIOError, WorkspaceInUse, WorkspaceUnavailable, local_reason
-from cpstage.filesystem import local_failures
+from cpstage.filesystem.tree import local_failures
 from cpstage.workspace.statefile import read_json, write_json
 
 if TYPE_CHECKING:

@@ -39,8 +39,8 @@ from typing import Any
 
 from cpstage._posix import NOT_OFFERED
 from cpstage.errors import WorkspaceUnavailable
-from cpstage.filesystem import local_failures
-from cpstage.removal import make_writable
+from cpstage.filesystem.removal import make_writable
+from cpstage.filesystem.tree import local_failures
 from cpstage.workspace.statefile import read_json, unfinished, write_json_durably
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from cpstage._posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW
 from cpstage.errors import CpstageError
-from cpstage.filesystem import local_failures
-from cpstage.removal import remove_tree
+from cpstage.filesystem.removal import remove_tree
+from cpstage.filesystem.tree import local_failures
 from cpstage.workspace.publishing import Journal
 
 _PREFIX = ".cpstage-staging-"

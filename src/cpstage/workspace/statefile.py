@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cpstage._posix import NOT_OFFERED, O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK
-from cpstage.filesystem import local_failures
+from cpstage.filesystem.tree import local_failures
 
 _MOST_JSON = 16 << 20
 """Bytes of a JSON file: some thousand times as much as a job needs."""

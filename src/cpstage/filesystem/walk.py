@@ -17,8 +17,8 @@ from typing import Literal, NamedTuple
 
 from cpstage._posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK
 from cpstage.errors import ArtifactRejected, LocalIOError, local_reason
-from cpstage.filesystem import RelativePath
-from cpstage.globs import Globs
+from cpstage.filesystem.globs import Globs
+from cpstage.filesystem.tree import RelativePath
 
 Kind = Literal["file", "directory", "link"]
 

@@ -1,0 +1,40 @@
+"""A job, its document in every shape that AWS returns, and past executions in place of a job."""
+
+from cpstage.job.document import Document, mask_document, parse_job, saved_document
+from cpstage.job.model import (
+    ActionTypeId,
+    Artifact,
+    ArtifactName,
+    ArtifactSet,
+    EncryptionKey,
+    Job,
+    PipelineContext,
+    ReadWith,
+    S3Location,
+    SessionCredentials,
+    check_artifact_name,
+    check_job_directory,
+    choose,
+    location_document,
+)
+
+__all__ = [
+    "ActionTypeId",
+    "Artifact",
+    "ArtifactName",
+    "ArtifactSet",
+    "Document",
+    "EncryptionKey",
+    "Job",
+    "PipelineContext",
+    "ReadWith",
+    "S3Location",
+    "SessionCredentials",
+    "check_artifact_name",
+    "check_job_directory",
+    "choose",
+    "location_document",
+    "mask_document",
+    "parse_job",
+    "saved_document",
+]

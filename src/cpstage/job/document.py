@@ -1,0 +1,254 @@
+"""Job documents of every shape that AWS returns, parsed and masked.
+
+A document is untrusted: it may have been saved or edited. An unusable member is refused by its
+name.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+from cpstage.errors import ConfigurationError
+from cpstage.job.model import (
+    ActionTypeId,
+    Artifact,
+    EncryptionKey,
+    Job,
+    PipelineContext,
+    S3Location,
+    SessionCredentials,
+    check_artifact_name,
+)
+from cpstage.job.powershell import DEPTH_HINT, is_cut, with_api_names
+from cpstage.masking import MASK, MaskedDict, Secret, mask_objects, secret
+
+Document = Mapping[str, Any]
+
+_OUR_MEMBER, _ISSUED_AT = "cpstage", "credentialsIssuedAt"
+"""What cpstage adds to a document that it saves."""
+
+_AS_IT_CAME = "save the document again, as AWS returns it"
+
+
+def parse_job(document: object) -> Job:
+    """Read a job from any shape that AWS returns.
+
+    These are the output of GetJobDetails and GetThirdPartyJobDetails (``jobDetails``), one job of
+    PollForJobs (alone, or as the only one in ``jobs`` or in a list), the event of a Lambda action
+    (``CodePipeline.job``), and all of them as the AWS Tools for PowerShell print them. ``__type``
+    and unknown members are ignored.
+
+    Raises:
+        ConfigurationError: The document has none of these shapes, or a member of it is unusable.
+    """
+    # Masked for tracebacks that show variables.
+    document = with_api_names(mask_objects(document))
+    details = _job_member(document)
+    data = _mapping(details, "data")
+    key = _mapping(data, "encryptionKey")
+    return Job(
+        id=_required(details, "id", "the job"),
+        account_id=_text(details, "accountId"),
+        action_type_id=_action_type_id(_mapping(data, "actionTypeId")),
+        pipeline_context=_pipeline_context(_mapping(data, "pipelineContext")),
+        input_artifacts=_artifacts(data, "inputArtifacts"),
+        output_artifacts=_artifacts(data, "outputArtifacts"),
+        encryption_key=EncryptionKey(_header_text(key, "id"), _text(key, "type")) if key else None,
+        nonce=_text(details, "nonce"),
+        action_configuration=_configuration(data),
+        credentials=_credentials(_mapping(data, "artifactCredentials"), _saved_at(document)),
+        continuation_token=secret(_text(data, "continuationToken")),
+    )
+
+
+def saved_document(document: Document, issued_at: datetime) -> MaskedDict:
+    """Return a job document to be saved, which says when CodePipeline returned its credentials."""
+    stamp = issued_at.astimezone(timezone.utc).isoformat(timespec="milliseconds")
+    return MaskedDict({**document, _OUR_MEMBER: {_ISSUED_AT: stamp}})
+
+
+def mask_document(document: Document) -> MaskedDict:
+    """Return a copy of a job document in which every value that can be a secret is masked.
+
+    These are the three credential members, each value of the action's configuration, and the
+    continuation token. Empty and absent values stay unchanged.
+    """
+    masked = MaskedDict(copy.deepcopy(dict(with_api_names(document))))
+    data = _mapping(_job_member(masked), "data")
+    credentials = _mapping(data, "artifactCredentials")
+    configuration = _mapping(_mapping(data, "actionConfiguration"), "configuration")
+    for member, known in ((credentials, ("__type",)), (configuration, ())):
+        member.update({name: MASK for name in member if member[name] and name not in known})
+    if data.get("continuationToken"):
+        data["continuationToken"] = MASK
+    return masked
+
+
+def _job_member(document: object) -> dict[str, Any]:
+    """Find the job in a document of any shape."""
+    found: object = document
+    if isinstance(document, list) and document:
+        found = _only_job(document)
+    elif isinstance(document, dict):
+        if isinstance(document.get("jobs"), list):
+            found = _only_job(document["jobs"])
+        else:
+            found = document.get("jobDetails", document.get("CodePipeline.job", document))
+    if isinstance(found, dict) and is_cut(found.get("data")):
+        raise _unusable("data", "is not an object", hint=DEPTH_HINT)
+    if not isinstance(found, dict) or not isinstance(found.get("data"), dict):
+        raise ConfigurationError(
+            "the job document holds no job",
+            hint="save the output of 'aws codepipeline get-job-details', one job of "
+            "poll-for-jobs, a Lambda 'CodePipeline.job' event, or "
+            "'Get-CPJobDetail | ConvertTo-Json -Depth 10'",
+        )
+    return found
+
+
+def _only_job(jobs: list[object]) -> object:
+    if len(jobs) != 1:
+        raise ConfigurationError(
+            f"the job document holds {len(jobs)} jobs", hint="save one job of it as a document"
+        )
+    return jobs[0]
+
+
+# Where these complain, no variable holds the value: a traceback may show variables.
+
+
+def _mapping(parent: Document, member: str) -> dict[str, Any]:
+    if not isinstance(parent.get(member), (dict, type(None))):
+        raise _unusable(member, "is not an object", hint=_hint(parent, member))
+    return parent.get(member) or MaskedDict()
+
+
+def _text(parent: Document, member: str) -> str | None:
+    if not isinstance(parent.get(member), (str, type(None))):
+        raise _unusable(member, "is not a string")
+    if re.search("[\ud800-\udfff]", parent.get(member) or ""):
+        raise _unusable(member, "is not Unicode text")
+    return parent.get(member) or None
+
+
+def _header_text(parent: Document, member: str) -> str | None:
+    """Read what will be sent in the header of a request, and may be a secret."""
+    if re.search("[^!-~]", _text(parent, member) or ""):
+        why = "holds blanks, or characters that no key has"
+        hint = "copy the document whole, without line breaks in its values"
+        raise _unusable(member, why, hint=hint)
+    return _text(parent, member)
+
+
+def _required(parent: Document, member: str, where: str) -> str:
+    value = _text(parent, member)
+    if value is None:
+        raise ConfigurationError(f"{where} has no {member!r} in the job document", hint=_AS_IT_CAME)
+    return value
+
+
+def _hint(parent: Document, member: str) -> str:
+    return DEPTH_HINT if is_cut(parent.get(member)) else _AS_IT_CAME
+
+
+def _unusable(member: str, why: str, hint: str = _AS_IT_CAME) -> ConfigurationError:
+    return ConfigurationError(f"{member!r} in the job document {why}", hint=hint)
+
+
+def _action_type_id(member: Document) -> ActionTypeId | None:
+    if not member:
+        return None
+    category, owner, provider, version = (
+        _required(member, name, "'actionTypeId'")
+        for name in ("category", "owner", "provider", "version")
+    )
+    return ActionTypeId(category, owner, provider, version)
+
+
+def _pipeline_context(member: Document) -> PipelineContext:
+    action = _mapping(member, "action")
+    return PipelineContext(
+        pipeline_name=_text(member, "pipelineName"),
+        stage_name=_text(_mapping(member, "stage"), "name"),
+        action_name=_text(action, "name"),
+        action_execution_id=_text(action, "actionExecutionId"),
+        pipeline_arn=_text(member, "pipelineArn"),
+        pipeline_execution_id=_text(member, "pipelineExecutionId"),
+    )
+
+
+def _artifacts(data: Document, member: str) -> tuple[Artifact, ...]:
+    listed = data.get(member) or []
+    if not isinstance(listed, list) or not all(isinstance(one, dict) for one in listed):
+        raise _unusable(member, "is not a list of artifacts", hint=_hint(data, member))
+    artifacts = tuple(_artifact(one) for one in listed)
+    for name, count in Counter(artifact.name for artifact in artifacts).items():
+        if count > 1:
+            raise _unusable(member, f"names {name!r} twice")
+    return artifacts
+
+
+def _artifact(member: Document) -> Artifact:
+    name = check_artifact_name(member.get("name"))
+    location = _mapping(member, "location")
+    kind = _text(location, "type") or "S3"
+    if kind != "S3":
+        raise ConfigurationError(
+            f"artifact {name} lies in a store of type {kind!r}", hint="only S3 is supported"
+        )
+    s3_location = _mapping(location, "s3Location")
+    where = f"the S3 location of artifact {name}"
+    return Artifact(
+        name=name,
+        location=S3Location(
+            bucket=_required(s3_location, "bucketName", where),
+            key=_required(s3_location, "objectKey", where),
+        ),
+        revision=_text(member, "revision"),
+    )
+
+
+def _configuration(data: Document) -> dict[str, Secret]:
+    configuration = _mapping(_mapping(data, "actionConfiguration"), "configuration")
+    return {name: Secret(value) for name, value in configuration.items() if isinstance(value, str)}
+
+
+def _saved_at(document: object) -> datetime | None:
+    """Return when the credentials of a document that cpstage saved were issued."""
+    ours = document.get(_OUR_MEMBER) if isinstance(document, dict) else None
+    stamp = ours.get(_ISSUED_AT) if isinstance(ours, dict) else None
+    try:
+        found = datetime.fromisoformat(stamp) if isinstance(stamp, str) else None
+    except ValueError:
+        return None
+    return found if found and found.tzinfo else None
+
+
+def _credentials(member: Document, issued_at: datetime | None) -> SessionCredentials | None:
+    if not member:
+        return None
+    where = "'artifactCredentials'"
+    for name in ("accessKeyId", "secretAccessKey", "sessionToken"):
+        _header_text(member, name)
+    return SessionCredentials(
+        access_key_id=_required(member, "accessKeyId", where),
+        secret_access_key=Secret(_required(member, "secretAccessKey", where)),
+        session_token=secret(_text(member, "sessionToken")),
+        expires_at=_expiry(member.get("expirationTime")),
+        issued_at=issued_at,
+    )
+
+
+def _expiry(milliseconds: object) -> datetime | None:
+    """Return a time out of milliseconds since 1970; None of anything else."""
+    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
+        return None
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
+    except (OverflowError, OSError, ValueError):
+        return None
