@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from botocore_files import read_once
 from command_line import Cli, end_forks, plain_environment
 from cpstage.local import LocalAWS
+from secret_markers import descendants
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,6 +28,11 @@ for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
 read_once()
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores for ``-n auto``: many tests wait for a time limit."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture(autouse=True)
 def _no_default_session(monkeypatch: pytest.MonkeyPatch) -> None:
     """What boto3 keeps for a program that calls ``boto3.client``: the caller of another test."""
@@ -37,6 +44,14 @@ def _no_forks_left() -> Iterator[None]:
     """What commands are forked off ends with the tests."""
     yield
     end_forks()
+
+
+@pytest.fixture
+def no_process_left() -> Iterator[None]:
+    """A test leaves no child; there may be one of another test, such as multiprocessing's."""
+    before = set(descendants(os.getpid()))
+    yield
+    assert set(descendants(os.getpid())) <= before
 
 
 @pytest.fixture(scope="module")

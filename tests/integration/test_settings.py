@@ -195,7 +195,7 @@ def test_a_file_that_is_not_utf8_is_named(
 def test_a_malformed_setting_is_named(
     aws: LocalAWS, cli: Cli, variable: str, value: str, hint: str, timeout: str
 ) -> None:
-    done = cli.with_variables({variable: value})("fetch", "some-job", "--timeout", timeout)
+    done = cli.with_variables({variable: value})("fetch", "some-job", "--retry-timeout", timeout)
 
     assert done.returncode == 78, done.stderr
     assert len(done.stderr.splitlines()) == 1
