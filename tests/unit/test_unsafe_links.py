@@ -9,10 +9,12 @@ import pytest
 
 import zip_bytes
 from cpstage import Globs, Packing
+from cpstage.archive.links import without_unsafe
 from cpstage.archive.members import UnsafeLink
 from cpstage.archive.options import ExtractOptions
 from cpstage.archive.pack import Packer
 from cpstage.errors import ArtifactRejected
+from cpstage.filesystem.tree import RelativePath
 from tar_bytes import directory, gzip, link, member, tar
 from trees import names
 from unpacked_archives import unpack
@@ -200,3 +202,18 @@ def test_an_unsafe_name_is_named_though_the_rest_of_the_tar_is_damaged(tmp_path:
 
     with pytest.raises(ArtifactRejected, match=r"the entry '\.\./a' has an unsafe name"):
         unpack(body, tmp_path / "into")
+
+
+def _chain(length: int) -> dict[RelativePath, str]:
+    """Each link leaves the tree once the one before it is left out."""
+    later = {RelativePath(f"l{n}"): f"l{n - 1}/../.." for n in range(1, length)}
+    return {RelativePath("l0"): "../out", **later}
+
+
+def test_links_that_become_unsafe_are_left_out_too() -> None:
+    assert without_unsafe({**_chain(10), RelativePath("good"): "l0"}) == {"good": "l0"}
+
+
+def test_a_chain_that_would_take_hours_is_refused() -> None:
+    with pytest.raises(ArtifactRejected, match="too many links through one another"):
+        without_unsafe(_chain(800))

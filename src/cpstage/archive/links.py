@@ -80,8 +80,28 @@ def unsafe_links(links: Links) -> list[RelativePath]:
         ArtifactRejected: A target is empty, too long or has a NUL; or all links together lead
             through too many components.
     """
+    return _unsafe(links, _MOST_STEPS)[0]
+
+
+def without_unsafe(links: Links) -> dict[RelativePath, str]:
+    """Return the links that are safe when all others are left out.
+
+    Raises:
+        ArtifactRejected: As :func:`unsafe_links` says, with one bound for all rounds: a chain of
+            links can make each removal the reason of the next one.
+    """
+    kept, left = dict(links), _MOST_STEPS
+    while True:
+        unsafe, left = _unsafe(kept, left)
+        if not unsafe:
+            return kept
+        for path in unsafe:
+            del kept[path]
+
+
+def _unsafe(links: Links, left: int) -> tuple[list[RelativePath], int]:
+    """Return the links that leave the tree, and how many of the steps are left."""
     found: dict[RelativePath, None] = {}
-    left = _MOST_STEPS
     for path, target in links.items():
         if not target or "\0" in target or is_too_long(target):
             raise refused(path, f"is a link with an unusable target {target[:100]!r}")
@@ -91,20 +111,7 @@ def unsafe_links(links: Links) -> list[RelativePath]:
             raise refused(path, "is one of too many links through one another")
         if culprit is not None:
             found[culprit] = None
-    return list(found)
-
-
-def without_unsafe(links: Links) -> dict[RelativePath, str]:
-    """Return the links that are safe when all others are left out.
-
-    Raises:
-        ArtifactRejected: As :func:`unsafe_links` says.
-    """
-    kept = dict(links)
-    while unsafe := unsafe_links(kept):
-        for path in unsafe:
-            del kept[path]
-    return kept
+    return list(found), left
 
 
 def _followed(path: RelativePath, links: Links) -> tuple[RelativePath | None, int]:
