@@ -23,6 +23,9 @@ from cpstage._posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK
 _DIRECTORY = os.O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
 _FILE = os.O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC
 
+_KIND, _PERMISSIONS = 0o170000, 0o7777
+"""Bits of ``st_mode`` (inode(7))."""
+
 _CHUNK = 1 << 20
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -42,15 +45,16 @@ def fingerprint(root: Path) -> str:
     digest = hashlib.sha256()
     try:
         for path, status, target in _entries(root):
-            kind = stat.S_IFMT(status.st_mode)
-            facts = [path, f"{kind:o}".encode()]
-            if stat.S_ISLNK(status.st_mode):
-                facts.append(target)
+            mode = status.st_mode
+            kind, permissions = mode & _KIND, mode & _PERMISSIONS
+            if kind == stat.S_IFREG:  # one expression: a tree can have 200,000 files
+                size, mtime = status.st_size, status.st_mtime_ns
+                line = b"%b\0%o\0%o\0%d %d\0\n" % (path, kind, permissions, size, mtime)
+            elif kind == stat.S_IFLNK:
+                line = b"%b\0%o\0%b\0\n" % (path, kind, target)
             else:
-                facts.append(f"{stat.S_IMODE(status.st_mode):o}".encode())
-            if stat.S_ISREG(status.st_mode):
-                facts.append(f"{status.st_size} {status.st_mtime_ns}".encode())
-            digest.update(b"\0".join(facts) + b"\0\n")
+                line = b"%b\0%o\0%o\0\n" % (path, kind, permissions)
+            digest.update(line)
     except OSError:
         return _UNREADABLE
     return digest.hexdigest()
