@@ -44,7 +44,7 @@ SMALL = random.Random(1).randbytes(2000)
 LARGE = SMALL * 4500
 """Two parts."""
 
-QUICK = "0.6"
+QUICK = "1.5"
 """Seconds for which a request is tried again that is struck for ever."""
 
 Kinds = Mapping[str, Kind]
@@ -58,7 +58,7 @@ def faults(*operations: str) -> list[ParameterSet]:
     return [pytest.param(name, kinds_of(name), id=name) for name in operations]
 
 
-def each(kinds: Mapping[str, Kind], check: Callable[[Kind], object], at_once: int = 12) -> None:
+def each(kinds: Mapping[str, Kind], check: Callable[[Kind], object], at_once: int = 6) -> None:
     """Check kinds of faults at the same time, since each mostly waits; name all that fail."""
     with ThreadPoolExecutor(at_once) as pool:
         futures = {name: pool.submit(check, kind) for name, kind in kinds.items()}
