@@ -28,11 +28,6 @@ for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
 read_once()
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores for ``-n auto``: many tests wait for a time limit."""
-    return (os.cpu_count() or 1) + 1
-
-
 @pytest.fixture(autouse=True)
 def _no_default_session(monkeypatch: pytest.MonkeyPatch) -> None:
     """What boto3 keeps for a program that calls ``boto3.client``: the caller of another test."""

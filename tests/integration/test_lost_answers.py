@@ -58,7 +58,7 @@ def faults(*operations: str) -> list[ParameterSet]:
     return [pytest.param(name, kinds_of(name), id=name) for name in operations]
 
 
-def each(kinds: Mapping[str, Kind], check: Callable[[Kind], object], at_once: int = 6) -> None:
+def each(kinds: Mapping[str, Kind], check: Callable[[Kind], object], at_once: int = 4) -> None:
     """Check kinds of faults at the same time, since each mostly waits; name all that fail."""
     with ThreadPoolExecutor(at_once) as pool:
         futures = {name: pool.submit(check, kind) for name, kind in kinds.items()}
