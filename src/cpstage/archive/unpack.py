@@ -24,6 +24,7 @@ from cpstage.archive.links import (
 from cpstage.archive.members import Contents, Member, UnsafeLink
 from cpstage.archive.options import Budget, ExtractOptions
 from cpstage.archive.paths import DirectoryAttributes, Plan, bytes_of, check_name, is_root, quoted
+from cpstage.archive.tar_headers import BLOCK
 from cpstage.archive.tar_reader import tar_members
 from cpstage.archive.workers import ahead, forked, in_order, is_worth_forking, thread_count
 from cpstage.archive.zip_directory import ZipEntry
@@ -310,7 +311,7 @@ def _names_near(members: Iterable[Member]) -> Iterator[str]:
     left = _NAMES_WITHIN
     try:
         for member in members:
-            left -= member.size
+            left -= BLOCK + member.size
             if left < 0:
                 return
             yield member.name

@@ -126,7 +126,7 @@ def get_job_details(
     The command masks secrets before it applies --query: session credentials, all values of the
     action's configuration, and the continuation token. --reveal-secrets prints what the AWS CLI
     prints. With --output text, which scripts read, the command exits with 78 where it would print
-    a masked value. prints. --save also saves the time at which CodePipeline issued the credentials.
+    a masked value. --save also saves the time at which CodePipeline issued the credentials.
     """
     more = click.get_current_context().args
     if more:

@@ -125,7 +125,10 @@ def coloured(text: str, colour: str, stream: TextIO | None) -> str:
 
 def relative(path: str | os.PathLike[str]) -> str:
     """Return a path as it is written from the current directory, if it lies below it."""
-    below = os.path.relpath(path)
+    try:
+        below = os.path.relpath(path)
+    except OSError:  # a command has removed the current directory
+        return os.fspath(path)
     return os.fspath(path) if below.startswith(os.pardir) else below
 
 

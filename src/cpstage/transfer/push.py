@@ -269,7 +269,7 @@ def _require_no_symlink(name: str, source: Path) -> None:
         raise ArtifactRejected(
             f"{source} is a symlink to {quoted(target)}",
             hint=f"write the results into a directory {source}, or name the other directory with "
-            f"{name}=PATH (cpstage run: --output {name}=PATH); nothing was uploaded",
+            f"{name}=PATH (cpstage run: --output-path {name}=PATH); nothing was uploaded",
         )
 
 
