@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -30,7 +29,6 @@ from cpstage.aws.s3 import S3, Pieces, length_of
 from cpstage.aws.uploads import StorageCheck, StorageOptions, Upload
 from cpstage.errors import CpstageError, NotFound, OutOfSync
 from cpstage.job import Artifact, ArtifactSet, EncryptionKey, Job, ReadWith, SessionCredentials
-from cpstage.job.execution import moment
 
 
 class JobSession:
@@ -339,7 +337,7 @@ class ObjectInfo:
         kms_key_id: The ARN of the KMS key, for ``aws:kms`` and ``aws:kms:dsse``.
         checksum: The full-object checksum, where S3 has one.
         metadata: User metadata; names in lower case without ``x-amz-meta-``.
-        last_modified: When the object was stored.
+        last_modified: When the object was stored, as S3 writes it (``Last-Modified``).
         storage_class: Its storage class; S3 leaves ``STANDARD`` out.
     """
 
@@ -351,7 +349,7 @@ class ObjectInfo:
     kms_key_id: str | None
     checksum: Checksum | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
-    last_modified: datetime | None = None
+    last_modified: str | None = None
     storage_class: str = "STANDARD"
 
     @property
@@ -409,7 +407,7 @@ def object_info(answer: Answer) -> ObjectInfo:
         kms_key_id=answer.get("SSEKMSKeyId"),
         checksum=full_object_checksum(answer),
         metadata=answer.get("Metadata", {}),
-        last_modified=moment(answer.get("LastModified")),
+        last_modified=answer.get("LastModified"),
         storage_class=answer.get("StorageClass") or "STANDARD",
     )
 

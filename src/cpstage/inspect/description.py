@@ -12,7 +12,7 @@ from cpstage.aws.job_session import JobSession, ObjectInfo, Store
 from cpstage.encryption.header import s3_client_object
 from cpstage.errors import ArtifactRejected, CpstageError
 from cpstage.job import Artifact, ArtifactSet, Job, location_document
-from cpstage.job.execution import Execution, iso
+from cpstage.job.execution import Execution, iso, moment
 from cpstage.masking import MASK
 from cpstage.transfer.artifact import identify, read_head
 from cpstage.transfer.options import Unpacking
@@ -65,7 +65,7 @@ def _credentials(job: ArtifactSet) -> dict[str, Any]:
     return {
         "present": found is not None,
         "age_seconds": None if age is None else round(age),
-        "expires_at": f"{expires_at:%Y-%m-%dT%H:%M:%SZ}" if expires_at else None,
+        "expires_at": iso(expires_at),
     }
 
 
@@ -122,7 +122,7 @@ def _object(artifact: Artifact, store: Store) -> dict[str, Any]:
     return {
         **_known(artifact),
         **asdict(info),
-        "last_modified": iso(info.last_modified),
+        "last_modified": iso(moment(info.last_modified)),
         "checksum": str(info.checksum) if info.checksum else None,
         "unverified_checksum": info.unverified_checksum,
         "client_side": s3_client_object(info.metadata),

@@ -2,6 +2,7 @@
 
 from cpstage.job.document import Document, mask_document, parse_job, saved_document
 from cpstage.job.model import (
+    APART,
     ActionTypeId,
     Artifact,
     ArtifactName,
@@ -16,9 +17,11 @@ from cpstage.job.model import (
     check_job_directory,
     choose,
     location_document,
+    plain_name,
 )
 
 __all__ = [
+    "APART",
     "ActionTypeId",
     "Artifact",
     "ArtifactName",
@@ -36,5 +39,6 @@ __all__ = [
     "location_document",
     "mask_document",
     "parse_job",
+    "plain_name",
     "saved_document",
 ]

@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from cpstage.errors import UsageError
 from cpstage.job import (
+    APART,
     ActionTypeId,
     Artifact,
     ArtifactName,
@@ -26,6 +27,7 @@ from cpstage.job import (
     ReadWith,
     S3Location,
     check_artifact_name,
+    location_document,
 )
 from cpstage.masking import Secret
 
@@ -42,10 +44,6 @@ _NAME = re.compile(r"[A-Za-z0-9.@_-]{1,100}")
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9.@_-]")
 _LONGEST_ACTION = 140
 """With the 100 characters of an artifact's name, it fits into the name of a file."""
-
-_APART = "@"
-"""Between an artifact's name and its action, in names that are told apart: artifact names never
-have it."""
 
 Document = Mapping[str, Any]
 
@@ -240,6 +238,11 @@ class Execution(ArtifactSet):
         return self.pipeline_region or super().region
 
     @property
+    def made_artifacts(self) -> tuple[Artifact, ...]:
+        """The outputs, whose objects are there already, and are staged as well."""
+        return self.output_artifacts
+
+    @property
     def artifacts_to_build(self) -> tuple[Artifact, ...]:
         """The outputs of the chosen action, which can be built again."""
         return self.output_artifacts if self.action else ()
@@ -299,7 +302,7 @@ def _told_apart(found: Sequence[tuple[Artifact, ActionExecution]]) -> list[Artif
     unique = []
     for number, name in enumerate(names):
         repeated = counts[name] > 1 and name in names[:number]
-        unique.append(f"{name}{_APART}{number}" if repeated else name)
+        unique.append(f"{name}{APART}{number}" if repeated else name)
     return [
         replace(artifact, name=ArtifactName(name))
         for name, (artifact, _) in zip(unique, found, strict=True)
@@ -311,12 +314,7 @@ def _apart(name: str, action: str) -> str:
 
     CodePipeline's own names of stages and actions stay as they are, unless they are very long.
     """
-    return f"{name}{_APART}{_NOT_IN_NAMES.sub('_', action)[:_LONGEST_ACTION]}"
-
-
-def plain_name(name: str) -> str:
-    """Return the name of an artifact in its pipeline: without the action that told it apart."""
-    return name.partition(_APART)[0]
+    return f"{name}{APART}{_NOT_IN_NAMES.sub('_', action)[:_LONGEST_ACTION]}"
 
 
 def parse_summary(member: Document) -> ExecutionSummary:
@@ -397,13 +395,14 @@ def context_of(
 
 
 def moment(value: object) -> datetime | None:
-    """Return a time as botocore gives it: a datetime, seconds since 1970, or a text of either."""
-    if isinstance(value, datetime):
-        return value.astimezone(timezone.utc)
-    text = str(value) if isinstance(value, (str, int, float)) else ""
-    for read in (_of_seconds, datetime.fromisoformat, parsedate_to_datetime):
+    """Read a time of an answer: the clients leave it as text, in seconds since 1970, or as in HTTP.
+
+    A text that is neither is None.
+    """
+    text = str(value)
+    for read in (_of_seconds, parsedate_to_datetime):
         try:
-            return read(text).astimezone(timezone.utc)
+            return read(text)
         except (ValueError, TypeError, OverflowError, OSError):
             continue
     return None
@@ -411,7 +410,7 @@ def moment(value: object) -> datetime | None:
 
 def iso(time: datetime | None) -> str | None:
     """Return a time as ISO 8601 in UTC, without fractions of a second."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ") if time else None
+    return f"{time.astimezone(timezone.utc):%Y-%m-%dT%H:%M:%SZ}" if time else None
 
 
 def duration(start: datetime | None, end: datetime | None) -> int | None:
@@ -435,8 +434,7 @@ def _artifacts(parent: Document, member: str) -> tuple[Artifact, ...]:
 
 
 def _artifact_document(artifact: Artifact) -> dict[str, Any]:
-    place = artifact.location
-    return {"name": artifact.name, "location": {"bucket": place.bucket, "key": place.key}}
+    return {"name": artifact.name, "location": location_document(artifact)}
 
 
 def _mapping(parent: Document, member: str) -> dict[str, Any]:

@@ -20,6 +20,10 @@ from cpstage.masking import MASK, SHORTEST_SECRET, Secret
 ArtifactName = NewType("ArtifactName", str)
 """An artifact's name that has been checked, and is safe as the name of a directory."""
 
+APART = "@"
+"""Between an artifact's name and its action, in names that are told apart: artifact names never
+have it."""
+
 _JOB_DIRECTORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 """Any id that CodePipeline is known to issue, without path separators."""
 
@@ -198,8 +202,8 @@ class ArtifactSet:
 
     @property
     def made_artifacts(self) -> tuple[Artifact, ...]:
-        """The outputs whose objects are there already, and are staged as well."""
-        return () if self.read_with == "job" else self.output_artifacts
+        """Outputs whose objects are there already, and are staged as well."""
+        return ()
 
     @property
     def region(self) -> str | None:
@@ -252,6 +256,11 @@ class Job(ArtifactSet):
                 hint="give the job id, or save the document with 'get-job-details --save'",
             )
         return self.credentials
+
+
+def plain_name(name: str) -> str:
+    """Return the name of an artifact in its pipeline: without the action that told it apart."""
+    return name.partition(APART)[0]
 
 
 def check_artifact_name(name: object) -> ArtifactName:

@@ -39,8 +39,7 @@ from cpstage.encryption.keys import job_context
 from cpstage.encryption.kms import Clients
 from cpstage.errors import AccessDenied, ArtifactRejected, LocalIOError
 from cpstage.filesystem.tree import local_failures, write_all
-from cpstage.job import Artifact, ArtifactSet
-from cpstage.job.execution import plain_name
+from cpstage.job import Artifact, ArtifactSet, plain_name
 from cpstage.progress import Progress
 from cpstage.transfer.options import Unpacking
 

@@ -30,8 +30,8 @@ from cpstage.job import (
     S3Location,
     check_artifact_name,
     location_document,
+    plain_name,
 )
-from cpstage.job.execution import plain_name
 from cpstage.transfer.options import Unpacking
 from cpstage.workspace.fingerprint import fingerprint
 from cpstage.workspace.layout import Workspace
