@@ -23,6 +23,7 @@ from cpstage.cli.options import (
     workspace_option,
 )
 from cpstage.errors import UsageError, printable
+from cpstage.progress import amount
 
 if TYPE_CHECKING:
     from cpstage import ArtifactSet, AwsConfig, Execution
@@ -203,7 +204,7 @@ def _executions(
 def _changes_text(changes: Changes) -> str:
     name = printable(changes.name)
     if changes.is_same:
-        how = _entries(changes.entries) if changes.entries else "the same object"
+        how = amount(changes.entries, "entries") if changes.entries else "the same object"
         return f"same\t{name}\t{how}"
     if changes.before is None or changes.after is None:
         which = "added" if changes.before is None else "removed"
@@ -223,13 +224,9 @@ def _change_line(name: str, one: Change) -> str:
     return f"{one.what}\t{path}\t{printable(f'{one.before} became {one.after}')}"
 
 
-def _entries(count: int) -> str:
-    return "1 entry" if count == 1 else f"{count:,} entries"
-
-
 def _text(compared: Comparison) -> str:
     if not compared.differences:
-        return f"same\t{printable(str(compared.path))}\t{_entries(compared.entries)}"
+        return f"same\t{printable(str(compared.path))}\t{amount(compared.entries, 'entries')}"
     return "\n".join(_line(compared, one) for one in compared.differences)
 
 

@@ -9,6 +9,7 @@ import click
 
 from cpstage.cli.command import Command
 from cpstage.cli.options import Number, aws_options, output_options, retry_option
+from cpstage.cli.output import took
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
@@ -88,16 +89,12 @@ def executions(
     found = [*islice(cpstage.inspect.past_executions(pipeline, status, config=config), most)]
     document = {
         "pipeline": parse_pipeline(pipeline).name,
-        "executions": [_of(one) for one in found],
+        "executions": [one.document() for one in found],
     }
     terminal.result(document, "\n".join(_listed(one) for one in found))
     if not found:
         what = f"{status} " if status else ""
         terminal.note(f"cpstage: the pipeline has no {what}executions in the last 12 months")
-
-
-def _of(one: ListedExecution) -> dict[str, Any]:
-    return one.document()
 
 
 def _listed(one: ListedExecution) -> str:
@@ -151,14 +148,3 @@ def _revision(revision: Any) -> str:
     short = (revision["id"] or "?")[:_SHORT_REVISION]
     first = (text or "").strip().partition("\n")[0]
     return f"{source}: {short}{f' {first}' if first else ''}"
-
-
-def took(seconds: int | None) -> str:
-    """Write a duration, such as ``1 h 02 min`` or ``45 s``."""
-    if seconds is None:
-        return "?"
-    if seconds < 60:
-        return f"{seconds} s"
-    minutes, rest = divmod(seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"

@@ -123,6 +123,17 @@ def coloured(text: str, colour: str, stream: TextIO | None) -> str:
     return click.style(text, fg=colour)
 
 
+def took(seconds: int | None) -> str:
+    """Write a duration, such as ``1 h 02 min`` or ``45 s``."""
+    if seconds is None:
+        return "?"
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
 def relative(path: str | os.PathLike[str]) -> str:
     """Return a path as it is written from the current directory, if it lies below it."""
     try:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cpstage.cli.command import Command
-from cpstage.cli.executions import took
 from cpstage.cli.job_options import JobSource, artifact_source_options
 from cpstage.cli.options import aws_options, output_options
+from cpstage.cli.output import took
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
