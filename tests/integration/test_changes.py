@@ -256,3 +256,28 @@ def test_a_file_that_cannot_be_read_is_named(debug: Cli, tmp_path: Path) -> None
 
     assert done.returncode == 65
     assert str(broken) in done.stderr
+
+
+def test_the_texts_of_a_comparison_are_bounded_together(cli: Cli) -> None:
+    """9 times 4 MiB on each side are more than 64 MiB: the last ones are not read."""
+    for name, end in (("old.zip", b"1"), ("new.zip", b"2")):
+        members = {f"m{number}": bytes((4 << 20) - 1) + end for number in range(9)}
+        (cli.directory / name).write_bytes(zip_of(members))
+
+    done = cli("diff", "--local", "old.zip", "new.zip", "-u")
+
+    assert done.returncode == 1, done.stderr
+    assert "Binary members m7 differ" in done.stdout
+    assert "Members m8 differ, and are too large to compare as text" in done.stdout
+
+
+def test_lines_that_would_take_difflib_hours_are_not_compared(cli: Cli) -> None:
+    for name, cycle in (("old.zip", 109), ("new.zip", 110)):
+        text = "".join(f"line {number % cycle}\n" for number in range(200_000))
+        (cli.directory / name).write_bytes(zip_of({"log": text, "note": f"{cycle}\n"}))
+
+    done = cli("diff", "--local", "old.zip", "new.zip", "-u")
+
+    assert done.returncode == 1, done.stderr
+    assert "Members log differ, and repeat too many lines to compare them" in done.stdout
+    assert "-109\n+110\n" in done.stdout

@@ -7,6 +7,7 @@ bits. Members are read only for a unified diff of their text. A tar is read from
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,8 +27,11 @@ from cpstage.progress import Progress, Silence
 from cpstage.transfer.artifact import OpenArtifact, open_artifact
 from cpstage.transfer.options import Unpacking
 
-_LONGEST_TEXT = 4 << 20
-"""Bytes of a member that is compared as text: difflib takes seconds for more."""
+_LONGEST_TEXT, _MOST_TEXT = 4 << 20, 64 << 20
+"""Bytes of a member that is compared as text, and of all such members of both archives."""
+
+_MOST_PAIRS = 2_000_000
+"""Pairs of equal lines in a member: with more, difflib can take minutes to hours."""
 
 What = Literal["added", "removed", "kind", "size", "content", "executable", "target"]
 
@@ -248,27 +252,51 @@ def _differences(before: Mapping[str, Listed], after: Mapping[str, Listed]) -> I
 
 
 def _unified(paths: Iterable[str], old: _Side, new: _Side) -> Iterator[str]:
-    """Yield a unified diff of members; of one that is not text, that it differs."""
-    wanted = [*paths]
-    before = dict(old.read([one for one in wanted if _is_file(old, one)]))
-    after = dict(new.read([one for one in wanted if _is_file(new, one)]))
-    for path in wanted:
-        if not (_is_file(old, path) or _is_file(new, path)):
+    """Yield a unified diff of members; of one that is not compared as text, that it differs."""
+    files = [one for one in paths if _is_file(old, one) or _is_file(new, one)]
+    wanted = {*_within_bounds(files, old, new)}
+    before, after = (
+        dict(side.read([one for one in files if one in wanted and _is_file(side, one)]))
+        for side in (old, new)
+    )
+    for path in files:
+        if path not in wanted:
+            yield f"Members {path} differ, and are too large to compare as text"
             continue
-        lines = [_lines(side.get(path, b"")) for side in (before, after)]
-        sizes = [side.entries[path].size for side in (old, new) if path in side.entries]
-        unread = any(
-            _is_file(side, path) and path not in read
-            for side, read in ((old, before), (new, after))
-        )
-        if lines[0] is None or lines[1] is None or unread or max(sizes) > _LONGEST_TEXT:
+        earlier, later = _lines(before.get(path, b"")), _lines(after.get(path, b""))
+        if earlier is None or later is None:
             yield f"Binary members {path} differ"
-            continue
-        names = (
-            f"a/{path}" if path in before else "/dev/null",
-            f"b/{path}" if path in after else "/dev/null",
-        )
-        yield from difflib.unified_diff(lines[0], lines[1], *names, lineterm="")
+        elif _pairs(earlier, later) > _MOST_PAIRS:
+            yield f"Members {path} differ, and repeat too many lines to compare them"
+        else:
+            names = (
+                f"a/{path}" if path in before else "/dev/null",
+                f"b/{path}" if path in after else "/dev/null",
+            )
+            yield from difflib.unified_diff(earlier, later, *names, lineterm="")
+
+
+def _within_bounds(files: Iterable[str], old: _Side, new: _Side) -> Iterator[str]:
+    """Yield the files whose texts are kept in memory, all together."""
+    left = _MOST_TEXT
+    for path in files:
+        found = [side.entries[path] for side in (old, new) if _is_file(side, path)]
+        size = sum(one.size for one in found)
+        readable = not any(one.refused or one.size > _LONGEST_TEXT for one in found)
+        if readable and size <= left:
+            left -= size
+            yield path
+
+
+def _pairs(old: Sequence[str], new: Sequence[str]) -> int:
+    """Return how many pairs of equal lines difflib looks at, which is what costs its time.
+
+    Of texts of 200 lines and more, it leaves out lines that make up more than a hundredth.
+    """
+    counts = Counter(new)
+    most = len(new) // 100 + 1 if len(new) >= 200 else len(new)
+    repeated = Counter(line for line in old if counts[line] <= most)
+    return sum(count * counts[line] for line, count in repeated.items())
 
 
 def _is_file(side: _Side, path: str) -> bool:
@@ -317,11 +345,8 @@ def _side_of(remote: OpenArtifact, how: Unpacking, progress: Progress) -> _Side:
         entries = with_parents(list_remote(remote, how, progress).entries)
 
     def read(paths: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-        small = [
-            one for one in paths if entries[one].size <= _LONGEST_TEXT and not entries[one].refused
-        ]
-        if small:
-            for name, chunks in each_member(remote, small, how.limits):
+        if paths:
+            for name, chunks in each_member(remote, paths, how.limits):
                 yield plain_path(name), b"".join(chunks)
 
     return _Side(entries, read)
