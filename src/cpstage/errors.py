@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Literal, TypeVar
+
+MOST_SHOWN = 10
+"""Entries that one error names."""
 
 FailureType = Literal[
     "JobFailed",
@@ -250,3 +253,10 @@ def printable(text: str) -> str:
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in text
     )
+
+
+def listing(texts: Iterable[str], shown: int = MOST_SHOWN) -> str:
+    """Return the first texts in one line, and how many more there are."""
+    found = list(texts)
+    more = f" and {len(found) - shown:,} more" if len(found) > shown else ""
+    return ", ".join(found[:shown]) + more

@@ -7,10 +7,10 @@ through an unsafe one is safe once that one is removed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from cpstage.archive.paths import is_too_long, quoted, refused
-from cpstage.errors import ArtifactRejected
+from cpstage.errors import MOST_SHOWN, ArtifactRejected, listing
 from cpstage.filesystem.tree import RelativePath
 
 _FEWEST_LINKS = 40
@@ -22,9 +22,6 @@ LONGEST_TARGET = 4096
 
 _MOST_STEPS = 2_000_000
 """Components that the links of one tree may lead through together: some seconds of work."""
-
-MOST_SHOWN = 10
-"""Entries that one error names."""
 
 _UNPACK_HINT = (
     "leave such links out with --unsafe-links skip, or create them with --unsafe-links keep"
@@ -64,13 +61,6 @@ def leaving(unsafe: Sequence[RelativePath], links: Links, hint: str = "") -> Art
         more = listing(named, MOST_SHOWN - 1)
         message += f"; so {'do' if len(others) > 1 else 'does'} {more}"
     return ArtifactRejected(message, hint=hint)
-
-
-def listing(texts: Iterable[str], shown: int = MOST_SHOWN) -> str:
-    """Return texts in one line; how many more there are in place of those after the first ones."""
-    found = list(texts)
-    more = f" and {len(found) - shown:,} more" if len(found) > shown else ""
-    return ", ".join(found[:shown]) + more
 
 
 def unsafe_links(links: Links) -> list[RelativePath]:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from cpstage.archive.formats import Format
-from cpstage.archive.links import leaving, listing, unsafe_links
+from cpstage.archive.links import leaving, unsafe_links
 from cpstage.archive.options import PackOptions
 from cpstage.archive.packing_list import Begin, PackingList, limit_notes
 from cpstage.archive.paths import check_name
 from cpstage.archive.workers import thread_count
 from cpstage.archive.zip_writer import ZipPacker, zip_stream
-from cpstage.errors import ArtifactRejected
+from cpstage.errors import ArtifactRejected, listing
 from cpstage.filesystem.globs import Globs
 from cpstage.filesystem.tree import RelativePath
 from cpstage.filesystem.walk import Entry, Symlinks, walk

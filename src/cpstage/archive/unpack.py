@@ -17,7 +17,6 @@ from cpstage.archive.formats import Format
 from cpstage.archive.links import (
     check_links,
     check_target_length,
-    listing,
     unsafe_links,
     without_unsafe,
 )
@@ -30,7 +29,7 @@ from cpstage.archive.workers import ahead, forked, in_order, is_worth_forking, t
 from cpstage.archive.zip_directory import ZipEntry
 from cpstage.archive.zip_members import unpacked
 from cpstage.archive.zip_reader import EntryGroup, ZipReader
-from cpstage.errors import ArtifactRejected
+from cpstage.errors import ArtifactRejected, listing
 from cpstage.filesystem.tree import DIRECTORY_MODE, FILE_MODE, RelativePath, Tree
 
 _BUFFER = 1 << 18

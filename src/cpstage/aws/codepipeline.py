@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from typing import Any
@@ -25,11 +25,8 @@ from cpstage.errors import (
     OutOfSync,
     ServiceUnavailable,
 )
-from cpstage.job import ActionTypeId, Job, parse_job, saved_document
+from cpstage.job import ActionTypeId, Job, parse_job
 from cpstage.masking import MaskedDict, Secret, mask_objects, secret
-
-_MOST_PAGES = 20
-"""Of the custom action types of a region, whose number is limited to 50 (quotas)."""
 
 NOT_IN_PROGRESS = "it has a result already, timed out, or was never acknowledged"
 
@@ -85,7 +82,7 @@ def get_job(
     client_token = secret(client_token)
     asked_at = datetime.now(timezone.utc)
     document = get_job_details(job_id, client_token=client_token, config=config)
-    return replace(parse_job(saved_document(document, asked_at)), client_token=client_token)
+    return replace(parse_job(document, issued_at=asked_at), client_token=client_token)
 
 
 def is_in_progress(
@@ -198,7 +195,7 @@ def poll_for_jobs(
         operation,
         parameters,
         f"poll for jobs of {action_type}",
-        _has_jobs,
+        of_type("jobs", list),
     )
     return [mask_objects(job) for job in answer["jobs"]]
 
@@ -257,19 +254,14 @@ def secret_properties(
     doing = f"get the action type {action_type}"
     try:
         if action_type.owner != "Custom":
-            answer = call(where, "GetActionType", asdict(action_type), doing, _has_action_type)
+            answer = call(where, "GetActionType", asdict(action_type), doing, of_type("actionType"))
             found = answer["actionType"].get("properties") or []
             return {str(one["name"]): one.get("noEcho") is not False for one in found}
-        parameters: dict[str, Any] = {"actionOwnerFilter": "Custom"}
-        for _ in range(_MOST_PAGES):
-            answer = call(where, "ListActionTypes", parameters, doing, _has_action_types)
-            for kind in answer["actionTypes"]:
-                if kind.get("id") == asdict(action_type):
-                    found = kind.get("actionConfigurationProperties") or []
-                    return {str(one["name"]): one.get("secret") is not False for one in found}
-            if not answer.get("nextToken"):
-                return None
-            parameters["nextToken"] = answer["nextToken"]
+        owner = {"actionOwnerFilter": "Custom"}
+        for kind in listed(where, "ListActionTypes", owner, "actionTypes", doing):
+            if kind.get("id") == asdict(action_type):
+                found = kind.get("actionConfigurationProperties") or []
+                return {str(one["name"]): one.get("secret") is not False for one in found}
     except (CpstageError, AttributeError, KeyError, TypeError):  # values stay masked then
         return None
     return None
@@ -367,18 +359,41 @@ def _has_job(answer: Answer) -> str | None:
     return None if isinstance(job, dict) and job.get("id") else "the answer has no job"
 
 
-def _has_jobs(answer: Answer) -> str | None:
-    return None if isinstance(answer.get("jobs"), list) else "the answer has no list of jobs"
+def listed(
+    config: AwsConfig, operation: str, parameters: Mapping[str, Any], member: str, doing: str
+) -> Iterator[dict[str, Any]]:
+    """Call a list operation page by page, and return the items of its list.
+
+    Args:
+        config: How to reach AWS.
+        operation: The operation.
+        parameters: Its members, without the token of a page.
+        member: The member of the answer that is the list.
+        doing: What the call does, as in "cannot <doing>".
+
+    Raises:
+        CpstageError: As :func:`call`.
+    """
+    token, seen = None, set[str]()
+    while True:
+        more: dict[str, Any] = {"nextToken": token} if token else {}
+        answer = call(config, operation, {**parameters, **more}, doing, of_type(member, list))
+        yield from (one for one in answer[member] if isinstance(one, dict))
+        token = answer.get("nextToken")
+        if not token:
+            return
+        if token in seen:
+            raise ServiceUnavailable(f"cannot {doing}: CodePipeline repeats a page")
+        seen.add(token)
 
 
-def _has_action_type(answer: Answer) -> str | None:
-    found = answer.get("actionType")
-    return None if isinstance(found, dict) else "the answer has no action type"
+def of_type(member: str, kind: type = dict) -> Check:
+    """Return a check that a member of an answer is an object, or a list."""
 
+    def check(answer: Answer) -> str | None:
+        return None if isinstance(answer.get(member), kind) else f"the answer has no {member}"
 
-def _has_action_types(answer: Answer) -> str | None:
-    found = answer.get("actionTypes")
-    return None if isinstance(found, list) else "the answer has no list of action types"
+    return check
 
 
 def _is_empty(answer: Answer) -> str | None:

@@ -13,10 +13,9 @@ from difflib import get_close_matches
 from itertools import islice
 from typing import Any
 
-from cpstage.aws.client import Answer
-from cpstage.aws.codepipeline import call
+from cpstage.aws.codepipeline import call, listed, of_type
 from cpstage.aws.config import AwsConfig
-from cpstage.errors import AccessDenied, CpstageError, NotFound, ServiceUnavailable, UsageError
+from cpstage.errors import AccessDenied, CpstageError, NotFound, UsageError
 from cpstage.job import EncryptionKey
 from cpstage.job.execution import (
     ActionExecution,
@@ -284,7 +283,7 @@ def _stores(name: str, where: AwsConfig) -> _Stores:
     """Call GetPipeline, which only tells the keys of encrypted messages: it may be denied."""
     try:
         answer = call(
-            where, "GetPipeline", {"name": name}, f"get pipeline {name}", _has("pipeline")
+            where, "GetPipeline", {"name": name}, f"get pipeline {name}", of_type("pipeline")
         )
     except (AccessDenied, NotFound):
         return _Stores()
@@ -324,34 +323,11 @@ def _region(where: AwsConfig) -> str:
 def _pages(
     where: AwsConfig, operation: str, parameters: Mapping[str, Any], member: str, doing: str
 ) -> Iterator[Mapping[str, Any]]:
-    """Call a list operation page by page, and return the members of its list."""
-    token, seen = None, set[str]()
-    while True:
-        more: dict[str, Any] = {"nextToken": token} if token else {}
-        try:
-            answer = call(
-                where,
-                operation,
-                {**parameters, "maxResults": _PAGE, **more},
-                doing,
-                _has(member, list),
-            )
-        except CpstageError as error:
-            raise _translated(error, parameters, where) from error
-        yield from (one for one in answer[member] if isinstance(one, dict))
-        token = answer.get("nextToken")
-        if not token:
-            return
-        if token in seen:
-            raise ServiceUnavailable(f"cannot {doing}: CodePipeline repeats a page")
-        seen.add(token)
-
-
-def _has(member: str, kind: type = dict) -> Any:
-    def check(answer: Answer) -> str | None:
-        return None if isinstance(answer.get(member), kind) else f"the answer has no {member}"
-
-    return check
+    """Call a list operation about a pipeline; its errors tell which ones there are."""
+    try:
+        yield from listed(where, operation, {**parameters, "maxResults": _PAGE}, member, doing)
+    except CpstageError as error:
+        raise _translated(error, parameters, where) from error
 
 
 def _translated(
@@ -371,7 +347,9 @@ def _translated(
 def _no_pipeline(name: str, where: AwsConfig) -> NotFound:
     try:
         parameters = {"maxResults": 1000}
-        answer = call(where, "ListPipelines", parameters, "list pipelines", _has("pipelines", list))
+        answer = call(
+            where, "ListPipelines", parameters, "list pipelines", of_type("pipelines", list)
+        )
         names = [str(one.get("name")) for one in answer["pipelines"]]
     except CpstageError:  # it is only for the hint
         names = []

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from cpstage._posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK
-from cpstage.errors import ArtifactRejected, LocalIOError, local_reason
+from cpstage.errors import ArtifactRejected, LocalIOError, listing, local_reason
 from cpstage.filesystem.globs import Globs
 from cpstage.filesystem.tree import RelativePath
 
@@ -28,7 +28,6 @@ Identity = tuple[int, int]
 """The device and inode of a directory."""
 
 _DIRECTORY = os.O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
-_MOST_SHOWN = 10
 _CHUNK = 1 << 20
 
 _READ = os.O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC
@@ -225,10 +224,9 @@ class _Walker:
 
 
 def _leading_out(root: str, outside: list[tuple[str, str]]) -> ArtifactRejected:
-    shown = ", ".join(f"{path!r} to {real!r}" for path, real in outside[:_MOST_SHOWN])
-    more = f" and {len(outside) - _MOST_SHOWN} more" if len(outside) > _MOST_SHOWN else ""
+    shown = listing(f"{path!r} to {real!r}" for path, real in outside)
     return ArtifactRejected(
-        f"symlinks lead out of {root}: {shown}{more}",
+        f"symlinks lead out of {root}: {shown}",
         hint="copy what they point to with --symlinks follow-outside, or leave them out with "
         "--exclude; nothing was uploaded",
     )
@@ -261,11 +259,10 @@ def _is_utf8(name: str) -> bool:
 
 
 def _not_utf8(misnamed: list[tuple[str, str]]) -> ArtifactRejected:
-    shown = ", ".join(f"{os.fsencode(name)!r} in {place}" for name, place in misnamed[:_MOST_SHOWN])
-    more = f" and {len(misnamed) - _MOST_SHOWN} more" if len(misnamed) > _MOST_SHOWN else ""
+    shown = listing(f"{os.fsencode(name)!r} in {place}" for name, place in misnamed)
     what, are = ("the name", "is") if len(misnamed) == 1 else ("the names", "are")
     return ArtifactRejected(
-        f"{what} {shown}{more} {are} not UTF-8",
+        f"{what} {shown} {are} not UTF-8",
         hint="rename them, or leave them out with --exclude; nothing was uploaded",
     )
 

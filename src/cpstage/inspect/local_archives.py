@@ -63,7 +63,7 @@ def open_archive(
     artifact = Artifact(ArtifactName(path.name), FileLocation("", str(path)))
     with local_failures(path, "read"):
         if not path.exists():
-            raise NotFound(f"there is no {path}")
+            raise NotFound(f"{path} does not exist", hint="give an archive")
         if not path.is_file():
             raise ArtifactRejected(f"{path} is not a regular file", hint="give an archive")
     blob = FileBlob(path)

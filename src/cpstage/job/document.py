@@ -35,13 +35,17 @@ _OUR_MEMBER, _ISSUED_AT = "cpstage", "credentialsIssuedAt"
 _AS_IT_CAME = "save the document again, as AWS returns it"
 
 
-def parse_job(document: object) -> Job:
+def parse_job(document: object, *, issued_at: datetime | None = None) -> Job:
     """Read a job from any shape that AWS returns.
 
     These are the output of GetJobDetails and GetThirdPartyJobDetails (``jobDetails``), one job of
     PollForJobs (alone, or as the only one in ``jobs`` or in a list), the event of a Lambda action
     (``CodePipeline.job``), and all of them as the AWS Tools for PowerShell print them. ``__type``
     and unknown members are ignored.
+
+    Args:
+        document: The document.
+        issued_at: When CodePipeline returned it; by default as a document that cpstage saved says.
 
     Raises:
         ConfigurationError: The document has none of these shapes, or a member of it is unusable.
@@ -51,6 +55,7 @@ def parse_job(document: object) -> Job:
     details = _job_member(document)
     data = _mapping(details, "data")
     key = _mapping(data, "encryptionKey")
+    issued_at = issued_at or _saved_at(document)
     return Job(
         id=_required(details, "id", "the job"),
         account_id=_text(details, "accountId"),
@@ -61,7 +66,7 @@ def parse_job(document: object) -> Job:
         encryption_key=EncryptionKey(_header_text(key, "id"), _text(key, "type")) if key else None,
         nonce=_text(details, "nonce"),
         action_configuration=_configuration(data),
-        credentials=_credentials(_mapping(data, "artifactCredentials"), _saved_at(document)),
+        credentials=_credentials(_mapping(data, "artifactCredentials"), issued_at),
         continuation_token=secret(_text(data, "continuationToken")),
     )
 

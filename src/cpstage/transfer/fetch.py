@@ -207,13 +207,11 @@ def _paths(staged: Sequence[Staged]) -> list[Path]:
 
 def _all_missing(errors: Sequence[ObjectNotFound], *, is_rest: bool) -> ObjectNotFound:
     """Return the error for objects that do not exist any more."""
-    if not is_rest:
-        hint = "a lifecycle rule may have removed them"
-    else:
-        hint = "a lifecycle rule may have removed them: --skip-missing stages the rest"
-    if len(errors) == 1:
-        return ObjectNotFound(errors[0].message, hint=hint.replace("them", "it", 1))
-    return ObjectNotFound(f"{len(errors)} objects do not exist any more", hint=hint)
+    what, which = errors[0].message, "it"
+    if len(errors) > 1:
+        what, which = f"{len(errors)} objects do not exist any more", "them"
+    rest = ": --skip-missing stages the rest" if is_rest else ""
+    return ObjectNotFound(what, hint=f"a lifecycle rule may have removed {which}{rest}")
 
 
 def _warn_of_modified(settled: Sequence[Staged], warn: Callable[[str], object]) -> None:
