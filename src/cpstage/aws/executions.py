@@ -50,7 +50,7 @@ def list_executions(
 
     Raises:
         UsageError: The text names no pipeline, or another region than the config.
-        NotFound: There is no such pipeline in the region.
+        NotFound: The region does not have the pipeline.
         AccessDenied: The caller lacks ``codepipeline:ListPipelineExecutions``.
         ServiceUnavailable, ConfigurationError: CodePipeline could not be reached.
     """
@@ -79,7 +79,7 @@ def list_actions(
         config: How to reach AWS, with the caller's own credentials.
 
     Raises:
-        NotFound: There is no such execution of the pipeline.
+        NotFound: The pipeline does not have the execution.
         AccessDenied: The caller lacks ``codepipeline:ListActionExecutions``.
         UsageError, ServiceUnavailable, ConfigurationError: As :func:`list_executions`.
     """
@@ -112,7 +112,7 @@ def find_execution(
         config: How to reach AWS, with the caller's own credentials.
 
     Raises:
-        NotFound: There is no such execution of the pipeline, or no such pipeline.
+        NotFound: The pipeline or the execution does not exist.
         UsageError: The start of the id is that of several executions.
         AccessDenied, ServiceUnavailable, ConfigurationError: As :func:`list_executions`.
     """
@@ -168,7 +168,7 @@ def get_execution(
 
     Raises:
         UsageError: The arguments contradict each other, or fit several executions or actions.
-        NotFound: There is no such pipeline, execution or action.
+        NotFound: The pipeline, the execution or the action does not exist.
         AccessDenied: The caller lacks ``codepipeline:ListPipelineExecutions`` or
             ``codepipeline:ListActionExecutions``.
         ServiceUnavailable, ConfigurationError: CodePipeline could not be reached.
@@ -192,7 +192,7 @@ def previous_success(execution: Execution, *, config: AwsConfig | None = None) -
     """Return the last successful execution that began before another one.
 
     Raises:
-        NotFound: There is none.
+        NotFound: No earlier execution succeeded.
         AccessDenied, ServiceUnavailable, ConfigurationError: As :func:`list_executions`.
     """
     where = replace(config or AwsConfig(), region=execution.region)
@@ -333,7 +333,7 @@ def _pages(
 def _translated(
     error: CpstageError, parameters: Mapping[str, Any], where: AwsConfig
 ) -> CpstageError:
-    """Say which pipeline or execution there is not, and which ones there are."""
+    """Name the missing pipeline or execution, and those that exist."""
     code = getattr(error.__cause__, "code", None)
     name = str(parameters.get("pipelineName", ""))
     if code == "PipelineNotFoundException":
@@ -356,7 +356,7 @@ def _no_pipeline(name: str, where: AwsConfig) -> NotFound:
     close = get_close_matches(name, names, _MOST_NAMED)
     meant = f"did you mean {', '.join(close)}? " if close else ""
     return NotFound(
-        f"there is no pipeline {name!r} in {_region(where)}",
+        f"pipeline {name!r} does not exist in {_region(where)}",
         hint=f"{meant}check the name, the account and --region",
     )
 

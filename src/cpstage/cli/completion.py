@@ -47,6 +47,6 @@ def complete(command: click.Command) -> None:
     instruction = os.environ[VARIABLE]
     if shell_complete(command, {}, "cpstage", VARIABLE, instruction):
         raise UsageError(
-            f"there is no shell completion {instruction!r}",
+            f"unknown shell completion {instruction!r}",
             hint="use bash_source, zsh_source or fish_source",
         )

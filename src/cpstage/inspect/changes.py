@@ -59,8 +59,8 @@ class Changes:
 
     Attributes:
         name: The name of the artifact, or of the later archive.
-        before: Where the earlier one is; None where there is none.
-        after: Where the later one is; None where there is none.
+        before: Where the earlier one is; None if the artifact was added.
+        after: Where the later one is; None if the artifact was removed.
         entries: Entries of the later one.
         changes: In the order of the paths.
         text: Lines of a unified diff, where one was asked for.
@@ -183,7 +183,7 @@ def compare_local(
         progress: Is told of messages that are decrypted.
 
     Raises:
-        NotFound: There is no such file.
+        NotFound: The file does not exist.
         ArtifactRejected: An archive is damaged or over a limit, or cannot be decrypted.
         LocalIOError: It cannot be read.
     """
@@ -353,6 +353,6 @@ def _side_of(remote: OpenArtifact, how: Unpacking, progress: Progress) -> _Side:
 
 
 def _start(path: Path) -> bytes:
-    """Return a local file as far as it is compared as text, and a byte more."""
+    """Return the first bytes of a local file, one more than are compared as text."""
     with path.open("rb") as file:
         return file.read(_LONGEST_TEXT + 1)

@@ -65,7 +65,7 @@ class Listed:
 
     @property
     def mtime(self) -> str | None:
-        """Its mtime in UTC, as ISO 8601; None where there is none that a calendar has."""
+        """Its mtime in UTC, as ISO 8601; None if it is missing or outside the calendar."""
         if self.mtime_ns is None:
             return None
         try:

@@ -54,10 +54,10 @@ def open_archive(
         progress: Is told of messages that are decrypted.
 
     Raises:
-        NotFound: There is no such file.
+        NotFound: The file does not exist.
         ArtifactRejected: It is not a regular file, cannot be decrypted, or lacks the format that
             its name announces.
-        LocalIOError: It cannot be read, or there is no room for the plaintext.
+        LocalIOError: It cannot be read, or the disk is too small for the plaintext.
     """
     path = Path(file)
     artifact = Artifact(ArtifactName(path.name), FileLocation("", str(path)))
@@ -101,7 +101,7 @@ def list_archive(
     """List what is in a local archive; arguments and errors as those of ``list_artifacts``.
 
     Raises:
-        NotFound: There is no such file.
+        NotFound: The file does not exist.
         ArtifactRejected, LocalIOError: As :func:`open_archive`.
     """
     how, shown = unpacking or Unpacking(), progress or Silence()

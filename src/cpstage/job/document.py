@@ -48,7 +48,7 @@ def parse_job(document: object, *, issued_at: datetime | None = None) -> Job:
         issued_at: When CodePipeline returned it; by default as a document that cpstage saved says.
 
     Raises:
-        ConfigurationError: The document has none of these shapes, or a member of it is unusable.
+        ConfigurationError: The document has another shape, or a member of it is unusable.
     """
     # Masked for tracebacks that show variables.
     document = with_api_names(mask_objects(document))

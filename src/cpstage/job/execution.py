@@ -2,7 +2,7 @@
 
 The names are those of ``PipelineExecutionSummary`` and ``ActionExecutionDetail``. An
 :class:`Execution` stands in place of a job where artifacts are read: it has the artifacts of one
-action or of all actions, and no credentials of its own.
+action or of all actions, and no credentials.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def parse_pipeline(text: str) -> PipelineReference:
     """Read the name of a pipeline, its ARN, or the URL of its page or of an execution's page.
 
     Raises:
-        UsageError: The text is none of them.
+        UsageError: The text is malformed.
     """
     found: PipelineReference | None = None
     if "://" in text:
@@ -290,7 +290,7 @@ def artifacts_of(
 
 
 def _told_apart(found: Sequence[tuple[Artifact, ActionExecution]]) -> list[Artifact]:
-    """Give each artifact a name of its own: first with its action, then with its stage, too."""
+    """Give each artifact a unique name: first with its action, then also with its stage."""
     names = [str(artifact.name) for artifact, _ in found]
     for suffix in (lambda one: one.name, lambda one: f"{one.stage}.{one.name}"):
         counts = Counter(names)

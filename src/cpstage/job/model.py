@@ -305,7 +305,7 @@ def choose(
     what: str = "input artifact",
     whose: str = "the job",
 ) -> list[Artifact]:
-    """Return the artifacts that any of the globs matches; all where there is no glob.
+    """Return the artifacts that any of the globs matches; all if no glob is given.
 
     Args:
         artifacts: What to choose from.

@@ -390,7 +390,7 @@ def open_artifact(
     Raises:
         ObjectNotFound, AccessDenied, ServiceUnavailable: As S3 and KMS say.
         ArtifactRejected: It cannot be decrypted, or lacks the format that its name announces.
-        LocalIOError: There is no room for the plaintext.
+        LocalIOError: The disk is too small for the plaintext.
     """
     info = _head_object(session, artifact)
     refuse_s3_client(artifact, info.metadata, options)
