@@ -224,3 +224,13 @@ def test_an_output_that_is_a_symlink_is_pushed_only_by_its_name(
     assert "Site=PATH" in refused.stderr
     assert given.returncode == 0, given.stderr
     assert names(tmp_path / "elsewhere") == ["f"]
+
+
+def test_a_tree_without_unsafe_links_is_the_same_for_each_handling(aws: LocalAWS, cli: Cli) -> None:
+    job_id = aws.add_job([Input("App", zip_of({"f": "x"}))])
+    assert cli("fetch", job_id, "--unsafe-links", "skip").returncode == 0
+
+    again = cli("fetch", job_id)
+
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.startswith("unchanged\tin/App\t")

@@ -207,8 +207,10 @@ class Inventory:
 
     def _known(self, staged: Staged) -> Staged | None:
         """Return an artifact as the manifest has it, where the same object is staged already."""
-        entry = {"unsafe_link_handling": "reject", **self._entries.get(staged.artifact.name, {})}
+        entry = self._entries.get(staged.artifact.name, {})
         how = self._how_staged(staged.artifact.name)
+        if not entry.get("unsafe_links"):  # then the tree is the same for each of the options
+            del how["unsafe_link_handling"]
         now = {**staged.document(), **how}
         identity = (*_OBJECT, *how)
         same = all(name in entry and entry[name] == now[name] for name in identity)

@@ -189,8 +189,8 @@ class Workspace:
         for target in inputs:
             if _is_taken(target):
                 raise WorkspaceUnavailable(
-                    f"{target} exists already, and is not what the job has now",
-                    hint="give --replace to swap it for the new one",
+                    f"{target} exists already with other contents",
+                    hint="repeat the options of the fetch that made it, or give --replace",
                 )
 
     def require_outputs(self, outputs: Sequence[Path]) -> None:
