@@ -29,7 +29,7 @@ class Batch:
     """Small entries that are worked on together, in the order of the list.
 
     Attributes:
-        packed: The entries, as :func:`_grouped` has put them.
+        packed: The entries, as plain tuples, pickled.
         size: How many bytes their files have together.
         count: How many there are.
     """
@@ -100,29 +100,33 @@ class PackingList:
         group: list[Entry] = []
         size = 0
         for entry in entries:
-            self._note(entry)
             if group and size + entry.size + len(group) * _ENTRY > PORTION_SIZE:
-                full = _grouped(group, size)
+                full = self._grouped(group, size)
                 self._cut.append(full)
                 begin(full)
                 group, size = [], 0
             if entry.size > PORTION_SIZE:
+                self._note([entry], entry.size)
                 self._cut.append(entry)
             else:
                 group.append(entry)
                 size += entry.size
         if group:
-            self._cut.append(_grouped(group, size))
+            self._cut.append(self._grouped(group, size))
 
-    def _note(self, entry: Entry) -> None:
-        self._count += 1
-        self.size += entry.size
-        self.files += entry.kind == "file"
-        self.directories += entry.kind == "directory"
-        self.name_size += len(entry.path)
-        slashes = entry.path.count("/")
-        if slashes >= self.depth:
-            self.depth = slashes + 1
+    def _grouped(self, entries: Sequence[Entry], size: int) -> Batch:
+        self._note(entries, size)
+        # Plain tuples: named ones take three times as long.
+        return Batch(pickle.dumps([*map(tuple, entries)]), size, len(entries))
+
+    def _note(self, entries: Sequence[Entry], size: int) -> None:
+        self._count += len(entries)
+        self.size += size
+        kinds = [entry.kind for entry in entries]
+        self.files += kinds.count("file")
+        self.directories += kinds.count("directory")
+        self.name_size += sum([len(entry.path) for entry in entries])
+        self.depth = max(self.depth, *[1 + entry.path.count("/") for entry in entries])
 
     def portions(self) -> Iterator[Batch | FilePart]:
         """Return all of it in portions; the order stays."""
@@ -177,11 +181,6 @@ def _limit_note(name: str, value: int, unit: str) -> str:
         f"fetch refuses this archive under its default limits ({value:,} {unit}): "
         f"fetch it with --max-{name} {value}"
     )
-
-
-def _grouped(entries: Sequence[Entry], size: int) -> Batch:
-    # Plain tuples: named ones take three times as long.
-    return Batch(pickle.dumps([*map(tuple, entries)]), size, len(entries))
 
 
 def _blocks(entry: Entry) -> Iterator[FilePart]:

@@ -136,6 +136,10 @@ class Record(NamedTuple):
         rest = _REST.pack(0, 0, 0, self.attributes, min(offset, MAX32))
         return b"".join((begins, common, rest, self.name, extra))
 
+    def common(self) -> bytes:
+        """Return what both headers have in common, for an entry that needs no zip64."""
+        return self._common(_VERSION, (self.crc, self.packed, self.size), self.timestamp)
+
     def _common(self, version: int, sizes: tuple[int, int, int], extra: bytes) -> bytes:
         flags = 0 if self.name.isascii() else UTF8_NAME
         if self.is_streamed:
@@ -188,8 +192,9 @@ def _attributes(entry: Entry) -> int:
 
 def small_headers(entry: Record, offset: int) -> tuple[bytes, bytes]:
     """Return the local header of an entry that needs no zip64, and that of the directory."""
-    header = entry.directory_header(offset)
-    return LOCAL + header[_COMMON_AT:_REST_AT] + entry.name + entry.timestamp, header
+    common, end = entry.common(), entry.name + entry.timestamp
+    rest = _REST.pack(0, 0, 0, entry.attributes, offset)
+    return LOCAL + common + end, b"".join((_DIRECTORY, common, rest, end))
 
 
 def moved(directory: bytes, start: int, length: int) -> bytes:

@@ -176,6 +176,8 @@ class _Walker:
     ) -> Entry | None:
         """List one entry of a directory, unless it is left out."""
         status = found.stat(follow_symlinks=False)
+        if stat.S_ISREG(status.st_mode):  # as most are
+            return _file(source, path, status)
         if stat.S_ISLNK(status.st_mode):
             if self._symlinks != "keep":
                 return self._followed(path, source)
