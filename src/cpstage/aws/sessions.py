@@ -6,6 +6,7 @@ event handlers. The one exception is :meth:`cpstage.aws.connections.Connections.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -18,9 +19,10 @@ import boto3
 import botocore
 import botocore.session
 from botocore.config import Config
-from botocore.loaders import Loader
+from botocore.loaders import JSONFileLoader, Loader
 from botocore.utils import get_environ_proxies
 
+from cpstage._deflate import gunzip
 from cpstage._version import __version__
 from cpstage.aws.connections import Connections
 from cpstage.errors import ConfigurationError
@@ -51,27 +53,44 @@ def new_session(profile: str | None, region: str | None) -> boto3.Session:
     return boto3.Session(botocore_session=session)
 
 
-@cache
-def _loader(data_path: str | None) -> Loader:
-    """Return the loader of botocore's models: one for all sessions, since it caches models.
+class _FileLoader(JSONFileLoader):
+    """Reads botocore's models into plain dictionaries, which takes half the time.
+
+    botocore's own reader makes an OrderedDict of each object, through a hook of the JSON parser.
+    """
+
+    def load_file(self, file_path: str) -> Any:
+        """Return a model, whose file is named without its ending; None without a file."""
+        for ending, contents in ((".json", bytes), (".json.gz", gunzip)):
+            path = file_path + ending
+            if os.path.isfile(path):
+                with open(path, "rb") as file:
+                    return json.loads(contents(file.read()))
+        return None
+
+
+class _KnownServices(Loader):
+    """Lists the services that are called, and no others.
 
     To see whether a service exists, botocore looks into the directories of all 400. Those that
     are called here exist, and a start is a tenth shorter.
     """
 
-    class KnownServices(Loader):
-        """Lists the services that are called, and no others."""
+    def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002
+        return _SERVICES
 
-        def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002
-            return _SERVICES
+    @property
+    def search_paths(self) -> list[str]:
+        """Where models are; a copy, since every boto3 session adds its own directory."""
+        return [*super().search_paths]
 
-        @property
-        def search_paths(self) -> list[str]:
-            """Where models are; a copy, since every boto3 session adds its own directory."""
-            return [*super().search_paths]
 
+@cache
+def _loader(data_path: str | None) -> Loader:
+    """Return the loader of botocore's models: one for all sessions, since it caches models."""
     more = data_path.split(os.pathsep) if data_path else []
-    return KnownServices([os.path.expanduser(os.path.expandvars(one)) for one in more])
+    paths = [os.path.expanduser(os.path.expandvars(one)) for one in more]
+    return _KnownServices(paths, _FileLoader())
 
 
 def new_client(
