@@ -47,16 +47,16 @@ class Caller(NamedTuple):
     arn: str
 
 
-@dataclass
 class _Made:
     """Sessions and clients by their settings; each takes some 50 ms to make.
 
     botocore's sessions make one client at a time.
     """
 
-    lock: Any = field(default_factory=threading.RLock)
-    _kept: dict[Any, Any] = field(default_factory=dict)
-    _early: dict[Any, Any] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self._kept: dict[Any, Any] = {}
+        self._early: dict[Any, Any] = {}
 
     def once(self, key: Any, make: Callable[[], _Found]) -> _Found:
         """Return the object of a key; make it the first time."""

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from botocore import exceptions as boto
 
@@ -122,8 +122,7 @@ _ROWS: tuple[tuple[set[str], type[CpstageError], str | None], ...] = (
 """Codes with one meaning for all callers and operations."""
 
 
-@dataclass(frozen=True)
-class _Hints:
+class _Hints(NamedTuple):
     """What to do about the refusals of one call.
 
     Attributes:

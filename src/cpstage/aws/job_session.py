@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 from cpstage._deflate import crc32_of
 from cpstage.aws.checksum import Checksum, crc32_checksum, full_object_checksum
@@ -130,8 +129,7 @@ _MOST_PARTS = 9_000
 headers of an archive, whose size is estimated."""
 
 
-@dataclass(frozen=True)
-class UploadCheck:
+class UploadCheck(NamedTuple):
     """The result of a multipart upload that was created and aborted to test the permission.
 
     Attributes:
@@ -324,8 +322,7 @@ def _writing(
     )
 
 
-@dataclass(frozen=True)
-class ObjectInfo:
+class ObjectInfo(NamedTuple):
     """What S3 says of an object.
 
     Attributes:
@@ -348,7 +345,7 @@ class ObjectInfo:
     encryption: str | None
     kms_key_id: str | None
     checksum: Checksum | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = {}
     last_modified: str | None = None
     storage_class: str = "STANDARD"
 

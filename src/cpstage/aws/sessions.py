@@ -10,9 +10,8 @@ import json
 import logging
 import os
 import re
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import boto3
@@ -33,8 +32,7 @@ _SERVICES = ["codepipeline", "kms", "s3", "signin", "sso", "sso-oidc", "sts"]
 """The services that are called, and those that botocore gets credentials from."""
 
 
-@dataclass(frozen=True)
-class TrackedClient:
+class TrackedClient(NamedTuple):
     """A boto3 client, and its connections."""
 
     client: Any

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from cpstage.aws.client import Answer, AwsClient, Check, has
@@ -97,8 +96,7 @@ def replicas(arn: str, region: str | None) -> list[str]:
     return list(dict.fromkeys((found._replace(region=region).text(), arn)))
 
 
-@dataclass(frozen=True)
-class Kms:
+class Kms(NamedTuple):
     """The three KMS operations that encrypted messages need.
 
     A key may be named by any of the four forms that KMS takes: ARN, bare id, alias ARN, alias name.

@@ -1,4 +1,4 @@
-"""A CodePipeline job as frozen dataclasses.
+"""A CodePipeline job as immutable records.
 
 Names are those of the CodePipeline API reference (``JobDetails``, ``ThirdPartyJobDetails``,
 ``Job``). Strings that become paths are checked here once, and trusted afterwards. No ``repr`` shows
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
-from typing import Literal, NewType
+from typing import Literal, NamedTuple, NewType
 
 from cpstage.errors import AccessDenied, ConfigurationError, UsageError, printable
 from cpstage.masking import MASK, SHORTEST_SECRET, Secret
@@ -34,8 +34,7 @@ _LONGEST_FILE_NAME = 255
 _DEVICE_NAME = re.compile(r"CON|PRN|AUX|NUL|COM[0-9]|LPT[0-9]", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class S3Location:
+class S3Location(NamedTuple):
     """``S3ArtifactLocation``: a bucket, and a key that is taken literally."""
 
     bucket: str
@@ -61,8 +60,7 @@ class S3Location:
         return printable(f"s3://{self.bucket}/{self.key}")
 
 
-@dataclass(frozen=True)
-class Artifact:
+class Artifact(NamedTuple):
     """``Artifact``: one input or output, its revision where there is one, and its location."""
 
     name: ArtifactName
@@ -75,8 +73,7 @@ class Artifact:
         return f"artifact {self.name} at {self.location}"
 
 
-@dataclass(frozen=True)
-class EncryptionKey:
+class EncryptionKey(NamedTuple):
     """``EncryptionKey``: a key id, key ARN or alias ARN, and its type (``KMS``)."""
 
     id: str | None
@@ -134,8 +131,7 @@ class SessionCredentials:
         return [Secret(value) for value in values if value and len(value) >= SHORTEST_SECRET]
 
 
-@dataclass(frozen=True)
-class ActionTypeId:
+class ActionTypeId(NamedTuple):
     """``ActionTypeId``."""
 
     category: str
@@ -152,8 +148,7 @@ class ActionTypeId:
         return f"{self.category}/{self.owner}/{self.provider}/{self.version}"
 
 
-@dataclass(frozen=True)
-class PipelineContext:
+class PipelineContext(NamedTuple):
     """``PipelineContext``: where in which pipeline the job runs.
 
     The ARN and the execution id are absent for third-party jobs, and from older documents.
