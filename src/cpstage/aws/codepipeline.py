@@ -13,10 +13,9 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
-from cpstage.aws.client import Answer, Check, has
+from cpstage.aws.client import Answer, Check, Retries, has
 from cpstage.aws.config import AwsConfig
-from cpstage.aws.hints import aws_failures
-from cpstage.aws.retries import Retries
+from cpstage.aws.errors import aws_failures
 from cpstage.errors import (
     AccessDenied,
     ConfigurationError,

@@ -12,22 +12,30 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cpstage._deflate import crc32_of
 from cpstage.aws.checksum import Checksum, crc32_checksum, full_object_checksum
-from cpstage.aws.client import Answer, AwsClient
+from cpstage.aws.client import Answer, AwsClient, Retries
 from cpstage.aws.codepipeline import get_job
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.credentials import JobCredentials
-from cpstage.aws.errors import NetworkError, ServiceError
-from cpstage.aws.hints import CALLER_EXPIRED_HINT, SESSION_EXPIRED_HINT, aws_failures
-from cpstage.aws.multipart import ABORT_SECONDS, MultipartUpload, may_be_applied
-from cpstage.aws.retries import Retries
+from cpstage.aws.errors import (
+    CALLER_EXPIRED_HINT,
+    SESSION_EXPIRED_HINT,
+    NetworkError,
+    ServiceError,
+    aws_failures,
+)
 from cpstage.aws.s3 import S3, Pieces, length_of
-from cpstage.aws.uploads import StorageCheck, StorageOptions, Upload
 from cpstage.errors import CpstageError, NotFound, OutOfSync
 from cpstage.job import Artifact, ArtifactSet, EncryptionKey, Job, ReadWith, SessionCredentials
+
+if TYPE_CHECKING:
+    from cpstage.aws.uploads import StorageOptions, Upload
+
+# A fetch uploads nothing, and most artifacts are uploaded in one part: what uploads is imported
+# where it is used.
 
 
 class JobSession:
@@ -226,6 +234,8 @@ class Store:
                 encrypted it differently than requested.
             ServiceUnavailable: S3 could not be reached.
         """
+        from cpstage.aws.uploads import StorageCheck, StorageOptions
+
         location, options = artifact.location, options or StorageOptions()
         stored = StorageCheck(self._key, options)
         members = {
@@ -242,6 +252,8 @@ class Store:
                 stored.record(self._put(first, checksum, members))
                 uploaded(length)
                 return stored.check(location, length, checksum)
+            from cpstage.aws.multipart import MultipartUpload
+
             upload = MultipartUpload(self._s3, members, stored.record, uploaded)
             size, checksum = upload.send(chain((first, second), parts))
         return stored.check(location, size, checksum)
@@ -250,6 +262,8 @@ class Store:
         try:
             return self._s3.put_object(body, checksum.value, members)
         except (NetworkError, ServiceError) as error:
+            from cpstage.aws.multipart import may_be_applied
+
             if may_be_applied(error):
                 error.also = "; the object may have been stored"
             raise
@@ -263,6 +277,9 @@ class Store:
             AccessDenied: The session, the bucket's policy or the key's does not allow it.
             ServiceUnavailable: S3 could not be reached.
         """
+        from cpstage.aws.multipart import ABORT_SECONDS
+        from cpstage.aws.uploads import StorageCheck, StorageOptions
+
         location, options = artifact.location, StorageOptions()
         members = StorageCheck(self._key, options).members()
         with _writing(artifact, self._key, options):

@@ -17,9 +17,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from botocore.exceptions import FlexibleChecksumError
 
-from cpstage.aws.client import Answer, AwsClient, has
+from cpstage.aws.client import Answer, AwsClient, Retries, has
 from cpstage.aws.errors import NetworkError, translated
-from cpstage.aws.retries import Retries
 from cpstage.errors import ArtifactRejected
 
 if TYPE_CHECKING:

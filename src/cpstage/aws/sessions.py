@@ -18,6 +18,7 @@ import boto3
 import botocore
 import botocore.session
 from botocore.config import Config
+from botocore.handlers import BUILTIN_HANDLERS, REGISTER_FIRST, REGISTER_LAST
 from botocore.loaders import JSONFileLoader, Loader
 from botocore.utils import get_environ_proxies
 
@@ -41,7 +42,8 @@ class TrackedClient(NamedTuple):
 
 def new_session(profile: str | None, region: str | None) -> boto3.Session:
     """Return a session; its region is also where botocore asks for credentials."""
-    session = botocore.session.Session(profile=profile)
+    session = botocore.session.Session(profile=profile, include_builtin_handlers=False)
+    _register_handlers(session.get_component("event_emitter"))
     if region:
         session.set_config_variable("region", region)
     data_path = session.get_config_variable("data_path")
@@ -49,6 +51,23 @@ def new_session(profile: str | None, region: str | None) -> boto3.Session:
     # Nothing here reads a time out of an answer; dateutil takes a fifth of a small request for it.
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
     return boto3.Session(botocore_session=session)
+
+
+def _register_handlers(events: Any) -> None:
+    """Register those of botocore's own handlers that the called services need.
+
+    botocore registers 130, most of them for other services or for its documentation, and looks at
+    the signature of each.
+    """
+    register = {
+        None: events.register,
+        REGISTER_FIRST: events.register_first,
+        REGISTER_LAST: events.register_last,
+    }
+    for event, handler, *when in BUILTIN_HANDLERS:
+        kind, _, rest = event.partition(".")
+        if kind != "docs" and (not rest or rest.partition(".")[0] in _SERVICES):
+            register[when[0] if when else None](event, handler)
 
 
 class _FileLoader(JSONFileLoader):
@@ -116,7 +135,7 @@ def new_client(
         read_timeout: Seconds, as for ``connect_timeout``.
         signs: Whether requests are signed.
         is_of_a_job: Whether they are signed with a job's credentials, and never the session's.
-        retries_itself: Whether botocore retries, instead of :mod:`cpstage.aws.retries`.
+        retries_itself: Whether botocore retries, instead of :class:`cpstage.aws.client.Retries`.
 
     Raises:
         ConfigurationError: The endpoint or the proxy is not the URL of a web server.

@@ -14,12 +14,11 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from cpstage.aws.client import Answer, AwsClient, Check, has
-from cpstage.aws.errors import ServiceError
-from cpstage.aws.hints import (
+from cpstage.aws.errors import (
     CALLER_EXPIRED_HINT,
     SESSION_EXPIRED_HINT,
+    ServiceError,
     aws_failures,
-    refusal_text,
 )
 from cpstage.errors import (
     AccessDenied,
@@ -176,7 +175,7 @@ def _failures(doing: str, permission: str, *, of_a_job: bool) -> Iterator[None]:
         try:
             yield
         except ServiceError as error:
-            what = refusal_text(error, doing)
+            what = error.text(doing)
             if error.code in _KEY_UNUSABLE:
                 raise AccessDenied(what, hint=_KEY_HINT) from error
             if error.code == _NOT_AS_SEALED:
