@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.command import Command
+from cpstage.cli.command import AwsCommand
 from cpstage.cli.job_options import JobSource, artifact_source_options, skip_missing_option
 from cpstage.cli.options import (
     a_file,
@@ -38,7 +38,7 @@ Examples:
 """
 
 
-@click.command(cls=Command, epilog=_EXAMPLES)
+@click.command(cls=AwsCommand, epilog=_EXAMPLES)
 @click.argument("job_id", required=False)
 @artifact_source_options
 @workspace_option
