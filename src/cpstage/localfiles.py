@@ -126,8 +126,7 @@ def unpack(
 def _extract(
     source: Source, root: Path, staging: Path, how: Unpacking, progress: Progress
 ) -> Extracted:
-    with Tree(root) as tree:
-        unpacker = Unpacker(tree, how)
+    with Tree(root) as tree, Unpacker(tree, how) as unpacker:
         taken = extract(source, unpacker, how, staging, progress)
         if taken.format is None and taken.envelope is None:
             other = other_format(read_head(source.blob))

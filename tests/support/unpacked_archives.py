@@ -28,8 +28,12 @@ def unpack(
     kind = recognise(body[:4096], name=name)
     assert kind is not None
     into.mkdir()
-    with Tree(into) as tree, ReadAhead(BytesBlob(body)) as stream:
-        unpacker = Unpacker(tree, options or ExtractOptions(limits or Limits()))
+    chosen = options or ExtractOptions(limits or Limits())
+    with (
+        Tree(into) as tree,
+        ReadAhead(BytesBlob(body)) as stream,
+        Unpacker(tree, chosen) as unpacker,
+    ):
         contents = unpacker.add(stream, kind, "App")
         unpacker.finish()
     return contents

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING
 import pytest
 
 from cpstage.archive.tar_reader import tar_members
-from cpstage.archive.workers import ahead
+from cpstage.archive.threads import ahead
 from cpstage.errors import ArtifactRejected, LocalIOError, Stopped
 from tar_bytes import gzip, member, tar
 

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+import zipfile
 from concurrent.futures import ProcessPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
 import cpstage
-from cpstage.archive.workers import forked
-from cpstage.errors import LocalIOError
+from cpstage.archive.blob import BytesBlob, ReadAhead
+from cpstage.archive.options import ExtractOptions
+from cpstage.archive.processes import Processes
+from cpstage.archive.unpack import Unpacker
+from cpstage.errors import ArtifactRejected, LocalIOError
+from cpstage.filesystem.fingerprint import fingerprint
+from cpstage.filesystem.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,10 +123,10 @@ def test_a_child_that_is_killed_is_a_failure_of_the_machine(ignored: bool) -> No
 
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN if ignored else signal.SIG_DFL)
     try:
-        with forked(work, 2) as do:
-            assert bytes(do(b"", b"data")) == b"data"
+        with Processes(work, 2) as processes:
+            assert bytes(processes.result(processes.send(b"", b"data"))) == b"data"
             with pytest.raises(LocalIOError, match="a child process of cpstage was killed"):
-                do(b"die", b"")
+                processes.result(processes.send(b"die"))
     finally:
         signal.signal(signal.SIGCHLD, before)
 
@@ -138,10 +145,14 @@ def test_a_child_that_is_in_the_middle_of_a_unit_is_killed() -> None:
     def interrupt(*_: object) -> None:
         raise Interruption
 
+    pids: list[int] = []
+
     def wait_for_the_child() -> None:
-        with forked(work, 1) as do:
+        with Processes(work, 1) as processes:
+            unit = processes.send(b"")
+            pids.append(int(os.read(begins, 20)))
             signal.setitimer(signal.ITIMER_REAL, 0.1)
-            do(b"", b"")
+            processes.result(unit)
 
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
@@ -149,8 +160,88 @@ def test_a_child_that_is_in_the_middle_of_a_unit_is_killed() -> None:
             wait_for_the_child()
     finally:
         signal.signal(signal.SIGALRM, before)
-    pid = int(os.read(begins, 20))
+    (pid,) = pids
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
     os.close(begins)
     os.close(begun)
+
+
+def test_results_come_in_the_order_of_the_units_whatever_their_sizes() -> None:
+    """Units and results are larger than a pipe, and smaller, and empty."""
+    sizes = [0, 5 << 20, 1, 3 << 20, 0, 1 << 20, 7, 2 << 20] * 3
+
+    def units() -> Iterator[tuple[bytes, bytes]]:
+        for number, size in enumerate(sizes):
+            yield str(number).encode(), bytes([number]) * size
+
+    with Processes(lambda note, data: note * 2 + bytes(data), 2) as processes:
+        results = [bytes(one) for one in processes.in_order(units())]
+
+    expected = [str(n).encode() * 2 + bytes([n]) * size for n, size in enumerate(sizes)]
+    assert results == expected
+
+
+def test_the_first_unit_that_fails_is_the_one_that_is_told() -> None:
+    """The processes may come to a later one sooner."""
+
+    def work(note: bytes, _: memoryview | bytes) -> bytes:
+        if note == b"":
+            return b""
+        raise ArtifactRejected(f"unit {note.decode()} is damaged")
+
+    units = [(b"" if number < 4 else str(number).encode(), b"") for number in range(40)]
+    with (
+        Processes(work, 4) as processes,
+        pytest.raises(ArtifactRejected, match="unit 4 is damaged"),
+    ):
+        list(processes.in_order(units))
+
+
+def test_units_are_taken_no_further_ahead_than_three_for_a_process() -> None:
+    taken: list[int] = []
+
+    def units() -> Iterator[tuple[bytes, bytes]]:
+        for number in range(100):
+            taken.append(number)
+            yield b"", b""
+
+    with Processes(lambda _note, _data: b"", 2) as processes:
+        results = processes.in_order(units())
+        for number in range(95):
+            next(results)
+            assert len(taken) == number + 6
+
+
+@pytest.mark.parametrize("files", [5, FILES])
+def test_the_fingerprint_that_is_taken_while_unpacking_is_that_of_the_tree(
+    files: int, tmp_path: Path
+) -> None:
+    """With modes that shut the owner out, links, and directories without an entry."""
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w") as archive:
+        for number in range(files):
+            name = zipfile.ZipInfo(f"d{number % 7}/é{number}", (2001, 2, 3, 4, 5, 6))
+            name.external_attr = (0o100000 | (0o640 if number % 2 else 0o755)) << 16
+            archive.writestr(name, "x" * number)
+        for path, mode in (("d1/", 0o40500), ("d2/", 0o40700), ("shut/", 0o40400)):
+            directory = zipfile.ZipInfo(path)
+            directory.external_attr = mode << 16
+            archive.writestr(directory, "")
+        link = zipfile.ZipInfo("link")
+        link.external_attr = 0o120777 << 16
+        archive.writestr(link, "d1")
+    tree = tmp_path / "tree"
+    tree.mkdir()
+
+    with (
+        Tree(tree) as written,
+        ReadAhead(BytesBlob(body.getvalue())) as stream,
+        Unpacker(written, ExtractOptions()) as unpacker,
+    ):
+        unpacker.add(stream, "zip", "App")
+        taken = unpacker.finish_and_hash()
+
+    assert taken == fingerprint(tree)
+    (tree / "d2").chmod(0o755)
+    assert taken != fingerprint(tree)

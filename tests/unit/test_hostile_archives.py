@@ -130,8 +130,7 @@ def test_truncation_anywhere_is_refused(tmp_path: Path, mode: str) -> None:
             continue
         into = tmp_path / f"into-{length}"
         into.mkdir()
-        with Tree(into) as tree:
-            unpacker = Unpacker(tree, ExtractOptions())
+        with Tree(into) as tree, Unpacker(tree, ExtractOptions()) as unpacker:
             try:
                 unpacker.add(ReadAhead(BytesBlob(body)), kind, "App")
             except ArtifactRejected:

@@ -16,7 +16,7 @@ import pytest
 from cpstage._deflate import DEFAULT_LEVEL
 from cpstage.archive.pack import Packer
 from cpstage.archive.packing_list import PORTION_SIZE
-from cpstage.archive.workers import Early, in_order
+from cpstage.archive.threads import in_order
 from cpstage.errors import ArtifactRejected, LocalIOError
 from cpstage.filesystem.walk import single
 from packed_trees import FORMATS, entries_of, hole, pack, stream, text, tree_of_sizes
@@ -238,11 +238,17 @@ def test_no_thread_is_left_of_a_stream_that_nobody_takes(
     assert _threads() == before
 
 
+def _children() -> set[str]:
+    return {
+        pid for one in Path("/proc/self/task").glob("*/children") for pid in one.read_text().split()
+    }
+
+
 @pytest.mark.usefixtures("no_process_left")
 @pytest.mark.parametrize("kind", FORMATS)
 def test_nothing_is_at_work_any_more_after_the_packer(tmp_path: Path, kind: Format) -> None:
     """Not for a stream either that is still held, as by the traceback of who failed to take it."""
-    before, tree = _threads(), tmp_path / "tree"
+    before, tree = (_threads(), _children()), tmp_path / "tree"
     tree.mkdir()
     for number in range(3000):
         (tree / f"{number:04}").write_bytes(text(100))
@@ -251,9 +257,9 @@ def test_nothing_is_at_work_any_more_after_the_packer(tmp_path: Path, kind: Form
         chunks = packer.pack(entries_of(tree), kind)
         next(chunks)
         next(chunks)
-        assert _threads() != before
+        assert _children() > before[1]
 
-    assert _threads() == before
+    assert (_threads(), _children()) == before
     assert list(chunks) == []
 
 
@@ -298,29 +304,6 @@ def test_units_are_taken_no_further_ahead_than_is_said() -> None:
     with closing(in_order(lambda unit: unit, units(), threads=2, ahead=5)) as results:
         assert (next(results), len(taken)) == (0, 5)
         assert (next(results), len(taken)) == (1, 6)
-
-
-def test_work_is_begun_early_as_far_as_there_is_room() -> None:
-    may_end = threading.Event()
-    by_caller: list[int] = []
-
-    def work(number: int) -> bytes:
-        if threading.current_thread() is threading.main_thread():
-            by_caller.append(number)
-        else:
-            assert may_end.wait(60)
-        return bytes(10)
-
-    with closing(Early(work, threads=2, ahead=2, most=20, size=len)) as early:
-        for number in range(4):
-            early.begin(number)
-        may_end.set()
-        assert [len(early(number)) for number in range(4)] == [10] * 4
-        assert by_caller == [2, 3]  # two were under way, and there was no room for others
-        early.begin(4)  # now there is, but 20 bytes have come of what was begun
-        early(4)
-
-    assert by_caller == [2, 3, 4]
 
 
 def test_what_is_not_an_exception_stops_the_work_too() -> None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
-from functools import cached_property
+from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from cpstage.archive.formats import Format
 from cpstage.archive.links import leaving, unsafe_links
 from cpstage.archive.options import PackOptions
-from cpstage.archive.packing_list import Begin, PackingList, limit_notes
+from cpstage.archive.packing_list import Batch, Begin, FilePart, PackingList, limit_notes
+from cpstage.archive.packing_pool import PackingPool
 from cpstage.archive.paths import check_name
-from cpstage.archive.workers import thread_count
-from cpstage.archive.zip_writer import ZipPacker, zip_stream
+from cpstage.archive.threads import thread_count
+from cpstage.archive.zip_writer import pack_portion, zip_stream
 from cpstage.errors import ArtifactRejected, listing
 from cpstage.filesystem.globs import Globs
 from cpstage.filesystem.tree import RelativePath
@@ -113,7 +114,7 @@ class Packer:
     Args:
         options: How to pack.
         threads: How many read and deflate; as many as there are processors where none is given.
-        is_eager: Whether a zip is begun while its entries are still listed.
+        is_eager: Whether an archive is begun while its entries are still listed.
     """
 
     def __init__(
@@ -129,16 +130,13 @@ class Packer:
         self._threads = threads or thread_count()
         self._is_eager = is_eager
         self._stack = ExitStack()
+        self._pools: dict[Format, PackingPool[Any]] = {}
 
     def __enter__(self) -> Packer:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
-
-    @cached_property
-    def _zip(self) -> ZipPacker:
-        return self._stack.enter_context(ZipPacker(self._level, self._threads, self._rule))
 
     def list_entries(
         self,
@@ -153,7 +151,9 @@ class Packer:
         Raises:
             ArtifactRejected, LocalIOError: As there; the latter also for what changed meanwhile.
         """
-        begin = self._zip.begin if self._is_eager and archive_format == "zip" else _not_yet
+        begin: Begin = _not_yet
+        if self._is_eager and archive_format != "raw":
+            begin = self._pool(archive_format).begin
         how = self._options
         found = list_entries(root, how.globs, how.symlinks, listed, archive=archive, begin=begin)
         for note in limit_notes(found, archive_format):
@@ -189,14 +189,31 @@ class Packer:
     def _stream(
         self, listed: PackingList, archive_format: Format, consumed: Callable[[int], object]
     ) -> Generator[bytes, None, None]:
+        pool = self._pool(archive_format)
         if archive_format == "zip":
-            return zip_stream(listed, self._zip, consumed, self._rule)
+            return zip_stream(listed, pool, consumed, self._rule)
         # Most artifacts are zips, and need not wait for it to be loaded.
         from cpstage.archive.tar_writer import gzip_stream, tar_stream
 
         if archive_format == "tar":
-            return tar_stream(listed, consumed, self._rule)
-        return gzip_stream(listed, self._level, consumed, self._threads, self._rule)
+            return tar_stream(listed, pool, consumed)
+        return gzip_stream(listed, pool, self._level, consumed)
+
+    def _pool(self, archive_format: Format) -> PackingPool[Any]:
+        """Return what packs portions for a format: one for all lists, with its processes."""
+        if archive_format not in self._pools:
+            pool = PackingPool(self._work(archive_format), self._threads)
+            self._pools[archive_format] = self._stack.enter_context(pool)
+        return self._pools[archive_format]
+
+    def _work(self, archive_format: Format) -> Callable[[Batch | FilePart], Any]:
+        if archive_format == "zip":
+            return partial(pack_portion, level=self._level, rule=self._rule)
+        from cpstage.archive.tar_writer import compressed_piece, plain_piece
+
+        if archive_format == "tar":
+            return partial(plain_piece, rule=self._rule)
+        return partial(compressed_piece, level=self._level, rule=self._rule)
 
 
 def _not_packed(root: Path, why: str, hint: str) -> ArtifactRejected:

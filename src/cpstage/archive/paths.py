@@ -202,6 +202,12 @@ class Plan:
             raise refused(name, f"is there twice, first as a {here.kind}")
         return path, True
 
+    def all_directories(self) -> list[RelativePath]:
+        """Return the paths of all directories: the root, and those without a member too."""
+        planned = self._planned.items()
+        inside = [RelativePath(path) for path, here in planned if here.kind == "directory"]
+        return [RelativePath(""), *inside]
+
     def regular_file(self, member: Member, source: str) -> RelativePath:
         """Return the earlier regular file of the same archive that a hard link stands for.
 

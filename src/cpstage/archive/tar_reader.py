@@ -40,7 +40,7 @@ from cpstage.archive.tar_headers import (
     text,
     with_map,
 )
-from cpstage.archive.workers import ahead
+from cpstage.archive.threads import ahead
 from cpstage.errors import ArtifactRejected
 
 _READ = 256 << 10

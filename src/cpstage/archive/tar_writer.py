@@ -9,14 +9,14 @@ import struct
 import tarfile
 from collections.abc import Callable, Generator
 from contextlib import closing
-from functools import cache, partial
+from functools import cache
 from typing import NamedTuple
 
 from cpstage._deflate import crc32, crc32_combine, deflated_piece
 from cpstage.archive.options import MtimeRule
-from cpstage.archive.packing_list import AHEAD, Batch, FilePart, PackingList
+from cpstage.archive.packing_list import Batch, FilePart, PackingList
+from cpstage.archive.packing_pool import PackingPool
 from cpstage.archive.tar_headers import sum_of
-from cpstage.archive.workers import in_order
 from cpstage.filesystem.walk import Entry, Kind, read
 
 _TYPES: dict[Kind, bytes] = {
@@ -33,7 +33,7 @@ _USTAR = struct.Struct("100s8s16s12s12s8sc100s8s247x")
 _USTAR_SIZES = _USTAR_TIMES = 8 << 30
 
 
-class _Piece(NamedTuple):
+class Piece(NamedTuple):
     """A piece of a tar stream.
 
     Attributes:
@@ -50,23 +50,20 @@ class _Piece(NamedTuple):
 
 
 def tar_stream(
-    entries: PackingList, consumed: Callable[[int], object], rule: MtimeRule
+    entries: PackingList, pool: PackingPool[Piece], consumed: Callable[[int], object]
 ) -> Generator[bytes, None, None]:
     """Pack entries.
 
     Args:
         entries: What to pack, in this order.
+        pool: What calls :func:`plain_piece` for each portion.
         consumed: Is told of the bytes of files as they are read.
-        rule: Which mtimes are written.
 
     Raises:
         LocalIOError: A file cannot be read, or changed since it was listed.
     """
     length = 0
-    # One thread: several only wait for the interpreter's lock, and read slower than one (measured).
-    with closing(
-        in_order(partial(_plain, rule=rule), entries.portions(), threads=1, ahead=AHEAD)
-    ) as pieces:
+    with closing(pool.packed(entries)) as pieces:
         for piece in pieces:
             consumed(piece.read)
             length += piece.size
@@ -75,29 +72,22 @@ def tar_stream(
 
 
 def gzip_stream(
-    entries: PackingList,
-    level: int,
-    consumed: Callable[[int], object],
-    threads: int,
-    rule: MtimeRule,
+    entries: PackingList, pool: PackingPool[Piece], level: int, consumed: Callable[[int], object]
 ) -> Generator[bytes, None, None]:
     """Pack entries, and compress them into one gzip member without a name and a time.
 
     Args:
         entries: What to pack, in this order.
+        pool: What calls :func:`compressed_piece` for each portion.
         level: From 0 (not compressed) to 9.
         consumed: Is told of the bytes of files as they are read.
-        threads: How many to read and deflate with.
-        rule: Which mtimes are written.
 
     Raises:
         LocalIOError: A file cannot be read, or changed since it was listed.
     """
     crc = length = 0
-    work = partial(_compressed, level=level, rule=rule)
     yield _GZIP_HEADER
-    ahead = threads + AHEAD
-    with closing(in_order(work, entries.portions(), threads=threads, ahead=ahead)) as pieces:
+    with closing(pool.packed(entries)) as pieces:
         for piece in pieces:
             consumed(piece.read)
             crc = crc32_combine(crc, piece.crc, piece.size)
@@ -108,14 +98,16 @@ def gzip_stream(
     yield deflated_piece(end, level, last=True) + struct.pack("<2L", crc, length & 0xFFFFFFFF)
 
 
-def _compressed(portion: Batch | FilePart, level: int, rule: MtimeRule) -> _Piece:
+def compressed_piece(portion: Batch | FilePart, level: int, rule: MtimeRule) -> Piece:
+    """Read a portion, and compress it into a piece of a gzip member."""
     data = _tar(portion, rule)
-    return _Piece(portion.size, len(data), crc32(data), deflated_piece(data, level, last=False))
+    return Piece(portion.size, len(data), crc32(data), deflated_piece(data, level, last=False))
 
 
-def _plain(portion: Batch | FilePart, rule: MtimeRule) -> _Piece:
+def plain_piece(portion: Batch | FilePart, rule: MtimeRule) -> Piece:
+    """Read a portion, with the headers of its entries."""
     data = _tar(portion, rule)
-    return _Piece(portion.size, len(data), 0, data)
+    return Piece(portion.size, len(data), 0, data)
 
 
 def _tar(portion: Batch | FilePart, rule: MtimeRule) -> bytes:

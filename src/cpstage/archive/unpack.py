@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import pickle
+import stat
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain, islice
 from operator import attrgetter
+from typing import NamedTuple
 
 from cpstage.archive.blob import ReadAhead
 from cpstage.archive.formats import Format
@@ -23,13 +25,15 @@ from cpstage.archive.links import (
 from cpstage.archive.members import Contents, Member, UnsafeLink
 from cpstage.archive.options import Budget, ExtractOptions
 from cpstage.archive.paths import DirectoryAttributes, Plan, bytes_of, check_name, is_root, quoted
+from cpstage.archive.processes import Processes, is_worth_forking
 from cpstage.archive.tar_headers import BLOCK
 from cpstage.archive.tar_reader import tar_members
-from cpstage.archive.workers import ahead, forked, in_order, is_worth_forking, thread_count
+from cpstage.archive.threads import ahead, in_order, thread_count
 from cpstage.archive.zip_directory import ZipEntry
 from cpstage.archive.zip_members import unpacked
 from cpstage.archive.zip_reader import EntryGroup, ZipReader
 from cpstage.errors import ArtifactRejected, listing
+from cpstage.filesystem.fingerprint import fingerprint_of
 from cpstage.filesystem.tree import DIRECTORY_MODE, FILE_MODE, RelativePath, Tree
 
 _BUFFER = 1 << 18
@@ -43,6 +47,15 @@ _NAMES_WITHIN = 64 << 20
 
 _FIELDS = attrgetter(*ZipEntry.__slots__)
 
+_SLICE = 256
+"""Directories that a process finishes at once: milliseconds of work."""
+
+_SUM_BYTES = 64
+"""Room for a sum of hashes of 32 bytes each."""
+
+_PASSABLE = stat.S_IRWXU
+_NO_ATTRIBUTES = DirectoryAttributes(0, None)
+
 
 @dataclass(frozen=True)
 class _Intake:
@@ -53,8 +66,16 @@ class _Intake:
     contents: Contents
 
 
+class _Directory(NamedTuple):
+    """A directory, and what it gets when nothing more is created in it."""
+
+    path: RelativePath
+    mode: int
+    mtime_ns: int | None
+
+
 class Unpacker:
-    """Unpacks one or more archives into one tree.
+    """Unpacks one or more archives into one tree; a context, which ends with nothing at work.
 
     Args:
         tree: An empty directory that nobody else sees.
@@ -62,6 +83,8 @@ class Unpacker:
     """
 
     def __init__(self, tree: Tree, options: ExtractOptions) -> None:
+        self._stack = ExitStack()
+        self._processes: Processes | None = None
         self._tree = tree
         self._options = options
         self._limits = options.limits
@@ -69,6 +92,12 @@ class Unpacker:
         self._link_times: dict[RelativePath, int | None] = {}
         self._unsafe: set[RelativePath] = set()
         self._plan = Plan(folds_names=tree.folds_names())
+
+    def __enter__(self) -> Unpacker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
     def add(self, stream: ReadAhead, archive_format: Format, source: str) -> Contents:
         """Unpack an archive, all but its symbolic links.
@@ -124,12 +153,38 @@ class Unpacker:
 
         Nothing is written through the tree afterwards.
         """
+        self._finish(self._plan.directories, hashes=False)
+
+    def finish_and_hash(self) -> str:
+        """Finish, and return the fingerprint of the tree."""
+        return fingerprint_of(self._finish(self._plan.all_directories(), hashes=True))
+
+    def _finish(self, directories: Iterable[RelativePath], *, hashes: bool) -> int:
         plan = self._plan
         for path, target in plan.links.items():
             self._tree.make_link(path, target, self._link_times.get(path))
-        for path in sorted(plan.directories, reverse=True):  # what is inside comes first
-            mode, mtime_ns = plan.directories[path]
-            self._tree.finish_directory(path, mode or DIRECTORY_MODE, self._time(mtime_ns))
+        soon: list[_Directory] = []
+        late: list[_Directory] = []
+        for path in sorted(directories):
+            mode, mtime_ns = plan.directories.get(path, _NO_ATTRIBUTES)
+            found = _Directory(path, mode or DIRECTORY_MODE, self._time(mtime_ns))
+            (soon if found.mode & _PASSABLE == _PASSABLE else late).append(found)
+        total = self._finish_by_processes(soon, hashes)
+        # What is inside comes first: their owner cannot enter them afterwards.
+        return total + self._finish_directories(reversed(late), hashes)
+
+    def _finish_by_processes(self, directories: list[_Directory], hashes: bool) -> int:
+        if self._processes is None:
+            return self._finish_directories(directories, hashes)
+        units = (
+            (pickle.dumps(("finish", [*map(tuple, some)], hashes)), b"")
+            for some in _slices(directories)
+        )
+        return sum(int.from_bytes(one, "big") for one in self._processes.in_order(units))
+
+    def _finish_directories(self, directories: Iterable[_Directory], hashes: bool) -> int:
+        finish = self._tree.finish_directory
+        return sum(finish(path, mode, time, hashes=hashes) for path, mode, time in directories)
 
     def _settle_links(self, contents: Contents) -> None:
         """Reject, leave out or keep the symlinks that leave the tree.
@@ -156,40 +211,39 @@ class Unpacker:
         return mtime_ns if self._now is None else self._now
 
     def _add_zip(self, stream: ReadAhead, intake: _Intake) -> None:
-        """Plan the whole archive before the first of it is written, then let threads write it."""
+        """Plan the whole archive before the first of it is written, then let others write it."""
         reader = ZipReader(stream, intake.budget)
-        threads = thread_count()
-        with self._writers(reader.count, threads) as write:
-            self._admit_entries(reader.read_directory(), intake)
-            self._plan.links.update(
-                (entry.place, target) for entry, target in reader.targets() if entry.place
-            )
-            self._settle_links(intake.contents)
+        if self._processes is None and is_worth_forking(reader.count):
+            started = Processes(self._work, thread_count())
+            self._processes = self._stack.enter_context(started)
+        self._admit_entries(reader.read_directory(), intake)
+        self._plan.links.update(
+            (entry.place, target) for entry, target in reader.targets() if entry.place
+        )
+        self._settle_links(intake.contents)
 
-            def groups() -> Iterator[EntryGroup]:
-                for found in reader.groups():
-                    if isinstance(found, EntryGroup):
-                        yield found
-                    else:
-                        self._write_large(found, reader.chunks(found))
+        def groups() -> Iterator[EntryGroup]:
+            for found in reader.groups():
+                if isinstance(found, EntryGroup):
+                    yield found
+                else:
+                    self._write_large(found, reader.chunks(found))
 
-            deque(in_order(write, groups(), threads=threads, ahead=threads + 1), 0)
-
-    @contextmanager
-    def _writers(self, entries: int, count: int) -> Iterator[Callable[[EntryGroup], object]]:
-        """Let processes write where there are many files, and threads where there are few."""
-        if not is_worth_forking(entries):
-            yield self._write_group
+        if self._processes is not None and is_worth_forking(reader.count):
+            deque(self._processes.in_order(map(_unit, groups())), 0)
             return
+        threads = thread_count()
+        deque(in_order(self._write_group, groups(), threads=threads, ahead=threads + 1), 0)
 
-        def write(note: bytes, data: memoryview | bytes) -> bytes:
-            entries = [ZipEntry(*fields) for fields in pickle.loads(note)]  # noqa: S301 (our own)
-            self._write_group(EntryGroup(entries, memoryview(data)))
-            return b""
-
-        with forked(write, count) as do:
-            # Plain tuples are pickled in a third of the time that objects take.
-            yield lambda group: do(pickle.dumps([*map(_FIELDS, group.entries)]), group.data)
+    def _work(self, note: bytes, data: memoryview | bytes) -> bytes:
+        """Do in a worker process what it was sent."""
+        task, *arguments = pickle.loads(note)  # noqa: S301 (our own parent's)
+        if task == "finish":
+            directories, hashes = arguments
+            return (self._finish_directories(directories, hashes)).to_bytes(_SUM_BYTES, "big")
+        (entries,) = arguments
+        self._write_group(EntryGroup([ZipEntry(*one) for one in entries], memoryview(data)))
+        return b""
 
     def _write_group(self, group: EntryGroup) -> None:
         for entry, slot in group.slots():
@@ -288,6 +342,17 @@ class Unpacker:
         chunks = _counted(member.chunks(), intake.budget)
         mode, mtime = member.mode or FILE_MODE, self._time(member.mtime_ns)
         return self._tree.write_file(path, chunks, mode=mode, mtime_ns=mtime)
+
+
+def _unit(group: EntryGroup) -> tuple[bytes, memoryview]:
+    """Return what a worker process is sent to write a group."""
+    # Plain tuples are pickled in a third of the time that objects take.
+    return pickle.dumps(("write", [*map(_FIELDS, group.entries)])), group.data
+
+
+def _slices(directories: list[_Directory]) -> Iterator[list[_Directory]]:
+    for start in range(0, len(directories), _SLICE):
+        yield directories[start : start + _SLICE]
 
 
 def _with_others(error: ArtifactRejected, names: Iterable[str]) -> ArtifactRejected:

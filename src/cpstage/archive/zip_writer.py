@@ -11,15 +11,14 @@ such a file. A file of method 0 with a descriptor has no end that they could fin
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from typing import NamedTuple, TypeAlias, cast
 
 from cpstage._deflate import crc32, crc32_combine, deflated, deflated_piece
 from cpstage.archive.options import MtimeRule
-from cpstage.archive.packing_list import AHEAD, Batch, FilePart, PackingList
-from cpstage.archive.workers import Early, Work, forked, in_order, is_worth_forking
+from cpstage.archive.packing_list import Batch, FilePart, PackingList
+from cpstage.archive.packing_pool import PackingPool
 from cpstage.archive.zip_format import DEFLATED, STORED
 from cpstage.archive.zip_headers import Record, end_records, moved, record, small_headers
 from cpstage.filesystem.walk import Entry, read
@@ -86,85 +85,9 @@ def _content(entry: Entry) -> bytes:
     return read(entry, 0, entry.size) if entry.kind == "file" else entry.target.encode()
 
 
-_MOST_EARLY = 24 << 20
-"""Bytes that may be packed, and kept, before the list is complete and anybody takes them."""
-
-
-class ZipPacker:
-    """Packs the portions of lists; of one that is not complete yet, the first.
-
-    With 20,000 files on two processors, two threads took no less time than one, and so there are
-    processes for them.
-
-    Args:
-        level: How hard to deflate, from 0 (not at all) to 9.
-        count: How many threads, and how many processes.
-        rule: Which mtimes are written.
-    """
-
-    def __init__(self, level: int, count: int, rule: MtimeRule) -> None:
-        self._level = level
-        self._rule = rule
-        self._count = count
-        self._ahead = count + AHEAD
-        self._listed = 0
-        self._processes = ExitStack()
-        self._do: Work | None = None
-        self._early = Early[Batch | FilePart, Packed](
-            self._pack,
-            threads=count,
-            ahead=self._ahead,
-            most=_MOST_EARLY,
-            size=lambda packed: len(packed.data),
-        )
-
-    def __enter__(self) -> ZipPacker:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._early.close()
-        self._processes.close()
-
-    def begin(self, group: Batch) -> None:
-        """Take a group of a list that is not complete yet, and pack it, once there are many files.
-
-        To list them takes one processor; this gives the others something to do.
-
-        Raises:
-            LocalIOError: A file of an earlier group cannot be read, or changed.
-        """
-        self._listed += group.count
-        self._expect(self._listed)
-        if self._do is not None:
-            self._early.begin(group)
-
-    def packed(self, entries: PackingList) -> Generator[Packed, None, None]:
-        """Pack all portions of a list, and yield what comes of each, in their order.
-
-        Raises:
-            LocalIOError: A file cannot be read, or changed since it was listed.
-        """
-        self._expect(len(entries))
-        return in_order(self._early, entries.portions(), threads=self._count, ahead=self._ahead)
-
-    def _expect(self, entries: int) -> None:
-        """Start the processes, if they are worth it for so many entries."""
-        if self._do is None and is_worth_forking(entries):
-            self._do = self._processes.enter_context(forked(self._pack_as_child, self._count))
-
-    def _pack(self, portion: Batch | FilePart) -> Packed:
-        if self._do is None:
-            return pack_portion(portion, self._level, self._rule)
-        packed: Packed = pickle.loads(self._do(pickle.dumps(portion), b""))  # noqa: S301 (our own child's)
-        return packed
-
-    def _pack_as_child(self, note: bytes, _: bytes | memoryview) -> bytes:
-        return pickle.dumps(pack_portion(pickle.loads(note), self._level, self._rule))  # noqa: S301 (our own parent's)
-
-
 def zip_stream(
     entries: PackingList,
-    packer: ZipPacker,
+    pool: PackingPool[Packed],
     consumed: Callable[[int], object],
     rule: MtimeRule,
 ) -> Generator[bytes, None, None]:
@@ -172,7 +95,7 @@ def zip_stream(
 
     Args:
         entries: What to pack, in this order.
-        packer: What reads and deflates them.
+        pool: What calls :func:`pack_portion` for each portion.
         consumed: Is told of the bytes of files as they are read.
         rule: Which mtimes are written.
 
@@ -180,7 +103,7 @@ def zip_stream(
         LocalIOError: A file cannot be read, or changed since it was listed.
     """
     archive = _Archive(rule)
-    with closing(packer.packed(entries)) as done:
+    with closing(pool.packed(entries)) as done:
         for portion, packed in zip(entries.portions(), done, strict=True):
             consumed(portion.size)
             if isinstance(packed, PackedBatch):

@@ -20,6 +20,7 @@ from typing import NewType
 
 from cpstage._posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW
 from cpstage.errors import LocalIOError, WorkspaceUnavailable, local_reason
+from cpstage.filesystem.fingerprint import hash_directory, hash_files
 
 RelativePath = NewType("RelativePath", str)
 """A path below a tree: components joined by ``/``, none of them empty, ``.`` or ``..``."""
@@ -118,21 +119,31 @@ class Tree:
                 with suppress(OSError, OverflowError):  # some file systems have no times of links
                     os.utime(name, ns=times, dir_fd=parent, follow_symlinks=False)
 
-    def finish_directory(self, path: RelativePath, mode: int, mtime_ns: int | None) -> None:
+    def finish_directory(
+        self, path: RelativePath, mode: int, mtime_ns: int | None, *, hashes: bool = False
+    ) -> int:
         """Give a directory its permission bits and mtime, when nothing more is created in it.
 
         Args:
-            path: The directory; directories below it are finished before it.
+            path: The directory; the root is empty. Where its owner may not enter it afterwards,
+                directories below it are finished before it.
             mode: Its permission bits, before the umask takes some away.
             mtime_ns: Its mtime, in nanoseconds since the epoch, if it is to have another one.
+            hashes: Whether to hash it.
+
+        Returns:
+            Its part of the tree's fingerprint: the sum of the hashes of it and of what is in it,
+            without its subdirectories. 0 where it is not to be hashed.
         """
         with local_failures(self.root / path, "set the mode and mtime of"):
             directory = self._open(path)
+            hashed = hash_files(directory, path) if hashes else 0
             if mode != DIRECTORY_MODE:
                 special = stat.S_IMODE(os.fstat(directory).st_mode) & ~0o777
                 os.fchmod(directory, special | (mode & ~self._find_umask()))
             if mtime_ns is not None:
                 _set_mtime(directory, self._read_at, mtime_ns)
+            return hashed + hash_directory(directory, path) if hashes and path else hashed
 
     def _find_umask(self) -> int:
         """Return the process's umask by a file: umask(2) would change it for other threads."""

@@ -18,6 +18,7 @@ from cpstage.archive.unpack import Unpacker
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
 from cpstage.errors import ObjectChanged, ObjectNotFound
+from cpstage.filesystem.fingerprint import differences, fingerprint
 from cpstage.filesystem.removal import remove_tree
 from cpstage.filesystem.tree import Tree, local_failures
 from cpstage.job import Artifact, ArtifactSet, choose, location_document
@@ -34,7 +35,6 @@ from cpstage.transfer.artifact import (
 )
 from cpstage.transfer.inventory import Inventory, Staged, record_of
 from cpstage.transfer.options import FetchOptions, Unpacking
-from cpstage.workspace.fingerprint import differences, fingerprint
 from cpstage.workspace.layout import Outputs, Workspace
 from cpstage.workspace.publishing import Move
 
@@ -160,10 +160,10 @@ def fetch(
                 warn(f"{place.outputs} is kept, with outputs of job {place.outputs_owner()}")
             with place.staging() as staging:
                 compared = fetching.compare(known.doubtful, staging, warn)
-                staged, moves = fetching.stage(known.todo, staging)
+                staged, moves, taken = fetching.stage(known.todo, staging)
                 result = _in_order(found, staged, known.settled, compared)
                 _warn_of_modified(known.settled, warn)
-                entries = inventory.entries(result, _fingerprints(moves, compared))
+                entries = inventory.entries(result, {**taken, **_fingerprints(compared)})
                 moves += place.output_moves([*outputs.values()], staging, replace=new_out)
                 moves += place.record_moves(record_of(job), entries, staging)
                 place.publish(moves)
@@ -219,12 +219,12 @@ def _warn_of_modified(settled: Sequence[Staged], warn: Callable[[str], object]) 
         warn(f"{path} was modified since it was staged; --replace stages it anew")
 
 
-def _fingerprints(moves: Sequence[Move], compared: Sequence[Staged]) -> dict[Path, str]:
-    """Return the fingerprints that the manifest is to have, by the places of the artifacts."""
-    found = {move.target: fingerprint(move.staged) for move in moves}
-    for one in compared:
-        found[one.path] = fingerprint(one.path) if one.status == "unchanged" else "modified"
-    return found
+def _fingerprints(compared: Sequence[Staged]) -> dict[Path, str]:
+    """Return what the manifest says of trees that were compared, by the places of the artifacts."""
+    return {
+        one.path: fingerprint(one.path) if one.status == "unchanged" else "modified"
+        for one in compared
+    }
 
 
 class _Fetch:
@@ -292,14 +292,17 @@ class _Fetch:
             )
         return replace(planned, format=found.format, envelope=found.message)
 
-    def stage(self, todo: Sequence[Staged], staging: Path) -> tuple[list[Staged], list[Move]]:
+    def stage(
+        self, todo: Sequence[Staged], staging: Path
+    ) -> tuple[list[Staged], list[Move], dict[Path, str]]:
         """Read, verify and unpack artifacts below a staging directory.
 
         Where an object changes while it is read, everything read so far is discarded, and it is
         read once more from its start.
 
         Returns:
-            What was staged, and the moves that publish it.
+            What was staged, the moves that publish it, and the fingerprints of the trees by the
+            places of the artifacts.
         """
         self._workspace.require_space(sum(one.info.size for one in todo))
         merged = self._options.layout == "merged"
@@ -308,18 +311,21 @@ class _Fetch:
             groups = [[one for one in todo if one.path == path] for path in _paths(todo)]
         done: list[Staged] = []
         moves: list[Move] = []
+        fingerprints: dict[Path, str] = {}
         for group in groups:
             target = group[0].path
             root = staging / target.name
             try:
-                done += self._stage_group(group, root, staging)
+                staged, taken = self._stage_group(group, root, staging)
             except ObjectChanged as error:
                 _LOGGER.info("%s: beginning again", error.message)
                 remove_tree(root)
                 again = [self.look(one.artifact) for one in group]
-                done += self._stage_group(again, root, staging)
+                staged, taken = self._stage_group(again, root, staging)
+            done += staged
+            fingerprints[target] = taken
             moves.append(Move(root, target))
-        return done, moves
+        return done, moves, fingerprints
 
     def compare(self, doubtful: Sequence[Staged], staging: Path, warn: Warn) -> list[Staged]:
         """Compare staged artifacts with the contents of their objects, which are read again.
@@ -349,15 +355,15 @@ class _Fetch:
             for one in doubtful
         ]
 
-    def _stage_group(self, group: Sequence[Staged], root: Path, staging: Path) -> list[Staged]:
-        """Stage the artifacts of one directory."""
+    def _stage_group(
+        self, group: Sequence[Staged], root: Path, staging: Path
+    ) -> tuple[list[Staged], str]:
+        """Stage the artifacts of one directory, and take its fingerprint."""
         root.mkdir()
-        with Tree(root) as tree:
-            unpacker = Unpacker(tree, self._options)
+        with Tree(root) as tree, Unpacker(tree, self._options) as unpacker:
             done = [self._stage_one(one, unpacker, staging) for one in group]
             with naming(", ".join(one.artifact.title for one in group)):
-                unpacker.finish()
-        return done
+                return done, unpacker.finish_and_hash()
 
     def _stage_one(self, planned: Staged, unpacker: Unpacker, staging: Path) -> Staged:
         source = self._source(planned)

@@ -22,6 +22,7 @@ from cpstage.archive.members import (
 )
 from cpstage.aws.job_session import ObjectInfo
 from cpstage.errors import ConfigurationError, WorkspaceUnavailable
+from cpstage.filesystem.fingerprint import fingerprint
 from cpstage.job import (
     Artifact,
     ArtifactName,
@@ -33,7 +34,6 @@ from cpstage.job import (
     plain_name,
 )
 from cpstage.transfer.options import Unpacking
-from cpstage.workspace.fingerprint import fingerprint
 from cpstage.workspace.layout import Workspace
 
 _OBJECT = ("path", "location", "version_id", "etag", "size")

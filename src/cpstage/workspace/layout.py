@@ -30,10 +30,10 @@ from typing import Any, Literal, NamedTuple
 
 from cpstage._posix import require_posix
 from cpstage.errors import CpstageError, LocalIOError, WorkspaceUnavailable
+from cpstage.filesystem.fingerprint import boot_id
 from cpstage.filesystem.removal import make_writable, remove_tree
 from cpstage.filesystem.tree import local_failures
 from cpstage.workspace import lock
-from cpstage.workspace.fingerprint import boot_id
 from cpstage.workspace.publishing import Journal, Move
 from cpstage.workspace.statefile import read_json, write_json
 

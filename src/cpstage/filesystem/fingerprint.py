@@ -6,6 +6,9 @@ a part was deleted, has another one. It reads no file: an edit that restores siz
 time needs the comparison of contents, and so does a tree that was written before the last boot,
 since a loss of power can take away data and leave the metadata.
 
+It is the sum of a hash of each entry, so that several processes can each add up a part of a tree,
+in any order.
+
 Nothing here recurses: a build can make trees that are deeper than the interpreter's stack.
 """
 
@@ -28,6 +31,9 @@ _KIND, _PERMISSIONS = 0o170000, 0o7777
 
 _CHUNK = 1 << 20
 
+_MODULUS = 1 << 256
+"""Sums have as many bits as hashes."""
+
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 _UNREADABLE = "unreadable"
@@ -37,27 +43,66 @@ _DEEPEST = 256
 
 
 def fingerprint(root: Path) -> str:
-    """Return the SHA-256 of a tree's metadata, in hexadecimal.
+    """Return the fingerprint of a tree, in hexadecimal.
 
     Returns:
         The fingerprint; ``unreadable`` where the tree cannot be read, is too deep, or is missing.
     """
-    digest = hashlib.sha256()
     try:
-        for path, status, target in _entries(root):
-            mode = status.st_mode
-            kind, permissions = mode & _KIND, mode & _PERMISSIONS
-            if kind == stat.S_IFREG:  # one expression: a tree can have 200,000 files
-                size, mtime = status.st_size, status.st_mtime_ns
-                line = b"%b\0%o\0%o\0%d %d\0\n" % (path, kind, permissions, size, mtime)
-            elif kind == stat.S_IFLNK:
-                line = b"%b\0%o\0%b\0\n" % (path, kind, target)
-            else:
-                line = b"%b\0%o\0%o\0\n" % (path, kind, permissions)
-            digest.update(line)
+        return fingerprint_of(sum(_entry_hash(*entry) for entry in _entries(root)))
     except OSError:
         return _UNREADABLE
-    return digest.hexdigest()
+
+
+def fingerprint_of(hashes: int) -> str:
+    """Return the fingerprint of a tree by the sum of the hashes of all entries."""
+    return f"{hashes % _MODULUS:064x}"
+
+
+def hash_files(directory: int, path: str) -> int:
+    """Return the sum of the hashes of what is in a directory, without its subdirectories.
+
+    Args:
+        directory: Its descriptor.
+        path: Where it is below the root; empty for the root.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    prefix = os.fsencode(f"{path}/") if path else b""
+    hashes = 0
+    with os.scandir(directory) as found:
+        for entry in found:
+            if entry.is_dir(follow_symlinks=False):
+                continue
+            is_link = entry.is_symlink()
+            target = os.fsencode(os.readlink(entry.name, dir_fd=directory)) if is_link else b""
+            status = entry.stat(follow_symlinks=False)
+            hashes += _entry_hash(prefix + os.fsencode(entry.name), status, target)
+    return hashes
+
+
+def hash_directory(directory: int, path: str) -> int:
+    """Return the hash of a directory itself.
+
+    Args:
+        directory: Its descriptor.
+        path: Where it is below the root.
+    """
+    return _entry_hash(os.fsencode(path), os.fstat(directory), b"")
+
+
+def _entry_hash(path: bytes, status: os.stat_result, target: bytes) -> int:
+    mode = status.st_mode
+    kind, permissions = mode & _KIND, mode & _PERMISSIONS
+    if kind == stat.S_IFREG:  # one expression: a tree can have 200,000 files
+        size, mtime = status.st_size, status.st_mtime_ns
+        line = b"%b\0%o\0%o\0%d %d" % (path, kind, permissions, size, mtime)
+    elif kind == stat.S_IFLNK:
+        line = b"%b\0%o\0%b" % (path, kind, target)
+    else:
+        line = b"%b\0%o\0%o" % (path, kind, permissions)
+    return int.from_bytes(hashlib.sha256(line).digest(), "big")
 
 
 def differences(found: Path, wanted: Path, most: int = 5) -> list[str]:
