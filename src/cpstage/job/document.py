@@ -150,9 +150,18 @@ def _mapping(parent: Document, member: str) -> dict[str, Any]:
 def _text(parent: Document, member: str) -> str | None:
     if not isinstance(parent.get(member), (str, type(None))):
         raise _unusable(member, "is not a string")
-    if re.search("[\ud800-\udfff]", parent.get(member) or ""):
+    if not _is_unicode(parent.get(member) or ""):
         raise _unusable(member, "is not Unicode text")
     return parent.get(member) or None
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a string can be encoded: one out of JSON may hold half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _header_text(parent: Document, member: str) -> str | None:

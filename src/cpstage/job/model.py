@@ -24,7 +24,7 @@ APART = "@"
 """Between an artifact's name and its action, in names that are told apart: artifact names never
 have it."""
 
-_JOB_DIRECTORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_JOB_DIRECTORY = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"
 """Any id that CodePipeline is known to issue, without path separators."""
 
 _ARTIFACT_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
@@ -85,8 +85,7 @@ class EncryptionKey(NamedTuple):
         return self.id if self.type == "KMS" and self.id else None
 
 
-@dataclass(frozen=True)
-class SessionCredentials:
+class SessionCredentials(NamedTuple):
     """``AWSSessionCredentials``; they are masked in every text.
 
     botocore signs with ``access_key``, ``secret_key`` and ``token``.
@@ -97,11 +96,14 @@ class SessionCredentials:
         issued_at: When CodePipeline returned them, where cpstage asked or saved the document.
     """
 
-    access_key_id: str = field(repr=False)
-    secret_access_key: Secret = field(repr=False)
-    session_token: Secret | None = field(repr=False)
+    access_key_id: str
+    secret_access_key: Secret
+    session_token: Secret | None
     expires_at: datetime | None = None
     issued_at: datetime | None = None
+
+    def __repr__(self) -> str:
+        return f"SessionCredentials(expires_at={self.expires_at!r}, issued_at={self.issued_at!r})"
 
     @property
     def age_seconds(self) -> float | None:
@@ -286,7 +288,7 @@ def check_job_directory(job_id: str) -> str:
     Raises:
         ConfigurationError: It is not of the form that CodePipeline issues.
     """
-    if not _JOB_DIRECTORY.fullmatch(job_id):
+    if not re.fullmatch(_JOB_DIRECTORY, job_id):
         raise ConfigurationError(
             f"the job has the id {job_id!r}, which cannot name a directory",
             hint="check the endpoint: ids of CodePipeline have letters, digits and hyphens",
