@@ -80,15 +80,17 @@ def gunzip(data: bytes) -> bytes:
     """Return the contents of a gzip file (RFC 1952), all its members.
 
     Raises:
-        zlib.error, isal_zlib.error: It is damaged.
-        EOFError: It is cut.
+        OSError: It is cut or damaged.
     """
     contents = b""
     while data:
         member = _fast.decompressobj(_GZIP)
-        contents += member.decompress(data)
+        try:
+            contents += member.decompress(data)
+        except ERRORS as error:
+            raise OSError("the gzip file is damaged") from error
         if not member.eof:
-            raise EOFError("the file ends within a gzip member")
+            raise OSError("the gzip file is cut")
         data = member.unused_data
     return contents
 
