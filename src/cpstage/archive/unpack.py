@@ -253,7 +253,8 @@ class Unpacker:
         """Decode in one thread and write in another: either takes as long as the other."""
         with ahead(_batches(chunks), _BATCHES_AHEAD) as batches:
             decoded = chain.from_iterable(batches)
-            self._write_entry(entry, decoded)
+            # The local file header, which is read with the first chunk, may have an mtime.
+            self._write_entry(entry, chain((next(decoded, b""),), decoded))
 
     def _admit_entries(self, entries: Sequence[ZipEntry], intake: _Intake) -> None:
         """Admit all entries to the plan, and give each its place."""
@@ -291,12 +292,9 @@ class Unpacker:
             elif entry.kind == "link":
                 self._link_times[entry.place] = self._time(entry.mtime)
 
-    def _write_entry(self, entry: ZipEntry, chunks: Iterator[bytes | memoryview]) -> None:
+    def _write_entry(self, entry: ZipEntry, chunks: Iterable[bytes | memoryview]) -> None:
         """Write an entry to its place; its bytes are checked also where it has none."""
         if entry.kind == "file" and entry.place:
-            if entry.mtime_ns is None:
-                # The local file header, which is read with the first chunk, may have an mtime.
-                chunks = chain((next(chunks, b""),), chunks)
             mode, mtime = entry.mode or FILE_MODE, self._time(entry.mtime)
             self._tree.write_file(entry.place, chunks, mode=mode, mtime_ns=mtime)
             return

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
+from typing import Any
 
 from cpstage.archive.blob import Blob
 from cpstage.archive.members import OWNER_EXECUTES, MemberKind
@@ -25,6 +26,7 @@ from cpstage.archive.zip_format import (
     MAX16,
     MAX32,
     METHOD_NAMES,
+    NO_EXTRA,
     OS_X,
     PATCHED,
     READABLE_METHODS,
@@ -39,7 +41,6 @@ from cpstage.archive.zip_format import (
     dos_mtime,
     extra_fields,
     large_values,
-    mtime_of,
     read_ends,
     unicode_path,
 )
@@ -49,7 +50,7 @@ from cpstage.filesystem.tree import RelativePath
 LOCAL_BYTES = 30
 """The fixed part of a local header."""
 
-_RECORD = struct.Struct("<4x6H3L5H2L")
+_RECORD = struct.Struct("<4s6H3L5H2L")
 _SMALLEST_DESCRIPTOR = 12
 
 _SHORTEST_TAIL, _LONGEST_TAIL = 256 << 10, 4 << 20
@@ -77,7 +78,8 @@ class ZipEntry:
         packed: Bytes of its data in the archive.
         size: Bytes of its data.
         offset: Where its local header is, from the start of the blob.
-        end: Where the next entry, or the directory, begins.
+        end: Where the next entry, or the directory, begins; while the directory is read, where it
+            ends at least.
         place: Where it is extracted to; set by the caller of the reader.
         fault: Why it cannot be read, in a directory that was read tolerantly.
     """
@@ -94,7 +96,7 @@ class ZipEntry:
     packed: int
     size: int
     offset: int
-    end: int = 0
+    end: int
     place: RelativePath | None = None
     fault: str = ""
 
@@ -188,25 +190,23 @@ def read_directory(blob: Blob, tail: ZipTail, *, is_tolerant: bool = False) -> Z
     return _laid_out(entries, ends.start, is_tolerant=is_tolerant)
 
 
-_Make = Callable[[tuple[int, ...], bytes, bytes, Ends, "_Shared"], ZipEntry]
+_Make = Callable[[tuple[Any, ...], bytes, bytes, Ends, "_Shared"], ZipEntry]
 
 
 def _entries(records: bytes, ends: Ends, make: _Make) -> Iterator[ZipEntry]:
-    at = 0
-    shared = _Shared()
+    at, length, shared = 0, len(records), _Shared()
     for _ in range(ends.count):
-        if records[at : at + 4] != RECORD or at + 46 > len(records):
+        fields = _RECORD.unpack_from(records, at) if at + _RECORD.size <= length else (b"",)
+        if fields[0] != RECORD:
             raise damaged("its directory has fewer records than its end record says, or others")
-        fields = _RECORD.unpack_from(records, at)
-        name_at = at + 46
-        extra_at = name_at + fields[9]
-        comment_at = extra_at + fields[10]
-        at = comment_at + fields[11]
-        if at > len(records):
+        name_at = at + _RECORD.size
+        extra_at = name_at + fields[10]
+        comment_at = extra_at + fields[11]
+        at = comment_at + fields[12]
+        if at > length:
             raise damaged("a record of its directory is cut off")
-        raw_name, extra = records[name_at:extra_at], records[extra_at:comment_at]
-        yield make(fields, raw_name, extra, ends, shared)
-    if at != len(records):
+        yield make(fields, records[name_at:extra_at], records[extra_at:comment_at], ends, shared)
+    if at != length:
         raise damaged("its directory has more records than its end record says")
 
 
@@ -222,31 +222,38 @@ class _Shared(dict[int, int]):
 
 
 def _tolerated(
-    fields: tuple[int, ...], raw_name: bytes, extra: bytes, ends: Ends, shared: _Shared
+    fields: tuple[Any, ...], raw_name: bytes, extra: bytes, ends: Ends, shared: _Shared
 ) -> ZipEntry:
     """Describe an entry; one that is refused as far as its record can be understood."""
     try:
         return _entry(fields, raw_name, extra, ends, shared)
     except ArtifactRejected as error:
-        made_by, _, flags, method, dos_time, dos_date, crc, packed, size = fields[:9]
+        made_by, _, flags, method, dos_time, dos_date, crc, packed, size = fields[1:10]
         name, _ = _name(raw_name, flags & UTF8_NAME, made_by >> 8, {})
         kind: MemberKind = "directory" if name.endswith("/") else "file"
         times = (None, dos_date << 16 | dos_time)
-        place = fields[15] + ends.shift
+        place = fields[16] + ends.shift
         head = (name, raw_name, kind, 0, *times, flags, method, crc, packed, size, place)
-        return ZipEntry(*head, fault=error.message)
+        least = place + _least(raw_name, packed, flags)
+        return ZipEntry(*head, least, fault=error.message)
 
 
 def _entry(
-    fields: tuple[int, ...], raw_name: bytes, extra: bytes, ends: Ends, shared: _Shared
+    fields: tuple[Any, ...], raw_name: bytes, extra: bytes, ends: Ends, shared: _Shared
 ) -> ZipEntry:
-    made_by, _, flags, method, dos_time, dos_date, crc, packed, size = fields[:9]
-    disk, _, attributes, offset = fields[12:16]
+    _, made_by, _, flags, method, dos_time, dos_date, crc, packed, size = fields[:10]
+    disk, _, attributes, offset = fields[13:]
     host = made_by >> 8
-    parts = extra_fields(extra, raw_name) if extra else {}
-    name, other_name = _name(raw_name, flags, host, parts)
-    if not name.isascii() and not is_utf8(name):
-        raise refused(name, "has an unsafe name: it is not UTF-8")
+    try:
+        parts, mtime_ns = extra_fields(extra) if extra else NO_EXTRA
+    except ValueError as error:
+        raise refused(text_of(raw_name), str(error)) from None
+    if raw_name.isascii() and UNICODE_PATH not in parts and b"\\" not in raw_name:
+        name, other_name = raw_name.decode("ascii"), None
+    else:
+        name, other_name = _name(raw_name, flags, host, parts)
+        if not is_utf8(name):
+            raise refused(name, "has an unsafe name: it is not UTF-8")
     if MAX32 in (packed, size, offset) or disk == MAX16:
         eight = ((size, MAX32, 8), (packed, MAX32, 8), (offset, MAX32, 8))
         size, packed, offset, disk = large_values(name, parts, (*eight, (disk, MAX16, 4)))
@@ -262,18 +269,24 @@ def _entry(
         raise refused(name, "is a directory by its name, and has data")
     if method == STORED and packed != size:
         raise refused(name, f"is stored, {size} bytes in {packed}")
-    mtime_ns = mtime_of(parts) if parts else None
-    times = (mtime_ns and shared[mtime_ns], shared[dos_date << 16 | dos_time])
-    sizes, place = (shared[packed], shared[size]), offset + ends.shift
-    return ZipEntry(name, other_name, kind, mode, *times, flags, method, crc, *sizes, place)
+    dos, packed, size = shared[dos_date << 16 | dos_time], shared[packed], shared[size]
+    place = offset + ends.shift
+    least = place + _least(raw_name, packed, flags)
+    return ZipEntry(
+        name, other_name, kind, mode, mtime_ns, dos, flags, method, crc, packed, size, place, least
+    )
+
+
+def _least(raw_name: bytes, packed: int, flags: int) -> int:
+    """Return how many bytes an entry takes at least: its local header may have an extra field."""
+    descriptor = _SMALLEST_DESCRIPTOR if flags & DESCRIPTOR_FOLLOWS else 0
+    return LOCAL_BYTES + len(raw_name) + packed + descriptor
 
 
 def _name(
     raw: bytes, flags: int, host: int, parts: Mapping[int, bytes]
 ) -> tuple[str, bytes | None]:
     """Decode a name, and return it with its bytes where those are not the name's in UTF-8."""
-    if raw.isascii() and UNICODE_PATH not in parts and b"\\" not in raw:
-        return raw.decode("ascii"), None
     name = _decoded(raw, flags, host, parts)
     # Names that Windows tools wrote; in a Unicode path, WinZip's.
     if "\\" in name and (host in WINDOWS_HOSTS or (b"/" in raw and b"\\" not in raw)):
@@ -349,14 +362,11 @@ def _laid_out(
 ) -> ZipDirectory:
     """Check that entries do not overlap, and give each its end.
 
-    What an entry takes up at least is known here; how long its local header really is, when that
-    has arrived.
+    How long its local header really is, is known when that has arrived.
     """
     starts = [entry.offset for entry in entries]
     for entry, end in zip(entries, [*starts[1:], directory], strict=False):
-        descriptor = _SMALLEST_DESCRIPTOR if entry.flags & DESCRIPTOR_FOLLOWS else 0
-        least = LOCAL_BYTES + len(entry.raw_name) + entry.packed + descriptor
-        if entry.offset + least > end:
+        if entry.end > end:
             overlap = refused(entry.name, "overlaps the next entry, or the directory")
             if not is_tolerant:
                 raise overlap

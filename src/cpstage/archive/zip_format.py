@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from types import MappingProxyType
+from typing import NamedTuple
 
 from cpstage._deflate import crc32
 from cpstage.archive.paths import refused, text_of
@@ -85,20 +86,28 @@ DOS_DIRECTORY = 0x10
 _EXTRA = struct.Struct("<2H")
 
 
-def extra_fields(extra: bytes, name: str | bytes) -> Mapping[int, bytes]:
-    """Take an extra field apart (4.5.1), by the ids of its parts.
+class ExtraFields(NamedTuple):
+    """An extra field (4.5.1), taken apart.
 
-    Raises:
-        ArtifactRejected: A part is cut off, or one that counts is there twice.
+    Attributes:
+        parts: The data of its parts, by their ids.
+        mtime_ns: The mtime that it has, in nanoseconds since the epoch; None without one.
     """
-    try:
-        return _extra_fields(extra)
-    except ValueError as error:
-        raise refused(name if isinstance(name, str) else text_of(name), str(error)) from None
+
+    parts: Mapping[int, bytes]
+    mtime_ns: int | None
+
+
+NO_EXTRA = ExtraFields(MappingProxyType({}), None)
 
 
 @lru_cache(4096)  # most hold times, and files of one tree have been written in the same seconds
-def _extra_fields(extra: bytes) -> Mapping[int, bytes]:
+def extra_fields(extra: bytes) -> ExtraFields:
+    """Take an extra field apart (4.5.1).
+
+    Raises:
+        ValueError: A part is cut off, or one that counts is there twice.
+    """
     parts: dict[int, bytes] = {}
     at = 0
     while at + 4 <= len(extra):
@@ -111,11 +120,12 @@ def _extra_fields(extra: bytes) -> Mapping[int, bytes]:
         if kind in (ZIP64, UNICODE_PATH) and kind in parts:
             raise ValueError(f"has the extra field {kind:#06x} twice")
         parts[kind] = extra[at - length : at]
-    return MappingProxyType(parts)
+    return ExtraFields(MappingProxyType(parts), _mtime_of(parts))
 
 
-@lru_cache(4096)
-def _times(timestamp: bytes, ntfs: bytes, unix: bytes) -> int | None:
+def _mtime_of(parts: Mapping[int, bytes]) -> int | None:
+    timestamp, ntfs = parts.get(TIMESTAMP, b""), parts.get(NTFS, b"")
+    unix = parts.get(INFOZIP_UNIX, b"") or parts.get(UNIX_TIMES, b"")
     if len(timestamp) >= 5 and timestamp[0] & _TIMESTAMP_HAS_MTIME:
         return _signed(timestamp[1:5]) * 10**9
     at = 4
@@ -130,13 +140,6 @@ def _times(timestamp: bytes, ntfs: bytes, unix: bytes) -> int | None:
 
 def _signed(field: bytes) -> int:
     return int.from_bytes(field, "little", signed=True)
-
-
-def mtime_of(parts: Mapping[int, bytes]) -> int | None:
-    """Return the mtime in nanoseconds since the epoch that extra fields have, if they have one."""
-    timestamp, ntfs = parts.get(TIMESTAMP, b""), parts.get(NTFS, b"")
-    unix = parts.get(INFOZIP_UNIX, b"") or parts.get(UNIX_TIMES, b"")
-    return _times(timestamp, ntfs, unix) if timestamp or ntfs or unix else None
 
 
 @lru_cache(4096)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import bz2
 import lzma
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 
 from cpstage._deflate import ERRORS, crc32, inflater
@@ -26,6 +26,7 @@ from cpstage.archive.zip_format import (
     LOCAL,
     LZMA,
     MAX32,
+    NO_EXTRA,
     PATCHED,
     SIGNATURES,
     STORED,
@@ -33,7 +34,6 @@ from cpstage.archive.zip_format import (
     UTF8_NAME,
     extra_fields,
     large_values,
-    mtime_of,
     unicode_path,
 )
 from cpstage.errors import ArtifactRejected
@@ -85,9 +85,7 @@ def data_start(entry: ZipEntry, head: bytes | memoryview) -> int:
         differing = 0  # an ASCII name is the same with and without it
     if differing or method != entry.method:
         raise refused(entry.name, "has other flags or another method in its local header")
-    parts = extra_fields(bytes(head[LOCAL_BYTES + name : start]), entry.name) if extra else {}
-    if parts and entry.mtime_ns is None:
-        entry.mtime_ns = mtime_of(parts)
+    parts = _extra_parts(entry, bytes(head[start - extra : start])) if extra else NO_EXTRA.parts
     if UNICODE_PATH in parts and not flags & UTF8_NAME:
         other = unicode_path(entry.raw_name, parts)
         if other is not None and other.replace("\\", "/") != entry.name.replace("\\", "/"):
@@ -104,11 +102,22 @@ def data_start(entry: ZipEntry, head: bytes | memoryview) -> int:
     return start
 
 
-def unpacked(entry: ZipEntry, slot: memoryview) -> Iterator[bytes | memoryview]:
-    """Return the data of an entry that is there as a whole.
+def _extra_parts(entry: ZipEntry, extra: bytes) -> Mapping[int, bytes]:
+    """Take the extra field of a local header apart; an mtime that only it has is the entry's."""
+    try:
+        parts, mtime_ns = extra_fields(extra)
+    except ValueError as error:
+        raise refused(entry.name, str(error)) from None
+    if entry.mtime_ns is None:
+        entry.mtime_ns = mtime_ns
+    return parts
+
+
+def unpacked(entry: ZipEntry, slot: memoryview) -> Iterable[bytes | memoryview]:
+    """Return the data of an entry that is there as a whole; that of a small one has been checked.
 
     Args:
-        entry: The entry.
+        entry: The entry; it gets the mtime of its local header, if the directory has none.
         slot: All bytes from its local header to the next entry.
 
     Raises:
@@ -116,13 +125,12 @@ def unpacked(entry: ZipEntry, slot: memoryview) -> Iterator[bytes | memoryview]:
     """
     start = data_start(entry, slot)
     end = start + entry.packed
-    data = slot[start:end]
-    if entry.method == DEFLATED and entry.size <= CHUNK and data:
-        yield _at_once(entry, data)
-    else:
-        yield from decoded(entry, (data,))
     if len(slot) > end or entry.flags & DESCRIPTOR_FOLLOWS:
         check_end(entry, slot[end:])
+    data = slot[start:end]
+    if entry.method == DEFLATED and entry.size <= CHUNK and data:
+        return (_at_once(entry, data),)
+    return decoded(entry, (data,))
 
 
 def _at_once(entry: ZipEntry, data: memoryview) -> bytes:

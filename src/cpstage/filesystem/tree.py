@@ -95,8 +95,7 @@ class Tree:
         written = 0
         directory, _, name = path.rpartition("/")
         try:
-            parent = self._open(directory)
-            file = os.open(name, _NEW_FILE, mode, dir_fd=parent)
+            file = os.open(name, _NEW_FILE, mode, dir_fd=self._open(directory))
             try:
                 for chunk in chunks:
                     written += write_all(file, chunk)
@@ -249,8 +248,10 @@ def _enter(parent: int, name: str) -> int:
 
 def _set_mtime(descriptor: int, atime_ns: int, mtime_ns: int) -> None:
     """Set the mtime of an open file; one that the file system cannot have is left out."""
-    with suppress(OSError, OverflowError):
+    try:  # noqa: SIM105 (suppress() takes longer than the call)
         os.utime(descriptor, ns=(atime_ns, mtime_ns))
+    except (OSError, OverflowError):
+        pass
 
 
 def _exists(name: bytes, directory: int) -> bool:
