@@ -29,8 +29,8 @@ ERRORS: tuple[type[Exception], ...] = (zlib.error, _fast.error)
 
 ACCELERATED = _fast is not zlib
 
-RAW = -zlib.MAX_WBITS
-"""Window bits of a stream without header and trailer, as zip has it."""
+RAW, _GZIP = -zlib.MAX_WBITS, 16 + zlib.MAX_WBITS
+"""Window bits of a stream without header and trailer, as zip has it; and of a gzip file."""
 
 FINISH, SYNC = zlib.Z_FINISH, zlib.Z_SYNC_FLUSH
 """Ends a stream, or a piece of it on a byte, so that another can follow."""
@@ -74,6 +74,25 @@ class Inflater(Protocol):
 def inflater() -> Inflater:
     """Return the decoder of a raw stream."""
     return cast("Inflater", _fast.decompressobj(RAW))
+
+
+def gunzip(data: bytes) -> bytes:
+    """Return the contents of a gzip file (RFC 1952), all its members.
+
+    Raises:
+        OSError: It is cut or damaged.
+    """
+    contents = b""
+    while data:
+        member = _fast.decompressobj(_GZIP)
+        try:
+            contents += member.decompress(data)
+        except ERRORS as error:
+            raise OSError("the gzip file is damaged") from error
+        if not member.eof:
+            raise OSError("the gzip file is cut")
+        data = member.unused_data
+    return contents
 
 
 def deflate(data: bytes, level: int, mode: int = FINISH) -> bytes:

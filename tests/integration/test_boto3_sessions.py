@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import logging
@@ -23,6 +24,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.compat import HTTPHeaders
 from botocore.config import Config
 from botocore.credentials import CredentialProvider, CredentialResolver, RefreshableCredentials
+from botocore.loaders import Loader
 from botocore.response import StreamingBody
 from botocore.stub import Stubber
 
@@ -633,3 +635,34 @@ def test_a_worker_with_a_default_session_leaves_no_job_in_progress(
         _work(local, AwsConfig(endpoint_url=local.endpoint_url), tmp_path)
 
     assert local.job(job_id).status in ("Queued", "Succeeded")
+
+
+@pytest.mark.parametrize("ending", ["json", "json.gz"])
+def test_models_of_the_caller_are_read_before_those_of_botocore(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """A gzip file may have several members (RFC 1952, 2.2), as bgzip writes it."""
+    model = Loader().load_service_model("codepipeline", "service-2", "2015-07-09")
+    text = json.dumps({**model, "metadata": {**model["metadata"], "serviceId": "Ours"}}).encode()
+    file = tmp_path / f"codepipeline/2015-07-09/service-2.{ending}"
+    file.parent.mkdir(parents=True)
+    packed = gzip.compress(text[:9_999]) + gzip.compress(text[9_999:])
+    file.write_bytes(packed if ending == "json.gz" else text)
+    monkeypatch.setenv("AWS_DATA_PATH", str(tmp_path))
+
+    client = AwsConfig(region="eu-west-1", sign_requests=False).codepipeline().boto3_client
+
+    assert client.meta.service_model.metadata["serviceId"] == "Ours"
+
+
+@pytest.mark.parametrize("damage", [slice(0, -9), slice(1, None)], ids=["cut", "damaged"])
+def test_a_model_that_cannot_be_unpacked_is_a_failure_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: slice
+) -> None:
+    file = tmp_path / "codepipeline/2015-07-09/service-2.json.gz"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(gzip.compress(b'{"metadata": {}}')[damage])
+    monkeypatch.setenv("AWS_DATA_PATH", str(tmp_path))
+
+    with pytest.raises(OSError, match="the gzip file is "):
+        AwsConfig(region="eu-west-1", sign_requests=False).codepipeline()

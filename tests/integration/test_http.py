@@ -14,9 +14,9 @@ import pytest
 
 from constant_server import answering_server
 from cpstage import AwsConfig
+from cpstage.aws.client import Retries
 from cpstage.aws.credentials import JobCredentials
 from cpstage.aws.errors import NetworkError, ServiceError
-from cpstage.aws.retries import Retries
 from cpstage.aws.s3 import S3
 from cpstage.job import SessionCredentials
 from cpstage.local import Input, LocalAWS

@@ -7,10 +7,19 @@ import platform
 import subprocess
 import sys
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import pytest
 
 import cpstage
+from cpstage.local import Input, LocalAWS
+from samples import zip_of
+
+if TYPE_CHECKING:
+    from command_line import Cli
+
+MOST_MODULES = 60
+"""Modules of cpstage that a fetch of a small zip loads, at most."""
 
 HEAVY = ("boto3", "botocore", "aws_encryption_sdk", "moto", "flask", "s3transfer", "tqdm")
 
@@ -43,6 +52,29 @@ def test_every_command_explains_itself_without_loading_anything(command: str) ->
     }
     assert done.stdout.startswith("Usage: ")
     assert not loaded.intersection(HEAVY)
+
+
+def test_a_small_fetch_loads_what_it_needs(aws: LocalAWS, cli: Cli) -> None:
+    """Each of these takes a part of the start that a small fetch is nearly all of."""
+    job_id = aws.add_job([Input("App", zip_of({"f": "x"}))])
+
+    said = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "cpstage", "fetch", job_id],
+        cwd=cli.directory,
+        env=cli.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stderr
+
+    loaded = {line.rpartition("|")[2].strip() for line in said.splitlines()}
+    assert "boto3" in loaded
+    assert not loaded.intersection(
+        {"aws_encryption_sdk", "cryptography", "tqdm", "moto"}
+        | {f"cpstage.aws.{name}" for name in ("executions", "hints", "multipart", "uploads")}
+        | {f"cpstage.{name}" for name in ("inspect", "report", "runner", "transfer.push", "worker")}
+    )
+    assert len({name for name in loaded if name.partition(".")[0] == "cpstage"}) <= MOST_MODULES
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:

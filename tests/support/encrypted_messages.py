@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
@@ -21,7 +22,6 @@ import pytest
 from aws_encryption_sdk import CommitmentPolicy, EncryptionSDKClient
 from aws_encryption_sdk.identifiers import AlgorithmSuite
 from aws_encryption_sdk.key_providers.kms import KMSMasterKey
-from filelock import FileLock
 
 from aws_clients import kms
 from cpstage import AwsConfig
@@ -191,7 +191,8 @@ def kms_that_answers(status: int, code: str) -> Iterator[AwsClient]:
 def official_cli(root: Path) -> Path:
     """Install the official CLI once for all workers of a test run; skip where it cannot be."""
     program = root / "aws-encryption-cli" / "bin" / "aws-encryption-cli"
-    with FileLock(root / "aws-encryption-cli.lock"):
+    with (root / "aws-encryption-cli.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         if not program.exists():
             venv.create(program.parent.parent, with_pip=True)
             pip = [str(program.with_name("python")), "-m", "pip", "install", "-q", _CLI]

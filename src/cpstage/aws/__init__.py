@@ -7,9 +7,7 @@ the last progress, resumed bodies, checked answers, and requests that can be int
       ├──▶ sessions (boto3 sessions and clients) ──▶ connections (their sockets)
       └──▶ client (one call: retried, refreshed, checked, logged)
              ├──▶ credentials (of a job)
-             ├──▶ retries (when, how often, until when)
-             ├──▶ errors (what botocore raises, in few kinds)
-             └──▶ hints (exit code and hint of each error)
+             └──▶ errors (what botocore raises, in few kinds) ──▶ hints (exit code and hint of each)
 
     codepipeline (the job API) and s3 (operations on objects) call through client;
     job_session, multipart, uploads and checksum read and upload a job's artifacts through s3.

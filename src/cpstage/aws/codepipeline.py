@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
-from cpstage.aws.client import Answer, Check, has
+from cpstage.aws.client import Answer, Check, Retries, has
 from cpstage.aws.config import AwsConfig
-from cpstage.aws.hints import aws_failures
-from cpstage.aws.retries import Retries
+from cpstage.aws.errors import aws_failures
 from cpstage.errors import (
     AccessDenied,
     ConfigurationError,
@@ -186,7 +185,7 @@ def poll_for_jobs(
     Raises:
         AccessDenied, ServiceUnavailable, ConfigurationError: As :func:`get_job_details`.
     """
-    parameters: dict[str, Any] = {"actionTypeId": asdict(action_type), "maxBatchSize": most}
+    parameters: dict[str, Any] = {"actionTypeId": action_type._asdict(), "maxBatchSize": most}
     if query:
         parameters["queryParam"] = dict(query)
     operation = "PollForThirdPartyJobs" if action_type.is_third_party else "PollForJobs"
@@ -254,12 +253,13 @@ def secret_properties(
     doing = f"get the action type {action_type}"
     try:
         if action_type.owner != "Custom":
-            answer = call(where, "GetActionType", asdict(action_type), doing, of_type("actionType"))
+            check = of_type("actionType")
+            answer = call(where, "GetActionType", action_type._asdict(), doing, check)
             found = answer["actionType"].get("properties") or []
             return {str(one["name"]): one.get("noEcho") is not False for one in found}
         owner = {"actionOwnerFilter": "Custom"}
         for kind in listed(where, "ListActionTypes", owner, "actionTypes", doing):
-            if kind.get("id") == asdict(action_type):
+            if kind.get("id") == action_type._asdict():
                 found = kind.get("actionConfigurationProperties") or []
                 return {str(one["name"]): one.get("secret") is not False for one in found}
     except (CpstageError, AttributeError, KeyError, TypeError):  # values stay masked then

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
     import boto3
 
-    from cpstage.aws.client import AwsClient
+    from cpstage.aws.client import AwsClient, Retries
     from cpstage.aws.credentials import JobCredentials
-    from cpstage.aws.retries import Retries
     from cpstage.aws.sessions import TrackedClient
     from cpstage.masking import Secret
 
@@ -47,16 +46,16 @@ class Caller(NamedTuple):
     arn: str
 
 
-@dataclass
 class _Made:
     """Sessions and clients by their settings; each takes some 50 ms to make.
 
     botocore's sessions make one client at a time.
     """
 
-    lock: Any = field(default_factory=threading.RLock)
-    _kept: dict[Any, Any] = field(default_factory=dict)
-    _early: dict[Any, Any] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self._kept: dict[Any, Any] = {}
+        self._early: dict[Any, Any] = {}
 
     def once(self, key: Any, make: Callable[[], _Found]) -> _Found:
         """Return the object of a key; make it the first time."""
@@ -203,7 +202,7 @@ class AwsConfig:
             ServiceUnavailable: STS did not answer.
         """
         from cpstage.aws.client import has
-        from cpstage.aws.hints import aws_failures
+        from cpstage.aws.errors import aws_failures
 
         with aws_failures("ask STS who the caller is"):
             answer = self.sts().call("GetCallerIdentity", {}, check=has("Account", "Arn"))
@@ -312,7 +311,7 @@ class AwsConfig:
         self, client: TrackedClient, retries: Retries | None, credentials: JobCredentials | None
     ) -> AwsClient:
         from cpstage.aws.client import AwsClient
-        from cpstage.aws.retries import Retries as NewRetries
+        from cpstage.aws.client import Retries as NewRetries
 
         return AwsClient(
             client,
@@ -357,8 +356,7 @@ class AwsConfig:
         """
         from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
-        from cpstage.aws.errors import translated
-        from cpstage.aws.hints import CALLER_EXPIRED_HINT, settings_hint
+        from cpstage.aws.errors import CALLER_EXPIRED_HINT, translated
         from cpstage.errors import AccessDenied, local_reason
 
         def read() -> None:
@@ -387,6 +385,8 @@ class AwsConfig:
                 what = f"the AWS credentials cannot be read: cannot read{file}"
                 refused = AccessDenied(f"{what}: {local_reason(error)}", hint="check the profile")
             except (AttributeError, KeyError, TypeError, ValueError) as error:
+                from cpstage.aws.hints import settings_hint
+
                 # The text of the exception may quote a secret.
                 other = "check the credentials file, or what credential_process prints"
                 what = "the AWS credentials cannot be read: they are malformed"
@@ -460,7 +460,7 @@ class AwsConfig:
 
     def _read(self, read: Callable[[], _Found], what: str = "the AWS client") -> _Found:
         """Let botocore read settings or credentials, and translate its errors."""
-        from cpstage.aws.hints import aws_failures, settings_hint
+        from cpstage.aws.errors import aws_failures
         from cpstage.errors import ConfigurationError
 
         with aws_failures(f"set up {what}"):
@@ -470,6 +470,8 @@ class AwsConfig:
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 if type(error).__module__.startswith("botocore"):
                     raise
+                from cpstage.aws.hints import settings_hint
+
                 why = str(error).rpartition("@")[2]  # what stands before may be a password
                 failure = ConfigurationError(
                     f"cannot set up {what}: {why}", hint=settings_hint(why)

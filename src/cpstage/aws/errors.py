@@ -1,7 +1,7 @@
 """The errors of AWS calls: few kinds, translated from the exceptions of botocore and urllib3.
 
 :func:`translated` masks secrets. Retries decide by these kinds. After the retries,
-:mod:`cpstage.aws.hints` gives each error its exit code and its hint.
+:func:`aws_failures` has :mod:`cpstage.aws.hints` give each error its exit code and its hint.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,6 +18,12 @@ from botocore.parsers import ResponseParserError
 from urllib3 import exceptions as http
 
 from cpstage.masking import Secret, masked
+
+CALLER_EXPIRED_HINT = "renew them (for example with 'aws sso login') and run the command again"
+"""What to do about the caller's own credentials."""
+
+SESSION_EXPIRED_HINT = "the job's session credentials expire faster than they can be refreshed"
+"""What to do about a job's own credentials, which are refreshed before this is ever said."""
 
 _PROXY_HINT = "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY"
 
@@ -46,16 +53,17 @@ _DAMAGED = {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch"}
 _UNPARSED = (AttributeError, KeyError, TypeError, ValueError)
 """What botocore's parsers raise for an answer that is well-formed, and of another shape."""
 
-_CODE = re.compile(r"[A-Za-z0-9._]{1,100}")
-_REQUEST_ID = re.compile(r"[A-Za-z0-9+/=_-]{1,128}")
+# Patterns are compiled on first use: a command that succeeds needs none.
+_CODE = r"[A-Za-z0-9._]{1,100}"
+_REQUEST_ID = r"[A-Za-z0-9+/=_-]{1,128}"
 _LONGEST_MESSAGE = 500
 
 _OTHER_NAME = {62, 64}
 """X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH of OpenSSL."""
 
-_DAMAGED_RECORD = re.compile("BAD_RECORD_MAC|DECRYPTION_FAILED")
-_LOGIN = re.compile(r"//[^/\s\"']*@")
-_REFUSED_TUNNEL = re.compile(r"Tunnel connection failed: [0-9]{3}")
+_DAMAGED_RECORD = "BAD_RECORD_MAC|DECRYPTION_FAILED"
+_LOGIN = r"//[^/\s\"']*@"
+_REFUSED_TUNNEL = r"Tunnel connection failed: [0-9]{3}"
 
 
 class CallFailed(Exception):
@@ -121,6 +129,11 @@ class ServiceError(CallFailed):
         self.date = date
         self.retries = retries
 
+    def text(self, doing: str) -> str:
+        """Return the line about the refusal: what failed, why, and AWS's request id."""
+        request = f" (request ID {self.request_id})" if self.request_id else ""
+        return f"cannot {doing}: {self.code}: {self.message}".rstrip(".") + request + self.also
+
     @property
     def may_pass(self) -> bool:
         """Whether the same request may be answered the next time.
@@ -161,6 +174,37 @@ class CredentialsRefused(Exception):
     def __init__(self, message: str, *, busy: bool) -> None:
         super().__init__(message)
         self.busy = busy
+
+
+@contextmanager
+def aws_failures(
+    doing: str,
+    *,
+    denied_hint: str | None = None,
+    policy_hint: str | None = None,
+    expired_hint: str | None = None,
+    key_hint: str | None = None,
+) -> Iterator[None]:
+    """Turn what fails inside, on the way to AWS or there, into a CpstageError.
+
+    Args:
+        doing: What the call does and to what, as in "cannot <doing>".
+        denied_hint: What to do when the call is denied, such as the permission that is missing.
+        policy_hint: What to do when the policy of the bucket denies the call explicitly.
+        expired_hint: What to do when the credentials of the call have expired.
+        key_hint: What to do when the KMS key cannot be used.
+
+    Raises:
+        CpstageError: The row of the exit-code table that the failure belongs to.
+    """
+    try:
+        yield
+    except (CallFailed, CredentialsRefused, boto.BotoCoreError) as error:
+        from cpstage.aws.hints import Hints, failure_of
+
+        hints = Hints(denied_hint, policy_hint, expired_hint, key_hint)
+        cause = None if isinstance(error, boto.BotoCoreError) else error
+        raise failure_of(error, doing, hints) from cause
 
 
 def translated(  # noqa: PLR0911 (one return for each kind)
@@ -210,10 +254,10 @@ def _service_error(error: boto.ClientError, secrets: Iterable[Secret]) -> Except
         return NetworkError("the proxy refuses the request: 407 Proxy Authentication Required")
     hidden = [*secrets]
     code = str(refused.get("Code", ""))
-    code = code if _CODE.fullmatch(masked(code, hidden)) else str(status)
+    code = code if re.fullmatch(_CODE, masked(code, hidden)) else str(status)
     message = masked(str(refused.get("Message", "")) or "no message", hidden)[:_LONGEST_MESSAGE]
     request_id = str(about.get("RequestId") or "")
-    shown = request_id if _REQUEST_ID.fullmatch(masked(request_id, hidden)) else None
+    shown = request_id if re.fullmatch(_REQUEST_ID, masked(request_id, hidden)) else None
     retries = int(about.get("RetryAttempts", 0))
     return ServiceError(status, code, message, shown, headers.get("date"), retries)
 
@@ -260,7 +304,7 @@ def _is_passing_tls(cause: BaseException) -> bool:
     broke = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError, TimeoutError)
     if isinstance(cause, broke):
         return True
-    return isinstance(cause, ssl.SSLError) and bool(_DAMAGED_RECORD.search(cause.reason or ""))
+    return isinstance(cause, ssl.SSLError) and bool(re.search(_DAMAGED_RECORD, cause.reason or ""))
 
 
 def _is_about_certificates(reason: str) -> bool:
@@ -291,13 +335,13 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 def _network_text(error: BaseException) -> str:
     """Return what botocore says of the network, without the login of a URL."""
-    return _LOGIN.sub("//", f"{error}{_system_reason(error)}")
+    return re.sub(_LOGIN, "//", f"{error}{_system_reason(error)}")
 
 
 def _system_reason(error: BaseException) -> str:
     """Return what the system says of a failure, to stand behind botocore's own words."""
     for cause in _causes(error):
-        tunnel = _REFUSED_TUNNEL.search(str(cause)) if isinstance(cause, OSError) else None
+        tunnel = re.search(_REFUSED_TUNNEL, str(cause)) if isinstance(cause, OSError) else None
         if tunnel:
             return f" ({tunnel[0]})"
         if isinstance(cause, OSError) and cause.strerror:

@@ -1,21 +1,25 @@
 """The exit code, failure type and hint of each failed AWS call.
 
-:func:`aws_failures` turns the errors of a call, and what botocore says of the caller's settings,
+:func:`failure_of` turns the errors of a call, and what botocore says of the caller's settings,
 into a :class:`~cpstage.errors.CpstageError`. This module alone decides what an error code of AWS
-means for a user; retries are decided before, by :mod:`cpstage.aws.errors`.
+means for a user; retries are decided before, by :mod:`cpstage.aws.errors`. It is loaded when a call
+has failed.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from botocore import exceptions as boto
 
-from cpstage.aws.errors import CredentialsRefused, NetworkError, ServiceError, SetupError
+from cpstage.aws.errors import (
+    CALLER_EXPIRED_HINT,
+    CredentialsRefused,
+    ServiceError,
+    SetupError,
+)
 from cpstage.errors import (
     AccessDenied,
     ConfigurationError,
@@ -27,17 +31,12 @@ from cpstage.errors import (
     ServiceUnavailable,
 )
 
-CALLER_EXPIRED_HINT = "renew them (for example with 'aws sso login') and run the command again"
-"""What to do about the caller's own credentials."""
-
-SESSION_EXPIRED_HINT = "the job's session credentials expire faster than they can be refreshed"
-"""What to do about a job's own credentials, which are refreshed before this is ever said."""
-
 _CALLER_HINT = "check which identity the AWS CLI's 'aws sts get-caller-identity' shows"
 _LOCAL_CREDENTIALS_HINT = "check the AWS credentials of this shell or profile"
 _NO_KEYS_HINT = "set AWS_PROFILE or --profile, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 _NETWORK_HINT = "check the network, the region, the proxy and --endpoint-url"
 _BUSY_HINT = "AWS is busy or broken: try again later"
+_KEY_HINT = "check the state of the KMS key"
 _SETTINGS_HINT = "check the options and the AWS configuration"
 
 _CUSTOMER_KEY_HINT = (
@@ -122,85 +121,64 @@ _ROWS: tuple[tuple[set[str], type[CpstageError], str | None], ...] = (
 """Codes with one meaning for all callers and operations."""
 
 
-@dataclass(frozen=True)
-class _Hints:
-    """What to do about the refusals of one call.
+class Hints(NamedTuple):
+    """What to do about the refusals of one call; None for the usual.
 
     Attributes:
-        denied: The call is denied.
+        denied: The call is denied, such as the permission that is missing.
         policy: The policy of the bucket denies it explicitly.
-        expired: The credentials have expired.
+        expired: The credentials of the call have expired.
         key: The KMS key cannot be used.
     """
 
-    denied: str
-    policy: str
-    expired: str
-    key: str
+    denied: str | None = None
+    policy: str | None = None
+    expired: str | None = None
+    key: str | None = None
 
     def for_denial(self, message: str) -> str:
         """Return the hint for a denial: AWS names the kind of policy that has an explicit deny."""
         found = _EXPLICIT_DENY.search(message)
         if not found:
-            return self.denied
+            return self.denied or _CALLER_HINT
         if found[1] == "resource-based policy" and "kms:" not in message:
-            return self.policy
+            return self.policy or _POLICY_HINT
         owner = "the key policy" if found[1] == "resource-based policy" else f"a {found[1]}"
         return f"{owner} denies the request explicitly, which no permission overrides: change it"
 
 
-@contextmanager
-def aws_failures(
-    doing: str,
-    *,
-    denied_hint: str = _CALLER_HINT,
-    policy_hint: str = _POLICY_HINT,
-    expired_hint: str = CALLER_EXPIRED_HINT,
-    key_hint: str = "check the state of the KMS key",
-) -> Iterator[None]:
-    """Turn what fails inside, on the way to AWS or there, into a CpstageError.
+def failure_of(error: Exception, doing: str, hints: Hints) -> CpstageError:
+    """Return the row of the exit-code table that a failed call belongs to, with its hint.
 
     Args:
+        error: What :func:`cpstage.aws.errors.aws_failures` caught.
         doing: What the call does and to what, as in "cannot <doing>".
-        denied_hint: What to do when the call is denied, such as the permission that is missing.
-        policy_hint: What to do when the policy of the bucket denies the call explicitly.
-        expired_hint: What to do when the credentials of the call have expired.
-        key_hint: What to do when the KMS key cannot be used.
-
-    Raises:
-        CpstageError: The row of the exit-code table that the failure belongs to.
+        hints: What to do about refusals.
     """
-    try:
-        yield
-    except ServiceError as error:
-        hints = _Hints(denied_hint, policy_hint, expired_hint, key_hint)
-        raise _refusal(error, doing, hints) from error
-    except NetworkError as error:
-        what = f"cannot {doing}: {error}{error.also}"
-        raise ServiceUnavailable(what, hint=_NETWORK_HINT) from error
-    except SetupError as error:
-        what = f"cannot {doing}: {error}{error.also}"
-        raise ConfigurationError(what, hint=error.hint) from error
-    except CredentialsRefused as error:
-        what = f"cannot {doing}: {error}"
-        if error.busy:
-            raise ServiceUnavailable(what, hint=_BUSY_HINT) from error
-        raise AccessDenied(what, hint=_LOCAL_CREDENTIALS_HINT) from error
-    except boto.BotoCoreError as error:
-        raise _settings_failure(error, doing) from None
+    if isinstance(error, ServiceError):
+        return _refusal(error, doing, hints)
+    if isinstance(error, boto.BotoCoreError):
+        return _settings_failure(error, doing)
+    what = f"cannot {doing}: {error}{getattr(error, 'also', '')}"
+    if isinstance(error, SetupError):
+        return ConfigurationError(what, hint=error.hint)
+    if isinstance(error, CredentialsRefused) and not error.busy:
+        return AccessDenied(what, hint=_LOCAL_CREDENTIALS_HINT)
+    busy = isinstance(error, CredentialsRefused)
+    return ServiceUnavailable(what, hint=_BUSY_HINT if busy else _NETWORK_HINT)
 
 
-def _refusal(error: ServiceError, doing: str, hints: _Hints) -> CpstageError:
+def _refusal(error: ServiceError, doing: str, hints: Hints) -> CpstageError:
     """Return the error for the refusal of a service, with its hint."""
     code = error.code
-    what = refusal_text(error, doing)
+    what = error.text(doing)
     result: CpstageError
     if code in _SKEWED or _SKEWED_MESSAGE.match(error.message):
         result = AccessDenied(what, hint=_clock_hint(error.date))
     elif error.is_expired or code == _REQUEST_EXPIRED:
-        result = AccessDenied(what, hint=hints.expired)
+        result = AccessDenied(what, hint=hints.expired or CALLER_EXPIRED_HINT)
     elif code.startswith("KMS.") and not error.may_pass:
-        result = AccessDenied(what, hint=hints.key)
+        result = AccessDenied(what, hint=hints.key or _KEY_HINT)
     elif _CUSTOMER_KEY_MESSAGE.search(error.message):
         result = AccessDenied(what, hint=_CUSTOMER_KEY_HINT)
     elif code in _NO_IDENTITY:
@@ -214,12 +192,6 @@ def _refusal(error: ServiceError, doing: str, hints: _Hints) -> CpstageError:
     else:
         result = ConfigurationError(what, hint="AWS refused the request for the reason it names")
     return result
-
-
-def refusal_text(error: ServiceError, doing: str) -> str:
-    """Return the line about a refusal: what failed, why, and AWS's request id."""
-    request = f" (request ID {error.request_id})" if error.request_id else ""
-    return f"cannot {doing}: {error.code}: {error.message}".rstrip(".") + request + error.also
 
 
 _LOCAL_CREDENTIALS = (

@@ -10,25 +10,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cpstage._deflate import crc32_of
 from cpstage.aws.checksum import Checksum, crc32_checksum, full_object_checksum
-from cpstage.aws.client import Answer, AwsClient
+from cpstage.aws.client import Answer, AwsClient, Retries
 from cpstage.aws.codepipeline import get_job
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.credentials import JobCredentials
-from cpstage.aws.errors import NetworkError, ServiceError
-from cpstage.aws.hints import CALLER_EXPIRED_HINT, SESSION_EXPIRED_HINT, aws_failures
-from cpstage.aws.multipart import ABORT_SECONDS, MultipartUpload, may_be_applied
-from cpstage.aws.retries import Retries
+from cpstage.aws.errors import (
+    CALLER_EXPIRED_HINT,
+    SESSION_EXPIRED_HINT,
+    NetworkError,
+    ServiceError,
+    aws_failures,
+)
 from cpstage.aws.s3 import S3, Pieces, length_of
-from cpstage.aws.uploads import StorageCheck, StorageOptions, Upload
 from cpstage.errors import CpstageError, NotFound, OutOfSync
 from cpstage.job import Artifact, ArtifactSet, EncryptionKey, Job, ReadWith, SessionCredentials
+
+if TYPE_CHECKING:
+    from cpstage.aws.uploads import StorageOptions, Upload
+
+# A fetch uploads nothing, and most artifacts are uploaded in one part: what uploads is imported
+# where it is used.
 
 
 class JobSession:
@@ -130,8 +137,7 @@ _MOST_PARTS = 9_000
 headers of an archive, whose size is estimated."""
 
 
-@dataclass(frozen=True)
-class UploadCheck:
+class UploadCheck(NamedTuple):
     """The result of a multipart upload that was created and aborted to test the permission.
 
     Attributes:
@@ -228,6 +234,8 @@ class Store:
                 encrypted it differently than requested.
             ServiceUnavailable: S3 could not be reached.
         """
+        from cpstage.aws.uploads import StorageCheck, StorageOptions
+
         location, options = artifact.location, options or StorageOptions()
         stored = StorageCheck(self._key, options)
         members = {
@@ -244,6 +252,8 @@ class Store:
                 stored.record(self._put(first, checksum, members))
                 uploaded(length)
                 return stored.check(location, length, checksum)
+            from cpstage.aws.multipart import MultipartUpload
+
             upload = MultipartUpload(self._s3, members, stored.record, uploaded)
             size, checksum = upload.send(chain((first, second), parts))
         return stored.check(location, size, checksum)
@@ -252,6 +262,8 @@ class Store:
         try:
             return self._s3.put_object(body, checksum.value, members)
         except (NetworkError, ServiceError) as error:
+            from cpstage.aws.multipart import may_be_applied
+
             if may_be_applied(error):
                 error.also = "; the object may have been stored"
             raise
@@ -265,6 +277,9 @@ class Store:
             AccessDenied: The session, the bucket's policy or the key's does not allow it.
             ServiceUnavailable: S3 could not be reached.
         """
+        from cpstage.aws.multipart import ABORT_SECONDS
+        from cpstage.aws.uploads import StorageCheck, StorageOptions
+
         location, options = artifact.location, StorageOptions()
         members = StorageCheck(self._key, options).members()
         with _writing(artifact, self._key, options):
@@ -324,8 +339,7 @@ def _writing(
     )
 
 
-@dataclass(frozen=True)
-class ObjectInfo:
+class ObjectInfo(NamedTuple):
     """What S3 says of an object.
 
     Attributes:
@@ -348,7 +362,7 @@ class ObjectInfo:
     encryption: str | None
     kms_key_id: str | None
     checksum: Checksum | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = {}
     last_modified: str | None = None
     storage_class: str = "STANDARD"
 

@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from cpstage._deflate import crc32_combine, crc32_of
 from cpstage.aws.checksum import Checksum, crc32_checksum
@@ -38,8 +37,7 @@ ABORT_SECONDS = 15.0
 _Created = tuple[OpenUpload, Answer]
 
 
-@dataclass(frozen=True)
-class _Sent:
+class _Sent(NamedTuple):
     """A part that S3 has stored."""
 
     part: Part

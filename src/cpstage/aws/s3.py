@@ -13,14 +13,12 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from botocore.exceptions import FlexibleChecksumError
 
-from cpstage.aws.client import Answer, AwsClient, has
+from cpstage.aws.client import Answer, AwsClient, Retries, has
 from cpstage.aws.errors import NetworkError, translated
-from cpstage.aws.retries import Retries
 from cpstage.errors import ArtifactRejected
 
 if TYPE_CHECKING:
@@ -39,8 +37,7 @@ def length_of(pieces: Pieces) -> int:
     return sum(map(len, pieces))
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """A part of a multipart upload, as CompleteMultipartUpload names it."""
 
     number: int
@@ -52,8 +49,7 @@ class Part:
         return {"PartNumber": self.number, "ETag": self.etag, "ChecksumCRC32": self.crc32}
 
 
-@dataclass(frozen=True)
-class OpenUpload:
+class OpenUpload(NamedTuple):
     """A multipart upload that was created, and neither completed nor aborted."""
 
     bucket: str

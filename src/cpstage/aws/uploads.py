@@ -7,8 +7,8 @@ A request names a key where the job has one; otherwise S3 uses the bucket's defa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
 from urllib.parse import urlencode
 
 from cpstage.aws.checksum import Checksum
@@ -20,8 +20,7 @@ ServerSideEncryption = Literal["aws:kms", "aws:kms:dsse"]
 CannedAcl = Literal["private", "bucket-owner-read", "bucket-owner-full-control"]
 
 
-@dataclass(frozen=True)
-class StorageOptions:
+class StorageOptions(NamedTuple):
     """What an upload requests besides its location.
 
     Attributes:
@@ -34,7 +33,7 @@ class StorageOptions:
     sse: ServerSideEncryption = "aws:kms"
     bucket_key: bool = False
     acl: CannedAcl | None = None
-    tags: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = MappingProxyType({})
 
     def members(self) -> dict[str, Any]:
         """Return the members of PutObject and CreateMultipartUpload."""
@@ -57,8 +56,7 @@ class StorageOptions:
         return ", ".join(actions)
 
 
-@dataclass(frozen=True)
-class Upload:
+class Upload(NamedTuple):
     """The answer of S3 to an upload.
 
     Attributes:

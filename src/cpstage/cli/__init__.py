@@ -29,10 +29,6 @@ _SIGNALS = signals("SIGINT", "SIGTERM", "SIGHUP")
 _SIGNALLED = 128
 """A shell adds the number of a signal to this."""
 
-_OBJECTS_BETWEEN_COLLECTIONS = 400_000
-"""What a start makes are some 250,000 objects of modules, which stay: to look through them at every
-700 new ones, as Python does by itself, takes a fifth of the start."""
-
 
 class _Command(NamedTuple):
     """A command: its module below :mod:`cpstage.cli`, and what it is for."""
@@ -191,7 +187,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command, and exit with its code."""
     if hasattr(signal, "SIGCHLD"):  # ignored by the caller, exit codes of commands are lost
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     code = _run(sys.argv[1:] if arguments is None else arguments)
     flush_or_drop()
     if code > _SIGNALLED:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cpstage.cli.command import Command
+from cpstage.cli.command import AwsCommand
 from cpstage.cli.options import Seconds, aws_options, output_options
 from cpstage.cli.worker_options import queue_options
 
@@ -26,7 +26,7 @@ Examples:
 """
 
 
-@click.command(cls=Command, epilog=_EXAMPLES)
+@click.command(cls=AwsCommand, epilog=_EXAMPLES)
 @queue_options
 @click.option(
     "--wait",

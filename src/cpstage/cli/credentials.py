@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cpstage.aws.config import DEFAULT_MAX_AGE
-from cpstage.cli.command import Command
+from cpstage.cli.command import AwsCommand
 from cpstage.cli.job_options import JobSource, job_options
 from cpstage.cli.options import Seconds, aws_options, output_options
 from cpstage.errors import UsageError
@@ -28,7 +28,7 @@ Example, in ~/.aws/config:
 """
 
 
-@click.command(cls=Command, epilog=_EXAMPLES)
+@click.command(cls=AwsCommand, epilog=_EXAMPLES)
 @click.argument("job_id", required=False)
 @job_options
 @click.option(

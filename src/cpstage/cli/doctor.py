@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cpstage.cli.command import Command, Option
+from cpstage.cli.command import AwsCommand, Option
 from cpstage.cli.job_options import JobSource, artifact_source_options
 from cpstage.cli.options import Seconds, aws_options, output_options, workspace_option
 from cpstage.cli.output import coloured
@@ -30,7 +30,7 @@ Examples:
 """
 
 
-@click.command(cls=Command, epilog=_EXAMPLES)
+@click.command(cls=AwsCommand, epilog=_EXAMPLES)
 @click.argument("job_id", required=False)
 @artifact_source_options
 @workspace_option

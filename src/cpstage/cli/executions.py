@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.command import Command
+from cpstage.cli.command import AwsCommand
 from cpstage.cli.options import Number, aws_options, output_options, retry_option
 from cpstage.cli.output import took
 from cpstage.errors import printable
@@ -37,7 +37,7 @@ _STATUSES = [
 _SHORT_REVISION = 12
 
 
-@click.command(cls=Command, epilog=_EXAMPLES)
+@click.command(cls=AwsCommand, epilog=_EXAMPLES)
 @click.argument("pipeline")
 @click.argument("execution", required=False)
 @click.option(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.command import Command
+from cpstage.cli.command import AwsCommand
 from cpstage.cli.job_options import JobSource, artifact_source_options, skip_missing_option
 from cpstage.cli.options import (
     a_file,
@@ -38,7 +38,7 @@ Examples:
 """
 
 
-@click.command(cls=Command, epilog=_EXAMPLES)
+@click.command(cls=AwsCommand, epilog=_EXAMPLES)
 @click.argument("job_id", required=False)
 @artifact_source_options
 @workspace_option
@@ -82,8 +82,6 @@ def fetch(
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     import cpstage
-    from cpstage.runner.environment import env_file as write_env_file
-    from cpstage.runner.environment import job_environment
 
     if codebuild_env and env_file is None:
         raise UsageError("--codebuild-env has no file to go to", hint="give --env-file FILE")
@@ -104,6 +102,9 @@ def fetch(
     if env_file is None or dry_run:
         result = run()
     else:
+        from cpstage.runner.environment import env_file as write_env_file
+        from cpstage.runner.environment import job_environment
+
         place = cpstage.Workspace(workspace)
         # Names that collide are found before the fetch, and so is a file that cannot be written.
         job_environment(job, place, codebuild=codebuild_env)

@@ -11,15 +11,16 @@ import json
 import os
 import re
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from cpstage.cli.command import Option
 from cpstage.cli.options import a_file, add_options
 from cpstage.errors import ConfigurationError, NotFound, UsageError, local_reason
+from cpstage.masking import secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,10 +29,10 @@ if TYPE_CHECKING:
     from cpstage.cli.options import Function
     from cpstage.cli.output import Terminal
     from cpstage.job import ArtifactSet
+    from cpstage.masking import Secret
 
 
-@dataclass(frozen=True)
-class ExecutionSource:
+class ExecutionSource(NamedTuple):
     """A past execution that has been named and not yet loaded.
 
     Attributes:
@@ -62,8 +63,7 @@ class ExecutionSource:
         )
 
 
-@dataclass(frozen=True)
-class JobSource:
+class JobSource(NamedTuple):
     """A job that has been named and not yet loaded.
 
     Attributes:
@@ -74,7 +74,7 @@ class JobSource:
     """
 
     job_id: str | None
-    client_token: str | None = field(repr=False)
+    client_token: Secret | None
     file: str | None
     past: ExecutionSource | None = None
 
@@ -123,11 +123,9 @@ class JobSource:
             CpstageError: It cannot be had, or the document holds no job.
         """
         from cpstage import get_job, parse_job
-        from cpstage.masking import secret
 
         if self.file is not None:
-            token = secret(self.client_token)
-            job = replace(parse_job(self._document(self.file)), client_token=token)
+            job = replace(parse_job(self._document(self.file)), client_token=self.client_token)
             if in_progress:
                 from cpstage.aws.codepipeline import current_job
 
@@ -226,7 +224,8 @@ def job_options(function: Function, *, takes_past: bool = False) -> Function:
         if job_id and not _JOB_ID.fullmatch(job_id) and os.path.isfile(job_id):
             raise _is_a_file(job_id)
         # A variable that a Windows tool set may end with a CR.
-        source = JobSource(known.rstrip("\r\n") or None, client_token, job_file, past)
+        token = secret(client_token)
+        source = JobSource(known.rstrip("\r\n") or None, token, job_file, past)
         return function(source=source, **others)
 
     past_options = _past_options(hidden=not takes_past)

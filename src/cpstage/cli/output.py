@@ -8,7 +8,6 @@ import os
 import sys
 import traceback
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -26,7 +25,6 @@ _LOGGERS_WITHOUT_SECRETS = ("botocore.credentials", "urllib3.connectionpool")
 and bodies, and with them the token of a job."""
 
 
-@dataclass
 class Terminal:
     """How much to say, and in which form.
 
@@ -37,10 +35,11 @@ class Terminal:
         select: Selects what is printed of a document.
     """
 
-    json: bool = False
-    verbosity: int = 0
-    debug: bool = False
-    select: Callable[[Any], Any] = lambda document: document
+    def __init__(self) -> None:
+        self.json = False
+        self.verbosity = 0
+        self.debug = False
+        self.select: Callable[[Any], Any] = lambda document: document
 
     def result(self, document: Mapping[str, Any], text: str) -> None:
         """Print the result of a command, as a document or as text."""

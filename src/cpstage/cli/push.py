@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cpstage.cli.archive_options import packing_mtime_option
-from cpstage.cli.command import Command
+from cpstage.cli.command import AwsCommand
 from cpstage.cli.job_options import JobSource, force_option, job_options
 from cpstage.cli.options import (
     aws_options,
@@ -49,7 +49,7 @@ def _split(context: click.Context, _: click.Parameter, values: tuple[str, ...]) 
     return paths
 
 
-@click.command(cls=Command, epilog=_EXAMPLES)
+@click.command(cls=AwsCommand, epilog=_EXAMPLES)
 @click.argument(
     "paths", nargs=-1, required=False, callback=_split, metavar="[JOB_ID] [NAME=PATH]..."
 )

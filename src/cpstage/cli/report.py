@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast, get_args
 
 import click
 
-from cpstage.cli.command import Command
+from cpstage.cli.command import AwsCommand
 from cpstage.cli.job_options import JobSource, job_options, read_file
 from cpstage.cli.options import aws_options, output_options, retry_option
 from cpstage.cli.run_options import details_options, execution_id_option
@@ -62,7 +62,7 @@ _force_option = click.option(
 )
 
 
-@report.command(cls=Command, epilog=_SUCCESS_EXAMPLES)
+@report.command(cls=AwsCommand, epilog=_SUCCESS_EXAMPLES)
 @click.argument("job_id", required=False)
 @job_options
 @_force_option
@@ -160,7 +160,7 @@ def _require_in_progress(job_id: str, source: JobSource, config: AwsConfig, forc
         require_in_progress(job_id, client_token=source.client_token, config=config)
 
 
-@report.command(cls=Command, epilog=_FAILURE_EXAMPLES)
+@report.command(cls=AwsCommand, epilog=_FAILURE_EXAMPLES)
 @click.argument("job_id", required=False)
 @job_options
 @_force_option

@@ -7,14 +7,14 @@ from typing import Any
 
 import click
 
-from cpstage.cli.command import Command
+from cpstage.cli.command import AwsCommand
 from cpstage.cli.options import Function, Number, Seconds, add_options
 from cpstage.errors import UsageError
 
 _COMMAND = "cpstage command"
 
 
-class TakesCommand(Command):
+class TakesCommand(AwsCommand):
     """A command of ours that runs another one, which stands behind ``--`` and is left alone."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:

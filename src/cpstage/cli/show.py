@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.command import Command
+from cpstage.cli.command import AwsCommand
 from cpstage.cli.job_options import JobSource, artifact_source_options
 from cpstage.cli.options import aws_options, output_options
 from cpstage.cli.output import took
@@ -28,7 +28,7 @@ _GOOD_FOR_SECONDS = 15 * 60
 """How long the AWS CodePipeline plugin for Jenkins takes session credentials for good."""
 
 
-@click.command(cls=Command, epilog=_EXAMPLES)
+@click.command(cls=AwsCommand, epilog=_EXAMPLES)
 @click.argument("job_id", required=False)
 @artifact_source_options
 @aws_options

@@ -6,8 +6,7 @@ Memory holds one frame. The encryption context binds the message to its place in
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from cpstage.encryption.header import Header, read_header
 from cpstage.encryption.keys import AllowedKeys, check_new
@@ -22,8 +21,7 @@ FRAME_LENGTH = 256 << 10
 a cost in the SDK; longer frames are no faster. A reader holds one frame in memory."""
 
 
-@dataclass(frozen=True)
-class EncryptedMessage:
+class EncryptedMessage(NamedTuple):
     """A message that is being encrypted.
 
     Attributes:

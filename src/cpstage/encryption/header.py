@@ -13,8 +13,7 @@ looks like random bytes. cpstage does not open these; it only says what they are
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 HEAD_BYTES = 256 << 10
 """A message is recognised if its header ends in so many bytes."""
@@ -41,8 +40,7 @@ _ALGORITHMS = {
 """The suites by message format version and algorithm id ("Algorithms reference")."""
 
 
-@dataclass(frozen=True)
-class Header:
+class Header(NamedTuple):
     """The header of a message, as the message has it.
 
     Attributes:
@@ -57,7 +55,7 @@ class Header:
 
     version: int
     algorithm: str
-    context: Mapping[str, str] = field(hash=False)
+    context: Mapping[str, str]
     keys: tuple[str, ...]
     frame_length: int
     length: int

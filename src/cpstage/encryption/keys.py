@@ -8,14 +8,13 @@ KMS decrypts a data key only with the same context.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from cpstage.encryption.kms import WrappedKey, parse_arn, related, replicas
 from cpstage.errors import ArtifactRejected, ConfigurationError
 
 
-@dataclass(frozen=True)
-class AllowedKeys:
+class AllowedKeys(NamedTuple):
     """The keys that may decrypt a message.
 
     Attributes:

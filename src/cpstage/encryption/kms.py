@@ -11,16 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from cpstage.aws.client import Answer, AwsClient, Check, has
-from cpstage.aws.errors import ServiceError
-from cpstage.aws.hints import (
+from cpstage.aws.errors import (
     CALLER_EXPIRED_HINT,
     SESSION_EXPIRED_HINT,
+    ServiceError,
     aws_failures,
-    refusal_text,
 )
 from cpstage.errors import (
     AccessDenied,
@@ -97,8 +95,7 @@ def replicas(arn: str, region: str | None) -> list[str]:
     return list(dict.fromkeys((found._replace(region=region).text(), arn)))
 
 
-@dataclass(frozen=True)
-class Kms:
+class Kms(NamedTuple):
     """The three KMS operations that encrypted messages need.
 
     A key may be named by any of the four forms that KMS takes: ARN, bare id, alias ARN, alias name.
@@ -178,7 +175,7 @@ def _failures(doing: str, permission: str, *, of_a_job: bool) -> Iterator[None]:
         try:
             yield
         except ServiceError as error:
-            what = refusal_text(error, doing)
+            what = error.text(doing)
             if error.code in _KEY_UNUSABLE:
                 raise AccessDenied(what, hint=_KEY_HINT) from error
             if error.code == _NOT_AS_SEALED:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from cpstage.aws.codepipeline import secret_properties
@@ -41,10 +41,10 @@ def describe(
         "id": job.id,
         "account_id": job.account_id,
         "action_type": str(job.action_type_id) if job.action_type_id else None,
-        "pipeline_context": asdict(job.pipeline_context),
+        "pipeline_context": job.pipeline_context._asdict(),
         "region": job.region,
         "configuration": _configuration(job, where),
-        "encryption_key": asdict(job.encryption_key) if job.encryption_key else None,
+        "encryption_key": job.encryption_key._asdict() if job.encryption_key else None,
         "continuation_token": MASK if token else None,
         "credentials": _credentials(job),
         "read_with": job.read_with,
@@ -121,7 +121,7 @@ def _object(artifact: Artifact, store: Store) -> dict[str, Any]:
         return {**_known(artifact), "error": str(error)}
     return {
         **_known(artifact),
-        **asdict(info),
+        **info._asdict(),
         "last_modified": iso(moment(info.last_modified)),
         "checksum": str(info.checksum) if info.checksum else None,
         "unverified_checksum": info.unverified_checksum,

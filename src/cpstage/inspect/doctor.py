@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cpstage.aws.config import AwsConfig
-from cpstage.aws.errors import ServiceError, UnreadableAnswer
-from cpstage.aws.hints import aws_failures, seconds_off
+from cpstage.aws.errors import ServiceError, UnreadableAnswer, aws_failures
+from cpstage.aws.hints import seconds_off
 from cpstage.aws.job_session import JobSession, Store, UploadCheck
 from cpstage.errors import AccessDenied, CpstageError, UsageError, WorkspaceUnavailable
 from cpstage.job import Artifact, ArtifactSet, Job

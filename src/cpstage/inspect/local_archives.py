@@ -5,7 +5,6 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
@@ -33,7 +32,6 @@ from cpstage.transfer.artifact import (
 from cpstage.transfer.options import Unpacking
 
 
-@dataclass(frozen=True)
 class FileLocation(S3Location):
     """A local file in the place of an S3 location; the key is its path."""
 

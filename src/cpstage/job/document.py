@@ -2,6 +2,11 @@
 
 A document is untrusted: it may have been saved or edited. An unusable member is refused by its
 name.
+
+The AWS Tools for PowerShell (``Get-CPJobDetail | ConvertTo-Json``) show the properties of .NET
+classes. Names begin with a capital letter, and an enumeration is an object with the member
+``Value``. ``ConvertTo-Json`` replaces what lies deeper than its ``-Depth`` (2 by default) with the
+name of the class.
 """
 
 from __future__ import annotations
@@ -24,7 +29,6 @@ from cpstage.job.model import (
     SessionCredentials,
     check_artifact_name,
 )
-from cpstage.job.powershell import DEPTH_HINT, is_cut, with_api_names
 from cpstage.masking import MASK, MaskedDict, Secret, mask_objects, secret
 
 Document = Mapping[str, Any]
@@ -33,6 +37,16 @@ _OUR_MEMBER, _ISSUED_AT = "cpstage", "credentialsIssuedAt"
 """What cpstage adds to a document that it saves."""
 
 _AS_IT_CAME = "save the document again, as AWS returns it"
+
+_PS_WRAPPERS = ("Data", "JobDetails", "Jobs")
+"""Members that only a document of PowerShell has: of a job, of a response, and of a poll."""
+
+_PS_LITERAL = "Configuration"
+"""The member whose names are those of the pipeline's author."""
+
+_PS_CLASS = r"(Amazon\.CodePipeline\.Model|System\.Collections)\.|@\{"
+
+_PS_DEPTH_HINT = "PowerShell cut the document: save it with 'ConvertTo-Json -Depth 10'"
 
 
 def parse_job(document: object, *, issued_at: datetime | None = None) -> Job:
@@ -51,7 +65,7 @@ def parse_job(document: object, *, issued_at: datetime | None = None) -> Job:
         ConfigurationError: The document has another shape, or a member of it is unusable.
     """
     # Masked for tracebacks that show variables.
-    document = with_api_names(mask_objects(document))
+    document = _with_api_names(mask_objects(document))
     details = _job_member(document)
     data = _mapping(details, "data")
     key = _mapping(data, "encryptionKey")
@@ -83,7 +97,7 @@ def mask_document(document: Document) -> MaskedDict:
     These are the three credential members, each value of the action's configuration, and the
     continuation token. Empty and absent values stay unchanged.
     """
-    masked = MaskedDict(copy.deepcopy(dict(with_api_names(document))))
+    masked = MaskedDict(copy.deepcopy(dict(_with_api_names(document))))
     data = _mapping(_job_member(masked), "data")
     credentials = _mapping(data, "artifactCredentials")
     configuration = _mapping(_mapping(data, "actionConfiguration"), "configuration")
@@ -104,8 +118,8 @@ def _job_member(document: object) -> dict[str, Any]:
             found = _only_job(document["jobs"])
         else:
             found = document.get("jobDetails", document.get("CodePipeline.job", document))
-    if isinstance(found, dict) and is_cut(found.get("data")):
-        raise _unusable("data", "is not an object", hint=DEPTH_HINT)
+    if isinstance(found, dict) and _is_cut(found.get("data")):
+        raise _unusable("data", "is not an object", hint=_PS_DEPTH_HINT)
     if not isinstance(found, dict) or not isinstance(found.get("data"), dict):
         raise ConfigurationError(
             "the job document holds no job",
@@ -136,9 +150,18 @@ def _mapping(parent: Document, member: str) -> dict[str, Any]:
 def _text(parent: Document, member: str) -> str | None:
     if not isinstance(parent.get(member), (str, type(None))):
         raise _unusable(member, "is not a string")
-    if re.search("[\ud800-\udfff]", parent.get(member) or ""):
+    if not _is_unicode(parent.get(member) or ""):
         raise _unusable(member, "is not Unicode text")
     return parent.get(member) or None
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a string can be encoded: one out of JSON may hold half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _header_text(parent: Document, member: str) -> str | None:
@@ -158,7 +181,7 @@ def _required(parent: Document, member: str, where: str) -> str:
 
 
 def _hint(parent: Document, member: str) -> str:
-    return DEPTH_HINT if is_cut(parent.get(member)) else _AS_IT_CAME
+    return _PS_DEPTH_HINT if _is_cut(parent.get(member)) else _AS_IT_CAME
 
 
 def _unusable(member: str, why: str, hint: str = _AS_IT_CAME) -> ConfigurationError:
@@ -257,3 +280,36 @@ def _expiry(milliseconds: object) -> datetime | None:
         return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
     except (OverflowError, OSError, ValueError):
         return None
+
+
+def _with_api_names(document: Any) -> Any:
+    """Return a document of PowerShell with the names and values of the API reference.
+
+    Any other document is returned unchanged.
+    """
+    first = document[0] if isinstance(document, list) and document else document
+    if not isinstance(first, Mapping) or not any(name in first for name in _PS_WRAPPERS):
+        return document
+    return _converted(document)
+
+
+def _is_cut(value: object) -> bool:
+    """Whether ``ConvertTo-Json`` wrote the name of a class in place of an object."""
+    values = value if isinstance(value, list) else [value]
+    return any(isinstance(one, str) and bool(re.match(_PS_CLASS, one)) for one in values)
+
+
+def _converted(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_converted(one) for one in value]
+    if not isinstance(value, Mapping):
+        return value
+    if [*value] == ["Value"]:
+        return value["Value"]
+    # Of the same type: a dictionary that masks its values stays one.
+    return type(
+        value
+    )(  # type: ignore[call-arg]
+        (name[:1].lower() + name[1:], member if name == _PS_LITERAL else _converted(member))
+        for name, member in value.items()
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -304,7 +304,7 @@ def _told_apart(found: Sequence[tuple[Artifact, ActionExecution]]) -> list[Artif
         repeated = counts[name] > 1 and name in names[:number]
         unique.append(f"{name}{APART}{number}" if repeated else name)
     return [
-        replace(artifact, name=ArtifactName(name))
+        artifact._replace(name=ArtifactName(name))
         for name, (artifact, _) in zip(unique, found, strict=True)
     ]
 

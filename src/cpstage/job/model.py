@@ -1,4 +1,4 @@
-"""A CodePipeline job as frozen dataclasses.
+"""A CodePipeline job as immutable records.
 
 Names are those of the CodePipeline API reference (``JobDetails``, ``ThirdPartyJobDetails``,
 ``Job``). Strings that become paths are checked here once, and trusted afterwards. No ``repr`` shows
@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
-from typing import Literal, NewType
+from typing import Literal, NamedTuple, NewType
 
 from cpstage.errors import AccessDenied, ConfigurationError, UsageError, printable
 from cpstage.masking import MASK, SHORTEST_SECRET, Secret
@@ -24,7 +24,7 @@ APART = "@"
 """Between an artifact's name and its action, in names that are told apart: artifact names never
 have it."""
 
-_JOB_DIRECTORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_JOB_DIRECTORY = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"
 """Any id that CodePipeline is known to issue, without path separators."""
 
 _ARTIFACT_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
@@ -34,8 +34,7 @@ _LONGEST_FILE_NAME = 255
 _DEVICE_NAME = re.compile(r"CON|PRN|AUX|NUL|COM[0-9]|LPT[0-9]", re.IGNORECASE)
 
 
-@dataclass(frozen=True)
-class S3Location:
+class S3Location(NamedTuple):
     """``S3ArtifactLocation``: a bucket, and a key that is taken literally."""
 
     bucket: str
@@ -61,8 +60,7 @@ class S3Location:
         return printable(f"s3://{self.bucket}/{self.key}")
 
 
-@dataclass(frozen=True)
-class Artifact:
+class Artifact(NamedTuple):
     """``Artifact``: one input or output, its revision where there is one, and its location."""
 
     name: ArtifactName
@@ -75,8 +73,7 @@ class Artifact:
         return f"artifact {self.name} at {self.location}"
 
 
-@dataclass(frozen=True)
-class EncryptionKey:
+class EncryptionKey(NamedTuple):
     """``EncryptionKey``: a key id, key ARN or alias ARN, and its type (``KMS``)."""
 
     id: str | None
@@ -88,8 +85,7 @@ class EncryptionKey:
         return self.id if self.type == "KMS" and self.id else None
 
 
-@dataclass(frozen=True)
-class SessionCredentials:
+class SessionCredentials(NamedTuple):
     """``AWSSessionCredentials``; they are masked in every text.
 
     botocore signs with ``access_key``, ``secret_key`` and ``token``.
@@ -100,11 +96,14 @@ class SessionCredentials:
         issued_at: When CodePipeline returned them, where cpstage asked or saved the document.
     """
 
-    access_key_id: str = field(repr=False)
-    secret_access_key: Secret = field(repr=False)
-    session_token: Secret | None = field(repr=False)
+    access_key_id: str
+    secret_access_key: Secret
+    session_token: Secret | None
     expires_at: datetime | None = None
     issued_at: datetime | None = None
+
+    def __repr__(self) -> str:
+        return f"SessionCredentials(expires_at={self.expires_at!r}, issued_at={self.issued_at!r})"
 
     @property
     def age_seconds(self) -> float | None:
@@ -134,8 +133,7 @@ class SessionCredentials:
         return [Secret(value) for value in values if value and len(value) >= SHORTEST_SECRET]
 
 
-@dataclass(frozen=True)
-class ActionTypeId:
+class ActionTypeId(NamedTuple):
     """``ActionTypeId``."""
 
     category: str
@@ -152,8 +150,7 @@ class ActionTypeId:
         return f"{self.category}/{self.owner}/{self.provider}/{self.version}"
 
 
-@dataclass(frozen=True)
-class PipelineContext:
+class PipelineContext(NamedTuple):
     """``PipelineContext``: where in which pipeline the job runs.
 
     The ARN and the execution id are absent for third-party jobs, and from older documents.
@@ -291,7 +288,7 @@ def check_job_directory(job_id: str) -> str:
     Raises:
         ConfigurationError: It is not of the form that CodePipeline issues.
     """
-    if not _JOB_DIRECTORY.fullmatch(job_id):
+    if not re.fullmatch(_JOB_DIRECTORY, job_id):
         raise ConfigurationError(
             f"the job has the id {job_id!r}, which cannot name a directory",
             hint="check the endpoint: ids of CodePipeline have letters, digits and hyphens",

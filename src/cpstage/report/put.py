@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import get_args
 
+from cpstage.aws.client import Retries, most_tries
 from cpstage.aws.codepipeline import NOT_IN_PROGRESS, put_failure, put_success
 from cpstage.aws.config import AwsConfig
 from cpstage.aws.errors import ServiceError
-from cpstage.aws.retries import Retries, most_tries
 from cpstage.errors import (
     ConfigurationError,
     CpstageError,

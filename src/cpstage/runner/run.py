@@ -53,7 +53,7 @@ def run(
     command: Sequence[str],
     workspace: Path | str = ".",
     *,
-    client_token: str | None = None,
+    client_token: str | Secret | None = None,
     fetch_options: FetchOptions | None = None,
     command_options: CommandOptions | None = None,
     push_options: PushOptions | None = None,

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from cpstage.archive.formats import Format
 from cpstage.archive.members import (
@@ -104,8 +104,7 @@ class Staged:
         }
 
 
-@dataclass(frozen=True)
-class Sorted:
+class Sorted(NamedTuple):
     """The inputs of a fetch, by what is to be done with them.
 
     Attributes:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ class Claim:
         return {
             "job_id": self.job_id,
             "status": "InProgress",
-            "pipeline_context": asdict(parse_job(self.document).pipeline_context),
+            "pipeline_context": parse_job(self.document).pipeline_context._asdict(),
             "client_token": self.client_token.reveal() if self.client_token else None,
         }
 

@@ -25,9 +25,8 @@ import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from cpstage._posix import require_posix
 from cpstage.errors import CpstageError, LocalIOError, WorkspaceUnavailable
@@ -42,8 +41,7 @@ Outputs = Literal["refuse", "replace", "keep"]
 """What a fetch does with an ``out/`` that holds the outputs of another job."""
 
 
-@dataclass(frozen=True)
-class Occupation:
+class Occupation(NamedTuple):
     """The run of a command in a workspace.
 
     Attributes:

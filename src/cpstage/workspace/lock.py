@@ -5,6 +5,10 @@ has to be guessed about what a killed run has left. A file beside it names the
 holder, and is written as soon as the lock is taken. A run that finds the lock taken without a
 holder, or with one that has ended, has come between the two steps, and looks again for a short
 time.
+
+filelock does not serve: it does not tell a lock that another run has from one that the system
+refuses, so flock(2) has to be called again for the message, and its 21 modules take a thirtieth of
+a start.
 """
 
 from __future__ import annotations
@@ -19,19 +23,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cpstage._posix import O_CLOEXEC, O_NOFOLLOW
 from cpstage.errors import LocalIOError, WorkspaceInUse, WorkspaceUnavailable, local_reason
 from cpstage.filesystem.tree import local_failures
 from cpstage.workspace.statefile import read_json, write_json
 
-if TYPE_CHECKING:
-    from filelock import FileLock
-
 _NO_LOCKS = {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 """What a file system without flock(2) says."""
 
+_POLL = 0.05
 _NAMING_SECONDS = 3.0
 _NAMING_POLL = 0.02
 
@@ -81,13 +83,7 @@ def locked(
         WorkspaceUnavailable: It cannot be locked.
         LocalIOError: The disk failed.
     """
-    from filelock import FileLock
-
-    require_locks(place, lock_file.parent)
-    with local_failures(lock_file, "lock"):
-        _require_own_file(lock_file)
-        lock = FileLock(lock_file, mode=0o600)
-        _acquire(lock, wait, holder, place)
+    descriptor = _acquire(lock_file, wait, holder, place)
     try:
         held = HeldLock(place, lock_file)
         write_json(holder, _this_process(job_id))
@@ -97,13 +93,13 @@ def locked(
         with suppress(OSError):
             holder.unlink()
         with suppress(OSError):
-            lock.release()
+            _unlock(descriptor)
 
 
-def _identity(file: Path) -> tuple[int, int] | None:
-    """Return the device and inode of a file; None if it does not exist."""
+def _identity(file: Path | int) -> tuple[int, int] | None:
+    """Return the device and inode of a file, by path or descriptor; None if it does not exist."""
     try:
-        status = file.lstat()
+        status = os.fstat(file) if isinstance(file, int) else file.lstat()
     except OSError:
         return None
     return status.st_dev, status.st_ino
@@ -142,62 +138,76 @@ def require_locks(place: Path, state: Path) -> None:
         WorkspaceUnavailable: It cannot be written to or locked.
         LocalIOError: The disk is full, or failed.
     """
-    import fcntl
-
     with local_failures(state, "write to"):
         probe = tempfile.TemporaryFile(dir=state)  # noqa: SIM115 (closed below, with other errors)
     with probe:
-        try:
-            fcntl.flock(probe, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise LocalIOError(f"cannot lock {place}: {local_reason(error)}") from error
-            raise WorkspaceUnavailable(
-                f"cannot lock {place}: {local_reason(error)}",
-                hint="its file system has no locks (flock): give a --workspace on another one",
-            ) from error
+        _flock(probe.fileno(), place)
 
 
-def _acquire(lock: FileLock, wait: float, holder: Path, place: Path) -> None:
-    from filelock import Timeout
-
-    naming_until = time.monotonic() + wait + _NAMING_SECONDS
-    while True:
-        try:
-            lock.acquire(timeout=wait)
-        except Timeout as error:
-            _require_taken(Path(lock.lock_file), place)
-            found = read_json(holder)
-            if not _is_there(found) and time.monotonic() < naming_until:
-                wait = _NAMING_POLL
-                continue
+def _acquire(lock_file: Path, wait: float, holder: Path, place: Path) -> int:
+    """Take the lock; return its descriptor."""
+    until = time.monotonic() + wait
+    while (descriptor := _try(lock_file, place)) is None:
+        late = time.monotonic() - until
+        if late < 0:
+            time.sleep(min(_POLL, -late))
+            continue
+        found = read_json(holder)
+        if _is_there(found) or late >= _NAMING_SECONDS:
             taken = WorkspaceInUse(
                 f"the workspace {place} is in use by {_describe(found)}",
                 hint="wait for that run with --wait, or give another --workspace",
             )
             taken.job_id = found.get("job_id")
-            raise taken from error
-        return
+            raise taken
+        time.sleep(_NAMING_POLL)
+    return descriptor
 
 
-def _require_taken(lock_file: Path, place: Path) -> None:
-    """Check that a lock is taken, and not refused by the system: filelock tells no difference.
+def _try(lock_file: Path, place: Path) -> int | None:
+    """Take the lock, and return its descriptor; None if another run has it."""
+    with local_failures(lock_file, "lock"):
+        _require_own_file(lock_file)
+        flags = os.O_RDWR | os.O_CREAT | O_NOFOLLOW | O_CLOEXEC
+        descriptor = os.open(lock_file, flags, 0o600)
+    taken = False
+    try:
+        # A run that failed may have removed its new workspace, and the lock with it, meanwhile.
+        taken = _flock(descriptor, place) and _identity(lock_file) == _identity(descriptor)
+    finally:
+        if not taken:
+            os.close(descriptor)
+    return descriptor if taken else None
+
+
+def _flock(descriptor: int, place: Path) -> bool:
+    """Lock an open file; return False if another run has locked it.
 
     Raises:
+        WorkspaceUnavailable: The file system has no locks.
         LocalIOError: The system refused it.
     """
-    import fcntl
+    import fcntl  # which Windows lacks, where this module can be imported
 
-    try:
-        descriptor = os.open(lock_file, os.O_RDWR | O_CLOEXEC | O_NOFOLLOW)
-    except OSError as error:
-        raise LocalIOError(f"cannot open the lock {lock_file}: {local_reason(error)}") from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        pass
+        return False
     except OSError as error:
-        raise LocalIOError(f"cannot lock {place}: {local_reason(error)}") from error
+        what = f"cannot lock {place}: {local_reason(error)}"
+        if error.errno not in _NO_LOCKS:
+            raise LocalIOError(what) from error
+        hint = "its file system has no locks (flock): give a --workspace on another one"
+        raise WorkspaceUnavailable(what, hint=hint) from error
+    return True
+
+
+def _unlock(descriptor: int) -> None:
+    """Give up the lock, and close its descriptor, which a forked process may have as well."""
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
         os.close(descriptor)
 

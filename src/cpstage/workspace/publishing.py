@@ -33,9 +33,8 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from cpstage._posix import NOT_OFFERED
 from cpstage.errors import WorkspaceUnavailable
@@ -44,8 +43,7 @@ from cpstage.filesystem.tree import local_failures
 from cpstage.workspace.statefile import read_json, unfinished, write_json_durably
 
 
-@dataclass(frozen=True)
-class Move:
+class Move(NamedTuple):
     """Something staged, and the place that it is for."""
 
     staged: Path
