@@ -25,6 +25,11 @@ for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.SIG_DFL)
 
+# What is compiled is kept, also where PYTHONDONTWRITEBYTECODE is set, as it is in many containers:
+# the tests start some hundred interpreters.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 read_once()
 
 

@@ -235,7 +235,9 @@ def test_a_clock_that_is_off_and_a_network_that_is_not_there(aws: LocalAWS, cli:
     assert "set the clock" in _failures(checks)["clock"]["fix"]
 
     nowhere = "http://127.0.0.1:9"
-    code, checks = _examined(cli, *file, AWS_ENDPOINT_URL_CODEPIPELINE=nowhere)
+    code, checks = _examined(
+        cli, *file, "--retry-timeout", "1", AWS_ENDPOINT_URL_CODEPIPELINE=nowhere
+    )
     assert (code, [*_failures(checks)]) == (69, ["network"])
     assert next(one for one in checks if one["name"] == "output")["status"] == "ok"
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
+BRIEFLY = ("--retry-timeout", "1")
+
 
 def _job(aws: LocalAWS) -> str:
     return aws.add_job([Input("App", zip_of({"f": "x"}))], outputs=["Built"])
@@ -143,12 +145,12 @@ def test_a_caller_without_the_permission(aws: LocalAWS, cli: Cli) -> None:
 
 
 def test_an_unreachable_service(aws: LocalAWS, cli: Cli) -> None:
-    done = cli("fetch", _job(aws), "--endpoint-url", "http://127.0.0.1:1")
+    done = cli("fetch", _job(aws), *BRIEFLY, "--endpoint-url", "http://127.0.0.1:1")
     _fails(done, 69, "Could not connect", "--endpoint-url")
 
 
 def test_an_unreachable_s3(aws: LocalAWS, cli: Cli) -> None:
-    done = cli("fetch", _job(aws), AWS_ENDPOINT_URL_S3="http://127.0.0.1:1")
+    done = cli("fetch", _job(aws), *BRIEFLY, AWS_ENDPOINT_URL_S3="http://127.0.0.1:1")
     _fails(done, 69, "artifact App", "Could not connect")
 
 

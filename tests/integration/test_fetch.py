@@ -6,7 +6,7 @@ import base64
 import json
 import os
 import shlex
-import zlib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -452,18 +452,36 @@ def test_a_name_that_the_locale_does_not_have_is_told(aws: LocalAWS, cli: Cli) -
     assert not (cli.directory / "in").exists()
 
 
-def test_an_object_that_differs_from_its_checksum_is_rejected(aws: LocalAWS, cli: Cli) -> None:
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        "CRC32",
+        pytest.param(
+            "CRC64NVME",
+            marks=pytest.mark.skipif(
+                not find_spec("awscrt"), reason="awscrt (the extra crt) is not installed"
+            ),
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    ("body", "suffix"),
+    [(zip_of({"f": "x"}), ".zip"), (b"x" * (17 << 20), ".txt")],
+    ids=["one GET", "many ranges"],
+)
+def test_an_object_that_differs_from_its_checksum_is_rejected(
+    aws: LocalAWS, cli: Cli, body: bytes, suffix: str, algorithm: str
+) -> None:
     """The answer to one GET holds the whole object, with the checksum: botocore compares, too."""
-    body = zip_of({"f": "x"})
-    job_id = aws.add_job([Input("App", body)])
+    job_id = aws.add_job([Input("App", body, suffix)])
     there = aws.job(job_id).inputs[0]
-    other = base64.b64encode(zlib.crc32(body + b"x").to_bytes(4, "big")).decode()
+    other = base64.b64encode(bytes(8 if "64" in algorithm else 4)).decode()
     s3(aws.admin_environment).put_object(
         Bucket=there.bucket,
         Key=there.key,
         Body=body,
-        ChecksumAlgorithm="CRC32",
-        ChecksumCRC32=other,
+        ChecksumAlgorithm=algorithm,  # type: ignore[arg-type]
+        **{f"Checksum{algorithm}": other},  # type: ignore[arg-type]
     )
 
     done = cli("fetch", job_id)

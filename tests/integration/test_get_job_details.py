@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from botocore.model import ServiceModel
 from botocore.validate import ParamValidator
 
 import cpstage
-from command_line import Cli
+from command_line import Cli, forks
 from cpstage.local import Input, LocalAWS
 from stalled_server import stalling_server
 from terminals import on_terminal
@@ -78,18 +79,11 @@ def side_by_side(
     cli: Cli, *arguments: str, also: Sequence[str] = (), operation: str = "get-job-details"
 ) -> tuple[Done, Done]:
     """Run the AWS CLI and cpstage at the same time, as the same caller; ``also`` is for cpstage."""
-    command = [_aws_program(), "codepipeline", operation, *arguments]
-    with subprocess.Popen(
-        command,
-        cwd=cli.directory,
-        env=cli.environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as running:
+    command = ["codepipeline", operation, *arguments]
+    with ThreadPoolExecutor(1) as pool:
+        theirs = pool.submit(forks("aws").run, command, cli.directory, cli.environment)
         done = ours(cli, *arguments, *also)
-        stdout, stderr = running.communicate(timeout=120)
-    return subprocess.CompletedProcess(command, running.returncode, stdout, stderr), done
+        return theirs.result(), done
 
 
 def _aws_program() -> str:
@@ -509,8 +503,10 @@ def test_every_global_option_of_the_aws_cli_is_taken(aws: LocalAWS, cli: Cli, ba
 
 
 def test_a_read_timeout_ends_the_wait_for_an_answer(cli: Cli) -> None:
+    hurried = cli.with_variables({"AWS_MAX_ATTEMPTS": "1"})
     with stalling_server() as server:
-        done = ours(cli, "--job-id", "x", "--endpoint-url", server.url, "--cli-read-timeout", "1")
+        there = ("--endpoint-url", server.url)
+        done = ours(hurried, "--job-id", "x", *there, "--cli-read-timeout", "1")
 
     assert done.returncode == 69
     assert_one_line(done.stderr)

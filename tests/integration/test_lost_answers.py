@@ -58,7 +58,7 @@ def faults(*operations: str) -> list[ParameterSet]:
     return [pytest.param(name, kinds_of(name), id=name) for name in operations]
 
 
-def each(kinds: Mapping[str, Kind], check: Callable[[Kind], object], at_once: int = 4) -> None:
+def each(kinds: Mapping[str, Kind], check: Callable[[Kind], object], at_once: int = 8) -> None:
     """Check kinds of faults at the same time, since each mostly waits; name all that fail."""
     with ThreadPoolExecutor(at_once) as pool:
         futures = {name: pool.submit(check, kind) for name, kind in kinds.items()}
@@ -343,7 +343,7 @@ def test_a_push_in_parts_without_answers_leaves_nothing(
         else:
             assert uploads == []
 
-    each(kinds, check, at_once=2)  # each takes a processor for its parts
+    each(kinds, check)
 
 
 @pytest.mark.parametrize(("operation", "kinds"), faults("AbortMultipartUpload"))
@@ -365,7 +365,7 @@ def test_an_abort_gets_over_one_fault(bench: Bench, operation: str, kinds: Kinds
 def test_an_abort_without_answers_is_told(bench: Bench, operation: str, kinds: Kinds) -> None:
     def check(kind: Kind) -> None:
         plan = [Rule(ACCESS_DENIED, "UploadPart", times=None), *always(operation, kind)]
-        done = bench.push(plan, LARGE)
+        done = bench.push(plan, LARGE, "--retry-timeout", QUICK)
         last = done.fails(77)
         left = bench.uploads(done.job_id)
         assert bool(left) == (not kind.applied), done.said

@@ -211,7 +211,7 @@ def test_the_password_of_a_proxy_is_not_said(cli: Cli, scheme: str) -> None:
     proxy = f"{scheme}://me:{planted(20)}@127.0.0.1:1"
 
     behind = cli.with_variables({"HTTP_PROXY": proxy, "NO_PROXY": ""})
-    said = keeps_quiet(behind, 69, "show", "x")
+    said = keeps_quiet(behind, 69, "fetch", "x", "--retry-timeout", "1")
 
     assert "127.0.0.1:1" in said
 

@@ -60,7 +60,9 @@ FAILURES = {
     "long client token": Failure(78, variables=(("CPSTAGE_CLIENT_TOKEN", planted(300)),)),
     "no CodePipeline": Failure(69, variables=(("AWS_ENDPOINT_URL_CODEPIPELINE", NOWHERE),)),
     "no S3": Failure(69, variables=(("AWS_ENDPOINT_URL_S3", NOWHERE),)),
-    "no S3, shown": Failure(0, ("show", "JOB"), (("AWS_ENDPOINT_URL_S3", NOWHERE),)),
+    "no S3, shown": Failure(
+        0, ("show", "JOB"), (("AWS_ENDPOINT_URL_S3", NOWHERE), ("AWS_MAX_ATTEMPTS", "1"))
+    ),
     "no S3 to push to": Failure(69, ("push", "JOB"), (("AWS_ENDPOINT_URL_S3", NOWHERE),)),
     "no KMS": Failure(69, ("push", "JOB", "--encrypt"), (("AWS_ENDPOINT_URL_KMS", NOWHERE),)),
     "denied by S3": Failure(77, lacks="s3:GetObject"),

@@ -68,7 +68,7 @@ def test_a_traceback_with_all_that_is_known_of_a_failure_says_no_secret(
     failures: list[BaseException] = []
     for attempt in (
         lambda: get_job(job.id, client_token=planted(20)),
-        lambda: cpstage.fetch(job, tmp_path, config=AwsConfig(endpoint_url=NOWHERE)),
+        lambda: cpstage.fetch(job, tmp_path, config=AwsConfig(endpoint_url=NOWHERE, timeout=1)),
         lambda: cpstage.push(job, tmp_path),
         lambda: cpstage.parse_job({"data": {"artifactCredentials": {"accessKeyId": planted(20)}}}),
         lambda: cpstage.parse_job({"data": {"continuationToken": [planted(20)]}}),

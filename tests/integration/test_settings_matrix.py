@@ -69,9 +69,7 @@ def profile(text: str, name: str = "default") -> str:
 
 REGIONS = [
     Setting("nothing-set", DEFAULT),
-    Setting(
-        "AWS_{JOB: JOB_HOST}_REGION-over-profile", DEFAULT, config=profile("region = us-west-2")
-    ),
+    Setting("AWS_DEFAULT_REGION-over-profile", DEFAULT, config=profile("region = us-west-2")),
     Setting(
         "region-of-profile",
         in_region("us-west-2"),

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from hashlib import sha1
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
-from command_line import plain_environment
+from command_line import forks, plain_environment
 from recording_server import (
     BUCKET,
     JOB_KEY,
@@ -27,7 +29,7 @@ from recording_server import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 CALLER_KEY, CALLER_SECRET = "AKIACALLERCALLER0001", "caller-secret" * 3
 REGION = "eu-west-1"
@@ -69,6 +71,9 @@ _CPSTAGE = {
     GET: _FETCH,
     PUT: ("push", "--force", "--job-file", "job.json", "Built=file"),
 }
+
+_CACHED_AT_HOME = re.compile("role_arn|ROLE_ARN|sso_")
+"""Where botocore keeps what such settings bring, it determines while it is loaded."""
 
 
 @dataclass(frozen=True)
@@ -137,30 +142,22 @@ def side_by_side(
     setting: Setting, operation: str, certificates: Certificates, directory: Path
 ) -> tuple[Outcome, Outcome]:
     """Run both programs with a setting; return what came of cpstage, and of the AWS CLI."""
-    aws = str(Path(sys.executable).parent / "aws")
-    commands = ([sys.executable, "-m", "cpstage", *_CPSTAGE[operation]], [aws, *_AWS[operation]])
     with (
         recorder(certificates, **setting.told) as one,
         recorder(certificates, **setting.told) as other,
+        ThreadPoolExecutor(1) as pool,
     ):
-        running = []
-        for command, recorded in zip(commands, (one, other), strict=True):
-            home = directory / Path(command[0]).name
-            is_of_a_job = command[0] == aws and operation != JOB
-            running.append(_start(command, setting, recorded, home, is_of_a_job=is_of_a_job))
-        outcomes = []
-        for process, recorded in zip(running, (one, other), strict=True):
-            _, stderr = process.communicate(timeout=100)
-            outcomes.append(Outcome(process.returncode, stderr, recorded))
-    return outcomes[0], outcomes[1]
+        theirs = pool.submit(_run, "aws", _AWS[operation], setting, other, directory / "aws")
+        ours = _run("cpstage", _CPSTAGE[operation], setting, one, directory / "cpstage")
+        return ours, theirs.result()
 
 
-def _start(
-    command: list[str], setting: Setting, recorded: Recorder, home: Path, *, is_of_a_job: bool
-) -> subprocess.Popen[str]:
+def _run(
+    program: str, command: Sequence[str], setting: Setting, recorded: Recorder, home: Path
+) -> Outcome:
     home.mkdir()
     key, secret, token = CALLER_KEY, CALLER_SECRET, None
-    if is_of_a_job:
+    if program == "aws" and command[0] == "s3api":  # cpstage gets the job's credentials itself
         key, secret, token = JOB_KEY, JOB_SECRET, JOB_TOKEN
     keys = {"aws_access_key_id": key, "aws_secret_access_key": secret}
     if token:
@@ -189,16 +186,33 @@ def _start(
         **{name.upper(): value for name, value in keys.items()},
         **{name: filled(value) for name, value in setting.variables.items()},
     }
-    return subprocess.Popen(
-        [*command, *map(filled, setting.arguments)],
-        cwd=home,
-        env={name: value for name, value in variables.items() if name not in setting.without},
-        start_new_session=True,  # a question for an MFA code has no terminal
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    arguments = [*command, *map(filled, setting.arguments)]
+    given = {name: value for name, value in variables.items() if name not in setting.without}
+    is_cached = _CACHED_AT_HOME.search(f"{setting.config} {setting.variables}")
+    started = _new_interpreter(program) if is_cached else forks(program).run
+    done = started(arguments, home, given)
+    return Outcome(done.returncode, done.stderr, recorded)
+
+
+def _new_interpreter(program: str) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return what runs a command in a process that reads ``HOME`` before it loads the program."""
+    module = {"aws": "awscli"}.get(program, program)
+
+    def run(
+        arguments: Sequence[str], directory: Path, environment: Mapping[str, str]
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            cwd=directory,
+            env=environment,
+            start_new_session=True,  # a question for an MFA code has no terminal
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+
+    return run
 
 
 def _write_files(home: Path, config: str, credentials: str) -> None:

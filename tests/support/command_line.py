@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +47,7 @@ class Cli:
         variables = {name: value for name, value in given.items() if name not in without}
         directory = cwd or self.directory
         if _can_fork(variables):
-            return _forks().run(arguments, directory, variables, stdin=stdin)
+            return forks().run(arguments, directory, variables, stdin=stdin)
         return subprocess.run(
             [sys.executable, "-m", "cpstage", *arguments],
             cwd=directory,
@@ -81,15 +80,20 @@ def _can_fork(variables: Mapping[str, str]) -> bool:
     return same and {**python, "PYTHON": ""} == {"PYTHONPATH": SOURCE, "PYTHON": ""}
 
 
-@cache
-def _forks() -> Forks:
-    """The loaded process of this test process; :func:`end_forks` ends it."""
-    directory = Path(tempfile.mkdtemp(prefix="forks-"))
-    return Forks(directory, plain_environment(directory)).__enter__()
+_loaded: dict[str, Forks] = {}
+
+
+def forks(program: str = "cpstage") -> Forks:
+    """The process of this test process that has loaded a program; :func:`end_forks` ends it."""
+    if program not in _loaded:
+        directory = Path(tempfile.mkdtemp(prefix="forks-"))
+        _loaded[program] = Forks(directory, plain_environment(directory), program)
+    return _loaded[program]
 
 
 def end_forks() -> None:
-    """End the loaded process, if there is one."""
-    if _forks.cache_info().currsize:
-        _forks().__exit__()
-        shutil.rmtree(_forks().directory)
+    """End the processes that have loaded programs."""
+    while _loaded:
+        _, running = _loaded.popitem()
+        running.__exit__()
+        shutil.rmtree(running.directory)

@@ -1,7 +1,7 @@
-"""Commands of cpstage, each in a process that is forked off one which has loaded cpstage already.
+"""Commands of cpstage or the AWS CLI, each forked off a process that has loaded the program.
 
 A start takes a third of the time that a new interpreter takes. Everything else is as in a shell: a
-directory, an environment and descriptors of its own, and an exit code.
+directory, an environment and descriptors of its own, and an exit code. Commands have no terminal.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from botocore_files import read_once
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+Main = Callable[[list[str]], "int | None"]
 
 LONGEST = 120
 """Seconds after which a command is killed."""
@@ -36,14 +37,17 @@ class Forks:
     Args:
         directory: Where the address of the loaded process lies.
         environment: Its own variables.
+        program: What it loads: ``cpstage`` or ``aws``.
     """
 
-    def __init__(self, directory: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, directory: Path, environment: Mapping[str, str], program: str = "cpstage"
+    ) -> None:
         self.directory = directory
         self._address = str(directory / "forks")
         # The loaded process is no child of this one: tests count the children of theirs.
         done = subprocess.run(
-            [sys.executable, __file__, self._address, str(os.getpid())],
+            [sys.executable, __file__, program, self._address, str(os.getpid())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             env={**environment},
@@ -94,13 +98,28 @@ class Forks:
         return subprocess.CompletedProcess([*arguments], code, out.read_text(), err.read_text())
 
 
-def _load() -> None:
+def _load_aws() -> None:
+    """Load the AWS CLI, which has a botocore of its own."""
+    import awscli.clidriver
+
+    from botocore_files import read_once  # of the botocore that is imported by now
+
+    read_once()
+    commands = awscli.clidriver.create_clidriver().create_help_command().command_table
+    for service in ("codepipeline", "s3api"):
+        commands[service].create_help_command()
+
+
+def _load_cpstage() -> None:
     """Load what commands load; the local AWS is not among it."""
     import boto3
 
     import cpstage
+    from botocore_files import read_once
 
     read_once()
+    for late in ("filelock", "ctypes"):
+        importlib.import_module(late)
     for module in pkgutil.walk_packages(cpstage.__path__, "cpstage."):
         if not module.name.startswith(("cpstage.local", "cpstage.cli.local", "cpstage.__main__")):
             importlib.import_module(module.name)
@@ -108,19 +127,21 @@ def _load() -> None:
         boto3.Session().client(
             service, "us-east-1", aws_access_key_id="none", aws_secret_access_key="none"
         )
+
+
+def _serve(program: str, address: str, tests: int) -> None:
+    """Start a command for each connection, as long as the process of the tests lives."""
+    load, main = _PROGRAMS[program]
+    load()
     gc.collect()
     gc.freeze()
-
-
-def _serve(address: str, tests: int) -> None:
-    """Start a command for each connection, as long as the process of the tests lives."""
-    _load()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen(64)
     if pid := os.fork():
         print(pid)
         return
+    os.setsid()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     listener.settimeout(LONGEST)
     while Path(f"/proc/{tests}").exists():
@@ -133,28 +154,30 @@ def _serve(address: str, tests: int) -> None:
                 pass
         if os.fork() == 0:
             listener.close()
-            _start(connection)
+            _start(connection, main)
             os._exit(0)
         connection.close()
 
 
-def _start(connection: socket.socket) -> None:
+def _start(connection: socket.socket, main: Main) -> None:
     """Read an order, have a child become the command, and tell its exit code."""
     order = json.loads(connection.makefile().readline())
     child = os.fork()
     if child == 0:
         connection.close()
-        _become(**order)
+        _become(main, **order)
     _, status = os.waitpid(child, 0)
     with suppress(OSError):  # nobody may want to know any more
         connection.sendall(str(os.waitstatus_to_exitcode(status)).encode())
 
 
 def _become(
-    arguments: list[str], directory: str, environment: dict[str, str], streams: list[str]
+    main: Main,
+    arguments: list[str],
+    directory: str,
+    environment: dict[str, str],
+    streams: list[str],
 ) -> NoReturn:
-    from cpstage.__main__ import main
-
     for descriptor, name in enumerate(streams):
         mode = os.O_RDWR | os.O_CREAT if descriptor else os.O_RDONLY
         opened = os.open(name, mode, 0o600)
@@ -166,7 +189,7 @@ def _become(
     sys.argv[1:] = arguments
     signal.alarm(LONGEST)
     try:
-        main(arguments)
+        raise SystemExit(main(arguments))
     except SystemExit as request:
         threading._shutdown()  # type: ignore[attr-defined]
         sys.stdout.flush()
@@ -174,5 +197,25 @@ def _become(
         os._exit(int(request.code or 0))  # a process of its own would take memory apart first
 
 
+def _cpstage(arguments: list[str]) -> int | None:
+    from cpstage.__main__ import main
+
+    return main(arguments)
+
+
+def _aws(arguments: list[str]) -> int | None:
+    import awscli
+    from awscli.clidriver import main
+
+    importlib.reload(awscli)  # it puts its data on AWS_DATA_PATH
+    code: int | None = main()
+    return code
+
+
+_PROGRAMS: dict[str, tuple[Callable[[], None], Main]] = {
+    "cpstage": (_load_cpstage, _cpstage),
+    "aws": (_load_aws, _aws),
+}
+
 if __name__ == "__main__":
-    _serve(sys.argv[1], int(sys.argv[2]))
+    _serve(sys.argv[1], sys.argv[2], int(sys.argv[3]))
