@@ -282,3 +282,19 @@ def test_mtimes_that_old_writers_left(tmp_path: Path, mtime: bytes) -> None:
     options = ExtractOptions(Limits())
 
     assert unpack(tar(member("a", mtime=mtime)), tmp_path / "d", options=options).files == 1
+
+
+@pytest.mark.parametrize("second", [bytes(511) + b"\n", b"\r\n"])
+def test_a_line_end_in_the_second_end_block(tmp_path: Path, second: bytes) -> None:
+    contents = unpack(tar(member("a", "x"), end=bytes(512) + second), tmp_path / "d", "a.tar")
+
+    assert contents.files == 1
+    assert contents.notes == ["bytes after the end of the tar were ignored"]
+
+
+@pytest.mark.parametrize("zeros", [1, 21, 5000])
+def test_a_size_in_pax_with_leading_zeros(tmp_path: Path, zeros: int) -> None:
+    body = tar(pax(record("size", "0" * zeros + "4")), member("a", "data", size=b"0" * 11 + b"\0"))
+
+    assert unpack(body, tmp_path / "d").files == 1
+    assert (tmp_path / "d/a").read_bytes() == b"data"

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import subprocess
+import tarfile
 import threading
 import zipfile
 import zlib
@@ -97,6 +98,44 @@ def test_a_tar_gz_is_one_member_without_a_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_process_left")
+@pytest.mark.parametrize(
+    ("path", "records", "header"),
+    [
+        ("p" * 155 + "/" + "n" * 100, False, None),
+        ("a/" + "d" * 98 + "/e", False, None),
+        ("grün/日本語", True, None),
+        ("ü" * 77 + "/" + "ü" * 50, True, None),
+        ("x" + "ü" * 50, True, "x" + "ü" * 49),
+        ("p" * 156 + "/n", True, "p" * 100),
+    ],
+)
+def test_readers_without_pax_find_names_in_ustar_headers(
+    tmp_path: Path, path: str, records: bool, header: str | None
+) -> None:
+    (tmp_path / "tree" / path).parent.mkdir(parents=True)
+    (tmp_path / "tree" / path).write_bytes(b"x")
+    (tmp_path / "tree/link").symlink_to("ü" * 50)
+
+    blocks = packed(tmp_path / "tree", "tar")
+
+    headers = {block[156:157]: block for block in _blocks(blocks) if block[257:262] == b"ustar"}
+    file, link = headers[b"0"], headers[b"2"]
+    place = f"{_field(file, 345, 155)}/{_field(file, 0, 100)}".removeprefix("/")
+    assert place == (path if header is None else header)
+    assert (f"path={path}\n".encode() in blocks) is records
+    assert _field(link, 157, 100) == "ü" * 50
+    with tarfile.open(fileobj=io.BytesIO(blocks)) as archive:
+        assert path in archive.getnames()
+
+
+def _blocks(body: bytes) -> list[bytes]:
+    return [body[start : start + 512] for start in range(0, len(body), 512)]
+
+
+def _field(block: bytes, start: int, length: int) -> str:
+    return block[start : start + length].rstrip(b"\0").decode()
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_what_is_begun_while_it_is_listed_comes_out_the_same(tmp_path: Path, kind: Format) -> None:
     tree = tree_of_sizes(tmp_path / "tree", 3 * PORTION_SIZE)

@@ -193,9 +193,10 @@ def decimal(digits: bytes, what: str) -> int:
     Raises:
         Damaged: The value is not a number, is negative, or has more digits than any size.
     """
-    if not digits.isdigit() or len(digits) > _MOST_DIGITS:
+    significant = digits.lstrip(b"0")
+    if not digits.isdigit() or len(significant) > _MOST_DIGITS:
         raise Damaged(f"the {what} is not a number: {digits[:40]!r}")
-    return int(digits)
+    return int(significant or b"0")
 
 
 def read_records(body: bytes) -> list[Record]:

@@ -217,10 +217,11 @@ class _TarReader:
         stream = self._stream
         second = stream.read(BLOCK)
         rest = stream.read(-stream.position % _RECORD) if second == _ZEROS else b""
-        garbage = second.strip(b"\0") or any(
+        # The second block of old versions of plexus-archiver ends with a newline.
+        garbage = second.strip(_BLANKS) or any(
             has_checksum(rest[at : at + BLOCK]) for at in range(0, len(rest) - BLOCK + 1, BLOCK)
         )
-        has_more = bool(rest.strip(b"\0"))
+        has_more = bool((second + rest).strip(b"\0"))
         self._drained(len(second) + len(rest))
         while not garbage and (piece := stream.some(CHUNK)):
             self._drained(len(piece))

@@ -27,8 +27,10 @@ _TYPES: dict[Kind, bytes] = {
 _GZIP_HEADER = struct.pack("<2s2BL2B", b"\x1f\x8b", 8, 0, 0, 0, 255)
 """RFC 1952, 2.3: deflate, no flags, no time, no extra flags, an unknown system."""
 
-_USTAR = struct.Struct("100s8s16s12s12s8sc100s8s247x")
-"""Name, mode, owners, size, time, checksum, type, target and magic; the rest is empty."""
+_USTAR = struct.Struct("100s8s16s12s12s8sc100s8s80x155s12x")
+"""Name, mode, owners, size, time, checksum, type, target, magic and prefix; the rest is empty."""
+
+_NAME_BYTES, _PREFIX_BYTES = 100, 155
 
 _USTAR_SIZES = _USTAR_TIMES = 8 << 30
 
@@ -134,13 +136,14 @@ def _end(length: int) -> bytes:
 
 
 def _header(entry: Entry, rule: MtimeRule) -> bytes:
-    name = entry.path + "/" * (entry.kind == "directory")
-    texts = (name, entry.target)
+    name = (entry.path + "/" * (entry.kind == "directory")).encode()
+    target = entry.target.encode()
     seconds, fraction = divmod(rule.apply(entry.mtime_ns), 10**9)
-    is_short = all(len(text) <= 100 and text.isascii() for text in texts)
-    if is_short and entry.size < _USTAR_SIZES and 0 <= seconds < _USTAR_TIMES:
+    place = _split(name)
+    is_plain = place and len(target) <= _NAME_BYTES and name.isascii() and target.isascii()
+    if place and is_plain and entry.size < _USTAR_SIZES and 0 <= seconds < _USTAR_TIMES:
         before = _mtime_record(rule.apply(entry.mtime_ns)) if fraction else b""
-        return before + _ustar_header(entry, name, seconds)
+        return before + _ustar_header(entry, place, target, seconds)
     info = tarfile.TarInfo(entry.path)
     info.type = _TYPES[entry.kind]
     info.size = entry.size
@@ -149,19 +152,38 @@ def _header(entry: Entry, rule: MtimeRule) -> bytes:
         info.pax_headers = {"mtime": _decimal(rule.apply(entry.mtime_ns))}
     info.linkname = entry.target
     info.mode = entry.mode
-    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
+    with_records = info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
+    if entry.size >= _USTAR_SIZES:
+        return with_records
+    # Readers that skip pax records (PHP, Perl, RubyGems) would read "?" for letters beyond ASCII.
+    header = _ustar_header(entry, place or (_cut(name), b""), _cut(target), int(info.mtime))
+    return with_records[: -tarfile.BLOCKSIZE] + header
 
 
-def _ustar_header(entry: Entry, name: str, mtime: int) -> bytes:
+def _split(name: bytes) -> tuple[bytes, bytes] | None:
+    """Return the name and the prefix of a ustar header, or None if a path does not fit."""
+    if len(name) <= _NAME_BYTES:
+        return name, b""
+    cut = name.find(b"/", len(name) - 1 - _NAME_BYTES, len(name) - 1)
+    return (name[cut + 1 :], name[:cut]) if 0 < cut <= _PREFIX_BYTES else None
+
+
+def _cut(text: bytes) -> bytes:
+    """Return as many whole characters as a ustar header has room for."""
+    return text[:_NAME_BYTES].decode(errors="ignore").encode()
+
+
+def _ustar_header(entry: Entry, place: tuple[bytes, bytes], target: bytes, mtime: int) -> bytes:
     """Write a header that needs no pax records, in a quarter of the time that tarfile takes."""
+    name, prefix = place
     before = (
-        name.encode(),
+        name,
         b"%07o\0" % entry.mode,
         b"0000000\0" * 2,
         b"%011o\0" % entry.size,
         b"%011o\0" % mtime,
     )
-    after = (_TYPES[entry.kind], entry.target.encode(), b"ustar\x0000")
+    after = (_TYPES[entry.kind], target, b"ustar\x0000", prefix)
     # The sum is that of a header with spaces in its own place (pax, "ustar Interchange Format").
     checksum = sum_of(_USTAR.pack(*before, b" " * 8, *after))
     return _USTAR.pack(*before, b"%06o\0 " % checksum, *after)
