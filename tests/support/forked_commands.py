@@ -118,8 +118,7 @@ def _load_cpstage() -> None:
     from botocore_files import read_once
 
     read_once()
-    for late in ("filelock", "ctypes"):
-        importlib.import_module(late)
+    importlib.import_module("ctypes")  # which commands load late
     for module in pkgutil.walk_packages(cpstage.__path__, "cpstage."):
         if not module.name.startswith(("cpstage.local", "cpstage.cli.local", "cpstage.__main__")):
             importlib.import_module(module.name)
