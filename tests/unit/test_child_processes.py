@@ -176,7 +176,9 @@ def test_results_come_in_the_order_of_the_units_whatever_their_sizes() -> None:
             yield str(number).encode(), bytes([number]) * size
 
     with Processes(lambda note, data: note * 2 + bytes(data), 2) as processes:
-        results = [bytes(one) for one in processes.in_order(units())]
+        results = [
+            bytes(one) for one in processes.in_order(processes.send(*unit) for unit in units())
+        ]
 
     expected = [str(n).encode() * 2 + bytes([n]) * size for n, size in enumerate(sizes)]
     assert results == expected
@@ -195,7 +197,7 @@ def test_the_first_unit_that_fails_is_the_one_that_is_told() -> None:
         Processes(work, 4) as processes,
         pytest.raises(ArtifactRejected, match="unit 4 is damaged"),
     ):
-        list(processes.in_order(units))
+        list(processes.in_order(processes.send(*unit) for unit in units))
 
 
 def test_units_are_taken_no_further_ahead_than_three_for_a_process() -> None:
@@ -207,7 +209,7 @@ def test_units_are_taken_no_further_ahead_than_three_for_a_process() -> None:
             yield b"", b""
 
     with Processes(lambda _note, _data: b"", 2) as processes:
-        results = processes.in_order(units())
+        results = processes.in_order(processes.send(*unit) for unit in units())
         for number in range(95):
             next(results)
             assert len(taken) == number + 6

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack
 from typing import Generic, TypeVar
@@ -71,19 +70,12 @@ class PackingPool(Generic[Packed]):
     def _by_processes(
         self, portions: Iterable[Batch | FilePart], processes: Processes
     ) -> Generator[Packed, None, None]:
-        under_way: deque[int] = deque()
+        def sent(portion: Batch | FilePart) -> int:
+            begun = self._begun.pop(portion, None) if isinstance(portion, Batch) else None
+            return processes.send(pickle.dumps(portion)) if begun is None else begun
 
-        def first() -> Packed:
-            packed: Packed = pickle.loads(processes.result(under_way.popleft()))  # noqa: S301 (our own child's)
-            return packed
-
-        for portion in portions:
-            number = self._begun.pop(portion, None) if isinstance(portion, Batch) else None
-            under_way.append(processes.send(pickle.dumps(portion)) if number is None else number)
-            while len(under_way) >= self._count + AHEAD:
-                yield first()
-        while under_way:
-            yield first()
+        for packed in processes.in_order(map(sent, portions)):
+            yield pickle.loads(packed)  # noqa: S301 (our own child's)
 
     def _expect(self, entries: int) -> Processes | None:
         """Return the processes, which are started once they are worth it for so many entries."""

@@ -50,7 +50,7 @@ _CAN_FORK = sys.platform == "linux"
 """Elsewhere libraries of the system do not bear a fork of a process that has threads."""
 
 _OURS: set[int] = set()
-"""Our ends of the pipes to all children, which none of them may keep open for us."""
+"""The parent's ends of the pipes to all children. Each child closes its copies of them."""
 
 _MANY = 1000
 """Files from which on processes are worth the few milliseconds that it takes to start them."""
@@ -65,7 +65,7 @@ def is_worth_forking(files: int) -> bool:
 
 
 class Processes:
-    """Some processes that do work on units; a context, which ends with none of them.
+    """Some processes that work on units. It is a context, whose end ends them.
 
     One thread at a time may use them. Nothing moves between its calls but what the pipes hold.
 
@@ -115,11 +115,6 @@ class Processes:
         self._move(0)
         return self._sent
 
-    def is_done(self, number: int) -> bool:
-        """Whether the result of a unit is there."""
-        self._move(0)
-        return number in self._results
-
     def result(self, number: int) -> memoryview:
         """Wait for the result of a unit, and take it.
 
@@ -134,20 +129,18 @@ class Processes:
             raise result
         return result
 
-    def in_order(
-        self, units: Iterable[tuple[bytes, memoryview | bytes]]
-    ) -> Generator[memoryview, None, None]:
-        """Do work on units, and yield the results in the order of the units.
+    def in_order(self, numbers: Iterable[int]) -> Generator[memoryview, None, None]:
+        """Yield the results of units in their order, with a bounded number of units ahead.
 
         Args:
-            units: The messages about units, and their bytes; taken one by one.
+            numbers: Those of the units; each is taken, and so may be sent, when there is room.
 
         Raises:
             Reportable: As :meth:`result`, for the first unit that failed.
         """
         under_way: deque[int] = deque()
-        for note, data in units:
-            under_way.append(self.send(note, data))
+        for number in numbers:
+            under_way.append(number)
             if len(under_way) >= self._most:
                 yield self.result(under_way.popleft())
         while under_way:
@@ -202,7 +195,10 @@ class _Child:
             try:
                 their_requests, self.requests = _pipe(theirs, ours)
                 their_replies, self.replies = _pipe(ours, theirs)[::-1]
-                _OURS.update((self.requests, self.replies))
+                pipes = (self.requests, self.replies)
+                _OURS.update(pipes)
+                # Closed descriptors may not stay in it, nor after a fork that failed.
+                ours.callback(_OURS.difference_update, pipes)
                 with warnings.catch_warnings():
                     # The child takes no lock that another thread can hold: it computes, and reads
                     # and writes files.
@@ -296,7 +292,6 @@ class _Child:
         """
         if self.lives():
             os.kill(self._pid, signal.SIGKILL)
-        _OURS.difference_update((self.requests, self.replies))
         self._ours.close()
 
     def wait(self) -> None:

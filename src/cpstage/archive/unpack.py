@@ -176,11 +176,12 @@ class Unpacker:
     def _finish_by_processes(self, directories: list[_Directory], hashes: bool) -> int:
         if self._processes is None:
             return self._finish_directories(directories, hashes)
-        units = (
-            (pickle.dumps(("finish", [*map(tuple, some)], hashes)), b"")
+        send = self._processes.send
+        sent = (
+            send(pickle.dumps(("finish", [*map(tuple, some)], hashes)))
             for some in _slices(directories)
         )
-        return sum(int.from_bytes(one, "big") for one in self._processes.in_order(units))
+        return sum(int.from_bytes(one, "big") for one in self._processes.in_order(sent))
 
     def _finish_directories(self, directories: Iterable[_Directory], hashes: bool) -> int:
         finish = self._tree.finish_directory
@@ -213,9 +214,7 @@ class Unpacker:
     def _add_zip(self, stream: ReadAhead, intake: _Intake) -> None:
         """Plan the whole archive before the first of it is written, then let others write it."""
         reader = ZipReader(stream, intake.budget)
-        if self._processes is None and is_worth_forking(reader.count):
-            started = Processes(self._work, thread_count())
-            self._processes = self._stack.enter_context(started)
+        processes = self._start_processes() if is_worth_forking(reader.count) else None
         self._admit_entries(reader.read_directory(), intake)
         self._plan.links.update(
             (entry.place, target) for entry, target in reader.targets() if entry.place
@@ -229,18 +228,26 @@ class Unpacker:
                 else:
                     self._write_large(found, reader.chunks(found))
 
-        if self._processes is not None and is_worth_forking(reader.count):
-            deque(self._processes.in_order(map(_unit, groups())), 0)
+        if processes:
+            sent = (processes.send(_write_note(group), group.data) for group in groups())
+            deque(processes.in_order(sent), 0)
             return
         threads = thread_count()
         deque(in_order(self._write_group, groups(), threads=threads, ahead=threads + 1), 0)
+
+    def _start_processes(self) -> Processes:
+        """Return the processes: one set for all archives of the tree."""
+        if self._processes is None:
+            started = Processes(self._work, thread_count())
+            self._processes = self._stack.enter_context(started)
+        return self._processes
 
     def _work(self, note: bytes, data: memoryview | bytes) -> bytes:
         """Do in a worker process what it was sent."""
         task, *arguments = pickle.loads(note)  # noqa: S301 (our own parent's)
         if task == "finish":
             directories, hashes = arguments
-            return (self._finish_directories(directories, hashes)).to_bytes(_SUM_BYTES, "big")
+            return self._finish_directories(directories, hashes).to_bytes(_SUM_BYTES, "big")
         (entries,) = arguments
         self._write_group(EntryGroup([ZipEntry(*one) for one in entries], memoryview(data)))
         return b""
@@ -342,10 +349,10 @@ class Unpacker:
         return self._tree.write_file(path, chunks, mode=mode, mtime_ns=mtime)
 
 
-def _unit(group: EntryGroup) -> tuple[bytes, memoryview]:
-    """Return what a worker process is sent to write a group."""
+def _write_note(group: EntryGroup) -> bytes:
+    """Return the message by which a worker process writes a group."""
     # Plain tuples are pickled in a third of the time that objects take.
-    return pickle.dumps(("write", [*map(_FIELDS, group.entries)])), group.data
+    return pickle.dumps(("write", [*map(_FIELDS, group.entries)]))
 
 
 def _slices(directories: list[_Directory]) -> Iterator[list[_Directory]]:
