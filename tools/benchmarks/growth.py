@@ -73,7 +73,7 @@ class Case:
     @property
     def room(self) -> int:
         """How many bytes the trees and objects take, and SeaweedFS's own memory."""
-        trees = 1 if self.files == 1 else 2
+        trees = 2 if self.files > 1 else 1
         tree = max(self.size, self.files * _BLOCK)
         return self.artifacts * (trees * tree + self.size // 3) + (1 << 30)
 
@@ -126,8 +126,8 @@ def measure(bed: Testbed, case: Case, rounds: int) -> Growth:
             growth.push.samples.append(_run(bed, source, "push", job_id))
             sizes = [bed.store.look_at(bucket, key).size for key in case.keys.values()]
             growth.push.archive = sum(sizes)
-            # There is not always room for both trees; and on a disk a large file goes quickly.
-            if case.files == 1:
+            # There is not always room for both trees; on a disk only a large file goes quickly.
+            if case.files == 1 or bed.in_memory:
                 shutil.rmtree(source)
             job_id = bed.jobs.add(bucket, bed.store.key_arn, case.keys, {})
             limit = ["--max-entries", str(2 * case.files + 1_000)]

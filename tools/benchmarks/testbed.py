@@ -50,6 +50,7 @@ class Testbed:
 
     Attributes:
         file_system: The type of the file system that it lies on.
+        in_memory: Whether that file system is memory.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Testbed:
         self.jobs = jobs
         self.work = work
         self.file_system = _file_system(work)
-        self._in_memory = self.file_system in ("tmpfs", "ramfs")
+        self.in_memory = self.file_system in ("tmpfs", "ramfs")
         self._numbers = count(1)
         self._environment = _environment(store, jobs, work, credentials)
 
@@ -81,7 +82,7 @@ class Testbed:
     def free_bytes(self) -> int:
         """Return how much more can be written; memory that programs use is not free."""
         free = shutil.disk_usage(self.work).free
-        return min(free, _available_memory()) if self._in_memory else free
+        return min(free, _available_memory()) if self.in_memory else free
 
     @contextmanager
     def directory(self, *, many_files: bool) -> Iterator[Path]:
@@ -95,7 +96,7 @@ class Testbed:
         try:
             yield directory
         finally:
-            if self._in_memory or not many_files:
+            if self.in_memory or not many_files:
                 shutil.rmtree(directory)
 
 
