@@ -285,10 +285,7 @@ def test_the_members_of_a_tar_have_effect_in_their_order(tmp_path: Path) -> None
         (1_000_000_000, 0o640)
     }
     assert unpacked.contents
-    assert (unpacked.contents.files, unpacked.contents.size) == (
-        len(expected),
-        sum(map(len, expected.values())),
-    )
+    assert unpacked.contents.files == len(expected)
 
 
 @pytest.fixture
