@@ -29,9 +29,9 @@ def free_ports(count: int) -> list[int]:
         return [int(one.getsockname()[1]) for one in sockets]
 
 
-def listens(port: int) -> bool:
+def listens(port: int, address: str = LOOPBACK) -> bool:
     with socket.socket() as one:
-        return one.connect_ex((LOOPBACK, port)) == 0
+        return one.connect_ex((address, port)) == 0
 
 
 class Server:
