@@ -169,7 +169,7 @@ def _command(
         *(weed, "server", f"-dir={data}", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}"),
         *("-s3", f"-s3.config={config}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
         *(f"-s3.ip.bind={network.address}", *files),
-        *("-volume.max=0", "-master.volumeSizeLimitMB=1024", "-master.telemetry=false"),
+        *("-volume.max=100", "-master.volumeSizeLimitMB=1024", "-master.telemetry=false"),
         *(f"-{name}={port}" for name, port in ports.items()),
     ]
 
