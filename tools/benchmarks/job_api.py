@@ -93,7 +93,9 @@ class _Handler(BaseHTTPRequestHandler):
     """Answers JSON 1.1 as CodePipeline does; it takes every signature."""
 
     protocol_version = "HTTP/1.1"
-    wbufsize = -1  # in pieces, an answer would wait for the client's TCP acknowledgment
+    # Pieces of an answer, and of TLS handshakes, must not wait for acknowledgments of TCP.
+    wbufsize = -1
+    disable_nagle_algorithm = True
     jobs: Path
 
     def do_POST(self) -> None:
