@@ -78,10 +78,11 @@ and what one and eight plain TCP connections carry in either direction after slo
 connection carries at most its send buffer per round trip. Where eight connections stay below the
 bandwidth, the processor that the link and both ends share is used up."""
 _BINDING_NOTE = """\
-The last rows are about cpstage. "The link alone" is the size of the archive divided by what eight
-connections carried. The processor's share is that of cpstage and SeaweedFS in all cores; the link's
-own processes are not in it. What takes 70% of the time binds; where nothing does, cpstage waits
-for answers, or for the windows of its connections to open."""
+The last rows of each table are about cpstage. "The link alone" is the size of the artifact's zip
+divided by the most that plain connections carried. The processor's share is what cpstage and
+SeaweedFS used of all cores; the processes of the link are not in it. What takes 70% of the time
+binds. Where neither does, round trips bind: cpstage waits for answers, or a connection has sent all
+that may be on the way at a time."""
 
 
 @dataclass
@@ -162,14 +163,15 @@ def keep(bed: Testbed, link: Link, sources: Sequence[Stored], settings: Sequence
                 signal.pause()
 
 
-def markdown(measured: Sequence[Measured], under: Conditions, transport: str) -> str:
-    """Return the page with all tables."""
+def markdown(measured: Sequence[Measured], under: Conditions, transport: str, note: str) -> str:
+    """Return the page with all tables; the note stands below each."""
     versions = ", ".join(f"{name} {version}" for name, version in under.versions.items())
-    foot = f"{under.line} TCP: {transport}."
-    parts = [_INTRODUCTION, report.kinds(measured[0].results), f"Versions: {versions}."]
+    foot = f"{under.line} TCP: {transport}. {note}".strip()
+    parts = [_INTRODUCTION, report.artifacts(measured[0].results), f"Versions: {versions}."]
     parts += ["## The link", _link_table(measured), _LINK_NOTE, foot]
+    parts += ["## What binds", _BINDING_NOTE]
     for command in ("fetch", "push"):
-        parts += [f"## {command}", _BINDING_NOTE]
+        parts.append(f"## {command}")
         for results in measured[0].results:
             parts += [f"### {command} {results.kind}: {results.title}"]
             parts += [_times(measured, results.kind, command), foot]
@@ -247,6 +249,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--round-trips", default="1,20,80", help="in ms (1,20,80)")
     parser.add_argument("--kinds", default=",".join(_KINDS), help=f"of {','.join(_KINDS)}")
     parser.add_argument("--tools", default=",".join(known), help=f"of {','.join(known)}")
+    parser.add_argument("--note", default="", help="a sentence for below the tables")
     parser.add_argument("--keep", action="store_true", help="measure nothing; for experiments")
     options = parser.parse_args()
     options.settings = [
@@ -282,7 +285,7 @@ def main() -> None:
         under = conditions(bed.file_system, options.rounds, programs.versions, options.credentials)
         tcp = network_link.transport()
         for measured in measure(bed, link, sources, options):
-            (options.output / "network.md").write_text(markdown(measured, under, tcp))
+            (options.output / "network.md").write_text(markdown(measured, under, tcp, options.note))
             (options.output / "network.json").write_text(to_json(measured, under, tcp))
     print((options.output / "network.md").read_text())
 

@@ -66,7 +66,7 @@ def markdown(
     """Return the page with all tables."""
     foot = conditions.line
     versions = ", ".join(f"{name} {version}" for name, version in conditions.versions.items())
-    parts = [_INTRODUCTION, kinds(measured), f"Versions: {versions}."]
+    parts = [_INTRODUCTION, artifacts(measured), f"Versions: {versions}."]
     fetches = {one.kind: one.fetch for one in measured if one.fetch}
     if fetches:
         parts += ["## fetch", _times(fetches, fetchers), foot]
@@ -141,7 +141,7 @@ def _figures(tools: Mapping[str, Series]) -> dict[str, dict[str, Any]]:
     }
 
 
-def kinds(measured: Sequence[Results]) -> str:
+def artifacts(measured: Sequence[Results]) -> str:
     rows = [
         [f"{one.kind}: {one.title}", f"{one.files:,}", _mb(one.size), _mb(one.archive)]
         for one in measured

@@ -77,6 +77,7 @@ class Server:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=dict(environment),
+                start_new_session=True,  # Ctrl-C is for the benchmark, which still needs it then
             )
 
     def wait_until(self, ready: Callable[[], bool], seconds: float) -> None:
