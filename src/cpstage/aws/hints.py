@@ -16,6 +16,7 @@ from botocore import exceptions as boto
 
 from cpstage.aws.errors import (
     CALLER_EXPIRED_HINT,
+    SIGNATURE_HINT,
     CredentialsRefused,
     ServiceError,
     SetupError,
@@ -38,6 +39,8 @@ _NETWORK_HINT = "check the network, the region, the proxy and --endpoint-url"
 _BUSY_HINT = "AWS is busy or broken: try again later"
 _KEY_HINT = "check the state of the KMS key"
 _SETTINGS_HINT = "check the options and the AWS configuration"
+
+_CRT_HINT = "install cpstage[crt]"
 
 _CUSTOMER_KEY_HINT = (
     "the object is encrypted with a customer key (SSE-C), which a job does not carry: upload it "
@@ -206,6 +209,13 @@ _LOCAL_CREDENTIALS = (
 )
 
 
+_WRONG_SETTINGS = (
+    (boto.ProfileNotFound, "check --profile, AWS_PROFILE and ~/.aws/config"),
+    (boto.InvalidRegionError, "check --region, AWS_REGION and the profile's region"),
+    (boto.UnknownSignatureVersionError, SIGNATURE_HINT),
+)
+
+
 def _settings_failure(error: boto.BotoCoreError, doing: str) -> CpstageError:
     """Translate what botocore says of the caller's settings and credentials."""
     if isinstance(error, boto.NoCredentialsError):
@@ -216,11 +226,20 @@ def _settings_failure(error: boto.BotoCoreError, doing: str) -> CpstageError:
         return AccessDenied(what, hint=_LOCAL_CREDENTIALS_HINT)
     if isinstance(error, (boto.HTTPClientError, boto.ConnectionError)):
         return ServiceUnavailable(what, hint=_NETWORK_HINT)
-    if isinstance(error, boto.ProfileNotFound):
-        return ConfigurationError(what, hint="check --profile, AWS_PROFILE and ~/.aws/config")
-    if isinstance(error, boto.InvalidRegionError):
-        return ConfigurationError(what, hint="check --region, AWS_REGION and the profile's region")
-    return ConfigurationError(what, hint=settings_hint(str(said)))
+    if needs := _needs_crt(error):
+        return ConfigurationError(f"cannot {doing}: {needs} requires awscrt", hint=_CRT_HINT)
+    hint = next((one for kind, one in _WRONG_SETTINGS if isinstance(error, kind)), None)
+    return ConfigurationError(what, hint=hint or settings_hint(str(said)))
+
+
+def _needs_crt(error: boto.BotoCoreError) -> str | None:
+    """Return what botocore can only do with awscrt; None for other errors."""
+    if isinstance(error, boto.MissingDependencyException):
+        found = re.search("Using (.*?) requires", str(error))
+        return found[1] if found else "the request"
+    version = str(error.kwargs.get("signature_version"))
+    is_unknown = isinstance(error, boto.UnknownSignatureVersionError)
+    return f"signature version {version}" if is_unknown and "v4a" in version else None
 
 
 def settings_hint(why: str, other: str = _SETTINGS_HINT) -> str:
