@@ -67,6 +67,9 @@ _OTHER_NAME = {62, 64}
 
 _DAMAGED_RECORD = "BAD_RECORD_MAC|DECRYPTION_FAILED"
 _LOGIN = r"//[^/\s\"']*@"
+_QUERY = r"\?[^\s\"']+"
+"""Of a URL: a signature may be in it, and the session token."""
+
 _REFUSED_TUNNEL = r"Tunnel connection failed: [0-9]{3}"
 
 
@@ -346,8 +349,9 @@ def _unsigned_or_unparsed(error: Exception) -> CallFailed:
 
 
 def _network_text(error: BaseException) -> str:
-    """Return what botocore says of the network, without the login of a URL."""
-    return re.sub(_LOGIN, "//", f"{error}{_system_reason(error)}")
+    """Return what botocore says of the network, without login and query of a URL."""
+    said = re.sub(_LOGIN, "//", f"{error}{_system_reason(error)}")
+    return re.sub(_QUERY, "", said)
 
 
 def _system_reason(error: BaseException) -> str:

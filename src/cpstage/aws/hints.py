@@ -221,7 +221,9 @@ def _settings_failure(error: boto.BotoCoreError, doing: str) -> CpstageError:
     if isinstance(error, boto.NoCredentialsError):
         return AccessDenied(f"cannot {doing}: no AWS credentials were found", hint=_NO_KEYS_HINT)
     said = error.kwargs.get("report") if isinstance(error, boto.ParamValidationError) else error
-    what = f"cannot {doing}: {said}".rstrip(".: ")
+    # A container's metadata service is quoted with all that it answers.
+    text = re.sub("(from container metadata): .*", r"\1", str(said), flags=re.DOTALL)
+    what = f"cannot {doing}: {text}".rstrip(".: ")
     if isinstance(error, _LOCAL_CREDENTIALS) or type(error).__name__.startswith("Login"):
         return AccessDenied(what, hint=_LOCAL_CREDENTIALS_HINT)
     if isinstance(error, (boto.HTTPClientError, boto.ConnectionError)):
