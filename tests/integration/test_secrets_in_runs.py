@@ -59,9 +59,13 @@ def _run(
 
 def test_none_is_in_what_a_command_finds_around_it(aws: LocalAWS, cli: Cli) -> None:
     look = shell('env; tr "\\0" "\\n" < /proc/$$/cmdline; cp in/App/f "$CPSTAGE_OUT_BUILT"')
-    token = {"CPSTAGE_CONTINUATION_TOKEN": CANARY}
+    tokens = {
+        "CPSTAGE_CONTINUATION_TOKEN": CANARY,
+        "AWS_BEARER_TOKEN_CODEPIPELINE": CANARY,
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN": CANARY,
+    }
 
-    done = _run(cli, add_job(aws), look, "--report-tail", "5", **token)
+    done = _run(cli, add_job(aws), look, "--report-tail", "5", **tokens)
 
     assert done.returncode == 0, done.stderr
     assert leaks(cli, done) == []
