@@ -41,7 +41,7 @@ _CREDENTIALS = {
 }
 """What is a caller's credential, or buys one."""
 
-BEARER_TOKEN = "AWS_BEARER_TOKEN_"
+BEARERS = "AWS_BEARER_TOKEN_"
 """What the names of bearer tokens begin with: botocore has one for each service."""
 
 _OURS = {"CPSTAGE_CLIENT_TOKEN", "CPSTAGE_CONTINUATION_TOKEN"}
@@ -153,7 +153,7 @@ def inherited(environment: Mapping[str, str], *, credentials: bool) -> dict[str,
     given = {name: value for name, value in environment.items() if name not in withheld}
     if credentials:
         return given
-    return {name: value for name, value in given.items() if not name.startswith(BEARER_TOKEN)}
+    return {name: value for name, value in given.items() if not name.startswith(BEARERS)}
 
 
 def _left_in(path: Path, most: int, what: str) -> bytes:
