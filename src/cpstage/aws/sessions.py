@@ -221,7 +221,7 @@ def _check_url(url: str, what: str, hint: str) -> None:
     except ValueError:  # its text may hold a password
         good = False
     if not good:
-        shown = url.rpartition("@")[2]
+        shown = url.rpartition("@")[2].partition("?")[0]
         raise ConfigurationError(f"{what} is not an http:// or https:// URL: {shown!r}", hint=hint)
 
 
