@@ -53,6 +53,7 @@ class Testbed:
     Attributes:
         environment: Of the tools.
         file_system: The type of the file system that it lies on.
+        in_memory: Whether that file system is memory.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Testbed:
         self.jobs = jobs
         self.work = work
         self.file_system = _file_system(work)
-        self._in_memory = self.file_system in ("tmpfs", "ramfs")
+        self.in_memory = self.file_system in ("tmpfs", "ramfs")
         self._numbers = count(1)
         self._inside = network.inside
         self.environment = {**_environment(store, jobs, work, credentials), **_trust(network)}
@@ -90,7 +91,7 @@ class Testbed:
     def free_bytes(self) -> int:
         """Return how much more can be written; memory that programs use is not free."""
         free = shutil.disk_usage(self.work).free
-        return min(free, _available_memory()) if self._in_memory else free
+        return min(free, _available_memory()) if self.in_memory else free
 
     @contextmanager
     def directory(self, *, many_files: bool) -> Iterator[Path]:
@@ -104,7 +105,7 @@ class Testbed:
         try:
             yield directory
         finally:
-            if self._in_memory or not many_files:
+            if self.in_memory or not many_files:
                 shutil.rmtree(directory)
 
 

@@ -8,6 +8,7 @@ job's KMS key.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -54,6 +55,9 @@ class JobSession:
         self._config = config
         self._max_age = max_age
         self._clients: list[AwsClient] = []
+        self._lock = threading.Lock()
+        """One thread makes a client: boto3's sessions cannot be shared."""
+        self._store: Store | None = None
         self._kms: dict[str | None, AwsClient] = {}
         self.retries = Retries(config.timeout)
 
@@ -80,9 +84,14 @@ class JobSession:
             return None
         return JobCredentials(self.job.require_credentials(), self._refresh, self._max_age)
 
-    @cached_property
+    @property
     def store(self) -> Store:
         """The job's artifacts in S3."""
+        with self._lock:
+            self._store = self._store or self._new_store()
+            return self._store
+
+    def _new_store(self) -> Store:
         client = self._config.s3(self._credentials, self.job.region, self.retries)
         self._clients.append(client)
         artifacts = (*self.job.input_artifacts, *self.job.output_artifacts)
@@ -95,11 +104,13 @@ class JobSession:
         Raises:
             ConfigurationError: The region is missing, or a setting is malformed.
         """
-        if region not in self._kms:
-            where = region or self.job.region
-            client = self._kms[region] = self._config.kms(self._credentials, where, self.retries)
-            self._clients.append(client)
-        return self._kms[region]
+        with self._lock:
+            if region not in self._kms:
+                where = region or self.job.region
+                client = self._config.kms(self._credentials, where, self.retries)
+                self._clients.append(client)
+                self._kms[region] = client
+            return self._kms[region]
 
     def _refresh(self) -> SessionCredentials:
         """Request new credentials with the caller's credentials.
