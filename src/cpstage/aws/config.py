@@ -355,9 +355,10 @@ class AwsConfig:
             AccessDenied: The credentials are missing or cannot be read.
         """
         from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+        from botocore.parsers import ResponseParserError
 
         from cpstage.aws.errors import CALLER_EXPIRED_HINT, translated
-        from cpstage.errors import AccessDenied, local_reason
+        from cpstage.errors import AccessDenied, ServiceUnavailable, local_reason
 
         def read() -> None:
             try:
@@ -372,6 +373,9 @@ class AwsConfig:
                 raise
             except ClientError as error:
                 refused = translated(error, "")
+            except ResponseParserError:  # it quotes the answer, and with it the credentials
+                what = "the AWS credentials cannot be read: the answer of STS is malformed"
+                refused = ServiceUnavailable(what, hint="check the proxy and AWS_ENDPOINT_URL_STS")
             except RuntimeError:  # what a refresh returned has expired as well
                 what = "the AWS credentials have expired"
                 refused = AccessDenied(what, hint=CALLER_EXPIRED_HINT)

@@ -33,6 +33,11 @@ _SERVICES = ["codepipeline", "kms", "s3", "signin", "sso", "sso-oidc", "sts"]
 """The services that are called, and those that botocore gets credentials from."""
 
 
+_S3_CONNECTIONS = 32
+"""Connections that are kept: as many as ranges are read at once (:mod:`cpstage.archive.blob`), and
+parts are sent. One that finds no room is closed, and costs its next request a handshake."""
+
+
 class TrackedClient(NamedTuple):
     """A boto3 client, and its connections."""
 
@@ -147,6 +152,9 @@ def new_client(
     options: dict[str, Any] = {
         "user_agent_extra": " ".join(filter(None, (extra, f"cpstage/{__version__}")))
     }
+    if service == "s3":
+        least = getattr(default, "max_pool_connections", 0)
+        options["max_pool_connections"] = max(least, _S3_CONNECTIONS)
     if not signs:
         options["signature_version"] = botocore.UNSIGNED
     if not retries_itself:
@@ -213,7 +221,7 @@ def _check_url(url: str, what: str, hint: str) -> None:
     except ValueError:  # its text may hold a password
         good = False
     if not good:
-        shown = url.rpartition("@")[2]
+        shown = url.rpartition("@")[2].partition("?")[0]
         raise ConfigurationError(f"{what} is not an http:// or https:// URL: {shown!r}", hint=hint)
 
 

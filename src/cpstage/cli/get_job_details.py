@@ -25,7 +25,7 @@ from cpstage.cli.aws_cli.request import (
     sample_output,
 )
 from cpstage.cli.command import Command, Option
-from cpstage.cli.options import aws_options, output_options
+from cpstage.cli.options import aws_options, output_options, refuse_document
 from cpstage.errors import ConfigurationError, UsageError, WorkspaceUnavailable
 from cpstage.masking import MASK
 
@@ -176,6 +176,7 @@ def _job_document(
     import cpstage
 
     job_id = (os.environ.get("CPSTAGE_JOB_ID", "") if given is None else given).strip()
+    refuse_document(job_id, "--job-id")
     if not job_id:
         raise UsageError(
             "no job is given" if given is None else "the job id is empty",

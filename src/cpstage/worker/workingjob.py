@@ -34,7 +34,12 @@ from cpstage.runner.command import TIMED_OUT
 from cpstage.runner.signals import signal_name
 from cpstage.worker.claims import Claim
 from cpstage.worker.events import Tell, WorkerEvent, described
-from cpstage.worker.leftovers import left_workspaces, locked_workspace, note
+from cpstage.worker.leftovers import (
+    left_workspaces,
+    locked_workspace,
+    note,
+    remove_secrets,
+)
 from cpstage.worker.process import JobCommand, JobProcess, Outcome
 from cpstage.workspace.layout import Workspace
 
@@ -249,7 +254,9 @@ class WorkingJob:
         kept = self._has_workspace and self._places.keeps(succeeded)
         if kept:
             note(self._workspace, succeeded=succeeded, kept=True)
-        left = remove_tree(self._workspace) if self._has_workspace and not kept else []
+        left: list[str] = []
+        if self._has_workspace:
+            left = remove_secrets(self._workspace) if kept else remove_tree(self._workspace)
         warnings = [*outcome.warnings, *(f"cannot remove {one}" for one in left)]
         for warning in warnings:
             self._event("warning", message=warning)
