@@ -75,7 +75,7 @@ def phase_of_many(
         total: How many entries the phase counts.
         among: How many decide, if they are others.
     """
-    if (total if among is None else among) < _MANY:
+    if not total or (total if among is None else among) < _MANY:
         yield None
         return
     with progress.phase(label, total, "entries") as advance:

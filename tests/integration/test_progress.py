@@ -100,7 +100,9 @@ def test_work_on_very_many_entries_has_phases_of_its_own(tmp_path: Path) -> None
     """Without them nothing moves before the first file is written, and after the last one."""
     body = io.BytesIO()
     with zipfile.ZipFile(body, "w") as archive:
-        for number in range(_MANY):
+        for number in range(10):
+            archive.writestr(f"{number}/", b"")
+        for number in range(_MANY - 10):
             archive.writestr(f"{number % 10}/{number}", b"")
     (tmp_path / "many.zip").write_bytes(body.getvalue())
     phases = _Recorded()
@@ -110,7 +112,7 @@ def test_work_on_very_many_entries_has_phases_of_its_own(tmp_path: Path) -> None
     told = {label: (total, sum(steps)) for label, total, steps in phases.found}
     assert told["many.zip: reading the directory"] == (_MANY, _MANY)
     assert told["many.zip: checking the names"] == (_MANY, _MANY)
-    assert told["finishing directories"] == (11, 11)
+    assert told["finishing directories"] == (10, 10)
     assert max(step for _, _, steps in phases.found[1:] for step in steps) <= 1000
 
 
