@@ -81,6 +81,8 @@ class ZipReader:
 
     def __init__(self, stream: ReadAhead, budget: Budget) -> None:
         self._stream = stream
+        if stream.is_far:
+            stream.fetch_ahead()
         self._tail: ZipTail | None = read_tail(stream.blob, budget)
         self.count = self._tail.ends.count
         self._directory = ZipDirectory(0, 0, [])
@@ -96,7 +98,7 @@ class ZipReader:
         """
         if self.count >= _MANY:
             self._stream.read_size = READ_SIZE // 2
-        self._stream.fetch_ahead()  # not before: all that the directory waits for is the end
+        self._stream.fetch_ahead()  # nearby not before: the directory waits for the end alone
         if self._tail:
             self._directory = read_directory(self._stream.blob, self._tail, advance=advance)
             self._tail = None

@@ -150,10 +150,11 @@ class MultipartUpload:
         futures: list[Future[_Sent]] = []
         creation = _Creation(partial(self._s3.create_multipart_upload, self._members))
         try:
-            # In a thread: a signal in this one would lose the answer with the upload ID.
-            upload, answer = pool.submit(creation).result()
-            self._record_answer(answer)
-            sent = self._send_all(upload, parts, pool, futures)
+            # In a thread: a signal in this one would lose the answer with the upload ID. The first
+            # parts are packed meanwhile.
+            created = pool.submit(self._create, creation)
+            sent = self._send_all(created, parts, pool, futures)
+            upload = created.result()
             size, crc = 0, 0
             for one in sent:
                 size += one.size
@@ -208,7 +209,7 @@ class MultipartUpload:
 
     def _send_all(
         self,
-        upload: OpenUpload,
+        created: Future[OpenUpload],
         parts: Iterator[Pieces],
         pool: ThreadPoolExecutor,
         futures: list[Future[_Sent]],
@@ -216,14 +217,22 @@ class MultipartUpload:
         under_way: deque[Future[_Sent]] = deque()
         sent = []
         for number, body in enumerate(parts, 1):
-            under_way.append(pool.submit(self._send_one, upload, number, body))
+            if created.done():
+                created.result()  # to end at once if it failed
+            under_way.append(pool.submit(self._send_one, created, number, body))
             futures.append(under_way[-1])
             if len(under_way) >= _UPLOADERS:
                 sent.append(under_way.popleft().result())
         return sent + [one.result() for one in under_way]
 
-    def _send_one(self, upload: OpenUpload, number: int, body: Pieces) -> _Sent:
+    def _create(self, creation: _Creation) -> OpenUpload:
+        upload, answer = creation()
+        self._record_answer(answer)
+        return upload
+
+    def _send_one(self, created: Future[OpenUpload], number: int, body: Pieces) -> _Sent:
         crc, size = crc32_of(body), length_of(body)
+        upload = created.result()
         part, answer = self._s3.upload_part(upload, number, body, crc32_checksum(crc).value)
         self._record_answer(answer)
         self._uploaded(size)
