@@ -16,10 +16,9 @@ from typing import Any, Literal
 from cpstage._deflate import crc32_of
 from cpstage.archive.blob import ReadAhead
 from cpstage.archive.formats import Format
-from cpstage.archive.links import check_links, without_unsafe
 from cpstage.archive.members import Member, MemberKind, printable_text
 from cpstage.archive.options import Budget, Limits, UnsafeLinks
-from cpstage.archive.paths import Plan, is_root
+from cpstage.archive.paths import Plan, check_links, is_root, without_unsafe
 from cpstage.archive.tar_reader import tar_members
 from cpstage.archive.zip_directory import ZipEntry, read_directory, read_tail
 from cpstage.archive.zip_reader import readable_targets
