@@ -11,8 +11,14 @@ from typing import Any, Literal, NamedTuple
 
 from cpstage.archive.formats import Format
 from cpstage.archive.options import PackOptions
-from cpstage.archive.packing_list import Batch, Begin, FilePart, PackingList, limit_notes
-from cpstage.archive.packing_pool import PackingPool
+from cpstage.archive.packing_list import (
+    Batch,
+    Begin,
+    FilePart,
+    PackingList,
+    PackingPool,
+    limit_notes,
+)
 from cpstage.archive.paths import check_name, leaving, unsafe_links
 from cpstage.archive.threads import thread_count
 from cpstage.archive.zip_writer import pack_portion, zip_stream
