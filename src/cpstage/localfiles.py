@@ -24,8 +24,8 @@ from cpstage.archive.pack import Packer
 from cpstage.archive.packing_list import ratio_note
 from cpstage.archive.unpack import Unpacker
 from cpstage.aws.config import AwsConfig
-from cpstage.encryption.encrypt import encrypt
 from cpstage.encryption.header import Header
+from cpstage.encryption.messages import encrypt
 from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound, WorkspaceUnavailable
 from cpstage.filesystem.tree import RelativePath, Tree, local_failures
 from cpstage.progress import Progress, Silence

@@ -26,8 +26,7 @@ from aws_encryption_sdk.key_providers.kms import KMSMasterKey
 from aws_clients import kms
 from cpstage import AwsConfig
 from cpstage.aws.credentials import JobCredentials
-from cpstage.encryption.decrypt import decrypt
-from cpstage.encryption.encrypt import encrypt
+from cpstage.encryption.messages import decrypt, encrypt
 from cpstage.job import SessionCredentials
 from cpstage.masking import Secret, secret
 

@@ -27,7 +27,6 @@ from cpstage.archive.members import Contents
 from cpstage.archive.unpack import Unpacker
 from cpstage.aws.checksum import RunningChecksum
 from cpstage.aws.job_session import JobSession, ObjectInfo
-from cpstage.encryption.decrypt import decrypt
 from cpstage.encryption.header import (
     HEAD_BYTES,
     S3_CLIENT_HINT,
@@ -35,8 +34,8 @@ from cpstage.encryption.header import (
     read_header,
     s3_client_object,
 )
-from cpstage.encryption.keys import job_context
-from cpstage.encryption.kms import Clients
+from cpstage.encryption.kms import Clients, job_context
+from cpstage.encryption.messages import decrypt
 from cpstage.errors import AccessDenied, ArtifactRejected, LocalIOError
 from cpstage.filesystem.tree import local_failures, write_all
 from cpstage.job import Artifact, ArtifactSet, plain_name

@@ -22,9 +22,9 @@ from cpstage.archive.paths import quoted
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
 from cpstage.aws.uploads import StorageOptions, Upload
-from cpstage.encryption.encrypt import encrypt
 from cpstage.encryption.header import Header
-from cpstage.encryption.keys import job_context
+from cpstage.encryption.kms import job_context
+from cpstage.encryption.messages import encrypt
 from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound
 from cpstage.filesystem.tree import local_failures
 from cpstage.filesystem.walk import Entry, read_file, single
