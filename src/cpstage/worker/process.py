@@ -31,7 +31,7 @@ from cpstage.runner.command import KILL_AFTER, CommandOptions
 from cpstage.runner.run import run
 from cpstage.transfer.options import FetchOptions, PushOptions
 from cpstage.worker.claims import Claim
-from cpstage.worker.leftovers import note
+from cpstage.workspace.leftovers import note_ending
 
 _PROGRAM = "import sys; from cpstage.worker.process import main; main(*map(int, sys.argv[1:]))"
 
@@ -262,7 +262,7 @@ def main(answer: int, lock: int) -> None:
         commanding=lambda begins: os.write(answer, _BEGINS if begins else _ENDS),
     )
     if result.error is None:
-        note(order.workspace, succeeded=True)
+        note_ending(order.workspace, succeeded=True)
     failure, unreported = result.failure, result.report_failure
     outcome = Outcome(
         exit_code=result.error.exit_code if result.error else 0,

@@ -33,10 +33,10 @@ from cpstage.report.put import report_failure
 from cpstage.runner.command import TIMED_OUT
 from cpstage.runner.signals import signal_name
 from cpstage.worker.claims import Claim
-from cpstage.worker.events import Tell, WorkerEvent, described
-from cpstage.worker.leftovers import left_workspaces, locked_workspace, note
+from cpstage.worker.monitoring import Tell, WorkerEvent, described
 from cpstage.worker.process import JobCommand, JobProcess, Outcome
 from cpstage.workspace.layout import Workspace
+from cpstage.workspace.leftovers import left_workspaces, locked_workspace, note_ending
 
 _PROBE_BYTES = 64 << 10
 _LEAST_FREE_BYTES = 1 << 20
@@ -248,7 +248,7 @@ class WorkingJob:
         succeeded = outcome.exit_code == 0
         kept = self._has_workspace and self._places.keeps(succeeded)
         if kept:
-            note(self._workspace, succeeded=succeeded, kept=True)
+            note_ending(self._workspace, succeeded=succeeded, kept=True)
         left = remove_tree(self._workspace) if self._has_workspace and not kept else []
         warnings = [*outcome.warnings, *(f"cannot remove {one}" for one in left)]
         for warning in warnings:
