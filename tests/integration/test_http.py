@@ -19,8 +19,8 @@ from cpstage.aws.credentials import JobCredentials
 from cpstage.aws.errors import NetworkError, ServiceError
 from cpstage.aws.s3 import S3
 from cpstage.job import SessionCredentials
+from cpstage.job.masking import Secret
 from cpstage.local import Input, LocalAWS
-from cpstage.masking import Secret
 from fault_plans import Rule
 from fault_proxy import FaultProxy
 from faults import Answer as FaultyAnswer

@@ -31,7 +31,7 @@ from cpstage.aws.errors import NetworkError, ServiceError, UnreadableAnswer, tra
 from cpstage.aws.sessions import TrackedClient
 from cpstage.errors import Reportable
 from cpstage.job import SessionCredentials
-from cpstage.masking import MaskedDict, Secret, reveal, secrets_in
+from cpstage.job.masking import MaskedDict, Secret, reveal, secrets_in
 
 _LOGGER = logging.getLogger("cpstage")
 
@@ -180,7 +180,7 @@ class AwsClient:
 
         Args:
             operation: As the API reference names it, such as ``GetObject``.
-            parameters: Its members; a :class:`~cpstage.masking.Secret` is sent in plain, and
+            parameters: Its members; a :class:`~cpstage.job.masking.Secret` is sent in plain, and
                 masked in what the service says. A ``Body`` with ``seek`` is sent from its start.
             about: What the call is about, for the log.
             check: Says what a good answer lacks; such an answer is asked for again.

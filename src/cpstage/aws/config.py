@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cpstage.aws.client import AwsClient, Retries
     from cpstage.aws.credentials import JobCredentials
     from cpstage.aws.sessions import TrackedClient
-    from cpstage.masking import Secret
+    from cpstage.job.masking import Secret
 
 DEFAULT_TIMEOUT: float = 300
 """Seconds since the last progress after which a failed request is not sent again."""
@@ -403,7 +403,7 @@ class AwsConfig:
     def callers_secrets(self) -> list[Secret]:
         """Return the secret values of the caller's credentials; empty if unreadable."""
         from cpstage.job import SessionCredentials
-        from cpstage.masking import Secret
+        from cpstage.job.masking import Secret
 
         try:
             found = self._session.get_credentials() if self.sign_requests else None

@@ -26,7 +26,7 @@ from typing import Any
 from cpstage.aws.config import DEFAULT_MAX_AGE
 from cpstage.errors import AccessDenied, CpstageError
 from cpstage.job import Job, SessionCredentials
-from cpstage.masking import MASK
+from cpstage.job.masking import MASK
 
 _LOGGER = logging.getLogger("cpstage")
 

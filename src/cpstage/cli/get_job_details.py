@@ -27,7 +27,7 @@ from cpstage.cli.aws_cli.request import (
 from cpstage.cli.command import Command, Option
 from cpstage.cli.options import aws_options, output_options
 from cpstage.errors import ConfigurationError, UsageError, WorkspaceUnavailable
-from cpstage.masking import MASK
+from cpstage.job.masking import MASK
 
 if TYPE_CHECKING:
     from cpstage import AwsConfig

@@ -30,7 +30,7 @@ from cpstage.errors import (
     ConfigurationError,
     ServiceUnavailable,
 )
-from cpstage.masking import SecretBytes
+from cpstage.job.masking import SecretBytes
 
 Clients = Callable[["str | None"], AwsClient]
 """Gives KMS in a region; None asks for the pipeline's."""

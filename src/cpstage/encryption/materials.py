@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cpstage.encryption.kms import AllowedKeys, Kms, WrappedKey, check_found
 from cpstage.errors import AccessDenied, CpstageError
-from cpstage.masking import SecretBytes
+from cpstage.job.masking import SecretBytes
 
 _PROVIDER = "aws-kms"
 _PUBLIC_KEY = "aws-crypto-public-key"

@@ -13,7 +13,7 @@ from cpstage.encryption.header import s3_client_object
 from cpstage.errors import ArtifactRejected, CpstageError
 from cpstage.job import Artifact, ArtifactSet, Job, location_document
 from cpstage.job.execution import Execution, iso, moment
-from cpstage.masking import MASK
+from cpstage.job.masking import MASK
 from cpstage.transfer.artifact import identify, read_head
 from cpstage.transfer.options import Unpacking
 

@@ -28,9 +28,9 @@ from cpstage.errors import (
     reportable,
 )
 from cpstage.job import Job
-from cpstage.masking import SHORTEST_SECRET, Secret
+from cpstage.job.masking import SHORTEST_SECRET, Secret
+from cpstage.job.result import Details
 from cpstage.progress import Progress
-from cpstage.report.details import Details
 from cpstage.runner.command import CommandOptions, execute
 from cpstage.runner.environment import job_environment
 from cpstage.runner.handover import handover, inherited

@@ -25,8 +25,8 @@ from cpstage._posix import make_no_core_file, reuse_freed_memory
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.errors import FailureType, UsageError
 from cpstage.job import parse_job
-from cpstage.masking import secret
-from cpstage.report.details import Details
+from cpstage.job.masking import secret
+from cpstage.job.result import Details
 from cpstage.runner.command import KILL_AFTER, CommandOptions
 from cpstage.runner.run import run
 from cpstage.transfer.options import FetchOptions, PushOptions

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from cpstage.aws.config import AwsConfig
+from cpstage.aws.job_result import report_failure
 from cpstage.errors import (
     CommandFailed,
     InternalError,
@@ -29,7 +30,6 @@ from cpstage.errors import (
 from cpstage.filesystem.removal import remove_tree
 from cpstage.filesystem.tree import local_failures
 from cpstage.job import parse_job
-from cpstage.report.put import report_failure
 from cpstage.runner.command import TIMED_OUT
 from cpstage.runner.signals import signal_name
 from cpstage.worker.claims import Claim
