@@ -22,9 +22,9 @@ from cpstage.inspect.comparison import crc_of_object, with_parents
 from cpstage.inspect.content import each_member
 from cpstage.inspect.listing import Listed, list_remote, plain_path
 from cpstage.inspect.local_archives import list_tree, open_archive
+from cpstage.inspect.opened import OpenArtifact, open_artifact
 from cpstage.job import Artifact, ArtifactSet, choose
 from cpstage.progress import Progress, Silence
-from cpstage.transfer.artifact import OpenArtifact, open_artifact
 from cpstage.transfer.options import Unpacking
 
 _LONGEST_TEXT, _MOST_TEXT = 4 << 20, 64 << 20

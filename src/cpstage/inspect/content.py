@@ -18,9 +18,10 @@ from cpstage.aws.job_session import JobSession
 from cpstage.errors import ArtifactRejected, NotFound, UsageError
 from cpstage.filesystem.globs import Globs
 from cpstage.inspect.listing import find_artifacts, members, plain_path, read_entries
+from cpstage.inspect.opened import OpenArtifact, open_artifact
 from cpstage.job import ArtifactSet
 from cpstage.progress import Silence
-from cpstage.transfer.artifact import OpenArtifact, begin_checksum, naming, open_artifact
+from cpstage.transfer.artifact import begin_checksum, naming
 from cpstage.transfer.options import Unpacking
 
 _OTHERS_HINT = "see cpstage ls for the entries that can be read"

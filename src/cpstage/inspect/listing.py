@@ -27,10 +27,11 @@ from cpstage.aws.job_session import JobSession
 from cpstage.errors import ArtifactRejected, ObjectNotFound
 from cpstage.filesystem.globs import Globs
 from cpstage.filesystem.tree import RelativePath
+from cpstage.inspect.opened import OpenArtifact, open_artifact
 from cpstage.job import Artifact, ArtifactSet, choose, location_document
 from cpstage.job.execution import iso
 from cpstage.progress import Progress, Silence
-from cpstage.transfer.artifact import OpenArtifact, naming, open_artifact
+from cpstage.transfer.artifact import naming
 from cpstage.transfer.options import Unpacking
 
 _BUFFER = 1 << 18

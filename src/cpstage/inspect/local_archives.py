@@ -18,17 +18,10 @@ from cpstage.filesystem.tree import local_failures
 from cpstage.filesystem.walk import read_file, walk
 from cpstage.inspect.content import each_member
 from cpstage.inspect.listing import Listed, Listing, list_remote
+from cpstage.inspect.opened import Counted, OpenArtifact, open_message
 from cpstage.job import Artifact, ArtifactName, S3Location
 from cpstage.progress import Progress, Silence
-from cpstage.transfer.artifact import (
-    Counted,
-    DecryptionKeys,
-    OpenArtifact,
-    identify,
-    naming,
-    open_message,
-    read_head,
-)
+from cpstage.transfer.artifact import DecryptionKeys, identify, naming, read_head
 from cpstage.transfer.options import Unpacking
 
 
