@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cpstage.aws.executions import get_execution, list_actions, list_executions
     from cpstage.aws.job_result import report_failure, report_success
     from cpstage.errors import CpstageError
-    from cpstage.filesystem.globs import Globs
+    from cpstage.filesystem.walk import Globs
     from cpstage.job import ArtifactSet, Job, parse_job
     from cpstage.job.execution import Execution
     from cpstage.job.masking import Secret
@@ -55,7 +55,7 @@ _HOMES = {
         "report_success",
     ),
     "errors": ("CpstageError",),
-    "filesystem.globs": ("Globs",),
+    "filesystem.walk": ("Globs",),
     "job": (
         "ArtifactSet",
         "Job",

@@ -23,9 +23,8 @@ from cpstage.archive.paths import check_name, leaving, unsafe_links
 from cpstage.archive.threads import thread_count
 from cpstage.archive.zip_writer import pack_portion, zip_stream
 from cpstage.errors import ArtifactRejected, listing
-from cpstage.filesystem.globs import Globs
 from cpstage.filesystem.tree import RelativePath
-from cpstage.filesystem.walk import Entry, Symlinks, walk
+from cpstage.filesystem.walk import Entry, Globs, Symlinks, walk
 
 _LOGGER = logging.getLogger("cpstage")
 

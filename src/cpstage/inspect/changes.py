@@ -17,7 +17,7 @@ from typing import Any, Literal
 from cpstage.aws.config import AwsConfig
 from cpstage.aws.job_session import JobSession
 from cpstage.errors import ObjectNotFound
-from cpstage.filesystem.globs import Globs
+from cpstage.filesystem.walk import Globs
 from cpstage.inspect.comparison import crc_of_object, with_parents
 from cpstage.inspect.content import each_member
 from cpstage.inspect.listing import Listed, list_remote, plain_path

@@ -16,7 +16,7 @@ from cpstage.archive.zip_reader import entry_chunks
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
 from cpstage.errors import ArtifactRejected, NotFound, UsageError
-from cpstage.filesystem.globs import Globs
+from cpstage.filesystem.walk import Globs
 from cpstage.inspect.listing import find_artifacts, members, plain_path, read_entries
 from cpstage.inspect.opened import OpenArtifact, open_artifact
 from cpstage.job import ArtifactSet

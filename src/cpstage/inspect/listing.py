@@ -25,8 +25,8 @@ from cpstage.archive.zip_reader import readable_targets
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
 from cpstage.errors import ArtifactRejected, ObjectNotFound
-from cpstage.filesystem.globs import Globs
 from cpstage.filesystem.tree import RelativePath
+from cpstage.filesystem.walk import Globs
 from cpstage.inspect.opened import OpenArtifact, open_artifact
 from cpstage.job import Artifact, ArtifactSet, choose, location_document
 from cpstage.job.execution import iso

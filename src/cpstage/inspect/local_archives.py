@@ -13,9 +13,8 @@ from cpstage.archive.blob import FileBlob
 from cpstage.aws.config import AwsConfig
 from cpstage.aws.job_session import ObjectInfo
 from cpstage.errors import ArtifactRejected, NotFound
-from cpstage.filesystem.globs import Globs
 from cpstage.filesystem.tree import local_failures
-from cpstage.filesystem.walk import read_file, walk
+from cpstage.filesystem.walk import Globs, read_file, walk
 from cpstage.inspect.content import each_member
 from cpstage.inspect.listing import Listed, Listing, list_remote
 from cpstage.inspect.opened import Counted, OpenArtifact, open_message
