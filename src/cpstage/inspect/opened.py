@@ -1,7 +1,8 @@
 """An artifact opened for random access: what commands look into, and stage nothing of.
 
 The object in S3 is read where a command needs it. An encrypted one is decrypted as a whole into a
-temporary file first, since every frame has to be authenticated before a byte of it is shown.
+temporary file first, since every frame has to be authenticated before a byte of it is shown. A
+local archive is opened in the same way, with the file in the place of the object.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
@@ -18,10 +20,12 @@ from typing import Any
 from cpstage._posix import require_posix
 from cpstage.archive.blob import Blob, BytesBlob, FileBlob, ReadAhead
 from cpstage.archive.formats import Format
+from cpstage.aws.config import AwsConfig
 from cpstage.aws.job_session import JobSession, ObjectInfo
 from cpstage.encryption.header import Header
-from cpstage.errors import AccessDenied, LocalIOError
-from cpstage.job import Artifact
+from cpstage.errors import AccessDenied, ArtifactRejected, LocalIOError, NotFound
+from cpstage.filesystem.tree import local_failures
+from cpstage.job import Artifact, ArtifactName, S3Location
 from cpstage.progress import Progress
 from cpstage.transfer.artifact import (
     DecryptionKeys,
@@ -195,3 +199,59 @@ def _temporary_directory(size: int) -> Path:
             hint=_ROOM_HINT,
         )
     return directory
+
+
+class FileLocation(S3Location):
+    """A local file in the place of an S3 location; the key is its path."""
+
+    def __str__(self) -> str:
+        return self.key
+
+
+@contextmanager
+def open_archive(
+    file: Path | str, options: Unpacking, config: AwsConfig, progress: Progress
+) -> Iterator[OpenArtifact]:
+    """Open a local archive as an artifact; decrypt all of an encrypted message.
+
+    Args:
+        file: The archive, or any other file.
+        options: Whether archives and encrypted messages are opened, and with which keys.
+        config: How to reach KMS, with the caller's own credentials.
+        progress: Is told of messages that are decrypted.
+
+    Raises:
+        NotFound: The file does not exist.
+        ArtifactRejected: It is not a regular file, cannot be decrypted, or lacks the format that
+            its name announces.
+        LocalIOError: It cannot be read, or the disk is too small for the plaintext.
+    """
+    path = Path(file)
+    artifact = Artifact(ArtifactName(path.name), FileLocation("", str(path)))
+    with local_failures(path, "read"):
+        if not path.exists():
+            raise NotFound(f"{path} does not exist", hint="give an archive")
+        if not path.is_file():
+            raise ArtifactRejected(f"{path} is not a regular file", hint="give an archive")
+    blob = FileBlob(path)
+    try:
+        counted = Counted(blob)
+        with naming(str(path)):
+            found = identify(read_head(counted), options, name=path.name, content_type="")
+        info = ObjectInfo(blob.size, "", None, "", None, None)
+        if found.header is None or options.envelopes == "keep":
+            yield OpenArtifact(artifact, info, found.format, counted, counted, found.message)
+            return
+        kms = cache(partial(config.kms, None))  # a client for each region
+        keys = DecryptionKeys(
+            kms,
+            key_ids=options.key_ids,
+            requires_commitment=options.requires_commitment,
+            context=options.context,
+        )
+        with open_message(
+            artifact, info, counted, found.header, keys=keys, options=options, progress=progress
+        ) as opened:
+            yield opened
+    finally:
+        blob.close()
