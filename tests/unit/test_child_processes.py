@@ -6,8 +6,10 @@ import asyncio
 import io
 import multiprocessing
 import os
+import resource
 import signal
 import sys
+import tarfile
 import threading
 import zipfile
 from concurrent.futures import ProcessPoolExecutor
@@ -247,3 +249,61 @@ def test_the_fingerprint_that_is_taken_while_unpacking_is_that_of_the_tree(
     assert taken == fingerprint(tree)
     (tree / "d2").chmod(0o755)
     assert taken != fingerprint(tree)
+
+
+def _tar(path: Path, files: list[tuple[str, bytes | str]]) -> None:
+    """Write a tar.gz with many small files, and then others; text is the name of a hard link."""
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in [*((f"d/{one}", b"%d" % one) for one in range(FILES)), *files]:
+            member = tarfile.TarInfo(name)
+            member.mtime, member.mode = 1_000_000_000, 0o640
+            if isinstance(content, str):
+                member.type, member.linkname = tarfile.LNKTYPE, content
+                archive.addfile(member)
+            else:
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+
+
+def test_the_members_of_a_tar_have_effect_in_their_order(tmp_path: Path) -> None:
+    last, large = f"d/{FILES - 1}", bytes(range(256)) * 1024
+    later: list[tuple[str, bytes | str]] = [
+        *(("hard", last), (last, b"later"), ("d/7", large), ("large", large)),
+        *(("large", b"small"), ("d/8", b"once"), ("d/8", b"twice"), ("empty", b"")),
+    ]
+    _tar(tmp_path / "a.tar.gz", later)
+
+    unpacked = cpstage.unpack(tmp_path / "a.tar.gz", tmp_path / "there")
+
+    expected = {f"d/{number}": b"%d" % number for number in range(FILES)}
+    expected |= {name: content for name, content in later if isinstance(content, bytes)}
+    expected["hard"] = b"%d" % (FILES - 1)
+    files = [one for one in (tmp_path / "there").rglob("*") if one.is_file()]
+    found = {str(one.relative_to(tmp_path / "there")): one.read_bytes() for one in files}
+    assert found == expected
+    assert {(int(one.stat().st_mtime), one.stat().st_mode & 0o777) for one in files} == {
+        (1_000_000_000, 0o640)
+    }
+    assert unpacked.contents
+    assert unpacked.contents.files == len(expected)
+
+
+@pytest.fixture
+def short_files() -> Iterator[None]:
+    """Let no file become longer than 1,000 bytes, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_file_of_a_tar_that_a_child_cannot_write_is_named(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    _tar(tmp_path / "a.tar.gz", [("too-long", bytes(1001))])
+    request.getfixturevalue("short_files")
+
+    with pytest.raises(LocalIOError, match=r"cannot write .*/too-long: File too large"):
+        cpstage.unpack(tmp_path / "a.tar.gz", tmp_path / "there")
+
+    assert not (tmp_path / "there").exists()

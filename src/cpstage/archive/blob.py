@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from cpstage.archive.threads import thread_count
 from cpstage.errors import ArtifactRejected, LocalIOError, local_reason
 
 if TYPE_CHECKING:
@@ -93,8 +95,65 @@ _FIRST = 1 << 20
 """Bytes of the first read: what is in the archive can be told by its start, long before 8 MiB are
 there."""
 
-_FETCHERS = 4
+_FEWEST = 4
 """Blocks that are on their way or waiting, besides the one being consumed."""
+
+_MORE_PER_THREAD = 2
+"""How many more there may be for each thread that unpacks: a faster machine takes more bytes in one
+round trip, and has more memory."""
+
+_MORE = 2
+_GAIN = 1.1
+"""How many more are tried at once, and how many times as many bytes have to come by them."""
+
+
+class InFlight:
+    """How many blocks are on their way or waiting: as many as the network makes use of.
+
+    That is its bandwidth times its delay. While the consumer has to wait, more are tried. They stay
+    if more bytes come by them.
+
+    Args:
+        most: The bound, which bounds the memory too.
+        now: The time, in seconds.
+
+    Attributes:
+        count: How many.
+    """
+
+    def __init__(self, most: int, now: float) -> None:
+        self.count = self._useful = _FEWEST
+        self._most = most
+        self._rate = 0.0
+        self._blocks = self._bytes = 0
+        self._waited = False
+        self._began = now
+
+    def take(self, length: int, *, waited: bool, now: float) -> None:
+        """Count a block that was reached.
+
+        Args:
+            length: Its size in bytes.
+            waited: Whether the consumer had to wait for it.
+            now: The time, in seconds.
+        """
+        self._blocks += 1
+        self._bytes += length
+        self._waited = self._waited or waited
+        if self._blocks < self.count:
+            return
+        if self._waited and self.count < self._most:
+            self._try_more(self._bytes / max(now - self._began, 1e-6))
+        self._blocks = self._bytes = 0
+        self._waited = False
+        self._began = now
+
+    def _try_more(self, rate: float) -> None:
+        if rate > self._rate * _GAIN:
+            self._rate, self._useful = rate, self.count
+            self.count = min(self.count + _MORE, self._most)
+        else:
+            self.count = self._most = self._useful
 
 
 class Digest(Protocol):
@@ -137,7 +196,9 @@ class ReadAhead(io.RawIOBase):
         self._coming: deque[Future[bytes]] = deque()
         self._pool: ThreadPoolExecutor | None = None
         if blob.size > READ_SIZE:
-            self._pool = ThreadPoolExecutor(_FETCHERS, thread_name_prefix="cpstage-read")
+            most = _FEWEST + _MORE_PER_THREAD * thread_count()
+            self._in_flight = InFlight(most, time.monotonic())
+            self._pool = ThreadPoolExecutor(most, thread_name_prefix="cpstage-read")
             self._fetch(self._pool, _FIRST)
 
     @property
@@ -206,7 +267,11 @@ class ReadAhead(io.RawIOBase):
 
     def fetch_ahead(self) -> None:
         """Fetch as much ahead as there is room for; reading does so by itself."""
-        while self._pool and len(self._coming) < _FETCHERS and self._wanted < self.blob.size:
+        while (
+            self._pool
+            and len(self._coming) < self._in_flight.count
+            and self._wanted < self.blob.size
+        ):
             # Stores keep large objects in pieces of such sizes: reads across two cost them both.
             self._fetch(self._pool, self.read_size - self._wanted % self.read_size)
 
@@ -224,12 +289,19 @@ class ReadAhead(io.RawIOBase):
         """Make the next block the current one, if that is used up."""
         if self._block or not self._left:
             return
-        whole = self.blob.read
-        block = self._coming.popleft().result() if self._pool else whole(0, self.blob.size)
+        block = self._come() if self._pool else self.blob.read(0, self.blob.size)
         self._block = memoryview(block)
         if self._digest:
             self._digest.update(block)
         self._consumed(len(block))
+
+    def _come(self) -> bytes:
+        """Return the next of the blocks that were asked for."""
+        coming = self._coming.popleft()
+        waited = not coming.done()
+        block = coming.result()
+        self._in_flight.take(len(block), waited=waited, now=time.monotonic())
+        return block
 
     def _fetch(self, pool: ThreadPoolExecutor, most: int) -> None:
         length = min(most, self.blob.size - self._wanted)

@@ -15,8 +15,7 @@ CHUNK = 256 << 10
 memory is used again; with 1 MiB the system spent twice as long on fresh pages."""
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(NamedTuple):
     """One member as the archive describes it, not validated yet.
 
     Attributes:

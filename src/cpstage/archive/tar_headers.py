@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from itertools import repeat
 from typing import NamedTuple
 from zlib import adler32
@@ -35,6 +36,9 @@ _LARGEST = (1 << 63) - 1
 _DECIMAL_TIME = re.compile(rb"(-?)(\d{1,19})(?:\.(\d*))?")
 _OCTAL_TIME = re.compile(rb" *([0-7]*)(?:[\0 ]|$)")
 _MOST_DIGITS = len(str(_LARGEST))
+
+_REMEMBERED = 256
+"""Fields whose values are kept: most members of an archive share their modes, many their mtimes."""
 
 Record = tuple[bytes, bytes]
 """The key and value of one record of a pax header."""
@@ -110,6 +114,17 @@ def count_members(window: memoryview) -> int:
     return count
 
 
+@lru_cache(_REMEMBERED)
+def mode_of_field(field: bytes) -> int:
+    """Return the permission bits in a field.
+
+    Raises:
+        Damaged: As :func:`number`.
+    """
+    return number(field, "mode") & 0o777
+
+
+@lru_cache(_REMEMBERED)
 def mtime_of_field(field: bytes) -> int | None:
     """Return the mtime in a field, in nanoseconds since the epoch; None where it has none.
 

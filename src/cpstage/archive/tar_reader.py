@@ -30,6 +30,7 @@ from cpstage.archive.tar_headers import (
     decimal,
     has_checksum,
     is_about_holes,
+    mode_of_field,
     mtime_of_field,
     mtime_of_record,
     number,
@@ -316,7 +317,7 @@ class _TarReader:
         if _SIZE in overrides and not is_sizeless:
             stored = decimal(overrides[_SIZE], "size")
         self._left, padding = stored, -stored % BLOCK
-        mode = number(header.mode, "mode") & 0o777
+        mode = mode_of_field(header.mode)
         mtime = mtime_of_record(overrides[_MTIME]) if _MTIME in overrides else self._mtime
         if mtime is None:
             mtime = mtime_of_field(header.mtime)

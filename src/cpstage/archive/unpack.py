@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import io
-import pickle
 import stat
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain, islice
 from operator import attrgetter
-from typing import NamedTuple
 
 from cpstage.archive.blob import ReadAhead
 from cpstage.archive.formats import Format
@@ -30,16 +26,15 @@ from cpstage.archive.paths import (
     unsafe_links,
     without_unsafe,
 )
-from cpstage.archive.processes import Processes, is_worth_forking
 from cpstage.archive.tar_headers import BLOCK
 from cpstage.archive.tar_reader import tar_members
-from cpstage.archive.threads import ahead, in_order, thread_count
+from cpstage.archive.threads import ahead
+from cpstage.archive.unpacking_pool import Directory, UnpackingPool
 from cpstage.archive.zip_directory import ZipEntry
-from cpstage.archive.zip_members import unpacked
 from cpstage.archive.zip_reader import EntryGroup, ZipReader
 from cpstage.errors import ArtifactRejected, listing
 from cpstage.filesystem.fingerprint import fingerprint_of
-from cpstage.filesystem.tree import DIRECTORY_MODE, FILE_MODE, RelativePath, Tree
+from cpstage.filesystem.tree import DIRECTORY_MODE, RelativePath, Tree
 
 _BUFFER = 1 << 18
 """Between a decoder's many small reads and a block of the blob."""
@@ -49,14 +44,6 @@ _BATCH, _BATCHES_AHEAD = 8, 3
 
 _NAMES_WITHIN = 64 << 20
 """Bytes of a tar that are read for the names of its other members after an unsafe one."""
-
-_FIELDS = attrgetter(*ZipEntry.__slots__)
-
-_SLICE = 256
-"""Directories that a process finishes at once: milliseconds of work."""
-
-_SUM_BYTES = 64
-"""Room for a sum of hashes of 32 bytes each."""
 
 _PASSABLE = stat.S_IRWXU
 _NO_ATTRIBUTES = DirectoryAttributes(0, None)
@@ -71,14 +58,6 @@ class _Intake:
     contents: Contents
 
 
-class _Directory(NamedTuple):
-    """A directory, and what it gets when nothing more is created in it."""
-
-    path: RelativePath
-    mode: int
-    mtime_ns: int | None
-
-
 class Unpacker:
     """Unpacks one or more archives into one tree; a context, which ends with nothing at work.
 
@@ -88,12 +67,11 @@ class Unpacker:
     """
 
     def __init__(self, tree: Tree, options: ExtractOptions) -> None:
-        self._stack = ExitStack()
-        self._processes: Processes | None = None
         self._tree = tree
         self._options = options
         self._limits = options.limits
         self._now = time.time_ns() if options.mtime == "now" else None
+        self._pool = UnpackingPool(tree, self._now)
         self._link_times: dict[RelativePath, int | None] = {}
         self._unsafe: set[RelativePath] = set()
         self._plan = Plan(folds_names=tree.folds_names())
@@ -102,7 +80,7 @@ class Unpacker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        self._pool.close()
 
     def add(self, stream: ReadAhead, archive_format: Format, source: str) -> Contents:
         """Unpack an archive, all but its symbolic links.
@@ -168,29 +146,15 @@ class Unpacker:
         plan = self._plan
         for path, target in plan.links.items():
             self._tree.make_link(path, target, self._link_times.get(path))
-        soon: list[_Directory] = []
-        late: list[_Directory] = []
+        soon: list[Directory] = []
+        late: list[Directory] = []
         for path in sorted(directories):
             mode, mtime_ns = plan.directories.get(path, _NO_ATTRIBUTES)
-            found = _Directory(path, mode or DIRECTORY_MODE, self._time(mtime_ns))
+            found = Directory(path, mode or DIRECTORY_MODE, self._pool.time(mtime_ns))
             (soon if found.mode & _PASSABLE == _PASSABLE else late).append(found)
-        total = self._finish_by_processes(soon, hashes)
+        total = self._pool.finish(soon, hashes=hashes)
         # What is inside comes first: their owner cannot enter them afterwards.
-        return total + self._finish_directories(reversed(late), hashes)
-
-    def _finish_by_processes(self, directories: list[_Directory], hashes: bool) -> int:
-        if self._processes is None:
-            return self._finish_directories(directories, hashes)
-        send = self._processes.send
-        sent = (
-            send(pickle.dumps(("finish", [*map(tuple, some)], hashes)))
-            for some in _slices(directories)
-        )
-        return sum(int.from_bytes(one, "big") for one in self._processes.in_order(sent))
-
-    def _finish_directories(self, directories: Iterable[_Directory], hashes: bool) -> int:
-        finish = self._tree.finish_directory
-        return sum(finish(path, mode, time, hashes=hashes) for path, mode, time in directories)
+        return total + self._pool.finish_here(reversed(late), hashes=hashes)
 
     def _settle_links(self, contents: Contents) -> None:
         """Reject, leave out or keep the symlinks that leave the tree.
@@ -213,13 +177,10 @@ class Unpacker:
             contents.unsafe_links += [UnsafeLink(path, links[path], "kept") for path in new]
         contents.notes += map(_unsafe_note, contents.unsafe_links)
 
-    def _time(self, mtime_ns: int | None) -> int | None:
-        return mtime_ns if self._now is None else self._now
-
     def _add_zip(self, stream: ReadAhead, intake: _Intake) -> None:
         """Plan the whole archive before the first of it is written, then let others write it."""
         reader = ZipReader(stream, intake.budget)
-        processes = self._start_processes() if is_worth_forking(reader.count) else None
+        self._pool.expect(reader.count)
         self._admit_entries(reader.read_directory(), intake)
         self._plan.links.update(
             (entry.place, target) for entry, target in reader.targets() if entry.place
@@ -233,40 +194,14 @@ class Unpacker:
                 else:
                     self._write_large(found, reader.chunks(found))
 
-        if processes:
-            sent = (processes.send(_write_note(group), group.data) for group in groups())
-            deque(processes.in_order(sent), 0)
-            return
-        threads = thread_count()
-        deque(in_order(self._write_group, groups(), threads=threads, ahead=threads + 1), 0)
-
-    def _start_processes(self) -> Processes:
-        """Return the processes: one set for all archives of the tree."""
-        if self._processes is None:
-            started = Processes(self._work, thread_count())
-            self._processes = self._stack.enter_context(started)
-        return self._processes
-
-    def _work(self, note: bytes, data: memoryview | bytes) -> bytes:
-        """Do in a worker process what it was sent."""
-        task, *arguments = pickle.loads(note)  # noqa: S301 (our own parent's)
-        if task == "finish":
-            directories, hashes = arguments
-            return self._finish_directories(directories, hashes).to_bytes(_SUM_BYTES, "big")
-        (entries,) = arguments
-        self._write_group(EntryGroup([ZipEntry(*one) for one in entries], memoryview(data)))
-        return b""
-
-    def _write_group(self, group: EntryGroup) -> None:
-        for entry, slot in group.slots():
-            self._write_entry(entry, unpacked(entry, slot))
+        self._pool.write_groups(groups())
 
     def _write_large(self, entry: ZipEntry, chunks: Iterator[bytes | memoryview]) -> None:
         """Decode in one thread and write in another: either takes as long as the other."""
         with ahead(_batches(chunks), _BATCHES_AHEAD) as batches:
             decoded = chain.from_iterable(batches)
             # The local file header, which is read with the first chunk, may have an mtime.
-            self._write_entry(entry, chain((next(decoded, b""),), decoded))
+            self._pool.write_entry(entry, chain((next(decoded, b""),), decoded))
 
     def _admit_entries(self, entries: Sequence[ZipEntry], intake: _Intake) -> None:
         """Admit all entries to the plan, and give each its place."""
@@ -302,17 +237,7 @@ class Unpacker:
                 attributes = DirectoryAttributes(entry.mode, entry.mtime)
                 self._plan.directories[entry.place] = attributes
             elif entry.kind == "link":
-                self._link_times[entry.place] = self._time(entry.mtime)
-
-    def _write_entry(self, entry: ZipEntry, chunks: Iterable[bytes | memoryview]) -> None:
-        """Write an entry to its place; its bytes are checked also where it has none."""
-        if entry.kind == "file" and entry.place:
-            mode, mtime = entry.mode or FILE_MODE, self._time(entry.mtime)
-            self._tree.write_file(entry.place, chunks, mode=mode, mtime_ns=mtime)
-            return
-        deque(chunks, 0)
-        if entry.kind == "directory" and entry.place:
-            self._tree.make_directory(entry.place)
+                self._link_times[entry.place] = self._pool.time(entry.mtime)
 
     def _add_tar(self, members: Iterable[Member], intake: _Intake) -> None:
         """Admit and write member by member, as they come."""
@@ -326,6 +251,7 @@ class Unpacker:
             except ArtifactRejected as error:
                 raise _with_others(error, chain([member.name], _names_near(members))) from error
             self._write_member(path, there, member, intake)
+        self._pool.settle()
 
     def _write_member(
         self, path: RelativePath, there: bool, member: Member, intake: _Intake
@@ -337,9 +263,10 @@ class Unpacker:
         elif member.kind == "link":
             check_target_length(member.name, len(bytes_of(member.target)))
             self._plan.links[path] = member.target
-            self._link_times[path] = self._time(member.mtime_ns)
+            self._link_times[path] = self._pool.time(member.mtime_ns)
         else:
             if there:
+                self._pool.settle()
                 self._tree.remove_file(path)
             size = self._write_file(path, member, intake)
         intake.contents.count(member.kind, size, there=there)
@@ -347,22 +274,11 @@ class Unpacker:
     def _write_file(self, path: RelativePath, member: Member, intake: _Intake) -> int:
         if member.kind == "hard link":
             existing = self._plan.regular_file(member, intake.source)
+            self._pool.settle()
             self._tree.make_hard_link(path, existing)
             return 0
         chunks = _counted(member.chunks(), intake.budget)
-        mode, mtime = member.mode or FILE_MODE, self._time(member.mtime_ns)
-        return self._tree.write_file(path, chunks, mode=mode, mtime_ns=mtime)
-
-
-def _write_note(group: EntryGroup) -> bytes:
-    """Return the message by which a worker process writes a group."""
-    # Plain tuples are pickled in a third of the time that objects take.
-    return pickle.dumps(("write", [*map(_FIELDS, group.entries)]))
-
-
-def _slices(directories: list[_Directory]) -> Iterator[list[_Directory]]:
-    for start in range(0, len(directories), _SLICE):
-        yield directories[start : start + _SLICE]
+        return self._pool.write_file(path, chunks, member.size, member.mode, member.mtime_ns)
 
 
 def _with_others(error: ArtifactRejected, names: Iterable[str]) -> ArtifactRejected:

@@ -39,6 +39,10 @@ _SERVICES = ["codepipeline", "kms", "s3", "signin", "sso", "sso-oidc", "sts"]
 _SENDABLE = re.compile("[!-~]*")
 """Characters of credentials that an HTTP header can carry."""
 
+_S3_CONNECTIONS = 32
+"""Connections that are kept: as many as ranges are read at once (:mod:`cpstage.archive.blob`), and
+parts are sent. One that finds no room is closed, and costs its next request a handshake."""
+
 
 class TrackedClient(NamedTuple):
     """A boto3 client, and its connections."""
@@ -204,6 +208,9 @@ def new_client(
     options: dict[str, Any] = {
         "user_agent_extra": " ".join(filter(None, (extra, f"cpstage/{__version__}")))
     }
+    if service == "s3":
+        least = getattr(default, "max_pool_connections", 0)
+        options["max_pool_connections"] = max(least, _S3_CONNECTIONS)
     if not signs:
         options["signature_version"] = botocore.UNSIGNED
     if not retries_itself:

@@ -275,7 +275,7 @@ def _within(member: Member, budget: Budget) -> Member:
             budget.spend_bytes(len(chunk))
             yield chunk
 
-    return replace(member, chunks=chunks)
+    return member._replace(chunks=chunks)
 
 
 def _zip_entries(remote: OpenArtifact, limits: Limits) -> Iterator[Listed]:

@@ -1,0 +1,204 @@
+"""Writing the files of archives in worker processes or threads, and finishing their directories.
+
+An archive of many small files is written by processes: those of a zip get the packed bytes of
+neighbours, those of a tar the files as they came out of its stream. Others are written by threads
+(zip) or by the caller (tar).
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import deque
+from collections.abc import Iterable
+from contextlib import ExitStack
+from operator import attrgetter
+from typing import NamedTuple
+
+from cpstage.archive.processes import Processes, is_worth_forking
+from cpstage.archive.threads import in_order, thread_count
+from cpstage.archive.zip_directory import ZipEntry
+from cpstage.archive.zip_members import unpacked
+from cpstage.archive.zip_reader import EntryGroup
+from cpstage.filesystem.tree import FILE_MODE, RelativePath, Tree
+
+_FIELDS = attrgetter(*ZipEntry.__slots__)
+
+_SMALL = 64 << 10
+"""Bytes of a file of a tar that is sent to a process at most."""
+
+_BATCH_BYTES, _BATCH_FILES = 256 << 10, 256
+"""What is sent at once: whichever is reached first."""
+
+_AHEAD = 3
+"""Units for each process that may be under way: a tar goes on being read meanwhile."""
+
+_SLICE = 256
+"""Directories that a process finishes at once: milliseconds of work."""
+
+_SUM_BYTES = 64
+"""Room for a sum of hashes of 32 bytes each."""
+
+
+class Directory(NamedTuple):
+    """A directory, and what it gets when nothing more is created in it."""
+
+    path: RelativePath
+    mode: int
+    mtime_ns: int | None
+
+
+class UnpackingPool:
+    """Writes files below a tree; when it is closed, nothing is at work.
+
+    Args:
+        tree: An empty directory that nobody else sees.
+        now: The mtime of all files, if they are not to have those of the archive.
+    """
+
+    def __init__(self, tree: Tree, now: int | None) -> None:
+        self._tree = tree
+        self._now = now
+        self._count = thread_count()
+        self._stack = ExitStack()
+        self._processes: Processes | None = None
+        self._files = 0
+        self._heads: list[tuple[RelativePath, int, int | None, int]] = []
+        self._pieces: list[bytes] = []
+        self._gathered = 0
+        self._under_way: deque[int] = deque()
+
+    def close(self) -> None:
+        """End the processes."""
+        self._stack.close()
+
+    def expect(self, files: int) -> None:
+        """Start the processes if so many files are worth it: one set for all archives."""
+        if self._processes is None and is_worth_forking(files):
+            started = Processes(self._work, self._count)
+            self._processes = self._stack.enter_context(started)
+
+    def time(self, mtime_ns: int | None) -> int | None:
+        """Return the mtime that something with an mtime in the archive gets."""
+        return mtime_ns if self._now is None else self._now
+
+    def write_groups(self, groups: Iterable[EntryGroup]) -> None:
+        """Write entries of a zip.
+
+        Raises:
+            ArtifactRejected: The data of one is damaged.
+            WorkspaceUnavailable, LocalIOError: A file cannot be written.
+        """
+        if self._processes is None:
+            deque(
+                in_order(self._write_group, groups, threads=self._count, ahead=self._count + 1), 0
+            )
+            return
+        send = self._processes.send
+        deque(self._processes.in_order(send(_note(one), one.data) for one in groups), 0)
+
+    def write_entry(self, entry: ZipEntry, chunks: Iterable[bytes | memoryview]) -> None:
+        """Write an entry to its place; its bytes are checked also where it has none."""
+        if entry.kind == "file" and entry.place:
+            mode, mtime = entry.mode or FILE_MODE, self.time(entry.mtime)
+            self._tree.write_file(entry.place, chunks, mode=mode, mtime_ns=mtime)
+            return
+        deque(chunks, 0)
+        if entry.kind == "directory" and entry.place:
+            self._tree.make_directory(entry.place)
+
+    def write_file(
+        self,
+        path: RelativePath,
+        chunks: Iterable[bytes],
+        size: int,
+        mode: int,
+        mtime_ns: int | None,
+    ) -> int:
+        """Write a file of a tar, which may be there only after :meth:`settle`; return its size.
+
+        Args:
+            path: Where.
+            chunks: Its content.
+            size: The size that its header declares, in bytes.
+            mode: Its permission bits in the archive, or 0.
+            mtime_ns: Its mtime in the archive.
+        """
+        self._files += 1
+        mode, mtime = mode or FILE_MODE, self.time(mtime_ns)
+        if self._processes is None or size > _SMALL:
+            self.expect(self._files)
+            return self._tree.write_file(path, chunks, mode=mode, mtime_ns=mtime)
+        pieces = list(chunks)
+        size = sum(map(len, pieces))
+        self._heads.append((path, mode, mtime, size))
+        self._pieces += pieces
+        self._gathered += size
+        if self._gathered >= _BATCH_BYTES or len(self._heads) >= _BATCH_FILES:
+            self._send_files(self._processes)
+        return size
+
+    def settle(self) -> None:
+        """Wait until all files are there.
+
+        Raises:
+            WorkspaceUnavailable, LocalIOError: One of them cannot be written.
+        """
+        if self._processes is None:
+            return
+        if self._heads:
+            self._send_files(self._processes)
+        while self._under_way:
+            self._processes.result(self._under_way.popleft())
+
+    def finish(self, directories: list[Directory], *, hashes: bool) -> int:
+        """Give directories their permission bits and mtimes; return the sum of their hashes."""
+        if self._processes is None:
+            return self.finish_here(directories, hashes=hashes)
+        send = self._processes.send
+        slices = (directories[at : at + _SLICE] for at in range(0, len(directories), _SLICE))
+        sent = (send(pickle.dumps(("finish", [*map(tuple, some)], hashes))) for some in slices)
+        return sum(int.from_bytes(one, "big") for one in self._processes.in_order(sent))
+
+    def finish_here(self, directories: Iterable[Directory], *, hashes: bool) -> int:
+        """Do so one by one, in the order given."""
+        finish = self._tree.finish_directory
+        return sum(finish(path, mode, time, hashes=hashes) for path, mode, time in directories)
+
+    def _send_files(self, processes: Processes) -> None:
+        note = pickle.dumps(("files", self._heads))
+        self._under_way.append(processes.send(note, b"".join(self._pieces)))
+        self._heads, self._pieces, self._gathered = [], [], 0
+        if len(self._under_way) >= _AHEAD * self._count:
+            processes.result(self._under_way.popleft())
+
+    def _work(self, note: bytes, data: memoryview | bytes) -> bytes:
+        """Do in a worker process what it was sent."""
+        task, *arguments = pickle.loads(note)  # noqa: S301 (our own parent's)
+        if task == "finish":
+            directories, hashes = arguments
+            return self.finish_here(directories, hashes=hashes).to_bytes(_SUM_BYTES, "big")
+        (sent,) = arguments
+        if task == "files":
+            self._write_files(sent, memoryview(data))
+        else:
+            self._write_group(EntryGroup([ZipEntry(*one) for one in sent], memoryview(data)))
+        return b""
+
+    def _write_files(
+        self, heads: Iterable[tuple[RelativePath, int, int | None, int]], data: memoryview
+    ) -> None:
+        start = 0
+        for path, mode, mtime, size in heads:
+            content = data[start : start + size]
+            self._tree.write_file(path, (content,), mode=mode, mtime_ns=mtime)
+            start += size
+
+    def _write_group(self, group: EntryGroup) -> None:
+        for entry, slot in group.slots():
+            self.write_entry(entry, unpacked(entry, slot))
+
+
+def _note(group: EntryGroup) -> bytes:
+    """Return the message by which a worker process writes a group."""
+    # Plain tuples are pickled in a third of the time that objects take.
+    return pickle.dumps(("write", [*map(_FIELDS, group.entries)]))
