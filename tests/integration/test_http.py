@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import socket
@@ -47,7 +48,7 @@ def _client(
     config = AwsConfig(
         region="us-east-1", endpoint_url=server.url, timeout=timeout, read_timeout=10
     )
-    return config.s3(JobCredentials(keys, lambda: keys), retries=retries or Retries(0))
+    return config.s3(JobCredentials(keys, lambda: keys, math.inf), retries=retries or Retries(0))
 
 
 def _get(client: AwsClient) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -119,7 +120,7 @@ def kms_service(environment: Mapping[str, str], region: str | None = None) -> Aw
     )
     config = AwsConfig(endpoint_url=environment["AWS_ENDPOINT_URL"], timeout=1e-6)
     config = replace(config, connect_timeout=0, read_timeout=0)
-    return config.kms(JobCredentials(keys, lambda: keys), there)
+    return config.kms(JobCredentials(keys, lambda: keys, math.inf), there)
 
 
 def administrator(aws: LocalAWS, key_id: str | None = None) -> Keeper:
