@@ -16,6 +16,7 @@ import pytest
 from constant_server import answering_server
 from cpstage import AwsConfig
 from cpstage.aws.client import Retries
+from cpstage.aws.config import DEFAULT_TIMEOUT
 from cpstage.aws.credentials import JobCredentials
 from cpstage.aws.errors import NetworkError, ServiceError
 from cpstage.aws.s3 import S3
@@ -108,7 +109,7 @@ def test_bytes_after_an_answer_are_not_taken_for_the_next() -> None:
         visit.hear()
 
     with scripted_server(say_too_much, says(OK)) as server:
-        client = _client(server, retries=Retries())
+        client = _client(server, retries=Retries(DEFAULT_TIMEOUT))
         _get(client)
         assert sent.wait(10)
 
@@ -130,7 +131,7 @@ def test_bytes_after_an_answer_are_not_taken_for_the_next() -> None:
 )
 def test_an_answer_may_have_any_form(answer: bytes) -> None:
     with scripted_server(says(answer), says(PART)) as server:
-        client = _client(server, retries=Retries())
+        client = _client(server, retries=Retries(DEFAULT_TIMEOUT))
 
         assert _range(client) == b"ok"
         assert _range(client) == b"ok"
@@ -271,7 +272,7 @@ def test_an_interrupt_ends_what_is_under_way_and_nothing_is_sent_again() -> None
             found.append(error)
 
     with scripted_server(stay_silent, says(OK)) as server:
-        client = _client(server, retries=Retries())
+        client = _client(server, retries=Retries(DEFAULT_TIMEOUT))
         _get(client)
         asking = threading.Thread(target=ask)
         asking.start()
@@ -364,7 +365,7 @@ def test_an_answer_that_lacks_something_is_asked_for_again() -> None:
         return lambda _: next(answers)
 
     with scripted_server(says(OK, OK)) as server:
-        client = _client(server, retries=Retries())
+        client = _client(server, retries=Retries(DEFAULT_TIMEOUT))
         client.call("HeadObject", {"Bucket": "b", "Key": "k"}, check=lacks_once())
 
         assert len(server.heads) == 2

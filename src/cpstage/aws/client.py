@@ -25,7 +25,6 @@ from typing import Any
 
 from botocore import xform_name
 
-from cpstage.aws.config import DEFAULT_TIMEOUT
 from cpstage.aws.credentials import JobCredentials
 from cpstage.aws.errors import NetworkError, ServiceError, UnreadableAnswer, translated
 from cpstage.aws.sessions import TrackedClient
@@ -70,7 +69,7 @@ class Retries:
         count: How many requests were sent again.
     """
 
-    def __init__(self, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(self, timeout: float) -> None:
         self._timeout = timeout
         self._progress = -math.inf
         self._stopped = threading.Event()
