@@ -112,8 +112,10 @@ def bytes_of(name: str) -> bytes:
 
 def is_too_long(path: str) -> bool:
     """Whether Linux refuses a path, or one of its components, for its length."""
-    sizes = [len(bytes_of(part)) for part in path.split("/")]
-    return max(sizes) > _NAME_MAX or sum(sizes) + len(sizes) - 1 > _PATH_MAX
+    there = bytes_of(path)
+    if len(there) <= _NAME_MAX:
+        return False
+    return len(there) > _PATH_MAX or max(map(len, there.split(b"/"))) > _NAME_MAX
 
 
 def is_utf8(text: str) -> bool:
@@ -183,11 +185,13 @@ class Plan:
             WorkspaceUnavailable: Another archive has its place.
         """
         budget.spend_entry()
-        last = name.rfind("/") + 1
-        above = self._planned.get(name[: last - 1]) if last else None
+        # tar -C DIR . begins each name with ./, which says nothing.
+        short = name[2:] if name.startswith("./") and name[2:3] != "/" else name
+        last = short.rfind("/") + 1
+        above = self._planned.get(short[: last - 1]) if last else None
         # In a directory that has been admitted, only the last component is new.
-        known = above is not None and above.kind == "directory" and is_plain_from(last, name)
-        path = RelativePath(name) if known else check_name(name)
+        known = above is not None and above.kind == "directory" and is_plain_from(last, short)
+        path = RelativePath(short) if known else check_name(name)
         budget.check_depth(path)
         if not known:
             self._admit_parents(path, source, budget)
