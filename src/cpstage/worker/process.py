@@ -27,7 +27,8 @@ from cpstage.errors import FailureType, UsageError
 from cpstage.job import parse_job
 from cpstage.job.masking import secret
 from cpstage.job.result import Details
-from cpstage.runner.command import KILL_AFTER, CommandOptions
+from cpstage.runner.command import CommandOptions
+from cpstage.runner.processes import KILL_AFTER
 from cpstage.runner.run import run
 from cpstage.transfer.options import FetchOptions, PushOptions
 from cpstage.worker.claims import Claim
