@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -405,13 +406,21 @@ def test_region_of_a_sessions_config(aws: Recorder, monkeypatch: pytest.MonkeyPa
     assert [one.scope for one in aws.requests] == [(KEY, "us-west-2", "codepipeline")]
 
 
-def test_client_certificate_of_a_session(tmp_path: Path) -> None:
-    strict = Certificates(tmp_path)
-    server = strict.context("127.0.0.1")
+@pytest.fixture
+def strict(tmp_path: Path) -> Certificates:
+    """Certificates of a server that wants one of its client: that in ``client.pem``."""
+    certificates = Certificates(tmp_path)
+    server = certificates.context("127.0.0.1")
     server.verify_mode = ssl.CERT_REQUIRED
-    server.load_verify_locations(strict.file)
-    strict.context("client")
-    session = with_defaults(client_cert=str(tmp_path / "client.pem"))
+    server.load_verify_locations(certificates.file)
+    certificates.context("client")
+    return certificates
+
+
+@pytest.mark.parametrize("parts", [1, 2], ids=["file", "certificate-and-key"])
+def test_client_certificate_of_a_session(strict: Certificates, tmp_path: Path, parts: int) -> None:
+    file = str(tmp_path / "client.pem")
+    session = with_defaults(client_cert=file if parts == 1 else (file, file))
     with recorder(strict) as aws:
         url = aws.url.replace("http:", "https:")
         fetch(AwsConfig(session=session, endpoint_url=url, ca_bundle=str(strict.file)), tmp_path)
@@ -419,16 +428,80 @@ def test_client_certificate_of_a_session(tmp_path: Path) -> None:
     assert [one.operation for one in aws.requests] == [JOB, HEAD, GET]
 
 
-def test_ca_bundle_of_a_proxy_of_a_session(certificates: Certificates, tmp_path: Path) -> None:
+@pytest.mark.parametrize("parts", [1, 2], ids=["file", "certificate-and-key"])
+def test_client_certificate_for_a_proxy_of_a_session(
+    strict: Certificates, tmp_path: Path, parts: int
+) -> None:
     """The proxies_config has no other way in: neither the environment nor a profile names it."""
+    file = str(tmp_path / "client.pem")
+    certificate = file if parts == 1 else (file, file)
+    of_proxy = {"proxy_ca_bundle": str(strict.file), "proxy_client_cert": certificate}
+    with recorder(strict) as aws:
+        proxies = {"https": aws.url.replace("http:", "https:")}
+        session = with_defaults(proxies=proxies, proxies_config=of_proxy)
+        fetch(AwsConfig(session=session, ca_bundle=str(strict.file)), tmp_path)
+
+    assert [one.via for one in aws.requests] == ["tunnel"] * 3
+
+
+def test_a_proxy_that_wants_a_client_certificate_refuses_without(
+    strict: Certificates, tmp_path: Path
+) -> None:
+    with recorder(strict) as aws:
+        session = with_defaults(
+            proxies={"https": aws.url.replace("http:", "https:")},
+            proxies_config={"proxy_ca_bundle": str(strict.file)},
+        )
+        config = AwsConfig(session=session, ca_bundle=str(strict.file), timeout=0)
+        with pytest.raises(cpstage.CpstageError) as refused:
+            cpstage.get_job("some-job", config=config)
+
+    # In TLS 1.3 the refusal comes after the handshake: sometimes in the middle of the request.
+    assert refused.value.exit_code in (69, 78)
+    assert aws.requests == []
+
+
+@pytest.mark.filterwarnings(
+    "ignore:Passing ssl_context:FutureWarning"
+)  # of botocore's call of urllib3
+@pytest.mark.parametrize("forwards", [False, True])
+def test_ca_bundle_of_a_proxy_of_a_session(
+    certificates: Certificates, tmp_path: Path, forwards: bool
+) -> None:
+    """A proxy that forwards https requests sees them; other proxies open a tunnel."""
     with recorder(certificates) as aws:
         session = with_defaults(
             proxies={"https": aws.url.replace("http:", "https:")},
-            proxies_config={"proxy_ca_bundle": str(certificates.file)},
+            proxies_config={
+                "proxy_ca_bundle": str(certificates.file),
+                "proxy_use_forwarding_for_https": forwards,
+            },
         )
         fetch(AwsConfig(session=session, ca_bundle=str(certificates.file)), tmp_path)
 
-    assert [one.via for one in aws.requests] == ["tunnel"] * 3
+    assert [one.via for one in aws.requests] == ["proxy" if forwards else "tunnel"] * 3
+
+
+@pytest.mark.skipif(bool(find_spec("awscrt")), reason="awscrt signs so")
+def test_a_signature_version_of_a_session_names_the_extra_that_it_needs(aws: Recorder) -> None:
+    config = connection_of(aws, with_defaults(signature_version="v4a"))
+
+    with pytest.raises(cpstage.errors.ConfigurationError, match="v4a requires awscrt") as failed:
+        cpstage.get_job("some-job", config=config)
+
+    assert failed.value.hint == "install cpstage[crt]"
+    assert aws.requests == []
+
+
+@pytest.mark.skipif(not find_spec("awscrt"), reason="awscrt (the extra crt) is not installed")
+def test_a_session_signs_for_a_set_of_regions(aws: Recorder, tmp_path: Path) -> None:
+    regions = "eu-west-1,us-east-1"
+    session = with_defaults(signature_version="v4a", sigv4a_signing_region_set=regions)
+
+    fetch(connection_of(aws, session), tmp_path)
+
+    assert [one.headers["x-amz-region-set"] for one in aws.requests] == [regions] * 3
+    assert [one.token for one in aws.requests] == [None, JOB_TOKEN, JOB_TOKEN]
 
 
 def test_a_stubber_on_the_client_of_a_connection(aws: Recorder) -> None:

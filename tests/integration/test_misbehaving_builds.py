@@ -60,7 +60,14 @@ def test_a_file_that_was_replaced_by_a_rename_is_read(aws: LocalAWS, cli: Cli) -
     assert (aws.job(job_id).result or {})["outputVariables"] == {"version": "2"}
 
 
-@pytest.mark.parametrize("name", ["AWS_SECRET_ACCESS_KEY", "AWS_CONTAINER_AUTHORIZATION_TOKEN"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+        "AWS_BEARER_TOKEN_BEDROCK",
+    ],
+)
 @pytest.mark.parametrize("file", [_VARIABLES, _TOKEN])
 def test_a_credential_is_never_published(aws: LocalAWS, cli: Cli, name: str, file: str) -> None:
     job_id = add_job(aws)

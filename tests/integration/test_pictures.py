@@ -140,7 +140,7 @@ def test_a_module_is_neither_a_scrap_nor_a_pile() -> None:
     assert {
         path: length
         for path, length in lengths.items()
-        if length < 100 and path.stem not in may_be_short and path.parts[0] != "cli"
+        if length < 60 and path.stem not in may_be_short and path.parts[0] != "cli"
     } == {}
 
 

@@ -6,13 +6,17 @@ import logging
 import traceback
 from typing import TYPE_CHECKING
 
+import botocore.parsers
 import pytest
+from botocore.model import StructureShape
 
 import cpstage
 from cpstage.aws.codepipeline import get_job
 from cpstage.aws.config import AwsConfig
 from cpstage.aws.credentials import JobCredentials
 from cpstage.aws.job_session import JobSession
+from cpstage.cli.output import Terminal
+from cpstage.errors import reportable
 from secret_markers import add_job, is_in, planted, planted_aws
 
 if TYPE_CHECKING:
@@ -101,3 +105,35 @@ def test_the_log_says_no_secret_however_much_it_says(
     assert any("cannot refresh" in record.getMessage() for record in ours)
     for record in ours:
         assert not is_in(f"{record.getMessage()} {record.args!r}", _plain(job.client_token))
+
+
+def test_a_traceback_of_debug_leaves_out_what_a_parser_quotes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    parser = botocore.parsers.create_parser("query")
+    answer = {"status_code": 200, "headers": {}, "body": f"<Answer>{planted(40)}".encode()}
+    terminal = Terminal()
+    terminal.debug = True
+    shape = StructureShape("Answer", {"type": "structure", "members": {}})
+    with pytest.raises(botocore.parsers.ResponseParserError) as raised:
+        parser.parse(answer, shape)
+    assert is_in(str(raised.value))
+
+    terminal.fail(reportable(raised.value))
+
+    said = capsys.readouterr().err
+    assert "botocore.parsers.ResponseParserError: ********\n" in said
+    assert "botocore/parsers.py" in said
+    assert said.splitlines()[-1].startswith("cpstage: error: unexpected ResponseParserError")
+    assert not is_in(said)
+
+
+def test_a_traceback_of_debug_keeps_the_words_of_other_errors(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    terminal = Terminal()
+    terminal.debug = True
+
+    terminal.fail(reportable(RuntimeError("words of our own")))
+
+    assert "RuntimeError: words of our own\n" in capsys.readouterr().err

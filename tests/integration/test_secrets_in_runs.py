@@ -59,9 +59,13 @@ def _run(
 
 def test_none_is_in_what_a_command_finds_around_it(aws: LocalAWS, cli: Cli) -> None:
     look = shell('env; tr "\\0" "\\n" < /proc/$$/cmdline; cp in/App/f "$CPSTAGE_OUT_BUILT"')
-    token = {"CPSTAGE_CONTINUATION_TOKEN": CANARY}
+    tokens = {
+        "CPSTAGE_CONTINUATION_TOKEN": CANARY,
+        "AWS_BEARER_TOKEN_CODEPIPELINE": CANARY,
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN": CANARY,
+    }
 
-    done = _run(cli, add_job(aws), look, "--report-tail", "5", **token)
+    done = _run(cli, add_job(aws), look, "--report-tail", "5", **tokens)
 
     assert done.returncode == 0, done.stderr
     assert leaks(cli, done) == []
@@ -109,6 +113,36 @@ def test_nothing_stays_behind_a_command_that_fails(aws: LocalAWS, cli: Cli, scri
     assert done.returncode != 0
     assert leaks(cli, done) == []
     assert not (cli.directory / ".cpstage/run").exists()
+
+
+_KILLS = {
+    "the job's process": "kill -KILL $PPID",
+    "the worker too": "kill -KILL $PPID $(awk '/^PPid/ {print $2}' /proc/$PPID/status)",
+}
+
+
+@pytest.mark.parametrize("script", _KILLS.values(), ids=_KILLS)
+def test_nothing_stays_in_a_workspace_that_a_worker_keeps(
+    aws: LocalAWS, cli: Cli, script: str
+) -> None:
+    job_id = add_job(aws, status="Queued")
+    kind = ("--category", "Build", "--provider", "CpstageLocal", "--version", "1")
+    command = ["work", *kind, "--once", "--pass-configuration", "--debug", "--", *shell(script)]
+    done = [
+        subprocess.run(
+            [sys.executable, "-m", "cpstage", *command],
+            cwd=cli.directory,
+            env=variables(cli, {}),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        for _ in range(2)  # the second finds what the first has left
+    ]
+
+    assert (cli.directory / job_id / ".cpstage").is_dir()
+    assert done[1].returncode == 0, done[1].stderr
+    assert leaks(cli, done[0]) == leaks(cli, done[1]) == []
 
 
 def test_an_answer_that_quotes_a_token_is_not_shown(aws: LocalAWS, cli: Cli) -> None:

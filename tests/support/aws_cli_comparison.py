@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
+import pytest
+
 from command_line import forks, plain_environment
 from recording_server import (
     BUCKET,
@@ -20,6 +22,7 @@ from recording_server import (
     JOB_SECRET,
     JOB_TOKEN,
     KEY,
+    KMS_KEY,
     OUTPUT_KEY,
     Certificates,
     Recorder,
@@ -29,11 +32,12 @@ from recording_server import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 CALLER_KEY, CALLER_SECRET = "AKIACALLERCALLER0001", "caller-secret" * 3
 REGION = "eu-west-1"
 JOB, HEAD, GET, PUT = "GetJobDetails", "HeadObject", "GetObject", "PutObject"
+KMS = "GenerateDataKey"
 
 _OBJECT = ("--bucket", BUCKET, "--key")
 _AWS = {
@@ -63,6 +67,7 @@ _AWS = {
         ),
         *("--server-side-encryption", "aws:kms", "--content-type", "application/octet-stream"),
     ),
+    KMS: ("kms", "generate-data-key", "--key-id", KMS_KEY, "--number-of-bytes", "32"),
 }
 _FETCH = ("fetch", "--job-file", "job.json", "--no-unpack")
 _CPSTAGE = {
@@ -70,6 +75,7 @@ _CPSTAGE = {
     HEAD: _FETCH,
     GET: _FETCH,
     PUT: ("push", "--force", "--job-file", "job.json", "Built=file"),
+    KMS: ("pack", ".aws", "--output", "packed", "--encrypt", "--encrypt-key", KMS_KEY),
 }
 
 _CACHED_AT_HOME = re.compile("role_arn|ROLE_ARN|sso_")
@@ -97,6 +103,7 @@ class Setting:
         expected: Attributes of the operation's requests, where they are not those of
             :func:`expectation`.
         before: Operations of the requests that come before it.
+        before_host: The host that these go to, where the setting governs it.
         fails: Whether the command fails.
         count: How often the operation is sent.
     """
@@ -111,6 +118,7 @@ class Setting:
     told: Mapping[str, Any] = field(default_factory=dict)
     expected: Mapping[str, Any] = field(default_factory=dict)
     before: tuple[str, ...] = ()
+    before_host: str | None = None
     fails: bool = False
     count: int = 1
 
@@ -134,7 +142,7 @@ class Outcome:
     def facets(self, operation: str) -> list[dict[str, Any]]:
         """Return what the settings govern of the requests up to the last of an operation."""
         port = self.recorded.port
-        others = {JOB, HEAD, GET, PUT} - {operation}
+        others = {*_AWS} - {operation}
         return [facets(one, port) for one in self.recorded.requests if one.operation not in others]
 
 
@@ -218,11 +226,14 @@ def _new_interpreter(program: str) -> Callable[..., subprocess.CompletedProcess[
 def _write_files(home: Path, config: str, credentials: str) -> None:
     process = {"Version": 1, "AccessKeyId": "AKIAPROCESS000000001", "SecretAccessKey": "p" * 40}
     login = {"accessToken": "of the login", "expiresAt": "2100-01-01T00:00:00Z"}
-    cached = sha1(b"https://sso.example.com/start").hexdigest()
+    caches = [sha1(name).hexdigest() for name in (b"https://sso.example.com/start", b"ours")]
     files = {
         ".aws/config": config,
         ".aws/credentials": credentials,
-        f".aws/sso/cache/{cached}.json": json.dumps({**login, "region": REGION}),
+        **{
+            f".aws/sso/cache/{cached}.json": json.dumps({**login, "region": REGION})
+            for cached in caches
+        },
         "keys.json": json.dumps(process),
         "old.json": json.dumps({**process, "Expiration": "2020-01-01T00:00:00Z"}),
         "web-identity": "of the cluster",
@@ -238,13 +249,13 @@ def _write_files(home: Path, config: str, credentials: str) -> None:
 
 def expectation(operation: str) -> dict[str, Any]:
     """Return what requests have without any setting but keys, a region and a proxy."""
-    is_of_a_job = operation != JOB
+    is_of_a_job = operation not in (JOB, KMS)
     return {
         "via": "tunnel",
         "login": None,
         "access_key": JOB_KEY if is_of_a_job else CALLER_KEY,
         "region": REGION,
-        "service": "s3" if is_of_a_job else "codepipeline",
+        "service": {JOB: "codepipeline", KMS: "kms"}.get(operation, "s3"),
         "token": JOB_TOKEN if is_of_a_job else None,
         "payload": "digest" if is_of_a_job else None,
     }
@@ -258,6 +269,7 @@ def facets(sent: Sent, port: int) -> dict[str, Any]:
     """
     key, region, service = sent.scope or (None, None, None)
     url = sent.url.replace(f":{port}/", ":{port}/")
+    authorization = sent.headers.get("authorization", "")
     return {
         "operation": sent.operation,
         "url": url,
@@ -268,8 +280,68 @@ def facets(sent: Sent, port: int) -> dict[str, Any]:
         "region": region,
         "service": service,
         "token": sent.token,
+        "algorithm": authorization.partition(" ")[0] if "=" in authorization else authorization,
+        "region set": sent.headers.get("x-amz-region-set"),
         "payload": sent.payload,
         "signed headers": sent.signed_headers,
         "headers": sorted({*sent.headers} - {"expect"}),
-        "body": dict(parse_qsl(sent.body.decode())) if "Action=" in str(sent.body) else sent.body,
+        "body": _body(sent),
     }
+
+
+def _body(sent: Sent) -> Any:
+    """Return a body without what differs between two programs on purpose."""
+    if sent.operation == KMS:  # an encrypted message has a context that the AWS CLI is not given
+        return {**json.loads(sent.body), "EncryptionContext": None}
+    return dict(parse_qsl(sent.body.decode())) if "Action=" in str(sent.body) else sent.body
+
+
+def assert_same_requests(
+    setting: Setting, operation: str, certificates: Certificates, directory: Path
+) -> None:
+    """Assert that a setting has its effect, and the same effect on both programs."""
+    ours, theirs = side_by_side(setting, operation, certificates, directory)
+
+    assert (theirs.status != 0) == setting.fails, theirs.stderr
+    assert (ours.status != 0) == setting.fails, ours.stderr
+    expected = {**expectation(operation), **setting.expected, "host": setting.hosts[operation]}
+    assert_as_expected(theirs, setting, operation, expected)
+    assert ours.facets(operation) == theirs.facets(operation)
+    assert ours.tunnels() == theirs.tunnels()
+
+
+def assert_as_expected(
+    outcome: Outcome, setting: Setting, operation: str, expected: Mapping[str, object]
+) -> None:
+    """Assert that the setting has its effect at all."""
+    sent = outcome.facets(operation)
+    assert [one["operation"] for one in sent] == [*setting.before, *[operation] * setting.count]
+    before, others = sent[: len(setting.before)], sent[len(setting.before) :]
+    if setting.before_host:
+        assert {one["host"] for one in before} == {setting.before_host}
+    for one in others:
+        assert {name: one[name] for name in expected} == expected
+
+
+def assert_refused(
+    setting: Setting, operation: str, word: str, certificates: Certificates, directory: Path
+) -> None:
+    """Assert that both programs refuse a setting, and cpstage with a line that has a word in it."""
+    ours, theirs = side_by_side(setting, operation, certificates, directory)
+
+    assert theirs.status != 0
+    assert ours.status in (77, 78), ours.stderr
+    assert ours.facets(operation) == []
+    last = ours.stderr.splitlines()[-1]
+    assert "cpstage: error: " in last
+    assert word in last
+    assert "Traceback" not in ours.stderr
+
+
+def cases(settings: Iterable[Setting], *more: Iterable[str]) -> list[Any]:
+    """Return the parameters of a test: a setting, an operation, and what stands beside it."""
+    return [
+        pytest.param(setting, operation, *others, id=f"{setting.name}-{operation}")
+        for setting, *others in zip(settings, *more, strict=True)
+        for operation in setting.hosts
+    ]

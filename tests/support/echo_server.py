@@ -6,11 +6,12 @@ import json
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 from xml.sax.saxutils import escape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from email.message import Message
 
 Form = Literal["json", "xml", "text"]
 
@@ -19,12 +20,31 @@ Form = Literal["json", "xml", "text"]
 def echoing_server(status: int, form: Form) -> Iterator[str]:
     """Answer with a status and all that was asked, and give the URL to ask at."""
 
+    def answer(asked: Asked) -> tuple[int, bytes]:
+        return status, _worded(f"{asked.line} {asked.headers!s} {asked.body!r}", form)
+
+    with worded_server(answer) as url:
+        yield url
+
+
+class Asked(NamedTuple):
+    """A request."""
+
+    line: str
+    headers: Message
+    body: bytes
+
+
+@contextmanager
+def worded_server(answer: Callable[[Asked], tuple[int, bytes]]) -> Iterator[str]:
+    """Answer each request with a status and a body, and give the URL to ask at."""
+
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def _answer(self) -> None:
             asked = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            body = _worded(f"{self.requestline} {self.headers!s} {asked!r}", form)
+            status, body = answer(Asked(self.requestline, self.headers, asked))
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()

@@ -28,6 +28,9 @@ class FaultProxy:
     Args:
         upstream: The URL of what answers.
         plan: What goes wrong; nothing where none is given.
+
+    Attributes:
+        connections: How many connections clients have made.
     """
 
     def __init__(self, upstream: str, plan: Plan | Sequence[Rule] = ()) -> None:
@@ -39,6 +42,7 @@ class FaultProxy:
         self._sockets = Sockets()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
+        self.connections = 0
 
     @property
     def url(self) -> str:
@@ -82,6 +86,7 @@ class FaultProxy:
     def _listen(self) -> None:
         while not self._sockets.closing.is_set():
             sock, _ = self._listener.accept()
+            self.connections += 1
             connection = Connection(sock, self._upstream, self._arrived, self._sockets)
             self._start(connection.serve)
 

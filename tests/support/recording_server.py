@@ -6,6 +6,7 @@ the host that the tunnel was asked for, so that requests to the real names of AW
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import socket
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BUCKET, KEY, OUTPUT_KEY = "our-bucket", "pipe/App/abc.zip", "pipe/Built/abc"
+KMS_KEY = "arn:aws:kms:eu-west-1:123456789012:key/11111111-2222-3333-4444-555555555555"
 CONTENT = b"the content of an object"
 ETAG = '"5d41402abc4b2a76b9719d911017c592"'
 
@@ -281,6 +283,9 @@ def _good_answer(sent: Sent) -> Answer:
     operation = sent.operation
     if operation == "GetJobDetails":
         return _json(job_document())
+    if operation == "GenerateDataKey":
+        key = base64.b64encode(bytes(32)).decode()
+        return _json({"KeyId": KMS_KEY, "CiphertextBlob": key, "Plaintext": key})
     if operation in ("HeadObject", "GetObject"):
         return _object(sent)
     if operation == "PutObject":

@@ -1,9 +1,9 @@
-"""How the cost of cpstage's fetch and push grows with the number of files, and with their size.
+"""How the cost of cpstage's fetch and push grows with files, with their size, and with artifacts.
 
-Run it with `python tools/benchmarks/growth.py [--most-files N] [--largest-size MB]`, from an
-environment that cpstage and its extra `local` are installed in. Every artifact is pushed, and what
-was pushed is fetched. The largest ones need 12 GiB of memory; those for which there is no room are
-left out, which is said.
+Run it with `python tools/benchmarks/growth.py [--most-files N] [--largest-size MB]
+[--most-artifacts N]`, from an environment that cpstage and its extra `local` are installed in.
+Every artifact is pushed, and what was pushed is fetched. The largest ones need 12 GiB of memory;
+those for which there is no room are left out, which is said.
 """
 
 from __future__ import annotations
@@ -25,10 +25,8 @@ from typing import TYPE_CHECKING
 
 from benchmarks import peers, places, report, testbed
 from benchmarks.artifacts import small_files, write_file
-from benchmarks.fetchers import FETCHERS, INPUT, Fetch
 from benchmarks.machine import Conditions, conditions
-from benchmarks.measure import Failed, Sample, Series
-from benchmarks.pushers import OUTPUT, PUSHERS, Push
+from benchmarks.measure import Failed, Sample, Series, Step
 from benchmarks.source_text import SourceText, blocks
 
 if TYPE_CHECKING:
@@ -36,47 +34,73 @@ if TYPE_CHECKING:
 
     from benchmarks.testbed import Testbed
 
-_FILES = (100, 1_000, 10_000, 100_000)
+_FILES = {100: 2_000, 1_000: 2_000, 10_000: 2_000, 100_000: 2_000, 1_000_000: 200}
+"""Numbers of files, and the bytes of each: a million of 2,000 have no room in memory."""
 _MEGABYTES = (10, 100, 1_000, 10_000)
-_SMALL_FILE = 2_000
+_ARTIFACTS = (1, 20, 200)
+_SMALL_ARTIFACT = {"files": 10, "size": 20_000}
+_BLOCK = 4_096
+"""What a small file takes up."""
 _MB = 1_000_000
-_KEY = f"Benchmark/{OUTPUT}/JG0Py6O"
 _INTRODUCTION = """\
 # How the cost of `fetch` and `push` grows
 
-After this page you know how time and memory grow with the number and size of files.
+After this page you know how time and memory grow with the number and size of files, and with the
+number of artifacts of one job.
 
 Whole processes of cpstage, against SeaweedFS on the same machine, with its data beside the files:
 seconds by the clock, processor seconds, and peak memory of all processes. Every artifact was
-pushed, and what was pushed was fetched; all of it is text that deflates to about a fifth.
+pushed, and what was pushed was fetched; all of it is text that deflates to about a fifth. A million
+files are fetched with a higher `--max-entries`.
 
 Run it again with `python tools/benchmarks/growth.py`."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One artifact: so many files of so many bytes in all."""
+    """One job: so many artifacts, each of so many files of so many bytes in all."""
 
     files: int
     size: int
+    artifacts: int = 1
+
+    @property
+    def title(self) -> str:
+        size = f"{self.size / _MB:,.0f} MB" if self.size >= _MB else f"{self.size / 1000:.0f} KB"
+        files = f"{self.files:,} files, {size}" if self.files > 1 else size
+        return f"{self.artifacts} artifacts of {files}" if self.artifacts > 1 else files
+
+    @property
+    def room(self) -> int:
+        """How many bytes the trees and objects take, and SeaweedFS's own memory."""
+        trees = 2 if self.files > 1 else 1
+        tree = max(self.size, self.files * _BLOCK)
+        return self.artifacts * (trees * tree + self.size // 3) + (1 << 30)
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """The object keys of the artifacts, by their names."""
+        return {f"Part{n}": f"Benchmark/Part{n}/JG0Py6O" for n in range(self.artifacts)}
 
     def write(self, directory: Path) -> None:
+        """Write the trees of all artifacts, each below its name."""
         rng = random.Random(f"growth {self}")
-        directory.mkdir()
+        directory.mkdir(parents=True)
+        for name in self.keys:
+            self._write_one(directory / name, rng)
+
+    def _write_one(self, tree: Path, rng: random.Random) -> None:
+        tree.mkdir()
         if self.files > 1:
-            small_files(
-                directory, rng, files=self.files, directories=self.files // 10, size=self.size
-            )
+            small_files(tree, rng, files=self.files, directories=self.files // 10, size=self.size)
         else:
             text = SourceText(rng)
-            write_file(
-                directory / "large.txt", (text.take(part) for part in blocks(self.size, 1 << 20))
-            )
+            write_file(tree / "large.txt", (text.take(part) for part in blocks(self.size, 1 << 20)))
 
 
 @dataclass
 class Growth:
-    """What was measured with one artifact."""
+    """What was measured with one job."""
 
     case: Case
     push: Series = field(default_factory=Series)
@@ -84,7 +108,7 @@ class Growth:
 
 
 def measure(bed: Testbed, case: Case, rounds: int) -> Growth:
-    """Push and fetch one artifact.
+    """Push and fetch all artifacts of one job.
 
     Raises:
         Failed: cpstage failed, or what was fetched is not as large as what was pushed.
@@ -94,34 +118,29 @@ def measure(bed: Testbed, case: Case, rounds: int) -> Growth:
         with ExitStack() as stack:
             bucket = stack.enter_context(bed.store.bucket())
             directory = stack.enter_context(bed.directory(many_files=case.files > 1))
-            tree = directory / "tree"
-            case.write(tree)
-            before = _extent(tree)
-            growth.push.samples.append(_push(bed, bucket, tree, directory / "push"))
-            growth.push.archive = bed.store.look_at(bucket, _KEY).size
-            # There is not always room for both trees; and on a disk a large file goes quickly.
-            if case.files == 1:
-                shutil.rmtree(tree)
-            growth.fetch.samples.append(_fetch(bed, bucket, directory / "fetch"))
-            after = _extent(directory / "fetch" / "in" / INPUT)
+            source, target = directory / "push", directory / "fetch"
+            target.mkdir()
+            case.write(source / "out")
+            before = _extent(source / "out")
+            job_id = bed.jobs.add(bucket, bed.store.key_arn, {}, case.keys)
+            growth.push.samples.append(_run(bed, source, "push", job_id))
+            sizes = [bed.store.look_at(bucket, key).size for key in case.keys.values()]
+            growth.push.archive = sum(sizes)
+            # There is not always room for both trees; on a disk only a large file goes quickly.
+            if case.files == 1 or bed.in_memory:
+                shutil.rmtree(source)
+            job_id = bed.jobs.add(bucket, bed.store.key_arn, case.keys, {})
+            limit = ["--max-entries", str(2 * case.files + 1_000)]
+            growth.fetch.samples.append(_run(bed, target, "fetch", job_id, *limit))
+            after = _extent(target / "in")
             if before != after:
                 raise Failed(f"pushed {before} and fetched {after} (files, bytes)")
     return growth
 
 
-def _push(bed: Testbed, bucket: str, tree: Path, workspace: Path) -> Sample:
-    workspace.mkdir()
-    key_arn = bed.store.key_arn
-    job_id = bed.jobs.add(bucket, key_arn, {}, {OUTPUT: _KEY})
-    push = Push(tree, bucket, _KEY, key_arn, job_id, workspace)
-    return bed.run(PUSHERS[0].steps(bed.programs, push), watch=True)
-
-
-def _fetch(bed: Testbed, bucket: str, workspace: Path) -> Sample:
-    workspace.mkdir()
-    job_id = bed.jobs.add(bucket, bed.store.key_arn, {INPUT: _KEY}, {})
-    fetch = Fetch(bucket, _KEY, job_id, workspace)
-    return bed.run(FETCHERS[0].steps(bed.programs, fetch), watch=True)
+def _run(bed: Testbed, workspace: Path, *arguments: str) -> Sample:
+    command = [bed.programs.cpstage, "-m", "cpstage", *arguments, "-w", str(workspace)]
+    return bed.run([Step("cpstage", [command], workspace)], watch=True)
 
 
 def _extent(tree: Path) -> tuple[int, int]:
@@ -134,9 +153,11 @@ def _extent(tree: Path) -> tuple[int, int]:
     return len(sizes), sum(sizes)
 
 
-def _cases(most_files: int, largest: int) -> Iterator[Case]:
-    yield from (Case(files, files * _SMALL_FILE) for files in _FILES if files <= most_files)
+def _cases(most_files: int, largest: int, most_artifacts: int) -> Iterator[Case]:
+    yield from (Case(files, files * each) for files, each in _FILES.items() if files <= most_files)
     yield from (Case(1, size * _MB) for size in _MEGABYTES if size <= largest)
+    numbers = (count for count in _ARTIFACTS if count <= most_artifacts)
+    yield from (Case(**_SMALL_ARTIFACT, artifacts=count) for count in numbers)
 
 
 def _measure_all(
@@ -144,23 +165,24 @@ def _measure_all(
 ) -> None:
     measured: list[Growth] = []
     for case in cases:
-        what = f"{case.files:,} files, {case.size / _MB:,.0f} MB"
-        # The tree, the object, and SeaweedFS's own memory.
-        if bed.free_bytes() < case.size * 1.3 + (1 << 30):
-            print(f"{what}: left out, there is no room for it", flush=True)
+        if bed.free_bytes() < case.room:
+            print(f"{case.title}: left out, there is no room for it", flush=True)
             continue
         growth = measure(bed, case, rounds)
-        print(f"{what}: push {growth.push.wall:.2f} s, fetch {growth.fetch.wall:.2f} s", flush=True)
+        push, fetch = growth.push.wall, growth.fetch.wall
+        print(f"{case.title}: push {push:.2f} s, fetch {fetch:.2f} s", flush=True)
         measured.append(growth)
         save(measured)
 
 
 def markdown(measured: list[Growth], under: Conditions) -> str:
-    """Return the page with both tables."""
+    """Return the page with all tables."""
+    small = Case(**_SMALL_ARTIFACT)
     parts = [_INTRODUCTION]
     for title, shown in (
-        ("## Number of files", [one for one in measured if one.case.files > 1]),
+        ("## Number of files", [one for one in measured if one.case.files > small.files]),
         ("## Size of one file", [one for one in measured if one.case.files == 1]),
+        ("## Number of artifacts", [one for one in measured if one.case.files == small.files]),
     ):
         if shown:
             parts += [title, report.table(_HEAD, [_row(one) for one in shown]), under.line]
@@ -168,16 +190,13 @@ def markdown(measured: list[Growth], under: Conditions) -> str:
 
 
 _HEAD = (
-    *("", "archive, MB", "push, s", "CPU, s", "memory, MB"),
+    *("", "archives, MB", "push, s", "CPU, s", "memory, MB"),
     *("fetch, s", "CPU, s", "memory, MB"),
 )
 
 
 def _row(growth: Growth) -> list[str]:
-    case = growth.case
-    size = f"{case.size / _MB:,.0f}" if case.size >= _MB else f"{case.size / _MB:.1f}"
-    name = f"{case.files:,} files, {size} MB" if case.files > 1 else f"{size} MB"
-    cells = [name, f"{(growth.push.archive or 0) / _MB:,.1f}"]
+    cells = [growth.case.title, f"{(growth.push.archive or 0) / _MB:,.1f}"]
     for series in (growth.push, growth.fetch):
         cells += [f"{series.wall:.2f}", f"{series.cpu:.2f}", f"{series.peak / _MB:.0f}"]
     return cells
@@ -188,9 +207,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     places.add_options(parser, rounds=1)
-    parser.add_argument("--most-files", type=int, default=_FILES[-1], help="stop there (100000)")
+    parser.add_argument("--most-files", type=int, default=max(_FILES), help="stop there (1000000)")
     parser.add_argument(
         "--largest-size", type=int, metavar="MB", default=_MEGABYTES[-1], help="stop there (10000)"
+    )
+    parser.add_argument(
+        "--most-artifacts", type=int, default=_ARTIFACTS[-1], help="stop there (200)"
     )
     options = parser.parse_args()
     places.get_ready(options.output)
@@ -207,7 +229,7 @@ def main() -> None:
             }
             (options.output / "growth.json").write_text(json.dumps(document, indent=1) + "\n")
 
-        cases = _cases(options.most_files, options.largest_size)
+        cases = _cases(options.most_files, options.largest_size, options.most_artifacts)
         _measure_all(bed, cases, options.rounds, save)
     print((options.output / "growth.md").read_text())
 

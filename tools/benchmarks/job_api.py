@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import sys
 import uuid
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from benchmarks.servers import Network
 
 _TARGET = "CodePipeline_20150709.GetJobDetails"
 _START_SECONDS = 30.0
@@ -61,17 +64,19 @@ class JobApi:
 
 
 @contextmanager
-def running(directory: Path, credentials: Mapping[str, str]) -> Iterator[JobApi]:
+def running(directory: Path, credentials: Mapping[str, str], network: Network) -> Iterator[JobApi]:
     """Start a job API whose jobs lie in a directory of their own."""
-    from benchmarks.servers import LOOPBACK, Server, free_ports, listens
+    from benchmarks.servers import Server, free_ports, listens
 
     jobs = directory / "jobs"
     jobs.mkdir(parents=True)
     (port,) = free_ports(1)
-    command = [sys.executable, __file__, LOOPBACK, str(port), str(jobs)]
+    command = [sys.executable, __file__, network.address, str(port), str(jobs)]
+    if network.tls:
+        command.append(str(network.tls.certificate))
     with Server(command, directory / "job-api.log", {"PATH": os.environ["PATH"]}) as server:
-        server.wait_until(lambda: listens(port), _START_SECONDS)
-        yield JobApi(f"http://{LOOPBACK}:{port}", jobs, credentials)
+        server.wait_until(lambda: listens(port, network.address), _START_SECONDS)
+        yield JobApi(network.url(port), jobs, credentials)
 
 
 def _artifacts(bucket: str, keys: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -88,6 +93,9 @@ class _Handler(BaseHTTPRequestHandler):
     """Answers JSON 1.1 as CodePipeline does; it takes every signature."""
 
     protocol_version = "HTTP/1.1"
+    # Pieces of an answer, and of TLS handshakes, must not wait for acknowledgments of TCP.
+    wbufsize = -1
+    disable_nagle_algorithm = True
     jobs: Path
 
     def do_POST(self) -> None:
@@ -109,9 +117,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-def _serve(address: str, port: str, jobs: str) -> None:
+def _serve(address: str, port: str, jobs: str, *certificate: str) -> None:
     _Handler.jobs = Path(jobs)
-    ThreadingHTTPServer((address, int(port)), _Handler).serve_forever()
+    server = ThreadingHTTPServer((address, int(port)), _Handler)
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        # The handshake belongs to the connection's thread, which reads first.
+        server.socket = context.wrap_socket(
+            server.socket, server_side=True, do_handshake_on_connect=False
+        )
+    server.serve_forever()
 
 
 if __name__ == "__main__":

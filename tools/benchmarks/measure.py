@@ -122,6 +122,7 @@ def run(
     server_cpu: Callable[[], float],
     *,
     watch: bool,
+    inside: Sequence[str] = (),
 ) -> Sample:
     """Run the steps of a tool in their order.
 
@@ -131,6 +132,7 @@ def run(
         log: Where their output goes.
         server_cpu: Returns the processor seconds that SeaweedFS has used so far.
         watch: Whether to read the memory of all processes while they run, which slows them down.
+        inside: What a command begins with to run where the tools are.
 
     Raises:
         Failed: One of its commands did.
@@ -144,7 +146,7 @@ def run(
         ],
     }
     before = server_cpu()
-    results = json.loads(_time(json.dumps(order), environment))
+    results = json.loads(_time(json.dumps(order), environment, inside))
     after = server_cpu()
     last = results[-1]
     known = any(result["together"] is not None for result in results)
@@ -161,10 +163,10 @@ def run(
     )
 
 
-def _time(order: str, environment: Mapping[str, str]) -> str:
+def _time(order: str, environment: Mapping[str, str], inside: Sequence[str]) -> str:
     """Run the stopwatch; if that is cut short, none of the tools runs on."""
     stopwatch = subprocess.Popen(
-        [sys.executable, "-I", "-S", str(_STOPWATCH)],
+        [*inside, sys.executable, "-I", "-S", str(_STOPWATCH)],
         env=dict(environment),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

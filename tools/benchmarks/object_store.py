@@ -1,4 +1,4 @@
-"""An S3 for benchmarks: SeaweedFS on the loopback, with SSE-KMS under a key of moto's KMS.
+"""An S3 for benchmarks: SeaweedFS with SSE-KMS under a key of moto's KMS.
 
 moto's own S3 is too slow to measure anything with; SeaweedFS encrypts with real data keys that
 it gets from a KMS. It refuses requests that carry a session token, and takes a static identity.
@@ -18,7 +18,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from benchmarks.servers import LOOPBACK, Server, free_ports, listens
+from benchmarks.servers import LOOPBACK, Network, Server, free_ports, listens
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,15 +45,25 @@ class Stored:
 
 
 class ObjectStore:
-    """A running SeaweedFS, its KMS key, and what a benchmark does to it between its runs."""
+    """A running SeaweedFS, its KMS key, and what a benchmark does to it between its runs.
 
-    def __init__(self, endpoint_url: str, kms_endpoint_url: str, key_arn: str, weed: Server):
+    Args:
+        endpoint_url: For tools.
+        http_url: For the benchmark itself.
+        kms_endpoint_url: Of the KMS.
+        key_arn: Of the key.
+        weed: SeaweedFS.
+    """
+
+    def __init__(
+        self, endpoint_url: str, http_url: str, kms_endpoint_url: str, key_arn: str, weed: Server
+    ) -> None:
         self.endpoint_url = endpoint_url
         self.kms_endpoint_url = kms_endpoint_url
         self.key_arn = key_arn
         self._weed = weed
         self._numbers = count(1)
-        self._s3: S3Client = boto3.client("s3", config=_SIGNING, **_identity(endpoint_url))
+        self._s3: S3Client = boto3.client("s3", config=_SIGNING, **_identity(http_url))
 
     def cpu_seconds(self) -> float:
         """Return the processor time that SeaweedFS has used so far."""
@@ -105,12 +115,13 @@ class ObjectStore:
 
 
 @contextmanager
-def running(weed: str, directory: Path) -> Iterator[ObjectStore]:
+def running(weed: str, directory: Path, network: Network) -> Iterator[ObjectStore]:
     """Start a KMS and SeaweedFS.
 
     Args:
         weed: The program.
         directory: Where the data go; best in memory.
+        network: How tools reach SeaweedFS.
     """
     directory.mkdir(parents=True)
     with ExitStack() as stack:
@@ -126,27 +137,39 @@ def running(weed: str, directory: Path) -> Iterator[ObjectStore]:
             "AWS_EC2_METADATA_DISABLED": "true",
         }
         server = stack.enter_context(
-            Server(_command(weed, directory, config, ports), directory / "weed.log", environment)
+            Server(
+                _command(weed, directory, config, ports, network),
+                directory / "weed.log",
+                environment,
+            )
         )
-        endpoint_url = f"http://{LOOPBACK}:{ports['s3.port']}"
-        store = ObjectStore(endpoint_url, kms_endpoint_url, key_arn, server)
+        http_url = f"http://{network.address}:{ports['s3.port']}"
+        endpoint_url = network.url(ports["s3.port.https" if network.tls else "s3.port"])
+        store = ObjectStore(endpoint_url, http_url, kms_endpoint_url, key_arn, server)
         server.wait_until(store.answers, _START_SECONDS)
         yield store
 
 
 _PORTS = (
     *("master.port", "master.port.grpc", "volume.port", "volume.port.grpc"),
-    *("filer.port", "filer.port.grpc", "s3.port", "s3.port.grpc"),
+    *("filer.port", "filer.port.grpc", "s3.port", "s3.port.grpc", "s3.port.https"),
 )
 
 
-def _command(weed: str, directory: Path, config: Path, ports: dict[str, int]) -> list[str]:
+def _command(
+    weed: str, directory: Path, config: Path, ports: dict[str, int], network: Network
+) -> list[str]:
     data = directory / "data"
     data.mkdir()
+    tls = network.tls
+    if not tls:
+        ports = {name: port for name, port in ports.items() if name != "s3.port.https"}
+    files = [f"-s3.{name}.file={tls.certificate}" for name in ("cert", "key")] if tls else []
     return [
         *(weed, "server", f"-dir={data}", f"-ip={LOOPBACK}", f"-ip.bind={LOOPBACK}"),
         *("-s3", f"-s3.config={config}", "-s3.port.iceberg=0", "-s3.port.lance=0"),
-        *("-volume.max=0", "-master.volumeSizeLimitMB=1024", "-master.telemetry=false"),
+        *(f"-s3.ip.bind={network.address}", *files),
+        *("-volume.max=100", "-master.volumeSizeLimitMB=1024", "-master.telemetry=false"),
         *(f"-{name}={port}" for name, port in ports.items()),
     ]
 

@@ -42,10 +42,21 @@ def add_options(parser: argparse.ArgumentParser, rounds: int) -> None:
     )
 
 
+def chosen(parser: argparse.ArgumentParser, text: str, known: list[str]) -> list[str]:
+    """Return the names of a list with commas."""
+    names = text.split(",")
+    unknown = sorted({*names} - {*known})
+    if unknown:
+        parser.error(f"{', '.join(unknown)}: not one of {', '.join(known)}")
+    return names
+
+
 def get_ready(output: Path) -> None:
     """Prepare for a long run: see to its end, to its results, and to what it may be spoilt by."""
     # The servers have to end, and what was written has to go, however this ends.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup(1) has it
+            signal.signal(number, lambda *_: sys.exit("terminated"))
     output.mkdir(parents=True, exist_ok=True)
     load = os.getloadavg()[0]
     if load > _BUSY:

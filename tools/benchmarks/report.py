@@ -66,19 +66,27 @@ def markdown(
     """Return the page with all tables."""
     foot = conditions.line
     versions = ", ".join(f"{name} {version}" for name, version in conditions.versions.items())
-    parts = [_INTRODUCTION, _kinds(measured), f"Versions: {versions}."]
+    parts = [_INTRODUCTION, artifacts(measured), f"Versions: {versions}."]
     fetches = {one.kind: one.fetch for one in measured if one.fetch}
     if fetches:
         parts += ["## fetch", _times(fetches, fetchers), foot]
-        parts += [_table("peak memory, MB", fetches, fetchers, _memory), _MEMORY_NOTE, foot]
-        parts += [_table("SeaweedFS, CPU s", fetches, fetchers, _server), _SERVER_NOTE, foot]
+        parts += [
+            one_column_each("peak memory, MB", fetches, fetchers, _memory),
+            _MEMORY_NOTE,
+            foot,
+        ]
+        parts += [
+            one_column_each("SeaweedFS, CPU s", fetches, fetchers, _server),
+            _SERVER_NOTE,
+            foot,
+        ]
         parts += ["## The parts of a fetch", _LIMITS_NOTE, _limits(measured), foot]
     pushes = {one.kind: one.push for one in measured if one.push}
     if pushes:
         parts += ["## push", _PUSH_NOTE, _times(pushes, pushers), foot]
-        parts += [_table("size of the archive, MB", pushes, pushers, _archive), foot]
-        parts += [_table("peak memory, MB", pushes, pushers, _memory), _MEMORY_NOTE, foot]
-        parts += [_table("SeaweedFS, CPU s", pushes, pushers, _server), _SERVER_NOTE, foot]
+        parts += [one_column_each("size of the archive, MB", pushes, pushers, _archive), foot]
+        parts += [one_column_each("peak memory, MB", pushes, pushers, _memory), _MEMORY_NOTE, foot]
+        parts += [one_column_each("SeaweedFS, CPU s", pushes, pushers, _server), _SERVER_NOTE, foot]
     failures = {name: why for one in measured for name, why in one.failures.items()}
     if failures:
         listed = [f"- {name}: {why.strip().splitlines()[-1]}" for name, why in failures.items()]
@@ -88,18 +96,16 @@ def markdown(
 
 def to_json(measured: Sequence[Results], conditions: Conditions) -> str:
     """Return the medians and ratios of every tool, and all single runs."""
-    document = {
-        "conditions": dataclasses.asdict(conditions),
-        "results": [
-            {
-                **dataclasses.asdict(one),
-                "fetch": _figures(one.fetch),
-                "push": _figures(one.push),
-            }
-            for one in measured
-        ],
-    }
+    document = {"conditions": dataclasses.asdict(conditions), "results": documents(measured)}
     return json.dumps(document, indent=1) + "\n"
+
+
+def documents(measured: Sequence[Results]) -> list[dict[str, Any]]:
+    """Return the figures of each kind of artifact, for JSON."""
+    return [
+        {**dataclasses.asdict(one), "fetch": _figures(one.fetch), "push": _figures(one.push)}
+        for one in measured
+    ]
 
 
 def is_ours(name: str) -> bool:
@@ -135,7 +141,7 @@ def _figures(tools: Mapping[str, Series]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _kinds(measured: Sequence[Results]) -> str:
+def artifacts(measured: Sequence[Results]) -> str:
     rows = [
         [f"{one.kind}: {one.title}", f"{one.files:,}", _mb(one.size), _mb(one.archive)]
         for one in measured
@@ -146,13 +152,13 @@ def _kinds(measured: Sequence[Results]) -> str:
 def _times(kinds: Mapping[str, Mapping[str, Series]], titles: Titles) -> str:
     """Return the table of wall and processor seconds, two columns per kind."""
     head = [f"{kind}, {column}" for kind in kinds for column in ("wall", "CPU")]
-    return table(["seconds", *head], _rows(kinds, titles, [_wall, _cpu]))
+    return table(["seconds", *head], _rows(kinds, titles, [wall, _cpu]))
 
 
-def _table(
+def one_column_each(
     quantity: str, kinds: Mapping[str, Mapping[str, Series]], titles: Titles, cell: Cell
 ) -> str:
-    """Return a table of one quantity, one column per kind."""
+    """Return a table of one quantity, one column per kind of artifact or other condition."""
     return table([quantity, *kinds], _rows(kinds, titles, [cell]))
 
 
@@ -171,7 +177,7 @@ def _rows(
     return rows
 
 
-def _wall(series: Series, ours: Series | None) -> str:
+def wall(series: Series, ours: Series | None) -> str:
     ratio = "" if ours is None or series is ours else f" ({factor(series.wall_ratio(ours))})"
     return f"{series.wall:.2f}{ratio}"
 

@@ -32,17 +32,28 @@ _Tool = TypeVar("_Tool", Fetcher, Pusher)
 
 @dataclass(frozen=True)
 class Prepared:
-    """One kind of artifact on disk: the tree, and the zip that is fetched."""
+    """One kind of artifact on disk: the tree, and the zip that is fetched, with its bytes."""
 
     kind: Kind
     tree: Path
     archive: Path
+    archive_size: int
     digests: Mapping[str, str]
     contents: verify.Contents
 
     @property
     def many_files(self) -> bool:
         return len(self.digests) > _MANY
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An artifact in the object store, and the job that has it as input."""
+
+    artifact: Prepared
+    bucket: str
+    key: str
+    job_id: str
 
 
 @dataclass
@@ -79,52 +90,71 @@ def prepared(bed: Testbed, kind: Kind) -> Iterator[Prepared]:
         tree, archive = directory / "tree", directory / "input.zip"
         kind.write(tree)
         subprocess.run(["zip", "-r", "-6", "-q", str(archive), "."], cwd=tree, check=True)
-        yield Prepared(kind, tree, archive, verify.tree_digests(tree), verify.zip_contents(archive))
+        size, digests = archive.stat().st_size, verify.tree_digests(tree)
+        yield Prepared(kind, tree, archive, size, digests, verify.zip_contents(archive))
 
 
 def describe(artifact: Prepared) -> Results:
     size = sum(size for size, _ in artifact.contents.values())
     kind = artifact.kind
-    return Results(
-        kind.name, kind.title, len(artifact.contents), size, artifact.archive.stat().st_size
+    return Results(kind.name, kind.title, len(artifact.contents), size, artifact.archive_size)
+
+
+@contextmanager
+def stored(bed: Testbed, artifact: Prepared) -> Iterator[Stored]:
+    """Put the input zip into a bucket, and make a job that has it as input."""
+    with bed.store.bucket() as bucket:
+        bed.store.put(bucket, _INPUT_KEY, artifact.archive)
+        outputs = {OUTPUT: f"{_OUTPUT_KEY}-unused"}
+        job_id = bed.jobs.add(bucket, bed.store.key_arn, {INPUT: _INPUT_KEY}, outputs)
+        yield Stored(artifact, bucket, _INPUT_KEY, job_id)
+
+
+def measure_parts(bed: Testbed, source: Stored, rounds: int) -> Limits:
+    """Measure the parts of a fetch, each alone."""
+    return limits.measure(
+        source.artifact.archive,
+        bed.store.url(source.bucket, source.key),
+        lambda: bed.directory(many_files=source.artifact.many_files),
+        rounds,
+        bed.store.cpu_seconds,
     )
 
 
 def measure_fetch(
-    bed: Testbed, artifact: Prepared, tools: Sequence[Fetcher], rounds: int, results: Results
+    bed: Testbed,
+    source: Stored,
+    tools: Sequence[Fetcher],
+    rounds: int,
+    results: Results,
+    *,
+    check: bool = True,
 ) -> None:
-    """Measure the parts of a fetch, then the tools that fetch; the input zip is removed."""
-    with bed.store.bucket() as bucket:
-        bed.store.put(bucket, _INPUT_KEY, artifact.archive)
-        job_id = bed.jobs.add(
-            bucket, bed.store.key_arn, {INPUT: _INPUT_KEY}, {OUTPUT: f"{_OUTPUT_KEY}-unused"}
-        )
-        parts = limits.measure(
-            artifact.archive,
-            bed.store.url(bucket, _INPUT_KEY),
-            lambda: bed.directory(many_files=artifact.many_files),
-            rounds,
-            bed.store.cpu_seconds,
-        )
-        artifact.archive.unlink()
+    """Measure the tools that fetch; without `check` there is no round that is not timed."""
+    artifact = source.artifact
 
-        def once(tool: Fetcher, first: bool) -> Sample:
-            with bed.directory(many_files=artifact.many_files) as directory:
-                fetch = Fetch(bucket, _INPUT_KEY, job_id, directory)
-                sample = bed.run(tool.steps(bed.programs, fetch), watch=first)
-                if first:
-                    verify.check_tree(directory / tool.tree, artifact.digests)
-            return sample
+    def once(tool: Fetcher, first: bool) -> Sample:
+        with bed.directory(many_files=artifact.many_files) as directory:
+            fetch = Fetch(source.bucket, source.key, source.job_id, directory)
+            sample = bed.run(tool.steps(bed.programs, fetch), watch=first)
+            if first:
+                verify.check_tree(directory / tool.tree, artifact.digests)
+        return sample
 
-        _in_turn(tools, rounds, once, results.fetch, f"{results.kind} fetch", results.failures)
-    walls = [sample.wall for series in results.fetch.values() for sample in series.samples]
-    results.limits = parts.compared(min(walls)) if walls else parts
+    what = f"{results.kind} fetch"
+    _in_turn(tools, rounds, once, results.fetch, what, results.failures, check)
 
 
 def measure_push(
-    bed: Testbed, artifact: Prepared, tools: Sequence[Pusher], rounds: int, results: Results
+    bed: Testbed,
+    artifact: Prepared,
+    tools: Sequence[Pusher],
+    rounds: int,
+    results: Results,
+    *,
+    check: bool = True,
 ) -> None:
-    """Measure the tools that push."""
+    """Measure the tools that push; without `check` there is no round that is not timed."""
     sizes: dict[str, int] = {}
 
     def once(tool: Pusher, first: bool) -> Sample:
@@ -141,9 +171,10 @@ def measure_push(
                 sizes[tool.name] = stored.size
         return sample
 
-    _in_turn(tools, rounds, once, results.push, f"{results.kind} push", results.failures)
+    what = f"{results.kind} push"
+    _in_turn(tools, rounds, once, results.push, what, results.failures, check)
     for name, series in results.push.items():
-        series.archive = sizes[name]
+        series.archive = sizes.get(name)
 
 
 def _in_turn(
@@ -153,10 +184,11 @@ def _in_turn(
     series: dict[str, Series],
     what: str,
     failures: dict[str, str],
+    check: bool,
 ) -> None:
     """Run every tool once per round; a tool that fails is reported, and left out from then on."""
     left = list(tools)
-    for number in range(rounds + 1):
+    for number in range(0 if check else 1, rounds + 1):
         for tool in list(left):
             try:
                 sample = once(tool, number == 0)

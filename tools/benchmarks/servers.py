@@ -1,4 +1,4 @@
-"""Servers as child processes on the loopback: started, waited for, measured and ended.
+"""Servers as child processes: started, waited for, measured and ended.
 
 What they serve is not known here.
 """
@@ -10,6 +10,7 @@ import socket
 import subprocess
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,32 @@ if TYPE_CHECKING:
 
 LOOPBACK = "127.0.0.1"
 _POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Tls:
+    """Files for TLS, in PEM: the servers' certificate with its key, and the clients' CA bundle."""
+
+    certificate: Path
+    ca: Path
+
+
+@dataclass(frozen=True)
+class Network:
+    """How tools reach the servers.
+
+    Attributes:
+        address: Where the servers listen for tools.
+        tls: For HTTPS; None for HTTP.
+        inside: What a command begins with to run where the tools are.
+    """
+
+    address: str = LOOPBACK
+    tls: Tls | None = None
+    inside: Sequence[str] = ()
+
+    def url(self, port: int) -> str:
+        return f"{'https' if self.tls else 'http'}://{self.address}:{port}"
 
 
 def free_ports(count: int) -> list[int]:
@@ -29,9 +56,9 @@ def free_ports(count: int) -> list[int]:
         return [int(one.getsockname()[1]) for one in sockets]
 
 
-def listens(port: int) -> bool:
+def listens(port: int, address: str = LOOPBACK) -> bool:
     with socket.socket() as one:
-        return one.connect_ex((LOOPBACK, port)) == 0
+        return one.connect_ex((address, port)) == 0
 
 
 class Server:
@@ -50,6 +77,7 @@ class Server:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env=dict(environment),
+                start_new_session=True,  # Ctrl-C is for the benchmark, which still needs it then
             )
 
     def wait_until(self, ready: Callable[[], bool], seconds: float) -> None:

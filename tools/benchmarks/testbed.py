@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import job_api, measure, object_store
 from benchmarks.object_store import ACCESS_KEY, REGION, SECRET_KEY, ObjectStore
-from benchmarks.servers import LOOPBACK
+from benchmarks.servers import Network
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from benchmarks.measure import Sample, Step
     from benchmarks.peers import Programs
 
+_LOCAL = Network()
 _MEMORY = Path("/dev/shm")
 _ENOUGH = 12 << 30
 _SESSION_CREDENTIALS = {
@@ -47,9 +48,12 @@ class Testbed:
         jobs: The job API.
         work: A directory for everything that they write.
         credentials: Where the tools find their access keys.
+        network: How the tools reach the servers.
 
     Attributes:
+        environment: Of the tools.
         file_system: The type of the file system that it lies on.
+        in_memory: Whether that file system is memory.
     """
 
     def __init__(
@@ -58,16 +62,18 @@ class Testbed:
         store: ObjectStore,
         jobs: JobApi,
         work: Path,
-        credentials: Credentials = "environment",
+        credentials: Credentials,
+        network: Network,
     ) -> None:
         self.programs = programs
         self.store = store
         self.jobs = jobs
         self.work = work
         self.file_system = _file_system(work)
-        self._in_memory = self.file_system in ("tmpfs", "ramfs")
+        self.in_memory = self.file_system in ("tmpfs", "ramfs")
         self._numbers = count(1)
-        self._environment = _environment(store, jobs, work, credentials)
+        self._inside = network.inside
+        self.environment = {**_environment(store, jobs, work, credentials), **_trust(network)}
 
     def run(self, steps: Sequence[Step], *, watch: bool = False) -> Sample:
         """Run the steps of a tool; with `watch` the memory of all its processes is read.
@@ -76,12 +82,16 @@ class Testbed:
             Failed: One of its commands did.
         """
         log = self.work / "tool.log"
-        return measure.run(steps, self._environment, log, self.store.cpu_seconds, watch=watch)
+        return measure.run(
+            *(steps, self.environment, log, self.store.cpu_seconds),
+            watch=watch,
+            inside=self._inside,
+        )
 
     def free_bytes(self) -> int:
         """Return how much more can be written; memory that programs use is not free."""
         free = shutil.disk_usage(self.work).free
-        return min(free, _available_memory()) if self._in_memory else free
+        return min(free, _available_memory()) if self.in_memory else free
 
     @contextmanager
     def directory(self, *, many_files: bool) -> Iterator[Path]:
@@ -95,13 +105,16 @@ class Testbed:
         try:
             yield directory
         finally:
-            if self._in_memory or not many_files:
+            if self.in_memory or not many_files:
                 shutil.rmtree(directory)
 
 
 @contextmanager
 def running(
-    programs: Programs, work: Path | None, credentials: Credentials = "environment"
+    programs: Programs,
+    work: Path | None,
+    credentials: Credentials,
+    network: Network = _LOCAL,
 ) -> Iterator[Testbed]:
     """Start everything, in a new directory below the given one; all of it is removed at the end."""
     parent = work or _roomy_directory()
@@ -109,10 +122,10 @@ def running(
     print(f"working in {directory}", flush=True)
     try:
         with (
-            object_store.running(programs.weed, directory / "store") as store,
-            job_api.running(directory / "job-api", _SESSION_CREDENTIALS) as jobs,
+            object_store.running(programs.weed, directory / "store", network) as store,
+            job_api.running(directory / "job-api", _SESSION_CREDENTIALS, network) as jobs,
         ):
-            yield Testbed(programs, store, jobs, directory, credentials)
+            yield Testbed(programs, store, jobs, directory, credentials, network)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -178,5 +191,13 @@ def _environment(
         "AWS_ENDPOINT_URL_KMS": store.kms_endpoint_url,
         "AWS_ENDPOINT_URL_CODEPIPELINE": jobs.endpoint_url,
         "S3_ENDPOINT_URL": store.endpoint_url,
-        "NO_PROXY": LOOPBACK,
     }
+
+
+def _trust(network: Network) -> dict[str, str]:
+    """Return the environment in which tools reach the servers directly and trust them."""
+    trusted = {"NO_PROXY": network.address}
+    if network.tls:
+        # s5cmd and other programs in Go read the second one.
+        trusted |= dict.fromkeys(("AWS_CA_BUNDLE", "SSL_CERT_FILE"), str(network.tls.ca))
+    return trusted

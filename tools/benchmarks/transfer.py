@@ -51,12 +51,24 @@ def measure(bed: testbed.Testbed, plan: Plan, save: Callable[[list[Results]], No
         with rounds.prepared(bed, KINDS[name]) as artifact:
             results = rounds.describe(artifact)
             if plan.fetchers:
-                rounds.measure_fetch(bed, artifact, plan.fetchers, plan.rounds, results)
+                _measure_fetch(bed, artifact, plan, results)
             artifact.archive.unlink(missing_ok=True)
             if plan.pushers:
                 rounds.measure_push(bed, artifact, plan.pushers, plan.rounds, results)
         measured.append(results)
         save(measured)
+
+
+def _measure_fetch(
+    bed: testbed.Testbed, artifact: rounds.Prepared, plan: Plan, results: Results
+) -> None:
+    """Measure the parts of a fetch, then the tools that fetch; the input zip is removed."""
+    with rounds.stored(bed, artifact) as source:
+        parts = rounds.measure_parts(bed, source, plan.rounds)
+        artifact.archive.unlink()
+        rounds.measure_fetch(bed, source, plan.fetchers, plan.rounds, results)
+    walls = [sample.wall for series in results.fetch.values() for sample in series.samples]
+    results.limits = parts.compared(min(walls)) if walls else parts
 
 
 def chart(measured: Sequence[Results], under: Conditions, plan: Plan) -> Chart:
@@ -89,17 +101,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--kinds", default=",".join(KINDS), help="of A,B,C,D, all if not given")
     parser.add_argument("--tools", default=",".join(known), help=f"of {','.join(known)}")
     options = parser.parse_args()
-    options.kinds = _chosen(parser, options.kinds, list(KINDS))
-    options.tools = _chosen(parser, options.tools, known)
+    options.kinds = places.chosen(parser, options.kinds, list(KINDS))
+    options.tools = places.chosen(parser, options.tools, known)
     return options
-
-
-def _chosen(parser: argparse.ArgumentParser, text: str, known: list[str]) -> list[str]:
-    chosen = text.split(",")
-    unknown = sorted({*chosen} - {*known})
-    if unknown:
-        parser.error(f"{', '.join(unknown)}: not one of {', '.join(known)}")
-    return chosen
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ import re
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from traceback import walk_tb
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,6 +25,9 @@ CALLER_EXPIRED_HINT = "renew them (for example with 'aws sso login') and run the
 
 SESSION_EXPIRED_HINT = "the job's session credentials expire faster than they can be refreshed"
 """What to do about a job's own credentials, which are refreshed before this is ever said."""
+
+SIGNATURE_HINT = "check signature_version in the AWS configuration"
+"""What to do about a signature version that is unknown, or is not one for the service."""
 
 _PROXY_HINT = "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY"
 
@@ -63,6 +67,9 @@ _OTHER_NAME = {62, 64}
 
 _DAMAGED_RECORD = "BAD_RECORD_MAC|DECRYPTION_FAILED"
 _LOGIN = r"//[^/\s\"']*@"
+_QUERY = r"\?[^\s\"']+"
+"""Of a URL: a signature may be in it, and the session token."""
+
 _REFUSED_TUNNEL = r"Tunnel connection failed: [0-9]{3}"
 
 
@@ -241,7 +248,7 @@ def translated(  # noqa: PLR0911 (one return for each kind)
     if isinstance(error, RuntimeError) and "expired" in str(error):
         return CredentialsRefused("the AWS credentials have expired", busy=False)
     if isinstance(error, _UNPARSED) and not isinstance(error, boto.BotoCoreError):
-        return UnreadableAnswer(200, "the answer cannot be read")
+        return _unsigned_or_unparsed(error)
     return error
 
 
@@ -333,9 +340,18 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         pending += [each for each in inside if isinstance(each, BaseException)]
 
 
+def _unsigned_or_unparsed(error: Exception) -> CallFailed:
+    """Tell a request that a signer cannot sign from an answer that a parser cannot read."""
+    frames = walk_tb(error.__traceback__)
+    if any(frame.f_globals.get("__name__") == "botocore.signers" for frame, _ in frames):
+        return SetupError("the request cannot be signed", SIGNATURE_HINT)
+    return UnreadableAnswer(200, "the answer cannot be read")
+
+
 def _network_text(error: BaseException) -> str:
-    """Return what botocore says of the network, without the login of a URL."""
-    return re.sub(_LOGIN, "//", f"{error}{_system_reason(error)}")
+    """Return what botocore says of the network, without login and query of a URL."""
+    said = re.sub(_LOGIN, "//", f"{error}{_system_reason(error)}")
+    return re.sub(_QUERY, "", said)
 
 
 def _system_reason(error: BaseException) -> str:

@@ -16,6 +16,7 @@ from botocore import exceptions as boto
 
 from cpstage.aws.errors import (
     CALLER_EXPIRED_HINT,
+    SIGNATURE_HINT,
     CredentialsRefused,
     ServiceError,
     SetupError,
@@ -38,6 +39,8 @@ _NETWORK_HINT = "check the network, the region, the proxy and --endpoint-url"
 _BUSY_HINT = "AWS is busy or broken: try again later"
 _KEY_HINT = "check the state of the KMS key"
 _SETTINGS_HINT = "check the options and the AWS configuration"
+
+_CRT_HINT = "install cpstage[crt]"
 
 _CUSTOMER_KEY_HINT = (
     "the object is encrypted with a customer key (SSE-C), which a job does not carry: upload it "
@@ -206,21 +209,39 @@ _LOCAL_CREDENTIALS = (
 )
 
 
+_WRONG_SETTINGS = (
+    (boto.ProfileNotFound, "check --profile, AWS_PROFILE and ~/.aws/config"),
+    (boto.InvalidRegionError, "check --region, AWS_REGION and the profile's region"),
+    (boto.UnknownSignatureVersionError, SIGNATURE_HINT),
+)
+
+
 def _settings_failure(error: boto.BotoCoreError, doing: str) -> CpstageError:
     """Translate what botocore says of the caller's settings and credentials."""
     if isinstance(error, boto.NoCredentialsError):
         return AccessDenied(f"cannot {doing}: no AWS credentials were found", hint=_NO_KEYS_HINT)
     said = error.kwargs.get("report") if isinstance(error, boto.ParamValidationError) else error
-    what = f"cannot {doing}: {said}".rstrip(".: ")
+    # A container's metadata service is quoted with all that it answers.
+    text = re.sub("(from container metadata): .*", r"\1", str(said), flags=re.DOTALL)
+    what = f"cannot {doing}: {text}".rstrip(".: ")
     if isinstance(error, _LOCAL_CREDENTIALS) or type(error).__name__.startswith("Login"):
         return AccessDenied(what, hint=_LOCAL_CREDENTIALS_HINT)
     if isinstance(error, (boto.HTTPClientError, boto.ConnectionError)):
         return ServiceUnavailable(what, hint=_NETWORK_HINT)
-    if isinstance(error, boto.ProfileNotFound):
-        return ConfigurationError(what, hint="check --profile, AWS_PROFILE and ~/.aws/config")
-    if isinstance(error, boto.InvalidRegionError):
-        return ConfigurationError(what, hint="check --region, AWS_REGION and the profile's region")
-    return ConfigurationError(what, hint=settings_hint(str(said)))
+    if needs := _needs_crt(error):
+        return ConfigurationError(f"cannot {doing}: {needs} requires awscrt", hint=_CRT_HINT)
+    hint = next((one for kind, one in _WRONG_SETTINGS if isinstance(error, kind)), None)
+    return ConfigurationError(what, hint=hint or settings_hint(str(said)))
+
+
+def _needs_crt(error: boto.BotoCoreError) -> str | None:
+    """Return what botocore can only do with awscrt; None for other errors."""
+    if isinstance(error, boto.MissingDependencyException):
+        found = re.search("Using (.*?) requires", str(error))
+        return found[1] if found else "the request"
+    version = str(error.kwargs.get("signature_version"))
+    is_unknown = isinstance(error, boto.UnknownSignatureVersionError)
+    return f"signature version {version}" if is_unknown and "v4a" in version else None
 
 
 def settings_hint(why: str, other: str = _SETTINGS_HINT) -> str:

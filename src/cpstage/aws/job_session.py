@@ -8,6 +8,7 @@ job's KMS key.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -54,6 +55,9 @@ class JobSession:
         self._config = config
         self._max_age = max_age
         self._clients: list[AwsClient] = []
+        self._lock = threading.Lock()
+        """One thread makes a client: boto3's sessions cannot be shared."""
+        self._store: Store | None = None
         self._kms: dict[str | None, AwsClient] = {}
         self.retries = Retries(config.timeout)
 
@@ -80,9 +84,14 @@ class JobSession:
             return None
         return JobCredentials(self.job.require_credentials(), self._refresh, self._max_age)
 
-    @cached_property
+    @property
     def store(self) -> Store:
         """The job's artifacts in S3."""
+        with self._lock:
+            self._store = self._store or self._new_store()
+            return self._store
+
+    def _new_store(self) -> Store:
         client = self._config.s3(self._credentials, self.job.region, self.retries)
         self._clients.append(client)
         artifacts = (*self.job.input_artifacts, *self.job.output_artifacts)
@@ -95,11 +104,13 @@ class JobSession:
         Raises:
             ConfigurationError: The region is missing, or a setting is malformed.
         """
-        if region not in self._kms:
-            where = region or self.job.region
-            client = self._kms[region] = self._config.kms(self._credentials, where, self.retries)
-            self._clients.append(client)
-        return self._kms[region]
+        with self._lock:
+            if region not in self._kms:
+                where = region or self.job.region
+                client = self._config.kms(self._credentials, where, self.retries)
+                self._clients.append(client)
+                self._kms[region] = client
+            return self._kms[region]
 
     def _refresh(self) -> SessionCredentials:
         """Request new credentials with the caller's credentials.
@@ -129,12 +140,6 @@ class JobSession:
 
 _MOST_HEADS = 3
 """A session may expire between a GET and a HEAD."""
-
-_PART = 8 << 20
-_SMALL = 64 << 10
-_MOST_PARTS = 9_000
-"""S3 accepts 10,000 parts (Amazon S3 User Guide, multipart upload limits). The reserve covers the
-headers of an archive, whose size is estimated."""
 
 
 class UploadCheck(NamedTuple):
@@ -234,7 +239,7 @@ class Store:
                 encrypted it differently than requested.
             ServiceUnavailable: S3 could not be reached.
         """
-        from cpstage.aws.uploads import StorageCheck, StorageOptions
+        from cpstage.aws.uploads import StorageCheck, StorageOptions, in_parts
 
         location, options = artifact.location, options or StorageOptions()
         stored = StorageCheck(self._key, options)
@@ -244,7 +249,7 @@ class Store:
             "ContentType": content_type,
             **stored.members(),
         }
-        parts = _parts(chunks, max(_PART, -(-size_bound // _MOST_PARTS)))
+        parts = in_parts(chunks, size_bound)
         with _writing(artifact, self._key, options):
             first, second = next(parts, ()), next(parts, None)
             if second is None:
@@ -293,34 +298,6 @@ class Store:
         except CpstageError as error:
             left = error.message
         return UploadCheck(answer.get("SSEKMSKeyId"), left)
-
-
-def _parts(chunks: Iterator[bytes], size: int) -> Iterator[Pieces]:
-    """Split a stream into parts of one size; the last part is shorter."""
-    part: list[memoryview | bytearray] = []
-    have = 0
-    for chunk in chunks:
-        rest = memoryview(chunk)
-        while have + len(rest) >= size:
-            yield [*part, rest[: size - have]]
-            rest = rest[size - have :]
-            part, have = [], 0
-        if rest:
-            _append(part, rest)
-            have += len(rest)
-    if have:
-        yield part
-
-
-def _append(part: list[memoryview | bytearray], piece: memoryview) -> None:
-    """Add a buffer to a part; small buffers are joined, since each costs a call to send."""
-    last = part[-1] if part else None
-    if len(piece) >= _SMALL:
-        part.append(piece)
-    elif isinstance(last, bytearray):
-        last += piece
-    else:
-        part.append(bytearray(piece))
 
 
 def _writing(

@@ -22,13 +22,14 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from botocore.handlers import BUILTIN_HANDLERS, REGISTER_FIRST, REGISTER_LAST
 from botocore.loaders import JSONFileLoader, Loader
+from botocore.parsers import ResponseParserError
 from botocore.utils import get_environ_proxies
 
 from cpstage._deflate import gunzip
 from cpstage._version import __version__
 from cpstage.aws.connections import Connections
 from cpstage.aws.errors import CALLER_EXPIRED_HINT, translated
-from cpstage.errors import AccessDenied, ConfigurationError, local_reason
+from cpstage.errors import AccessDenied, ConfigurationError, ServiceUnavailable, local_reason
 
 _LOGGER = logging.getLogger("cpstage")
 
@@ -87,6 +88,9 @@ def require_credentials(session: Callable[[], boto3.Session]) -> None:
         raise
     except ClientError as error:
         refused = translated(error, "")
+    except ResponseParserError:  # it quotes the answer, and with it the credentials
+        what = "the AWS credentials cannot be read: the answer of STS is malformed"
+        refused = ServiceUnavailable(what, hint="check the proxy and AWS_ENDPOINT_URL_STS")
     except RuntimeError:  # what a refresh returned has expired as well
         what = "the AWS credentials have expired"
         refused = AccessDenied(what, hint=CALLER_EXPIRED_HINT)
@@ -277,7 +281,7 @@ def _check_url(url: str, what: str, hint: str) -> None:
     except ValueError:  # its text may hold a password
         good = False
     if not good:
-        shown = url.rpartition("@")[2]
+        shown = url.rpartition("@")[2].partition("?")[0]
         raise ConfigurationError(f"{what} is not an http:// or https:// URL: {shown!r}", hint=hint)
 
 

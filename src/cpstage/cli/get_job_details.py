@@ -22,7 +22,7 @@ import click
 from cpstage._version import __version__
 from cpstage.cli.aws_output import FORMATS, compile_query, output_format, render
 from cpstage.cli.command import Command, Option
-from cpstage.cli.options import aws_options, output_options
+from cpstage.cli.options import aws_options, output_options, refuse_document
 from cpstage.errors import ConfigurationError, UsageError, WorkspaceUnavailable, local_reason
 from cpstage.job.masking import MASK
 
@@ -343,6 +343,7 @@ def _job_document(
     import cpstage
 
     job_id = (os.environ.get("CPSTAGE_JOB_ID", "") if given is None else given).strip()
+    refuse_document(job_id, "--job-id")
     if not job_id:
         raise UsageError(
             "no job is given" if given is None else "the job id is empty",

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from cpstage.cli.command import Option
-from cpstage.cli.options import a_file, add_options
+from cpstage.cli.options import a_file, add_options, refuse_document
 from cpstage.errors import ConfigurationError, NotFound, UsageError, local_reason
 from cpstage.job.masking import secret
 
@@ -221,6 +221,8 @@ def job_options(function: Function, *, takes_past: bool = False) -> Function:
             empty = "JOB_ID" if job_id == "" else "--job-file"
             raise UsageError(f"{empty} is empty", hint="is the variable that it comes from unset?")
         known = job_id or os.environ.get("CPSTAGE_JOB_ID") or ""
+        refuse_document(known, "JOB_ID")
+        refuse_document(job_file or "", "--job-file")
         if job_id and not _JOB_ID.fullmatch(job_id) and os.path.isfile(job_id):
             raise _is_a_file(job_id)
         # A variable that a Windows tool set may end with a CR.

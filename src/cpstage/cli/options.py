@@ -305,3 +305,14 @@ def workspace_option(function: Function) -> Function:
         shell_complete=a_directory,
         help="Directory with in/ and out/; else CPSTAGE_WORKSPACE. [the current directory]",
     )(function)
+
+
+def refuse_document(text: str, what: str) -> None:
+    """Refuse a job document where its file or its id belongs: errors quote such values.
+
+    Raises:
+        UsageError: The text is a JSON object or list.
+    """
+    if re.match(r"\s*[{\[]\s*[\"{}\]]", text):
+        hint = "pipe the document to 'cpstage COMMAND --job-file -'"
+        raise UsageError(f"the value of {what} is a job document", hint=hint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 import traceback
 from contextlib import contextmanager, suppress
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from cpstage.errors import ConfigurationError, LocalIOError, local_reason, printable
+from cpstage.job.masking import MASK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
 _LOGGERS_WITHOUT_SECRETS = ("botocore.credentials", "urllib3.connectionpool")
 """Where the credentials come from, and each request's line. botocore's other loggers print headers
 and bodies, and with them the token of a job."""
+
+_READERS_OF_ANSWERS = {"botocore", "boto3", "http", "json", "s3transfer", "urllib3", "xml"}
+"""Packages whose exceptions may quote an answer, or what was signed."""
+
+_QUERY = r"\?[^\s\"']+"
 
 
 class Terminal:
@@ -81,11 +88,11 @@ class Terminal:
     def fail(self, error: Reportable) -> None:
         """Say on one line what went wrong; before it the traceback, if that is wanted.
 
-        A traceback shows source lines and messages, and no values of variables: none of the
-        messages holds a secret.
+        A traceback shows source lines and messages, and no values of variables: none of our
+        messages holds a secret, and others are left out where they may quote an answer.
         """
         if self.debug:
-            _say("".join(traceback.format_exception(type(error), error, error.__traceback__)))
+            _say(_traceback(error))
         _say(f"cpstage: {coloured('error:', 'red', sys.stderr)} {error}")
 
     def log_calls(self) -> None:
@@ -98,9 +105,37 @@ class Terminal:
                 _log_to_stderr(name, logging.DEBUG, f"{name}: ")
 
 
+def _traceback(error: BaseException) -> str:
+    """Format an exception, without the messages of libraries that read answers of AWS."""
+    said = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    for one in _chain(error):
+        frames = [frame for frame, _ in traceback.walk_tb(one.__traceback__)]
+        module = str(frames[-1].f_globals.get("__name__")) if frames else ""
+        if module.partition(".")[0] in _READERS_OF_ANSWERS and str(one):
+            said = said.replace(f": {one}\n", f": {MASK}\n")
+    return said
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an exception and those that led to it."""
+    seen = set[int]()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
 def _without_exception(record: logging.LogRecord) -> bool:
     """Drop the exception that a record comes with: its text may quote what was signed."""
     record.exc_info = record.exc_text = None
+    return True
+
+
+def _without_quotes(record: logging.LogRecord) -> bool:
+    """Drop texts of exceptions, which quote answers, and queries of URLs, which may be signed."""
+    given = record.args if isinstance(record.args, tuple) else ()
+    named = tuple(type(one).__name__ if isinstance(one, BaseException) else one for one in given)
+    record.msg, record.args = re.sub(_QUERY, f"?{MASK}", str(record.msg) % named), ()
     return True
 
 
@@ -110,6 +145,8 @@ def _log_to_stderr(name: str, level: int, prefix: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter(f"cpstage: {prefix}%(message)s"))
     handler.addFilter(_without_exception)
+    if prefix:
+        handler.addFilter(_without_quotes)
     logger.handlers[:] = [handler]
     logger.propagate = False
 

@@ -8,6 +8,7 @@ the plain value.
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn, TypeVar, overload
 
@@ -125,9 +126,11 @@ def reveal(value: Any) -> Any:
 
 
 def secrets_in(value: Any) -> list[Secret]:
-    """Return the secrets of a JSON value."""
+    """Return the secrets of a JSON value, bytes as JSON has them."""
     if isinstance(value, Secret):
         return [value]
+    if isinstance(value, SecretBytes):
+        return [Secret(b64encode(value.reveal()).decode())]
     members = value.values() if isinstance(value, Mapping) else value
     if not isinstance(value, (Mapping, list)):
         return []

@@ -41,6 +41,9 @@ _CREDENTIALS = {
 }
 """What is a caller's credential, or buys one."""
 
+BEARERS = "AWS_BEARER_TOKEN_"
+"""What the names of bearer tokens begin with: botocore has one for each service."""
+
 _OURS = {"CPSTAGE_CLIENT_TOKEN", "CPSTAGE_CONTINUATION_TOKEN"}
 
 
@@ -147,7 +150,10 @@ def inherited(environment: Mapping[str, str], *, credentials: bool) -> dict[str,
             never are: they are in no environment.
     """
     withheld = _OURS if credentials else _OURS | _CREDENTIALS
-    return {name: value for name, value in environment.items() if name not in withheld}
+    given = {name: value for name, value in environment.items() if name not in withheld}
+    if credentials:
+        return given
+    return {name: value for name, value in given.items() if not name.startswith(BEARERS)}
 
 
 def _left_in(path: Path, most: int, what: str) -> bytes:

@@ -33,7 +33,7 @@ from cpstage.job.result import Details
 from cpstage.progress import Progress
 from cpstage.runner.command import CommandOptions, execute
 from cpstage.runner.environment import job_environment
-from cpstage.runner.handover import handover, inherited
+from cpstage.runner.handover import BEARERS, handover, inherited
 from cpstage.runner.result import RunResult, report_run
 from cpstage.runner.signals import Interrupts
 from cpstage.transfer.fetch import fetch
@@ -246,7 +246,9 @@ class _Course:
 
     def _held_secrets(self, job: Job) -> list[Secret]:
         """Return the credentials that this process holds: the caller's and the job's."""
-        held = [Secret(os.environ[name]) for name in _SECRET_VARIABLES if os.environ.get(name)]
+        bearers = [name for name in os.environ if name.startswith(BEARERS)]
+        known = [*_SECRET_VARIABLES, *bearers]
+        held = [Secret(os.environ[name]) for name in known if os.environ.get(name)]
         held += self.config.callers_secrets()
         if job.credentials:
             held += [job.credentials.secret_access_key, job.credentials.session_token or Secret("")]

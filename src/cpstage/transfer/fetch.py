@@ -7,12 +7,13 @@ has been verified; a fetch that fails leaves the workspace as it was.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cpstage.archive.blob import Blob
 from cpstage.archive.formats import Format
 from cpstage.archive.unpack import Unpacker
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
@@ -35,6 +36,7 @@ from cpstage.transfer.artifact import (
 )
 from cpstage.transfer.inventory import Inventory, Staged, record_of
 from cpstage.transfer.options import FetchOptions, Unpacking
+from cpstage.transfer.overlap import at_once, early_reads
 from cpstage.workspace.layout import Outputs, Workspace
 from cpstage.workspace.publishing import Move
 
@@ -149,7 +151,7 @@ def fetch(
             if not options.replace:
                 place.require_free([one.path for one in known.todo])
             if dry_run:
-                planned = [fetching.identify(one) for one in known.todo]
+                planned = fetching.identify(known.todo)
                 result = _in_order(found, planned, known.settled, known.doubtful)
                 return _result(job, result, outputs, session, missing)
             if (
@@ -258,13 +260,14 @@ class _Fetch:
         """
         found: list[Staged] = []
         missing: list[tuple[Artifact, ObjectNotFound]] = []
-        for artifact in artifacts:
-            try:
-                found.append(self.look(artifact))
-            except ObjectNotFound as error:
-                if self._session.job.read_with == "job" and not options.skip_missing:
-                    raise
-                missing.append((artifact, error))
+        with at_once(self.look, artifacts) as looked:
+            for artifact, answer in zip(artifacts, looked, strict=True):
+                try:
+                    found.append(answer.result())
+                except ObjectNotFound as error:
+                    if self._session.job.read_with == "job" and not options.skip_missing:
+                        raise
+                    missing.append((artifact, error))
         for artifact, _ in missing if options.skip_missing or len(missing) > 1 else []:
             warn(f"the object of {artifact.title} does not exist any more")
         if missing and not (options.skip_missing and found):
@@ -280,9 +283,13 @@ class _Fetch:
         path = parent if self._options.layout == "merged" else parent / artifact.name
         return Staged(artifact, path, "planned", info, made=made)
 
-    def identify(self, planned: Staged) -> Staged:
-        """Read the start of an artifact's object, and add its format or its encryption."""
-        source = self._source(planned)
+    def identify(self, todo: Sequence[Staged]) -> list[Staged]:
+        """Read the start of each artifact's object, and add its format or its encryption."""
+        with at_once(self._identify, todo) as identified:
+            return [one.result() for one in identified]
+
+    def _identify(self, planned: Staged) -> Staged:
+        source = self._source(planned, self._open(planned))
         with naming(source.title):
             found = identify(
                 read_head(source.blob),
@@ -312,19 +319,24 @@ class _Fetch:
         done: list[Staged] = []
         moves: list[Move] = []
         fingerprints: dict[Path, str] = {}
-        for group in groups:
-            target = group[0].path
-            root = staging / target.name
-            try:
-                staged, taken = self._stage_group(group, root, staging)
-            except ObjectChanged as error:
-                _LOGGER.info("%s: beginning again", error.message)
-                remove_tree(root)
-                again = [self.look(one.artifact) for one in group]
-                staged, taken = self._stage_group(again, root, staging)
-            done += staged
-            fingerprints[target] = taken
-            moves.append(Move(root, target))
+        objects: dict[str, Blob] = {
+            one.artifact.name: self._open(one) for group in groups for one in group
+        }
+        with early_reads(objects) as take:
+            for group in groups:
+                target = group[0].path
+                root = staging / target.name
+                try:
+                    blobs = (take(one.artifact.name) for one in group)
+                    staged, taken = self._stage_group(group, blobs, root, staging)
+                except ObjectChanged as error:
+                    _LOGGER.info("%s: beginning again", error.message)
+                    remove_tree(root)
+                    again = [self.look(one.artifact) for one in group]
+                    staged, taken = self._stage_group(again, map(self._open, again), root, staging)
+                done += staged
+                fingerprints[target] = taken
+                moves.append(Move(root, target))
         return done, moves, fingerprints
 
     def compare(self, doubtful: Sequence[Staged], staging: Path, warn: Warn) -> list[Staged]:
@@ -356,17 +368,22 @@ class _Fetch:
         ]
 
     def _stage_group(
-        self, group: Sequence[Staged], root: Path, staging: Path
+        self, group: Sequence[Staged], blobs: Iterable[Blob], root: Path, staging: Path
     ) -> tuple[list[Staged], str]:
         """Stage the artifacts of one directory, and take its fingerprint."""
         root.mkdir()
         with Tree(root) as tree, Unpacker(tree, self._options) as unpacker:
-            done = [self._stage_one(one, unpacker, staging) for one in group]
+            sources = map(self._source, group, blobs)
+            done = [
+                self._stage_one(one, source, unpacker, staging)
+                for one, source in zip(group, sources, strict=True)
+            ]
             with naming(", ".join(one.artifact.title for one in group)):
                 return done, unpacker.finish_and_hash()
 
-    def _stage_one(self, planned: Staged, unpacker: Unpacker, staging: Path) -> Staged:
-        source = self._source(planned)
+    def _stage_one(
+        self, planned: Staged, source: Source, unpacker: Unpacker, staging: Path
+    ) -> Staged:
         how = self._options.of_artifact(planned.artifact.name)
         extracted = extract(source, unpacker, how, staging, self._progress)
         verified = _VERIFIED[extracted.format]
@@ -384,13 +401,16 @@ class _Fetch:
             verified=verified,
         )
 
-    def _source(self, planned: Staged) -> Source:
+    def _open(self, planned: Staged) -> Blob:
+        return self._session.store.open(planned.artifact, planned.info)
+
+    def _source(self, planned: Staged, blob: Blob) -> Source:
         artifact, info = planned.artifact, planned.info
         return Source(
             name=artifact.name,
             title=artifact.title,
             file_name=lambda: artifact.location.file_name,
-            blob=self._session.store.open(artifact, info),
+            blob=blob,
             keys=job_keys(self._session.job, artifact, self._session.kms, self._options),
             hint=artifact.location.key,
             content_type=info.content_type,

@@ -23,6 +23,7 @@ from cpstage.filesystem.walk import Entry, single
 from cpstage.job import Artifact, Job
 from cpstage.progress import Advance, Progress
 from cpstage.transfer.options import Packing
+from cpstage.transfer.overlap import SMALL_BYTES
 from cpstage.workspace.layout import Workspace
 
 
@@ -61,6 +62,11 @@ class Output:
     def size_bound(self) -> int:
         """How many bytes the artifact can have, roughly and at the most."""
         return self.size + self.size // 100 + 4096 * (len(self.entries) + 1)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the packed artifact is kept in memory until its turn."""
+        return not self.is_empty and self.size_bound <= SMALL_BYTES
 
     @property
     def content_type(self) -> str:

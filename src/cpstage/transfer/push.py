@@ -7,8 +7,9 @@ uploaded. An output is packed, encrypted and uploaded as one stream.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ from cpstage.job import Artifact, EncryptionKey, Job, location_document
 from cpstage.progress import Advance, Progress, Silence
 from cpstage.transfer.options import Encryption, PushOptions
 from cpstage.transfer.outputs import Output, find_sources, list_outputs, require_files
+from cpstage.transfer.overlap import at_once
 from cpstage.workspace.layout import Workspace
 
 PushStatus = Literal["pushed", "planned", "skipped"]
@@ -161,7 +163,7 @@ def push(
         storage = StorageOptions(how.sse, how.bucket_key, options.acl, options.tags)
         uploader = _Uploader(session, how, storage, packer=packer, progress=shown)
         with session:
-            done = tuple(_planned(one) if one.is_empty else uploader.upload(one) for one in outputs)
+            done = tuple(uploader.upload_all(outputs))
     return PushResult(job, done, session.retries.count)
 
 
@@ -212,27 +214,58 @@ class _Uploader:
         self._progress = progress
         self._key_ids = self._encryption_keys() if encryption.seal else ()
 
-    def upload(self, output: Output) -> Pushed:
-        """Pack and upload one output.
+    def upload_all(self, outputs: Iterable[Output]) -> Iterator[Pushed]:
+        """Pack and upload outputs in their order; while small ones are sent, others are packed.
 
         Raises:
             AccessDenied, ServiceUnavailable: As S3 and KMS say, or S3 did not encrypt as asked.
             LocalIOError: A file cannot be read, or changed since it was listed.
         """
+        for is_small, some in groupby(outputs, lambda one: one.is_small):
+            run = [*some]
+            yield from self._upload_small(run) if is_small else map(self._upload, run)
+
+    def _upload(self, output: Output) -> Pushed:
+        """Pack and upload one output as one stream."""
+        if output.is_empty:
+            return _planned(output)
         name = output.artifact.name
         with (
             self._progress.phase(f"{name}: uploading", None) as uploaded,
             self._progress.phase(f"{name}: packing", output.size) as packed,
         ):
-            chunks, header = self._encrypted(output, self._packed(output, packed))
-            upload = self._session.store.upload(
-                chunks,
-                output.artifact,
-                content_type=_ENCRYPTED_CONTENT_TYPE if header else output.content_type,
-                size_bound=output.size_bound,
-                options=self._storage,
-                uploaded=uploaded,
-            )
+            upload, header = self._send(output, self._packed(output, packed), uploaded)
+        return self._uploaded(output, upload, header)
+
+    def _upload_small(self, outputs: Sequence[Output]) -> Iterator[Pushed]:
+        """Pack outputs into memory one after the other, and send several at once."""
+        with at_once(lambda packed: self._send(*packed), map(self._collected, outputs)) as sent:
+            for output, answer in zip(outputs, sent, strict=True):
+                with self._progress.phase(f"{output.artifact.name}: uploading", None) as uploaded:
+                    upload, header = answer.result()
+                    uploaded(upload.size)
+                yield self._uploaded(output, upload, header)
+
+    def _collected(self, output: Output) -> tuple[Output, Iterator[bytes]]:
+        with self._progress.phase(f"{output.artifact.name}: packing", output.size) as packed:
+            return output, iter([*self._packed(output, packed)])
+
+    def _send(
+        self, output: Output, chunks: Iterator[bytes], uploaded: Advance = lambda _: None
+    ) -> tuple[Upload, Header | None]:
+        """Encrypt and upload a packed output."""
+        chunks, header = self._encrypted(output, chunks)
+        upload = self._session.store.upload(
+            chunks,
+            output.artifact,
+            content_type=_ENCRYPTED_CONTENT_TYPE if header else output.content_type,
+            size_bound=output.size_bound,
+            options=self._storage,
+            uploaded=uploaded,
+        )
+        return upload, header
+
+    def _uploaded(self, output: Output, upload: Upload, header: Header | None) -> Pushed:
         envelope = header.document() if header else None
         if output.format != "raw":
             for note in ratio_note(output.size, upload.size):

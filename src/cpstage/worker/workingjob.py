@@ -36,7 +36,12 @@ from cpstage.worker.claims import Claim
 from cpstage.worker.monitoring import Tell, WorkerEvent, described
 from cpstage.worker.process import JobCommand, JobProcess, Outcome
 from cpstage.workspace.layout import Workspace
-from cpstage.workspace.leftovers import left_workspaces, locked_workspace, note_ending
+from cpstage.workspace.leftovers import (
+    left_workspaces,
+    locked_workspace,
+    note_ending,
+    remove_secrets,
+)
 
 _PROBE_BYTES = 64 << 10
 _LEAST_FREE_BYTES = 1 << 20
@@ -249,7 +254,9 @@ class WorkingJob:
         kept = self._has_workspace and self._places.keeps(succeeded)
         if kept:
             note_ending(self._workspace, succeeded=succeeded, kept=True)
-        left = remove_tree(self._workspace) if self._has_workspace and not kept else []
+        left: list[str] = []
+        if self._has_workspace:
+            left = remove_secrets(self._workspace) if kept else remove_tree(self._workspace)
         warnings = [*outcome.warnings, *(f"cannot remove {one}" for one in left)]
         for warning in warnings:
             self._event("warning", message=warning)

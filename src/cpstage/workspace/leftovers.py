@@ -135,6 +135,14 @@ def note_ending(workspace: Path, **facts: Any) -> None:
         write_json(workspace / ".cpstage" / _NOTE, facts)
 
 
+def remove_secrets(workspace: Path) -> list[str]:
+    """Remove the files that a command got, and with them the job's secrets; return what is left.
+
+    The process of a job does so itself, unless it was killed.
+    """
+    return remove_tree(workspace / ".cpstage" / "run")
+
+
 def left_workspaces(root: Path, *, keeps_success: bool) -> Iterator[tuple[Path, list[str]]]:
     """Remove what ended well, and yield the workspaces that are left.
 
@@ -160,7 +168,7 @@ def left_workspaces(root: Path, *, keeps_success: bool) -> Iterator[tuple[Path, 
                 if found.get("kept"):
                     continue
                 removed = found.get("succeeded") is True and not keeps_success
-                left = remove_tree(workspace) if removed else []
+                left = remove_tree(workspace) if removed else remove_secrets(workspace)
                 if os.path.lexists(workspace):
                     yield workspace, left
                     note_ending(workspace, **found, kept=True)
