@@ -7,15 +7,23 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Any, Literal, Protocol, TextIO
+from itertools import islice
+from typing import Any, Literal, Protocol, TextIO, TypeVar
 
 Mode = Literal["auto", "bar", "log", "none"]
 Unit = Literal["B", "entries"]
 Advance = Callable[[int], object]
 
+Item = TypeVar("Item")
+
 _LOG_SECONDS = 5.0
+
+_MANY = 50_000
+"""Entries from which on work on each of them takes a time that is noticed."""
+
+_STEP = 1000
 
 
 class Progress(Protocol):
@@ -53,6 +61,36 @@ class Silence:
     def phase(self, label: str, total: int | None, unit: Unit = "B") -> Iterator[Advance]:  # noqa: ARG002 (the protocol's)
         """Take note of nothing."""
         yield lambda _: None
+
+
+@contextmanager
+def phase_of_many(
+    progress: Progress, label: str, total: int, *, among: int | None = None
+) -> Iterator[Advance | None]:
+    """Begin a phase for work on entries, if they are many; else the context's value is None.
+
+    Args:
+        progress: Shows it.
+        label: What is done to what.
+        total: How many entries the phase counts.
+        among: How many decide, if they are others.
+    """
+    if not total or (total if among is None else among) < _MANY:
+        yield None
+        return
+    with progress.phase(label, total, "entries") as advance:
+        yield advance
+
+
+def counted(items: Iterable[Item], advance: Advance | None) -> Iterable[Item]:
+    """Return items, whose number a phase is told as they are taken."""
+    return items if advance is None else _in_steps(iter(items), advance)
+
+
+def _in_steps(items: Iterator[Item], advance: Advance) -> Iterator[Item]:
+    while step := list(islice(items, _STEP)):
+        yield from step
+        advance(len(step))
 
 
 class Bars:

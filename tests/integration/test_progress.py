@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import zipfile
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
+import cpstage
 from cpstage import progress_to
 from cpstage.local import Input, LocalAWS
 from cpstage.progress import LogLines
@@ -14,7 +17,11 @@ from samples import zip_of
 from terminals import on_terminal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from command_line import Cli
+    from cpstage.progress import Advance, Unit
 
 
 def _job(aws: LocalAWS) -> str:
@@ -83,3 +90,41 @@ def test_a_closed_stream_gets_nothing() -> None:
     for shown in (progress_to(stream, "auto"), progress_to(None, "bar")):
         with shown.phase("App: fetching", 10) as advance:
             assert advance(10) is None
+
+
+_MANY = 50_000
+
+
+@pytest.mark.slow
+def test_work_on_very_many_entries_has_phases_of_its_own(tmp_path: Path) -> None:
+    """Without them nothing moves before the first file is written, and after the last one."""
+    body = io.BytesIO()
+    with zipfile.ZipFile(body, "w") as archive:
+        for number in range(10):
+            archive.writestr(f"{number}/", b"")
+        for number in range(_MANY - 10):
+            archive.writestr(f"{number % 10}/{number}", b"")
+    (tmp_path / "many.zip").write_bytes(body.getvalue())
+    phases = _Recorded()
+
+    cpstage.unpack(tmp_path / "many.zip", tmp_path / "there", progress=phases)
+
+    told = {label: (total, sum(steps)) for label, total, steps in phases.found}
+    assert told["many.zip: reading the directory"] == (_MANY, _MANY)
+    assert told["many.zip: checking the names"] == (_MANY, _MANY)
+    assert told["finishing directories"] == (10, 10)
+    assert max(step for _, _, steps in phases.found[1:] for step in steps) <= 1000
+
+
+class _Recorded:
+    """Progress as a caller of the API has it: label, total and steps of each phase."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[str, int | None, list[int]]] = []
+
+    @contextmanager
+    def phase(self, label: str, total: int | None, unit: Unit = "B") -> Iterator[Advance]:
+        assert unit in ("B", "entries")
+        steps: list[int] = []
+        self.found.append((label, total, steps))
+        yield steps.append

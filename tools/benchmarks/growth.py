@@ -83,13 +83,15 @@ class Case:
         return {f"Part{n}": f"Benchmark/Part{n}/JG0Py6O" for n in range(self.artifacts)}
 
     def write(self, directory: Path) -> None:
-        """Write the trees of all artifacts, each below its name."""
-        rng = random.Random(f"growth {self}")
+        """Write the trees of all artifacts, which are equal, each below its name."""
         directory.mkdir(parents=True)
-        for name in self.keys:
-            self._write_one(directory / name, rng)
+        first, *others = (directory / name for name in self.keys)
+        self._write_one(first)
+        for other in others:
+            shutil.copytree(first, other)
 
-    def _write_one(self, tree: Path, rng: random.Random) -> None:
+    def _write_one(self, tree: Path) -> None:
+        rng = random.Random(f"growth {self.files} {self.size}")
         tree.mkdir()
         if self.files > 1:
             small_files(tree, rng, files=self.files, directories=self.files // 10, size=self.size)

@@ -84,8 +84,9 @@ _BINDING_NOTE = """\
 The last rows of each table are about cpstage. "The link alone" is the size of the artifact's zip
 divided by the most that plain connections carried. The processor's share is what cpstage and
 SeaweedFS used of all cores; the processes of the link are not in it. What takes 70% of the time
-binds. Where neither does, round trips bind: cpstage waits for answers, or a connection has sent all
-that may be on the way at a time."""
+binds. Neither does where cpstage waits for answers, where a connection has sent all that may be on
+the way at a time, where one core has all the work, or where other programs use the cores: compare
+the columns of one bandwidth."""
 
 
 @dataclass
@@ -232,7 +233,7 @@ def _binding(ours: Series | None, alone: float) -> tuple[str, str, str]:
     busy = (ours.cpu + ours.server_cpu) / (os.cpu_count() or 1) / ours.wall
     shares = {"link": alone / ours.wall, "processor": busy}
     largest = max(shares, key=shares.__getitem__)
-    binds = largest if shares[largest] >= _BINDS else "round trips"
+    binds = largest if shares[largest] >= _BINDS else "neither"
     return f"{alone:.2f}", f"{busy:.0%}", binds
 
 

@@ -208,6 +208,11 @@ class Plan:
             raise refused(name, f"is there twice, first as a {here.kind}")
         return path, True
 
+    @property
+    def count(self) -> int:
+        """How many paths have been taken."""
+        return len(self._planned)
+
     def all_directories(self) -> list[RelativePath]:
         """Return the paths of all directories: the root, and those without a member too."""
         planned = self._planned.items()

@@ -35,6 +35,7 @@ from cpstage.archive.zip_reader import EntryGroup, ZipReader
 from cpstage.errors import ArtifactRejected, listing
 from cpstage.filesystem.fingerprint import fingerprint_of
 from cpstage.filesystem.tree import DIRECTORY_MODE, RelativePath, Tree
+from cpstage.progress import Advance, Progress, Silence, counted, phase_of_many
 
 _BUFFER = 1 << 18
 """Between a decoder's many small reads and a block of the blob."""
@@ -64,9 +65,13 @@ class Unpacker:
     Args:
         tree: An empty directory that nobody else sees.
         options: How each archive is unpacked.
+        progress: Shows what takes long besides reading the archives: work on very many entries.
     """
 
-    def __init__(self, tree: Tree, options: ExtractOptions) -> None:
+    def __init__(
+        self, tree: Tree, options: ExtractOptions, progress: Progress | None = None
+    ) -> None:
+        self._progress = progress or Silence()
         self._tree = tree
         self._options = options
         self._limits = options.limits
@@ -152,7 +157,9 @@ class Unpacker:
             mode, mtime_ns = plan.directories.get(path, _NO_ATTRIBUTES)
             found = Directory(path, mode or DIRECTORY_MODE, self._pool.time(mtime_ns))
             (soon if found.mode & _PASSABLE == _PASSABLE else late).append(found)
-        total = self._pool.finish(soon, hashes=hashes)
+        label, entries = "finishing directories", plan.count
+        with phase_of_many(self._progress, label, len(soon), among=entries) as advance:
+            total = self._pool.finish(soon, hashes=hashes, advance=advance)
         # What is inside comes first: their owner cannot enter them afterwards.
         return total + self._pool.finish_here(reversed(late), hashes=hashes)
 
@@ -181,7 +188,11 @@ class Unpacker:
         """Plan the whole archive before the first of it is written, then let others write it."""
         reader = ZipReader(stream, intake.budget)
         self._pool.expect(reader.count)
-        self._admit_entries(reader.read_directory(), intake)
+        source, count = intake.source, reader.count
+        with phase_of_many(self._progress, f"{source}: reading the directory", count) as advance:
+            entries = reader.read_directory(advance)
+        with phase_of_many(self._progress, f"{source}: checking the names", count) as advance:
+            self._admit_entries(entries, intake, advance)
         self._plan.links.update(
             (entry.place, target) for entry, target in reader.targets() if entry.place
         )
@@ -203,7 +214,9 @@ class Unpacker:
             # The local file header, which is read with the first chunk, may have an mtime.
             self._pool.write_entry(entry, chain((next(decoded, b""),), decoded))
 
-    def _admit_entries(self, entries: Sequence[ZipEntry], intake: _Intake) -> None:
+    def _admit_entries(
+        self, entries: Sequence[ZipEntry], intake: _Intake, advance: Advance | None
+    ) -> None:
         """Admit all entries to the plan, and give each its place."""
         admit, budget, contents = self._plan.admit, intake.budget, intake.contents
         budget.spend_bytes(sum(entry.size for entry in entries))
@@ -218,7 +231,7 @@ class Unpacker:
 
         if any(b"\\" in (one.other_name or b"") and "\\" not in one.name for one in entries):
             contents.notes.append("backslashes in names were made by a Windows tool: taken as /")
-        for entry in entries:
+        for entry in counted(entries, advance):
             if entry.kind == "directory" and is_root(entry.name):
                 continue
             try:

@@ -11,6 +11,7 @@ import pickle
 from collections import deque
 from collections.abc import Iterable
 from contextlib import ExitStack
+from itertools import islice
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from cpstage.archive.zip_directory import ZipEntry
 from cpstage.archive.zip_members import unpacked
 from cpstage.archive.zip_reader import EntryGroup
 from cpstage.filesystem.tree import FILE_MODE, RelativePath, Tree
+from cpstage.progress import Advance, counted
 
 _FIELDS = attrgetter(*ZipEntry.__slots__)
 
@@ -150,12 +152,16 @@ class UnpackingPool:
         while self._under_way:
             self._processes.result(self._under_way.popleft())
 
-    def finish(self, directories: list[Directory], *, hashes: bool) -> int:
+    def finish(
+        self, directories: list[Directory], *, hashes: bool, advance: Advance | None = None
+    ) -> int:
         """Give directories their permission bits and mtimes; return the sum of their hashes."""
         if self._processes is None:
-            return self.finish_here(directories, hashes=hashes)
+            return self.finish_here(counted(directories, advance), hashes=hashes)
         send = self._processes.send
-        slices = (directories[at : at + _SLICE] for at in range(0, len(directories), _SLICE))
+        # Told as they are sent: what is under way at a time is milliseconds of work.
+        left = iter(counted(directories, advance))
+        slices = iter(lambda: [*islice(left, _SLICE)], [])
         sent = (send(pickle.dumps(("finish", [*map(tuple, some)], hashes))) for some in slices)
         return sum(int.from_bytes(one, "big") for one in self._processes.in_order(sent))
 

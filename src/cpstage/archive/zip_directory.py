@@ -46,6 +46,7 @@ from cpstage.archive.zip_format import (
 )
 from cpstage.errors import ArtifactRejected
 from cpstage.filesystem.tree import RelativePath
+from cpstage.progress import Advance, counted
 
 LOCAL_BYTES = 30
 """The fixed part of a local header."""
@@ -168,13 +169,16 @@ def read_tail(blob: Blob, budget: Budget) -> ZipTail:
     return ZipTail(offset, data, ends)
 
 
-def read_directory(blob: Blob, tail: ZipTail, *, is_tolerant: bool = False) -> ZipDirectory:
+def read_directory(
+    blob: Blob, tail: ZipTail, *, is_tolerant: bool = False, advance: Advance | None = None
+) -> ZipDirectory:
     """Read the central directory of a zip archive, and validate it.
 
     Args:
         blob: The archive.
         tail: Its end.
         is_tolerant: Whether an entry that cannot be read gets a ``fault``, instead of an error.
+        advance: Is told of entries as they are read.
 
     Raises:
         ArtifactRejected: It is damaged or ambiguous; an entry is encrypted, packed by an unknown
@@ -186,7 +190,8 @@ def read_directory(blob: Blob, tail: ZipTail, *, is_tolerant: bool = False) -> Z
     begin = max(0, ends.start - offset)
     records += data[begin : begin + ends.size - len(records)]
     make = _tolerated if is_tolerant else _entry
-    entries = sorted(_entries(records, ends, make), key=attrgetter("offset"))
+    found = counted(_entries(records, ends, make), advance)
+    entries = sorted(found, key=attrgetter("offset"))
     return _laid_out(entries, ends.start, is_tolerant=is_tolerant)
 
 

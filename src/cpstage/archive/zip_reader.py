@@ -30,6 +30,7 @@ from cpstage.archive.zip_members import (
     refuse_hidden,
 )
 from cpstage.errors import ArtifactRejected
+from cpstage.progress import Advance
 
 _GROUP = 1 << 20
 """Bytes of one unit of work: milliseconds of it, a hundred times what handing it over costs."""
@@ -83,8 +84,11 @@ class ZipReader:
         self.count = self._tail.ends.count
         self._directory = ZipDirectory(0, 0, [])
 
-    def read_directory(self) -> list[ZipEntry]:
+    def read_directory(self, advance: Advance | None = None) -> list[ZipEntry]:
         """Read the directory once, begin to fetch what is before it, and return its entries.
+
+        Args:
+            advance: Is told of entries as they are read.
 
         Raises:
             ArtifactRejected: It is damaged or ambiguous.
@@ -93,7 +97,7 @@ class ZipReader:
             self._stream.read_size = READ_SIZE // 2
         self._stream.fetch_ahead()  # not before: all that the directory waits for is the end
         if self._tail:
-            self._directory = read_directory(self._stream.blob, self._tail)
+            self._directory = read_directory(self._stream.blob, self._tail, advance=advance)
             self._tail = None
         return self._directory.entries
 

@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from cpstage._posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK
+from cpstage.progress import Advance, counted
 
 _DIRECTORY = os.O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
 _FILE = os.O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC
@@ -42,14 +43,19 @@ _DEEPEST = 256
 """Levels; archives have 128 by default, and each level is an open descriptor."""
 
 
-def fingerprint(root: Path) -> str:
+def fingerprint(root: Path, advance: Advance | None = None) -> str:
     """Return the fingerprint of a tree, in hexadecimal.
+
+    Args:
+        root: Its directory.
+        advance: Is told of entries as they are read.
 
     Returns:
         The fingerprint; ``unreadable`` where the tree cannot be read, is too deep, or is missing.
     """
     try:
-        return fingerprint_of(sum(_entry_hash(*entry) for entry in _entries(root)))
+        entries = counted(_entries(root), advance)
+        return fingerprint_of(sum(_entry_hash(*entry) for entry in entries))
     except OSError:
         return _UNREADABLE
 

@@ -128,11 +128,11 @@ def fetch(
         WorkspaceUnavailable: Something is in the way, or another run holds the workspace.
         LocalIOError: The disk is full, or failed.
     """
-    options = options or FetchOptions()
+    options, progress = options or FetchOptions(), progress or Silence()
     place = Workspace(workspace)
     outputs: dict[str, Path] = {one.name: place.output(one.name) for one in job.artifacts_to_build}
     session = JobSession(job, config or AwsConfig(), credentials_max_age)
-    fetching = _Fetch(session, place, options.unpacking, progress or Silence())
+    fetching = _Fetch(session, place, options.unpacking, progress)
 
     with session:
         chosen = () if options.skips_inputs(job) else _choose(job, options.artifacts)
@@ -141,7 +141,7 @@ def fetch(
         if job.made_artifacts:
             place.require_made()
         with nullcontext() if dry_run else place.locked(options.wait):
-            inventory = Inventory(place, options.unpacking)
+            inventory = Inventory(place, options.unpacking, progress)
             known = inventory.sort(found, replace=options.replace, verify=options.verify)
             place.require_outputs([*outputs.values()])
             choice: Outputs = (
@@ -372,7 +372,7 @@ class _Fetch:
     ) -> tuple[list[Staged], str]:
         """Stage the artifacts of one directory, and take its fingerprint."""
         root.mkdir()
-        with Tree(root) as tree, Unpacker(tree, self._options) as unpacker:
+        with Tree(root) as tree, Unpacker(tree, self._options, self._progress) as unpacker:
             sources = map(self._source, group, blobs)
             done = [
                 self._stage_one(one, source, unpacker, staging)

@@ -33,6 +33,7 @@ from cpstage.job import (
     location_document,
     plain_name,
 )
+from cpstage.progress import Progress, phase_of_many
 from cpstage.transfer.options import Unpacking
 from cpstage.workspace.layout import Workspace
 
@@ -124,10 +125,12 @@ class Inventory:
     Args:
         workspace: The workspace, locked.
         unpacking: How artifacts are staged now.
+        progress: Shows how large trees are looked through.
     """
 
-    def __init__(self, workspace: Workspace, unpacking: Unpacking) -> None:
+    def __init__(self, workspace: Workspace, unpacking: Unpacking, progress: Progress) -> None:
         self._workspace = workspace
+        self._progress = progress
         self._unpacking = unpacking
         self._how = {
             "layout": unpacking.layout,
@@ -215,7 +218,11 @@ class Inventory:
         same = all(name in entry and entry[name] == now[name] for name in identity)
         if not same or not _is_there(staged.path, entry):
             return None
-        is_same = entry.get("fingerprint") == fingerprint(staged.path)
+        files = entry.get("files")
+        total = files if isinstance(files, int) else 0
+        label = f"{staged.artifact.name}: looking for changes"
+        with phase_of_many(self._progress, label, total) as advance:
+            is_same = entry.get("fingerprint") == fingerprint(staged.path, advance)
         try:
             return _as_recorded(staged, entry, "unchanged" if is_same else "modified")
         except (KeyError, TypeError, ValueError):

@@ -126,7 +126,7 @@ def unpack(
 def _extract(
     source: Source, root: Path, staging: Path, how: Unpacking, progress: Progress
 ) -> Extracted:
-    with Tree(root) as tree, Unpacker(tree, how) as unpacker:
+    with Tree(root) as tree, Unpacker(tree, how, progress) as unpacker:
         taken = extract(source, unpacker, how, staging, progress)
         if taken.format is None and taken.envelope is None:
             other = other_format(read_head(source.blob))

@@ -223,7 +223,8 @@ class _Uploader:
         """
         for is_small, some in groupby(outputs, lambda one: one.is_small):
             run = [*some]
-            yield from self._upload_small(run) if is_small else map(self._upload, run)
+            is_worth_it = is_small and len(run) > 1
+            yield from self._upload_small(run) if is_worth_it else map(self._upload, run)
 
     def _upload(self, output: Output) -> Pushed:
         """Pack and upload one output as one stream."""
@@ -247,8 +248,8 @@ class _Uploader:
                 yield self._uploaded(output, upload, header)
 
     def _collected(self, output: Output) -> tuple[Output, Iterator[bytes]]:
-        with self._progress.phase(f"{output.artifact.name}: packing", output.size) as packed:
-            return output, iter([*self._packed(output, packed)])
+        """Pack an output into memory, which takes milliseconds and has no phase of its own."""
+        return output, iter([*self._packed(output, lambda _: None)])
 
     def _send(
         self, output: Output, chunks: Iterator[bytes], uploaded: Advance = lambda _: None
