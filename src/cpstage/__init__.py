@@ -15,26 +15,25 @@ if TYPE_CHECKING:
     from cpstage import errors as errors
     from cpstage import inspect as inspect
     from cpstage import job as job
-    from cpstage import localfiles as localfiles
     from cpstage import progress as progress
     from cpstage import worker as worker
     from cpstage.archive.options import Limits
     from cpstage.aws.codepipeline import get_job, get_job_details
     from cpstage.aws.config import AwsConfig
     from cpstage.aws.executions import get_execution, list_actions, list_executions
+    from cpstage.aws.job_result import report_failure, report_success
     from cpstage.errors import CpstageError
-    from cpstage.filesystem.globs import Globs
+    from cpstage.filesystem.walk import Globs
     from cpstage.job import ArtifactSet, Job, parse_job
     from cpstage.job.execution import Execution
-    from cpstage.localfiles import pack, unpack
-    from cpstage.masking import Secret
+    from cpstage.job.masking import Secret
+    from cpstage.job.result import Details
     from cpstage.progress import Progress, progress_to
-    from cpstage.report.details import Details
-    from cpstage.report.put import report_failure, report_success
     from cpstage.runner.command import CommandOptions
     from cpstage.runner.result import RunResult
     from cpstage.runner.run import run
     from cpstage.transfer.fetch import FetchResult, fetch
+    from cpstage.transfer.localfiles import Sealing, pack, unpack
     from cpstage.transfer.options import Encryption, FetchOptions, Packing, PushOptions, Unpacking
     from cpstage.transfer.push import PushResult, push
     from cpstage.workspace.layout import Workspace
@@ -51,27 +50,23 @@ _HOMES = {
         "list_actions",
         "list_executions",
     ),
+    "aws.job_result": (
+        "report_failure",
+        "report_success",
+    ),
     "errors": ("CpstageError",),
-    "filesystem.globs": ("Globs",),
+    "filesystem.walk": ("Globs",),
     "job": (
         "ArtifactSet",
         "Job",
         "parse_job",
     ),
     "job.execution": ("Execution",),
-    "localfiles": (
-        "pack",
-        "unpack",
-    ),
-    "masking": ("Secret",),
+    "job.masking": ("Secret",),
+    "job.result": ("Details",),
     "progress": (
         "Progress",
         "progress_to",
-    ),
-    "report.details": ("Details",),
-    "report.put": (
-        "report_failure",
-        "report_success",
     ),
     "runner.command": ("CommandOptions",),
     "runner.result": ("RunResult",),
@@ -79,6 +74,11 @@ _HOMES = {
     "transfer.fetch": (
         "FetchResult",
         "fetch",
+    ),
+    "transfer.localfiles": (
+        "Sealing",
+        "pack",
+        "unpack",
     ),
     "transfer.options": (
         "Encryption",
@@ -95,7 +95,7 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-_SUBMODULES = ("errors", "inspect", "job", "localfiles", "progress", "worker")
+_SUBMODULES = ("errors", "inspect", "job", "progress", "worker")
 
 __all__ = [
     "ArtifactSet",
@@ -115,6 +115,7 @@ __all__ = [
     "PushOptions",
     "PushResult",
     "RunResult",
+    "Sealing",
     "Secret",
     "Unpacking",
     "Workspace",

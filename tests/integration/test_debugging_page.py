@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cpstage.local.sample.history import add_sample_history
+from cpstage.local.sample import add_sample_history
 from cpstage.local.server import DEBUGGER_ACTIONS
 
 if TYPE_CHECKING:

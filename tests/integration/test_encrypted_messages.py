@@ -19,12 +19,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aws_clients import kms, session
-from cpstage.encryption.decrypt import decrypt
-from cpstage.encryption.encrypt import FRAME_LENGTH, encrypt
 from cpstage.encryption.header import HEAD_BYTES, Header, read_header, s3_client_object
-from cpstage.encryption.keys import AllowedKeys, job_context
-from cpstage.encryption.kms import Kms
+from cpstage.encryption.kms import AllowedKeys, Kms, job_context
 from cpstage.encryption.materials import KmsMaterials
+from cpstage.encryption.messages import FRAME_LENGTH, decrypt, encrypt
 from cpstage.errors import (
     AccessDenied,
     ArtifactRejected,

@@ -12,7 +12,7 @@ import cpstage
 from cpstage.errors import ConfigurationError, NotFound, UsageError
 from cpstage.job.execution import ActionExecution, artifacts_of, parse_action, parse_pipeline
 from cpstage.local import ActionRun, Input, LocalAWS
-from cpstage.local.sample.history import PIPELINE, add_sample_history
+from cpstage.local.sample import PIPELINE, add_sample_history
 from cpstage.local.server import DEBUGGER_ACTIONS
 from samples import tar_of, zip_of
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import socket
@@ -15,12 +16,13 @@ import pytest
 from constant_server import answering_server
 from cpstage import AwsConfig
 from cpstage.aws.client import Retries
+from cpstage.aws.config import DEFAULT_TIMEOUT
 from cpstage.aws.credentials import JobCredentials
 from cpstage.aws.errors import NetworkError, ServiceError
 from cpstage.aws.s3 import S3
 from cpstage.job import SessionCredentials
+from cpstage.job.masking import Secret
 from cpstage.local import Input, LocalAWS
-from cpstage.masking import Secret
 from fault_plans import Rule
 from fault_proxy import FaultProxy
 from faults import Answer as FaultyAnswer
@@ -47,7 +49,7 @@ def _client(
     config = AwsConfig(
         region="us-east-1", endpoint_url=server.url, timeout=timeout, read_timeout=10
     )
-    return config.s3(JobCredentials(keys, lambda: keys), retries=retries or Retries(0))
+    return config.s3(JobCredentials(keys, lambda: keys, math.inf), retries=retries or Retries(0))
 
 
 def _get(client: AwsClient) -> bytes:
@@ -107,7 +109,7 @@ def test_bytes_after_an_answer_are_not_taken_for_the_next() -> None:
         visit.hear()
 
     with scripted_server(say_too_much, says(OK)) as server:
-        client = _client(server, retries=Retries())
+        client = _client(server, retries=Retries(DEFAULT_TIMEOUT))
         _get(client)
         assert sent.wait(10)
 
@@ -129,7 +131,7 @@ def test_bytes_after_an_answer_are_not_taken_for_the_next() -> None:
 )
 def test_an_answer_may_have_any_form(answer: bytes) -> None:
     with scripted_server(says(answer), says(PART)) as server:
-        client = _client(server, retries=Retries())
+        client = _client(server, retries=Retries(DEFAULT_TIMEOUT))
 
         assert _range(client) == b"ok"
         assert _range(client) == b"ok"
@@ -270,7 +272,7 @@ def test_an_interrupt_ends_what_is_under_way_and_nothing_is_sent_again() -> None
             found.append(error)
 
     with scripted_server(stay_silent, says(OK)) as server:
-        client = _client(server, retries=Retries())
+        client = _client(server, retries=Retries(DEFAULT_TIMEOUT))
         _get(client)
         asking = threading.Thread(target=ask)
         asking.start()
@@ -363,7 +365,7 @@ def test_an_answer_that_lacks_something_is_asked_for_again() -> None:
         return lambda _: next(answers)
 
     with scripted_server(says(OK, OK)) as server:
-        client = _client(server, retries=Retries())
+        client = _client(server, retries=Retries(DEFAULT_TIMEOUT))
         client.call("HeadObject", {"Bucket": "b", "Key": "k"}, check=lacks_once())
 
         assert len(server.heads) == 2

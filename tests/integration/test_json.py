@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 from aws_clients import kms, s3
 from cpstage import cli as command_line
 from cpstage.local import Input, LocalAWS
-from cpstage.local.sample.history import PIPELINE, add_sample_history
+from cpstage.local.sample import PIPELINE, add_sample_history
 from samples import tar_of, zip_of, zip_with_link
 from worker_processes import ACTION
 

@@ -11,7 +11,7 @@ import pytest
 from aws_clients import aws_cli, codepipeline, refused, s3
 from command_line import plain_environment
 from cpstage.local import ActionRun, Input, LocalAWS
-from cpstage.local.sample.history import PIPELINE, add_sample_history
+from cpstage.local.sample import PIPELINE, add_sample_history
 
 if TYPE_CHECKING:
     from pathlib import Path

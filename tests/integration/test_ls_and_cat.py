@@ -16,9 +16,9 @@ import pytest
 from cpstage.archive.blob import FileBlob
 from cpstage.aws.job_session import ObjectInfo
 from cpstage.inspect.listing import list_remote
+from cpstage.inspect.opened import Counted, OpenArtifact
 from cpstage.job import Artifact, S3Location, check_artifact_name
 from cpstage.local import SESSION_ACTIONS, Call, Input, LocalAWS, Output
-from cpstage.transfer.artifact import Counted, OpenArtifact
 from cpstage.transfer.options import Unpacking
 from samples import tar_member, tar_of, tar_of_members, zip_of, zip_with_link
 from terminals import on_terminal

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+import cpstage
 from cpstage.local.sample import CONFIGURATION
 from pictures import overview, player, recording, rooms, screen
 from pictures.imports import below, imports
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 DOCS = Path(__file__).parents[2] / "docs"
+SOURCE = Path(cpstage.__file__).parent
 PICTURES = sorted(DOCS.glob("*.svg"))
 _AGAIN = "run: python tools/pictures/recording.py"
 
@@ -118,6 +120,28 @@ def test_imports_go_down_only() -> None:
     ]
 
     assert upwards == []
+
+
+def test_the_house_stays_small() -> None:
+    assert len([one for one in SOURCE.iterdir() if one.name != "__pycache__"]) <= 20
+    assert len(rooms.FLOORS) + len(rooms.GROUND) <= 10
+
+
+def test_a_module_is_neither_a_scrap_nor_a_pile() -> None:
+    """A command has a file of its own, however short; what a package hands on is no code."""
+    lengths = {
+        path.relative_to(SOURCE): len(path.read_text(encoding="utf-8").splitlines())
+        for path in SOURCE.rglob("*.py")
+        if not path.is_relative_to(SOURCE / "local/sample/AppSource")
+    }
+    may_be_short = {"__init__", "__main__", "_version"}
+
+    assert {path: length for path, length in lengths.items() if length > 450} == {}
+    assert {
+        path: length
+        for path, length in lengths.items()
+        if length < 60 and path.stem not in may_be_short and path.parts[0] != "cli"
+    } == {}
 
 
 def test_nothing_that_is_about_files_knows_of_aws() -> None:

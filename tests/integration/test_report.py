@@ -14,8 +14,7 @@ import cpstage
 from aws_clients import codepipeline
 from cpstage import Details
 from cpstage.errors import ConfigurationError, FailureType, OutOfSync, UsageError
-from cpstage.report.details import Revision
-from cpstage.report.variables import MOST_BYTES
+from cpstage.job.result import MOST_BYTES, Revision
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from cpstage.job.masking import Secret
     from cpstage.local import LocalAWS
-    from cpstage.masking import Secret
 
 pytestmark = pytest.mark.slow
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -26,10 +27,9 @@ from aws_encryption_sdk.key_providers.kms import KMSMasterKey
 from aws_clients import kms
 from cpstage import AwsConfig
 from cpstage.aws.credentials import JobCredentials
-from cpstage.encryption.decrypt import decrypt
-from cpstage.encryption.encrypt import encrypt
+from cpstage.encryption.messages import decrypt, encrypt
 from cpstage.job import SessionCredentials
-from cpstage.masking import Secret, secret
+from cpstage.job.masking import Secret, secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -120,7 +120,7 @@ def kms_service(environment: Mapping[str, str], region: str | None = None) -> Aw
     )
     config = AwsConfig(endpoint_url=environment["AWS_ENDPOINT_URL"], timeout=1e-6)
     config = replace(config, connect_timeout=0, read_timeout=0)
-    return config.kms(JobCredentials(keys, lambda: keys), there)
+    return config.kms(JobCredentials(keys, lambda: keys, math.inf), there)
 
 
 def administrator(aws: LocalAWS, key_id: str | None = None) -> Keeper:

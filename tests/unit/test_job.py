@@ -14,7 +14,7 @@ from cpstage import parse_job
 from cpstage.cli.job_options import JobSource
 from cpstage.errors import ConfigurationError
 from cpstage.job import mask_document
-from cpstage.masking import Secret, reveal
+from cpstage.job.masking import Secret, reveal
 
 CANARIES = {
     "accessKeyId": "canary-access-key",

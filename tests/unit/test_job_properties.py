@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from cpstage import CpstageError, Job, parse_job
 from cpstage.errors import ConfigurationError
 from cpstage.job import mask_document
-from cpstage.masking import MASK
+from cpstage.job.masking import MASK
 from cpstage.transfer.inventory import record_of
 from secret_markers import CANARY, is_in
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cpstage.errors import ConfigurationError
-from cpstage.report.variables import MOST_BYTES, read_variables
+from cpstage.job.result import MOST_BYTES, read_variables
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from cpstage.archive.pack import list_entries
 from cpstage.archive.tar_reader import tar_members
 from cpstage.errors import ArtifactRejected
-from cpstage.filesystem.globs import Globs
+from cpstage.filesystem.walk import Globs
 from generated_trees import PROFILE, TREES, Tree, flat, make
 from packed_trees import pack
 from tar_bytes import (

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from cpstage.archive.pack import list_entries
 from cpstage.errors import ArtifactRejected
-from cpstage.filesystem.globs import Globs
+from cpstage.filesystem.walk import Globs
 from packed_trees import pack
 from trees import listing, needs
 from unpacked_archives import unpack

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cpstage.archive.options import MtimeRule
-from cpstage.archive.zip_headers import record
+from cpstage.archive.zip_writer import record
 from cpstage.filesystem.tree import RelativePath
 from cpstage.filesystem.walk import Entry
 from packed_trees import packed, tree_of_sizes

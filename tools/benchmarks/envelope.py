@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from cpstage import AwsConfig
-from cpstage.encryption.decrypt import decrypt
-from cpstage.encryption.encrypt import FRAME_LENGTH, encrypt
+from cpstage.encryption.messages import FRAME_LENGTH, decrypt, encrypt
 from cpstage.local import LocalAWS
 
 if TYPE_CHECKING:

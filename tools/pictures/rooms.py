@@ -22,13 +22,8 @@ FLOORS: tuple[tuple[tuple[str, float, float, str], ...], ...] = (
     (("cli", 0, 7, "the command line: prints and exits"),),
     (("cpstage", 1, 7, "the public API: names handed on"),),
     (("local", 0, 1, "an AWS, apart"), ("worker", 1, 3, "polls, claims, runs, reports")),
-    (("runner", 1, 3, "a command in between"),),
-    (
-        ("report", 0, 1, "the result"),
-        ("localfiles", 3, 4, "pack and unpack"),
-        ("inspect", 4, 6, "show, ls, cat, diff, doctor"),
-    ),
-    (("transfer", 1, 6, "fetch and push"),),
+    (("runner", 1, 3, "a command in between"), ("inspect", 4, 6, "show, ls, cat, diff, doctor")),
+    (("transfer", 1, 6, "fetch and push, pack and unpack"),),
     (
         ("encryption", 1, 2, "Encryption SDK"),
         ("workspace", 6, 7, "lock, publish"),
@@ -43,7 +38,7 @@ FLOORS: tuple[tuple[tuple[str, float, float, str], ...], ...] = (
 
 GROUND: tuple[tuple[str, ...], ...] = (
     ("job", "_posix"),
-    ("errors", "masking", "progress", "_deflate", "_version"),
+    ("errors", "progress", "_deflate", "_version"),
 )
 """Below them: what any room may use, and what knows nothing of AWS, archives or the workspace."""
 

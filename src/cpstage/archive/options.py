@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from cpstage._deflate import DEFAULT_LEVEL
 from cpstage.errors import ArtifactRejected, ConfigurationError
-from cpstage.filesystem.globs import Globs
 
 if TYPE_CHECKING:
-    from cpstage.filesystem.walk import Symlinks
-
+    from cpstage.filesystem.walk import Globs, Symlinks
 
 UnsafeLinks = Literal["reject", "skip", "keep"]
 
@@ -96,6 +94,12 @@ FIXED_MTIME = 315_532_800
 """1980-01-01, the first time that zip can express; GNU tar warns of older ones."""
 
 
+def _all() -> Globs:
+    from cpstage.filesystem.walk import Globs  # which a fetch need not load
+
+    return Globs()
+
+
 @dataclass(frozen=True)
 class PackOptions:
     """How archives are made of directories.
@@ -109,7 +113,7 @@ class PackOptions:
             seconds since the epoch.
     """
 
-    globs: Globs = field(default_factory=Globs)
+    globs: Globs = field(default_factory=_all)
     symlinks: Symlinks = "keep"
     level: int = DEFAULT_LEVEL
     mtime: Literal["keep", "fixed"] | int = "keep"

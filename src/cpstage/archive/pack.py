@@ -10,17 +10,21 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from cpstage.archive.formats import Format
-from cpstage.archive.links import leaving, unsafe_links
 from cpstage.archive.options import PackOptions
-from cpstage.archive.packing_list import Batch, Begin, FilePart, PackingList, limit_notes
-from cpstage.archive.packing_pool import PackingPool
-from cpstage.archive.paths import check_name
+from cpstage.archive.packing_list import (
+    Batch,
+    Begin,
+    FilePart,
+    PackingList,
+    PackingPool,
+    limit_notes,
+)
+from cpstage.archive.paths import check_name, leaving, unsafe_links
 from cpstage.archive.threads import thread_count
 from cpstage.archive.zip_writer import pack_portion, zip_stream
 from cpstage.errors import ArtifactRejected, listing
-from cpstage.filesystem.globs import Globs
 from cpstage.filesystem.tree import RelativePath
-from cpstage.filesystem.walk import Entry, Symlinks, walk
+from cpstage.filesystem.walk import Entry, Globs, Symlinks, walk
 
 _LOGGER = logging.getLogger("cpstage")
 

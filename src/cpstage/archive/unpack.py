@@ -12,15 +12,20 @@ from operator import attrgetter
 
 from cpstage.archive.blob import ReadAhead
 from cpstage.archive.formats import Format
-from cpstage.archive.links import (
+from cpstage.archive.members import Contents, Member, UnsafeLink
+from cpstage.archive.options import Budget, ExtractOptions
+from cpstage.archive.paths import (
+    DirectoryAttributes,
+    Plan,
+    bytes_of,
     check_links,
+    check_name,
     check_target_length,
+    is_root,
+    quoted,
     unsafe_links,
     without_unsafe,
 )
-from cpstage.archive.members import Contents, Member, UnsafeLink
-from cpstage.archive.options import Budget, ExtractOptions
-from cpstage.archive.paths import DirectoryAttributes, Plan, bytes_of, check_name, is_root, quoted
 from cpstage.archive.tar_headers import BLOCK
 from cpstage.archive.tar_reader import tar_members
 from cpstage.archive.threads import ahead

@@ -11,9 +11,8 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from cpstage.archive.blob import READ_SIZE, Blob, ReadAhead
-from cpstage.archive.links import LONGEST_TARGET, check_target_length
 from cpstage.archive.options import Budget
-from cpstage.archive.paths import text_of
+from cpstage.archive.paths import LONGEST_TARGET, check_target_length, text_of
 from cpstage.archive.zip_directory import (
     LOCAL_BYTES,
     ZipDirectory,

@@ -25,13 +25,12 @@ from typing import Any
 
 from botocore import xform_name
 
-from cpstage.aws.config import DEFAULT_TIMEOUT
 from cpstage.aws.credentials import JobCredentials
 from cpstage.aws.errors import NetworkError, ServiceError, UnreadableAnswer, translated
 from cpstage.aws.sessions import TrackedClient
 from cpstage.errors import Reportable
 from cpstage.job import SessionCredentials
-from cpstage.masking import MaskedDict, Secret, reveal, secrets_in
+from cpstage.job.masking import MaskedDict, Secret, reveal, secrets_in
 
 _LOGGER = logging.getLogger("cpstage")
 
@@ -70,7 +69,7 @@ class Retries:
         count: How many requests were sent again.
     """
 
-    def __init__(self, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(self, timeout: float) -> None:
         self._timeout = timeout
         self._progress = -math.inf
         self._stopped = threading.Event()
@@ -180,7 +179,7 @@ class AwsClient:
 
         Args:
             operation: As the API reference names it, such as ``GetObject``.
-            parameters: Its members; a :class:`~cpstage.masking.Secret` is sent in plain, and
+            parameters: Its members; a :class:`~cpstage.job.masking.Secret` is sent in plain, and
                 masked in what the service says. A ``Body`` with ``seek`` is sent from its start.
             about: What the call is about, for the log.
             check: Says what a good answer lacks; such an answer is asked for again.

@@ -25,7 +25,7 @@ from cpstage.errors import (
     ServiceUnavailable,
 )
 from cpstage.job import ActionTypeId, Job, parse_job
-from cpstage.masking import MaskedDict, Secret, mask_objects, secret
+from cpstage.job.masking import MaskedDict, Secret, mask_objects, secret
 
 NOT_IN_PROGRESS = "it has a result already, timed out, or was never acknowledged"
 

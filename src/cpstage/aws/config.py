@@ -7,7 +7,6 @@ profile. botocore reads all of them, and chooses endpoint, partition and proxy.
 from __future__ import annotations
 
 import os
-import re
 import sys
 import threading
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from cpstage.aws.client import AwsClient, Retries
     from cpstage.aws.credentials import JobCredentials
     from cpstage.aws.sessions import TrackedClient
-    from cpstage.masking import Secret
+    from cpstage.job.masking import Secret
 
 DEFAULT_TIMEOUT: float = 300
 """Seconds since the last progress after which a failed request is not sent again."""
@@ -32,9 +31,6 @@ Jenkins uses them for 15 minutes."""
 
 _DEFAULT_READ_TIMEOUT = 60.0
 """Seconds: botocore's own (botocore.config.Config)."""
-
-_SENDABLE = re.compile("[!-~]*")
-"""Characters of credentials that an HTTP header can carry."""
 
 _Found = TypeVar("_Found")
 
@@ -323,11 +319,11 @@ class AwsConfig:
         )
 
     def _new_client(self, service: str, region: str, *, is_of_a_job: bool) -> TrackedClient:
-        from cpstage.aws.sessions import new_client
+        from cpstage.aws.sessions import new_client, require_credentials
 
         signs = self.sign_requests or service != "codepipeline"
         if signs and not is_of_a_job:
-            self._require_credentials()
+            self._read(lambda: require_credentials(lambda: self._session))
         retries_itself = self._has_retry_settings()
 
         def make() -> TrackedClient:
@@ -346,68 +342,10 @@ class AwsConfig:
 
         return self._read(make, f"the AWS client of {service}")
 
-    def _require_credentials(self) -> None:
-        """Have botocore find and read the caller's credentials, before the first request.
-
-        A helper program or a file may hold anything at all, and botocore raises whatever that is.
-
-        Raises:
-            AccessDenied: The credentials are missing or cannot be read.
-        """
-        from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
-        from botocore.parsers import ResponseParserError
-
-        from cpstage.aws.errors import CALLER_EXPIRED_HINT, translated
-        from cpstage.errors import AccessDenied, ServiceUnavailable, local_reason
-
-        def read() -> None:
-            try:
-                found = self._session.get_credentials()
-                if found is None:
-                    raise NoCredentialsError
-                keys = found.get_frozen_credentials()
-                sendable = all(_SENDABLE.fullmatch(key or "") for key in keys[:3])
-                if not (keys.access_key and keys.secret_key):
-                    raise ValueError
-            except BotoCoreError:
-                raise
-            except ClientError as error:
-                refused = translated(error, "")
-            except ResponseParserError:  # it quotes the answer, and with it the credentials
-                what = "the AWS credentials cannot be read: the answer of STS is malformed"
-                refused = ServiceUnavailable(what, hint="check the proxy and AWS_ENDPOINT_URL_STS")
-            except RuntimeError:  # what a refresh returned has expired as well
-                what = "the AWS credentials have expired"
-                refused = AccessDenied(what, hint=CALLER_EXPIRED_HINT)
-            except EOFError:
-                refused = AccessDenied(
-                    "the role needs an MFA code, which only a terminal can enter",
-                    hint="run 'aws sts get-session-token' first, and export its output",
-                )
-            except OSError as error:
-                file = f" {error.filename}" if error.filename else ""
-                what = f"the AWS credentials cannot be read: cannot read{file}"
-                refused = AccessDenied(f"{what}: {local_reason(error)}", hint="check the profile")
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
-                from cpstage.aws.hints import settings_hint
-
-                # The text of the exception may quote a secret.
-                other = "check the credentials file, or what credential_process prints"
-                what = "the AWS credentials cannot be read: they are malformed"
-                refused = AccessDenied(what, hint=settings_hint(str(error), other))
-            else:
-                if sendable:
-                    return
-                what = "the AWS credentials hold characters that cannot be sent"
-                refused = AccessDenied(what, hint="check them for stray line breaks")
-            raise refused
-
-        self._read(read)
-
     def callers_secrets(self) -> list[Secret]:
         """Return the secret values of the caller's credentials; empty if unreadable."""
         from cpstage.job import SessionCredentials
-        from cpstage.masking import Secret
+        from cpstage.job.masking import Secret
 
         try:
             found = self._session.get_credentials() if self.sign_requests else None

@@ -23,10 +23,9 @@ from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from cpstage.aws.config import DEFAULT_MAX_AGE
 from cpstage.errors import AccessDenied, CpstageError
 from cpstage.job import Job, SessionCredentials
-from cpstage.masking import MASK
+from cpstage.job.masking import MASK
 
 _LOGGER = logging.getLogger("cpstage")
 
@@ -56,7 +55,7 @@ class JobCredentials:
         self,
         first: SessionCredentials,
         refresh: Refresh,
-        max_age: float = DEFAULT_MAX_AGE,
+        max_age: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._refresh = refresh
@@ -118,7 +117,7 @@ class JobCredentials:
         self._old_at = self._clock() + lasts
 
 
-def process_credentials(job: Job, *, lifetime: float = DEFAULT_MAX_AGE) -> dict[str, str | int]:
+def process_credentials(job: Job, *, lifetime: float) -> dict[str, str | int]:
     """Return a job's session credentials as a ``credential_process`` prints them.
 
     Args:

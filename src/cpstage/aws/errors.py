@@ -18,7 +18,7 @@ from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 from urllib3 import exceptions as http
 
-from cpstage.masking import Secret, masked
+from cpstage.job.masking import Secret, masked
 
 CALLER_EXPIRED_HINT = "renew them (for example with 'aws sso login') and run the command again"
 """What to do about the caller's own credentials."""

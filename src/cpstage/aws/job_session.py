@@ -141,12 +141,6 @@ class JobSession:
 _MOST_HEADS = 3
 """A session may expire between a GET and a HEAD."""
 
-_PART = 8 << 20
-_SMALL = 64 << 10
-_MOST_PARTS = 9_000
-"""S3 accepts 10,000 parts (Amazon S3 User Guide, multipart upload limits). The reserve covers the
-headers of an archive, whose size is estimated."""
-
 
 class UploadCheck(NamedTuple):
     """The result of a multipart upload that was created and aborted to test the permission.
@@ -245,7 +239,7 @@ class Store:
                 encrypted it differently than requested.
             ServiceUnavailable: S3 could not be reached.
         """
-        from cpstage.aws.uploads import StorageCheck, StorageOptions
+        from cpstage.aws.uploads import StorageCheck, StorageOptions, in_parts
 
         location, options = artifact.location, options or StorageOptions()
         stored = StorageCheck(self._key, options)
@@ -255,7 +249,7 @@ class Store:
             "ContentType": content_type,
             **stored.members(),
         }
-        parts = _parts(chunks, max(_PART, -(-size_bound // _MOST_PARTS)))
+        parts = in_parts(chunks, size_bound)
         with _writing(artifact, self._key, options):
             first, second = next(parts, ()), next(parts, None)
             if second is None:
@@ -304,34 +298,6 @@ class Store:
         except CpstageError as error:
             left = error.message
         return UploadCheck(answer.get("SSEKMSKeyId"), left)
-
-
-def _parts(chunks: Iterator[bytes], size: int) -> Iterator[Pieces]:
-    """Split a stream into parts of one size; the last part is shorter."""
-    part: list[memoryview | bytearray] = []
-    have = 0
-    for chunk in chunks:
-        rest = memoryview(chunk)
-        while have + len(rest) >= size:
-            yield [*part, rest[: size - have]]
-            rest = rest[size - have :]
-            part, have = [], 0
-        if rest:
-            _append(part, rest)
-            have += len(rest)
-    if have:
-        yield part
-
-
-def _append(part: list[memoryview | bytearray], piece: memoryview) -> None:
-    """Add a buffer to a part; small buffers are joined, since each costs a call to send."""
-    last = part[-1] if part else None
-    if len(piece) >= _SMALL:
-        part.append(piece)
-    elif isinstance(last, bytearray):
-        last += piece
-    else:
-        part.append(bytearray(piece))
 
 
 def _writing(

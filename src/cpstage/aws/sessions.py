@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+from collections.abc import Callable
 from functools import cache
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -18,20 +19,26 @@ import boto3
 import botocore
 import botocore.session
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from botocore.handlers import BUILTIN_HANDLERS, REGISTER_FIRST, REGISTER_LAST
 from botocore.loaders import JSONFileLoader, Loader
+from botocore.parsers import ResponseParserError
 from botocore.utils import get_environ_proxies
 
 from cpstage._deflate import gunzip
 from cpstage._version import __version__
 from cpstage.aws.connections import Connections
-from cpstage.errors import ConfigurationError
+from cpstage.aws.errors import CALLER_EXPIRED_HINT, translated
+from cpstage.errors import AccessDenied, ConfigurationError, ServiceUnavailable, local_reason
 
 _LOGGER = logging.getLogger("cpstage")
 
 _SERVICES = ["codepipeline", "kms", "s3", "signin", "sso", "sso-oidc", "sts"]
 """The services that are called, and those that botocore gets credentials from."""
 
+
+_SENDABLE = re.compile("[!-~]*")
+"""Characters of credentials that an HTTP header can carry."""
 
 _S3_CONNECTIONS = 32
 """Connections that are kept: as many as ranges are read at once (:mod:`cpstage.archive.blob`), and
@@ -56,6 +63,59 @@ def new_session(profile: str | None, region: str | None) -> boto3.Session:
     # Nothing here reads a time out of an answer; dateutil takes a fifth of a small request for it.
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
     return boto3.Session(botocore_session=session)
+
+
+def require_credentials(session: Callable[[], boto3.Session]) -> None:
+    """Have botocore find and read the caller's credentials, before the first request.
+
+    A helper program or a file may hold anything at all, and botocore raises whatever that is.
+
+    Args:
+        session: Returns the session, or makes it.
+
+    Raises:
+        AccessDenied: The credentials are missing or cannot be read.
+    """
+    try:
+        found = session().get_credentials()
+        if found is None:
+            raise NoCredentialsError
+        keys = found.get_frozen_credentials()
+        sendable = all(_SENDABLE.fullmatch(key or "") for key in keys[:3])
+        if not (keys.access_key and keys.secret_key):
+            raise ValueError
+    except BotoCoreError:
+        raise
+    except ClientError as error:
+        refused = translated(error, "")
+    except ResponseParserError:  # it quotes the answer, and with it the credentials
+        what = "the AWS credentials cannot be read: the answer of STS is malformed"
+        refused = ServiceUnavailable(what, hint="check the proxy and AWS_ENDPOINT_URL_STS")
+    except RuntimeError:  # what a refresh returned has expired as well
+        what = "the AWS credentials have expired"
+        refused = AccessDenied(what, hint=CALLER_EXPIRED_HINT)
+    except EOFError:
+        refused = AccessDenied(
+            "the role needs an MFA code, which only a terminal can enter",
+            hint="run 'aws sts get-session-token' first, and export its output",
+        )
+    except OSError as error:
+        file = f" {error.filename}" if error.filename else ""
+        what = f"the AWS credentials cannot be read: cannot read{file}"
+        refused = AccessDenied(f"{what}: {local_reason(error)}", hint="check the profile")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        from cpstage.aws.hints import settings_hint
+
+        # The text of the exception may quote a secret.
+        other = "check the credentials file, or what credential_process prints"
+        what = "the AWS credentials cannot be read: they are malformed"
+        refused = AccessDenied(what, hint=settings_hint(str(error), other))
+    else:
+        if sendable:
+            return
+        what = "the AWS credentials hold characters that cannot be sent"
+        refused = AccessDenied(what, hint="check them for stray line breaks")
+    raise refused
 
 
 def _register_handlers(events: Any) -> None:

@@ -1,4 +1,4 @@
-"""How S3 stores an object: the members of an upload request, and the check of the answers.
+"""How an object is uploaded: its parts, the members of a request, and the check of the answers.
 
 Every upload requests SSE-KMS, since the policy of CodePipeline's buckets denies anything else.
 A request names a key where the job has one; otherwise S3 uses the bucket's default key.
@@ -6,18 +6,28 @@ A request names a key where the job has one; otherwise S3 uses the bucket's defa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlencode
 
 from cpstage.aws.checksum import Checksum
 from cpstage.aws.client import Answer
+from cpstage.aws.s3 import Pieces
 from cpstage.errors import AccessDenied
 from cpstage.job import EncryptionKey, S3Location
 
 ServerSideEncryption = Literal["aws:kms", "aws:kms:dsse"]
 CannedAcl = Literal["private", "bucket-owner-read", "bucket-owner-full-control"]
+
+
+_PART = 8 << 20
+
+_SMALL = 64 << 10
+
+_MOST_PARTS = 9_000
+"""S3 accepts 10,000 parts (Amazon S3 User Guide, multipart upload limits). The reserve covers the
+headers of an archive, whose size is estimated."""
 
 
 class StorageOptions(NamedTuple):
@@ -130,3 +140,37 @@ def _same_key(asked: str, used: str | None) -> bool:
     key.
     """
     return "alias/" in asked or asked in (used, (used or "").rpartition("/")[2])
+
+
+def in_parts(chunks: Iterator[bytes], size_bound: int) -> Iterator[Pieces]:
+    """Split a stream into parts of one size; the last part is shorter.
+
+    Args:
+        chunks: The bytes.
+        size_bound: An upper bound of their number, which sets the size of a part.
+    """
+    size = max(_PART, -(-size_bound // _MOST_PARTS))
+    part: list[memoryview | bytearray] = []
+    have = 0
+    for chunk in chunks:
+        rest = memoryview(chunk)
+        while have + len(rest) >= size:
+            yield [*part, rest[: size - have]]
+            rest = rest[size - have :]
+            part, have = [], 0
+        if rest:
+            _append(part, rest)
+            have += len(rest)
+    if have:
+        yield part
+
+
+def _append(part: list[memoryview | bytearray], piece: memoryview) -> None:
+    """Add a buffer to a part; small buffers are joined, since each costs a call to send."""
+    last = part[-1] if part else None
+    if len(piece) >= _SMALL:
+        part.append(piece)
+    elif isinstance(last, bytearray):
+        last += piece
+    else:
+        part.append(bytearray(piece))

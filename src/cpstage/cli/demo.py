@@ -147,7 +147,7 @@ def _administrator(aws: LocalAWS) -> S3:
     from cpstage.aws.credentials import JobCredentials
     from cpstage.aws.s3 import S3
     from cpstage.job import SessionCredentials
-    from cpstage.masking import Secret
+    from cpstage.job.masking import Secret
 
     identity = aws.admin_environment
     keys = SessionCredentials(

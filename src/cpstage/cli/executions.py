@@ -15,7 +15,7 @@ from cpstage.errors import printable
 if TYPE_CHECKING:
     from cpstage import AwsConfig
     from cpstage.cli.output import Terminal
-    from cpstage.inspect.executions import DescribedExecution, ListedExecution
+    from cpstage.inspect.description import DescribedExecution, ListedExecution
 
 _EXAMPLES = """\b
 Examples:

@@ -20,7 +20,7 @@ import click
 from cpstage.cli.command import Option
 from cpstage.cli.options import a_file, add_options, refuse_document
 from cpstage.errors import ConfigurationError, NotFound, UsageError, local_reason
-from cpstage.masking import secret
+from cpstage.job.masking import secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cpstage.cli.options import Function
     from cpstage.cli.output import Terminal
     from cpstage.job import ArtifactSet
-    from cpstage.masking import Secret
+    from cpstage.job.masking import Secret
 
 
 class ExecutionSource(NamedTuple):

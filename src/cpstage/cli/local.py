@@ -101,8 +101,7 @@ def serve(
         raise UsageError(f"{region!r} is not an AWS region", hint="give one such as us-east-1")
     with local_extra():
         from cpstage.local import LocalAWS
-        from cpstage.local.sample import add_sample_job
-        from cpstage.local.sample.history import add_sample_history
+        from cpstage.local.sample import add_sample_history, add_sample_job
         from cpstage.local.server import without_aws_settings
 
     with without_aws_settings():

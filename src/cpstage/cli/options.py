@@ -256,7 +256,7 @@ def _output_options(function: Function, *more: Callable[[Function], Function]) -
         terminal: Terminal = click.get_current_context().find_object(Terminal) or Terminal()
         terminal.json = json or jmespath is not None
         if jmespath is not None:
-            from cpstage.cli.aws_cli.output import compile_query
+            from cpstage.cli.aws_output import compile_query
 
             terminal.select = compile_query(jmespath)
         terminal.verbosity = -1 if quiet else verbose

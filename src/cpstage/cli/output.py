@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from cpstage.errors import ConfigurationError, LocalIOError, local_reason, printable
-from cpstage.masking import MASK
+from cpstage.job.masking import MASK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -67,7 +67,7 @@ def pack(
         directory,
         output,
         packing=packing,
-        sealing=cpstage.localfiles.Sealing(seal_keys, seal_context) if seal else None,
+        sealing=cpstage.Sealing(seal_keys, seal_context) if seal else None,
         overwrite=overwrite,
         config=config,
         progress=progress,

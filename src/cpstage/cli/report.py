@@ -17,7 +17,7 @@ from cpstage.errors import ConfigurationError, CpstageError, FailureType, LocalI
 if TYPE_CHECKING:
     from cpstage import AwsConfig, Details
     from cpstage.cli.output import Terminal
-    from cpstage.report.details import Reported
+    from cpstage.job.result import Reported
 
 _SUCCESS_EXAMPLES = """\b
 Examples:
@@ -106,9 +106,9 @@ def success(
     given as CPSTAGE_JOB_ID.
     """
     import cpstage
-    from cpstage.masking import secret
-    from cpstage.report.put import read_token
-    from cpstage.report.variables import read_variables
+    from cpstage.aws.job_result import read_token
+    from cpstage.job.masking import secret
+    from cpstage.job.result import read_variables
 
     job_id = source.require_id()
     try:

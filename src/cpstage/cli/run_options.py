@@ -153,7 +153,7 @@ def details_options(function: Function) -> Function:
         **others: Any,
     ) -> Any:
         from cpstage import Details
-        from cpstage.report.details import Revision
+        from cpstage.job.result import Revision
 
         made = None
         if revision is not None and change_identifier is not None:

@@ -13,7 +13,7 @@ from cpstage.cli.output import Terminal, counted
 
 if TYPE_CHECKING:
     from cpstage import AwsConfig, Progress, Unpacking
-    from cpstage.localfiles import Unpacked
+    from cpstage.transfer.localfiles import Unpacked
 
 _EXAMPLES = """\b
 Examples:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from cpstage.job import ActionTypeId
     from cpstage.runner.command import CommandOptions
     from cpstage.transfer.options import FetchInputs, FetchOptions, PushOptions
-    from cpstage.worker.events import WorkerEvent
     from cpstage.worker.loop import Worker, WorkerTerms
+    from cpstage.worker.monitoring import WorkerEvent
     from cpstage.worker.workingjob import JobPlaces
 
 _EXAMPLES = """\b

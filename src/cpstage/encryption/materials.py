@@ -17,10 +17,9 @@ from aws_encryption_sdk.structures import DataKey, EncryptedDataKey, MasterKeyIn
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from cpstage.encryption.keys import AllowedKeys, check_found
-from cpstage.encryption.kms import Kms, WrappedKey
+from cpstage.encryption.kms import AllowedKeys, Kms, WrappedKey, check_found
 from cpstage.errors import AccessDenied, CpstageError
-from cpstage.masking import SecretBytes
+from cpstage.job.masking import SecretBytes
 
 _PROVIDER = "aws-kms"
 _PUBLIC_KEY = "aws-crypto-public-key"

@@ -8,17 +8,16 @@ from cpstage.inspect.changes import (
     compare_local,
 )
 from cpstage.inspect.comparison import Comparison, compare
-from cpstage.inspect.content import read_member
-from cpstage.inspect.description import describe
-from cpstage.inspect.doctor import Check, diagnose
-from cpstage.inspect.executions import (
+from cpstage.inspect.content import read_archive, read_member
+from cpstage.inspect.description import (
     DescribedExecution,
     ListedExecution,
+    describe,
     describe_execution,
     past_executions,
 )
-from cpstage.inspect.listing import Listing, list_artifacts
-from cpstage.inspect.local_archives import list_archive, read_archive
+from cpstage.inspect.doctor import Check, diagnose
+from cpstage.inspect.listing import Listing, list_archive, list_artifacts
 
 __all__ = [
     "Change",

@@ -17,14 +17,13 @@ from typing import Any, Literal
 from cpstage.aws.config import AwsConfig
 from cpstage.aws.job_session import JobSession
 from cpstage.errors import ObjectNotFound
-from cpstage.filesystem.globs import Globs
+from cpstage.filesystem.walk import Globs
 from cpstage.inspect.comparison import crc_of_object, with_parents
 from cpstage.inspect.content import each_member
-from cpstage.inspect.listing import Listed, list_remote, plain_path
-from cpstage.inspect.local_archives import list_tree, open_archive
+from cpstage.inspect.listing import Listed, list_remote, list_tree, plain_path
+from cpstage.inspect.opened import OpenArtifact, open_archive, open_artifact
 from cpstage.job import Artifact, ArtifactSet, choose
 from cpstage.progress import Progress, Silence
-from cpstage.transfer.artifact import OpenArtifact, open_artifact
 from cpstage.transfer.options import Unpacking
 
 _LONGEST_TEXT, _MOST_TEXT = 4 << 20, 64 << 20

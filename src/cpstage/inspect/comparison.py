@@ -17,13 +17,12 @@ from cpstage.archive.paths import is_root
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
 from cpstage.errors import ArtifactRejected, NotFound
-from cpstage.filesystem.globs import Globs
 from cpstage.filesystem.tree import local_failures
-from cpstage.filesystem.walk import Entry, read_file, walk
+from cpstage.filesystem.walk import Entry, Globs, read_file, walk
 from cpstage.inspect.listing import Listed, list_remote, plain_path
+from cpstage.inspect.opened import OpenArtifact, open_artifact
 from cpstage.job import Artifact, ArtifactSet, choose
 from cpstage.progress import Advance, Progress, Silence
-from cpstage.transfer.artifact import OpenArtifact, open_artifact
 from cpstage.transfer.options import Unpacking
 from cpstage.workspace.layout import Workspace
 

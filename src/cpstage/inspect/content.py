@@ -1,4 +1,4 @@
-"""One member of a remote artifact, read without the rest of it.
+"""One member of an artifact or of a local archive, read without the rest of it.
 
 Of a zip, its directory is read, and then the member's own bytes in parallel ranges; of a tar,
 everything up to the member. An encrypted message is decrypted as a whole first.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from cpstage.archive.blob import Blob, ReadAhead
 from cpstage.archive.options import Limits
@@ -16,11 +17,12 @@ from cpstage.archive.zip_reader import entry_chunks
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
 from cpstage.errors import ArtifactRejected, NotFound, UsageError
-from cpstage.filesystem.globs import Globs
+from cpstage.filesystem.walk import Globs
 from cpstage.inspect.listing import find_artifacts, members, plain_path, read_entries
+from cpstage.inspect.opened import OpenArtifact, open_archive, open_artifact
 from cpstage.job import ArtifactSet
 from cpstage.progress import Silence
-from cpstage.transfer.artifact import OpenArtifact, begin_checksum, naming, open_artifact
+from cpstage.transfer.artifact import begin_checksum, naming
 from cpstage.transfer.options import Unpacking
 
 _OTHERS_HINT = "see cpstage ls for the entries that can be read"
@@ -88,6 +90,20 @@ def read_member(
     how = unpacking or Unpacking()
     with open_artifact(session, found[0], how, Silence()) as remote:
         for _, chunks in each_member(remote, [path] if isinstance(path, str) else path, how.limits):
+            yield from chunks
+
+
+def read_archive(
+    file: Path | str,
+    paths: Sequence[str],
+    *,
+    unpacking: Unpacking | None = None,
+    config: AwsConfig | None = None,
+) -> Iterator[bytes | memoryview]:
+    """Return the data of members of a local archive; paths and errors as in ``read_member``."""
+    how = unpacking or Unpacking()
+    with open_archive(file, how, config or AwsConfig(), Silence()) as opened:
+        for _, chunks in each_member(opened, paths, how.limits):
             yield from chunks
 
 

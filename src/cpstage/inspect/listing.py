@@ -1,4 +1,4 @@
-"""What is in a remote artifact, without fetching it.
+"""What is in an artifact, without fetching it; in a local archive or tree too.
 
 A zip is listed from the directory at its end, whatever its size. A tar has none: it is read from
 its start to its end. An encrypted message is decrypted first.
@@ -7,31 +7,33 @@ its start to its end. An encrypted message is decrypted first.
 from __future__ import annotations
 
 import io
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, Literal
 
 from cpstage._deflate import crc32_of
 from cpstage.archive.blob import ReadAhead
 from cpstage.archive.formats import Format
-from cpstage.archive.links import check_links, without_unsafe
 from cpstage.archive.members import Member, MemberKind, printable_text
 from cpstage.archive.options import Budget, Limits, UnsafeLinks
-from cpstage.archive.paths import Plan, is_root
+from cpstage.archive.paths import Plan, check_links, is_root, without_unsafe
 from cpstage.archive.tar_reader import tar_members
 from cpstage.archive.zip_directory import ZipEntry, read_directory, read_tail
 from cpstage.archive.zip_reader import readable_targets
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
 from cpstage.errors import ArtifactRejected, ObjectNotFound
-from cpstage.filesystem.globs import Globs
 from cpstage.filesystem.tree import RelativePath
+from cpstage.filesystem.walk import Globs, read_file, walk
+from cpstage.inspect.opened import OpenArtifact, open_archive, open_artifact
 from cpstage.job import Artifact, ArtifactSet, choose, location_document
 from cpstage.job.execution import iso
 from cpstage.progress import Progress, Silence
-from cpstage.transfer.artifact import OpenArtifact, naming, open_artifact
+from cpstage.transfer.artifact import naming
 from cpstage.transfer.options import Unpacking
 
 _BUFFER = 1 << 18
@@ -329,3 +331,46 @@ def _validated(
     except ArtifactRejected as error:
         refused.append(error.message)
     return tuple(refused), skipped
+
+
+def list_archive(
+    file: Path | str,
+    *,
+    members: Globs | None = None,
+    unpacking: Unpacking | None = None,
+    config: AwsConfig | None = None,
+    progress: Progress | None = None,
+) -> Listing:
+    """List what is in a local archive; arguments and errors as those of ``list_artifacts``.
+
+    Raises:
+        NotFound: The file does not exist.
+        ArtifactRejected, LocalIOError: As :func:`open_archive`.
+    """
+    how, shown = unpacking or Unpacking(), progress or Silence()
+    with open_archive(file, how, config or AwsConfig(), shown) as opened:
+        return list_remote(opened, how, shown).only(members or Globs())
+
+
+def list_tree(directory: Path) -> list[Listed]:
+    """List a local tree as an archive is listed; every file is read for its CRC-32.
+
+    Raises:
+        LocalIOError: It cannot be read.
+    """
+    found = []
+    for entry in walk(directory, Globs()):
+        is_file = entry.kind == "file"
+        found.append(
+            Listed(
+                str(entry.path),
+                entry.kind,
+                entry.size if is_file else 0,
+                None,
+                crc32_of(read_file(entry)) if is_file else None,
+                is_file and bool(entry.mode & stat.S_IXUSR),
+                entry.target,
+                mtime_ns=entry.mtime_ns,
+            )
+        )
+    return found

@@ -1,4 +1,7 @@
-"""A job, its document in every shape that AWS returns, and past executions in place of a job."""
+"""A job, its document in every shape that AWS returns, its result, and past executions.
+
+Secrets of a job mask themselves when they are printed (:mod:`cpstage.job.masking`).
+"""
 
 from cpstage.job.document import Document, mask_document, parse_job, saved_document
 from cpstage.job.model import (

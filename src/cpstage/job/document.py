@@ -19,6 +19,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from cpstage.errors import ConfigurationError
+from cpstage.job.masking import MASK, MaskedDict, Secret, mask_objects, secret
 from cpstage.job.model import (
     ActionTypeId,
     Artifact,
@@ -29,7 +30,6 @@ from cpstage.job.model import (
     SessionCredentials,
     check_artifact_name,
 )
-from cpstage.masking import MASK, MaskedDict, Secret, mask_objects, secret
 
 Document = Mapping[str, Any]
 

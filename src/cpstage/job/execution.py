@@ -29,7 +29,7 @@ from cpstage.job import (
     check_artifact_name,
     location_document,
 )
-from cpstage.masking import Secret
+from cpstage.job.masking import Secret
 
 _CONSOLE_PATH = re.compile(
     r"/codesuite/codepipeline/pipelines/(?P<name>[^/]+)(?:/executions/(?P<execution>[^/]+))?(?:/|$)"

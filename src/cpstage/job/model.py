@@ -15,7 +15,7 @@ from fnmatch import fnmatchcase
 from typing import Literal, NamedTuple, NewType
 
 from cpstage.errors import AccessDenied, ConfigurationError, UsageError, printable
-from cpstage.masking import MASK, SHORTEST_SECRET, Secret
+from cpstage.job.masking import MASK, SHORTEST_SECRET, Secret
 
 ArtifactName = NewType("ArtifactName", str)
 """An artifact's name that has been checked, and is safe as the name of a directory."""

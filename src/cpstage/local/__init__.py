@@ -16,7 +16,7 @@ from cpstage.local.history import ActionRun, Revision
 from cpstage.local.jobs import SESSION_ACTIONS, Input, Output
 
 if TYPE_CHECKING:
-    from cpstage.local.mock import MockJobs, mock_jobs
+    from cpstage.local.job_service import MockJobs, mock_jobs
     from cpstage.local.server import LocalAWS
 
 __all__ = [
@@ -32,7 +32,7 @@ __all__ = [
     "mock_jobs",
 ]
 
-_HOMES = {"LocalAWS": "server", "MockJobs": "mock", "mock_jobs": "mock"}
+_HOMES = {"LocalAWS": "server", "MockJobs": "job_service", "mock_jobs": "job_service"}
 
 
 def __getattr__(name: str) -> Any:

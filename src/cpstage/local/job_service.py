@@ -2,6 +2,10 @@
 
 The pipeline stores the input objects encrypted, under keys like those of CodePipeline. The session
 credentials of a job may read its input objects, write its output objects and use its key.
+
+`mock_jobs` adds the job-worker operations to moto's `mock_aws`, for tests within one process: moto
+has CodePipeline's pipelines, but no jobs. `mock_aws` checks neither signatures nor permissions, and
+session credentials do not expire; `LocalAWS` does all that.
 """
 
 from __future__ import annotations
@@ -9,13 +13,17 @@ from __future__ import annotations
 import secrets
 import string
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from botocore import xform_name
 
 from cpstage.local.backend import Backend
 from cpstage.local.history import History
 from cpstage.local.history_api import ActionTypeKey, HistoryAPI, Properties
 from cpstage.local.identities import ACCOUNT, Identities, Identity, Statement
-from cpstage.local.job_api import JobWorkerAPI
+from cpstage.local.job_api import OPERATIONS, JobWorkerAPI
 from cpstage.local.jobs import (
     REDELIVER_SECONDS,
     SESSION_ACTIONS,
@@ -30,6 +38,10 @@ from cpstage.local.jobs import (
     TakesJobs,
     new_nonce,
 )
+from cpstage.local.wire import Refusal
+
+if TYPE_CHECKING:
+    from moto.codepipeline.responses import CodePipelineResponse
 
 
 class JobService(TakesJobs):
@@ -312,3 +324,68 @@ def check_status(status: str) -> None:
     """
     if status not in STATUSES:
         raise ValueError(f"A job cannot be {status}; it is one of {sorted(STATUSES)}")
+
+
+_Answer = tuple[int, dict[str, Any], str]
+
+
+class MockJobs(JobService):
+    """The jobs that `mock_jobs` makes moto answer for."""
+
+    def __init__(self, region: str, redeliver_seconds: float) -> None:
+        super().__init__(region, redeliver_seconds=redeliver_seconds)
+        self._open()
+
+    def methods(self) -> dict[str, Any]:
+        """Return the job-worker operations as methods of moto's CodePipeline."""
+        return {xform_name(operation): self._method(operation) for operation in OPERATIONS}
+
+    def _method(self, operation: str) -> Callable[[CodePipelineResponse], _Answer]:
+        def answer(call: CodePipelineResponse) -> _Answer:
+            try:
+                reply = self._api.answer(operation, call.body.encode(), call.region)
+            except Refusal as refusal:
+                reply = refusal.reply("codepipeline", call.method)
+            # moto takes the status from this member of the headers.
+            headers = {**dict(reply.headers), "status": reply.status}
+            return reply.status, headers, reply.body.decode()
+
+        return answer
+
+
+@contextmanager
+def mock_jobs(
+    region: str = "us-east-1", *, redeliver_seconds: float = REDELIVER_SECONDS
+) -> Iterator[MockJobs]:
+    """Make moto answer the job-worker API inside `mock_aws`.
+
+    Example::
+
+        with mock_aws(), mock_jobs() as jobs:
+            job_id = jobs.add_job([Input("Source", archive)], ["Build"])
+            cpstage.fetch(cpstage.get_job(job_id), directory)
+            ...
+            assert jobs.job(job_id).status == "Succeeded"
+
+    Args:
+        region: The region of the jobs, and of the pipeline's bucket and KMS key.
+        redeliver_seconds: How long a dispatched job waits for its acknowledgement before it goes
+            to another poll.
+
+    Yields:
+        The jobs. `add_job` adds one, `job` returns the state of one.
+
+    Raises:
+        RuntimeError: `mock_aws` is not active: the calls would go to AWS.
+    """
+    # `LocalAWS` does without these, which take 40 ms to load.
+    from unittest.mock import patch
+
+    from moto.codepipeline.responses import CodePipelineResponse
+    from moto.core.models import botocore_stubber
+
+    if not botocore_stubber.enabled:
+        raise RuntimeError("mock_aws is not active: write `with mock_aws(), mock_jobs() as jobs:`")
+    jobs = MockJobs(region, redeliver_seconds)
+    with patch.multiple(CodePipelineResponse, create=True, **jobs.methods()):
+        yield jobs

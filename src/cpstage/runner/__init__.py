@@ -1,1 +1,1 @@
-"""A command between fetch and push: its environment, signals and result."""
+"""A command between fetch and push: its environment, files, processes, signals and result."""

@@ -2,28 +2,34 @@
 
 It runs in a new process group. cpstage forwards a first signal to that group, and kills the group
 at the second one. At the time limit it asks the group to end, and then kills it.
+
+Where last lines are kept, what the command prints is passed on as it comes. Each of the two streams
+has a pipe of its own and goes to where it would have gone without; what is read first is written
+first. Where both go to the same place, they share one pipe, which keeps their order.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import select
+import selectors
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cpstage.errors import CommandFailed, CommandNotStarted, Reportable, local_reason
-from cpstage.runner.orphans import adopting
+from cpstage.runner.processes import ProcessGroup, adopting
 from cpstage.runner.signals import Foreground, Interrupts, signal_name, stopped_by, waiting
-from cpstage.runner.tee import Tee
 
 TIMED_OUT = 124
 """The exit code of timeout(1)."""
@@ -35,8 +41,11 @@ _SHELL = "/bin/sh"
 _LONGEST_INTERPRETER = 256
 """Bytes of a script's first line that Linux reads (execve(2))."""
 
-KILL_AFTER = 10.0
-"""Seconds from the end of the time limit to SIGKILL."""
+_MOST_KEPT = 20_000
+"""Bytes: more than a failure's message can hold."""
+
+_MOST_IN_PIPES = 2 << 20
+"""Bytes: fs.pipe-max-size of Linux, twice. Later bytes are from other processes."""
 
 _NEW_GROUP: dict[str, Any] = (
     {"process_group": 0} if sys.version_info >= (3, 11) else {"preexec_fn": os.setpgrp}
@@ -144,13 +153,13 @@ def execute(
     Raises:
         CommandNotStarted: It cannot be started.
     """
-    command = _Command(options)
+    command = ProcessGroup(options.time_limit, options.kill_after)
     began = time.monotonic()
     with ExitStack() as stack:
         stack.enter_context(interrupts.forwarded(command.receive))
         foreground = stack.enter_context(Foreground())
         adopted = stack.enter_context(adopting())
-        tee = stack.enter_context(_tee(options))
+        tee = stack.enter_context(_tee(options)) if options.tail_lines else None
         wait = stack.enter_context(waiting(adopted.reap))
         process = _start(argv, directory, environment, options, tee)
         command.began(process.pid)
@@ -180,77 +189,8 @@ def execute(
     )
 
 
-class _Command:
-    """A running command's process group, and who wants it to end."""
-
-    def __init__(self, options: CommandOptions) -> None:
-        self._options = options
-        self._group: int | None = None
-        self._timers: list[threading.Timer] = []
-        self.signals: list[int] = []
-        self.timed_out = False
-
-    def receive(self, number: int) -> None:
-        """Take a signal for it: the first is handed on, any other kills."""
-        self.signals.append(number)
-        if self._group is not None:
-            self._deliver(number)
-
-    def began(self, group: int) -> None:
-        """Note that it runs: its time begins, and it gets what came before."""
-        self._group = group
-        if self._options.time_limit is not None:
-            self._later(self._options.time_limit, self._expire)
-        for number in [*self.signals]:
-            self._deliver(number)
-
-    def ended(self) -> None:
-        """Note that it runs no more. What it left behind is ended with it if it was made to."""
-        if self.timed_out or self.signals:
-            self._kill()
-        self._group = None
-        for timer in self._timers:
-            timer.cancel()
-
-    def _deliver(self, number: int) -> None:
-        if len(self.signals) > 1 or self.timed_out:
-            self._kill()
-        else:
-            self._send(number)
-            if self._options.kill_after is not None:
-                self._later(self._options.kill_after, self._kill)
-
-    def _expire(self) -> None:
-        self.timed_out = True
-        self._send(signal.SIGTERM)
-        kill_after = self._options.kill_after
-        self._later(KILL_AFTER if kill_after is None else kill_after, self._kill)
-
-    def _kill(self) -> None:
-        self._send(signal.SIGKILL)
-
-    def _send(self, number: int) -> None:
-        group = self._group
-        if group is not None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(group, number)
-                os.killpg(group, signal.SIGCONT)  # one that is stopped cannot end
-
-    def _later(self, seconds: float, what: Any) -> None:
-        timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), what)
-        timer.daemon = True
-        self._timers.append(timer)
-        timer.start()
-
-
-@contextmanager
-def _tee(options: CommandOptions) -> Iterator[Tee | None]:
-    if not options.tail_lines:
-        yield None
-        return
-    stdout = 2 if options.stdout_to_stderr else 1
-    with Tee(options.tail_lines, stdout, 2) as tee:
-        yield tee
+def _tee(options: CommandOptions) -> Tee:
+    return Tee(options.tail_lines, 2 if options.stdout_to_stderr else 1, 2)
 
 
 def _start(
@@ -318,3 +258,126 @@ def _missing_interpreter(
     interpreter = os.fsdecode(words[0])
     said = f"its interpreter {interpreter!r} does not exist"
     return f"{said}: {why}" if why else said
+
+
+class Tee:
+    """Two pipes, and a thread that reads them; a context in which it runs.
+
+    Args:
+        lines: How many lines to keep.
+        stdout: The descriptor that the first stream goes to.
+        stderr: The descriptor that the second stream goes to.
+    """
+
+    def __init__(self, lines: int, stdout: int, stderr: int) -> None:
+        self._lines: deque[bytes] = deque(maxlen=lines)
+        self._pending: dict[int, bytes] = {}
+        self._targets: dict[int, int] = {}
+        if _is_same(stdout, stderr):  # one pipe, which keeps the order of the two streams
+            self._writers: tuple[int, ...] = (self._pipe(stdout),) * 2
+        else:
+            self._writers = tuple(self._pipe(target) for target in (stdout, stderr))
+        self._ended, self._end = os.pipe()
+        self._thread = threading.Thread(target=self._pass_on, daemon=True)
+
+    @property
+    def stdout(self) -> int:
+        """The descriptor for the command's stdout."""
+        return self._writers[0]
+
+    @property
+    def stderr(self) -> int:
+        """The descriptor for the command's stderr."""
+        return self._writers[1]
+
+    def __enter__(self) -> Tee:
+        return self
+
+    def begin(self) -> None:
+        """Read; the command has its ends of the pipes by now, and they are closed here."""
+        self._close_writers()
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        """Pass on what is still in the pipes; do not wait for other processes that hold them."""
+        self._close_writers()
+        os.close(self._end)
+        if self._thread.ident is not None:
+            self._thread.join()
+        for reader in (*self._targets, self._ended):
+            with suppress(OSError):
+                os.close(reader)
+
+    def tail(self) -> str:
+        """Return the last lines, of both streams in the order in which they came."""
+        kept = b"\n".join([*self._lines, *filter(None, self._pending.values())][-self._most() :])
+        return kept[-_MOST_KEPT:].decode("utf-8", "replace")
+
+    def _most(self) -> int:
+        return self._lines.maxlen or 0
+
+    def _pipe(self, target: int) -> int:
+        reader, writer = os.pipe()
+        self._targets[reader] = target
+        self._pending[reader] = b""
+        return writer
+
+    def _close_writers(self) -> None:
+        writers, self._writers = self._writers, ()
+        for writer in {*writers}:
+            os.close(writer)
+
+    def _pass_on(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            for reader in (*self._targets, self._ended):
+                selector.register(reader, selectors.EVENT_READ)
+            open_ones = set(self._targets)
+            timeout, left = None, 1
+            while open_ones and left > 0:
+                ready = [key.fd for key, _ in selector.select(timeout)]
+                if self._ended in ready:
+                    selector.unregister(self._ended)
+                    timeout, left = 0.0, _MOST_IN_PIPES  # what is there now, and no longer
+                    ready.remove(self._ended)
+                elif not ready:
+                    return
+                for reader in ready:
+                    count = self._pass_on_some(reader)
+                    left -= count if timeout is not None else 0
+                    if not count:
+                        selector.unregister(reader)
+                        open_ones.discard(reader)
+
+    def _pass_on_some(self, reader: int) -> int:
+        """Pass on some bytes; none at the end of the stream, or where the reader is gone."""
+        data = os.read(reader, 1 << 16)
+        self._keep(reader, data)
+        try:
+            _write_all(self._targets[reader], data)
+        except OSError:
+            os.close(reader)  # so that the command learns of it, as it would have without us
+            del self._targets[reader]
+            return 0
+        return len(data)
+
+    def _keep(self, reader: int, data: bytes) -> None:
+        *lines, rest = (self._pending[reader] + data).split(b"\n")
+        self._lines.extend(line[-_MOST_KEPT:] for line in lines)
+        self._pending[reader] = rest[-_MOST_KEPT:]
+
+
+def _is_same(one: int, other: int) -> bool:
+    """Whether two descriptors lead to the same file, terminal or pipe."""
+    try:
+        return os.path.sameopenfile(one, other)
+    except OSError:
+        return False
+
+
+def _write_all(target: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        try:
+            left = left[os.write(target, left) :]
+        except BlockingIOError:  # whoever gave it to us does not want to wait for it
+            select.select([], [target], [])

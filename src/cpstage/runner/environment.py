@@ -16,7 +16,7 @@ from cpstage.filesystem.tree import local_failures
 from cpstage.job import ArtifactSet
 from cpstage.transfer.inventory import job_of, staged_inputs
 from cpstage.workspace.layout import Workspace
-from cpstage.workspace.staging import staging_in, sweep
+from cpstage.workspace.leftovers import staging_in, sweep
 
 
 def job_environment(

@@ -19,13 +19,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cpstage.aws.job_result import MOST_TOKEN_BYTES, parse_token
 from cpstage.errors import ConfigurationError, LocalIOError, WorkspaceUnavailable, local_reason
 from cpstage.filesystem.removal import remove_tree
 from cpstage.filesystem.tree import local_failures, write_private
 from cpstage.job import Job
-from cpstage.masking import Secret, reveal
-from cpstage.report.put import MOST_TOKEN_BYTES, parse_token
-from cpstage.report.variables import MOST_READ, parse_variables
+from cpstage.job.masking import Secret, reveal
+from cpstage.job.result import MOST_READ, parse_variables
 from cpstage.workspace.statefile import NotOurs, read_own
 
 _CREDENTIALS = {

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cpstage.aws.config import AwsConfig
+from cpstage.aws.job_result import MOST_MESSAGE, end_of, report_failure, report_success
 from cpstage.errors import (
     ConfigurationError,
     Reportable,
@@ -18,9 +19,8 @@ from cpstage.errors import (
     reportable,
 )
 from cpstage.job import Job
-from cpstage.masking import MASK, SHORTEST_SECRET, Secret
-from cpstage.report.details import Details, Reported, length_of, without_control_characters
-from cpstage.report.put import MOST_MESSAGE, end_of, report_failure, report_success
+from cpstage.job.masking import MASK, SHORTEST_SECRET, Secret
+from cpstage.job.result import Details, Reported, length_of, without_control_characters
 from cpstage.runner.command import Finished
 from cpstage.runner.handover import Left
 from cpstage.runner.signals import Interrupts

@@ -1,13 +1,15 @@
 """A command between fetch and push: the whole life of a job that has been claimed.
 
 Fetch, run, push, report, in this order. Whatever ends it, short of SIGKILL, becomes one
-failure, and that is what is reported. Polling is the worker's.
+failure, and that is what is reported. While the command runs, a thread asks whether the job is
+still in progress: CodePipeline may time it out, stop or abandon it. Polling is the worker's.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,24 +17,25 @@ from pathlib import Path
 from cpstage.aws.codepipeline import get_job, is_in_progress
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.errors import (
+    AccessDenied,
     ConfigurationError,
     CpstageError,
     NotFound,
+    OutOfSync,
     Reportable,
     Stopped,
     UsageError,
     reportable,
 )
 from cpstage.job import Job
-from cpstage.masking import SHORTEST_SECRET, Secret
+from cpstage.job.masking import SHORTEST_SECRET, Secret
+from cpstage.job.result import Details
 from cpstage.progress import Progress
-from cpstage.report.details import Details
 from cpstage.runner.command import CommandOptions, execute
 from cpstage.runner.environment import job_environment
 from cpstage.runner.handover import BEARERS, handover, inherited
 from cpstage.runner.result import RunResult, report_run
 from cpstage.runner.signals import Interrupts
-from cpstage.runner.watch import WATCH_SECONDS, JobOver, JobWatch
 from cpstage.transfer.fetch import fetch
 from cpstage.transfer.options import FetchOptions, PushOptions
 from cpstage.transfer.push import Warn, push
@@ -46,6 +49,12 @@ _SECRET_VARIABLES = (
     "CPSTAGE_CLIENT_TOKEN",
 )
 """Variables of the caller's environment whose values are credentials."""
+
+WATCH_SECONDS = 60.0
+"""Between two questions whether the job is still in progress."""
+
+_KILL_AFTER = 10.0
+"""Seconds from the signal that asks the command to end to the one that kills it."""
 
 
 def run(
@@ -275,3 +284,71 @@ def _directory(name: str, place: Workspace, inputs: Mapping[str, Path]) -> Path:
             hint=f"give a path in the workspace, or one of the inputs: {', '.join(inputs)}",
         )
     return directory
+
+
+class JobOver(OutOfSync):
+    """The job is no longer in progress: CodePipeline takes no result for it."""
+
+    default_hint = "release the change again"
+
+
+class JobWatch:
+    """Asks about a job in a thread, as long as the context lasts.
+
+    Args:
+        job_id: The job.
+        ask: Returns whether it is in progress.
+        stop: Asks the command to end; a second call kills it. Called in the thread.
+        seconds: How often to ask.
+    """
+
+    def __init__(
+        self,
+        job_id: str,
+        ask: Callable[[], bool],
+        stop: Callable[[], object],
+        seconds: float,
+    ) -> None:
+        self._job_id = job_id
+        self._ask = ask
+        self._stop = stop
+        self._seconds = seconds
+        self._ended = threading.Event()
+        self._is_over = False
+        self._thread = threading.Thread(target=self._watch, name="job-watch", daemon=True)
+
+    def __enter__(self) -> JobWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()  # the thread may be in a request, which is not waited for
+
+    def check(self) -> None:
+        """Check that the job was not over before the command ended.
+
+        Raises:
+            JobOver: It was.
+        """
+        if self._is_over:
+            raise JobOver(
+                f"job {self._job_id} is no longer in progress: its command was stopped, and "
+                "nothing was pushed"
+            )
+
+    def _watch(self) -> None:
+        while not self._ended.wait(self._seconds):
+            try:
+                if self._ask():
+                    continue
+            except (AccessDenied, ConfigurationError):
+                return  # the caller may not ask
+            except CpstageError:
+                continue
+            if self._ended.is_set():
+                return
+            self._is_over = True
+            self._stop()
+            if not self._ended.wait(_KILL_AFTER):
+                self._stop()
+            return

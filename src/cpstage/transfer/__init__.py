@@ -1,1 +1,1 @@
-"""Artifacts on their way: inputs from S3 into staging, outputs from a directory to S3."""
+"""Fetch, push, pack and unpack: inputs from S3 into staging, outputs to S3, local archives."""

@@ -2,32 +2,27 @@
 
 This is the one place that decides both, for artifacts in S3 and for local files. The start of the
 bytes tells: a message of the AWS Encryption SDK is decrypted first, and its plaintext identified in
-its turn. :func:`extract` reads all bytes once, as a stream. :func:`open_artifact` gives random
-access, for commands that look into an artifact and stage nothing.
+its turn. :func:`extract` reads all bytes once, as a stream, and writes what is in them into a tree.
 """
 
 from __future__ import annotations
 
 import io
 import logging
-import shutil
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryFile, gettempdir
+from tempfile import TemporaryFile
 from typing import IO, Any
 
-from cpstage._posix import require_posix
-from cpstage.archive.blob import Blob, BytesBlob, FileBlob, ReadAhead
+from cpstage.archive.blob import Blob, FileBlob, ReadAhead
 from cpstage.archive.formats import HEAD_BYTES as FORMAT_HEAD_BYTES
 from cpstage.archive.formats import Format, not_unpacked, recognise
 from cpstage.archive.members import Contents
 from cpstage.archive.unpack import Unpacker
 from cpstage.aws.checksum import RunningChecksum
-from cpstage.aws.job_session import JobSession, ObjectInfo
-from cpstage.encryption.decrypt import decrypt
+from cpstage.aws.job_session import ObjectInfo
 from cpstage.encryption.header import (
     HEAD_BYTES,
     S3_CLIENT_HINT,
@@ -35,9 +30,9 @@ from cpstage.encryption.header import (
     read_header,
     s3_client_object,
 )
-from cpstage.encryption.keys import job_context
-from cpstage.encryption.kms import Clients
-from cpstage.errors import AccessDenied, ArtifactRejected, LocalIOError
+from cpstage.encryption.kms import Clients, job_context
+from cpstage.encryption.messages import decrypt
+from cpstage.errors import ArtifactRejected
 from cpstage.filesystem.tree import local_failures, write_all
 from cpstage.job import Artifact, ArtifactSet, plain_name
 from cpstage.progress import Progress
@@ -46,8 +41,6 @@ from cpstage.transfer.options import Unpacking
 _LOGGER = logging.getLogger("cpstage")
 
 _CHUNK = 1 << 20
-_OUTPUT_HINT = "the credentials of a job may usually write its outputs but not read them"
-_ROOM_HINT = "free some space, or set TMPDIR to a directory with enough space"
 
 
 @dataclass(frozen=True)
@@ -330,160 +323,3 @@ def _write(
         return Extracted(None, notes=(note,) if note else ())
     contents = unpacker.add(stream, found, source.name)
     return Extracted(found, contents, notes=tuple(contents.notes))
-
-
-class Counted:
-    """A blob that counts the bytes that are read.
-
-    Args:
-        blob: The blob.
-    """
-
-    def __init__(self, blob: Blob) -> None:
-        self._blob = blob
-        self._lock = threading.Lock()
-        self.size = blob.size
-        self.bytes_read = 0
-
-    def read(self, offset: int, length: int) -> bytes:
-        """Return the bytes ``[offset, offset + length)``."""
-        with self._lock:
-            self.bytes_read += length
-        return self._blob.read(offset, length)
-
-
-@dataclass(frozen=True)
-class OpenArtifact:
-    """An artifact's object, open for random access.
-
-    Attributes:
-        artifact: The job's artifact.
-        info: What S3 says of the object.
-        format: The archive format; None for any other file.
-        blob: The bytes; the plaintext, where the object was decrypted.
-        counted: The object, with the number of bytes that were read.
-        envelope: The header of the encrypted message as JSON has it.
-        decrypted: Whether the message was decrypted.
-    """
-
-    artifact: Artifact
-    info: ObjectInfo
-    format: Format | None
-    blob: Blob
-    counted: Counted
-    envelope: Mapping[str, Any] | None = None
-    decrypted: bool = False
-
-
-@contextmanager
-def open_artifact(
-    session: JobSession, artifact: Artifact, options: Unpacking, progress: Progress
-) -> Iterator[OpenArtifact]:
-    """Ask S3 about an artifact's object, and read its start; decrypt all of an encrypted one.
-
-    Args:
-        session: The job's session.
-        artifact: The artifact.
-        options: Whether archives and encrypted messages are opened, and with which keys.
-        progress: Is told of messages that are decrypted.
-
-    Raises:
-        ObjectNotFound, AccessDenied, ServiceUnavailable: As S3 and KMS say.
-        ArtifactRejected: It cannot be decrypted, or lacks the format that its name announces.
-        LocalIOError: The disk is too small for the plaintext.
-    """
-    info = _head_object(session, artifact)
-    refuse_s3_client(artifact, info.metadata, options)
-    counted = Counted(session.store.open(artifact, info))
-    hints = {"name": artifact.location.key, "content_type": info.content_type}
-    with naming(artifact.title):
-        head = read_head(counted)
-        found = identify(head, options, **hints)
-    if found.header is None or options.envelopes == "keep":
-        blob = BytesBlob(head) if len(head) == info.size else counted
-        yield OpenArtifact(artifact, info, found.format, blob, counted, found.message)
-        return
-    keys = job_keys(session.job, artifact, session.kms, options)
-    with open_message(
-        artifact, info, counted, found.header, keys=keys, options=options, progress=progress
-    ) as opened:
-        yield opened
-
-
-@contextmanager
-def open_message(
-    artifact: Artifact,
-    info: ObjectInfo,
-    message: Counted,
-    header: Header,
-    *,
-    keys: DecryptionKeys,
-    options: Unpacking,
-    progress: Progress,
-) -> Iterator[OpenArtifact]:
-    """Decrypt an encrypted message, and give random access to its plaintext.
-
-    Args:
-        artifact: The artifact.
-        info: What S3 says of the object.
-        message: The encrypted message.
-        header: Its header.
-        keys: What decrypts it.
-        options: Whether archives are opened.
-        progress: Is told of the bytes that are decrypted.
-
-    Raises:
-        ArtifactRejected, AccessDenied, ServiceUnavailable, LocalIOError: As :func:`open_artifact`.
-    """
-    with _decrypted_object(artifact, info, message, keys, progress) as plain:
-        with naming(artifact.title):
-            plain_format = archive_format(
-                read_head(plain),
-                options,
-                name=artifact.location.key,
-                content_type=info.content_type,
-            )
-        said = header.document()
-        yield OpenArtifact(artifact, info, plain_format, plain, message, said, decrypted=True)
-
-
-def _head_object(session: JobSession, artifact: Artifact) -> ObjectInfo:
-    try:
-        return session.store.head(artifact)
-    except AccessDenied as error:
-        job = session.job
-        if job.read_with == "caller" or artifact in job.input_artifacts:
-            raise
-        raise AccessDenied(error.message, hint=_OUTPUT_HINT) from error
-
-
-@contextmanager
-def _decrypted_object(
-    artifact: Artifact, info: ObjectInfo, message: Blob, keys: DecryptionKeys, progress: Progress
-) -> Iterator[FileBlob]:
-    checksum = begin_checksum(artifact, info)
-    with ExitStack() as stack:
-        with (
-            naming(artifact.title),
-            progress.phase(f"{artifact.name}: decrypting", info.size) as advance,
-            ReadAhead(message, advance, checksum) as stream,
-        ):
-            plain = stack.enter_context(decrypted(stream, keys, _temporary_directory(info.size)))
-            stream.finish()
-        yield plain
-
-
-def _temporary_directory(size: int) -> Path:
-    """Return the directory for temporary files, with room for so many bytes."""
-    require_posix()
-    try:
-        directory = Path(gettempdir())
-    except OSError as error:
-        raise LocalIOError("there is no directory for temporary files", hint=_ROOM_HINT) from error
-    free = shutil.disk_usage(directory).free
-    if size > free:
-        raise LocalIOError(
-            f"cannot decrypt {size:,} bytes in {directory}: it has {free:,} bytes left",
-            hint=_ROOM_HINT,
-        )
-    return directory

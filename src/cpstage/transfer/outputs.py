@@ -1,4 +1,7 @@
-"""What the output artifacts of a job are made of: found, listed and checked before an upload."""
+"""The outputs of a job before they are packed: where they are, their format, what is in them.
+
+A push finds and lists every declared output before it uploads the first byte.
+"""
 
 from __future__ import annotations
 

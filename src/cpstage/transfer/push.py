@@ -19,9 +19,9 @@ from cpstage.archive.packing_list import ratio_note
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
 from cpstage.aws.uploads import StorageOptions, Upload
-from cpstage.encryption.encrypt import encrypt
 from cpstage.encryption.header import Header
-from cpstage.encryption.keys import job_context
+from cpstage.encryption.kms import job_context
+from cpstage.encryption.messages import encrypt
 from cpstage.errors import ConfigurationError
 from cpstage.filesystem.walk import read_file
 from cpstage.job import Artifact, EncryptionKey, Job, location_document

@@ -21,8 +21,14 @@ from typing import Literal
 
 from cpstage.errors import CpstageError, ServiceUnavailable, UsageError
 from cpstage.worker.claims import JobQueue, Offer
-from cpstage.worker.events import Subject, Tell, WorkerEvent, described
-from cpstage.worker.health import HealthFile, WorkerHealth
+from cpstage.worker.monitoring import (
+    HealthFile,
+    Subject,
+    Tell,
+    WorkerEvent,
+    WorkerHealth,
+    described,
+)
 from cpstage.worker.process import JobCommand
 from cpstage.worker.workingjob import Ending, JobPlaces, WorkingJob
 

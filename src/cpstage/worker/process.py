@@ -25,13 +25,14 @@ from cpstage._posix import make_no_core_file, reuse_freed_memory
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.errors import FailureType, UsageError
 from cpstage.job import parse_job
-from cpstage.masking import secret
-from cpstage.report.details import Details
-from cpstage.runner.command import KILL_AFTER, CommandOptions
+from cpstage.job.masking import secret
+from cpstage.job.result import Details
+from cpstage.runner.command import CommandOptions
+from cpstage.runner.processes import KILL_AFTER
 from cpstage.runner.run import run
 from cpstage.transfer.options import FetchOptions, PushOptions
 from cpstage.worker.claims import Claim
-from cpstage.worker.leftovers import note
+from cpstage.workspace.leftovers import note_ending
 
 _PROGRAM = "import sys; from cpstage.worker.process import main; main(*map(int, sys.argv[1:]))"
 
@@ -262,7 +263,7 @@ def main(answer: int, lock: int) -> None:
         commanding=lambda begins: os.write(answer, _BEGINS if begins else _ENDS),
     )
     if result.error is None:
-        note(order.workspace, succeeded=True)
+        note_ending(order.workspace, succeeded=True)
     failure, unreported = result.failure, result.report_failure
     outcome = Outcome(
         exit_code=result.error.exit_code if result.error else 0,

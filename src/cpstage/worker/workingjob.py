@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from cpstage.aws.config import AwsConfig
+from cpstage.aws.job_result import report_failure
 from cpstage.errors import (
     CommandFailed,
     InternalError,
@@ -29,19 +30,18 @@ from cpstage.errors import (
 from cpstage.filesystem.removal import remove_tree
 from cpstage.filesystem.tree import local_failures
 from cpstage.job import parse_job
-from cpstage.report.put import report_failure
 from cpstage.runner.command import TIMED_OUT
 from cpstage.runner.signals import signal_name
 from cpstage.worker.claims import Claim
-from cpstage.worker.events import Tell, WorkerEvent, described
-from cpstage.worker.leftovers import (
-    left_workspaces,
-    locked_workspace,
-    note,
-    remove_secrets,
-)
+from cpstage.worker.monitoring import Tell, WorkerEvent, described
 from cpstage.worker.process import JobCommand, JobProcess, Outcome
 from cpstage.workspace.layout import Workspace
+from cpstage.workspace.leftovers import (
+    left_workspaces,
+    locked_workspace,
+    note_ending,
+    remove_secrets,
+)
 
 _PROBE_BYTES = 64 << 10
 _LEAST_FREE_BYTES = 1 << 20
@@ -253,7 +253,7 @@ class WorkingJob:
         succeeded = outcome.exit_code == 0
         kept = self._has_workspace and self._places.keeps(succeeded)
         if kept:
-            note(self._workspace, succeeded=succeeded, kept=True)
+            note_ending(self._workspace, succeeded=succeeded, kept=True)
         left: list[str] = []
         if self._has_workspace:
             left = remove_secrets(self._workspace) if kept else remove_tree(self._workspace)

@@ -1,1 +1,1 @@
-"""The workspace: its layout, its lock, hidden staging, and publishing by rename."""
+"""The workspace: layout, lock, publishing by rename, and what killed processes left."""

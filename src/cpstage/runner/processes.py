@@ -1,6 +1,6 @@
-"""Processes that a command leaves behind when it ends: found, ended, and reaped.
+"""The processes of a command: its process group, and those that it leaves behind when it ends.
 
-A process of the command is found by its process group. One that left the group (setsid(2), as
+A process that was left behind is found by its process group. One that left the group (setsid(2), as
 daemons do) is adopted by cpstage, which is a subreaper while the command runs (prctl(2),
 PR_SET_CHILD_SUBREAPER), or process 1 of a container. An adopted process that has ended is a zombie
 until it is reaped. Without ``/proc`` (Linux) nothing is found.
@@ -11,18 +11,91 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+KILL_AFTER = 10.0
+"""Seconds from the end of the time limit to SIGKILL."""
 
 _MOMENT = 0.3
 """Seconds."""
 
 _PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
+
+
+class ProcessGroup:
+    """A running command's process group, and who wants it to end.
+
+    Args:
+        time_limit: Seconds that it may take; None is without end.
+        kill_after: Seconds from the signal that asks it to end to the one that makes it; where it
+            is None, 10 after the time is over, and no end after a signal that came from outside.
+    """
+
+    def __init__(self, time_limit: float | None, kill_after: float | None) -> None:
+        self._time_limit = time_limit
+        self._kill_after = kill_after
+        self._group: int | None = None
+        self._timers: list[threading.Timer] = []
+        self.signals: list[int] = []
+        self.timed_out = False
+
+    def receive(self, number: int) -> None:
+        """Take a signal for it: the first is handed on, any other kills."""
+        self.signals.append(number)
+        if self._group is not None:
+            self._deliver(number)
+
+    def began(self, group: int) -> None:
+        """Note that it runs: its time begins, and it gets what came before."""
+        self._group = group
+        if self._time_limit is not None:
+            self._later(self._time_limit, self._expire)
+        for number in [*self.signals]:
+            self._deliver(number)
+
+    def ended(self) -> None:
+        """Note that it runs no more. What it left behind is ended with it if it was made to."""
+        if self.timed_out or self.signals:
+            self._kill()
+        self._group = None
+        for timer in self._timers:
+            timer.cancel()
+
+    def _deliver(self, number: int) -> None:
+        if len(self.signals) > 1 or self.timed_out:
+            self._kill()
+        else:
+            self._send(number)
+            if self._kill_after is not None:
+                self._later(self._kill_after, self._kill)
+
+    def _expire(self) -> None:
+        self.timed_out = True
+        self._send(signal.SIGTERM)
+        self._later(KILL_AFTER if self._kill_after is None else self._kill_after, self._kill)
+
+    def _kill(self) -> None:
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: int) -> None:
+        group = self._group
+        if group is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, number)
+                os.killpg(group, signal.SIGCONT)  # one that is stopped cannot end
+
+    def _later(self, seconds: float, what: Any) -> None:
+        timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), what)
+        timer.daemon = True
+        self._timers.append(timer)
+        timer.start()
 
 
 class _Process(NamedTuple):

@@ -26,17 +26,17 @@ from cpstage.errors import (
     UsageError,
     unreadable_input,
 )
-from cpstage.masking import Secret, secret
-from cpstage.report.details import (
+from cpstage.job.masking import Secret, secret
+from cpstage.job.result import (
     MOST_EXECUTION_ID,
     Details,
     Reported,
     check_id,
+    check_variables,
     given,
     is_unicode,
     without_control_characters,
 )
-from cpstage.report.variables import check_variables
 
 _LOGGER = logging.getLogger("cpstage")
 

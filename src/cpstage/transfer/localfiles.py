@@ -24,8 +24,8 @@ from cpstage.archive.pack import Packer
 from cpstage.archive.packing_list import ratio_note
 from cpstage.archive.unpack import Unpacker
 from cpstage.aws.config import AwsConfig
-from cpstage.encryption.encrypt import encrypt
 from cpstage.encryption.header import Header
+from cpstage.encryption.messages import encrypt
 from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound, WorkspaceUnavailable
 from cpstage.filesystem.tree import RelativePath, Tree, local_failures
 from cpstage.progress import Progress, Silence
@@ -38,8 +38,8 @@ from cpstage.transfer.artifact import (
     read_head,
 )
 from cpstage.transfer.options import Packing, Unpacking
+from cpstage.workspace.leftovers import journal_in, staging_in, sweep
 from cpstage.workspace.publishing import Move
-from cpstage.workspace.staging import journal_in, staging_in, sweep
 
 _LOGGER = logging.getLogger("cpstage")
 

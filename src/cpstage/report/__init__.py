@@ -1,1 +1,0 @@
-"""The result of a job: what may be said of it, and how it is put."""
