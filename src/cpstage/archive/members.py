@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -32,7 +32,7 @@ class Member(NamedTuple):
 
     name: str
     kind: MemberKind
-    chunks: Callable[[], Iterator[bytes]]
+    chunks: Callable[[], Iterable[bytes]]
     size: int = 0
     mode: int = 0
     mtime_ns: int | None = None

@@ -9,7 +9,7 @@ written, and where, is not decided here.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import IO
@@ -362,8 +362,14 @@ class _TarReader:
         self._left -= BLOCK
         return self._map_block()
 
-    def _data(self) -> Iterator[bytes]:
-        return self._pieces(self._left)
+    def _data(self) -> Iterable[bytes]:
+        if self._left > CHUNK:
+            return self._pieces(self._left)
+        data = self._stream.read(self._left)  # a generator for each small file would be a tenth
+        if len(data) < self._left:
+            raise self._damaged("it is cut off")
+        self._left = 0
+        return (data,)
 
     def _pieces(self, count: int) -> Iterator[bytes]:
         """Read data of the current member."""

@@ -270,8 +270,7 @@ class Unpacker:
         self, path: RelativePath, there: bool, member: Member, intake: _Intake
     ) -> None:
         size = 0
-        if member.kind == "directory":
-            self._tree.make_directory(path)
+        if member.kind == "directory":  # made with the first file in it, or when it is finished
             self._plan.directories[path] = DirectoryAttributes(member.mode, member.mtime_ns)
         elif member.kind == "link":
             check_target_length(member.name, len(bytes_of(member.target)))
@@ -290,8 +289,13 @@ class Unpacker:
             self._pool.settle()
             self._tree.make_hard_link(path, existing)
             return 0
-        chunks = _counted(member.chunks(), intake.budget)
-        return self._pool.write_file(path, chunks, member.size, member.mode, member.mtime_ns)
+        attributes = (member.mode, member.mtime_ns)
+        if self._pool.takes_file(member.size):
+            content = b"".join(member.chunks())
+            intake.budget.spend_bytes(len(content))
+            self._pool.send_file(path, content, *attributes)
+            return len(content)
+        return self._pool.write_file(path, _counted(member.chunks(), intake.budget), *attributes)
 
 
 def _with_others(error: ArtifactRejected, names: Iterable[str]) -> ArtifactRejected:
@@ -333,7 +337,7 @@ def _batches(chunks: Iterator[bytes | memoryview]) -> Iterator[list[bytes | memo
         yield batch
 
 
-def _counted(chunks: Iterator[bytes], budget: Budget) -> Iterator[bytes]:
+def _counted(chunks: Iterable[bytes], budget: Budget) -> Iterator[bytes]:
     for chunk in chunks:
         budget.spend_bytes(len(chunk))
         yield chunk

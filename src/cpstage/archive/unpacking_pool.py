@@ -65,7 +65,7 @@ class UnpackingPool:
         self._processes: Processes | None = None
         self._files = 0
         self._heads: list[tuple[RelativePath, int, int | None, int]] = []
-        self._pieces: list[bytes] = []
+        self._contents: list[bytes] = []
         self._gathered = 0
         self._under_way: deque[int] = deque()
 
@@ -109,35 +109,47 @@ class UnpackingPool:
             self._tree.make_directory(entry.place)
 
     def write_file(
-        self,
-        path: RelativePath,
-        chunks: Iterable[bytes],
-        size: int,
-        mode: int,
-        mtime_ns: int | None,
+        self, path: RelativePath, chunks: Iterable[bytes], mode: int, mtime_ns: int | None
     ) -> int:
-        """Write a file of a tar, which may be there only after :meth:`settle`; return its size.
+        """Write a file of a tar, and return its size in bytes.
 
         Args:
             path: Where.
             chunks: Its content.
-            size: The size that its header declares, in bytes.
             mode: Its permission bits in the archive, or 0.
             mtime_ns: Its mtime in the archive.
+
+        Raises:
+            WorkspaceUnavailable, LocalIOError: It cannot be written.
         """
+        mtime = self.time(mtime_ns)
+        return self._tree.write_file(path, chunks, mode=mode or FILE_MODE, mtime_ns=mtime)
+
+    def takes_file(self, size: int) -> bool:
+        """Whether a file of a tar is one for the processes, by its size in bytes."""
         self._files += 1
-        mode, mtime = mode or FILE_MODE, self.time(mtime_ns)
-        if self._processes is None or size > _SMALL:
-            self.expect(self._files)
-            return self._tree.write_file(path, chunks, mode=mode, mtime_ns=mtime)
-        pieces = list(chunks)
-        size = sum(map(len, pieces))
-        self._heads.append((path, mode, mtime, size))
-        self._pieces += pieces
-        self._gathered += size
+        self.expect(self._files)
+        return self._processes is not None and size <= _SMALL
+
+    def send_file(
+        self, path: RelativePath, content: bytes, mode: int, mtime_ns: int | None
+    ) -> None:
+        """Let a process write a file, which is there after :meth:`settle`.
+
+        Args:
+            path: As :meth:`write_file` has it.
+            content: The whole of it.
+            mode: As before.
+            mtime_ns: As before.
+
+        Raises:
+            WorkspaceUnavailable, LocalIOError: An earlier one could not be written.
+        """
+        self._heads.append((path, mode or FILE_MODE, self.time(mtime_ns), len(content)))
+        self._contents.append(content)
+        self._gathered += len(content)
         if self._gathered >= _BATCH_BYTES or len(self._heads) >= _BATCH_FILES:
-            self._send_files(self._processes)
-        return size
+            self._send_files()
 
     def settle(self) -> None:
         """Wait until all files are there.
@@ -147,8 +159,7 @@ class UnpackingPool:
         """
         if self._processes is None:
             return
-        if self._heads:
-            self._send_files(self._processes)
+        self._send_files()
         while self._under_way:
             self._processes.result(self._under_way.popleft())
 
@@ -170,12 +181,14 @@ class UnpackingPool:
         finish = self._tree.finish_directory
         return sum(finish(path, mode, time, hashes=hashes) for path, mode, time in directories)
 
-    def _send_files(self, processes: Processes) -> None:
+    def _send_files(self) -> None:
+        if not (self._processes and self._heads):
+            return
         note = pickle.dumps(("files", self._heads))
-        self._under_way.append(processes.send(note, b"".join(self._pieces)))
-        self._heads, self._pieces, self._gathered = [], [], 0
+        self._under_way.append(self._processes.send(note, b"".join(self._contents)))
+        self._heads, self._contents, self._gathered = [], [], 0
         if len(self._under_way) >= _AHEAD * self._count:
-            processes.result(self._under_way.popleft())
+            self._processes.result(self._under_way.popleft())
 
     def _work(self, note: bytes, data: memoryview | bytes) -> bytes:
         """Do in a worker process what it was sent."""

@@ -188,7 +188,7 @@ def _tar_members(
                 _require_file(names[name], member.kind, member.target)
                 seen.add(name)
             seen.update(map(plain_path, matched))
-            yield member.name, member.chunks()
+            yield member.name, iter(member.chunks())
             if not globs and seen == names.keys():
                 return
     for name, path in names.items():
