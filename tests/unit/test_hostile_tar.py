@@ -229,11 +229,11 @@ def test_a_member_below_a_link(tmp_path: Path, below: str, target: str) -> None:
         "link": link(below, "d"),
         "hard link": hard_link(below, "file"),
     }.items():
-        body = tar(directory("d"), member("file", "x"), link("l", target), evil)
+        body = tar(member("d/inside"), member("file", "x"), link("l", target), evil)
 
         refused(body, tmp_path / kind, "is below 'l', which is a link")
 
-        assert list(listing(tmp_path / kind / "above/into")) == ["d", "file"]
+        assert list(listing(tmp_path / kind / "above/into")) == ["d", "d/inside", "file"]
 
 
 def test_links_that_stay_in_the_tree(tmp_path: Path) -> None:
