@@ -1,9 +1,9 @@
 """The operating system: what only POSIX has, signals that wait, core files, and the allocator.
 
 cpstage stages on POSIX systems alone, and says so elsewhere: it needs locks that end with their
-process, access below directory descriptors, and permission bits. Windows has none of them as they
-are meant, but every module can be imported there, and commands that stage nothing work. So flags
-and signals that a module needs when it is loaded come from here.
+process, access below directory descriptors, and permission bits. On Windows every module can be
+imported, and commands that stage nothing work. So flags and signals that a module needs when it is
+loaded come from here.
 """
 
 from __future__ import annotations

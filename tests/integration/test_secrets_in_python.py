@@ -16,7 +16,7 @@ from cpstage.aws.config import AwsConfig
 from cpstage.aws.credentials import JobCredentials
 from cpstage.aws.job_session import JobSession
 from cpstage.cli.output import Terminal
-from cpstage.errors import reportable
+from cpstage.errors import ConfigurationError, reportable
 from secret_markers import add_job, is_in, planted, planted_aws
 
 if TYPE_CHECKING:
@@ -137,3 +137,12 @@ def test_a_traceback_of_debug_keeps_the_words_of_other_errors(
     terminal.fail(reportable(RuntimeError("words of our own")))
 
     assert "RuntimeError: words of our own\n" in capsys.readouterr().err
+
+
+def test_a_job_document_that_is_given_as_an_id_is_neither_sent_nor_quoted() -> None:
+    document = '{"jobDetails": {"data": {"artifactCredentials": {"sessionToken": "a-secret"}}}}'
+
+    with pytest.raises(ConfigurationError, match="parse_job") as raised:
+        get_job(document, config=AwsConfig(endpoint_url=NOWHERE))
+
+    assert "a-secret" not in str(raised.value)

@@ -3,7 +3,7 @@
 Run it with `python tools/benchmarks/fleet.py [--jobs N] [--workers N]`, from an environment that
 cpstage and its extra `local` are installed in. It starts a local AWS and workers, each with a
 network and processes of its own where the machine allows that (root, iproute2 and unshare), kills
-one worker in the middle, cuts another off, and looks what became of every job. Then it counts the
+one worker in the middle, cuts another off, and checks the outcome of every job. Then it counts the
 jobs that 1, 2, 4 and 8 workers do in a minute. It writes a table, a plot and the figures into
 `docs/benchmarks`; with 2 cores that takes some four minutes.
 """

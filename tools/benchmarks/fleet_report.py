@@ -51,7 +51,7 @@ processes of their jobs and the local AWS share the same cores.
 
 @dataclass(frozen=True)
 class Experiment:
-    """What became of the jobs of a fleet that lost two workers.
+    """The outcome of the jobs of a fleet that lost two workers.
 
     Attributes:
         workers: How many there were.

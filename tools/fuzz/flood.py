@@ -77,7 +77,7 @@ class Watched:
 
 
 def main() -> int:
-    """Run the flood, and print what became of it."""
+    """Run the flood, and print the outcome."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, default=500)
     parser.add_argument("--concurrency", type=int, default=8)
@@ -92,7 +92,7 @@ def main() -> int:
 def flood(
     aws: LocalAWS, directory: Path, count: int, concurrency: int, choose: random.Random
 ) -> dict[str, Any]:
-    """Give a worker so many jobs, and return what became of them."""
+    """Give a worker so many jobs, and return their outcomes."""
     kinds, root = directory / "kinds", directory / "root"
     kinds.mkdir()
     root.mkdir()

@@ -39,7 +39,7 @@ LONGEST = 60.0
 
 
 def main() -> int:
-    """Kill so many runs, and print what became of them."""
+    """Kill so many runs, and print their outcomes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--files", type=int, default=1200)
@@ -56,7 +56,7 @@ def main() -> int:
 
 
 class Kills:
-    """Runs in one workspace, and what became of them.
+    """Runs in one workspace, and their outcomes.
 
     Args:
         aws: Where the jobs are.

@@ -1,6 +1,6 @@
 """What is fuzzed: each target reads untrusted bytes, and may raise nothing but our own errors.
 
-A function here tells whether bytes were taken or refused, and raises anything else: that is a find.
+A function here returns whether bytes were taken or refused. Anything else that it raises is a find.
 Nothing here knows of the fuzzer, so that what was found can be replayed without it.
 """
 
@@ -55,7 +55,7 @@ def _check_tree(root: Path) -> None:
         for path in (Path(directory, name) for name in files):
             mode = path.lstat().st_mode
             assert stat.S_ISREG(mode) or stat.S_ISLNK(mode), "something special was made"
-            assert mode & 0o7000 == 0, "a bit was kept that is none of ours"
+            assert mode & 0o7000 == 0, "a bit was kept beyond the permission bits"
             if stat.S_ISLNK(mode):
                 target = os.path.realpath(path)
                 assert Path(target).is_relative_to(root.resolve()), "a link leads out"

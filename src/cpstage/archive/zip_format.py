@@ -24,7 +24,7 @@ LOCAL, RECORD, END = b"PK\3\4", b"PK\1\2", b"PK\5\6"
 begin."""
 
 SIGNATURES = (LOCAL, RECORD, END)
-"""What is none of these has none of them in it."""
+"""Bytes without one of them have no header and no record."""
 
 DESCRIPTOR, END64, LOCATOR64 = b"PK\7\10", b"PK\6\6", b"PK\6\7"
 """A data descriptor (4.3.9), the zip64 end record (4.3.14) and its locator (4.3.15)."""

@@ -56,6 +56,10 @@ def get_job_details(
         ServiceUnavailable: CodePipeline could not be reached.
         ConfigurationError: No region, or a malformed parameter.
     """
+    if job_id.lstrip().startswith("{"):  # errors would quote its credentials
+        raise ConfigurationError(
+            "the job id is a job document", hint="read the document with cpstage.parse_job()"
+        )
     client_token = secret(client_token)
     operation, parameters = "GetJobDetails", {"jobId": job_id}
     if client_token:

@@ -303,7 +303,7 @@ def _is_file(side: _Side, path: str) -> bool:
 
 
 def _lines(data: bytes) -> list[str] | None:
-    """Return the lines of a text; None of anything else."""
+    """Return the lines of a text; None for binary data."""
     if b"\0" in data:
         return None
     try:

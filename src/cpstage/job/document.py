@@ -273,7 +273,7 @@ def _credentials(member: Document, issued_at: datetime | None) -> SessionCredent
 
 
 def _expiry(milliseconds: object) -> datetime | None:
-    """Return a time out of milliseconds since 1970; None of anything else."""
+    """Return a time out of milliseconds since 1970; None for other values."""
     if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
         return None
     try:

@@ -99,7 +99,7 @@ def secret(value: str | Secret | None) -> Secret | None:
 
 
 class MaskedDict(dict[str, Any]):
-    """A JSON object that may hold secrets: a dictionary whose ``repr`` shows none of its values."""
+    """A JSON object that may hold secrets: a dictionary whose ``repr`` masks its values."""
 
     def __repr__(self) -> str:
         return f"{{{', '.join(f'{name!r}: {MASK}' for name in self)}}}"

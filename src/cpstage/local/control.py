@@ -73,7 +73,7 @@ def _reply(document: object, status: int = 200) -> Reply:
 
 
 class LocalAWSClient(TakesJobs):
-    """Adds jobs to a running local AWS, and reads what became of them.
+    """Adds jobs to a running local AWS, and reads their results.
 
     Args:
         endpoint_url: Where the local AWS listens.

@@ -164,7 +164,7 @@ class S3Gate:
         reply = self._backend.answer(request, "s3", region, key)
         if reply.status == 404 and asked.operation in ("GetObject", "HeadObject"):
             # "If you don't have the s3:ListBucket permission, S3 returns 403": GetObject, API
-            # Reference. Otherwise an answer would tell whether the object exists.
+            # Reference. Otherwise an answer would reveal that the object exists.
             require(identity, "s3", "s3:ListBucket", f"arn:aws:s3:::{asked.bucket}")
         reply = self._with_key(request, asked, reply)
         self._kms.check_read(request, reply, identity, region)

@@ -84,7 +84,7 @@ class CommandOptions:
 
 @dataclass(frozen=True)
 class Finished:
-    """What became of a command.
+    """The outcome of a command.
 
     Attributes:
         argv: The command.
@@ -107,7 +107,7 @@ class Finished:
     orphans: tuple[int, ...] = ()
 
     def failure(self) -> Reportable | None:
-        """Return what there is to say of it; None of a command that did what it should."""
+        """Return why it failed; None where it succeeded."""
         name = self.argv[0]
         if self.stopped_by is not None:
             return stopped_by(self.stopped_by)
@@ -244,7 +244,7 @@ def _found(program: str, environment: Mapping[str, str]) -> str:
 def _missing_interpreter(
     program: str, directory: Path, environment: Mapping[str, str]
 ) -> str | None:
-    """Say which interpreter a script asks for that does not exist; None of another file."""
+    """Return the missing interpreter that a script names; None for other files."""
     try:
         with open(directory / _found(program, environment), "rb") as script:
             line = script.readline(_LONGEST_INTERPRETER)
@@ -379,5 +379,5 @@ def _write_all(target: int, data: bytes) -> None:
     while left:
         try:
             left = left[os.write(target, left) :]
-        except BlockingIOError:  # whoever gave it to us does not want to wait for it
+        except BlockingIOError:  # its owner made it non-blocking
             select.select([], [target], [])

@@ -34,7 +34,7 @@ class RunResult:
 
     Attributes:
         job_id: The job's.
-        fetched, command, pushed, reported: What has been done; None of what has not.
+        fetched, command, pushed, reported: The result of each step; None where it was not reached.
         left: What the command has left behind.
         failure: What went wrong; None where nothing did.
         report_failure: Why the result could not be put, where it was to be.

@@ -251,7 +251,7 @@ def record_of(job: ArtifactSet) -> dict[str, Any]:
 
 
 def job_of(record: Mapping[str, Any]) -> ArtifactSet | None:
-    """Return the job of such facts, without what is secret or unknown; None of anything else."""
+    """Return the job of such facts, without what is secret or unknown; None for other values."""
     try:
         return ArtifactSet(
             id=_text(record, "id") or "",

@@ -114,8 +114,7 @@ class JobProcess:
     """The running process of a job.
 
     It leads a new session, so that a signal to the worker's group is not one to the job.
-    It starts in the directory that holds the workspaces: what lies where the worker was started is
-    none of its business.
+    It starts in the directory that holds the workspaces, and not where the worker was started.
 
     Args:
         workspace: The job's own directory.

@@ -221,7 +221,7 @@ _RENAME_EXCHANGE = 2
 
 
 def exchange(first: Path, second: Path) -> bool:
-    """Swap what stands at two paths, and tell whether the system, or its file system, can do that.
+    """Swap what stands at two paths; return whether the system and its file system can do that.
 
     Raises:
         OSError: It can, and failed; neither was changed.

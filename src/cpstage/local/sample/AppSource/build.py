@@ -20,7 +20,7 @@ REPORT = Path("out/AppReport")
 
 
 def run_tests() -> bool:
-    """Run the unit tests, and write their report; tell whether all passed."""
+    """Run the unit tests, and write their report; return whether all passed."""
     REPORT.mkdir(parents=True, exist_ok=True)
     log = io.StringIO()
     suite = unittest.defaultTestLoader.discover(str(SOURCE / "greeter"), top_level_dir=str(SOURCE))
