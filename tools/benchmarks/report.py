@@ -37,8 +37,8 @@ and the factor is the median of these ratios. Other programs on the machine chan
 less than seconds by the clock.
 
 cpstage loses where it has little else to do than to start: with a few small files `s5cmd` takes a
-tenth of its time. For many small files `tar`, `igzip` and `s5cmd pipe` take less processor time than
-`push` as tar.gz.
+tenth of its time. For many small files `tar`, `igzip` and `s5cmd pipe` take less processor time
+than `push` as tar.gz.
 
 Run it again with `python tools/benchmarks/transfer.py`.
 
