@@ -46,3 +46,17 @@ def test_it_stays_within_the_bound() -> None:
 
 def test_a_consumer_that_is_slower_than_the_network_needs_no_more() -> None:
     assert _settled(1.25e9, 0.080, consumer=100e6) == 4
+
+
+@pytest.mark.parametrize(
+    ("waited", "seconds", "is_far"), [(True, 0.1, True), (True, 0.003, False), (False, 0.1, False)]
+)
+def test_the_first_block_shows_whether_the_blob_is_far_away(
+    waited: bool, seconds: float, is_far: bool
+) -> None:
+    flight = InFlight(16, 10.0)
+
+    flight.take(1 << 16, waited=waited, now=10.0 + seconds)
+    flight.take(READ_SIZE, waited=not waited, now=11.0)
+
+    assert flight.is_far == is_far

@@ -123,11 +123,13 @@ class InFlight:
 
     Attributes:
         count: How many.
+        is_far: Whether the first block was waited for long.
     """
 
     def __init__(self, most: int, now: float) -> None:
         self.count = self._useful = _FEWEST
         self._most = most
+        self.is_far = False
         self._rate = 0.0
         self._blocks = self._bytes = 0
         self._waited = False
@@ -141,6 +143,8 @@ class InFlight:
             waited: Whether the consumer had to wait for it.
             now: The time, in seconds.
         """
+        if not self._rate and not self._blocks:
+            self.is_far = waited and now - self._began > _FAR_SECONDS
         self._blocks += 1
         self._bytes += length
         self._waited = self._waited or waited
@@ -199,20 +203,16 @@ class ReadAhead(io.RawIOBase):
         self._wanted = 0
         self._coming: deque[Future[bytes]] = deque()
         self._pool: ThreadPoolExecutor | None = None
-        self._first_seconds = 0.0
         if blob.size > READ_SIZE:
             most = _FEWEST + _MORE_PER_THREAD * thread_count()
             self._in_flight = InFlight(most, time.monotonic())
             self._pool = ThreadPoolExecutor(most, thread_name_prefix="cpstage-read")
             self._fetch(self._pool, _FIRST)
-            began = time.monotonic()
-            self._coming[0].add_done_callback(lambda _: self._time_first(began))
 
-    @property
     def is_far(self) -> bool:
-        """Whether the first read shows that the blob is far away."""
+        """Wait for the first block, and return whether it shows that the blob is far away."""
         self._reach()
-        return self._first_seconds > _FAR_SECONDS
+        return self._pool is not None and self._in_flight.is_far
 
     @property
     def left(self) -> int:
@@ -307,9 +307,6 @@ class ReadAhead(io.RawIOBase):
         if self._digest:
             self._digest.update(block)
         self._consumed(len(block))
-
-    def _time_first(self, began: float) -> None:
-        self._first_seconds = time.monotonic() - began
 
     def _come(self) -> bytes:
         """Return the next of the blocks that were asked for."""

@@ -73,6 +73,9 @@ class Processes:
         work: What to do with a unit; what it changes in memory is not seen here.
         count: How many processes.
 
+    Attributes:
+        most_ahead: Units that may be done or under way before the first of them is taken.
+
     Raises:
         LocalIOError: The system has no room for more processes.
     """
@@ -82,7 +85,7 @@ class Processes:
         self._by_descriptor: dict[int, _Child] = {}
         self._sent = 0
         self._results: dict[int, memoryview | Reportable] = {}
-        self._most = _AHEAD * count
+        self.most_ahead = _AHEAD * count
         try:
             # A child that had the handlers of its parent yet would clean up for it.
             with blocked(signal.valid_signals()) as before:
@@ -141,7 +144,7 @@ class Processes:
         under_way: deque[int] = deque()
         for number in numbers:
             under_way.append(number)
-            if len(under_way) >= self._most:
+            if len(under_way) >= self.most_ahead:
                 yield self.result(under_way.popleft())
         while under_way:
             yield self.result(under_way.popleft())

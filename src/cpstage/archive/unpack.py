@@ -290,6 +290,7 @@ class Unpacker:
             self._tree.make_hard_link(path, existing)
             return 0
         attributes = (member.mode, member.mtime_ns)
+        self._pool.expect(self._plan.count)
         if self._pool.takes_file(member.size):
             content = b"".join(member.chunks())
             intake.budget.spend_bytes(len(content))

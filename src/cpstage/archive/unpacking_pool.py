@@ -31,9 +31,6 @@ _SMALL = 64 << 10
 _BATCH_BYTES, _BATCH_FILES = 256 << 10, 256
 """What is sent at once: whichever is reached first."""
 
-_AHEAD = 3
-"""Units for each process that may be under way: a tar goes on being read meanwhile."""
-
 _SLICE = 256
 """Directories that a process finishes at once: milliseconds of work."""
 
@@ -49,11 +46,15 @@ class Directory(NamedTuple):
     mtime_ns: int | None
 
 
+_Head = tuple[RelativePath, int, int | None, int]
+"""Of a file that is sent to a process: its path, mode and mtime in the archive, and its size."""
+
+
 class UnpackingPool:
     """Writes files below a tree; when it is closed, nothing is at work.
 
     Args:
-        tree: An empty directory that nobody else sees.
+        tree: An empty directory, hidden from others.
         now: The mtime of all files, if they are not to have those of the archive.
     """
 
@@ -63,8 +64,7 @@ class UnpackingPool:
         self._count = thread_count()
         self._stack = ExitStack()
         self._processes: Processes | None = None
-        self._files = 0
-        self._heads: list[tuple[RelativePath, int, int | None, int]] = []
+        self._heads: list[_Head] = []
         self._contents: list[bytes] = []
         self._gathered = 0
         self._under_way: deque[int] = deque()
@@ -101,17 +101,20 @@ class UnpackingPool:
     def write_entry(self, entry: ZipEntry, chunks: Iterable[bytes | memoryview]) -> None:
         """Write an entry to its place; its bytes are checked also where it has none."""
         if entry.kind == "file" and entry.place:
-            mode, mtime = entry.mode or FILE_MODE, self.time(entry.mtime)
-            self._tree.write_file(entry.place, chunks, mode=mode, mtime_ns=mtime)
+            self.write_file(entry.place, chunks, entry.mode, entry.mtime)
             return
         deque(chunks, 0)
         if entry.kind == "directory" and entry.place:
             self._tree.make_directory(entry.place)
 
     def write_file(
-        self, path: RelativePath, chunks: Iterable[bytes], mode: int, mtime_ns: int | None
+        self,
+        path: RelativePath,
+        chunks: Iterable[bytes | memoryview],
+        mode: int,
+        mtime_ns: int | None,
     ) -> int:
-        """Write a file of a tar, and return its size in bytes.
+        """Write a file, and return its size in bytes.
 
         Args:
             path: Where.
@@ -127,8 +130,6 @@ class UnpackingPool:
 
     def takes_file(self, size: int) -> bool:
         """Whether a file of a tar is one for the processes, by its size in bytes."""
-        self._files += 1
-        self.expect(self._files)
         return self._processes is not None and size <= _SMALL
 
     def send_file(
@@ -145,7 +146,7 @@ class UnpackingPool:
         Raises:
             WorkspaceUnavailable, LocalIOError: An earlier one could not be written.
         """
-        self._heads.append((path, mode or FILE_MODE, self.time(mtime_ns), len(content)))
+        self._heads.append((path, mode, mtime_ns, len(content)))
         self._contents.append(content)
         self._gathered += len(content)
         if self._gathered >= _BATCH_BYTES or len(self._heads) >= _BATCH_FILES:
@@ -187,7 +188,7 @@ class UnpackingPool:
         note = pickle.dumps(("files", self._heads))
         self._under_way.append(self._processes.send(note, b"".join(self._contents)))
         self._heads, self._contents, self._gathered = [], [], 0
-        if len(self._under_way) >= _AHEAD * self._count:
+        if len(self._under_way) >= self._processes.most_ahead:
             self._processes.result(self._under_way.popleft())
 
     def _work(self, note: bytes, data: memoryview | bytes) -> bytes:
@@ -203,13 +204,10 @@ class UnpackingPool:
             self._write_group(EntryGroup([ZipEntry(*one) for one in sent], memoryview(data)))
         return b""
 
-    def _write_files(
-        self, heads: Iterable[tuple[RelativePath, int, int | None, int]], data: memoryview
-    ) -> None:
+    def _write_files(self, heads: Iterable[_Head], data: memoryview) -> None:
         start = 0
-        for path, mode, mtime, size in heads:
-            content = data[start : start + size]
-            self._tree.write_file(path, (content,), mode=mode, mtime_ns=mtime)
+        for path, mode, mtime_ns, size in heads:
+            self.write_file(path, (data[start : start + size],), mode, mtime_ns)
             start += size
 
     def _write_group(self, group: EntryGroup) -> None:

@@ -80,7 +80,7 @@ class ZipReader:
 
     def __init__(self, stream: ReadAhead, budget: Budget) -> None:
         self._stream = stream
-        if stream.is_far:
+        if stream.is_far():
             stream.fetch_ahead()
         self._tail: ZipTail | None = read_tail(stream.blob, budget)
         self.count = self._tail.ends.count

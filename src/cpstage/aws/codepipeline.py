@@ -25,6 +25,7 @@ from cpstage.errors import (
     ServiceUnavailable,
 )
 from cpstage.job import ActionTypeId, Job, parse_job
+from cpstage.job.document import is_document
 from cpstage.job.masking import MaskedDict, Secret, mask_objects, secret
 
 NOT_IN_PROGRESS = "it has a result already, timed out, or was never acknowledged"
@@ -56,7 +57,7 @@ def get_job_details(
         ServiceUnavailable: CodePipeline could not be reached.
         ConfigurationError: No region, or a malformed parameter.
     """
-    if job_id.lstrip().startswith("{"):  # errors would quote its credentials
+    if is_document(job_id):  # errors would quote its credentials
         raise ConfigurationError(
             "the job id is a job document", hint="read the document with cpstage.parse_job()"
         )

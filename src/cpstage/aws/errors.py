@@ -18,7 +18,7 @@ from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 from urllib3 import exceptions as http
 
-from cpstage.job.masking import Secret, masked
+from cpstage.job.masking import Secret, mask_queries, masked
 
 CALLER_EXPIRED_HINT = "renew them (for example with 'aws sso login') and run the command again"
 """What to do about the caller's own credentials."""
@@ -67,9 +67,6 @@ _OTHER_NAME = {62, 64}
 
 _DAMAGED_RECORD = "BAD_RECORD_MAC|DECRYPTION_FAILED"
 _LOGIN = r"//[^/\s\"']*@"
-_QUERY = r"\?[^\s\"']+"
-"""Of a URL: a signature may be in it, and the session token."""
-
 _REFUSED_TUNNEL = r"Tunnel connection failed: [0-9]{3}"
 
 
@@ -349,9 +346,8 @@ def _unsigned_or_unparsed(error: Exception) -> CallFailed:
 
 
 def _network_text(error: BaseException) -> str:
-    """Return what botocore says of the network, without login and query of a URL."""
-    said = re.sub(_LOGIN, "//", f"{error}{_system_reason(error)}")
-    return re.sub(_QUERY, "", said)
+    """Return what botocore says of the network, without login and query of URLs."""
+    return mask_queries(re.sub(_LOGIN, "//", f"{error}{_system_reason(error)}"))
 
 
 def _system_reason(error: BaseException) -> str:

@@ -24,7 +24,6 @@ from cpstage.cli.aws_output import FORMATS, compile_query, output_format, render
 from cpstage.cli.command import Command, Option
 from cpstage.cli.options import aws_options, output_options, refuse_document
 from cpstage.errors import ConfigurationError, UsageError, WorkspaceUnavailable, local_reason
-from cpstage.job.masking import MASK
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,7 +68,7 @@ def parameter(value: str | None, option: str) -> str | None:
 
 
 def input_members(document: str | None) -> dict[str, Any]:
-    """Read the members of ``--cli-input-json``; there are none where it is not given.
+    """Read the members of ``--cli-input-json``; empty where it is not given.
 
     Raises:
         UsageError: It is not JSON, or no object.
@@ -334,6 +333,8 @@ def _is_masked(selected: object) -> bool:
         return any(_is_masked(value) for value in selected.values())
     if isinstance(selected, list):
         return any(_is_masked(value) for value in selected)
+    from cpstage.job.masking import MASK
+
     return selected == MASK
 
 

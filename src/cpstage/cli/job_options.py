@@ -20,7 +20,6 @@ import click
 from cpstage.cli.command import Option
 from cpstage.cli.options import a_file, add_options, refuse_document
 from cpstage.errors import ConfigurationError, NotFound, UsageError, local_reason
-from cpstage.job.masking import secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -226,6 +225,8 @@ def job_options(function: Function, *, takes_past: bool = False) -> Function:
         if job_id and not _JOB_ID.fullmatch(job_id) and os.path.isfile(job_id):
             raise _is_a_file(job_id)
         # A variable that a Windows tool set may end with a CR.
+        from cpstage.job.masking import secret
+
         token = secret(client_token)
         source = JobSource(known.rstrip("\r\n") or None, token, job_file, past)
         return function(source=source, **others)

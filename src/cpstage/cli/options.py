@@ -313,6 +313,8 @@ def refuse_document(text: str, what: str) -> None:
     Raises:
         UsageError: The text is a JSON object or list.
     """
-    if re.match(r"\s*[{\[]\s*[\"{}\]]", text):
+    from cpstage.job.document import is_document
+
+    if is_document(text):
         hint = "pipe the document to 'cpstage COMMAND --job-file -'"
         raise UsageError(f"the value of {what} is a job document", hint=hint)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import sys
 import traceback
 from contextlib import contextmanager, suppress
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from cpstage.errors import ConfigurationError, LocalIOError, local_reason, printable
-from cpstage.job.masking import MASK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -28,8 +26,6 @@ and bodies, and with them the token of a job."""
 
 _READERS_OF_ANSWERS = {"botocore", "boto3", "http", "json", "s3transfer", "urllib3", "xml"}
 """Packages whose exceptions may quote an answer, or what was signed."""
-
-_QUERY = r"\?[^\s\"']+"
 
 
 class Terminal:
@@ -88,8 +84,8 @@ class Terminal:
     def fail(self, error: Reportable) -> None:
         """Say on one line what went wrong; before it the traceback, if that is wanted.
 
-        A traceback shows source lines and messages, and no values of variables: none of our
-        messages holds a secret, and others are left out where they may quote an answer.
+        A traceback shows source lines and messages, and no values of variables. Our
+        messages hold no secret; those of libraries are left out where they may quote an answer.
         """
         if self.debug:
             _say(_traceback(error))
@@ -107,6 +103,8 @@ class Terminal:
 
 def _traceback(error: BaseException) -> str:
     """Format an exception, without the messages of libraries that read answers of AWS."""
+    from cpstage.job.masking import MASK
+
     said = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     for one in _chain(error):
         frames = [frame for frame, _ in traceback.walk_tb(one.__traceback__)]
@@ -133,9 +131,11 @@ def _without_exception(record: logging.LogRecord) -> bool:
 
 def _without_quotes(record: logging.LogRecord) -> bool:
     """Drop texts of exceptions, which quote answers, and queries of URLs, which may be signed."""
+    from cpstage.job.masking import mask_queries
+
     given = record.args if isinstance(record.args, tuple) else ()
     named = tuple(type(one).__name__ if isinstance(one, BaseException) else one for one in given)
-    record.msg, record.args = re.sub(_QUERY, f"?{MASK}", str(record.msg) % named), ()
+    record.msg, record.args = mask_queries(str(record.msg) % named), ()
     return True
 
 

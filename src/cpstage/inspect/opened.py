@@ -1,4 +1,4 @@
-"""An artifact opened for random access: what commands look into, and stage nothing of.
+"""An artifact opened for random access, for commands that look into it without staging it.
 
 The object in S3 is read where a command needs it. An encrypted one is decrypted as a whole into a
 temporary file first, since every frame has to be authenticated before a byte of it is shown. A

@@ -49,6 +49,11 @@ _PS_CLASS = r"(Amazon\.CodePipeline\.Model|System\.Collections)\.|@\{"
 _PS_DEPTH_HINT = "PowerShell cut the document: save it with 'ConvertTo-Json -Depth 10'"
 
 
+def is_document(text: str) -> bool:
+    """Whether a text is a document, given where its file or its id belongs: errors quote those."""
+    return re.match(r"\s*[{\[]\s*[\"{}\]]", text) is not None
+
+
 def parse_job(document: object, *, issued_at: datetime | None = None) -> Job:
     """Read a job from any shape that AWS returns.
 

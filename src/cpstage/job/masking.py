@@ -8,6 +8,7 @@ the plain value.
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn, TypeVar, overload
@@ -22,6 +23,8 @@ _PIECE_OF_SECRET = 12
 
 SHORTEST_SECRET = 8
 """Characters: AWS has no shorter keys, and ``main`` would be found in every other line."""
+
+_QUERY = r"\?[^\s\"']+"
 
 _Value = TypeVar("_Value")
 
@@ -135,6 +138,11 @@ def secrets_in(value: Any) -> list[Secret]:
     if not isinstance(value, (Mapping, list)):
         return []
     return [found for member in members for found in secrets_in(member)]
+
+
+def mask_queries(text: str) -> str:
+    """Hide the queries of URLs: a signature may be in one, and the session token."""
+    return re.sub(_QUERY, f"?{MASK}", text)
 
 
 def masked(text: str, secrets: Iterable[Secret]) -> str:

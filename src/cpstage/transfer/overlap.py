@@ -18,8 +18,7 @@ Unit = TypeVar("Unit")
 Result = TypeVar("Result")
 
 _REQUESTS = 6
-"""Requests at the same time: with the four of a large artifact as many as botocore keeps
-connections."""
+"""Requests at the same time, each on a connection."""
 
 SMALL_BYTES = 1 << 20
 """An artifact up to this size is read, or packed, before its turn: a larger one takes longer than
