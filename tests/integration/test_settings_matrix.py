@@ -19,6 +19,7 @@ from aws_cli_comparison import (
     GET,
     HEAD,
     JOB,
+    KEYS,
     PUT,
     Setting,
     assert_as_expected,
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 NO_PROXY = ("HTTP_PROXY", "HTTPS_PROXY")
 NO_REGION = ("AWS_DEFAULT_REGION",)
 OTHER_KEYS = "aws_access_key_id = AKIAOTHER0000000001\naws_secret_access_key = other-secret\n"

@@ -15,6 +15,7 @@ from aws_cli_comparison import (
     GET,
     HEAD,
     JOB,
+    KEYS,
     KMS,
     PUT,
     Setting,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 ROLE = (
     "role_arn = arn:aws:iam::123456789012:role/Worker\nrole_session_name = tests\n"
     "source_profile = source\n"

@@ -38,6 +38,7 @@ CALLER_KEY, CALLER_SECRET = "AKIACALLERCALLER0001", "caller-secret" * 3
 REGION = "eu-west-1"
 JOB, HEAD, GET, PUT = "GetJobDetails", "HeadObject", "GetObject", "PutObject"
 KMS = "GenerateDataKey"
+KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 _OBJECT = ("--bucket", BUCKET, "--key")
 _AWS = {

@@ -26,9 +26,9 @@ After this page you know how long cpstage and other tools take on the same artif
 Whole processes, from start to end, beside the tools that do the same work. The object store is
 SeaweedFS on the same machine, with SSE-KMS and its data beside the files, reached by plain HTTP
 over the loopback. The object store uses the same cores. cpstage asks the job API for the job first;
-the other tools get the bucket and the key as arguments. The tree that each tool unpacked was compared
-with the tree that was packed, byte by byte. Every archive was tested with `unzip -t` or `gzip -t`,
-and its files were compared with those that were packed.
+the other tools get the bucket and the key as arguments. The tree that each tool unpacked was
+compared with the tree that was packed, byte by byte. Every archive was tested with `unzip -t` or
+`gzip -t`, and its files were compared with those that were packed.
 
 For each kind of artifact a table has two columns: seconds by the clock (wall), and processor
 seconds (CPU) in user and kernel mode of all processes of the tool. Figures are medians of all
