@@ -143,8 +143,8 @@ def _build(
 
 def _administrator(aws: LocalAWS) -> S3:
     """Return an S3 that may look at everything, which neither the caller nor a job may."""
+    from cpstage.aws.client import JobCredentials
     from cpstage.aws.config import AwsConfig
-    from cpstage.aws.credentials import JobCredentials
     from cpstage.aws.s3 import S3
     from cpstage.job import SessionCredentials
     from cpstage.job.masking import Secret
