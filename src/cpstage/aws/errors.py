@@ -10,6 +10,7 @@ import re
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from traceback import walk_tb
 from typing import Any
 from urllib.parse import urlsplit
@@ -107,6 +108,7 @@ class SetupError(CallFailed):
         self.hint = hint
 
 
+@dataclass(eq=False)
 class ServiceError(CallFailed):
     """A service refused a request.
 
@@ -119,22 +121,15 @@ class ServiceError(CallFailed):
         retries: How often botocore itself sent the request again.
     """
 
-    def __init__(  # noqa: PLR0917 (an answer has six parts)
-        self,
-        status: int,
-        code: str,
-        message: str,
-        request_id: str | None = None,
-        date: str | None = None,
-        retries: int = 0,
-    ) -> None:
-        super().__init__(f"{code}: {message}")
-        self.status = status
-        self.code = code
-        self.message = message
-        self.request_id = request_id
-        self.date = date
-        self.retries = retries
+    status: int
+    code: str
+    message: str
+    request_id: str | None = None
+    date: str | None = None
+    retries: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
 
     def text(self, doing: str) -> str:
         """Return the line about the refusal: what failed, why, and AWS's request id."""

@@ -92,21 +92,7 @@ def find_execution(
     failed: bool = False,
     config: AwsConfig | None = None,
 ) -> ExecutionSummary:
-    """Find an execution of a pipeline.
-
-    Args:
-        pipeline: The pipeline: its name, its ARN, or a URL of the console, which may name the
-            execution as well.
-        execution: The id of the execution, or its start, as the console shows it; the latest
-            execution if None.
-        failed: The latest execution that failed, where no execution is given.
-        config: How to reach AWS, with the caller's own credentials.
-
-    Raises:
-        NotFound: The pipeline or the execution does not exist.
-        UsageError: The start of the id is that of several executions.
-        AccessDenied, ServiceUnavailable, ConfigurationError: As :func:`list_executions`.
-    """
+    """Find an execution of a pipeline: arguments and errors as in :func:`get_execution`."""
     name, where, named = _resolve(pipeline, config)
     wanted = execution if execution is not None else named
     if wanted is None:
