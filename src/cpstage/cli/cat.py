@@ -8,15 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+import cpstage
 from cpstage.cli.archive_options import unpacking_options
-from cpstage.cli.command import Command
-from cpstage.cli.job_options import (
-    JobSource,
-    archive_option,
-    artifact_source_options,
-    member_arguments,
-)
-from cpstage.cli.options import aws_options, log_options, session_option
+from cpstage.cli.command import Command, flag
+from cpstage.cli.job_options import JobSource, archive_option, artifact_source_options
+from cpstage.cli.options import aws_options, log_options, max_age_option, retry_option
 from cpstage.errors import LocalIOError, UsageError
 
 if TYPE_CHECKING:
@@ -40,13 +36,13 @@ _CONTROL = re.compile(rb"[\x00-\x07\x0e-\x1f\x7f]|\xc2[\x80-\x9f]")
 
 
 @click.command(cls=Command, epilog=_EXAMPLES)
-@member_arguments
+@click.argument("arguments", nargs=-1, metavar="[JOB_ID] ARTIFACT PATH...")
 @artifact_source_options
 @archive_option
-@click.option("--force", is_flag=True, help="Write binary data to a terminal.")
+@flag("--force", help="Write binary data to a terminal.")
 @unpacking_options
-@aws_options
-@session_option
+@aws_options(retry_option())
+@max_age_option
 @log_options
 def cat(
     *,
@@ -74,8 +70,6 @@ def cat(
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
-    import cpstage
-
     chunks: Iterable[bytes | memoryview]
     if archive is not None:
         if not words:

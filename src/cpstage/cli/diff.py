@@ -7,19 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+import cpstage
 from cpstage.cli.archive_options import unpacking_options
-from cpstage.cli.command import Command
-from cpstage.cli.job_options import (
-    JobSource,
-    artifact_arguments,
-    artifact_source_options,
-    skip_missing_option,
-)
+from cpstage.cli.command import Command, flag
+from cpstage.cli.job_options import JobSource, artifact_source_options, skip_missing_option
 from cpstage.cli.options import (
     aws_options,
+    max_age_option,
     output_options,
     progress_option,
-    session_option,
+    retry_option,
     workspace_option,
 )
 from cpstage.errors import UsageError, printable
@@ -45,7 +42,7 @@ _DIFFERENT = 1
 
 
 @click.command(cls=Command, epilog=_EXAMPLES)
-@artifact_arguments
+@click.argument("arguments", nargs=-1, metavar="[JOB_ID] [ARTIFACT]...")
 @artifact_source_options
 @click.option(
     "--with",
@@ -67,23 +64,18 @@ _DIFFERENT = 1
     metavar="PATH",
     help="Print a unified diff of these changed members: names or globs; repeatable.",
 )
-@click.option(
-    "-u",
-    "--unified",
-    is_flag=True,
-    help="Print a unified diff of all changed members.",
-)
+@flag("-u", "--unified", help="Print a unified diff of all changed members.")
 @skip_missing_option
 @workspace_option
 @unpacking_options
-@aws_options
-@session_option
+@aws_options(retry_option())
+@max_age_option
 @output_options
 @progress_option
 def diff(
     *,
     source: JobSource,
-    artifacts: tuple[str, ...],
+    words: tuple[str, ...],
     other: str | None,
     local: tuple[str, str] | None,
     content: tuple[str, ...],
@@ -113,10 +105,8 @@ def diff(
 
     JOB_ID may also be given as CPSTAGE_JOB_ID: then 'cpstage diff ARTIFACT' is enough.
     """
-    import cpstage
-
     texts = cpstage.inspect.Texts(() if unified else content, wanted=unified or bool(content))
-    _check_options(source, artifacts, other, local, is_detailed=texts.wanted or skip_missing)
+    _check_options(source, words, other, local, is_detailed=texts.wanted or skip_missing)
     job: ArtifactSet | None = None
     between: dict[str, str] | None = None
     compared: list[Comparison] = []
@@ -130,7 +120,7 @@ def diff(
             *cpstage.inspect.compare_executions(
                 job,
                 before,
-                artifacts,
+                words,
                 texts=texts,
                 missing=terminal.warn if skip_missing else None,
                 **common,
@@ -139,7 +129,7 @@ def diff(
     else:
         job = source.load_artifacts(common["config"], terminal)
         compared = cpstage.inspect.compare(
-            job, workspace, artifacts, credentials_max_age=credentials_max_age, **common
+            job, workspace, words, credentials_max_age=credentials_max_age, **common
         )
     for one in compared:
         for artifact in one.replaced:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cpstage.cli.command import Command
+import cpstage
+from cpstage.cli.command import Command, choice, flag
 from cpstage.cli.job_options import JobSource, job_options
 from cpstage.cli.options import aws_options, output_options, workspace_option
 from cpstage.errors import printable
@@ -29,16 +30,14 @@ Examples:
 @click.argument("job_id", required=False)
 @job_options
 @workspace_option
-@click.option(
+@choice(
     "--format",
     "syntax",
-    type=click.Choice(["sh", "fish", "powershell", "dotenv", "json"]),
-    default="sh",
-    show_default=True,
+    values=["sh", "fish", "powershell", "dotenv", "json"],
     help="Output format.",
 )
-@click.option("--codebuild-env", is_flag=True, help="Add CODEBUILD_SRC_DIR variables.")
-@aws_options
+@flag("--codebuild-env", help="Add CODEBUILD_SRC_DIR variables.")
+@aws_options()
 @output_options
 def env(
     *,
@@ -56,7 +55,6 @@ def env(
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
-    import cpstage
     from cpstage.runner.environment import job_environment, render, staged_environment
 
     place = cpstage.Workspace(workspace)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.command import AwsCommand
-from cpstage.cli.job_options import JobSource, artifact_source_options, skip_missing_option
+import cpstage
+from cpstage.cli.archive_options import staging_options
+from cpstage.cli.command import AwsCommand, flag
+from cpstage.cli.job_options import JobSource, artifact_source_options
 from cpstage.cli.options import (
     a_file,
     aws_options,
+    max_age_option,
     output_options,
     progress_option,
-    session_option,
+    retry_option,
     workspace_option,
 )
 from cpstage.cli.output import Terminal, counted, relative, shortened
-from cpstage.cli.stage_options import staging_options
 from cpstage.errors import UsageError
 from cpstage.progress import amount
 
@@ -43,17 +44,16 @@ Examples:
 @artifact_source_options
 @workspace_option
 @staging_options
-@skip_missing_option
-@click.option("--dry-run", is_flag=True, help="Print what the command would do, and do nothing.")
+@flag("--dry-run", help="Print what the command would do, and do nothing.")
 @click.option(
     "--env-file",
     metavar="FILE",
     shell_complete=a_file,
     help="Write the job's variables as NAME=value lines.",
 )
-@click.option("--codebuild-env", is_flag=True, help="Add CODEBUILD_SRC_DIR variables to that file.")
-@aws_options
-@session_option
+@flag("--codebuild-env", help="Add CODEBUILD_SRC_DIR variables to that file.")
+@aws_options(retry_option())
+@max_age_option
 @output_options
 @progress_option
 def fetch(
@@ -65,7 +65,6 @@ def fetch(
     fetch_options: FetchOptions,
     dry_run: bool,
     env_file: str | None,
-    skip_missing: bool,
     codebuild_env: bool,
     **options: Any,
 ) -> None:
@@ -81,12 +80,9 @@ def fetch(
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
-    import cpstage
-
     if codebuild_env and env_file is None:
         raise UsageError("--codebuild-env has no file to go to", hint="give --env-file FILE")
     job = source.load_artifacts(config, terminal)
-    fetch_options = replace(fetch_options, skip_missing=skip_missing)
 
     def run() -> FetchResult:
         return cpstage.fetch(

@@ -6,17 +6,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+import cpstage
 from cpstage.cli.archive_options import unpacking_options
 from cpstage.cli.command import Command
 from cpstage.cli.job_options import (
     JobSource,
     archive_option,
     artifact_source_options,
-    listing_arguments,
     members_among,
     skip_missing_option,
 )
-from cpstage.cli.options import aws_options, output_options, progress_option, session_option
+from cpstage.cli.options import (
+    aws_options,
+    max_age_option,
+    output_options,
+    progress_option,
+    retry_option,
+)
 from cpstage.cli.output import Terminal, counted
 from cpstage.errors import NotFound, printable
 
@@ -49,13 +55,13 @@ _UNREADABLE = "?---------"
 
 
 @click.command(cls=Command, epilog=_EXAMPLES)
-@listing_arguments
+@click.argument("arguments", nargs=-1, metavar="[JOB_ID] [ARTIFACT|MEMBER]...")
 @artifact_source_options
 @archive_option
 @skip_missing_option
 @unpacking_options
-@aws_options
-@session_option
+@aws_options(retry_option())
+@max_age_option
 @output_options
 @progress_option
 def ls(
@@ -85,8 +91,6 @@ def ls(
 
     JOB_ID may also be given as CPSTAGE_JOB_ID: then 'cpstage ls ARTIFACT' is enough.
     """
-    import cpstage
-
     artifacts, members = members_among(words) if archive is None else ([], [*words])
     only = cpstage.Globs(tuple(members))
     common: dict[str, Any] = {"unpacking": unpacking, "config": config, "progress": progress}

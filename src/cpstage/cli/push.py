@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.archive_options import packing_mtime_option
-from cpstage.cli.command import AwsCommand
+import cpstage
+from cpstage.cli.archive_options import upload_options
+from cpstage.cli.command import AwsCommand, flag
 from cpstage.cli.job_options import JobSource, force_option, job_options
 from cpstage.cli.options import (
     aws_options,
+    max_age_option,
     output_options,
     progress_option,
-    session_option,
+    retry_option,
     workspace_option,
 )
 from cpstage.cli.output import Terminal, counted, relative, shortened
-from cpstage.cli.stage_options import delivery_options
 from cpstage.errors import UsageError
 from cpstage.progress import amount
 
@@ -56,11 +57,10 @@ def _split(context: click.Context, _: click.Parameter, values: tuple[str, ...]) 
 @job_options
 @force_option
 @workspace_option
-@packing_mtime_option
-@delivery_options
-@click.option("--dry-run", is_flag=True, help="Print what the command would do, and do nothing.")
-@aws_options
-@session_option
+@upload_options
+@flag("--dry-run", help="Print what the command would do, and do nothing.")
+@aws_options(retry_option())
+@max_age_option
 @output_options
 @progress_option
 def push(
@@ -83,8 +83,6 @@ def push(
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
-    import cpstage
-
     result = cpstage.push(
         source.load(config, in_progress=not (force or options.get("dry_run"))),
         workspace,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, cast, get_args
 
 import click
 
-from cpstage.cli.command import AwsCommand
+import cpstage
+from cpstage.cli.command import AwsCommand, flag
 from cpstage.cli.job_options import JobSource, job_options, read_file
 from cpstage.cli.options import aws_options, output_options, retry_option
 from cpstage.cli.run_options import details_options, execution_id_option
@@ -55,9 +56,8 @@ def _variables(values: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-_force_option = click.option(
+_force_option = flag(
     "--force",
-    is_flag=True,
     help="Report without asking CodePipeline first whether the job is in progress.",
 )
 
@@ -86,8 +86,7 @@ _force_option = click.option(
     "another job. CPSTAGE_CONTINUATION_TOKEN also works. Others can see a "
     "command line.",
 )
-@aws_options
-@retry_option
+@aws_options(retry_option())
 @output_options
 def success(
     *,
@@ -105,7 +104,6 @@ def success(
     A value that CodePipeline would refuse is reported as a failure of the job. JOB_ID may also be
     given as CPSTAGE_JOB_ID.
     """
-    import cpstage
     from cpstage.aws.job_result import read_token
     from cpstage.job.masking import secret
     from cpstage.job.result import read_variables
@@ -178,8 +176,7 @@ def _require_in_progress(job_id: str, source: JobSource, config: AwsConfig, forc
     help=f"Failure type: {', '.join(get_args(FailureType))}.",
 )
 @execution_id_option
-@aws_options
-@retry_option
+@aws_options(retry_option())
 @output_options
 def failure(
     *,
@@ -189,15 +186,13 @@ def failure(
     message: str | None,
     message_file: str | None,
     failure_type: str,
-    execution_id: str | None,
+    external_execution_id: str | None,
     force: bool,
 ) -> None:
     """Report that a job has failed.
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
-    import cpstage
-
     if (message is None) == (message_file is None):
         given = "no message is" if message is None else "both --message and --message-file are"
         raise UsageError(f"{given} given", hint="give --message or --message-file")
@@ -221,7 +216,7 @@ def failure(
         job_id,
         message or "",
         failure_type=cast("FailureType", failure_type),
-        external_execution_id=execution_id,
+        external_execution_id=external_execution_id,
         client_token=source.client_token,
         config=config,
     )

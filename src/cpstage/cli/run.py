@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
+import cpstage
 from cpstage._posix import release_signals
-from cpstage.cli.command import Option
+from cpstage.cli.archive_options import run_staging_options, run_upload_options
+from cpstage.cli.command import Option, flag
 from cpstage.cli.fetch import fetched_text
 from cpstage.cli.job_options import JobSource, force_option, job_options
 from cpstage.cli.options import (
     aws_options,
+    max_age_option,
     output_options,
     pairs,
     progress_option,
-    session_option,
+    retry_option,
     workspace_option,
 )
 from cpstage.cli.push import pushed_text
@@ -25,17 +27,22 @@ from cpstage.cli.run_options import (
     TakesCommand,
     command_options,
     details_options,
-    fetch_inputs_option,
+    push_always_option,
 )
-from cpstage.cli.stage_options import delivery_options, staging_options
 from cpstage.errors import UsageError
 from cpstage.runner.signals import Interrupts
 
 if TYPE_CHECKING:
-    from cpstage import AwsConfig, Details, Progress, RunResult
+    from cpstage import (
+        AwsConfig,
+        CommandOptions,
+        Details,
+        FetchOptions,
+        Progress,
+        PushOptions,
+        RunResult,
+    )
     from cpstage.cli.output import Terminal
-    from cpstage.runner.command import CommandOptions
-    from cpstage.transfer.options import FetchInputs, FetchOptions, PushOptions
 
 _EXAMPLES = """\b
 Examples:
@@ -52,8 +59,8 @@ Examples:
 @job_options
 @force_option
 @workspace_option
-@click.option("--report", is_flag=True, help="Report the result, success or failure.")
-@command_options
+@flag("--report", help="Report the result, success or failure.")
+@command_options(kills_orphans=False)
 @details_options
 @click.option(
     "--output-path",
@@ -66,12 +73,11 @@ Examples:
     help="Take an output from PATH instead of out/NAME; repeatable. PATH is "
     "relative to the directory in which cpstage starts.",
 )
-@click.option("--push-always", is_flag=True, help="Push even if CMD fails.")
-@fetch_inputs_option
-@staging_options
-@delivery_options
-@aws_options
-@partial(session_option, former=())
+@push_always_option
+@run_staging_options
+@run_upload_options
+@aws_options(retry_option(former=()))
+@max_age_option
 @output_options
 @progress_option
 def run(
@@ -83,7 +89,6 @@ def run(
     workspace: str,
     command: tuple[str, ...],
     fetch_options: FetchOptions,
-    fetch_inputs: FetchInputs,
     command_options: CommandOptions,
     push_options: PushOptions,
     paths: dict[str, str],
@@ -111,8 +116,6 @@ def run(
     # What comes while the rest is loaded is a signal to the run as well.
     with Interrupts() as interrupts:
         release_signals()
-        import cpstage
-
         with interrupts.stopping():  # stdin may not come to an end
             job = (
                 source.load(config, in_progress=not force)
@@ -124,7 +127,7 @@ def run(
             command,
             workspace,
             client_token=source.client_token,
-            fetch_options=replace(fetch_options, inputs=fetch_inputs),
+            fetch_options=fetch_options,
             command_options=replace(command_options, stdout_to_stderr=terminal.json),
             push_options=replace(push_options, paths=paths, always=push_always),
             report=details if report else None,

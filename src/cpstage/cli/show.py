@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+import cpstage
 from cpstage.cli.command import AwsCommand
 from cpstage.cli.job_options import JobSource, artifact_source_options
 from cpstage.cli.options import aws_options, output_options
@@ -31,7 +32,7 @@ _GOOD_FOR_SECONDS = 15 * 60
 @click.command(cls=AwsCommand, epilog=_EXAMPLES)
 @click.argument("job_id", required=False)
 @artifact_source_options
-@aws_options
+@aws_options()
 @output_options
 def show(source: JobSource, config: AwsConfig, terminal: Terminal) -> None:
     """Show a job and the objects at its locations.
@@ -45,8 +46,6 @@ def show(source: JobSource, config: AwsConfig, terminal: Terminal) -> None:
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
-    import cpstage
-
     job = source.load_artifacts(config, terminal, needs_artifacts=False)
     described = cpstage.inspect.describe(job, config=config)
     terminal.result(described, _text(described))
