@@ -1,4 +1,4 @@
-"""The command line: one small file per command; the only code that prints or exits.
+"""The command line: the only code that prints or exits.
 
 Commands hold no decisions: they gather options, call the public API, and print what it returns.
 """
@@ -40,8 +40,8 @@ class _Command(NamedTuple):
 
 GROUPS = {
     "Job artifacts": {
-        "fetch": _Command("fetch", "Stage a job's input artifacts."),
-        "push": _Command("push", "Upload a job's output artifacts."),
+        "fetch": _Command("transfer", "Stage a job's input artifacts."),
+        "push": _Command("transfer", "Upload a job's output artifacts."),
     },
     "Running jobs and reporting results": {
         "run": _Command("run", "Fetch a job's inputs, run CMD, push its outputs."),
@@ -63,8 +63,8 @@ GROUPS = {
         "executions": _Command(
             "executions", "List a pipeline's past executions, or the actions of one."
         ),
-        "ls": _Command("ls", "List the contents of artifacts, without fetching them."),
-        "cat": _Command("cat", "Write members of an artifact to stdout."),
+        "ls": _Command("members", "List the contents of artifacts, without fetching them."),
+        "cat": _Command("members", "Write members of an artifact to stdout."),
         "diff": _Command("diff", "Compare a fetched tree, two executions, or two local archives."),
         "doctor": _Command("doctor", "Check everything that a run of a job needs."),
     },
@@ -205,12 +205,18 @@ def _run(arguments: Sequence[str]) -> int:
     except click.exceptions.Exit as request:
         return request.exit_code
     except click.ClickException as error:
-        return _usage_failed(terminal, error, arguments)
+        if type(error).__name__ == "NoArgsIsHelpError":  # not in click 8.1, which prints by itself
+            click.echo(error.format_message(), err=True)
+            return UsageError.exit_code
+        failure: Reportable = _usage_error(error, arguments)
     except BrokenPipeError:
         return _SIGNALLED + sum(signals("SIGPIPE"))
     except (Reportable, Exception) as error:
-        return _failed(terminal, reportable(error))
-    return 0
+        failure = reportable(error)
+    else:
+        return 0
+    terminal.fail(failure)
+    return failure.exit_code
 
 
 def _complete_command_line(instruction: str) -> None:
@@ -246,19 +252,10 @@ def _complete_command_line(instruction: str) -> None:
         )
 
 
-def _failed(terminal: Terminal, error: Reportable) -> int:
-    terminal.fail(error)
-    return error.exit_code
-
-
-def _usage_failed(terminal: Terminal, error: click.ClickException, arguments: Sequence[str]) -> int:
-    if type(error).__name__ == "NoArgsIsHelpError":  # not in click 8.1, which prints by itself
-        click.echo(error.format_message(), err=True)
-        return UsageError.exit_code
+def _usage_error(error: click.ClickException, arguments: Sequence[str]) -> UsageError:
     context = getattr(error, "ctx", None)
     command = context.command_path if context else " ".join(["cpstage", *_path(arguments)])
-    message = error.format_message().rstrip(".")
-    return _failed(terminal, UsageError(message, hint=f"see '{command} --help'"))
+    return UsageError(error.format_message().rstrip("."), hint=f"see '{command} --help'")
 
 
 def _common_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -278,15 +275,14 @@ def _common_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 def _path(arguments: Sequence[str]) -> list[str]:
     """Return the names of commands that arguments begin with."""
     path: list[str] = []
-    command: click.Group = cpstage
+    command: click.Command | None = cpstage
     for word in arguments:
-        found = command.get_command(click.Context(command), word)
-        if found is None:
+        if not isinstance(command, click.Group):
+            break
+        command = command.get_command(click.Context(command), word)
+        if command is None:
             break
         path.append(word)
-        if not isinstance(found, click.Group):
-            break
-        command = found
     return path
 
 

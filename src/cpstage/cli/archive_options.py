@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl
 
 import click
@@ -28,9 +28,6 @@ from cpstage.cli.job_options import skip_missing_option
 from cpstage.cli.options import pairs
 from cpstage.errors import UsageError
 
-if TYPE_CHECKING:
-    from cpstage import FetchOptions, Packing, PushOptions, Sealing, Unpacking
-
 DEFAULT_LEVEL = 2
 """The same as :data:`cpstage._deflate.DEFAULT_LEVEL`, whose module ``--help`` can do
 without."""
@@ -50,7 +47,7 @@ def _context_option(*names: str) -> Decorator:
     )
 
 
-def _unpacking(*, require_encrypted: bool, no_decrypt: bool, **others: Any) -> Unpacking:
+def _unpacking(*, require_encrypted: bool, no_decrypt: bool, **others: Any) -> cpstage.Unpacking:
     if require_encrypted and no_decrypt:
         raise UsageError("--require-encrypted and --no-decrypt are given", hint="give one of them")
     limits = {name: others.pop(f"max_{name}") for name in _LIMITS}
@@ -137,7 +134,7 @@ def _fetch_options(
     inputs: Any = "always",
     skip_missing: bool = False,
     **unpacking: Any,
-) -> FetchOptions:
+) -> cpstage.FetchOptions:
     if replace and (verify or keep_out):
         other = "--verify" if verify else "--keep-out"
         raise UsageError(f"--replace and {other} exclude each other", hint="give one of them")
@@ -229,11 +226,13 @@ _PACKING_MTIME = click.option(
 )
 
 
-def _packing(*, include: tuple[str, ...], exclude: tuple[str, ...], **others: Any) -> Packing:
+def _packing(
+    *, include: tuple[str, ...], exclude: tuple[str, ...], **others: Any
+) -> cpstage.Packing:
     return cpstage.Packing(globs=cpstage.Globs(include, exclude), **others)
 
 
-def _packing_options(*formats: str, formats_help: str) -> list[Decorator]:
+def _packing_options(formats: Sequence[str], formats_help: str) -> list[Decorator]:
     return [
         click.option(
             "--include", multiple=True, metavar="GLOB", help="Pack only these paths; repeatable."
@@ -264,8 +263,7 @@ packing_options = gather(
     _packing,
     _PACKING_MTIME,
     *_packing_options(
-        *("auto", "zip", "tar", "tar.gz"),
-        formats_help="auto chooses the format by the suffix of FILE, else zip.",
+        ["auto", "zip", "tar", "tar.gz"], "auto chooses the format by the suffix of FILE, else zip."
     ),
 )
 
@@ -283,18 +281,19 @@ _SEALING: tuple[Decorator, ...] = (
 )
 
 
-def _require_encrypt(seal: bool, seal_keys: Sequence[str], seal_context: dict[str, str]) -> None:
+def _encryption(
+    *, seal: bool, seal_keys: Sequence[str], seal_context: dict[str, str], **others: Any
+) -> cpstage.Encryption:
     if (seal_keys or seal_context) and not seal:
         raise UsageError("--encrypt-key and --encrypt-context need --encrypt", hint="add --encrypt")
+    return cpstage.Encryption(seal=seal, key_ids=seal_keys, context=seal_context, **others)
 
 
-def _sealing(
-    *, seal: bool, seal_keys: Sequence[str], seal_context: dict[str, str]
-) -> Sealing | None:
-    _require_encrypt(seal, seal_keys, seal_context)
-    if seal and not seal_keys:
+def _sealing(**options: Any) -> cpstage.Sealing | None:
+    how = _encryption(**options)
+    if how.seal and not how.key_ids:
         raise UsageError("--encrypt has no KMS key", hint="give --encrypt-key ARN")
-    return cpstage.Sealing(seal_keys, seal_context) if seal else None
+    return cpstage.Sealing(how.key_ids, how.context) if how.seal else None
 
 
 sealing_options = gather("sealing", _sealing, *_SEALING)
@@ -314,35 +313,22 @@ def _tags(_: click.Context, __: click.Parameter, value: str) -> dict[str, str]:
     return dict(found)
 
 
+_ENCRYPTION = ("seal", "seal_keys", "seal_context", "sse", "sse_kms_key_id", "bucket_key")
+
+
 def _push_options(
-    *,
-    if_empty: Any,
-    acl: Any,
-    tagging: dict[str, str],
-    bucket_key: bool,
-    sse: Any,
-    sse_kms_key_id: str | None,
-    seal: bool,
-    seal_keys: Sequence[str],
-    seal_context: dict[str, str],
-    **packing: Any,
-) -> PushOptions:
-    _require_encrypt(seal, seal_keys, seal_context)
+    *, if_empty: Any, acl: Any, tags: dict[str, str], **others: Any
+) -> cpstage.PushOptions:
+    encryption = _encryption(**{name: others.pop(name) for name in _ENCRYPTION})
     return cpstage.PushOptions(
-        packing=_packing(**packing),
-        encryption=cpstage.Encryption(
-            bucket_key, seal, seal_keys, seal_context, sse_kms_key_id, sse
-        ),
-        if_empty=if_empty,
-        acl=acl,
-        tags=tagging,
+        packing=_packing(**others), encryption=encryption, if_empty=if_empty, acl=acl, tags=tags
     )
 
 
 _PUSHING: tuple[Decorator, ...] = (
     *_packing_options(
-        *("auto", "zip", "tar", "tar.gz", "raw"),
-        formats_help="auto packs a directory as zip, and uploads a file unchanged.",
+        ["auto", "zip", "tar", "tar.gz", "raw"],
+        "auto packs a directory as zip, and uploads a file unchanged.",
     ),
     choice(
         "--if-empty",
@@ -366,6 +352,7 @@ _PUSHING: tuple[Decorator, ...] = (
     ),
     click.option(
         "--tagging",
+        "tags",
         metavar="KEY=VALUE&...",
         default="",
         callback=_tags,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
 import cpstage
@@ -12,9 +10,6 @@ from cpstage.cli.command import Command, flag
 from cpstage.cli.options import a_directory, a_file, aws_options, output_options, progress_option
 from cpstage.cli.output import Terminal, counted
 from cpstage.progress import amount
-
-if TYPE_CHECKING:
-    from cpstage import AwsConfig, Packing, Progress, Sealing, Unpacking
 
 _UNPACK_EXAMPLES = """\b
 Examples:
@@ -41,10 +36,10 @@ def unpack(
     *,
     archive: str,
     into: str,
-    unpacking: Unpacking,
-    config: AwsConfig,
+    unpacking: cpstage.Unpacking,
+    config: cpstage.AwsConfig,
     terminal: Terminal,
-    progress: Progress,
+    progress: cpstage.Progress,
 ) -> None:
     """Unpack a zip, tar or tar.gz.
 
@@ -68,11 +63,7 @@ Examples:
 @click.command(cls=Command, epilog=_PACK_EXAMPLES)
 @click.argument("directory", shell_complete=a_directory)
 @click.option(
-    "--output",
-    required=True,
-    metavar="FILE",
-    shell_complete=a_file,
-    help="Archive to write.",
+    "--output", required=True, metavar="FILE", shell_complete=a_file, help="Archive to write."
 )
 @flag("--overwrite", help="Replace FILE if it exists.")
 @packing_options
@@ -85,11 +76,11 @@ def pack(
     directory: str,
     output: str,
     overwrite: bool,
-    packing: Packing,
-    sealing: Sealing | None,
-    config: AwsConfig,
+    packing: cpstage.Packing,
+    sealing: cpstage.Sealing | None,
+    config: cpstage.AwsConfig,
     terminal: Terminal,
-    progress: Progress,
+    progress: cpstage.Progress,
 ) -> None:
     """Pack a directory into a zip, tar or tar.gz.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+import pkgutil
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -42,21 +43,17 @@ _SECTION_OF = {name: title for title, names in SECTIONS.items() for name in name
 
 
 class Option(click.Option):
-    """An option that was renamed.
-
-    Args:
-        former: Names that still work, with a warning.
-        others: As for :class:`click.Option`.
-    """
+    """An option that was renamed: its former names still work, with a warning."""
 
     def __init__(self, *names: Any, former: Sequence[str] = (), **others: Any) -> None:
         super().__init__(*names, **others)
         self.former = tuple(former)
 
     def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
-        """Let the parser take the former names, too, apart from the name of today."""
+        """Let the parser take the former names, too, unless another option has them today."""
         super().add_to_parser(parser, ctx)
-        for name in self.former:
+        others = {name for one in ctx.command.params for name in one.opts}
+        for name in {*self.former} - others:
             action = "append" if self.multiple else "store"
             parser.add_option(self, [name], dest=name, action=action, nargs=self.nargs)
 
@@ -206,12 +203,13 @@ def seconds(*names: str, or_none: bool = False, **others: Any) -> Decorator:
     return click.option(*names, type=Seconds(or_none=or_none), **others)
 
 
-def gather(name: str, make: Callable[..., Any], *options: Decorator) -> Decorator:
+def gather(name: str, make: Callable[..., Any] | str, *options: Decorator) -> Decorator:
     """Add options to a command, which gets one argument for all of them.
 
     Args:
         name: The argument.
-        make: Gets the values of the options by their names, and returns the argument.
+        make: Gets the values of the options by their names, and returns the argument. What only a
+            run of the command is to load is named, as ``module:name``.
         options: The options, in the order in which the help shows them.
     """
 
@@ -219,7 +217,8 @@ def gather(name: str, make: Callable[..., Any], *options: Decorator) -> Decorato
         @functools.wraps(function)
         def command(**values: Any) -> Any:
             gathered = {one: values.pop(one) for one in names}
-            return function(**{name: make(**gathered)}, **values)
+            built = pkgutil.resolve_name(make) if isinstance(make, str) else make
+            return function(**{name: built(**gathered)}, **values)
 
         # The decorators of click keep the options of a function here, the last one first.
         parameters = vars(command).setdefault("__click_params__", [])

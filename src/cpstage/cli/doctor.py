@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -15,7 +16,7 @@ from cpstage.cli.output import coloured
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
-    from cpstage import ArtifactSet, AwsConfig
+    from cpstage import AwsConfig
     from cpstage.cli.output import Terminal
     from cpstage.inspect.doctor import Check
 
@@ -36,13 +37,7 @@ Examples:
 @workspace_option
 @aws_options(retry_option(20, help="How long each check retries when the network or AWS fails."))
 @output_options
-def doctor(
-    *,
-    source: JobSource,
-    workspace: str,
-    config: AwsConfig,
-    terminal: Terminal,
-) -> None:
+def doctor(*, source: JobSource, workspace: str, config: AwsConfig, terminal: Terminal) -> None:
     """Check everything that a run of a job needs.
 
     The command checks region, network, clock, the caller's credentials, the job, its session, each
@@ -58,17 +53,13 @@ def doctor(
     from cpstage.inspect.doctor import exit_code
 
     checks = []
-
-    def load() -> ArtifactSet:
-        return source.load_artifacts(config, terminal, in_progress=True, needs_artifacts=False)
-
+    load = partial(source.load_artifacts, config, terminal, in_progress=True, needs_artifacts=False)
     for check in cpstage.inspect.diagnose(load, workspace, config=config):
         checks.append(check)
         if not terminal.json:
             terminal.line(_text(check))
     code = exit_code(checks)
-    document = {"exit_code": code, "checks": [check.document() for check in checks]}
-    terminal.result(document, "")
+    terminal.document({"exit_code": code, "checks": [check.document() for check in checks]})
     if code:
         click.get_current_context().exit(code)
 

@@ -30,12 +30,7 @@ Examples:
 @click.argument("job_id", required=False)
 @job_options
 @workspace_option
-@choice(
-    "--format",
-    "syntax",
-    values=["sh", "fish", "powershell", "dotenv", "json"],
-    help="Output format.",
-)
+@choice("--format", values=["sh", "fish", "powershell", "dotenv", "json"], help="Output format.")
 @flag("--codebuild-env", help="Add CODEBUILD_SRC_DIR variables.")
 @aws_options()
 @output_options
@@ -45,7 +40,7 @@ def env(
     config: AwsConfig,
     terminal: Terminal,
     workspace: str,
-    syntax: Syntax,
+    format: Syntax,
     codebuild_env: bool,
 ) -> None:
     """Print the variables of a job in a workspace.
@@ -64,4 +59,4 @@ def env(
         job = job or source.load(config, uses_s3=False)
         terminal.warn(printable(f"job {job.id} has not been fetched into {place.root}"))
         variables = job_environment(job, place, codebuild=codebuild_env)
-    terminal.raw(render(variables, "json" if terminal.json else syntax))
+    terminal.raw(render(variables, "json" if terminal.json else format))

@@ -26,15 +26,7 @@ Examples:
   cpstage executions 'https://console.aws.amazon.com/codesuite/...' --json
 """
 
-_STATUSES = [
-    "Cancelled",
-    "InProgress",
-    "Stopped",
-    "Stopping",
-    "Succeeded",
-    "Superseded",
-    "Failed",
-]
+_STATUSES = ["Cancelled", "InProgress", "Stopped", "Stopping", "Succeeded", "Superseded", "Failed"]
 _SHORT_REVISION = 12
 
 

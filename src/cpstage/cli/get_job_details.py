@@ -43,12 +43,8 @@ _JSON_TYPES = {
 }
 
 
-def parameter(value: str | None, option: str) -> str | None:
-    """Return the value of a parameter, read from where ``file://`` in front of a path says.
-
-    Args:
-        value: The value as it is given.
-        option: The name of the option, for messages.
+def _parameter(value: str | None, option: str) -> str | None:
+    """Return the value of an option, or the content of the file that ``file://`` names.
 
     Raises:
         UsageError: The file cannot be read, or is not UTF-8.
@@ -66,13 +62,13 @@ def parameter(value: str | None, option: str) -> str | None:
         raise UsageError(f"cannot read {path}, the value of {option}: not UTF-8 text") from None
 
 
-def input_members(document: str | None) -> dict[str, Any]:
+def _input_members(document: str | None) -> dict[str, Any]:
     """Read the members of ``--cli-input-json``; empty where it is not given.
 
     Raises:
         UsageError: It is not JSON, or no object.
     """
-    text = parameter(document, "--cli-input-json")
+    text = _parameter(document, "--cli-input-json")
     if text is None:
         return {}
     try:
@@ -86,23 +82,21 @@ def input_members(document: str | None) -> dict[str, Any]:
     return members
 
 
-def check_members(members: Mapping[str, Any], known: str) -> None:
-    """Check the input against an operation that takes one member, a string.
+def _check_members(members: Mapping[str, Any]) -> None:
+    """Check the input against an operation that takes one member, the string ``jobId``.
 
     Raises:
         UsageError: There are unknown members, or the known one is not a string.
     """
-    unknown = [json.dumps(name, ensure_ascii=False) for name in members if name != known]
+    unknown = [json.dumps(name, ensure_ascii=False) for name in members if name != "jobId"]
     if unknown:
-        names = ", ".join(unknown)
+        what = f"unknown {'member' if len(unknown) == 1 else 'members'}"
         raise UsageError(
-            f"unknown {'member' if len(unknown) == 1 else 'members'} in --cli-input-json: {names}",
-            hint=f"its only member is {json.dumps(known)}",
+            f"{what} in --cli-input-json: {', '.join(unknown)}", hint='its only member is "jobId"'
         )
-    value = members.get(known, "")
+    value = members.get("jobId", "")
     if not isinstance(value, str):
-        kind = _JSON_TYPES[type(value)]
-        raise UsageError(f"{json.dumps(known)} in --cli-input-json is {kind}, not a string")
+        raise UsageError(f'"jobId" in --cli-input-json is {_JSON_TYPES[type(value)]}, not a string')
 
 
 def _sample_output(operation: str) -> Any:
@@ -133,7 +127,7 @@ _AWS_OPTIONS = (
 """What ``aws codepipeline get-job-details`` takes."""
 
 
-def in_full(name: str) -> str:
+def _in_full(name: str) -> str:
     """Complete the beginning of an option of the AWS CLI, for ``token_normalize_func`` of click.
 
     Options of ours cannot be shortened: more of them must not change what a script means. A
@@ -143,7 +137,7 @@ def in_full(name: str) -> str:
     return found[0] if len(found) == 1 and len(name) > 1 else name
 
 
-def options_without_effect(function: Function) -> Function:
+def _options_without_effect(function: Function) -> Function:
     """Accept options without effect here: pages, pagers, prompts, colours and blobs."""
     option = partial(click.option, expose_value=False, hidden=True)
     for name in ("--no-paginate", "--v2-debug", "--no-cli-pager", "--no-cli-auto-prompt"):
@@ -163,18 +157,12 @@ Examples:
 Options of the AWS CLI that change nothing here, such as --no-paginate, are accepted.
 """
 
-_INPUT_SKELETON = """\
-{
-    "jobId": ""
-}
-"""
-
 
 @click.command(
     "get-job-details",
     cls=Command,
     epilog=_EXAMPLES,
-    context_settings={"token_normalize_func": in_full, "allow_extra_args": True},
+    context_settings={"token_normalize_func": _in_full, "allow_extra_args": True},
 )
 @click.option(
     "--job-id",
@@ -188,9 +176,7 @@ _INPUT_SKELETON = """\
     help="Client token of a third-party job; cpstage then calls GetThirdPartyJobDetails.",
 )
 @click.option(
-    "--cli-input-json",
-    metavar="JSON|file://F",
-    help="Input as a JSON object; options override it.",
+    "--cli-input-json", metavar="JSON|file://F", help="Input as a JSON object; options override it."
 )
 @click.option(
     "--generate-cli-skeleton",
@@ -221,7 +207,7 @@ _INPUT_SKELETON = """\
 )
 @aws_options(flag("--no-sign-request", help="Send the call without credentials."))
 @json_options
-@options_without_effect
+@_options_without_effect
 @click.version_option(__version__, prog_name="cpstage")
 def get_job_details(
     *,
@@ -248,15 +234,15 @@ def get_job_details(
     if more:
         raise UsageError("the job ID is an option here", hint=f"write --job-id {more[0]}")
     search = compile_query(query)
-    members = input_members(cli_input_json)
+    members = _input_members(cli_input_json)
     if job_id is not None:
-        members["jobId"] = parameter(job_id, "--job-id")
+        members["jobId"] = _parameter(job_id, "--job-id")
     # A file that holds an id or a token usually ends in a newline, which is not part of the value.
-    token = (parameter(client_token, "--client-token") or "").strip()
+    token = (_parameter(client_token, "--client-token") or "").strip()
     if generate_cli_skeleton == "input":
-        _print(_INPUT_SKELETON)
+        _print('{\n    "jobId": ""\n}\n')
         return
-    check_members(members, known="jobId")
+    _check_members(members)
     chosen = output_format(output, terminal.json, config, terminal.note)
     operation = "GetThirdPartyJobDetails" if token else "GetJobDetails"
     if saved is not None:

@@ -25,8 +25,6 @@ from cpstage.cli.options import a_file
 from cpstage.errors import ConfigurationError, NotFound, UsageError, local_reason
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from cpstage import AwsConfig, Job
     from cpstage.cli.output import Terminal
     from cpstage.job import ArtifactSet
@@ -58,14 +56,8 @@ class JobSource(NamedTuple):
     ) -> ArtifactSet:
         """Fetch or read the job, or the past execution, and say who reads its artifacts.
 
-        Args:
-            config: How to reach AWS.
-            terminal: Where to say that the caller's credentials read the artifacts.
-            in_progress: Whether a job out of a saved document has to be in progress still.
-            needs_artifacts: Whether an execution without artifacts is an error.
-
         Raises:
-            NotFound: The execution has no artifacts, or is not there.
+            NotFound: The execution is not there, or has no artifacts and needs them.
             CpstageError: As :meth:`load`.
         """
         if self.past is None:
@@ -83,7 +75,7 @@ class JobSource(NamedTuple):
         """Fetch or read the job.
 
         Args:
-            config: How to reach AWS.
+            config: The caller's settings.
             uses_s3: Whether the command goes on to S3, whose client is made meanwhile.
             in_progress: Whether a job out of a saved document has to be in progress still.
 
@@ -169,11 +161,7 @@ def job_options(function: Function, *, takes_past: bool = False) -> Function:
 
     The command itself declares the argument ``job_id``; or ``arguments``, from which it gets
     ``words``: those behind JOB_ID. The options of a past execution are added as well, so that a
-    command which cannot use them says why.
-
-    Args:
-        function: The command.
-        takes_past: Whether the command takes a past execution, so that its help shows the options.
+    command which cannot use them says why; only help of a command that ``takes_past`` shows them.
     """
 
     @functools.wraps(function)
@@ -288,9 +276,7 @@ def _past_options(*, hidden: bool) -> list[Decorator]:
             "console's URL of the pipeline or of an execution.",
         ),
         option(
-            "--execution",
-            metavar="ID",
-            help="Execution ID, or its start. [the latest execution]",
+            "--execution", metavar="ID", help="Execution ID, or its start. [the latest execution]"
         ),
         option(
             "--action",
@@ -299,9 +285,7 @@ def _past_options(*, hidden: bool) -> list[Decorator]:
         ),
         option("--failed", is_flag=True, help="The latest failed execution."),
         option(
-            "--failed-action",
-            is_flag=True,
-            help="Only the artifacts of the action that failed.",
+            "--failed-action", is_flag=True, help="Only the artifacts of the action that failed."
         ),
     ]
 
@@ -322,28 +306,10 @@ _JOB_ID = re.compile(r"[0-9a-f]{8}-[0-9A-Za-z-]+")
 """The form of CodePipeline's job ids, and of those in AWS's examples."""
 
 
-def members_among(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Separate names and globs of artifacts from names and globs of members.
-
-    Names of artifacts have neither a slash nor a dot, but for a dot behind ``@`` in those that are
-    told apart by an action.
-    """
-    members = [one for one in words if "/" in one or ("." in one and "@" not in one)]
-    return [one for one in words if one not in members], members
-
-
-archive_option = click.option(
-    "--archive",
-    metavar="FILE",
-    shell_complete=a_file,
-    help="Instead of a job: a local archive.",
-)
-
 skip_missing_option = flag(
     "--skip-missing", help="Go on with the rest where objects do not exist any more."
 )
 
 force_option = flag(
-    "--force",
-    help="Go on with a saved job document also when its job is no longer in progress.",
+    "--force", help="Go on with a saved job document also when its job is no longer in progress."
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import os
 import re
 import shlex
@@ -39,7 +38,6 @@ from cpstage.job import check_artifact_name
 
 if TYPE_CHECKING:
     from cpstage import FetchResult, Progress, PushResult, Workspace
-    from cpstage.aws.s3 import S3
     from cpstage.cli.output import Terminal
     from cpstage.local import Call, LocalAWS, LocalAWSClient
 
@@ -64,7 +62,7 @@ def _local_extra() -> Iterator[None]:
         ) from error
 
 
-endpoint_option = click.option(
+_endpoint_option = click.option(
     "--endpoint-url",
     envvar="AWS_ENDPOINT_URL",
     help="Where 'cpstage local serve' listens; else AWS_ENDPOINT_URL.",
@@ -72,7 +70,7 @@ endpoint_option = click.option(
 
 
 @contextmanager
-def asking(endpoint_url: str | None) -> Iterator[LocalAWSClient]:
+def _asking(endpoint_url: str | None) -> Iterator[LocalAWSClient]:
     """Reach the local AWS at an endpoint.
 
     Raises:
@@ -94,10 +92,22 @@ def asking(endpoint_url: str | None) -> Iterator[LocalAWSClient]:
         raise UsageError(str(error)) from error
 
 
+@click.group(
+    epilog="""\b
+Examples:
+  cpstage local serve
+  cpstage local job ./my-source --output AppBuild
+  cpstage local record
+"""
+)
+def local() -> None:
+    """Run an embedded local AWS: S3, KMS and the job API, on loopback."""
+
+
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
 
 
-@click.command(
+@local.command(
     cls=Command,
     epilog="""\b
 Examples:
@@ -108,11 +118,7 @@ Examples:
 )
 @click.option("--port", type=Number(0, 65535), default=0, help="[a free one]")
 @click.option("--region", default="us-east-1", show_default=True, help="The pipeline's region.")
-@seconds(
-    "--session-seconds",
-    default=3600.0,
-    help="Lifetime of a job's session credentials.",
-)
+@seconds("--session-seconds", default=3600.0, help="Lifetime of a job's session credentials.")
 @flag(
     "--debugger",
     help="Print the variables of a person who may read past executions and their artifacts.",
@@ -144,7 +150,7 @@ def serve(
     try:
         add_sample_history(aws)
         environment = aws.debugger_environment if debugger else aws.environment
-        _announce(terminal, aws.endpoint_url, region, add_sample_job(aws), environment)
+        _announce(terminal, aws, add_sample_job(aws), environment)
         threading.Event().wait()
     except Stopped as stopped:
         terminal.note("The local AWS has stopped.")
@@ -153,17 +159,10 @@ def serve(
         aws.stop()
 
 
-def _announce(
-    terminal: Terminal, endpoint_url: str, region: str, job_id: str, environment: dict[str, str]
-) -> None:
-    document = {
-        "endpoint_url": endpoint_url,
-        "region": region,
-        "job_id": job_id,
-        "environment": environment,
-    }
+def _announce(terminal: Terminal, aws: LocalAWS, job_id: str, environment: dict[str, str]) -> None:
     if terminal.json:
-        click.echo(json.dumps(document))
+        document = {"endpoint_url": aws.endpoint_url, "region": aws.region, "job_id": job_id}
+        click.echo(json.dumps({**document, "environment": environment}))
         return
     click.echo("unset AWS_PROFILE AWS_SESSION_TOKEN")
     for name, value in environment.items():
@@ -172,7 +171,7 @@ def _announce(
     terminal.note("Paste these lines into another shell, then: cpstage fetch. Ctrl-C stops.")
 
 
-@click.command(
+@local.command(
     cls=Command,
     epilog="""\b
 Examples:
@@ -191,7 +190,7 @@ Examples:
     help="Name of an output artifact; repeatable.",
 )
 @flag("--queued", help="Queue the job for 'cpstage work'.")
-@endpoint_option
+@_endpoint_option
 @output_options
 def job(
     terminal: Terminal,
@@ -211,7 +210,7 @@ def job(
         check_artifact_name(name)
         if outputs.count(name) > 1:
             raise UsageError(f"output {name} is given twice")
-    with asking(endpoint_url) as client:
+    with _asking(endpoint_url) as client:
         if directory is None:
             job_id = add_sample_job(client, queued=queued)
         else:
@@ -231,7 +230,7 @@ def _packed(directory: Path) -> bytes:
         return b"".join(packer.pack(entries, "zip"))
 
 
-@click.command(
+@local.command(
     cls=Command,
     epilog="""\b
 Examples:
@@ -239,14 +238,14 @@ Examples:
   cpstage local record --json
 """,
 )
-@endpoint_option
+@_endpoint_option
 @output_options
 def record(terminal: Terminal, endpoint_url: str | None) -> None:
     """Print the calls that a running local AWS has answered.
 
     One line for each call, oldest first: caller, service and action, status, object, encryption.
     """
-    with asking(endpoint_url) as client:
+    with _asking(endpoint_url) as client:
         calls = client.calls()
     terminal.result(
         {"calls": [asdict(call) for call in calls]}, "\n".join(_line(call) for call in calls)
@@ -262,22 +261,6 @@ def _line(call: Call) -> str:
         " ".join(filter(None, (call.server_side_encryption, call.kms_key_id))),
     )
     return "\t".join(map(printable, columns)).rstrip()
-
-
-@click.group(
-    epilog="""\b
-Examples:
-  cpstage local serve
-  cpstage local job ./my-source --output AppBuild
-  cpstage local record
-"""
-)
-def local() -> None:
-    """Run an embedded local AWS: S3, KMS and the job API, on loopback."""
-
-
-for _command in (serve, job, record):
-    local.add_command(_command)
 
 
 @click.command(
@@ -298,16 +281,12 @@ def demo(terminal: Terminal, progress: Progress) -> None:
     """
     with _local_extra():
         said: list[str] = []
-        run_demo(said.append if terminal.json else terminal.line, progress)
+        _run_demo(said.append if terminal.json else terminal.line, progress)
         terminal.document({"narration": said})
 
 
-def run_demo(say: Say, progress: Progress) -> None:
+def _run_demo(say: Say, progress: Progress) -> None:
     """Run the sample pipeline's job from its id to the artifacts in the bucket.
-
-    Args:
-        say: Is given the narration, a line each.
-        progress: Is told of all phases.
 
     Raises:
         ModuleNotFoundError: The extra ``local`` is not installed.
@@ -344,7 +323,7 @@ def run_demo(say: Say, progress: Progress) -> None:
         say("\nWho called what:")
         _tell_calls(say, aws)
         say("\nNow in the bucket:")
-        _tell_bucket(say, _administrator(aws), pushed)
+        _tell_bucket(say, aws, pushed)
     say("\nThe local AWS and the workspace are gone again.")
 
 
@@ -376,26 +355,24 @@ def _build(
         raise ArtifactRejected(f"the build step ended with exit code {done.returncode}", hint="")
 
 
-def _administrator(aws: LocalAWS) -> S3:
-    """Return an S3 that may look at everything, which neither the caller nor a job may."""
-    from cpstage.aws.credentials import JobCredentials
-    from cpstage.aws.s3 import S3
-    from cpstage.job import SessionCredentials
-    from cpstage.job.masking import Secret
+def _tell_bucket(say: Say, aws: LocalAWS, result: PushResult) -> None:
+    """Say what S3 has now, unpacked by another reader than our own.
 
-    identity = aws.admin_environment
-    keys = SessionCredentials(
-        identity["AWS_ACCESS_KEY_ID"], Secret(identity["AWS_SECRET_ACCESS_KEY"]), session_token=None
+    The administrator may read all objects, which neither the caller nor a job may.
+    """
+    import boto3
+
+    administrator = aws.admin_environment
+    s3 = boto3.client(
+        "s3",
+        aws.region,
+        endpoint_url=aws.endpoint_url,
+        aws_access_key_id=administrator["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=administrator["AWS_SECRET_ACCESS_KEY"],
     )
-    credentials = JobCredentials(keys, refresh=lambda: keys, max_age=math.inf)
-    return S3(cpstage.AwsConfig(region=aws.region).s3(credentials))
-
-
-def _tell_bucket(say: Say, s3: S3, result: PushResult) -> None:
-    """Say what S3 has now, unpacked by another reader than our own."""
     for pushed in result.outputs:
         location = pushed.artifact.location
-        body = s3.get_object(location.bucket, location.key)
+        body = s3.get_object(Bucket=location.bucket, Key=location.key)["Body"].read()
         encryption = pushed.upload.encryption if pushed.upload else "none"
         say(f"  {pushed.artifact.location}")
         say(f"    {len(body):,} bytes, {pushed.format}, encrypted with {encryption}")

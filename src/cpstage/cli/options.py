@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import cpstage
 from cpstage.aws.config import DEFAULT_MAX_AGE, DEFAULT_TIMEOUT
-from cpstage.cli.command import Decorator, Option, choice, flag, gather, seconds
+from cpstage.cli.command import Decorator, Function, Option, choice, flag, gather, seconds
 from cpstage.cli.output import Terminal
 from cpstage.errors import UsageError
 
@@ -21,22 +21,16 @@ if TYPE_CHECKING:
     from cpstage.progress import Mode
 
 
-def a_file(_context: click.Context, _: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Complete the path of a file; a callback of click."""
-    return _path("file", incomplete)
-
-
-def a_directory(
-    _context: click.Context, _: click.Parameter, incomplete: str
+def _path(
+    _context: click.Context, _: click.Parameter, incomplete: str, *, kind: str
 ) -> list[CompletionItem]:
-    """Complete the path of a directory; a callback of click."""
-    return _path("dir", incomplete)
-
-
-def _path(kind: str, incomplete: str) -> list[CompletionItem]:
     from click.shell_completion import CompletionItem
 
     return [CompletionItem(incomplete, type=kind)]
+
+
+a_file, a_directory = partial(_path, kind="file"), partial(_path, kind="dir")
+"""Complete a path; callbacks of click."""
 
 
 def pairs(
@@ -104,19 +98,21 @@ def aws_options(*more: Decorator) -> Decorator:
 def retry_option(
     default: float = DEFAULT_TIMEOUT,
     help: str = "How long to retry without progress when the network or AWS fails.",
-    former: Sequence[str] = ("--timeout",),
 ) -> Decorator:
     """Return how long to try again, for :func:`aws_options`."""
     return seconds(
-        "--retry-timeout", "timeout", cls=Option, former=former, default=default, help=help
+        "--retry-timeout", "timeout", cls=Option, former=["--timeout"], default=default, help=help
     )
 
 
-max_age_option = seconds(
-    "--credentials-max-age",
-    default=DEFAULT_MAX_AGE,
-    help="Age at which cpstage refreshes the job's session credentials.",
-)
+def session_options(function: Function) -> Function:
+    """Add options of AWS and of a job's session; the command gets ``credentials_max_age``, too."""
+    max_age = seconds(
+        "--credentials-max-age",
+        default=DEFAULT_MAX_AGE,
+        help="Age at which cpstage refreshes the job's session credentials.",
+    )
+    return aws_options(retry_option())(max_age(function))
 
 
 def _terminal(

@@ -57,8 +57,7 @@ def _variables(values: tuple[str, ...]) -> dict[str, str]:
 
 
 _force_option = flag(
-    "--force",
-    help="Report without asking CodePipeline first whether the job is in progress.",
+    "--force", help="Report without asking CodePipeline first whether the job is in progress."
 )
 
 
@@ -104,6 +103,7 @@ def success(
     A value that CodePipeline would refuse is reported as a failure of the job. JOB_ID may also be
     given as CPSTAGE_JOB_ID.
     """
+    from cpstage.aws.codepipeline import require_in_progress
     from cpstage.aws.job_result import read_token
     from cpstage.job.masking import secret
     from cpstage.job.result import read_variables
@@ -118,7 +118,8 @@ def success(
         if output_variables_file is not None:
             variables = read_variables(_or_stdin(output_variables_file))
         variables.update(_variables(output_variables))
-        _require_in_progress(job_id, source, config, force)
+        if not force:
+            require_in_progress(job_id, client_token=source.client_token, config=config)
         reported = cpstage.report_success(
             job_id,
             details=details,
@@ -144,18 +145,6 @@ def success(
 
 def _or_stdin(file: str) -> str:
     return "/dev/stdin" if file == "-" else file
-
-
-def _require_in_progress(job_id: str, source: JobSource, config: AwsConfig, force: bool) -> None:
-    """Check that the job is in progress, where the caller may ask.
-
-    Raises:
-        OutOfSync: It is not.
-    """
-    if not force:
-        from cpstage.aws.codepipeline import require_in_progress
-
-        require_in_progress(job_id, client_token=source.client_token, config=config)
 
 
 @report.command(cls=AwsCommand, epilog=_FAILURE_EXAMPLES)
@@ -193,6 +182,8 @@ def failure(
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
+    from cpstage.aws.codepipeline import require_in_progress
+
     if (message is None) == (message_file is None):
         given = "no message is" if message is None else "both --message and --message-file are"
         raise UsageError(f"{given} given", hint="give --message or --message-file")
@@ -211,7 +202,8 @@ def failure(
             hint=f"give {known}",
         )
         failure_type = "JobFailed"
-    _require_in_progress(job_id, source, config, force)
+    if not force:
+        require_in_progress(job_id, client_token=source.client_token, config=config)
     reported = cpstage.report_failure(
         job_id,
         message or "",

@@ -11,37 +11,25 @@ import cpstage
 from cpstage._posix import release_signals
 from cpstage.cli.archive_options import run_staging_options, run_upload_options
 from cpstage.cli.command import Option, flag
-from cpstage.cli.fetch import fetched_text
 from cpstage.cli.job_options import JobSource, force_option, job_options
 from cpstage.cli.options import (
-    aws_options,
-    max_age_option,
     output_options,
     pairs,
     progress_option,
-    retry_option,
+    session_options,
     workspace_option,
 )
-from cpstage.cli.push import pushed_text
 from cpstage.cli.run_options import (
     TakesCommand,
     command_options,
     details_options,
     push_always_option,
 )
+from cpstage.cli.transfer import fetched_text, pushed_text
 from cpstage.errors import UsageError
 from cpstage.runner.signals import Interrupts
 
 if TYPE_CHECKING:
-    from cpstage import (
-        AwsConfig,
-        CommandOptions,
-        Details,
-        FetchOptions,
-        Progress,
-        PushOptions,
-        RunResult,
-    )
     from cpstage.cli.output import Terminal
 
 _EXAMPLES = """\b
@@ -76,26 +64,25 @@ Examples:
 @push_always_option
 @run_staging_options
 @run_upload_options
-@aws_options(retry_option(former=()))
-@max_age_option
+@session_options
 @output_options
 @progress_option
 def run(
     *,
     source: JobSource,
-    config: AwsConfig,
+    config: cpstage.AwsConfig,
     terminal: Terminal,
-    progress: Progress,
+    progress: cpstage.Progress,
     workspace: str,
     command: tuple[str, ...],
-    fetch_options: FetchOptions,
-    command_options: CommandOptions,
-    push_options: PushOptions,
+    fetch_options: cpstage.FetchOptions,
+    command_options: cpstage.CommandOptions,
+    push_options: cpstage.PushOptions,
     paths: dict[str, str],
     push_always: bool,
     report: bool,
     force: bool,
-    details: Details,
+    details: cpstage.Details,
     credentials_max_age: float,
 ) -> None:
     """Fetch a job's inputs, run CMD, push its outputs.
@@ -140,7 +127,7 @@ def run(
     _tell(result, terminal)
 
 
-def _tell(result: RunResult, terminal: Terminal) -> None:
+def _tell(result: cpstage.RunResult, terminal: Terminal) -> None:
     """Say what has been done; stdout is the command's, unless a document is wanted.
 
     Raises:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 import cpstage
 from cpstage.cli.command import AwsCommand, Decorator, Number, flag, gather, seconds
 from cpstage.errors import UsageError
-
-if TYPE_CHECKING:
-    from cpstage import CommandOptions, Details
 
 
 class TakesCommand(AwsCommand):
@@ -35,19 +32,11 @@ class TakesCommand(AwsCommand):
             raise UsageError(message, hint=hint) from error
 
 
-def _command_options(**values: Any) -> CommandOptions:
-    return cpstage.CommandOptions(**values)
-
-
 def command_options(*, kills_orphans: bool) -> Decorator:
-    """Add how the command is run; ours gets ``command_options``.
-
-    Args:
-        kills_orphans: The default of ``--kill-orphans``.
-    """
+    """Add how the command is run; ours gets ``command_options``."""
     return gather(
         "command_options",
-        _command_options,
+        "cpstage:CommandOptions",
         click.option(
             "--cwd",
             "directory",
@@ -107,7 +96,7 @@ def _details(
     revision_summary: str | None,
     created: str | None,
     **others: Any,
-) -> Details:
+) -> cpstage.Details:
     """Return what a success says.
 
     The values may come from a build. So they are checked when the job is known, and a malformed one

@@ -8,7 +8,7 @@ import signal
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,7 +16,7 @@ import cpstage
 from cpstage._posix import SIGNALS
 from cpstage.cli.archive_options import run_staging_options, run_upload_options
 from cpstage.cli.command import AwsCommand, Number, choice, flag, gather, seconds
-from cpstage.cli.options import aws_options, json_options, max_age_option, retry_option
+from cpstage.cli.options import aws_options, json_options, session_options
 from cpstage.cli.run_options import TakesCommand, command_options, push_always_option
 from cpstage.errors import Stopped, UsageError
 
@@ -55,8 +55,7 @@ def _queue(
         raise UsageError("--query is not for third-party jobs", hint="leave it out")
     if third_party != (client_tokens is not None):
         raise UsageError(
-            "--client-tokens and --owner ThirdParty belong together",
-            hint="give both or neither",
+            "--client-tokens and --owner ThirdParty belong together", hint="give both or neither"
         )
     if client_tokens is not None:
         cpstage.worker.read_client_tokens(client_tokens)  # a mistake in it is told at once
@@ -87,13 +86,9 @@ _queue_options = gather(
 )
 
 
-def _terms(**values: Any) -> WorkerTerms:
-    return cpstage.worker.WorkerTerms(**values)
-
-
 _terms_options = gather(
     "terms",
-    _terms,
+    "cpstage.worker:WorkerTerms",
     click.option(
         "--concurrency",
         type=Number(1, 1000),
@@ -128,13 +123,9 @@ _terms_options = gather(
 )
 
 
-def _places(**values: Any) -> JobPlaces:
-    return cpstage.worker.JobPlaces(**values)
-
-
 _places_options = gather(
     "places",
-    _places,
+    "cpstage.worker:JobPlaces",
     click.option(
         "--workspace-root",
         "root",
@@ -230,8 +221,7 @@ Examples:
 @push_always_option
 @run_staging_options
 @run_upload_options
-@aws_options(retry_option(former=()))
-@max_age_option
+@session_options
 @json_options
 def work(
     *,
