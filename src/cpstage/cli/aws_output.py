@@ -70,12 +70,9 @@ def render(document: Any, output: str, title: str) -> str:
 
 
 def _text(value: Any, name: str | None = None, columns: list[str] | None = None) -> Iterator[str]:
-    """Yield tab-separated lines, each after the upper-cased name of what it describes.
+    """Yield tab-separated lines, each after the upper-cased name of the member it describes.
 
-    Args:
-        value: A part of the document.
-        name: The member that it is the value of.
-        columns: Where it stands in a list of structures, the members that have a column there.
+    In a list of structures, ``columns`` are the members that have a column there.
     """
     if isinstance(value, dict):
         yield from _text_of_structure(value, name, columns)

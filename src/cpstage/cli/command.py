@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import functools
 import math
-import pkgutil
 import re
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
+import cpstage
 from cpstage.cli.output import Terminal
 from cpstage.errors import UsageError
 
@@ -203,21 +204,24 @@ def seconds(*names: str, or_none: bool = False, **others: Any) -> Decorator:
     return click.option(*names, type=Seconds(or_none=or_none), **others)
 
 
-def gather(name: str, make: Callable[..., Any] | str, *options: Decorator) -> Decorator:
+def gather(
+    name: str, make: Callable[..., Any] | str, *options: Decorator, apart: Sequence[str] = ()
+) -> Decorator:
     """Add options to a command, which gets one argument for all of them.
 
     Args:
         name: The argument.
         make: Gets the values of the options by their names, and returns the argument. What only a
-            run of the command is to load is named, as ``module:name``.
+            run of the command is to load is given by its name below :mod:`cpstage`.
         options: The options, in the order in which the help shows them.
+        apart: Names of those whose values stay arguments of their own.
     """
 
     def decorate(function: Function) -> Function:
         @functools.wraps(function)
         def command(**values: Any) -> Any:
             gathered = {one: values.pop(one) for one in names}
-            built = pkgutil.resolve_name(make) if isinstance(make, str) else make
+            built = attrgetter(make)(cpstage) if isinstance(make, str) else make
             return function(**{name: built(**gathered)}, **values)
 
         # The decorators of click keep the options of a function here, the last one first.
@@ -225,7 +229,8 @@ def gather(name: str, make: Callable[..., Any] | str, *options: Decorator) -> De
         count = len(parameters)
         for option in reversed(options):
             option(command)
-        names = [one.name for one in reversed(parameters[count:])]
+        added = [one.name for one in reversed(parameters[count:])]
+        names = [one for one in added if one not in apart]
         return command
 
     return decorate

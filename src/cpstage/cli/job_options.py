@@ -85,7 +85,7 @@ class JobSource(NamedTuple):
             CpstageError: It cannot be had, or the document holds no job.
         """
         if self.file is not None:
-            job = replace(self._saved_job(), client_token=self.client_token)
+            job = replace(_saved_job(self.file), client_token=self.client_token)
             if in_progress:
                 from cpstage.aws.codepipeline import current_job
 
@@ -105,14 +105,15 @@ class JobSource(NamedTuple):
             ConfigurationError: The document holds no job.
         """
         if self.file is not None:
-            return self._saved_job().id
+            return _saved_job(self.file).id
         if not self.job_id:
             raise UsageError("no job is given", hint="give JOB_ID, CPSTAGE_JOB_ID or --job-file")
         return self.job_id
 
-    def _saved_job(self) -> Job:
-        # Without a name for the document: a traceback may show local variables.
-        return cpstage.parse_job(_read_document(str(self.file)))
+
+def _saved_job(file: str) -> Job:
+    # Without a name for the document: a traceback may show local variables.
+    return cpstage.parse_job(_read_document(file))
 
 
 def _read_document(file: str) -> Any:

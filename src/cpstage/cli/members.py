@@ -137,10 +137,8 @@ def _tell(listing: Listing, terminal: Terminal) -> None:
     if listing.remote.decrypted:
         terminal.note(f"cpstage: {name} is an encrypted message: all of it was read")
     elif listing.read == "stream":
-        kind = listing.remote.format
-        terminal.note(
-            f"cpstage: {name} is {kind}, which has no central directory: all of it was read"
-        )
+        kind = f"{name} is {listing.remote.format}"
+        terminal.note(f"cpstage: {kind}, which has no central directory: all of it was read")
     for why in listing.refused:
         terminal.warn(f"fetch would refuse {name}: {why}")
 

@@ -10,7 +10,7 @@ import click
 
 import cpstage
 from cpstage.aws.config import DEFAULT_MAX_AGE, DEFAULT_TIMEOUT
-from cpstage.cli.command import Decorator, Function, Option, choice, flag, gather, seconds
+from cpstage.cli.command import Decorator, Option, choice, flag, gather, seconds
 from cpstage.cli.output import Terminal
 from cpstage.errors import UsageError
 
@@ -80,18 +80,17 @@ def aws_options(*more: Decorator) -> Decorator:
         seconds(
             "--connect-timeout",
             "--cli-connect-timeout",
-            "connect_timeout",
             or_none=True,
             help="How long to wait for a connection; 0 waits without limit. [60]",
         ),
         seconds(
             "--read-timeout",
             "--cli-read-timeout",
-            "read_timeout",
             or_none=True,
             help="How long to wait for the next KiB of an answer; 0 waits without limit. [60]",
         ),
         *more,
+        apart=["credentials_max_age"],
     )
 
 
@@ -105,14 +104,15 @@ def retry_option(
     )
 
 
-def session_options(function: Function) -> Function:
-    """Add options of AWS and of a job's session; the command gets ``credentials_max_age``, too."""
-    max_age = seconds(
+session_options = aws_options(
+    seconds(
         "--credentials-max-age",
         default=DEFAULT_MAX_AGE,
         help="Age at which cpstage refreshes the job's session credentials.",
-    )
-    return aws_options(retry_option())(max_age(function))
+    ),
+    retry_option(),
+)
+"""Options of AWS and of a job's session; the command gets ``credentials_max_age``, too."""
 
 
 def _terminal(

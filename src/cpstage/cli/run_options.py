@@ -36,7 +36,7 @@ def command_options(*, kills_orphans: bool) -> Decorator:
     """Add how the command is run; ours gets ``command_options``."""
     return gather(
         "command_options",
-        "cpstage:CommandOptions",
+        "CommandOptions",
         click.option(
             "--cwd",
             "directory",
@@ -83,7 +83,6 @@ push_always_option = flag("--push-always", help="Push even if CMD fails.")
 execution_id_option = click.option(
     "--external-execution-id",
     "--execution-id",
-    "external_execution_id",
     metavar="ID",
     help="ID of the job in an external system.",
 )

@@ -88,7 +88,7 @@ _queue_options = gather(
 
 _terms_options = gather(
     "terms",
-    "cpstage.worker:WorkerTerms",
+    "worker.WorkerTerms",
     click.option(
         "--concurrency",
         type=Number(1, 1000),
@@ -125,7 +125,7 @@ _terms_options = gather(
 
 _places_options = gather(
     "places",
-    "cpstage.worker:JobPlaces",
+    "worker.JobPlaces",
     click.option(
         "--workspace-root",
         "root",
@@ -275,9 +275,8 @@ def work(
         page = cpstage.worker.health_page(health, health_host, health_port)
     with page as port:
         if port is not None:
-            tell(
-                cpstage.worker.WorkerEvent("health", message=f"http://{health_host}:{port}/healthz")
-            )
+            address = f"http://{health_host}:{port}/healthz"
+            tell(cpstage.worker.WorkerEvent("health", message=address))
         _work_until_stopped(worker)
 
 
