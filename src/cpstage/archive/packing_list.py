@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from cpstage._deflate import deflate, inflater
-from cpstage.archive.options import RATIO_FREE, ZIP_RECORD_BYTES, ZIP_RECORD_ROOM, Limits
-from cpstage.archive.processes import Processes, is_worth_forking
-from cpstage.archive.threads import in_order
+from cpstage.archive.members import RATIO_FREE, ZIP_RECORD_BYTES, ZIP_RECORD_ROOM, Limits
+from cpstage.archive.workers import Processes, in_order, is_worth_forking
 from cpstage.filesystem.walk import Entry
 
 PORTION_SIZE = 1 << 20
