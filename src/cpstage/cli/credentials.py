@@ -52,8 +52,7 @@ def credentials(
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
-    from cpstage.aws.codepipeline import current_job
-    from cpstage.aws.credentials import process_credentials
+    from cpstage.aws.codepipeline import current_job, process_credentials
 
     if not force and sys.stdout is not None and sys.stdout.isatty():
         raise UsageError(

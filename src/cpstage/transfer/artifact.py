@@ -31,7 +31,6 @@ from cpstage.encryption.header import (
     s3_client_object,
 )
 from cpstage.encryption.kms import Clients, job_context
-from cpstage.encryption.messages import decrypt
 from cpstage.errors import ArtifactRejected
 from cpstage.filesystem.tree import local_failures, write_all
 from cpstage.job import Artifact, ArtifactSet, plain_name
@@ -184,6 +183,8 @@ def decrypted(stream: ReadAhead, keys: DecryptionKeys, directory: Path) -> Itera
         AccessDenied, ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
         WorkspaceUnavailable, LocalIOError: The file cannot be written.
     """
+    from cpstage.encryption.messages import decrypt
+
     chunks = decrypt(
         io.BufferedReader(stream, _CHUNK),
         context=keys.context,

@@ -25,7 +25,6 @@ from cpstage.archive.packing_list import ratio_note
 from cpstage.archive.unpack import Unpacker
 from cpstage.aws.config import AwsConfig
 from cpstage.encryption.header import Header
-from cpstage.encryption.messages import encrypt
 from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound, WorkspaceUnavailable
 from cpstage.filesystem.tree import RelativePath, Tree, local_failures
 from cpstage.progress import Progress, Silence
@@ -342,6 +341,8 @@ def _write(
     """Write an archive beside its place, and move it there when it is whole."""
     header = None
     if sealing:
+        from cpstage.encryption.messages import encrypt
+
         kms = cache(partial(config.kms, None))  # a client for each region
         sealed = encrypt(chunks, key_ids=sealing.key_ids, context=sealing.context, kms=kms)
         chunks, header = sealed.chunks, sealed.header
