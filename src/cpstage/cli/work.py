@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from cpstage.job import ActionTypeId
     from cpstage.runner.command import CommandOptions
     from cpstage.transfer.options import FetchInputs, FetchOptions, PushOptions
+    from cpstage.worker.job import JobPlaces
     from cpstage.worker.loop import Worker, WorkerTerms
     from cpstage.worker.monitoring import WorkerEvent
-    from cpstage.worker.workingjob import JobPlaces
 
 _EXAMPLES = """\b
 Examples:

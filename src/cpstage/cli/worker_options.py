@@ -13,7 +13,7 @@ from cpstage.cli.options import Function, Number, Seconds, add_options
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
-    from cpstage.worker.workingjob import Keep, Output
+    from cpstage.worker.job import Keep, Output
 
 _QUERY_VALUE = re.compile(r"[A-Za-z0-9_-]{1,50}")
 
@@ -152,7 +152,7 @@ def places_options(function: Function) -> Function:
 
     @functools.wraps(function)
     def command(*, workspace_root: Path, keep: Keep, job_output: Output, **others: Any) -> Any:
-        from cpstage.worker.workingjob import JobPlaces
+        from cpstage.worker.job import JobPlaces
 
         return function(places=JobPlaces(workspace_root, keep, job_output), **others)
 

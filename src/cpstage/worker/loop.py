@@ -21,6 +21,7 @@ from typing import Literal
 
 from cpstage.errors import CpstageError, ServiceUnavailable, UsageError
 from cpstage.worker.claims import JobQueue, Offer
+from cpstage.worker.job import JobCommand, JobPlaces, WorkingJob
 from cpstage.worker.monitoring import (
     HealthFile,
     Subject,
@@ -29,8 +30,6 @@ from cpstage.worker.monitoring import (
     WorkerHealth,
     described,
 )
-from cpstage.worker.process import JobCommand
-from cpstage.worker.workingjob import Ending, JobPlaces, WorkingJob
 
 DEFAULT_INTERVAL = 10.0
 """Seconds between two polls that find nothing, on average."""
@@ -120,7 +119,7 @@ class Worker:
         self._file = HealthFile(health_file, self._health) if health_file else None
         self._tell = tell
         self._pace = Pace(self._terms.interval)
-        self._mail: SimpleQueue[Ending | None] = SimpleQueue()
+        self._mail: SimpleQueue[WorkingJob | None] = SimpleQueue()
         self._jobs: dict[str, WorkingJob] = {}
         self._signals = 0
         self._next_poll = time.monotonic()
@@ -322,11 +321,11 @@ class Worker:
             for job in self._jobs.values():
                 job.stop()
 
-    def _receive(self, ending: Ending | None) -> None:
-        if ending is None:
+    def _receive(self, job: WorkingJob | None) -> None:
+        if job is None:
             return
-        self._jobs.pop(ending.job_id)
-        if ending.succeeded:
+        self._jobs.pop(job.job_id)
+        if job.succeeded:
             self.counts.succeeded += 1
         else:
             self.counts.failed += 1

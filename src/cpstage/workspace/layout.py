@@ -33,24 +33,18 @@ from cpstage.errors import CpstageError, LocalIOError, WorkspaceUnavailable
 from cpstage.filesystem.fingerprint import boot_id
 from cpstage.filesystem.removal import make_writable, remove_tree
 from cpstage.filesystem.tree import local_failures
-from cpstage.workspace import lock
 from cpstage.workspace.publishing import Journal, Move
-from cpstage.workspace.statefile import read_json, write_json
+from cpstage.workspace.state import HeldLock, locked, read_json, write_json
 
 Outputs = Literal["refuse", "replace", "keep"]
 """What a fetch does with an ``out/`` that holds the outputs of another job."""
 
 
 class Occupation(NamedTuple):
-    """The run of a command in a workspace.
-
-    Attributes:
-        directory: The place for what the command is handed.
-        lock: The lock that keeps other runs out.
-    """
+    """The run of a command: the place for what the command is handed, and the lock."""
 
     directory: Path
-    lock: lock.HeldLock
+    lock: HeldLock
 
 
 class Workspace:
@@ -77,7 +71,7 @@ class Workspace:
         self._state = self.root / ".cpstage"
         self._manifest = self._state / "manifest.json"
         self._journal = Journal(self._state / "journal.json", self.root)
-        self._lock: lock.HeldLock | None = None
+        self._lock: HeldLock | None = None
 
     def input(self, name: str) -> Path:
         """Return the directory of an input artifact."""
@@ -137,7 +131,7 @@ class Workspace:
     @contextmanager
     def _held(
         self, name: str, holder_name: str, wait: float, job_id: str | None = None
-    ) -> Iterator[lock.HeldLock]:
+    ) -> Iterator[HeldLock]:
         made = [one for one in (self.root, *self.root.parents) if not os.path.lexists(one)]
         self.create()
         self._refuse_links()
@@ -147,9 +141,9 @@ class Workspace:
             self._state.mkdir(mode=0o700, exist_ok=True)
         with suppress(OSError):
             self._state.chmod(0o700)
-        place, state = self.root, self._state
+        file, holder = self._state / name, self._state / holder_name
         try:
-            with lock.locked(place, state / name, state / holder_name, wait, job_id) as held:
+            with locked(self.root, file, holder, wait, job_id) as held:
                 yield held
         except BaseException:
             if made and not (os.path.lexists(self.inputs) or os.path.lexists(self.outputs)):
@@ -198,12 +192,7 @@ class Workspace:
             WorkspaceUnavailable: Something else has the place of one, or of ``out/``.
         """
         for target in (self.inputs, self.outputs, *outputs):
-            with local_failures(target, "look at"):
-                taken = os.path.lexists(target) and not target.is_dir()
-            if taken:
-                raise WorkspaceUnavailable(
-                    f"{target} is in the way of a directory", hint="move it elsewhere"
-                )
+            _require_directory(target)
 
     def require_made(self) -> None:
         """Check that ``made/`` is a directory, or can be made.
@@ -211,11 +200,7 @@ class Workspace:
         Raises:
             WorkspaceUnavailable: Something else has its place.
         """
-        with local_failures(self.made, "look at"):
-            if os.path.lexists(self.made) and (self.made.is_symlink() or not self.made.is_dir()):
-                raise WorkspaceUnavailable(
-                    f"{self.made} is in the way of a directory", hint="move it elsewhere"
-                )
+        _require_directory(self.made, takes_links=False)
 
     def outputs_owner(self) -> str | None:
         """Return the ID of the job that ``out/`` was made for; None where the manifest has none."""
@@ -405,6 +390,16 @@ class Workspace:
                 raise WorkspaceUnavailable(
                     f"{directory} is a symbolic link", hint="replace it by a directory"
                 )
+
+
+def _require_directory(target: Path, *, takes_links: bool = True) -> None:
+    """Check that a directory, or a symlink to one, is there, or can be made."""
+    with local_failures(target, "look at"):
+        is_directory = target.is_dir() and (takes_links or not target.is_symlink())
+        if os.path.lexists(target) and not is_directory:
+            raise WorkspaceUnavailable(
+                f"{target} is in the way of a directory", hint="move it elsewhere"
+            )
 
 
 def _is_taken(target: Path) -> bool:
