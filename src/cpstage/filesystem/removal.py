@@ -19,12 +19,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cpstage._posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_PATH
+from cpstage._posix import DIRECTORY, O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_PATH
 from cpstage.errors import local_reason
 
 _LOGGER = logging.getLogger("cpstage")
-
-_DIRECTORY = os.O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
 
 _DEEPEST = 32
 """Levels whose directories are open at the same time; ulimit(1) often allows 1,024 descriptors."""
@@ -190,10 +188,10 @@ def _open_writable(path: Path | str, parent: int | None = None) -> int:
         OSError: It is not a directory, or another owner's and closed.
     """
     try:
-        descriptor = os.open(path, _DIRECTORY, dir_fd=parent)
+        descriptor = os.open(path, DIRECTORY, dir_fd=parent)
     except PermissionError:
         _open_up(path, parent)
-        descriptor = os.open(path, _DIRECTORY, dir_fd=parent)
+        descriptor = os.open(path, DIRECTORY, dir_fd=parent)
     mode = os.fstat(descriptor).st_mode
     if mode & stat.S_IRWXU != stat.S_IRWXU:
         with suppress(OSError):  # it is another owner's

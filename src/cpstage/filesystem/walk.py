@@ -22,7 +22,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from cpstage._posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK
+from cpstage._posix import DIRECTORY, O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK
 from cpstage.errors import ArtifactRejected, LocalIOError, UsageError, listing, local_reason
 from cpstage.filesystem.tree import RelativePath
 
@@ -89,7 +89,6 @@ Symlinks = Literal["keep", "follow", "follow-outside"]
 Identity = tuple[int, int]
 """The device and inode of a directory."""
 
-_DIRECTORY = os.O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
 _CHUNK = 1 << 20
 
 _READ = os.O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC
@@ -198,7 +197,7 @@ class _Walker:
         """
         directory, expected = self.above[-1]
         try:
-            descriptor = os.open(directory, _DIRECTORY)
+            descriptor = os.open(directory, DIRECTORY)
             try:
                 status = os.fstat(descriptor)
                 if expected not in (None, (status.st_dev, status.st_ino)):

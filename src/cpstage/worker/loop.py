@@ -11,13 +11,13 @@ that doubles.
 from __future__ import annotations
 
 import random
+import sys
 import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Literal
 
 from cpstage.errors import CpstageError, ServiceUnavailable, UsageError
 from cpstage.worker.claims import JobQueue, Offer
@@ -191,14 +191,14 @@ class Worker:
 
     def _poll(self) -> None:
         """Ask for jobs, and claim what comes; settle when to ask again."""
-        terms = self._terms
-        most = terms.concurrency - len(self._jobs)
-        if terms.batch is not None:
-            most = min(most, terms.batch)
-        if terms.most is not None:
-            most = min(most, terms.most - self.counts.claimed)
         if not self._has_room():
             return
+        terms = self._terms
+        most = min(
+            terms.concurrency - len(self._jobs),
+            sys.maxsize if terms.batch is None else terms.batch,
+            sys.maxsize if terms.most is None else terms.most - self.counts.claimed,
+        )
         began = time.monotonic()
         try:
             offers = self._poll_queue(most)
@@ -282,11 +282,9 @@ class Worker:
         return True
 
     def _beat(self) -> None:
-        status: Literal["polling", "working", "draining"] = "polling"
+        status = "polling" if self._wants_jobs() else "working"
         if not self._may_claim():
             status = "draining"
-        elif not self._wants_jobs():
-            status = "working"
         self._health.beat(status=status, running=len(self._jobs), **vars(self.counts))
         if self._file:
             self._file.write()
@@ -338,22 +336,16 @@ class Worker:
             self._receive(self._mail.get())
 
 
-_LEAST = 0.25
-_LONGEST = 5.0
+_LEAST, _LONGEST = 0.25, 5.0
 """Both in intervals."""
 
-_LONGEST_BACKOFF = 300.0
-_LEAST_BACKOFF = 0.1
+_LEAST_BACKOFF, _LONGEST_BACKOFF = 0.1, 300.0
 
 
 class Pace:
-    """The waits of one worker.
+    """The waits of one worker, in seconds; ``interval`` is that of :class:`WorkerTerms`."""
 
-    Args:
-        interval: Seconds between two polls that find nothing, on average.
-    """
-
-    def __init__(self, interval: float = DEFAULT_INTERVAL) -> None:
+    def __init__(self, interval: float) -> None:
         self._interval = interval
         self._failures = 0
 

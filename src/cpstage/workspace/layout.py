@@ -120,9 +120,6 @@ class Workspace:
 
         Raises:
             WorkspaceInUse: Another run is in it; it says which job it works on.
-
-        Yields:
-            The place for what the command is handed, where nothing is, and the lock.
         """
         with self._held("run.lock", "runner.json", wait, job_id) as held:
             remove_tree(self._state / "run")
@@ -173,11 +170,7 @@ class Workspace:
         return [one for one in found if one.lstat().st_uid != os.geteuid()][:5]
 
     def require_free(self, inputs: Sequence[Path]) -> None:
-        """Check that nothing stands where something is to be published.
-
-        Raises:
-            WorkspaceUnavailable: Something does.
-        """
+        """Raise WorkspaceUnavailable if something stands where inputs are to be published."""
         for target in inputs:
             if _is_taken(target):
                 raise WorkspaceUnavailable(
@@ -186,20 +179,12 @@ class Workspace:
                 )
 
     def require_outputs(self, outputs: Sequence[Path]) -> None:
-        """Check that the directories of the outputs are there, or can be made.
-
-        Raises:
-            WorkspaceUnavailable: Something else has the place of one, or of ``out/``.
-        """
+        """Raise WorkspaceUnavailable if something stands where directories of outputs belong."""
         for target in (self.inputs, self.outputs, *outputs):
             _require_directory(target)
 
     def require_made(self) -> None:
-        """Check that ``made/`` is a directory, or can be made.
-
-        Raises:
-            WorkspaceUnavailable: Something else has its place.
-        """
+        """Raise WorkspaceUnavailable if something stands where ``made/`` belongs."""
         _require_directory(self.made, takes_links=False)
 
     def outputs_owner(self) -> str | None:
@@ -221,17 +206,20 @@ class Workspace:
             WorkspaceUnavailable, LocalIOError: It cannot be read.
         """
         with local_failures(self.outputs, "read"):
-            if not self.outputs.is_dir():
-                return False
-            inside = list(self.outputs.iterdir())
-            return any(one.is_symlink() or not one.is_dir() or any(one.iterdir()) for one in inside)
+            return any(
+                one.is_symlink() or not one.is_dir() or any(one.iterdir())
+                for one in self._outputs()
+            )
+
+    def _outputs(self) -> list[Path]:
+        with local_failures(self.outputs, "read"):
+            return [*self.outputs.iterdir()] if self.outputs.is_dir() else []
 
     def require_own_outputs(self, job_id: str) -> None:
         """Check that what is in ``out/`` was not made for another job.
 
         Raises:
-            WorkspaceUnavailable: It was.
-            LocalIOError: It cannot be read.
+            WorkspaceUnavailable, LocalIOError: It was, or cannot be read.
         """
         owner = self.outputs_owner()
         if owner not in (None, job_id) and self.has_outputs():
@@ -247,16 +235,13 @@ class Workspace:
         choice: Outputs,
         warn: Callable[[str], object],
     ) -> bool:
-        """Decide what a fetch does with ``out/``.
+        """Return whether a fetch puts an empty ``out/`` in the place of what is there.
 
         Args:
             job_id: The job that is fetched.
             declared: The names of its outputs.
             choice: What to do with the outputs of another job.
             warn: Is called with a warning where they are kept.
-
-        Returns:
-            Whether an empty ``out/`` takes the place of what is there.
 
         Raises:
             WorkspaceUnavailable: It holds the outputs of another job, and is to be neither
@@ -266,35 +251,22 @@ class Workspace:
         owner = self.outputs_owner()
         if owner == job_id:
             return False
-        if choice == "keep":
-            if self.has_outputs():
-                warn(f"{self.outputs} is kept, with {self._whose(owner)}")
-            return False
         if not self.has_outputs():
-            with local_failures(self.outputs, "read"):
-                inside = [*self.outputs.iterdir()] if self.outputs.is_dir() else []
-            return any(one.name not in declared for one in inside)
+            return choice != "keep" and any(one.name not in declared for one in self._outputs())
         if choice == "replace":
             return True
-        if not os.path.lexists(self._manifest):
-            warn(f"{self.outputs} is kept, with {self._whose(owner)}")
+        whose = f"the outputs of job {owner}" if owner else "files that no fetch has recorded"
+        if choice == "keep" or not os.path.lexists(self._manifest):
+            warn(f"{self.outputs} is kept, with {whose}")
             return False
         raise WorkspaceUnavailable(
-            f"{self.outputs} holds {self._whose(owner)}",
+            f"{self.outputs} holds {whose}",
             hint="give --replace to put an empty one in its place, or --keep-out to keep it for "
             "this job",
         )
 
-    @staticmethod
-    def _whose(owner: str | None) -> str:
-        return f"the outputs of job {owner}" if owner else "files that no fetch has recorded"
-
     def require_space(self, size: int) -> None:
-        """Check that a number of bytes would fit on the disk.
-
-        Raises:
-            LocalIOError: They would not.
-        """
+        """Raise LocalIOError if a number of bytes would not fit on the disk."""
         free = shutil.disk_usage(self.root).free
         if size > free:
             raise LocalIOError(
@@ -318,12 +290,9 @@ class Workspace:
     def output_moves(
         self, outputs: Sequence[Path], staging: Path, *, replace: bool = False
     ) -> list[Move]:
-        """Return the moves that make the directories of the outputs.
+        """Make the directories of the outputs in staging, and return the moves that publish them.
 
-        Args:
-            outputs: The directories.
-            staging: Where they are made.
-            replace: Whether an empty ``out/`` takes the place of all that is there.
+        With ``replace``, an empty ``out/`` takes the place of all that is there.
         """
         if replace:
             new = staging / f"{self.outputs.name}.outputs"
@@ -332,25 +301,17 @@ class Workspace:
                 for target in outputs:
                     (new / target.name).mkdir()
             return [Move(new, self.outputs)]
-        moves = []
-        for target in outputs:
-            if not target.is_dir():
-                made = staging / f"{target.name}.output"
-                with local_failures(made, "create"):
-                    made.mkdir()
-                moves.append(Move(made, target))
+        missing = [target for target in outputs if not target.is_dir()]
+        moves = [Move(staging / f"{target.name}.output", target) for target in missing]
+        for move in moves:
+            with local_failures(move.staged, "create"):
+                move.staged.mkdir()
         return moves
 
     def record_moves(
         self, job: Mapping[str, Any], artifacts: Mapping[str, Any], staging: Path
     ) -> list[Move]:
-        """Return the moves that record the job's public facts, what is staged, and whose out/ is.
-
-        Args:
-            job: The public facts of the job, with its ``id``.
-            artifacts: What is staged now.
-            staging: Where the records are made.
-        """
+        """Return the moves that record the job's public facts and what is staged for it."""
         manifest = {
             "version": 1,
             "boot_id": boot_id(),
@@ -373,7 +334,7 @@ class Workspace:
         return read_json(self._state / "job.json")
 
     def was_written_in_this_boot(self) -> bool:
-        """Whether the manifest was written since the system was booted, as far as it says.
+        """Whether the manifest was written since the last boot, as far as it says.
 
         What was written before may have lost data to a loss of power (fsync(2)).
         """

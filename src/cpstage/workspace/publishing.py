@@ -82,7 +82,7 @@ class Journal:
     def is_open(self) -> bool:
         """Whether something has begun and is not done: what was staged for it is still needed."""
         try:
-            return is_there(self._path)
+            return _is_there(self._path)
         except OSError:  # what is staged may be all that there is of the old
             return True
 
@@ -136,7 +136,7 @@ class Journal:
         """Write down all that is to be done."""
         parents = dict.fromkeys(move.target.parent for move in moves)
         with local_failures(self._root, "look at"):
-            made = [self._name(one) for one in parents if not is_there(one)]
+            made = [self._name(one) for one in parents if not _is_there(one)]
         document = {"moves": [self._entry(move) for move in moves], "made": made}
         write_json_durably(self._path, document)
 
@@ -182,7 +182,7 @@ def _make_movable(move: Move) -> None:
 
 
 def _put(move: Move, *, replace: bool) -> None:
-    if is_there(move.target):
+    if _is_there(move.target):
         if not replace:
             raise WorkspaceUnavailable(
                 f"{move.target} was created concurrently", hint="move it elsewhere, and try again"
@@ -196,17 +196,17 @@ def _put(move: Move, *, replace: bool) -> None:
 def _take_back(move: Move, inode: int) -> None:
     """Undo a move, if it got so far."""
     move.staged.parent.mkdir(parents=True, exist_ok=True)  # a person may have cleared up by hand
-    if is_there(move.target) and _is(move.target, inode, move.staged.parent):
-        if is_there(move.staged):
+    if _is_there(move.target) and _is(move.target, inode, move.staged.parent):
+        if _is_there(move.staged):
             if exchange(move.staged, move.target):
                 return
             move.staged.rename(move.replaced)
         move.target.rename(move.staged)
-    if is_there(move.replaced) and not is_there(move.target):
+    if _is_there(move.replaced) and not _is_there(move.target):
         move.replaced.rename(move.target)
 
 
-def is_there(path: Path) -> bool:
+def _is_there(path: Path) -> bool:
     """Whether something has this name, a dangling symlink as well.
 
     Raises:
