@@ -31,6 +31,9 @@ _KIND, _PERMISSIONS = 0o170000, 0o7777
 
 _CHUNK = 1 << 20
 
+_MOST_NAMED = 5
+"""Differences that are looked for."""
+
 _MODULUS = 1 << 256
 """Sums have as many bits as hashes."""
 
@@ -93,7 +96,7 @@ def _entry_hash(path: bytes, status: os.stat_result, target: bytes) -> int:
     return int.from_bytes(hashlib.sha256(line).digest(), "big")
 
 
-def differences(found: Path, wanted: Path, most: int = 5) -> list[str]:
+def differences(found: Path, wanted: Path) -> list[str]:
     """Compare what is in the workspace with what was staged anew, by contents.
 
     Returns:
@@ -110,11 +113,11 @@ def differences(found: Path, wanted: Path, most: int = 5) -> list[str]:
             name = os.fsdecode(path)
             if other is None or not _is_equal(found / name, (status, target), wanted / name, other):
                 different.append(name)
-                if len(different) == most:
+                if len(different) == _MOST_NAMED:
                     return different
     except OSError as error:
         different.append(os.fsdecode(error.filename or b"?"))
-    return (different + sorted(map(os.fsdecode, expected)))[:most]
+    return (different + sorted(map(os.fsdecode, expected)))[:_MOST_NAMED]
 
 
 def boot_id() -> str | None:

@@ -3,9 +3,9 @@
 It runs in a new process group. cpstage forwards a first signal to that group, and kills the group
 at the second one. At the time limit it asks the group to end, and then kills it.
 
-Where last lines are kept, what the command prints is passed on as it comes. Each of the two streams
-has a pipe of its own and goes to where it would have gone without; what is read first is written
-first. Where both go to the same place, they share one pipe, which keeps their order.
+Where last lines are kept, what the command prints is passed on as it comes, through a pipe for each
+stream, to where it would have gone without. Where both streams go to the same place, they share one
+pipe, which keeps their order.
 """
 
 from __future__ import annotations
@@ -222,14 +222,14 @@ def _start(
             # A script without an interpreter's line is for the shell (POSIX, execvp).
             return start([_SHELL, _found(argv[0], environment), *argv[1:]])
     except (OSError, ValueError) as error:
-        why = local_reason(error) if isinstance(error, OSError) else "it holds a NUL"
-        absent = isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENOTDIR)
-        missing = _missing_interpreter(argv[0], directory, environment) if absent else None
-        code = _NOT_FOUND if absent else _NOT_RUN
-        hint = "check the first line of the script" if missing else None
-        raise CommandNotStarted(
-            f"cannot start {argv[0]}: {missing or why}", code, hint=hint
-        ) from error
+        why, code, hint = "it holds a NUL", _NOT_RUN, None
+        if isinstance(error, OSError):
+            why = local_reason(error)
+            if error.errno in (errno.ENOENT, errno.ENOTDIR):
+                code = _NOT_FOUND
+                if missing := _missing_interpreter(argv[0], directory, environment):
+                    why, hint = missing, "check the first line of the script"
+        raise CommandNotStarted(f"cannot start {argv[0]}: {why}", code, hint=hint) from error
 
 
 def _found(program: str, environment: Mapping[str, str]) -> str:
@@ -266,7 +266,6 @@ class _Tee:
         self._targets: dict[int, int] = {}
         stdout = 2 if options.stdout_to_stderr else 1
         self.stdout = self._pipe(stdout)
-        # Where both go to the same place, one pipe keeps the order of the two streams.
         self.stderr = self.stdout if _is_same(stdout, 2) else self._pipe(2)
         self._writers = {self.stdout, self.stderr}
         self._ended, self._end = os.pipe()

@@ -63,12 +63,9 @@ _OURS = {_CLIENT_TOKEN, "CPSTAGE_CONTINUATION_TOKEN"}
 
 
 def inherited(environment: Mapping[str, str], *, credentials: bool) -> dict[str, str]:
-    """Return what of our environment a command may have.
+    """Return what of our environment a command may have, with or without the caller's credentials.
 
-    Args:
-        environment: Ours.
-        credentials: Whether the caller's own AWS credentials are for the command, too. A job's
-            never are: they are in no environment.
+    A job's are in no environment.
     """
     withheld = _OURS if credentials else _OURS | _CREDENTIALS
     return {
@@ -132,16 +129,7 @@ def job_environment(
 def staged_environment(
     workspace: Workspace, job_id: str | None = None, *, codebuild: bool = False
 ) -> dict[str, str] | None:
-    """Return the variables of the job that has been fetched into a workspace.
-
-    Args:
-        workspace: The workspace.
-        job_id: The job it has to be, if that matters.
-        codebuild: As for :func:`job_environment`.
-
-    Returns:
-        The variables; None where no job or another one has been fetched.
-    """
+    """Return the variables of the job that was fetched into a workspace, if it is this one."""
     job = job_of(workspace.record())
     if job is None or job_id not in (None, job.id):
         return None
@@ -219,11 +207,7 @@ class Left:
 
 
 class HandedFiles:
-    """The files of one command.
-
-    Args:
-        directory: Where they are.
-    """
+    """The files of one command, in a directory of their own."""
 
     def __init__(self, directory: Path) -> None:
         self._variables = directory / "output-variables"
@@ -238,10 +222,7 @@ class HandedFiles:
         self.environment[variable] = str(path)
 
     def collect(self, secrets: Iterable[Secret]) -> Left:
-        """Read what the command has left.
-
-        Args:
-            secrets: The credentials that this process holds, which no value may contain.
+        """Read what the command has left; no value may contain one of the secrets.
 
         Raises:
             WorkspaceUnavailable: The files are gone.
@@ -271,12 +252,9 @@ class HandedFiles:
 
 @contextmanager
 def handed_files(directory: Path, job: Job, *, pass_configuration: bool) -> Iterator[HandedFiles]:
-    """Make the files of a command, and remove them at the end, however it is reached.
+    """Make the files of a command in a new directory, and remove it at the end, however reached.
 
-    Args:
-        directory: Where; it is made for them.
-        job: The job.
-        pass_configuration: Whether the action's configuration, with its secrets, is one of them.
+    With ``pass_configuration``, the action's configuration, with its secrets, is one of them.
 
     Raises:
         WorkspaceUnavailable, LocalIOError: They cannot be written.

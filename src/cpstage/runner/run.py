@@ -164,8 +164,7 @@ def run(
         push_options=push_options or PushOptions(),
         is_reported=report is not None,
         config=config or AwsConfig(),
-        credentials_max_age=credentials_max_age,
-        progress=progress,
+        transfer={"credentials_max_age": credentials_max_age, "progress": progress, "warn": warn},
         warn=warn,
         interrupts=interrupts or Interrupts(),
         commanding=commanding,
@@ -200,8 +199,8 @@ class _Run:
     push_options: PushOptions
     is_reported: bool
     config: AwsConfig
-    credentials_max_age: float
-    progress: Progress | None
+    transfer: Mapping[str, Any]
+    """What fetch and push are given alike, besides the config."""
     warn: Warn
     interrupts: Interrupts
     commanding: Callable[[bool], object]
@@ -215,13 +214,7 @@ class _Run:
         """
         with place.occupied(job.id, self.fetch_options.wait) as occupation:
             self.result.fetched = fetch(
-                job,
-                place.root,
-                self.fetch_options,
-                config=self.config,
-                credentials_max_age=self.credentials_max_age,
-                progress=self.progress,
-                warn=self.warn,
+                job, place.root, self.fetch_options, config=self.config, **self.transfer
             )
             self.interrupts.check()
             try:
@@ -286,13 +279,7 @@ class _Run:
         """Push the outputs; what the command failed with comes first."""
         try:
             self.result.pushed = push(
-                job,
-                place.root,
-                self.push_options,
-                config=self.config,
-                credentials_max_age=self.credentials_max_age,
-                progress=self.progress,
-                warn=self.warn,
+                job, place.root, self.push_options, config=self.config, **self.transfer
             )
         except CpstageError as error:
             if failure is None:
@@ -380,13 +367,9 @@ class JobOver(OutOfSync):
 
 
 class _JobWatch:
-    """Asks about a job in a thread, as long as the context lasts, and stops the run if it is over.
+    """Asks about a job every few seconds, in a thread, as long as the context lasts.
 
-    Args:
-        job: The job.
-        config: How to reach AWS.
-        interrupts: What gets SIGTERM when the job is over: once, and again where that did not help.
-        seconds: How often to ask.
+    When the job is over, the run gets SIGTERM: once, and again where that did not help.
     """
 
     def __init__(self, job: Job, config: AwsConfig, interrupts: Interrupts, seconds: float) -> None:
@@ -405,11 +388,7 @@ class _JobWatch:
         self._ended.set()  # the thread may be in a request, which is not waited for
 
     def check(self) -> None:
-        """Check that the job was not over before the command ended.
-
-        Raises:
-            JobOver: It was.
-        """
+        """Raise JobOver if the job was over before the command ended."""
         if self._is_over:
             raise JobOver(
                 f"job {self._job.id} is no longer in progress: its command was stopped, and "

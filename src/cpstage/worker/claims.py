@@ -50,13 +50,7 @@ class Offer:
 
 @dataclass(frozen=True)
 class Claim:
-    """A job that is ours, and to be reported on.
-
-    Attributes:
-        job_id: Its id, safe as the name of a directory.
-        document: The job as the API has it, secrets included.
-        client_token: The token of a third-party job.
-    """
+    """A job that is ours, and to be reported on; its id is safe as the name of a directory."""
 
     job_id: str
     document: Mapping[str, Any] = field(repr=False)

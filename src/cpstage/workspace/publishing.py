@@ -254,11 +254,7 @@ def exchange(first: Path, second: Path) -> bool:
 
 @contextmanager
 def staging_in(directory: Path, target: Path) -> Iterator[Path]:
-    """Make a hidden directory that a rename leads out of; it is gone at the end.
-
-    Args:
-        directory: Where to make it.
-        target: What it is for, and what is named when it cannot be made.
+    """Make a hidden directory that a rename leads out of to a target; it is gone at the end.
 
     Raises:
         WorkspaceUnavailable, LocalIOError: It cannot be made.

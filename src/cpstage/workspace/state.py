@@ -125,14 +125,10 @@ def locked(
 def require_locks(place: Path, state: Path) -> None:
     """Check that a directory can be written to, and that its file system has locks.
 
-    The probe is a temporary file: one with a name would be left behind by a kill.
-
-    Args:
-        place: What is to be locked, as messages call it.
-        state: The directory; nothing is left in it.
+    Nothing is left in it: a temporary file is a probe that no kill leaves behind.
 
     Raises:
-        WorkspaceUnavailable: It cannot be written to or locked.
+        WorkspaceUnavailable: It cannot be written to or locked; the message names the place.
         LocalIOError: The disk is full, or failed.
     """
     with local_failures(state, "write to"):
@@ -178,12 +174,7 @@ def _try(lock_file: Path, place: Path) -> int | None:
 
 
 def _require_own_file(lock_file: Path) -> None:
-    """Check that the lock is a regular file of ours, or absent, and make it usable.
-
-    Raises:
-        WorkspaceUnavailable: It is something else, such as a symlink.
-        OSError: It cannot be looked at.
-    """
+    """Check that the lock is a regular file, no symlink or the like, or absent; make it usable."""
     try:
         status = lock_file.lstat()
     except FileNotFoundError:
@@ -198,12 +189,7 @@ def _require_own_file(lock_file: Path) -> None:
 
 
 def _flock(descriptor: int, place: Path) -> bool:
-    """Lock an open file; return False if another run has locked it.
-
-    Raises:
-        WorkspaceUnavailable: The file system has no locks.
-        LocalIOError: The system refused it.
-    """
+    """Lock an open file; return False if another run has locked it."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -268,11 +254,7 @@ def locked_directory(directory: Path) -> Iterator[int]:
 
 
 def lock_workspace(workspace: Path) -> int:
-    """Lock the new workspace of a job, and return the descriptor that holds the lock.
-
-    Raises:
-        OSError: It cannot be opened. A file system without locks locks nothing.
-    """
+    """Lock the new workspace of a job, where the file system can; return the lock's descriptor."""
     descriptor = os.open(workspace, DIRECTORY)
     with suppress(OSError):
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -286,7 +268,7 @@ def note_ending(workspace: Path, **facts: Any) -> None:
 
 
 def remove_secrets(workspace: Path) -> list[str]:
-    """Remove the files that a command got, and with them the job's secrets; return what is left.
+    """Remove the files that a command got, secrets included; return what is left.
 
     The process of a job does so itself, unless it was killed.
     """
@@ -294,14 +276,10 @@ def remove_secrets(workspace: Path) -> list[str]:
 
 
 def left_workspaces(root: Path, *, keeps_success: bool) -> Iterator[tuple[Path, list[str]]]:
-    """Remove what ended well, and yield the workspaces that are left.
-
-    Args:
-        root: The directory of the workspaces.
-        keeps_success: Whether workspaces of jobs that ended well are kept.
+    """Remove what killed workers left in a root and what ended well, if that is not kept.
 
     Yields:
-        Each workspace that was not named before, with what could not be removed of it.
+        Each other workspace that was not named before, with what could not be removed of it.
     """
     names: list[str] = []
     with suppress(OSError):
@@ -325,13 +303,9 @@ class NotOurs(ValueError):
 def read_own(path: Path, most: int) -> bytes:
     """Read a file that a build may have replaced.
 
-    Args:
-        path: The file.
-        most: The most bytes that it may have.
-
     Raises:
         NotOurs: It is a symlink, a FIFO or another special file, has a second name (hard link), or
-            is too long.
+            has more than ``most`` bytes.
         OSError: It is missing, or cannot be read.
     """
     try:
