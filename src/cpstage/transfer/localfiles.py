@@ -37,8 +37,7 @@ from cpstage.transfer.artifact import (
     read_head,
 )
 from cpstage.transfer.options import Packing, Unpacking
-from cpstage.workspace.leftovers import journal_in, staging_in, sweep
-from cpstage.workspace.publishing import Move
+from cpstage.workspace.publishing import Move, journal_in, staging_in, sweep
 
 _LOGGER = logging.getLogger("cpstage")
 
