@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from cpstage._deflate import deflate, inflater
+from cpstage._deflate import deflated_piece, inflater
 from cpstage.archive.members import RATIO_FREE, ZIP_RECORD_BYTES, ZIP_RECORD_ROOM, Limits
 from cpstage.archive.workers import Processes, in_order, is_worth_forking
 from cpstage.filesystem.walk import Entry
@@ -131,7 +131,7 @@ class PackingList:
         pickled = pickle.dumps([*map(tuple, entries)])
         if self._count <= _MANY:
             return Batch(pickled, size, len(entries))
-        return Batch(deflate(pickled, 1), size, len(entries), is_deflated=True)
+        return Batch(deflated_piece(pickled, 1, last=True), size, len(entries), is_deflated=True)
 
     def _note(self, entries: Sequence[Entry], size: int) -> None:
         self._count += len(entries)

@@ -23,7 +23,7 @@ from contextlib import closing
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias, cast
 
-from cpstage._deflate import crc32, crc32_combine, deflate, deflated, deflated_piece, inflater
+from cpstage._deflate import crc32, crc32_combine, deflated, deflated_piece, inflater
 from cpstage.archive.members import MtimeRule
 from cpstage.archive.packing_list import Batch, FilePart, PackingList, PackingPool
 from cpstage.archive.zip_format import (
@@ -415,7 +415,7 @@ class _Archive:
         if self._directory_size <= _MOST_PLAIN:
             self._headers.append(headers)
         else:
-            self._deflated_headers.append(deflate(headers, 1))
+            self._deflated_headers.append(deflated_piece(headers, 1, last=True))
 
     def directory(self, count: int) -> Iterator[bytes]:
         """Return the directory, and end records that say how many headers it has."""
