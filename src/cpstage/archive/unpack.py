@@ -26,7 +26,6 @@ from cpstage.archive.paths import (
     without_unsafe,
 )
 from cpstage.archive.tar_headers import BLOCK
-from cpstage.archive.tar_reader import tar_members
 from cpstage.archive.unpacking_pool import Directory, UnpackingPool
 from cpstage.archive.workers import ahead
 from cpstage.archive.zip_directory import ZipEntry
@@ -103,6 +102,9 @@ class Unpacker:
         if archive_format == "zip":
             self._add_zip(stream, intake)
         else:
+            # Most artifacts are zips, and need not wait for it to be loaded.
+            from cpstage.archive.tar_reader import tar_members
+
             file = io.BufferedReader(stream, _BUFFER)
             compressed, note = archive_format == "tar.gz", intake.contents.notes.append
             opened = tar_members(file, compressed=compressed, budget=intake.budget, note=note)

@@ -105,7 +105,8 @@ def unpack(
     file, target, how = Path(archive), Path(into), unpacking or Unpacking()
     with _opened(file) as blob, _staging_for(target) as staging:
         kms = cache(partial((config or AwsConfig()).kms, None))  # a client for each region
-        keys = DecryptionKeys(
+        keys = partial(
+            DecryptionKeys,
             kms,
             key_ids=how.key_ids,
             requires_commitment=how.requires_commitment,
