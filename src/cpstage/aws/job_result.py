@@ -27,6 +27,7 @@ from cpstage.errors import (
     UsageError,
     unreadable_input,
 )
+from cpstage.job.document import is_unicode
 from cpstage.job.masking import Secret, secret
 from cpstage.job.result import (
     MOST_EXECUTION_ID,
@@ -35,7 +36,6 @@ from cpstage.job.result import (
     check_id,
     check_variables,
     given,
-    is_unicode,
     without_control_characters,
 )
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cpstage.archive.blob import Blob, ReadAhead
-from cpstage.archive.options import Limits
+from cpstage.archive.members import Limits
 from cpstage.archive.zip_directory import ZipEntry
 from cpstage.archive.zip_reader import entry_chunks
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig

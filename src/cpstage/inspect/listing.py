@@ -18,8 +18,14 @@ from typing import Any, Literal
 from cpstage._deflate import crc32_of
 from cpstage.archive.blob import ReadAhead
 from cpstage.archive.formats import Format
-from cpstage.archive.members import Member, MemberKind, printable_text
-from cpstage.archive.options import Budget, Limits, UnsafeLinks
+from cpstage.archive.members import (
+    Budget,
+    Limits,
+    Member,
+    MemberKind,
+    UnsafeLinks,
+    printable_text,
+)
 from cpstage.archive.paths import Plan, check_links, is_root, without_unsafe
 from cpstage.archive.tar_reader import tar_members
 from cpstage.archive.zip_directory import ZipEntry, read_directory, read_tail
@@ -252,9 +258,7 @@ def members(remote: OpenArtifact, limits: Limits, progress: Progress) -> Iterato
         tar_members(
             io.BufferedReader(stream, _BUFFER),
             compressed=remote.format == "tar.gz",
-            drained=budget.spend_bytes,
-            check_header=budget.check_header,
-            expect_entries=budget.expect_entries,
+            budget=budget,
             is_tolerant=True,
         ) as found,
     ):
@@ -269,13 +273,7 @@ def plain_path(name: str) -> str:
 def _within(member: Member, budget: Budget) -> Member:
     """Count a member, and its data as it is read, against the limits."""
     budget.spend_entry()
-
-    def chunks() -> Iterator[bytes]:
-        for chunk in member.chunks():
-            budget.spend_bytes(len(chunk))
-            yield chunk
-
-    return member._replace(chunks=chunks)
+    return member._replace(chunks=lambda: budget.counted(member.chunks()))
 
 
 def _zip_entries(remote: OpenArtifact, limits: Limits) -> Iterator[Listed]:

@@ -37,8 +37,7 @@ from cpstage.transfer.artifact import (
     read_head,
 )
 from cpstage.transfer.options import Packing, Unpacking
-from cpstage.workspace.leftovers import journal_in, staging_in, sweep
-from cpstage.workspace.publishing import Move
+from cpstage.workspace.publishing import Move, journal_in, staging_in, sweep
 
 _LOGGER = logging.getLogger("cpstage")
 
@@ -106,7 +105,8 @@ def unpack(
     file, target, how = Path(archive), Path(into), unpacking or Unpacking()
     with _opened(file) as blob, _staging_for(target) as staging:
         kms = cache(partial((config or AwsConfig()).kms, None))  # a client for each region
-        keys = DecryptionKeys(
+        keys = partial(
+            DecryptionKeys,
             kms,
             key_ids=how.key_ids,
             requires_commitment=how.requires_commitment,
