@@ -175,8 +175,9 @@ def _denial_hint(error: ServiceError, hints: Hints) -> str | None:
     code = error.code
     if code in _SKEWED or _SKEWED_MESSAGE.match(error.message):
         off = seconds_off(error.date)
-        machine = "the clock of this machine"
-        return f"set {machine}" if off is None else f"{machine} is off by {off:+.0f} s: set it"
+        if off is None:
+            return "set the clock of this machine"
+        return f"the clock of this machine is off by {off:+.0f} s: set it"
     if error.is_expired or code == "RequestExpired":  # of the signature, not of the credentials
         return hints.expired or CALLER_EXPIRED_HINT
     if code.startswith("KMS.") and not error.may_pass:
