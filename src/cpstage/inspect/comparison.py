@@ -140,7 +140,7 @@ class _Comparing:
         if known.get("unpack") is False:
             how = replace(how, unpack=False)
         if known.get("envelopes") == "keep":
-            how = replace(how, envelopes="keep")
+            how = replace(how, encrypted_messages="keep")
         if known.get("unsafe_link_handling") in ("skip", "keep"):
             how = replace(how, unsafe_links=known["unsafe_link_handling"])
         return how

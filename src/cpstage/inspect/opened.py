@@ -111,7 +111,7 @@ def open_artifact(
     with naming(artifact.title):
         head = read_head(counted)
         found = identify(head, options, **hints)
-    if found.header is None or options.envelopes == "keep":
+    if found.header is None or options.encrypted_messages == "keep":
         blob = BytesBlob(head) if len(head) == info.size else counted
         yield OpenArtifact(artifact, info, found.format, blob, counted, found.message)
         return
@@ -239,7 +239,7 @@ def open_archive(
         with naming(str(path)):
             found = identify(read_head(counted), options, name=path.name, content_type="")
         info = ObjectInfo(blob.size, "", None, "", None, None)
-        if found.header is None or options.envelopes == "keep":
+        if found.header is None or options.encrypted_messages == "keep":
             yield OpenArtifact(artifact, info, found.format, counted, counted, found.message)
             return
         kms = cache(partial(config.kms, None))  # a client for each region
