@@ -10,7 +10,7 @@ import zlib
 from contextlib import suppress
 from typing import Literal
 
-from cpstage.archive.tar_headers import BLOCK, has_checksum
+from cpstage.archive.tar_headers import BLOCK, RECORD_BYTES, has_checksum
 from cpstage.errors import ArtifactRejected
 
 Format = Literal["zip", "tar", "tar.gz"]
@@ -24,9 +24,6 @@ CONTENT_TYPES: dict[Format, str] = {
     "tar.gz": "application/gzip",
 }
 """What the CodePipeline plugin for Jenkins writes, and other actions read."""
-
-_RECORD = 20 * BLOCK
-"""Bytes of a whole record of tar: an empty tar has at most one, all zeros."""
 
 _FULL_CLONE_KEYS = (b"ConnectionArn", b"FullRepositoryName", b"CommitId")
 
@@ -105,9 +102,8 @@ def format_of_name(name: str) -> Format | None:
 
 def other_format(head: bytes) -> str | None:
     """Return the name of a format that is recognised by its magic bytes and not unpacked."""
-    magics = ((name, magic, 0) for magic, name in _OTHER_MAGICS.items())
-    for name, magic, at in magics:
-        if head.startswith(magic, at):
+    for magic, name in _OTHER_MAGICS.items():
+        if head.startswith(magic):
             return name
     if inside := _gzip_around(head):
         return f"gzip-compressed {inside}"
@@ -144,7 +140,7 @@ def _by_magic(head: bytes, *, is_named: bool) -> Format | None:
         inflated = _inflate_start(head)
         if _is_tar(inflated) or (
             _is_empty_tar(inflated, BLOCK if is_named else 2 * BLOCK)
-            and (is_named or len(inflated) <= _RECORD)
+            and (is_named or len(inflated) <= RECORD_BYTES)
         ):
             return "tar.gz"
     return None
@@ -184,11 +180,11 @@ def _inflate_start(head: bytes) -> bytes:
             hint="check the action that made it, or fetch it unchanged with --no-unpack",
         ) from error
     with suppress(zlib.error):  # damage behind the start is found, and named, when it is unpacked
-        while not any(inflated) and len(inflated) <= _RECORD:
+        while not any(inflated) and len(inflated) <= RECORD_BYTES:
             rest = stream.unused_data if stream.eof else stream.unconsumed_tail
             if stream.eof:
                 stream = zlib.decompressobj(wbits=31)
             if not rest.strip(b"\0"):
                 break
-            inflated += stream.decompress(rest, _RECORD + 1 - len(inflated))
+            inflated += stream.decompress(rest, RECORD_BYTES + 1 - len(inflated))
     return inflated

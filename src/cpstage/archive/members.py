@@ -25,10 +25,7 @@ CHUNK = 256 << 10
 """Bytes that go from a decoder to a file at a time: they stay in the processor's cache, and their
 memory is used again; with 1 MiB the system spent twice as long on fresh pages."""
 
-MIB = 1 << 20
-GIB = 1 << 30
-
-RATIO_FREE = 64 * MIB
+RATIO_FREE = 64 << 20
 """Bytes of output below which no ratio is refused."""
 
 ZIP_RECORD_BYTES, ZIP_RECORD_ROOM = 64, 512
@@ -82,11 +79,11 @@ class Limits:
             for each entry.
     """
 
-    size: int = 20 * GIB
+    size: int = 20 << 30
     ratio: int = 200
     entries: int = 200_000
     depth: int = 128
-    header: int = MIB
+    header: int = 1 << 20
 
 
 @dataclass(frozen=True)
