@@ -34,21 +34,13 @@ _OTHER_MAGICS: dict[bytes, str] = {
     b"\x04\x22\x4d\x18": "lz4",
     b"7z\xbc\xaf\x27\x1c": "7z",
     b"Rar!\x1a\x07": "rar",
-    b"070707": "cpio",
-    b"070701": "cpio",
-    b"070702": "cpio",
-    b"\xc7\x71": "cpio",
+    **dict.fromkeys((b"070707", b"070701", b"070702", b"\xc7\x71"), "cpio"),
     b"!<arch>\n": "ar",
     b"\x1f\x9d": "compress (.Z)",
 }
 """The first bytes of formats that are not unpacked."""
 
-_SUFFIXES: dict[str, Format] = {
-    ".zip": "zip",
-    ".tar": "tar",
-    ".tar.gz": "tar.gz",
-    ".tgz": "tar.gz",
-}
+_SUFFIXES: dict[str, Format] = {".zip": "zip", ".tar": "tar", ".tar.gz": "tar.gz", ".tgz": "tar.gz"}
 _HINTING_TYPES: dict[str, Format] = {
     "application/zip": "zip",
     "application/x-zip-compressed": "zip",

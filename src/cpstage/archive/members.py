@@ -167,11 +167,9 @@ class PackOptions:
 
 
 class Budget:
-    """What of the limits is used up; a check raises ArtifactRejected where one is exceeded.
+    """What of the limits is used up, by an archive of so many bytes (``packed``).
 
-    Args:
-        limits: The limits.
-        packed: The size of the archive, in bytes.
+    Each check raises ArtifactRejected where a limit is exceeded.
     """
 
     def __init__(self, limits: Limits, packed: int) -> None:

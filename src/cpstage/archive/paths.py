@@ -111,15 +111,6 @@ def is_too_long(path: str) -> bool:
     return len(there) > _PATH_MAX or max(map(len, there.split(b"/"))) > _NAME_MAX
 
 
-def is_utf8(text: str) -> bool:
-    """Whether a name has no bytes that are not UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 @dataclass(frozen=True)
 class Planned:
     """What stands at a path, and which archive it is from."""

@@ -260,16 +260,11 @@ class Sparse(NamedTuple):
     def content(self, pieces: Callable[[int], Iterator[bytes]]) -> Iterator[bytes]:
         """Return the bytes of the file; the data comes from ``pieces``, by number of bytes."""
         at = 0
-        for offset, length in self.extents:
-            yield from _hole(offset - at)
+        for offset, length in [*self.extents, (self.size, 0)]:
+            yield from repeat(_ZEROS, (offset - at) // CHUNK)
+            yield _ZEROS[: (offset - at) % CHUNK]
             yield from pieces(length)
             at = offset + length
-        yield from _hole(self.size - at)
-
-
-def _hole(length: int) -> Iterator[bytes]:
-    yield from repeat(_ZEROS, length // CHUNK)
-    yield _ZEROS[: length % CHUNK]
 
 
 def with_map(records: list[PaxRecord]) -> dict[bytes, bytes]:

@@ -128,8 +128,8 @@ class Unpacker:
         late: list[Directory] = []
         for path in sorted(directories):
             mode, mtime_ns = plan.directories.get(path, (0, None))
-            found = Directory(path, mode or DIRECTORY_MODE, self._pool.time(mtime_ns))
-            (soon if found.mode & _PASSABLE == _PASSABLE else late).append(found)
+            found = (path, mode or DIRECTORY_MODE, self._pool.time(mtime_ns))
+            (soon if found[1] & _PASSABLE == _PASSABLE else late).append(found)
         label, entries = "finishing directories", plan.count
         with phase_of_many(self._progress, label, len(soon), among=entries) as advance:
             total = self._pool.finish(soon, hashes=hashes, advance=advance)
@@ -176,7 +176,9 @@ class Unpacker:
 
     def _write_large(self, entry: ZipEntry, chunks: Iterator[bytes | memoryview]) -> None:
         """Decode in one thread and write in another: either takes as long as the other."""
-        with ahead(_batches(chunks), _BATCHES_AHEAD) as batches:
+        # In lists: to hand each chunk over by itself would cost more than to write it.
+        batched = iter(lambda: list(islice(chunks, _BATCH)), [])
+        with ahead(batched, _BATCHES_AHEAD) as batches:
             decoded = chain.from_iterable(batches)
             # The local file header, which is read with the first chunk, may have an mtime.
             self._pool.write_entry(entry, chain((next(decoded, b""),), decoded))
@@ -304,9 +306,3 @@ def _names_near(members: Iterable[Member]) -> Iterator[str]:
 def _unsafe_note(link: UnsafeLink) -> str:
     did = "was left out" if link.handling == "skipped" else "was created unchanged"
     return f"the symlink {quoted(link.path)} to {quoted(link.target)} leaves the tree and {did}"
-
-
-def _batches(chunks: Iterator[bytes | memoryview]) -> Iterator[list[bytes | memoryview]]:
-    """Gather chunks into lists: to hand each over by itself would cost more than to write it."""
-    while batch := list(islice(chunks, _BATCH)):
-        yield batch

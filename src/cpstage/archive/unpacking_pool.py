@@ -11,10 +11,8 @@ from __future__ import annotations
 import pickle
 from collections import deque
 from collections.abc import Iterable
-from contextlib import ExitStack
 from itertools import islice
 from operator import attrgetter
-from typing import NamedTuple
 
 from cpstage.archive.workers import Processes, in_order, is_worth_forking, thread_count
 from cpstage.archive.zip_format import ZipEntry
@@ -37,13 +35,8 @@ _SUM_BYTES = 64
 """Room for a sum of hashes of 32 bytes each."""
 
 
-class Directory(NamedTuple):
-    """A directory, and what it gets when nothing more is created in it."""
-
-    path: RelativePath
-    mode: int
-    mtime_ns: int | None
-
+Directory = tuple[RelativePath, int, int | None]
+"""A directory, and the mode and mtime that it gets when nothing more is created in it."""
 
 _Head = tuple[RelativePath, int, int | None, int]
 """Of a file that is sent to a process: its path, mode and mtime in the archive, and its size."""
@@ -61,7 +54,6 @@ class UnpackingPool:
         self._tree = tree
         self._now = now
         self._count = thread_count()
-        self._stack = ExitStack()
         self._processes: Processes | None = None
         self._heads: list[_Head] = []
         self._contents: list[bytes] = []
@@ -70,13 +62,13 @@ class UnpackingPool:
 
     def close(self) -> None:
         """End the processes."""
-        self._stack.close()
+        if self._processes:
+            self._processes.close()
 
     def expect(self, files: int) -> None:
         """Start the processes if so many files are worth it: one set for all archives."""
         if self._processes is None and is_worth_forking(files):
-            started = Processes(self._work, self._count)
-            self._processes = self._stack.enter_context(started)
+            self._processes = Processes(self._work, self._count)
 
     def time(self, mtime_ns: int | None) -> int | None:
         """Return the mtime that something with an mtime in the archive gets."""
@@ -145,7 +137,7 @@ class UnpackingPool:
         # Told as they are sent: what is under way at a time is milliseconds of work.
         left = iter(counted(directories, advance))
         slices = iter(lambda: [*islice(left, _SLICE)], [])
-        sent = (send(pickle.dumps(("finish", [*map(tuple, some)], hashes))) for some in slices)
+        sent = (send(pickle.dumps(("finish", some, hashes))) for some in slices)
         return sum(int.from_bytes(one, "big") for one in self._processes.in_order(sent))
 
     def finish_here(self, directories: Iterable[Directory], *, hashes: bool) -> int:

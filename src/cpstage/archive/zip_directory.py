@@ -16,8 +16,8 @@ from operator import attrgetter
 from typing import Any
 
 from cpstage.archive.blob import Blob
-from cpstage.archive.members import ZIP_RECORD_ROOM, Budget, MemberKind
-from cpstage.archive.paths import bytes_of, is_utf8, refused, text_of
+from cpstage.archive.members import ZIP_RECORD_ROOM, Budget, MemberKind, printable_text
+from cpstage.archive.paths import bytes_of, refused, text_of
 from cpstage.archive.zip_format import (
     DESCRIPTOR_FOLLOWS,
     DOS_DIRECTORY,
@@ -68,14 +68,12 @@ _PADDING = b"\0\r\n\t "
 
 @dataclass(frozen=True)
 class ZipTail:
-    """The end of an archive, in places from its start.
+    """The end of an archive: its bytes, where they begin in it, and what its end records say.
 
     Attributes:
-        offset: Where it begins.
-        data: Its bytes.
         count: Records of the directory.
         size: Bytes of the directory.
-        start: Where the directory begins.
+        start: Where the directory begins in the archive.
         shift: How much later everything is than the archive says, behind a self-extractor.
     """
 
@@ -249,7 +247,7 @@ def _entry(
         name, other_name = raw_name.decode("ascii"), None
     else:
         name, other_name = _name(raw_name, flags, host, parts)
-        if not is_utf8(name):
+        if printable_text(name) != name:
             raise refused(name, "has an unsafe name: it is not UTF-8")
     if MAX32 in (packed, size, offset) or disk == MAX16:
         eight = ((size, MAX32, 8), (packed, MAX32, 8), (offset, MAX32, 8))

@@ -67,7 +67,9 @@ ZIP64, UNICODE_PATH = 0x0001, 0x7075
 NTFS, UNIX_TIMES, INFOZIP_UNIX, TIMESTAMP = 0x000A, 0x000D, 0x5855, 0x5455
 """Extra fields with times (4.5.5, 4.5.7; Info-ZIP's extrafld.txt for the last two)."""
 
-_TIMESTAMP_HAS_MTIME = 0x1
+HAS_MTIME = 1
+"""The flag of an extended timestamp."""
+
 _NTFS_TIMES = 1
 """The tag of the attribute that has the times (4.5.5)."""
 
@@ -121,7 +123,7 @@ def extra_fields(extra: bytes) -> ExtraFields:
 def _mtime_of(parts: Mapping[int, bytes]) -> int | None:
     timestamp, ntfs = parts.get(TIMESTAMP, b""), parts.get(NTFS, b"")
     unix = parts.get(INFOZIP_UNIX, b"") or parts.get(UNIX_TIMES, b"")
-    if len(timestamp) >= 5 and timestamp[0] & _TIMESTAMP_HAS_MTIME:
+    if len(timestamp) >= 5 and timestamp[0] & HAS_MTIME:
         return _signed(timestamp[1:5]) * 10**9
     at = 4
     while at + 4 <= len(ntfs):

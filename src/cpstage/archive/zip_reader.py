@@ -67,11 +67,7 @@ class EntryGroup(NamedTuple):
 
 
 class ZipReader:
-    """An archive whose end has been read; then its directory is, then its entries.
-
-    Attributes:
-        count: How many entries it says it has.
-    """
+    """An archive whose end has been read, with its count of entries; then its directory is read."""
 
     def __init__(self, stream: ReadAhead, budget: Budget) -> None:
         self._stream = stream

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from functools import lru_cache
-from typing import NamedTuple, TypeAlias, cast
+from typing import NamedTuple, cast
 
 from cpstage._deflate import crc32, crc32_combine, deflated, deflated_piece
 from cpstage.archive.members import MtimeRule
@@ -32,6 +32,7 @@ from cpstage.archive.zip_format import (
     END64,
     END64_FIELDS,
     END_FIELDS,
+    HAS_MTIME,
     LOCAL,
     LOCATOR64,
     LOCATOR64_FIELDS,
@@ -67,7 +68,6 @@ _LENGTHS_AND_OFFSET, _OFFSET = struct.Struct("<2H10xL"), struct.Struct("<L")
 _LENGTH_AT, _OFFSET_AT = 28, 42
 
 _TIMESTAMP = struct.Struct("<2HBl")
-_HAS_MTIME = 1
 _MIN32, _MAX32 = -(1 << 31), (1 << 31) - 1
 _FIRST_DOS, _LAST_DOS = (0, (1 << 5) | 1), (0xBF7D, 0xFF9F)
 """Time and date of 1980-01-01 00:00:00 and of 2107-12-31 23:59:58."""
@@ -176,7 +176,7 @@ def _times(seconds: int, is_utc: bool) -> tuple[tuple[int, int], bytes]:
     """Return the DOS time and date (4.4.6) of an mtime, and its extended timestamp."""
     timestamp = b""
     if _MIN32 <= seconds <= _MAX32:
-        timestamp = _TIMESTAMP.pack(TIMESTAMP, 5, _HAS_MTIME, seconds)
+        timestamp = _TIMESTAMP.pack(TIMESTAMP, 5, HAS_MTIME, seconds)
     try:
         found = time.gmtime(seconds) if is_utc else time.localtime(seconds)
     except (OverflowError, ValueError, OSError):
@@ -253,10 +253,9 @@ class PackedPart(NamedTuple):
     crc: int
 
 
-Packed: TypeAlias = "PackedBatch | PackedPart"
-
-
-def pack_portion(portion: Batch | FilePart, level: int, rule: MtimeRule) -> Packed:
+def pack_portion(
+    portion: Batch | FilePart, level: int, rule: MtimeRule
+) -> PackedBatch | PackedPart:
     """Read a portion of the list, and deflate it at a level from 0 (not at all) to 9.
 
     Raises:
@@ -288,7 +287,7 @@ def _packed_batch(batch: Batch, level: int, rule: MtimeRule) -> PackedBatch:
 
 def zip_stream(
     entries: PackingList,
-    pool: PackingPool[Packed],
+    pool: PackingPool[PackedBatch | PackedPart],
     consumed: Callable[[int], object],
     rule: MtimeRule,
 ) -> Generator[bytes, None, None]:
