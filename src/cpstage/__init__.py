@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from cpstage.job.result import Details
     from cpstage.progress import Progress, progress_to
     from cpstage.runner.command import CommandOptions
-    from cpstage.runner.result import RunResult
-    from cpstage.runner.run import run
+    from cpstage.runner.run import RunResult, run
     from cpstage.transfer.fetch import FetchResult, fetch
     from cpstage.transfer.localfiles import Sealing, pack, unpack
     from cpstage.transfer.options import Encryption, FetchOptions, Packing, PushOptions, Unpacking
@@ -69,8 +68,10 @@ _HOMES = {
         "progress_to",
     ),
     "runner.command": ("CommandOptions",),
-    "runner.result": ("RunResult",),
-    "runner.run": ("run",),
+    "runner.run": (
+        "RunResult",
+        "run",
+    ),
     "transfer.fetch": (
         "FetchResult",
         "fetch",

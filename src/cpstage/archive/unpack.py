@@ -25,7 +25,6 @@ from cpstage.archive.paths import (
     without_unsafe,
 )
 from cpstage.archive.tar_headers import BLOCK
-from cpstage.archive.tar_reader import tar_members
 from cpstage.archive.unpacking_pool import Directory, UnpackingPool
 from cpstage.archive.workers import ahead
 from cpstage.archive.zip_format import ZipEntry
@@ -221,6 +220,9 @@ class Unpacker:
                 self._link_times[path] = self._pool.time(entry.mtime)
 
     def _add_tar(self, stream: ReadAhead, intake: _Intake, *, compressed: bool) -> None:
+        # Most artifacts are zips, and need not wait for it to be loaded.
+        from cpstage.archive.tar_reader import tar_members
+
         file, note = io.BufferedReader(stream, _BUFFER), intake.contents.notes.append
         opened = tar_members(file, compressed=compressed, budget=intake.budget, note=note)
         with opened as members:
