@@ -132,8 +132,7 @@ class Packer:
     ) -> PackingList:
         """List as :func:`list_entries` does, and begin to pack for a format where that is of use.
 
-        Raises:
-            ArtifactRejected, LocalIOError: As there; the latter also for what changed meanwhile.
+        LocalIOError is raised also for what changed meanwhile.
         """
         begin: Begin = _not_yet
         if self._is_eager and archive_format != "raw":

@@ -270,11 +270,7 @@ def check_target_length(name: str, length: int) -> None:
 
 
 def check_links(links: Links) -> None:
-    """Check that all symlinks stay in their tree.
-
-    Raises:
-        ArtifactRejected: Links leave the tree, or :func:`unsafe_links` raises.
-    """
+    """Check that all symlinks stay in their tree, and raise ArtifactRejected where they do not."""
     unsafe = unsafe_links(links)
     if unsafe:
         raise leaving(unsafe, links, hint=_UNPACK_HINT)

@@ -59,9 +59,6 @@ def tar_stream(
     """Pack entries by a pool that calls :func:`tar_piece`; tell of the bytes of files read.
 
     With a level, all is compressed into one gzip member without a name and a time.
-
-    Raises:
-        LocalIOError: A file cannot be read, or changed since it was listed.
     """
     crc = length = 0
     if level is not None:

@@ -67,11 +67,8 @@ ZIP64, UNICODE_PATH = 0x0001, 0x7075
 NTFS, UNIX_TIMES, INFOZIP_UNIX, TIMESTAMP = 0x000A, 0x000D, 0x5855, 0x5455
 """Extra fields with times (4.5.5, 4.5.7; Info-ZIP's extrafld.txt for the last two)."""
 
-HAS_MTIME = 1
-"""The flag of an extended timestamp."""
-
-_NTFS_TIMES = 1
-"""The tag of the attribute that has the times (4.5.5)."""
+HAS_MTIME, _NTFS_TIMES = 1, 1
+"""A flag of the extended timestamp, and the tag of the NTFS attribute that has times (4.5.5)."""
 
 _NTFS_EPOCH = 116_444_736_000_000_000
 """1970-01-01 in units of 100 ns since 1601."""

@@ -256,11 +256,7 @@ class PackedPart(NamedTuple):
 def pack_portion(
     portion: Batch | FilePart, level: int, rule: MtimeRule
 ) -> PackedBatch | PackedPart:
-    """Read a portion of the list, and deflate it at a level from 0 (not at all) to 9.
-
-    Raises:
-        LocalIOError: A file cannot be read, or changed since it was listed.
-    """
+    """Read a portion of the list, and deflate it at a level from 0 (not at all) to 9."""
     if isinstance(portion, Batch):
         return _packed_batch(portion, level, rule)
     data = read(portion.entry, portion.offset, portion.size)
@@ -291,11 +287,7 @@ def zip_stream(
     consumed: Callable[[int], object],
     rule: MtimeRule,
 ) -> Generator[bytes, None, None]:
-    """Pack entries by a pool that calls :func:`pack_portion`; tell of the bytes of files read.
-
-    Raises:
-        LocalIOError: A file cannot be read, or changed since it was listed.
-    """
+    """Pack entries by a pool that calls :func:`pack_portion`; tell of the bytes of files read."""
     archive = _Archive(rule)
     with closing(pool.packed(entries)) as done:
         for portion, packed in zip(entries.portions(), done, strict=True):
