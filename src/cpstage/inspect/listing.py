@@ -274,7 +274,11 @@ def plain_path(name: str) -> str:
 def _within(member: Member, budget: Budget) -> Member:
     """Count a member, and its data as it is read, against the limits."""
     budget.spend_entry()
-    return member._replace(chunks=lambda: budget.counted(member.chunks()))
+
+    def chunks() -> Iterator[bytes]:
+        yield from budget.counted(member.chunks())
+
+    return member._replace(chunks=chunks)
 
 
 def _zip_entries(remote: OpenArtifact, limits: Limits) -> Iterator[Listed]:
