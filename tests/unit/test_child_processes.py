@@ -286,6 +286,7 @@ def test_the_members_of_a_tar_have_effect_in_their_order(tmp_path: Path) -> None
     }
     assert unpacked.contents
     assert unpacked.contents.files == len(expected)
+    assert unpacked.contents.size == sum(map(len, expected.values()))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cpstage.archive.blob import Blob, ReadAhead
 from cpstage.archive.members import Limits
-from cpstage.archive.zip_directory import ZipEntry
+from cpstage.archive.zip_format import ZipEntry
 from cpstage.archive.zip_reader import entry_chunks
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession

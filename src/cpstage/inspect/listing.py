@@ -28,8 +28,9 @@ from cpstage.archive.members import (
 )
 from cpstage.archive.paths import Plan, check_links, is_root, without_unsafe
 from cpstage.archive.tar_reader import tar_members
-from cpstage.archive.zip_directory import ZipEntry, read_directory, read_tail
-from cpstage.archive.zip_reader import readable_targets
+from cpstage.archive.zip_directory import read_directory, read_tail
+from cpstage.archive.zip_format import ZipEntry
+from cpstage.archive.zip_reader import link_targets
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
 from cpstage.errors import ArtifactRejected, ObjectNotFound
@@ -240,7 +241,7 @@ def read_entries(remote: OpenArtifact, limits: Limits) -> list[ZipEntry]:
     """
     blob = remote.blob
     tail = read_tail(blob, Budget(limits, blob.size))
-    return read_directory(blob, tail, is_tolerant=True).entries
+    return read_directory(blob, tail, is_tolerant=True)
 
 
 @contextmanager
@@ -273,12 +274,17 @@ def plain_path(name: str) -> str:
 def _within(member: Member, budget: Budget) -> Member:
     """Count a member, and its data as it is read, against the limits."""
     budget.spend_entry()
-    return member._replace(chunks=lambda: budget.counted(member.chunks()))
+
+    def chunks() -> Iterator[bytes]:
+        yield from budget.counted(member.chunks())
+
+    return member._replace(chunks=chunks)
 
 
 def _zip_entries(remote: OpenArtifact, limits: Limits) -> Iterator[Listed]:
     entries = read_entries(remote, limits)
-    targets = {entry.offset: target for entry, target in readable_targets(remote.blob, entries)}
+    found = link_targets(remote.blob, entries, is_tolerant=True)
+    targets = {entry.offset: target for entry, target in found}
     for one in entries:
         target = targets.get(one.offset, "")
         data = (one.size, one.packed, one.crc, one.executable)
