@@ -89,9 +89,7 @@ def get_job(
     return replace(parse_job(document, issued_at=asked_at), client_token=client_token)
 
 
-def is_in_progress(
-    job_id: str, *, client_token: Secret | None = None, config: AwsConfig | None = None
-) -> bool:
+def is_in_progress(job_id: str, *, client_token: Secret | None, config: AwsConfig) -> bool:
     """Whether a job that existed is still in progress, as far as CodePipeline says.
 
     Raises:
@@ -104,13 +102,12 @@ def is_in_progress(
     return True
 
 
-def _briefly(config: AwsConfig | None) -> AwsConfig:
+def _briefly(config: AwsConfig) -> AwsConfig:
     """Return a config for a status request, which is not worth the whole retry timeout."""
-    known = config or AwsConfig()
-    return replace(known, timeout=min(known.timeout, _STATUS_SECONDS))
+    return replace(config, timeout=min(config.timeout, _STATUS_SECONDS))
 
 
-def current_job(job: Job, *, config: AwsConfig | None = None) -> Job:
+def current_job(job: Job, *, config: AwsConfig) -> Job:
     """Return a saved job with the credentials that the API has now.
 
     A caller who may not call GetJobDetails gets the saved job, and so does one of a job without
@@ -190,23 +187,15 @@ def require_in_progress(job_id: str, *, client_token: Secret | None, config: Aws
 def poll_for_jobs(
     action_type: ActionTypeId,
     *,
-    most: int = 1,
-    query: Mapping[str, str] | None = None,
-    config: AwsConfig | None = None,
+    most: int,
+    query: Mapping[str, str] | None,
+    config: AwsConfig,
 ) -> list[MaskedDict]:
-    """Ask for jobs that wait for a worker.
+    """Return jobs that wait for a worker of an action type, ``most`` at most.
 
-    Args:
-        action_type: What the worker can do; the owner ``ThirdParty`` makes the call
-            PollForThirdPartyJobs.
-        most: How many jobs to bring at most.
-        query: A configuration property that the jobs must have, and its value; not for
-            third-party jobs.
-        config: How to reach AWS; by default as the AWS CLI would.
-
-    Returns:
-        The jobs: each with ``id``, ``nonce`` and ``data``, secrets included, or, for a third
-        party, with ``clientId`` and ``jobId``.
+    Each has ``id``, ``nonce`` and ``data``, secrets included, or, for the owner ``ThirdParty``,
+    ``clientId`` and ``jobId``. The query is a configuration property that the jobs must have, and
+    its value; it is not for third-party jobs.
 
     Raises:
         AccessDenied, ServiceUnavailable, ConfigurationError: As :func:`get_job_details`.
@@ -215,57 +204,36 @@ def poll_for_jobs(
     if query:
         parameters["queryParam"] = dict(query)
     operation = "PollForThirdPartyJobs" if action_type.is_third_party else "PollForJobs"
-    doing = f"poll for jobs of {action_type}"
-    answer = call(config or AwsConfig(), operation, parameters, doing, has("jobs"))
+    answer = call(config, operation, parameters, f"poll for jobs of {action_type}", has("jobs"))
     return [mask_objects(job) for job in answer["jobs"]]
 
 
 def acknowledge_job(
-    job_id: str,
-    nonce: str,
-    *,
-    client_token: str | Secret | None = None,
-    config: AwsConfig | None = None,
+    job_id: str, nonce: str, *, client_token: Secret | None, config: AwsConfig
 ) -> str:
-    """Claim a job that a poll has brought.
+    """Claim a job that a poll has brought, and return its status.
 
-    Args:
-        job_id: The id of the job.
-        nonce: What the poll gave out with it, or the details of a third-party job.
-        client_token: The client's half of a third-party job's token; makes the call
-            AcknowledgeThirdPartyJob.
-        config: How to reach AWS; by default as the AWS CLI would.
-
-    Returns:
-        The status of the job: only ``InProgress`` means that it is the caller's.
+    Only the status ``InProgress`` means that the job is the caller's. The nonce is that of the
+    poll, or of the details of a third-party job.
 
     Raises:
         OutOfSync: Another worker has polled for it since.
         NotFound, AccessDenied, ServiceUnavailable, ConfigurationError: As
             :func:`get_job_details`.
     """
-    client_token = secret(client_token)
-    answer = call(
-        config or AwsConfig(),
-        "AcknowledgeJob",
-        {"jobId": job_id, "nonce": nonce},
-        f"acknowledge job {job_id}",
-        has("status"),
-        client_token=client_token,
-    )
+    parameters = {"jobId": job_id, "nonce": nonce}
+    doing = f"acknowledge job {job_id}"
+    check = has("status")
+    answer = call(config, "AcknowledgeJob", parameters, doing, check, client_token=client_token)
     return str(answer["status"])
 
 
-def secret_properties(
-    action_type: ActionTypeId, *, config: AwsConfig | None = None
-) -> dict[str, bool] | None:
+def secret_properties(action_type: ActionTypeId, *, config: AwsConfig) -> dict[str, bool] | None:
     """Return the configuration properties of an action type, and whether each is secret.
 
-    GetActionType answers for the action types of AWS and of partners, ListActionTypes for custom
-    ones (API reference).
-
-    Returns:
-        None where the action type is not known, or the caller may not ask.
+    None is for an action type that is not known, and for a caller who may not ask. GetActionType
+    answers for the action types of AWS and of partners, ListActionTypes for custom ones (API
+    reference).
     """
     where = _briefly(config)
     doing = f"get the action type {action_type}"
@@ -325,15 +293,7 @@ def listed(
 ) -> Iterator[dict[str, Any]]:
     """Call a list operation page by page, and return the items of its list.
 
-    Args:
-        config: How to reach AWS.
-        operation: The operation.
-        parameters: Its members, without the token of a page.
-        member: The member of the answer that is the list.
-        doing: What the call does, as in "cannot <doing>".
-
-    Raises:
-        CpstageError: As :func:`call`.
+    Arguments and errors are those of :func:`call`; ``member`` is the list of the answer.
     """
     token, seen = None, set[str]()
     while True:

@@ -50,7 +50,6 @@ class _Made:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.early: dict[Any, tuple[threading.Thread, list[TrackedClient]]] = {}
         self._kept: dict[Any, Any] = {}
 
     def once(self, key: Any, make: Callable[[], _Found]) -> _Found:
@@ -61,6 +60,11 @@ class _Made:
                     self._kept[key] = make()
         found: _Found = self._kept[key]
         return found
+
+    def take(self, key: Any) -> Any:
+        """Return the object of a key for the last time, after its making; None without one."""
+        with self.lock:
+            return self._kept.pop(key, None)
 
 
 @dataclass(frozen=True)
@@ -170,18 +174,15 @@ class AwsConfig:
         """
         try:
             region = self.require_region()
-            key = ("s3", region, self._settings)
+            key = ("job", "s3", region, self._settings)
         except Exception:  # told by the call that is under way
             return
-        made: list[TrackedClient] = []
 
         def make() -> None:
             with suppress(Exception):
-                made.append(self._new_client("s3", region, is_of_a_job=True))
+                self._made.once(key, lambda: self._new_client("s3", region, is_of_a_job=True))
 
-        thread = threading.Thread(target=make, name="cpstage-client", daemon=True)
-        self._made.early[key] = (thread, made)
-        thread.start()
+        threading.Thread(target=make, name="cpstage-client", daemon=True).start()
 
     def require_region(self, fallback: str | None = None) -> str:
         """Return the configured region, or else the fallback.
@@ -281,7 +282,8 @@ class AwsConfig:
                 key, lambda: self._new_client(service, region, is_of_a_job=False)
             )
         else:  # each signs with its own credentials
-            client = self._take_early(key) or self._new_client(service, region, is_of_a_job=True)
+            client = self._made.take(("job", *key))
+            client = client or self._new_client(service, region, is_of_a_job=True)
         return AwsClient(
             *client,
             retries or NewRetries(self.timeout),
@@ -290,14 +292,6 @@ class AwsConfig:
             retries_itself=self._has_retry_settings(),
             ca_bundle=self._ca_bundle(),
         )
-
-    def _take_early(self, key: Any) -> TrackedClient | None:
-        """Return the client that was made early for a key, once."""
-        if key not in self._made.early:
-            return None
-        thread, made = self._made.early.pop(key)
-        thread.join()
-        return made[0] if made else None
 
     def _new_client(self, service: str, region: str, *, is_of_a_job: bool) -> TrackedClient:
         from cpstage.aws.sessions import new_client, require_credentials

@@ -31,9 +31,8 @@ from cpstage.job.execution import (
 )
 
 _PAGE = 100
-_EXECUTION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_SHORT_ID = re.compile(r"[0-9a-f]{4}[0-9a-f-]{0,31}")
-"""The start of an id, as the console shows it."""
+_ID = re.compile(r"[0-9a-f]{4}[0-9a-f-]{0,32}")
+"""An id, or its start, as the console shows it."""
 
 _MOST_NAMED = 5
 _KEPT = "CodePipeline keeps executions for 12 months"
@@ -56,14 +55,9 @@ def list_executions(
         ServiceUnavailable, ConfigurationError: CodePipeline could not be reached.
     """
     name, where, _ = _resolve(pipeline, config)
-    members = _pages(
-        where,
-        "ListPipelineExecutions",
-        {"pipelineName": name},
-        "pipelineExecutionSummaries",
-        f"list the executions of pipeline {name}",
-    )
-    for member in members:
+    doing, members = f"list the executions of pipeline {name}", "pipelineExecutionSummaries"
+    parameters = {"pipelineName": name}
+    for member in _pages(where, "ListPipelineExecutions", parameters, members, doing):
         summary = parse_summary(member)
         if status is None or summary.status == status:
             yield summary
@@ -85,14 +79,10 @@ def list_actions(
         UsageError, ServiceUnavailable, ConfigurationError: As :func:`list_executions`.
     """
     name, where, _ = _resolve(pipeline, config)
-    members = _pages(
-        where,
-        "ListActionExecutions",
-        {"pipelineName": name, "filter": {"pipelineExecutionId": execution_id}},
-        "actionExecutionDetails",
-        f"list the actions of execution {execution_id} of pipeline {name}",
-    )
-    return [parse_action(one) for one in members][::-1]
+    doing = f"list the actions of execution {execution_id} of pipeline {name}"
+    parameters = {"pipelineName": name, "filter": {"pipelineExecutionId": execution_id}}
+    found = _pages(where, "ListActionExecutions", parameters, "actionExecutionDetails", doing)
+    return [parse_action(one) for one in found][::-1]
 
 
 def find_execution(
@@ -102,21 +92,7 @@ def find_execution(
     failed: bool = False,
     config: AwsConfig | None = None,
 ) -> ExecutionSummary:
-    """Find an execution of a pipeline.
-
-    Args:
-        pipeline: The pipeline: its name, its ARN, or a URL of the console, which may name the
-            execution as well.
-        execution: The id of the execution, or its start, as the console shows it; the latest
-            execution if None.
-        failed: The latest execution that failed, where no execution is given.
-        config: How to reach AWS, with the caller's own credentials.
-
-    Raises:
-        NotFound: The pipeline or the execution does not exist.
-        UsageError: The start of the id is that of several executions.
-        AccessDenied, ServiceUnavailable, ConfigurationError: As :func:`list_executions`.
-    """
+    """Find an execution of a pipeline: arguments and errors as in :func:`get_execution`."""
     name, where, named = _resolve(pipeline, config)
     wanted = execution if execution is not None else named
     if wanted is None:
@@ -126,20 +102,19 @@ def find_execution(
             what = "no failed executions" if failed else "no executions"
             raise NotFound(f"pipeline {name} has {what} in {where.require_region()}", hint=_KEPT)
         return latest
+    if not _ID.fullmatch(wanted):
+        raise _no_execution(name, wanted, where)
     seen: list[ExecutionSummary] = []
-    if _EXECUTION_ID.fullmatch(wanted) or _SHORT_ID.fullmatch(wanted):
-        for one in list_executions(name, config=where):
-            if one.id == wanted:
-                return one
-            seen.append(one)
-    else:
-        seen = [*islice(list_executions(name, config=where), _MOST_NAMED)]
-    found = [one for one in seen if one.id.startswith(wanted) and _SHORT_ID.fullmatch(wanted)]
+    for one in list_executions(name, config=where):
+        if one.id == wanted:
+            return one
+        seen.append(one)
+    found = [one for one in seen if one.id.startswith(wanted)]
     if len(found) > 1:
         ids = ", ".join(one.id for one in found[:_MOST_NAMED])
         raise UsageError(f"{wanted!r} begins several executions of {name}", hint=f"give one: {ids}")
     if not found:
-        raise _no_execution(name, wanted, seen)
+        raise _no_execution(name, wanted, where, seen)
     return found[0]
 
 
@@ -189,14 +164,14 @@ def get_execution(
     return _execution(name, where, summary, actions, chosen)
 
 
-def previous_success(execution: Execution, *, config: AwsConfig | None = None) -> ExecutionSummary:
+def previous_success(execution: Execution, *, config: AwsConfig) -> ExecutionSummary:
     """Return the last successful execution that began before another one.
 
     Raises:
         NotFound: No earlier execution succeeded.
         AccessDenied, ServiceUnavailable, ConfigurationError: As :func:`list_executions`.
     """
-    where = replace(config or AwsConfig(), region=execution.region)
+    where = replace(config, region=execution.region)
     is_before = False
     for one in list_executions(execution.pipeline, config=where):
         if is_before and one.status == "Succeeded":
@@ -300,25 +275,17 @@ def _resolve(pipeline: str, config: AwsConfig | None) -> tuple[str, AwsConfig, s
 def _pages(
     where: AwsConfig, operation: str, parameters: Mapping[str, Any], member: str, doing: str
 ) -> Iterator[Mapping[str, Any]]:
-    """Call a list operation about a pipeline; its errors tell which ones there are."""
+    """Call a list operation about a pipeline; its errors name the ones that exist."""
     try:
         yield from listed(where, operation, {**parameters, "maxResults": _PAGE}, member, doing)
     except CpstageError as error:
-        raise _translated(error, parameters, where) from error
-
-
-def _translated(
-    error: CpstageError, parameters: Mapping[str, Any], where: AwsConfig
-) -> CpstageError:
-    """Name the missing pipeline or execution, and those that exist."""
-    code = getattr(error.__cause__, "code", None)
-    name = str(parameters.get("pipelineName", ""))
-    if code == "PipelineNotFoundException":
-        return _no_pipeline(name, where)
-    if code == "PipelineExecutionNotFoundException":
-        wanted = str(parameters["filter"]["pipelineExecutionId"])
-        return _no_execution(name, wanted, [*islice(list_executions(name, config=where), 5)])
-    return error
+        code, name = getattr(error.__cause__, "code", None), parameters["pipelineName"]
+        if code == "PipelineNotFoundException":
+            raise _no_pipeline(name, where) from error
+        if code == "PipelineExecutionNotFoundException":
+            wanted = parameters["filter"]["pipelineExecutionId"]
+            raise _no_execution(name, wanted, where) from error
+        raise
 
 
 def _no_pipeline(name: str, where: AwsConfig) -> NotFound:
@@ -336,7 +303,11 @@ def _no_pipeline(name: str, where: AwsConfig) -> NotFound:
     )
 
 
-def _no_execution(name: str, wanted: str, known: Sequence[ExecutionSummary]) -> NotFound:
+def _no_execution(
+    name: str, wanted: str, where: AwsConfig, known: Sequence[ExecutionSummary] | None = None
+) -> NotFound:
+    if known is None:
+        known = [*islice(list_executions(name, config=where), _MOST_NAMED)]
     ids = [one.id for one in known]
     near = get_close_matches(wanted, ids, 1) or ids[:_MOST_NAMED]
     shown = ", ".join(f"{one.id} ({one.status})" for one in known if one.id in near)

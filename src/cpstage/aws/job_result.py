@@ -182,18 +182,13 @@ def read_token(path: Path | str) -> Secret:
 
 
 def parse_token(data: bytes, path: str) -> Secret:
-    """Return a continuation token out of the content of a file.
-
-    Raises:
-        ConfigurationError: The service would not take it.
-    """
+    """Return a continuation token out of the content of a file; errors as :func:`read_token`."""
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError:
         raise ConfigurationError(
             f"the continuation token {path} is not UTF-8 text", hint="write it as UTF-8"
         ) from None
-    text = text.rstrip("\r\n")
     token = check_token(Secret(text))
     if not text.isprintable():
         raise ConfigurationError(

@@ -12,9 +12,9 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cpstage._deflate import crc32_of
 from cpstage.aws.checksum import Checksum, crc32_checksum, full_object_checksum
@@ -52,14 +52,12 @@ class JobSession:
         self, job: ArtifactSet, config: AwsConfig, max_age: float = DEFAULT_MAX_AGE
     ) -> None:
         self.job = job
+        self.retries = Retries(config.timeout)
         self._config = config
         self._max_age = max_age
-        self._clients: list[AwsClient] = []
+        self._clients: dict[tuple[str, str | None], AwsClient] = {}
         self._lock = threading.Lock()
         """One thread makes a client: boto3's sessions cannot be shared."""
-        self._store: Store | None = None
-        self._kms: dict[str | None, AwsClient] = {}
-        self.retries = Retries(config.timeout)
 
     def __enter__(self) -> JobSession:
         """Return the session."""
@@ -68,7 +66,7 @@ class JobSession:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Interrupt pending requests if the block failed."""
         if kind is not None:
-            for client in self._clients:
+            for client in [*self._clients.values()]:
                 client.interrupt()
 
     @cached_property
@@ -82,21 +80,16 @@ class JobSession:
         """
         if not isinstance(self.job, Job):
             return None
-        return JobCredentials(self.job.require_credentials(), self._refresh, self._max_age)
+        refresh = partial(self._refresh, self.job)
+        return JobCredentials(self.job.require_credentials(), refresh, self._max_age)
 
     @property
     def store(self) -> Store:
         """The job's artifacts in S3."""
-        with self._lock:
-            self._store = self._store or self._new_store()
-            return self._store
-
-    def _new_store(self) -> Store:
-        client = self._config.s3(self._credentials, self.job.region, self.retries)
-        self._clients.append(client)
         artifacts = (*self.job.input_artifacts, *self.job.output_artifacts)
         names = {(one.location.bucket, one.location.key): one.name for one in artifacts}
-        return Store(S3(client, names), self.job.encryption_key, self.job.read_with)
+        s3 = S3(self._client("s3", None), names)
+        return Store(s3, self.job.encryption_key, self.job.read_with)
 
     def kms(self, region: str | None) -> AwsClient:
         """Return the KMS client of a region; None is the pipeline's region.
@@ -104,24 +97,23 @@ class JobSession:
         Raises:
             ConfigurationError: The region is missing, or a setting is malformed.
         """
-        with self._lock:
-            if region not in self._kms:
-                where = region or self.job.region
-                client = self._config.kms(self._credentials, where, self.retries)
-                self._clients.append(client)
-                self._kms[region] = client
-            return self._kms[region]
+        return self._client("kms", region)
 
-    def _refresh(self) -> SessionCredentials:
+    def _client(self, service: Literal["s3", "kms"], region: str | None) -> AwsClient:
+        key, where = (service, region), region or self.job.region
+        make = self._config.s3 if service == "s3" else self._config.kms
+        with self._lock:
+            if key not in self._clients:
+                self._clients[key] = make(self._credentials, where, self.retries)
+            return self._clients[key]
+
+    def _refresh(self, job: Job) -> SessionCredentials:
         """Request new credentials with the caller's credentials.
 
         Raises:
             OutOfSync: The job is no longer in progress.
             AccessDenied, ServiceUnavailable, ConfigurationError: The refresh failed.
         """
-        job = self.job
-        if not isinstance(job, Job):
-            raise TypeError("a past execution has no session")
         try:
             new = get_job(job.id, client_token=job.client_token, config=self._config)
             return new.require_credentials()

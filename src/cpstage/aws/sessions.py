@@ -1,7 +1,7 @@
 """boto3 sessions and clients, set up as cpstage needs them: lean, tracked, without retries.
 
 What is set here is what botocore has a public seam for: a loader of models, a client's Config, and
-event handlers. The one exception is :meth:`cpstage.aws.connections.Connections.track`.
+event handlers. The one exception is :class:`cpstage.aws.connections.Connections`.
 """
 
 from __future__ import annotations
@@ -68,10 +68,8 @@ def new_session(profile: str | None, region: str | None) -> boto3.Session:
 def require_credentials(session: Callable[[], boto3.Session]) -> None:
     """Have botocore find and read the caller's credentials, before the first request.
 
-    A helper program or a file may hold anything at all, and botocore raises whatever that is.
-
-    Args:
-        session: Returns the session, or makes it.
+    A helper program or a file may hold anything at all, and botocore raises whatever that is, also
+    while the session is made.
 
     Raises:
         AccessDenied: The credentials are missing or cannot be read.
@@ -186,17 +184,10 @@ def new_client(
     signs: bool,
     is_of_a_job: bool,
 ) -> TrackedClient:
-    """Make a client.
+    """Make a client, with options of ``botocore.config.Config``.
 
-    Args:
-        session: A boto3 session.
-        service: The service, such as ``kms``.
-        region: Where requests go.
-        options: Options of ``botocore.config.Config``.
-        endpoint_url: Where they go instead.
-        verify: A file of CA certificates, False for none, None for those that are configured.
-        signs: Whether requests are signed.
-        is_of_a_job: Whether they are signed with a job's credentials, and never the session's.
+    ``verify`` is a file of CA certificates, False for none, None for those that are configured. A
+    client of a job never signs with the session's credentials.
 
     Raises:
         ConfigurationError: The endpoint or the proxy is not the URL of a web server.
@@ -235,9 +226,7 @@ def new_client(
         events.register_last("needs-retry.s3", _tell_redirect)
     if service == "codepipeline":
         events.register("before-parse.codepipeline", _keep_body)
-    connections = Connections()
-    connections.track(client)
-    return TrackedClient(client, connections)
+    return TrackedClient(client, Connections(client))
 
 
 def _check_proxy_variables() -> None:
