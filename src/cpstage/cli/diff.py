@@ -28,8 +28,7 @@ from cpstage.progress import amount
 if TYPE_CHECKING:
     from cpstage import ArtifactSet, AwsConfig, Execution
     from cpstage.cli.output import Terminal
-    from cpstage.inspect.changes import Change, Changes
-    from cpstage.inspect.comparison import Comparison, Difference
+    from cpstage.inspect.comparison import Change, Changes, Comparison, Difference
 
 _EXAMPLES = """\b
 Examples:
