@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cpstage import job as job
     from cpstage import progress as progress
     from cpstage import worker as worker
-    from cpstage.archive.options import Limits
+    from cpstage.archive.members import Limits
     from cpstage.aws.codepipeline import get_job, get_job_details
     from cpstage.aws.config import AwsConfig
     from cpstage.aws.executions import get_execution, list_actions, list_executions
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from cpstage.job.result import Details
     from cpstage.progress import Progress, progress_to
     from cpstage.runner.command import CommandOptions
-    from cpstage.runner.result import RunResult
-    from cpstage.runner.run import run
+    from cpstage.runner.run import RunResult, run
     from cpstage.transfer.fetch import FetchResult, fetch
     from cpstage.transfer.localfiles import Sealing, pack, unpack
     from cpstage.transfer.options import Encryption, FetchOptions, Packing, PushOptions, Unpacking
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from cpstage.workspace.layout import Workspace
 
 _HOMES = {
-    "archive.options": ("Limits",),
+    "archive.members": ("Limits",),
     "aws.codepipeline": (
         "get_job",
         "get_job_details",
@@ -69,8 +68,10 @@ _HOMES = {
         "progress_to",
     ),
     "runner.command": ("CommandOptions",),
-    "runner.result": ("RunResult",),
-    "runner.run": ("run",),
+    "runner.run": (
+        "RunResult",
+        "run",
+    ),
     "transfer.fetch": (
         "FetchResult",
         "fetch",

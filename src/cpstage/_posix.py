@@ -23,6 +23,9 @@ O_NOFOLLOW: int = getattr(os, "O_NOFOLLOW", 0)
 O_NONBLOCK: int = getattr(os, "O_NONBLOCK", 0)
 O_PATH: int = getattr(os, "O_PATH", 0)
 
+DIRECTORY = os.O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
+"""Flags that open a directory, and nothing that a symlink leads to."""
+
 NOT_OFFERED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
 """What a system or a file system says that does not have a call."""
 

@@ -21,8 +21,7 @@ from hypothesis import strategies as st
 from aws_clients import kms, session
 from cpstage.encryption.header import HEAD_BYTES, Header, read_header, s3_client_object
 from cpstage.encryption.kms import AllowedKeys, Kms, job_context
-from cpstage.encryption.materials import KmsMaterials
-from cpstage.encryption.messages import FRAME_LENGTH, decrypt, encrypt
+from cpstage.encryption.messages import FRAME_LENGTH, KmsMaterials, decrypt, encrypt
 from cpstage.errors import (
     AccessDenied,
     ArtifactRejected,

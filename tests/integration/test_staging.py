@@ -30,7 +30,7 @@ PREFIX = ".cpstage-staging-"
 HOLD_STAGING = """
 import sys
 from pathlib import Path
-from cpstage.workspace.leftovers import staging_in
+from cpstage.workspace.publishing import staging_in
 with staging_in(Path("."), Path("target")) as staging:
     (staging / "tree").mkdir()
     print(staging.name, flush=True)

@@ -26,7 +26,7 @@ from aws_encryption_sdk.key_providers.kms import KMSMasterKey
 
 from aws_clients import kms
 from cpstage import AwsConfig
-from cpstage.aws.credentials import JobCredentials
+from cpstage.aws.client import JobCredentials
 from cpstage.encryption.messages import decrypt, encrypt
 from cpstage.job import SessionCredentials
 from cpstage.job.masking import Secret, secret

@@ -19,9 +19,9 @@ import pytest
 
 import cpstage
 from cpstage.archive.blob import BytesBlob, ReadAhead
-from cpstage.archive.options import ExtractOptions
-from cpstage.archive.processes import Processes
+from cpstage.archive.members import ExtractOptions
 from cpstage.archive.unpack import Unpacker
+from cpstage.archive.workers import Processes
 from cpstage.errors import ArtifactRejected, LocalIOError
 from cpstage.filesystem.fingerprint import fingerprint
 from cpstage.filesystem.tree import Tree

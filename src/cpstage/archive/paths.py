@@ -18,8 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from cpstage.archive.members import Member, MemberKind
-from cpstage.archive.options import Budget
+from cpstage.archive.members import Budget, Member, MemberKind
 from cpstage.errors import MOST_SHOWN, ArtifactRejected, WorkspaceUnavailable, listing
 from cpstage.filesystem.tree import RelativePath
 

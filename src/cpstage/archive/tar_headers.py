@@ -14,7 +14,7 @@ from itertools import repeat
 from typing import NamedTuple
 from zlib import adler32
 
-from cpstage.archive.gzip_reader import Damaged
+from cpstage._deflate import Damaged
 from cpstage.archive.members import CHUNK
 
 BLOCK = 512

@@ -12,8 +12,7 @@ from operator import attrgetter
 
 from cpstage.archive.blob import ReadAhead
 from cpstage.archive.formats import Format
-from cpstage.archive.members import Contents, Member, UnsafeLink
-from cpstage.archive.options import Budget, ExtractOptions
+from cpstage.archive.members import Budget, Contents, ExtractOptions, Member, UnsafeLink
 from cpstage.archive.paths import (
     DirectoryAttributes,
     Plan,
@@ -27,9 +26,8 @@ from cpstage.archive.paths import (
     without_unsafe,
 )
 from cpstage.archive.tar_headers import BLOCK
-from cpstage.archive.tar_reader import tar_members
-from cpstage.archive.threads import ahead
 from cpstage.archive.unpacking_pool import Directory, UnpackingPool
+from cpstage.archive.workers import ahead
 from cpstage.archive.zip_directory import ZipEntry
 from cpstage.archive.zip_reader import EntryGroup, ZipReader
 from cpstage.errors import ArtifactRejected, listing
@@ -104,17 +102,12 @@ class Unpacker:
         if archive_format == "zip":
             self._add_zip(stream, intake)
         else:
+            # Most artifacts are zips, and need not wait for it to be loaded.
+            from cpstage.archive.tar_reader import tar_members
+
             file = io.BufferedReader(stream, _BUFFER)
-            compressed, drained = archive_format == "tar.gz", intake.budget.spend_bytes
-            check = intake.budget.check_header
-            opened = tar_members(
-                file,
-                compressed=compressed,
-                drained=drained,
-                check_header=check,
-                note=intake.contents.notes.append,
-                expect_entries=intake.budget.expect_entries,
-            )
+            compressed, note = archive_format == "tar.gz", intake.contents.notes.append
+            opened = tar_members(file, compressed=compressed, budget=intake.budget, note=note)
             with opened as members:
                 self._add_tar(members, intake)
             self._settle_links(intake.contents)
@@ -296,7 +289,8 @@ class Unpacker:
             intake.budget.spend_bytes(len(content))
             self._pool.send_file(path, content, *attributes)
             return len(content)
-        return self._pool.write_file(path, _counted(member.chunks(), intake.budget), *attributes)
+        chunks = intake.budget.counted(member.chunks())
+        return self._pool.write_file(path, chunks, *attributes)
 
 
 def _with_others(error: ArtifactRejected, names: Iterable[str]) -> ArtifactRejected:
@@ -336,9 +330,3 @@ def _batches(chunks: Iterator[bytes | memoryview]) -> Iterator[list[bytes | memo
     """Gather chunks into lists: to hand each over by itself would cost more than to write it."""
     while batch := list(islice(chunks, _BATCH)):
         yield batch
-
-
-def _counted(chunks: Iterable[bytes], budget: Budget) -> Iterator[bytes]:
-    for chunk in chunks:
-        budget.spend_bytes(len(chunk))
-        yield chunk

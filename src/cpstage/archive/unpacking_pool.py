@@ -15,8 +15,7 @@ from itertools import islice
 from operator import attrgetter
 from typing import NamedTuple
 
-from cpstage.archive.processes import Processes, is_worth_forking
-from cpstage.archive.threads import in_order, thread_count
+from cpstage.archive.workers import Processes, in_order, is_worth_forking, thread_count
 from cpstage.archive.zip_directory import ZipEntry
 from cpstage.archive.zip_members import unpacked
 from cpstage.archive.zip_reader import EntryGroup

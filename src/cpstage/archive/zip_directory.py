@@ -16,8 +16,7 @@ from operator import attrgetter
 from typing import Any
 
 from cpstage.archive.blob import Blob
-from cpstage.archive.members import OWNER_EXECUTES, MemberKind
-from cpstage.archive.options import ZIP_RECORD_ROOM, Budget
+from cpstage.archive.members import OWNER_EXECUTES, ZIP_RECORD_ROOM, Budget, MemberKind
 from cpstage.archive.paths import bytes_of, is_utf8, refused, text_of
 from cpstage.archive.zip_format import (
     DESCRIPTOR_FOLLOWS,

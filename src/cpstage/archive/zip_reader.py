@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from cpstage.archive.blob import READ_SIZE, Blob, ReadAhead
-from cpstage.archive.options import Budget
+from cpstage.archive.members import Budget
 from cpstage.archive.paths import LONGEST_TARGET, check_target_length, text_of
 from cpstage.archive.zip_directory import (
     LOCAL_BYTES,

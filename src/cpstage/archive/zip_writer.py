@@ -23,8 +23,8 @@ from contextlib import closing
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias, cast
 
-from cpstage._deflate import crc32, crc32_combine, deflated, deflated_piece
-from cpstage.archive.options import MtimeRule
+from cpstage._deflate import crc32, crc32_combine, deflated, deflated_piece, inflater
+from cpstage.archive.members import MtimeRule
 from cpstage.archive.packing_list import Batch, FilePart, PackingList, PackingPool
 from cpstage.archive.zip_format import (
     DEFLATED,
@@ -354,6 +354,9 @@ def zip_stream(
 _MOST_HELD = 16 << 20
 """Bytes of one compressed file that wait for its sizes."""
 
+_MOST_PLAIN = 4 << 20
+"""Bytes of directory headers that wait as they are; those of very many entries wait deflated."""
+
 
 class _Archive:
     """What was packed becomes an archive, in order: offsets, sums and the directory."""
@@ -362,13 +365,15 @@ class _Archive:
         self._rule = rule
         self._offset = 0
         self._headers: list[bytes] = []
+        self._deflated_headers: list[bytes] = []
+        self._directory_size = 0
         self._crc = self._packed = self._start = 0
         self._is_streamed = False
         self._held: list[bytes] = []
 
     def add_batch(self, group: PackedBatch) -> bytes:
         """Add small entries, and return their bytes."""
-        self._headers.append(moved(group.directory, self._offset, len(group.data)))
+        self._keep(moved(group.directory, self._offset, len(group.data)))
         return self._written(group.data)
 
     def add_part(self, portion: FilePart, block: PackedPart) -> Iterator[bytes]:
@@ -391,7 +396,7 @@ class _Archive:
         yield from map(self._written, held)
         if portion.is_last:
             described = self._large(portion.entry)
-            self._headers.append(described.directory_header(self._start))
+            self._keep(described.directory_header(self._start))
             if self._is_streamed:
                 yield self._written(described.descriptor())
 
@@ -404,7 +409,17 @@ class _Archive:
         self._offset += len(data)
         return data
 
+    def _keep(self, headers: bytes) -> None:
+        """Keep headers for the directory."""
+        self._directory_size += len(headers)
+        if self._directory_size <= _MOST_PLAIN:
+            self._headers.append(headers)
+        else:
+            self._deflated_headers.append(deflated_piece(headers, 1, last=True))
+
     def directory(self, count: int) -> Iterator[bytes]:
         """Return the directory, and end records that say how many headers it has."""
         yield from self._headers
-        yield end_records(count, self._offset, sum(map(len, self._headers)))
+        for headers in self._deflated_headers:
+            yield inflater().decompress(headers)
+        yield end_records(count, self._offset, self._directory_size)

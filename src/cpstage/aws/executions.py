@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from itertools import islice
 from typing import Any
 
-from cpstage.aws.codepipeline import call, listed, of_type
+from cpstage.aws.client import has
+from cpstage.aws.codepipeline import call, listed
 from cpstage.aws.config import AwsConfig
 from cpstage.errors import AccessDenied, CpstageError, NotFound, UsageError
 from cpstage.job import EncryptionKey
@@ -123,7 +124,7 @@ def find_execution(
         latest = next(list_executions(name, status=status, config=where), None)
         if latest is None:
             what = "no failed executions" if failed else "no executions"
-            raise NotFound(f"pipeline {name} has {what} in {_region(where)}", hint=_KEPT)
+            raise NotFound(f"pipeline {name} has {what} in {where.require_region()}", hint=_KEPT)
         return latest
     seen: list[ExecutionSummary] = []
     if _EXECUTION_ID.fullmatch(wanted) or _SHORT_ID.fullmatch(wanted):
@@ -214,11 +215,10 @@ def _execution(
     actions: Sequence[ActionExecution],
     chosen: ActionExecution | None,
 ) -> Execution:
-    stores = _stores(name, where)
-    home = _region(where)
+    arn, keys = _stores(name, where)
+    home = where.require_region()
     latest = [chosen] if chosen else latest_attempts(actions)
     inputs, outputs = artifacts_of(latest)
-    arn = stores.pipeline_arn
     return Execution(
         id=chosen.id if chosen else summary.id,
         account_id=arn.split(":")[4] if arn else None,
@@ -226,7 +226,7 @@ def _execution(
         pipeline_context=context_of(name, summary.id, arn, chosen),
         input_artifacts=inputs,
         output_artifacts=outputs,
-        encryption_key=stores.key((chosen.region if chosen else None) or home),
+        encryption_key=keys.get((chosen.region if chosen else None) or home) or keys.get(None),
         action_configuration=chosen.configuration if chosen else {},
         pipeline_region=home,
         summary=summary,
@@ -260,41 +260,22 @@ def _failed_action(latest: Sequence[ActionExecution], title: str) -> ActionExecu
     return found[0]
 
 
-@dataclass(frozen=True)
-class _Stores:
-    """What GetPipeline says of the artifact stores.
+def _stores(
+    name: str, where: AwsConfig
+) -> tuple[str | None, Mapping[str | None, EncryptionKey | None]]:
+    """Return the ARN of a pipeline, and the KMS keys of its artifact stores by region.
 
-    Attributes:
-        pipeline_arn: The ARN of the pipeline; None where the caller may not call GetPipeline.
-        keys: The KMS keys by region.
-        only: The key of a pipeline with one store.
+    The key of a pipeline with one store is that of the region None. GetPipeline only tells the keys
+    of encrypted messages: it may be denied.
     """
-
-    pipeline_arn: str | None = None
-    keys: Mapping[str, EncryptionKey] | None = None
-    only: EncryptionKey | None = None
-
-    def key(self, region: str) -> EncryptionKey | None:
-        """Return the key of the artifact store of a region; None for the bucket's default key."""
-        return (self.keys or {}).get(region, self.only)
-
-
-def _stores(name: str, where: AwsConfig) -> _Stores:
-    """Call GetPipeline, which only tells the keys of encrypted messages: it may be denied."""
     try:
-        answer = call(
-            where, "GetPipeline", {"name": name}, f"get pipeline {name}", of_type("pipeline")
-        )
+        answer = call(where, "GetPipeline", {"name": name}, f"get pipeline {name}", has("pipeline"))
     except (AccessDenied, NotFound):
-        return _Stores()
+        return None, {}
     pipeline = answer["pipeline"]
-    stores = pipeline.get("artifactStores") or {}
-    keys = {region: _key(store) for region, store in stores.items()}
-    return _Stores(
-        answer.get("metadata", {}).get("pipelineArn"),
-        {region: key for region, key in keys.items() if key},
-        _key(pipeline.get("artifactStore") or {}),
-    )
+    stores = {None: pipeline.get("artifactStore"), **pipeline.get("artifactStores", {})}
+    keys = {region: _key(store or {}) for region, store in stores.items()}
+    return answer.get("metadata", {}).get("pipelineArn"), keys
 
 
 def _key(store: Mapping[str, Any]) -> EncryptionKey | None:
@@ -314,10 +295,6 @@ def _resolve(pipeline: str, config: AwsConfig | None) -> tuple[str, AwsConfig, s
             hint="leave out --region",
         )
     return reference.name, replace(where, region=reference.region), reference.execution_id
-
-
-def _region(where: AwsConfig) -> str:
-    return where.require_region()
 
 
 def _pages(
@@ -347,16 +324,14 @@ def _translated(
 def _no_pipeline(name: str, where: AwsConfig) -> NotFound:
     try:
         parameters = {"maxResults": 1000}
-        answer = call(
-            where, "ListPipelines", parameters, "list pipelines", of_type("pipelines", list)
-        )
+        answer = call(where, "ListPipelines", parameters, "list pipelines", has("pipelines"))
         names = [str(one.get("name")) for one in answer["pipelines"]]
     except CpstageError:  # it is only for the hint
         names = []
     close = get_close_matches(name, names, _MOST_NAMED)
     meant = f"did you mean {', '.join(close)}? " if close else ""
     return NotFound(
-        f"pipeline {name!r} does not exist in {_region(where)}",
+        f"pipeline {name!r} does not exist in {where.require_region()}",
         hint=f"{meant}check the name, the account and --region",
     )
 

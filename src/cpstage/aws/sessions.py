@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -179,14 +179,12 @@ def new_client(
     session: Any,
     service: str,
     region: str,
+    options: Mapping[str, Any],
     *,
     endpoint_url: str | None,
     verify: str | bool | None,
-    connect_timeout: float | None,
-    read_timeout: float | None,
     signs: bool,
     is_of_a_job: bool,
-    retries_itself: bool,
 ) -> TrackedClient:
     """Make a client.
 
@@ -194,13 +192,11 @@ def new_client(
         session: A boto3 session.
         service: The service, such as ``kms``.
         region: Where requests go.
+        options: Options of ``botocore.config.Config``.
         endpoint_url: Where they go instead.
         verify: A file of CA certificates, False for none, None for those that are configured.
-        connect_timeout: Seconds; 0 waits without limit, None leaves the choice to the session.
-        read_timeout: Seconds, as for ``connect_timeout``.
         signs: Whether requests are signed.
         is_of_a_job: Whether they are signed with a job's credentials, and never the session's.
-        retries_itself: Whether botocore retries, instead of :class:`cpstage.aws.client.Retries`.
 
     Raises:
         ConfigurationError: The endpoint or the proxy is not the URL of a web server.
@@ -209,19 +205,13 @@ def new_client(
     _check_proxy_variables()
     default = session._session.get_default_client_config()
     extra = getattr(default, "user_agent_extra", None)
-    options: dict[str, Any] = {
-        "user_agent_extra": " ".join(filter(None, (extra, f"cpstage/{__version__}")))
-    }
+    agent = " ".join(filter(None, (extra, f"cpstage/{__version__}")))
+    options = {**options, "user_agent_extra": agent}
     if service == "s3":
         least = getattr(default, "max_pool_connections", 0)
         options["max_pool_connections"] = max(least, _S3_CONNECTIONS)
     if not signs:
         options["signature_version"] = botocore.UNSIGNED
-    if not retries_itself:
-        options["retries"] = {"total_max_attempts": 1}
-    for name, seconds in (("connect_timeout", connect_timeout), ("read_timeout", read_timeout)):
-        if seconds is not None:
-            options[name] = seconds or None
     # Placeholders: a job's credentials take their place when a request is signed.
     keys = {"aws_access_key_id": "job", "aws_secret_access_key": "job"} if is_of_a_job else {}
     client = session.client(
@@ -234,7 +224,9 @@ def new_client(
     )
     url = client.meta.endpoint_url
     _check_url(url, "the endpoint", "check --endpoint-url and AWS_ENDPOINT_URL")
-    for variable, proxy in _proxies(url).items():
+    scheme = url.partition(":")[0].lower()
+    if proxy := get_environ_proxies(url).get(scheme):
+        variable = f"{scheme.upper()}_PROXY"
         _check_url(proxy, f"the proxy of {variable}", f"check {variable}")
     events = client.meta.events
     if service == "s3":
@@ -258,13 +250,6 @@ def _check_proxy_variables() -> None:
         value = os.environ.get(name)
         if value and not value.strip():
             raise ConfigurationError(f"{name} is blank", hint=f"unset {name}, or set a proxy's URL")
-
-
-def _proxies(url: str) -> dict[str, str]:
-    """Return the proxies of the environment for a URL, by their variables."""
-    scheme = url.partition(":")[0].lower()
-    proxies = get_environ_proxies(url)
-    return {f"{scheme.upper()}_PROXY": proxies[scheme]} if proxies.get(scheme) else {}
 
 
 def _check_url(url: str, what: str, hint: str) -> None:

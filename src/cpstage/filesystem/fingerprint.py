@@ -21,10 +21,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from cpstage._posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK
+from cpstage._posix import DIRECTORY, O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK
 from cpstage.progress import Advance, counted
 
-_DIRECTORY = os.O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
 _FILE = os.O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC
 
 _KIND, _PERMISSIONS = 0o170000, 0o7777
@@ -32,32 +31,26 @@ _KIND, _PERMISSIONS = 0o170000, 0o7777
 
 _CHUNK = 1 << 20
 
+_MOST_NAMED = 5
+"""Differences that are looked for."""
+
 _MODULUS = 1 << 256
 """Sums have as many bits as hashes."""
-
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
-_UNREADABLE = "unreadable"
 
 _DEEPEST = 256
 """Levels; archives have 128 by default, and each level is an open descriptor."""
 
 
 def fingerprint(root: Path, advance: Advance | None = None) -> str:
-    """Return the fingerprint of a tree, in hexadecimal.
+    """Return the fingerprint of a tree, in hexadecimal, and count entries as they are read.
 
-    Args:
-        root: Its directory.
-        advance: Is told of entries as they are read.
-
-    Returns:
-        The fingerprint; ``unreadable`` where the tree cannot be read, is too deep, or is missing.
+    It is ``unreadable`` where the tree cannot be read, is too deep, or is missing.
     """
     try:
         entries = counted(_entries(root), advance)
         return fingerprint_of(sum(_entry_hash(*entry) for entry in entries))
     except OSError:
-        return _UNREADABLE
+        return "unreadable"
 
 
 def fingerprint_of(hashes: int) -> str:
@@ -71,9 +64,6 @@ def hash_files(directory: int, path: str) -> int:
     Args:
         directory: Its descriptor.
         path: Where it is below the root; empty for the root.
-
-    Raises:
-        OSError: It cannot be read.
     """
     prefix = os.fsencode(f"{path}/") if path else b""
     hashes = 0
@@ -89,12 +79,7 @@ def hash_files(directory: int, path: str) -> int:
 
 
 def hash_directory(directory: int, path: str) -> int:
-    """Return the hash of a directory itself.
-
-    Args:
-        directory: Its descriptor.
-        path: Where it is below the root.
-    """
+    """Return the hash of a directory itself; the arguments are those of :func:`hash_files`."""
     return _entry_hash(os.fsencode(path), os.fstat(directory), b"")
 
 
@@ -111,16 +96,11 @@ def _entry_hash(path: bytes, status: os.stat_result, target: bytes) -> int:
     return int.from_bytes(hashlib.sha256(line).digest(), "big")
 
 
-def differences(found: Path, wanted: Path, most: int = 5) -> list[str]:
-    """Compare two trees by their contents.
-
-    Args:
-        found: What is in the workspace.
-        wanted: What was staged anew.
-        most: How many differences to look for.
+def differences(found: Path, wanted: Path) -> list[str]:
+    """Compare what is in the workspace with what was staged anew, by contents.
 
     Returns:
-        The paths of what was added, removed or changed; modification times do not count.
+        The first paths of what was added, removed or changed; mtimes do not count.
 
     Raises:
         OSError: The second tree cannot be read; of the first one it is a difference.
@@ -129,36 +109,34 @@ def differences(found: Path, wanted: Path, most: int = 5) -> list[str]:
     different = []
     try:
         for path, status, target in _entries(found):
-            there = expected.pop(path, None)
-            if there is None or not _is_equal(found, wanted, path, (status, target), there):
-                different.append(os.fsdecode(path))
-                if len(different) == most:
+            other = expected.pop(path, None)
+            name = os.fsdecode(path)
+            if other is None or not _is_equal(found / name, (status, target), wanted / name, other):
+                different.append(name)
+                if len(different) == _MOST_NAMED:
                     return different
     except OSError as error:
         different.append(os.fsdecode(error.filename or b"?"))
-    return (different + sorted(map(os.fsdecode, expected)))[:most]
+    return (different + sorted(map(os.fsdecode, expected)))[:_MOST_NAMED]
 
 
 def boot_id() -> str | None:
     """Return what tells this run of the system from others; None where it does not say (Linux)."""
     with suppress(OSError):
-        return _BOOT_ID.read_text(encoding="ascii").strip()
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return None
 
 
 _Found = tuple[os.stat_result, bytes]
 
 
-def _is_equal(found: Path, wanted: Path, path: bytes, one: _Found, other: _Found) -> bool:
-    (status, target), (expected, other_target) = one, other
-    if status.st_mode != expected.st_mode or target != other_target:
+def _is_equal(path: Path, one: _Found, other_path: Path, other: _Found) -> bool:
+    (status, target), (other_status, other_target) = one, other
+    if (status.st_mode, target) != (other_status.st_mode, other_target):
         return False
     if not stat.S_ISREG(status.st_mode):
         return True
-    if status.st_size != expected.st_size:
-        return False
-    name = os.fsdecode(path)
-    return _equal_contents(found / name, wanted / name)
+    return status.st_size == other_status.st_size and _equal_contents(path, other_path)
 
 
 def _equal_contents(one: Path, other: Path) -> bool:
@@ -184,7 +162,7 @@ def _entries(root: Path) -> Iterator[tuple[bytes, os.stat_result, bytes]]:
     Raises:
         OSError: A directory cannot be read, or the tree is too deep.
     """
-    levels = [(os.open(root, _DIRECTORY), b"")]
+    levels = [(os.open(root, DIRECTORY), b"")]
     try:
         names = [_sorted_names(levels[0][0])]
         while levels:
@@ -201,7 +179,7 @@ def _entries(root: Path) -> Iterator[tuple[bytes, os.stat_result, bytes]]:
             if stat.S_ISDIR(status.st_mode):
                 if len(levels) == _DEEPEST:
                     raise OSError(0, "too deep", path)
-                below = os.open(name, _DIRECTORY, dir_fd=descriptor)
+                below = os.open(name, DIRECTORY, dir_fd=descriptor)
                 levels.append((below, path + b"/"))
                 names.append(_sorted_names(below))
     finally:

@@ -19,12 +19,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cpstage._posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_PATH
+from cpstage._posix import DIRECTORY, O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_PATH
 from cpstage.errors import local_reason
 
 _LOGGER = logging.getLogger("cpstage")
-
-_DIRECTORY = os.O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
 
 _DEEPEST = 32
 """Levels whose directories are open at the same time; ulimit(1) often allows 1,024 descriptors."""
@@ -43,9 +41,8 @@ _LONGEST_NAME = 200
 def remove_tree(tree: Path) -> list[str]:
     """Remove a tree of ours, and log a warning that names what cannot be removed.
 
-    Args:
-        tree: A directory, or anything else, which is unlinked; it may be absent. Neither the tree
-            nor its parent directory may be a symlink to a directory: it is not followed.
+    The tree is a directory, or anything else, which is unlinked; it may be absent. Neither the tree
+    nor its parent directory may be a symlink to a directory: it is not followed.
 
     Returns:
         What is still there, each path with the reason: the first five of them.
@@ -61,11 +58,7 @@ def remove_tree(tree: Path) -> list[str]:
 
 
 def make_writable(directory: Path) -> None:
-    """Give the owner all permissions of a directory; a symlink or another owner's is left alone.
-
-    Args:
-        directory: The directory; it may be absent.
-    """
+    """Give the owner all permissions of a directory, if it is there, theirs, and no symlink."""
     with suppress(OSError):
         status = directory.lstat()
         if stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_IRWXU != stat.S_IRWXU:
@@ -165,17 +158,15 @@ class _Removal:
         """Remove a directory that was emptied; empty it again where something was added since."""
         level = self._levels[-1]
         above = self._levels[-2].descriptor if len(self._levels) > 1 else parent
-        failure: OSError | None = None
         try:
             os.rmdir(level.name, dir_fd=above)
         except OSError as error:
-            failure = error
-        if failure and self._noted == level.noted_before:  # else there is a known reason
-            if failure.errno in _NOT_EMPTY and level.attempts < _MOST_ATTEMPTS:
-                level.attempts += 1
-                level.names = os.listdir(level.descriptor)
-                return
-            self.note(self._names(level.name)[:-1], failure)
+            if self._noted == level.noted_before:  # else there is a known reason
+                if error.errno in _NOT_EMPTY and level.attempts < _MOST_ATTEMPTS:
+                    level.attempts += 1
+                    level.names = os.listdir(level.descriptor)
+                    return
+                self.note(self._names(level.name)[:-1], error)
         os.close(self._levels.pop().descriptor)
 
     def _names(self, name: str) -> list[str]:
@@ -190,10 +181,10 @@ def _open_writable(path: Path | str, parent: int | None = None) -> int:
         OSError: It is not a directory, or another owner's and closed.
     """
     try:
-        descriptor = os.open(path, _DIRECTORY, dir_fd=parent)
+        descriptor = os.open(path, DIRECTORY, dir_fd=parent)
     except PermissionError:
         _open_up(path, parent)
-        descriptor = os.open(path, _DIRECTORY, dir_fd=parent)
+        descriptor = os.open(path, DIRECTORY, dir_fd=parent)
     mode = os.fstat(descriptor).st_mode
     if mode & stat.S_IRWXU != stat.S_IRWXU:
         with suppress(OSError):  # it is another owner's

@@ -2,8 +2,7 @@
 
 Every name is opened component by component from the root's descriptor with ``O_NOFOLLOW``, and
 created with ``O_EXCL``: whatever the disk holds, nothing is written outside, through a link, or
-over something else. This module trusts a
-:data:`RelativePath` and takes no other name.
+over something else. This module trusts a :data:`RelativePath` and takes no other name.
 """
 
 from __future__ import annotations
@@ -18,14 +17,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NewType
 
-from cpstage._posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW
+from cpstage._posix import DIRECTORY, O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW
 from cpstage.errors import LocalIOError, WorkspaceUnavailable, local_reason
 from cpstage.filesystem.fingerprint import hash_directory, hash_files
 
 RelativePath = NewType("RelativePath", str)
 """A path below a tree: components joined by ``/``, none of them empty, ``.`` or ``..``."""
 
-_DIRECTORY = os.O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_NOFOLLOW | O_CLOEXEC
 
 FILE_MODE, DIRECTORY_MODE = 0o644, 0o755
@@ -80,13 +78,9 @@ class Tree:
         mode: int = FILE_MODE,
         mtime_ns: int | None = None,
     ) -> int:
-        """Create a file, and return its size in bytes.
+        """Create a file of some chunks, and return its size in bytes.
 
-        Args:
-            path: Where.
-            chunks: Its content.
-            mode: Its permission bits, before the umask takes some away.
-            mtime_ns: Its mtime, in nanoseconds since the epoch; now where none is given.
+        The umask takes some bits of the mode away. The mtime is in nanoseconds since the epoch.
 
         Raises:
             WorkspaceUnavailable: Something of that name, or a link on the way, is there.
@@ -121,14 +115,10 @@ class Tree:
     def finish_directory(
         self, path: RelativePath, mode: int, mtime_ns: int | None, *, hashes: bool = False
     ) -> int:
-        """Give a directory its permission bits and mtime, when nothing more is created in it.
+        """Give a directory its mode and mtime, when nothing more is created in it.
 
-        Args:
-            path: The directory; the root is empty. Where its owner may not enter it afterwards,
-                directories below it are finished before it.
-            mode: Its permission bits, before the umask takes some away.
-            mtime_ns: Its mtime, in nanoseconds since the epoch, if it is to have another one.
-            hashes: Whether to hash it.
+        The path of the root is empty. Where its owner may not enter a directory afterwards,
+        directories below it are finished before it.
 
         Returns:
             Its part of the tree's fingerprint: the sum of the hashes of it and of what is in it,
@@ -182,7 +172,7 @@ class Tree:
         with local_failures(self.root, "write to"):
             os.close(os.open(_PROBE, _NEW_FILE, 0o600, dir_fd=self._root))
             try:
-                return any(_exists(name, self._root) for name in _SAME_PROBE)
+                return any(os.access(name, os.F_OK, dir_fd=self._root) for name in _SAME_PROBE)
             finally:
                 os.unlink(_PROBE, dir_fd=self._root)
 
@@ -196,11 +186,7 @@ class Tree:
 
 
 class _OpenDirectories:
-    """Directories that a thread has open: what it writes next is often a neighbour.
-
-    Args:
-        root: The descriptor of the root, which stays its owner's.
-    """
+    """Directories that a thread has open below a root: what it writes next is often a neighbour."""
 
     def __init__(self, root: int) -> None:
         self._root = root
@@ -243,7 +229,7 @@ def _enter(parent: int, name: str) -> int:
     """Open a directory below an open one, creating it where it is missing."""
     with suppress(FileExistsError):  # most are not there, and a look first would be a step more
         os.mkdir(name, DIRECTORY_MODE, dir_fd=parent)
-    return os.open(name, _DIRECTORY, dir_fd=parent)
+    return os.open(name, DIRECTORY, dir_fd=parent)
 
 
 def _set_mtime(descriptor: int, atime_ns: int, mtime_ns: int) -> None:
@@ -252,14 +238,6 @@ def _set_mtime(descriptor: int, atime_ns: int, mtime_ns: int) -> None:
         os.utime(descriptor, ns=(atime_ns, mtime_ns))
     except (OSError, OverflowError):
         pass
-
-
-def _exists(name: bytes, directory: int) -> bool:
-    try:
-        os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except OSError:
-        return False
-    return True
 
 
 def write_all(descriptor: int, chunk: bytes | memoryview) -> int:
@@ -286,11 +264,7 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 @contextmanager
 def local_failures(path: Path, doing: str = "write") -> Iterator[None]:
-    """Turn a failure of the file system into one of our errors, naming the path.
-
-    Args:
-        path: What is used.
-        doing: What is done with it.
+    """Turn a failure of the file system into one of our errors, which says what was done to a path.
 
     Raises:
         WorkspaceUnavailable: Something else is in the place, or it may not be written to.

@@ -22,7 +22,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from cpstage._posix import O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK
+from cpstage._posix import DIRECTORY, O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK
 from cpstage.errors import ArtifactRejected, LocalIOError, UsageError, listing, local_reason
 from cpstage.filesystem.tree import RelativePath
 
@@ -55,11 +55,9 @@ def _compiled(glob: str) -> re.Pattern[str]:
     try:
         return re.compile(_expression(pattern) + "(/.*)?", re.DOTALL)
     except re.error as error:
-        # The place that the error has is one in our expression, not in the glob.
-        why = error.msg
-        raise UsageError(
-            f"the glob {glob!r} is malformed: {why}", hint="look at its set"
-        ) from error
+        # Without its place, which is one in our expression, not in the glob.
+        why = f"the glob {glob!r} is malformed: {error.msg}"
+        raise UsageError(why, hint="look at its set") from error
 
 
 def _expression(pattern: str) -> str:
@@ -89,7 +87,6 @@ Symlinks = Literal["keep", "follow", "follow-outside"]
 Identity = tuple[int, int]
 """The device and inode of a directory."""
 
-_DIRECTORY = os.O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
 _CHUNK = 1 << 20
 
 _READ = os.O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC
@@ -172,14 +169,7 @@ def walk(
 
 
 class _Walker:
-    """Lists the directories of one tree.
-
-    Args:
-        root: The directory, without symlinks in its path.
-        globs: What to list.
-        symlinks: Whether symlinks are followed.
-        report: Is told of what is left out.
-    """
+    """Lists the directories of one tree, whose root has no symlinks in its path."""
 
     def __init__(self, root: str, globs: Globs, symlinks: Symlinks, report: Report) -> None:
         self.above_root = root
@@ -193,12 +183,11 @@ class _Walker:
     def listed(self, prefix: str) -> list[Entry]:
         """List the last of the directories in the order of its names, less what is excluded.
 
-        It is read through a descriptor of the directory that was listed: one that a symlink or
-        another directory took the place of is not.
+        It is read through a descriptor: one that a symlink or another directory replaced is not.
         """
         directory, expected = self.above[-1]
         try:
-            descriptor = os.open(directory, _DIRECTORY)
+            descriptor = os.open(directory, DIRECTORY)
             try:
                 status = os.fstat(descriptor)
                 if expected not in (None, (status.st_dev, status.st_ino)):
@@ -238,21 +227,22 @@ class _Walker:
     ) -> Entry | None:
         """List one entry of a directory, unless it is left out."""
         status = found.stat(follow_symlinks=False)
-        if stat.S_ISREG(status.st_mode):  # as most are
-            return _file(source, path, status)
-        if stat.S_ISLNK(status.st_mode):
-            if self._symlinks != "keep":
-                return self._followed(path, source)
-            target = os.readlink(found.name, dir_fd=descriptor)
-            if not _is_utf8(target):
-                self.misnamed.append((target, source))
-                return None
-            return Entry(path, "link", source, 0, 0o777, target, 0, status.st_mtime_ns)
-        return self._plain(path, source, status)
+        if not stat.S_ISLNK(status.st_mode):
+            return self._plain(path, source, status)
+        if self._symlinks != "keep":
+            return self._followed(path, source)
+        target = os.readlink(found.name, dir_fd=descriptor)
+        if not _is_utf8(target):
+            self.misnamed.append((target, source))
+            return None
+        return Entry(path, "link", source, 0, 0o777, target, 0, status.st_mtime_ns)
 
     def _plain(self, path: RelativePath, source: str, status: os.stat_result) -> Entry | None:
+        if stat.S_ISREG(status.st_mode):  # as most are
+            return _file(source, path, status)
         if stat.S_ISDIR(status.st_mode):
-            return _directory(source, path, status)
+            identity = (status.st_ino, status.st_mtime_ns, status.st_dev)
+            return Entry(path, "directory", source, 0, status.st_mode & 0o777, "", *identity)
         if stat.S_ISSOCK(status.st_mode) or stat.S_ISFIFO(status.st_mode):
             what = "socket" if stat.S_ISSOCK(status.st_mode) else "FIFO"
             self._report(f"the {what} {path!r} was left out")
@@ -339,15 +329,8 @@ def _file(source: str, path: RelativePath, status: os.stat_result) -> Entry:
         )
     if not _is_readable(source, status):
         raise LocalIOError(f"cannot read {source}: Permission denied", hint="nothing was uploaded")
-    mode = status.st_mode & 0o777
     identity = (status.st_ino, status.st_mtime_ns, status.st_dev)
-    return Entry(path, "file", source, status.st_size, mode, "", *identity)
-
-
-def _directory(source: str, path: RelativePath, status: os.stat_result) -> Entry:
-    mode = status.st_mode & 0o777
-    identity = (status.st_ino, status.st_mtime_ns, status.st_dev)
-    return Entry(path, "directory", source, 0, mode, "", *identity)
+    return Entry(path, "file", source, status.st_size, status.st_mode & 0o777, "", *identity)
 
 
 def _is_readable(source: str, status: os.stat_result) -> bool:
@@ -359,15 +342,7 @@ def _is_readable(source: str, status: os.stat_result) -> bool:
 
 
 def read_file(entry: Entry, consumed: Callable[[int], object] = lambda _: None) -> Iterator[bytes]:
-    """Read a listed file in pieces.
-
-    Args:
-        entry: The file.
-        consumed: Is told of the bytes as they are read.
-
-    Raises:
-        LocalIOError: It cannot be read, or it is not as it was listed.
-    """
+    """Read a listed file in pieces, as :func:`read` does, and count the bytes."""
     for offset in range(0, max(entry.size, 1), _CHUNK):
         piece = read(entry, offset, min(_CHUNK, entry.size - offset))
         consumed(len(piece))
@@ -379,11 +354,6 @@ def read(entry: Entry, offset: int, length: int) -> bytes:
 
     It is looked at after the last byte: a file that has its inode, size and time of writing then
     has had them all the while.
-
-    Args:
-        entry: The file.
-        offset: Where the part begins.
-        length: How long it is; it lies inside the file.
 
     Raises:
         LocalIOError: The file cannot be read, or it was replaced or written to.

@@ -25,8 +25,7 @@ from typing import Any
 from cpstage._posix import require_posix
 from cpstage.archive.blob import Blob, BytesBlob, FileBlob, ReadAhead
 from cpstage.archive.formats import Format
-from cpstage.archive.members import Member
-from cpstage.archive.options import Budget, Limits
+from cpstage.archive.members import Budget, Limits, Member
 from cpstage.archive.tar_reader import tar_members
 from cpstage.archive.zip_directory import ZipEntry, read_directory, read_tail
 from cpstage.archive.zip_reader import entry_chunks
@@ -272,9 +271,7 @@ def members(remote: OpenArtifact, limits: Limits, progress: Progress) -> Iterato
         tar_members(
             io.BufferedReader(stream, _BUFFER),
             compressed=remote.format == "tar.gz",
-            drained=budget.spend_bytes,
-            check_header=budget.check_header,
-            expect_entries=budget.expect_entries,
+            budget=budget,
             is_tolerant=True,
         ) as found,
     ):
@@ -284,13 +281,7 @@ def members(remote: OpenArtifact, limits: Limits, progress: Progress) -> Iterato
 def _within(member: Member, budget: Budget) -> Member:
     """Count a member, and its data as it is read, against the limits."""
     budget.spend_entry()
-
-    def chunks() -> Iterator[bytes]:
-        for chunk in member.chunks():
-            budget.spend_bytes(len(chunk))
-            yield chunk
-
-    return member._replace(chunks=chunks)
+    return member._replace(chunks=lambda: budget.counted(member.chunks()))
 
 
 def read_member(

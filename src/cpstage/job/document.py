@@ -46,6 +46,8 @@ _PS_LITERAL = "Configuration"
 
 _PS_CLASS = r"(Amazon\.CodePipeline\.Model|System\.Collections)\.|@\{"
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 _PS_DEPTH_HINT = "PowerShell cut the document: save it with 'ConvertTo-Json -Depth 10'"
 
 
@@ -155,18 +157,18 @@ def _mapping(parent: Document, member: str) -> dict[str, Any]:
 def _text(parent: Document, member: str) -> str | None:
     if not isinstance(parent.get(member), (str, type(None))):
         raise _unusable(member, "is not a string")
-    if not _is_unicode(parent.get(member) or ""):
+    if not is_unicode(parent.get(member) or ""):
         raise _unusable(member, "is not Unicode text")
     return parent.get(member) or None
 
 
-def _is_unicode(text: str) -> bool:
-    """Whether a string can be encoded: one out of JSON may hold half of a surrogate pair."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def is_unicode(text: str) -> bool:
+    """Whether a text can be sent.
+
+    One out of JSON may hold half of a surrogate pair, and bytes that are not UTF-8 arrive as lone
+    surrogates (PEP 383).
+    """
+    return not _SURROGATE.search(text)
 
 
 def _header_text(parent: Document, member: str) -> str | None:

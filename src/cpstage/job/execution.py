@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from cpstage.errors import UsageError
@@ -48,15 +48,8 @@ _LONGEST_ACTION = 140
 Document = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class PipelineReference:
-    """A pipeline as a person names it: by its name, its ARN, or the URL of a console page.
-
-    Attributes:
-        name: The pipeline's name.
-        region: The region that the ARN or the URL names.
-        execution_id: The execution that the URL is about.
-    """
+class PipelineReference(NamedTuple):
+    """A pipeline as a person names it, with what its ARN or the URL of a console page names."""
 
     name: str
     region: str | None = None
@@ -72,12 +65,11 @@ def parse_pipeline(text: str) -> PipelineReference:
     found: PipelineReference | None = None
     if "://" in text:
         found = _of_url(text)
-    elif text.startswith("arn:"):
-        parts = text.split(":")
-        if len(parts) == 6 and parts[2] == "codepipeline":
-            found = PipelineReference(parts[5].partition("/")[0], parts[3] or None)
-    else:
+    elif not text.startswith("arn:"):
         found = PipelineReference(text)
+    elif re.fullmatch("arn:[^:]*:codepipeline(:[^:]*){3}", text):
+        *_, region, _, resource = text.split(":")
+        found = PipelineReference(resource.partition("/")[0], region or None)
     if found is None or not _NAME.fullmatch(found.name):
         raise UsageError(
             f"{text[:200]!r} is not a pipeline",
@@ -130,7 +122,7 @@ class ExecutionSummary:
             "status_summary": self.status_summary,
             "start_time": iso(self.start_time),
             "last_update_time": iso(self.last_update_time),
-            "duration_seconds": duration(self.start_time, self.last_update_time),
+            "duration_seconds": _duration(self.start_time, self.last_update_time),
             "trigger": self.trigger,
             "trigger_detail": self.trigger_detail,
             "source_revisions": [dict(one) for one in self.source_revisions],
@@ -182,7 +174,7 @@ class ActionExecution:
             "status": self.status,
             "start_time": iso(self.start_time),
             "last_update_time": iso(self.last_update_time),
-            "duration_seconds": duration(self.start_time, self.last_update_time),
+            "duration_seconds": _duration(self.start_time, self.last_update_time),
             "action_type": str(self.action_type_id) if self.action_type_id else None,
             "region": self.region,
             "error_code": self.error_code,
@@ -249,11 +241,7 @@ class Execution(ArtifactSet):
 
 
 def latest_attempts(actions: Iterable[ActionExecution]) -> list[ActionExecution]:
-    """Return the last attempt of each action, in the order in which the last attempts began.
-
-    Args:
-        actions: All attempts, oldest first.
-    """
+    """Return the last of all attempts (oldest first) of each action, in the order of these."""
     latest: dict[str, ActionExecution] = {}
     for one in actions:
         latest.pop(one.path, None)
@@ -298,11 +286,10 @@ def _told_apart(found: Sequence[tuple[Artifact, ActionExecution]]) -> list[Artif
             _apart(artifact.name, suffix(action)) if counts[name] > 1 else name
             for name, (artifact, action) in zip(names, found, strict=True)
         ]
-    counts = Counter(names)
-    unique = []
-    for number, name in enumerate(names):
-        repeated = counts[name] > 1 and name in names[:number]
-        unique.append(f"{name}{APART}{number}" if repeated else name)
+    unique = [
+        name if names.index(name) == number else f"{name}{APART}{number}"
+        for number, name in enumerate(names)
+    ]
     return [
         artifact._replace(name=ArtifactName(name))
         for name, (artifact, _) in zip(unique, found, strict=True)
@@ -310,7 +297,7 @@ def _told_apart(found: Sequence[tuple[Artifact, ActionExecution]]) -> list[Artif
 
 
 def _apart(name: str, action: str) -> str:
-    """Return a name that is safe as the name of a directory, whatever the answer of a service has.
+    """Return a name that is safe as the name of a directory, whatever a service answers.
 
     CodePipeline's own names of stages and actions stay as they are, unless they are very long.
     """
@@ -395,10 +382,7 @@ def context_of(
 
 
 def moment(value: object) -> datetime | None:
-    """Read a time of an answer: the clients leave it as text, in seconds since 1970, or as in HTTP.
-
-    A text that is neither is None.
-    """
+    """Read a time of an answer, which clients leave as text: seconds since 1970, or as in HTTP."""
     text = str(value)
     for read in (_of_seconds, parsedate_to_datetime):
         try:
@@ -413,7 +397,7 @@ def iso(time: datetime | None) -> str | None:
     return f"{time.astimezone(timezone.utc):%Y-%m-%dT%H:%M:%SZ}" if time else None
 
 
-def duration(start: datetime | None, end: datetime | None) -> int | None:
+def _duration(start: datetime | None, end: datetime | None) -> int | None:
     """Return the seconds between two times."""
     return round((end - start).total_seconds()) if start and end else None
 

@@ -24,8 +24,6 @@ _PIECE_OF_SECRET = 12
 SHORTEST_SECRET = 8
 """Characters: AWS has no shorter keys, and ``main`` would be found in every other line."""
 
-_QUERY = r"\?[^\s\"']+"
-
 _Value = TypeVar("_Value")
 
 
@@ -45,11 +43,7 @@ class _Masked:
 
 
 class SecretBytes(_Masked):
-    """A data key.
-
-    Args:
-        data: Its bytes.
-    """
+    """A data key."""
 
     __slots__ = ("_data",)
 
@@ -57,16 +51,12 @@ class SecretBytes(_Masked):
         self._data = data
 
     def reveal(self) -> bytes:
-        """Return the bytes."""
+        """Return its bytes."""
         return self._data
 
 
 class Secret(_Masked):
-    """A text that is a secret.
-
-    Args:
-        text: The text.
-    """
+    """A text that is a secret."""
 
     __slots__ = ("_text",)
 
@@ -134,24 +124,19 @@ def secrets_in(value: Any) -> list[Secret]:
         return [value]
     if isinstance(value, SecretBytes):
         return [Secret(b64encode(value.reveal()).decode())]
-    members = value.values() if isinstance(value, Mapping) else value
-    if not isinstance(value, (Mapping, list)):
-        return []
+    if isinstance(value, Mapping):
+        value = [*value.values()]
+    members = value if isinstance(value, list) else []
     return [found for member in members for found in secrets_in(member)]
 
 
 def mask_queries(text: str) -> str:
     """Hide the queries of URLs: a signature may be in one, and the session token."""
-    return re.sub(_QUERY, f"?{MASK}", text)
+    return re.sub(r"\?[^\s\"']+", f"?{MASK}", text)
 
 
 def masked(text: str, secrets: Iterable[Secret]) -> str:
-    """Hide secrets in a text, also those that the text has cut.
-
-    Args:
-        text: What a service says; what follows the first 8,000 characters is left out.
-        secrets: The values to mask.
-    """
+    """Hide secrets in the first 8,000 characters of a text, also those that it has cut."""
     text = text[:_LONGEST_SEARCHED]
     hidden = [one.reveal() for one in secrets if one]
     for value in hidden:

@@ -282,8 +282,8 @@ def check_artifact_name(name: object) -> ArtifactName:
     return ArtifactName(name)
 
 
-def check_job_directory(job_id: str) -> str:
-    """Return the id of a job as one that is safe as the name of a directory.
+def check_job_directory(job_id: str) -> None:
+    """Check that the id of a job is safe as the name of a directory.
 
     Raises:
         ConfigurationError: It is not of the form that CodePipeline issues.
@@ -293,7 +293,6 @@ def check_job_directory(job_id: str) -> str:
             f"the job has the id {job_id!r}, which cannot name a directory",
             hint="check the endpoint: ids of CodePipeline have letters, digits and hyphens",
         )
-    return job_id
 
 
 def choose(
@@ -313,15 +312,16 @@ def choose(
     Raises:
         UsageError: A glob matches none.
     """
+    if not globs:
+        return [*artifacts]
+    matched: set[Artifact] = set()
     for glob in globs:
-        if not any(fnmatchcase(artifact.name, glob) for artifact in artifacts):
+        found = [artifact for artifact in artifacts if fnmatchcase(artifact.name, glob)]
+        if not found:
             known = ", ".join(artifact.name for artifact in artifacts) or "none"
             raise UsageError(f"no {what} matches {glob!r}", hint=f"{whose} has: {known}")
-    return [
-        artifact
-        for artifact in artifacts
-        if not globs or any(fnmatchcase(artifact.name, glob) for glob in globs)
-    ]
+        matched.update(found)
+    return [artifact for artifact in artifacts if artifact in matched]
 
 
 def location_document(artifact: Artifact) -> dict[str, str]:

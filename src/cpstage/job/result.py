@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cpstage.errors import ConfigurationError, FailureType, UsageError, unreadable_input
+from cpstage.job.document import is_unicode
 
 _LOGGER = logging.getLogger("cpstage")
 
@@ -57,18 +58,14 @@ class Revision:
     created: datetime | str | None = None
 
     def members(self) -> dict[str, Any]:
-        """Return the request member of the API.
-
-        Raises:
-            ConfigurationError, UsageError: As :meth:`check`.
-        """
+        """Return the request member of the API; raise what :meth:`check` does."""
         self.check()
-        created = parse_time(self.created) if isinstance(self.created, str) else self.created
+        created = _parse_time(self.created) if isinstance(self.created, str) else self.created
         return given(
             revision=self.revision,
             changeIdentifier=self.change_identifier,
             created=created.timestamp() if created else None,
-            revisionSummary=fit_length("revision summary", self.summary, _MOST_SUMMARY),
+            revisionSummary=_fit("revision summary", self.summary),
         )
 
     def check(self) -> None:
@@ -81,7 +78,7 @@ class Revision:
         check_id("revision", self.revision, 1500)
         check_id("change identifier", self.change_identifier, 100)
         if isinstance(self.created, str):
-            parse_time(self.created)
+            _parse_time(self.created)
 
 
 @dataclass(frozen=True)
@@ -116,7 +113,7 @@ class Details:
         """Return the request members of a success that say it."""
         self.check()
         execution = given(
-            summary=fit_length("summary", self.summary, _MOST_SUMMARY),
+            summary=_fit("summary", self.summary),
             externalExecutionId=self.external_execution_id,
             percentComplete=_percentage(self.percent_complete),
         )
@@ -131,8 +128,7 @@ class Reported:
     Attributes:
         job_id: The job's.
         result: Which it was.
-        failure_type: Of a failure, its type.
-        message: Of a failure, what was told.
+        failure_type, message: Of a failure.
         output_variables: The names of the output variables.
         continued: Whether a continuation token went with it: another job will follow.
     """
@@ -156,12 +152,8 @@ class Reported:
         }
 
 
-def parse_time(text: str) -> datetime:
-    """Return a time from its ISO 8601 text; ``Z`` is UTC, and without a zone it is local time.
-
-    Raises:
-        UsageError: It is malformed.
-    """
+def _parse_time(text: str) -> datetime:
+    """Return a time from its ISO 8601 text; ``Z`` is UTC, and without a zone it is local time."""
     try:
         return datetime.fromisoformat(re.sub(r"[zZ]$", "+00:00", text)).astimezone(timezone.utc)
     except (ValueError, OverflowError) as error:
@@ -171,11 +163,6 @@ def parse_time(text: str) -> datetime:
 
 
 def _percentage(value: int | str | None) -> int | None:
-    """Return a percentage.
-
-    Raises:
-        UsageError: It is not 0 to 100.
-    """
     if value is None:
         return None
     try:
@@ -203,45 +190,30 @@ def check_id(what: str, value: str | None, most: int) -> None:
         )
 
 
-def fit_length(what: str, value: str | None, most: int) -> str | None:
-    """Return a text for people as long as the service takes it, and warn where it is cut.
-
-    Args:
-        what: What to call it in the warning.
-        value: The text; None is not sent, and neither is an empty text.
-        most: The most characters that the service takes.
-    """
-    if value is None:
+def _fit(what: str, summary: str | None) -> str | None:
+    """Return a summary as long as the service takes it, and warn where it is cut, or is empty."""
+    if summary is None:
         return None
-    text = without_control_characters(value)
+    text = without_control_characters(summary)
     if not text.strip():
         _LOGGER.warning("warning: the %s is empty, and left out", what)
         return None
-    if (length := length_of(text)) <= most:
+    if (length := length_of(text)) <= _MOST_SUMMARY:
         return text
-    _LOGGER.warning("warning: the %s of %s characters is cut to %s", what, f"{length:,}", most)
-    units = text.encode("utf-16-le", "replace")[: 2 * (most - len(_CUT))]
+    _LOGGER.warning(
+        "warning: the %s of %s characters is cut to %s", what, f"{length:,}", _MOST_SUMMARY
+    )
+    units = text.encode("utf-16-le", "replace")[: 2 * (_MOST_SUMMARY - len(_CUT))]
     return units.decode("utf-16-le", "ignore") + _CUT
 
 
-def is_unicode(text: str) -> bool:
-    """Whether a text can be sent; bytes that are not UTF-8 arrive as lone surrogates (PEP 383)."""
-    return not _SURROGATE.search(text)
-
-
 def length_of(text: str) -> int:
-    """Return how many characters the service counts: UTF-16 units, as Java does.
-
-    No other way of counting characters counts more.
-    """
+    """Return the UTF-16 units, as Java counts characters; no other way of counting counts more."""
     return len(text.encode("utf-16-le", "replace")) // 2
 
 
 def without_control_characters(text: str) -> str:
-    """Return a text of a build without terminal escapes, carriage returns and the like.
-
-    What is not Unicode text becomes U+FFFD.
-    """
+    """Return a text of a build without terminal escapes and the like; surrogates become U+FFFD."""
     text = _SURROGATE.sub("\ufffd", text)
     text = _ESCAPE_SEQUENCE.sub("", text.replace("\r\n", "\n"))
     return _CONTROL.sub("", text.replace("\r", "\n"))
@@ -269,7 +241,6 @@ _LINE = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t"}
 MOST_READ = 4 * MOST_BYTES
 """Quotes, escapes and comments do not count; a longer file is not a list of variables."""
@@ -294,14 +265,10 @@ def read_variables(path: Path | str) -> dict[str, str]:
 
 
 def parse_variables(data: bytes, path: str) -> dict[str, str]:
-    """Return the output variables out of the content of a file.
-
-    Args:
-        data: Its first bytes, up to one more than a list of variables may have.
-        path: The file, for messages.
+    """Return the output variables out of the content of a file, named by its path in messages.
 
     Raises:
-        ConfigurationError: It holds something else.
+        ConfigurationError: It holds something else, or more than ``MOST_READ`` bytes.
     """
     if len(data) > MOST_READ:
         raise ConfigurationError(
@@ -360,7 +327,7 @@ def _of_json(text: str, path: Path | str) -> dict[str, str]:
             raise ConfigurationError(
                 f"the output variable {name!r} in {path} is not a string", hint="quote it"
             )
-        if any("\ud800" <= character <= "\udfff" for character in name + value):
+        if not is_unicode(name + value):
             raise ConfigurationError(
                 f"the output variable {name!r} in {path} is not Unicode text",
                 hint="write both halves of a surrogate pair",
@@ -387,8 +354,8 @@ def _of_lines(text: str, path: Path | str) -> dict[str, str]:
 
 
 def _value(found: re.Match[str]) -> str:
-    """Return the value of a line, by the form that it is written in."""
-    if found["double"] is not None:
-        return _ESCAPE.sub(lambda escape: _ESCAPED.get(escape[1], escape[1]), found["double"])
-    value: str = found["plain"].strip() if found["single"] is None else found["single"]
+    single, double, plain = found.group("single", "double", "plain")
+    if double is not None:
+        return re.sub(r"(?s)\\(.)", lambda escape: _ESCAPED.get(escape[1], escape[1]), double)
+    value: str = plain.strip() if single is None else single
     return value

@@ -3,15 +3,16 @@
 It runs in a new process group. cpstage forwards a first signal to that group, and kills the group
 at the second one. At the time limit it asks the group to end, and then kills it.
 
-Where last lines are kept, what the command prints is passed on as it comes. Each of the two streams
-has a pipe of its own and goes to where it would have gone without; what is read first is written
-first. Where both go to the same place, they share one pipe, which keeps their order.
+Where last lines are kept, what the command prints is passed on as it comes, through a pipe for each
+stream, to where it would have gone without. Where both streams go to the same place, they share one
+pipe, which keeps their order.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import select
 import selectors
 import shutil
@@ -28,14 +29,23 @@ from pathlib import Path
 from typing import Any
 
 from cpstage.errors import CommandFailed, CommandNotStarted, Reportable, local_reason
-from cpstage.runner.processes import ProcessGroup, adopting
-from cpstage.runner.signals import Foreground, Interrupts, signal_name, stopped_by, waiting
+from cpstage.runner.signals import (
+    Foreground,
+    Interrupts,
+    ProcessGroup,
+    adopting,
+    signal_name,
+    stopped_by,
+    waiting,
+)
 
 TIMED_OUT = 124
 """The exit code of timeout(1)."""
 
 _NOT_FOUND, _NOT_RUN, _SIGNALLED = 127, 126, 128
 """As a shell has them."""
+
+_SIGNAL_NUMBERS = {*signal.Signals}
 
 _SHELL = "/bin/sh"
 _LONGEST_INTERPRETER = 256
@@ -114,7 +124,9 @@ class Finished:
         if self.timed_out:
             return CommandFailed(f"{name} took longer than it may", TIMED_OUT, hint="see --timeout")
         number = self.exit_code - _SIGNALLED
-        if self.signalled or number in _NUMBERS:  # a shell exits so when its own child was ended
+        if (
+            self.signalled or number in _SIGNAL_NUMBERS
+        ):  # a shell exits so when its own child was ended
             return CommandFailed(f"{name} was ended by {signal_name(number)}", self.exit_code)
         if self.exit_code:
             return CommandFailed(f"{name} failed with exit code {self.exit_code}", self.exit_code)
@@ -131,9 +143,6 @@ class Finished:
         }
 
 
-_NUMBERS = {*signal.Signals}
-
-
 def execute(
     argv: Sequence[str],
     directory: Path,
@@ -141,14 +150,7 @@ def execute(
     options: CommandOptions,
     interrupts: Interrupts,
 ) -> Finished:
-    """Run a command to its end.
-
-    Args:
-        argv: The command and its arguments.
-        directory: Its working directory.
-        environment: All of its environment.
-        options: How to run it.
-        interrupts: Where signals come from.
+    """Run a command to its end, in a directory and with exactly this environment.
 
     Raises:
         CommandNotStarted: It cannot be started.
@@ -159,7 +161,7 @@ def execute(
         stack.enter_context(interrupts.forwarded(command.receive))
         foreground = stack.enter_context(Foreground())
         adopted = stack.enter_context(adopting())
-        tee = stack.enter_context(_tee(options)) if options.tail_lines else None
+        tee = stack.enter_context(_Tee(options)) if options.tail_lines else None
         wait = stack.enter_context(waiting(adopted.reap))
         process = _start(argv, directory, environment, options, tee)
         command.began(process.pid)
@@ -189,16 +191,12 @@ def execute(
     )
 
 
-def _tee(options: CommandOptions) -> Tee:
-    return Tee(options.tail_lines, 2 if options.stdout_to_stderr else 1, 2)
-
-
 def _start(
     argv: Sequence[str],
     directory: Path,
     environment: Mapping[str, str],
     options: CommandOptions,
-    tee: Tee | None,
+    tee: _Tee | None,
 ) -> subprocess.Popen[bytes]:
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError, ValueError):
@@ -224,14 +222,14 @@ def _start(
             # A script without an interpreter's line is for the shell (POSIX, execvp).
             return start([_SHELL, _found(argv[0], environment), *argv[1:]])
     except (OSError, ValueError) as error:
-        why = local_reason(error) if isinstance(error, OSError) else "it holds a NUL"
-        absent = isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENOTDIR)
-        missing = _missing_interpreter(argv[0], directory, environment) if absent else None
-        code = _NOT_FOUND if absent else _NOT_RUN
-        hint = "check the first line of the script" if missing else None
-        raise CommandNotStarted(
-            f"cannot start {argv[0]}: {missing or why}", code, hint=hint
-        ) from error
+        why, code, hint = "it holds a NUL", _NOT_RUN, None
+        if isinstance(error, OSError):
+            why = local_reason(error)
+            if error.errno in (errno.ENOENT, errno.ENOTDIR):
+                code = _NOT_FOUND
+                if missing := _missing_interpreter(argv[0], directory, environment):
+                    why, hint = missing, "check the first line of the script"
+        raise CommandNotStarted(f"cannot start {argv[0]}: {why}", code, hint=hint) from error
 
 
 def _found(program: str, environment: Mapping[str, str]) -> str:
@@ -250,47 +248,30 @@ def _missing_interpreter(
             line = script.readline(_LONGEST_INTERPRETER)
     except OSError:
         return None
-    if not line.startswith(b"#!"):
-        return None
     # The kernel splits at blanks only: a carriage return is a part of the name.
-    words = line[2:].rstrip(b"\n").strip(b" \t").replace(b"\t", b" ").split(b" ")
-    why = "the script has Windows line endings" if line.rstrip(b"\n").endswith(b"\r") else ""
-    interpreter = os.fsdecode(words[0])
-    said = f"its interpreter {interpreter!r} does not exist"
-    return f"{said}: {why}" if why else said
+    shebang = re.match(rb"#![ \t]*([^ \t\n]*)", line)
+    if shebang is None:
+        return None
+    said = f"its interpreter {os.fsdecode(shebang[1])!r} does not exist"
+    is_windows = line.rstrip(b"\n").endswith(b"\r")
+    return f"{said}: the script has Windows line endings" if is_windows else said
 
 
-class Tee:
-    """Two pipes, and a thread that reads them; a context in which it runs.
+class _Tee:
+    """Two pipes, and a thread that reads them; a context in which it runs."""
 
-    Args:
-        lines: How many lines to keep.
-        stdout: The descriptor that the first stream goes to.
-        stderr: The descriptor that the second stream goes to.
-    """
-
-    def __init__(self, lines: int, stdout: int, stderr: int) -> None:
-        self._lines: deque[bytes] = deque(maxlen=lines)
+    def __init__(self, options: CommandOptions) -> None:
+        self._lines: deque[bytes] = deque(maxlen=options.tail_lines)
         self._pending: dict[int, bytes] = {}
         self._targets: dict[int, int] = {}
-        if _is_same(stdout, stderr):  # one pipe, which keeps the order of the two streams
-            self._writers: tuple[int, ...] = (self._pipe(stdout),) * 2
-        else:
-            self._writers = tuple(self._pipe(target) for target in (stdout, stderr))
+        stdout = 2 if options.stdout_to_stderr else 1
+        self.stdout = self._pipe(stdout)
+        self.stderr = self.stdout if _is_same(stdout, 2) else self._pipe(2)
+        self._writers = {self.stdout, self.stderr}
         self._ended, self._end = os.pipe()
         self._thread = threading.Thread(target=self._pass_on, daemon=True)
 
-    @property
-    def stdout(self) -> int:
-        """The descriptor for the command's stdout."""
-        return self._writers[0]
-
-    @property
-    def stderr(self) -> int:
-        """The descriptor for the command's stderr."""
-        return self._writers[1]
-
-    def __enter__(self) -> Tee:
+    def __enter__(self) -> _Tee:
         return self
 
     def begin(self) -> None:
@@ -307,14 +288,11 @@ class Tee:
         for reader in (*self._targets, self._ended):
             with suppress(OSError):
                 os.close(reader)
+        self._lines.extend(filter(None, self._pending.values()))
 
     def tail(self) -> str:
         """Return the last lines, of both streams in the order in which they came."""
-        kept = b"\n".join([*self._lines, *filter(None, self._pending.values())][-self._most() :])
-        return kept[-_MOST_KEPT:].decode("utf-8", "replace")
-
-    def _most(self) -> int:
-        return self._lines.maxlen or 0
+        return b"\n".join(self._lines)[-_MOST_KEPT:].decode("utf-8", "replace")
 
     def _pipe(self, target: int) -> int:
         reader, writer = os.pipe()
@@ -323,9 +301,8 @@ class Tee:
         return writer
 
     def _close_writers(self) -> None:
-        writers, self._writers = self._writers, ()
-        for writer in {*writers}:
-            os.close(writer)
+        while self._writers:
+            os.close(self._writers.pop())
 
     def _pass_on(self) -> None:
         with selectors.DefaultSelector() as selector:

@@ -1,4 +1,18 @@
-"""The variables that tell a command where its job's artifacts are. Never a credential."""
+"""The environment of a command: its job's variables, and the files that it is handed and leaves.
+
+No variable holds a credential of the job. The files are readable by their owner only, and gone when
+the command has ended:
+
+=========================================  ===================================================
+``CPSTAGE_OUTPUT_VARIABLES``               empty; the command appends ``NAME=value`` lines
+``CPSTAGE_NEXT_CONTINUATION_TOKEN_FILE``   empty; with a token in it, another job continues the
+                                           action
+``CPSTAGE_CONTINUATION_TOKEN_FILE``        the token that an earlier job left, where one did
+``CPSTAGE_CONFIGURATION``                  the action's configuration as JSON, where it is wanted
+=========================================  ===================================================
+
+Two files for tokens, and not one, let a command go on with the token that it came with.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +20,68 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from cpstage.errors import ConfigurationError
-from cpstage.filesystem.tree import local_failures
-from cpstage.job import ArtifactSet
+from cpstage.errors import ConfigurationError, LocalIOError, WorkspaceUnavailable, local_reason
+from cpstage.filesystem.removal import remove_tree
+from cpstage.filesystem.tree import local_failures, write_private
+from cpstage.job import ArtifactSet, Job
+from cpstage.job.masking import Secret, reveal
+from cpstage.job.result import MOST_READ, parse_variables
 from cpstage.transfer.inventory import job_of, staged_inputs
 from cpstage.workspace.layout import Workspace
-from cpstage.workspace.leftovers import staging_in, sweep
+from cpstage.workspace.publishing import staging_in, sweep
+from cpstage.workspace.state import NotOurs, read_own
+
+_SECRETS = {
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_SECURITY_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+}
+"""Variables whose values are credentials of the caller."""
+
+_CREDENTIALS = _SECRETS | {
+    "AWS_ACCESS_KEY_ID",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+}
+"""What is a caller's credential, or buys one."""
+
+_BEARERS = "AWS_BEARER_TOKEN_"
+"""What the names of bearer tokens begin with: botocore has one for each service."""
+
+_CLIENT_TOKEN = "CPSTAGE_CLIENT_TOKEN"  # noqa: S105 (the name of a variable)
+
+_OURS = {_CLIENT_TOKEN, "CPSTAGE_CONTINUATION_TOKEN"}
+
+
+def inherited(environment: Mapping[str, str], *, credentials: bool) -> dict[str, str]:
+    """Return what of our environment a command may have, with or without the caller's credentials.
+
+    A job's are in no environment.
+    """
+    withheld = _OURS if credentials else _OURS | _CREDENTIALS
+    return {
+        name: value
+        for name, value in environment.items()
+        if name not in withheld and (credentials or not name.startswith(_BEARERS))
+    }
+
+
+def secrets_of(environment: Mapping[str, str]) -> list[Secret]:
+    """Return the credentials that are values of our environment."""
+    return [
+        Secret(value)
+        for name, value in environment.items()
+        if name in _SECRETS or name == _CLIENT_TOKEN or name.startswith(_BEARERS)
+    ]
 
 
 def job_environment(
@@ -64,20 +129,49 @@ def job_environment(
 def staged_environment(
     workspace: Workspace, job_id: str | None = None, *, codebuild: bool = False
 ) -> dict[str, str] | None:
-    """Return the variables of the job that has been fetched into a workspace.
-
-    Args:
-        workspace: The workspace.
-        job_id: The job it has to be, if that matters.
-        codebuild: As for :func:`job_environment`.
-
-    Returns:
-        The variables; None where no job or another one has been fetched.
-    """
+    """Return the variables of the job that was fetched into a workspace, if it is this one."""
     job = job_of(workspace.record())
     if job is None or job_id not in (None, job.id):
         return None
     return job_environment(job, workspace, staged_inputs(workspace, job), codebuild=codebuild)
+
+
+def _add(variables: dict[str, str], name: str, path: Path) -> None:
+    name = re.sub("[^A-Za-z0-9_]", "_", name)
+    if name in variables:
+        raise ConfigurationError(
+            f"two artifacts of the job both become the variable {name}",
+            hint="rename one of them in the pipeline",
+        )
+    variables[name] = str(path)
+
+
+Syntax = Literal["sh", "fish", "powershell", "dotenv", "json"]
+
+_POWERSHELL_QUOTES = re.compile("(['\u2018\u2019\u201a\u201b])")
+"""All of these end a string in single quotes (about_Quoting_Rules); doubled, they do not."""
+
+
+def render(variables: Mapping[str, str], syntax: Syntax) -> bytes:
+    """Write variables in the syntax of a shell, a line each; or as a JSON object.
+
+    Names of files may be no text: such bytes come out as they are, but in JSON, which has none.
+    """
+    if syntax == "json":
+        return (json.dumps(dict(variables), indent=2) + "\n").encode("ascii")
+    lines = (f"{_line(name, value, syntax)}\n" for name, value in variables.items())
+    return os.fsencode("".join(lines))
+
+
+def _line(name: str, value: str, syntax: Syntax) -> str:
+    if syntax == "fish":
+        escaped = re.sub(r"([\\'])", r"\\\1", value)
+        return f"set -gx {name} '{escaped}'"
+    if syntax == "powershell":
+        doubled = _POWERSHELL_QUOTES.sub(r"\1\1", value)
+        return f"$env:{name} = '{doubled}'"
+    line = f"{name}={shlex.quote(value)}"
+    return line if syntax == "dotenv" else f"export {line}"
 
 
 @contextmanager
@@ -104,56 +198,99 @@ def env_file(
         (staging / "variables").replace(place)
 
 
-def _add(variables: dict[str, str], name: str, path: Path) -> None:
-    name = re.sub("[^A-Za-z0-9_]", "_", name)
-    if name in variables:
-        raise ConfigurationError(
-            f"two artifacts of the job both become the variable {name}",
-            hint="rename one of them in the pipeline",
-        )
-    variables[name] = str(path)
+@dataclass(frozen=True)
+class Left:
+    """What a command has left behind: output variables, or a token for the job that follows."""
+
+    output_variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    continuation_token: Secret | None = field(default=None, repr=False)
 
 
-Syntax = Literal["sh", "fish", "powershell", "dotenv", "json"]
+class HandedFiles:
+    """The files of one command, in a directory of their own."""
 
-_POWERSHELL_QUOTES = re.compile("(['\u2018\u2019\u201a\u201b])")
-"""All of these end a string in single quotes (about_Quoting_Rules); doubled, they do not."""
+    def __init__(self, directory: Path) -> None:
+        self._variables = directory / "output-variables"
+        self._next_token = directory / "next-continuation-token"
+        self.environment: dict[str, str] = {}
+        self.write("CPSTAGE_OUTPUT_VARIABLES", self._variables, "")
+        self.write("CPSTAGE_NEXT_CONTINUATION_TOKEN_FILE", self._next_token, "")
 
-_FISH_SPECIAL = re.compile(r"([\\'])")
+    def write(self, variable: str, path: Path, text: str) -> None:
+        """Write one more, and note the variable that names it."""
+        write_private(path, text)
+        self.environment[variable] = str(path)
+
+    def collect(self, secrets: Iterable[Secret]) -> Left:
+        """Read what the command has left; no value may contain one of the secrets.
+
+        Raises:
+            WorkspaceUnavailable: The files are gone.
+            ConfigurationError: They are not what was made, or hold what cannot be reported.
+            LocalIOError: They cannot be read.
+        """
+        from cpstage.aws.job_result import MOST_TOKEN_BYTES, parse_token
+
+        written = _left_in(self._variables, MOST_READ, "output variables")
+        variables = parse_variables(written, str(self._variables))
+        text = _left_in(self._next_token, MOST_TOKEN_BYTES, "continuation token")
+        token = parse_token(text, str(self._next_token)) if text else None
+        values = [*variables.values(), *([token.reveal()] if token else [])]
+        if any(one.reveal() in value for one in secrets for value in values):
+            raise ConfigurationError(
+                "the command left a credential in its output variables or continuation token",
+                hint="they are shown in the pipeline: leave credentials out",
+            )
+        if token is not None and variables:
+            raise ConfigurationError(
+                "the command left output variables and a continuation token: "
+                "CodePipeline takes one of them",
+                hint="leave output variables to the last job of the action",
+            )
+        return Left(variables, token)
 
 
-def render(variables: Mapping[str, str], syntax: Syntax) -> bytes:
-    """Write variables in the syntax of a shell, a line each; or as a JSON object.
+@contextmanager
+def handed_files(directory: Path, job: Job, *, pass_configuration: bool) -> Iterator[HandedFiles]:
+    """Make the files of a command in a new directory, and remove it at the end, however reached.
 
-    Names of files may be no text: such bytes come out as they are, but in JSON, which has none.
+    With ``pass_configuration``, the action's configuration, with its secrets, is one of them.
+
+    Raises:
+        WorkspaceUnavailable, LocalIOError: They cannot be written.
     """
-    if syntax == "json":
-        return (json.dumps(dict(variables), indent=2) + "\n").encode("ascii")
-    line = _LINES[syntax]
-    return os.fsencode("".join(f"{line(name, value)}\n" for name, value in variables.items()))
+    try:
+        with local_failures(directory, "create"):
+            directory.mkdir(mode=0o700)
+        files = HandedFiles(directory)
+        if job.continuation_token is not None:
+            path = directory / "continuation-token"
+            files.write("CPSTAGE_CONTINUATION_TOKEN_FILE", path, job.continuation_token.reveal())
+        if pass_configuration:  # in no variable of this function: a traceback may show those
+            path = directory / "configuration.json"
+            files.write(
+                "CPSTAGE_CONFIGURATION",
+                path,
+                json.dumps(reveal(job.action_configuration), indent=2) + "\n",
+            )
+        yield files
+    finally:
+        remove_tree(directory)
 
 
-def _sh(name: str, value: str) -> str:
-    return f"export {name}={shlex.quote(value)}"
-
-
-def _fish(name: str, value: str) -> str:
-    escaped = _FISH_SPECIAL.sub(r"\\\1", value)
-    return f"set -gx {name} '{escaped}'"
-
-
-def _powershell(name: str, value: str) -> str:
-    doubled = _POWERSHELL_QUOTES.sub(r"\1\1", value)
-    return f"$env:{name} = '{doubled}'"
-
-
-def _dotenv(name: str, value: str) -> str:
-    return f"{name}={shlex.quote(value)}"
-
-
-_LINES: dict[str, Callable[[str, str], str]] = {
-    "sh": _sh,
-    "fish": _fish,
-    "powershell": _powershell,
-    "dotenv": _dotenv,
-}
+def _left_in(path: Path, most: int, what: str) -> bytes:
+    """Read a file that the command could do anything to."""
+    try:
+        return read_own(path, most)
+    except NotOurs as error:
+        raise ConfigurationError(
+            f"the {what} {path} cannot be used: {error}",
+            hint="let the command write to the file that it is handed, or rename a new one to it",
+        ) from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise WorkspaceUnavailable(
+            f"the file for the {what} {path} was removed while the command ran",
+            hint="let the build leave .cpstage/ alone, and run it again",
+        ) from error
+    except OSError as error:
+        raise LocalIOError(f"cannot read the {what} {path}: {local_reason(error)}") from error

@@ -1,8 +1,11 @@
 """A command between fetch and push: the whole life of a job that has been claimed.
 
-Fetch, run, push, report, in this order. Whatever ends it, short of SIGKILL, becomes one
-failure, and that is what is reported. While the command runs, a thread asks whether the job is
-still in progress: CodePipeline may time it out, stop or abandon it. Polling is the worker's.
+Fetch, run, push, report, in this order. Whatever ends it, short of SIGKILL, becomes one failure,
+and that is what is reported. While the command runs, a thread asks whether the job is still in
+progress: CodePipeline may time it out, stop or abandon it.
+
+A first signal waits for the end of the report; a second signal ends the report. The report is
+visible to everyone with access to the pipeline, so secrets of the job are taken out.
 """
 
 from __future__ import annotations
@@ -11,11 +14,13 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from cpstage.aws.codepipeline import get_job, is_in_progress
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
+from cpstage.aws.job_result import MOST_MESSAGE, end_of, report_failure, report_success
 from cpstage.errors import (
     AccessDenied,
     ConfigurationError,
@@ -25,36 +30,82 @@ from cpstage.errors import (
     Reportable,
     Stopped,
     UsageError,
+    WorkspaceInUse,
     reportable,
 )
 from cpstage.job import Job
-from cpstage.job.masking import SHORTEST_SECRET, Secret
-from cpstage.job.result import Details
+from cpstage.job.masking import MASK, SHORTEST_SECRET, Secret
+from cpstage.job.result import Details, Reported, length_of, without_control_characters
 from cpstage.progress import Progress
-from cpstage.runner.command import CommandOptions, execute
-from cpstage.runner.environment import job_environment
-from cpstage.runner.handover import BEARERS, handover, inherited
-from cpstage.runner.result import RunResult, report_run
-from cpstage.runner.signals import Interrupts
-from cpstage.transfer.fetch import fetch
-from cpstage.transfer.options import FetchOptions, PushOptions
-from cpstage.transfer.push import Warn, push
-from cpstage.workspace.layout import Occupation, Workspace
-
-_SECRET_VARIABLES = (
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "AWS_SECURITY_TOKEN",
-    "AWS_CONTAINER_AUTHORIZATION_TOKEN",
-    "CPSTAGE_CLIENT_TOKEN",
+from cpstage.runner.command import CommandOptions, Finished, execute
+from cpstage.runner.environment import (
+    Left,
+    handed_files,
+    inherited,
+    job_environment,
+    secrets_of,
 )
-"""Variables of the caller's environment whose values are credentials."""
+from cpstage.runner.signals import KILL_AFTER, Interrupts
+from cpstage.transfer.fetch import FetchResult, fetch
+from cpstage.transfer.options import FetchOptions, PushOptions
+from cpstage.transfer.push import PushResult, Warn, push
+from cpstage.workspace.layout import Occupation, Workspace
 
 WATCH_SECONDS = 60.0
 """Between two questions whether the job is still in progress."""
 
-_KILL_AFTER = 10.0
-"""Seconds from the signal that asks the command to end to the one that kills it."""
+_STOPPED_SECONDS = 20.0
+"""For a report after a signal: its sender often sends SIGKILL soon."""
+
+
+@dataclass
+class RunResult:
+    """What a run has done, as far as it came.
+
+    Attributes:
+        job_id: The job's.
+        fetched, command, pushed, reported: The result of each step; None where it was not reached.
+        left: What the command has left behind.
+        failure: What went wrong; None where nothing did.
+        report_failure: Why the result could not be put, where it was to be.
+    """
+
+    job_id: str
+    fetched: FetchResult | None = None
+    command: Finished | None = None
+    left: Left = field(default_factory=Left)
+    pushed: PushResult | None = None
+    reported: Reported | None = None
+    failure: Reportable | None = None
+    report_failure: Reportable | None = None
+
+    @property
+    def error(self) -> Reportable | None:
+        """What the run as a whole has to say: the failure of the work before that of its report."""
+        return self.failure or self.report_failure
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        return {
+            "job_id": self.job_id,
+            "fetch": self.fetched.document() if self.fetched else None,
+            "command": self.command.document() if self.command else None,
+            "output_variables": list(self.left.output_variables),
+            "push": self.pushed.document() if self.pushed else None,
+            "report": self.reported.document() if self.reported else None,
+            "error": _error_document(self.failure),
+            "report_error": _error_document(self.report_failure),
+        }
+
+
+def _error_document(error: Reportable | None) -> dict[str, Any] | None:
+    if error is None:
+        return None
+    return {
+        "exit_code": error.exit_code,
+        "failure_type": error.failure_type,
+        "message": str(error),
+    }
 
 
 def run(
@@ -104,65 +155,56 @@ def run(
     """
     if not command:
         raise UsageError("no command is given", hint="give it after --")
-    link = config or AwsConfig()
-    signals = interrupts or Interrupts()
     result = RunResult(job if isinstance(job, str) else job.id)
-    known = None if isinstance(job, str) else job
-    course = _Course(
+    this = _Run(
+        result=result,
         command=command,
         fetch_options=fetch_options or FetchOptions(),
         options=command_options or CommandOptions(),
         push_options=push_options or PushOptions(),
         is_reported=report is not None,
-        config=link,
-        credentials_max_age=credentials_max_age,
-        progress=progress,
+        config=config or AwsConfig(),
+        transfer={"credentials_max_age": credentials_max_age, "progress": progress, "warn": warn},
         warn=warn,
-        interrupts=signals,
+        interrupts=interrupts or Interrupts(),
         commanding=commanding,
         watch_seconds=watch_seconds,
-        result=result,
     )
-    with signals:
+    with this.interrupts as signals:
         try:
             with signals.stopping():
                 signals.check()
                 if report is not None:
                     report.check()  # before hours of work are done
-                if known is None:
-                    known = get_job(result.job_id, client_token=client_token, config=link)
-                course.take(known, Workspace(workspace))
+                if isinstance(job, str):
+                    job = get_job(job, client_token=client_token, config=this.config)
+                this.take(job, Workspace(workspace))
         except (Reportable, Exception) as error:
             result.failure = reportable(error)
         if report is not None and not isinstance(result.failure, JobOver):
-            report_run(
-                result,
-                report,
-                job=known,
-                client_token=client_token,
-                config=link,
-                interrupts=signals,
-            )
+            known = None if isinstance(job, str) else job
+            token = client_token or (known.client_token if known else None)
+            this.report(report, known, token)
     return result
 
 
 @dataclass(frozen=True)
-class _Course:
+class _Run:
     """The stages of one run; each notes in the result what it has done."""
 
+    result: RunResult
     command: Sequence[str]
     fetch_options: FetchOptions
     options: CommandOptions
     push_options: PushOptions
     is_reported: bool
     config: AwsConfig
-    credentials_max_age: float
-    progress: Progress | None
+    transfer: Mapping[str, Any]
+    """What fetch and push are given alike, besides the config."""
     warn: Warn
     interrupts: Interrupts
     commanding: Callable[[bool], object]
     watch_seconds: float
-    result: RunResult
 
     def take(self, job: Job, place: Workspace) -> None:
         """Fetch, run and push.
@@ -172,13 +214,7 @@ class _Course:
         """
         with place.occupied(job.id, self.fetch_options.wait) as occupation:
             self.result.fetched = fetch(
-                job,
-                place.root,
-                self.fetch_options,
-                config=self.config,
-                credentials_max_age=self.credentials_max_age,
-                progress=self.progress,
-                warn=self.warn,
+                job, place.root, self.fetch_options, config=self.config, **self.transfer
             )
             self.interrupts.check()
             try:
@@ -200,15 +236,13 @@ class _Course:
 
     def _execute(self, job: Job, place: Workspace, occupation: Occupation) -> Reportable | None:
         """Run the command, and return how it failed, if it did."""
-        inputs: dict[str, Path] = (
-            {one.artifact.name: one.path for one in self.result.fetched.inputs}
-            if self.result.fetched
-            else {}
-        )
+        inputs: dict[str, Path] = {}
         if self.fetch_options.skips_inputs(job):  # an earlier job may have left them
             paths = {one.name: place.input(one.name) for one in job.input_artifacts}
             inputs = {name: path for name, path in paths.items() if path.is_dir()}
-        with handover(
+        elif self.result.fetched:
+            inputs = {one.artifact.name: one.path for one in self.result.fetched.inputs}
+        with handed_files(
             occupation.directory, job, pass_configuration=self.options.pass_configuration
         ) as files:
             environment = {
@@ -218,54 +252,34 @@ class _Course:
             }
             directory = _directory(self.options.directory, place, inputs)
             self.commanding(True)
-            with self._watched(job) as watch:
-                self.result.command = execute(
-                    self.command, directory, environment, self.options, self.interrupts
-                )
+            with _JobWatch(job, self.config, self.interrupts, self.watch_seconds) as watch:
+                done = execute(self.command, directory, environment, self.options, self.interrupts)
+                self.result.command = done
             self.commanding(False)
             watch.check()
-            failure = self.result.command.failure()
-            if orphans := self.result.command.orphans:
+            if done.orphans:
                 what = "were killed" if self.options.kill_orphans else "still run"
-                numbers = ", ".join(map(str, orphans[:10]))
+                numbers = ", ".join(map(str, done.orphans[:10]))
                 self.warn(f"the command has ended, and processes that it started {what}: {numbers}")
+            failure = done.failure()
             if failure is None:
                 self.result.left = files.collect(self._held_secrets(job))
         return failure
 
-    def _watched(self, job: Job) -> JobWatch:
-        """Ask about the job while the command runs, and stop the command when the job is over."""
-
-        def ask() -> bool:
-            return is_in_progress(job.id, client_token=job.client_token, config=self.config)
-
-        def stop() -> None:
-            self.interrupts.receive(signal.SIGTERM)
-
-        return JobWatch(job.id, ask, stop, self.watch_seconds)
-
     def _held_secrets(self, job: Job) -> list[Secret]:
         """Return the credentials that this process holds: the caller's and the job's."""
-        bearers = [name for name in os.environ if name.startswith(BEARERS)]
-        known = [*_SECRET_VARIABLES, *bearers]
-        held = [Secret(os.environ[name]) for name in known if os.environ.get(name)]
-        held += self.config.callers_secrets()
+        held = [*secrets_of(os.environ), *self.config.callers_secrets()]
         if job.credentials:
-            held += [job.credentials.secret_access_key, job.credentials.session_token or Secret("")]
-        held += [job.client_token or Secret("")]
+            held.append(job.credentials.secret_access_key)
+            held.append(job.credentials.session_token or Secret(""))
+        held.append(job.client_token or Secret(""))
         return [one for one in held if len(one) >= SHORTEST_SECRET]
 
     def _push(self, job: Job, place: Workspace, failure: Reportable | None) -> None:
         """Push the outputs; what the command failed with comes first."""
         try:
             self.result.pushed = push(
-                job,
-                place.root,
-                self.push_options,
-                config=self.config,
-                credentials_max_age=self.credentials_max_age,
-                progress=self.progress,
-                warn=self.warn,
+                job, place.root, self.push_options, config=self.config, **self.transfer
             )
         except CpstageError as error:
             if failure is None:
@@ -273,6 +287,66 @@ class _Course:
             self.warn(f"the outputs are not pushed: {error}")
         if failure is not None:
             raise failure
+
+    def report(self, details: Details, job: Job | None, token: Secret | str | None) -> None:
+        """Put the result, and note in it what has become of that.
+
+        Args:
+            details: What to say besides.
+            job: The job, where it is known.
+            token: The client's token of a third-party job.
+        """
+        result, config = self.result, self.config
+        if isinstance(result.failure, WorkspaceInUse) and result.failure.job_id == result.job_id:
+            return  # the job is being worked on, and its result is that run's to put
+
+        def put(report: Callable[..., Reported], **members: Any) -> Reportable | None:
+            """Report, and return why that could not be done, if so."""
+            try:
+                with self.interrupts.stopping(spared=1):
+                    result.reported = report(
+                        result.job_id, client_token=token, config=config, **members
+                    )
+            except (Reportable, Exception) as error:
+                return reportable(error)
+            return None
+
+        if result.failure is None:
+            refused = put(
+                report_success,
+                details=details,
+                output_variables=result.left.output_variables,
+                continuation_token=result.left.continuation_token,
+            )
+            if not isinstance(refused, UsageError | ConfigurationError):
+                result.report_failure = refused
+                return
+            result.failure = refused  # what was to be told cannot be: that is a failure by itself
+        if self.interrupts.first is not None:
+            config = replace(config, timeout=min(config.timeout, _STOPPED_SECONDS))
+        result.report_failure = put(
+            report_failure,
+            message=_message(result, result.failure, job),
+            failure_type=result.failure.failure_type,
+            external_execution_id=details.external_execution_id,
+        )
+
+
+def _message(result: RunResult, failure: Reportable, job: Job | None) -> str:
+    """Say what went wrong, and then the end of what the command said."""
+    said = str(failure)
+    tail = without_control_characters(result.command.tail if result.command else "")
+    for secret in _printable_secrets(job) if job else ():
+        text = secret.reveal()
+        said, tail = said.replace(text, MASK), tail.replace(text, MASK)
+    return f"{said}\n{end_of(tail, MOST_MESSAGE - 1 - length_of(said))}" if tail else said
+
+
+def _printable_secrets(job: Job) -> list[Secret]:
+    """Return what a command may have printed, and a pipeline must not show; longest first."""
+    configured = [one for one in job.action_configuration.values() if len(one) >= SHORTEST_SECRET]
+    known = [job.continuation_token, job.client_token, *configured]
+    return sorted((one for one in known if one), key=len, reverse=True)
 
 
 def _directory(name: str, place: Workspace, inputs: Mapping[str, Path]) -> Path:
@@ -292,54 +366,40 @@ class JobOver(OutOfSync):
     default_hint = "release the change again"
 
 
-class JobWatch:
-    """Asks about a job in a thread, as long as the context lasts.
+class _JobWatch:
+    """Asks about a job every few seconds, in a thread, as long as the context lasts.
 
-    Args:
-        job_id: The job.
-        ask: Returns whether it is in progress.
-        stop: Asks the command to end; a second call kills it. Called in the thread.
-        seconds: How often to ask.
+    When the job is over, the run gets SIGTERM: once, and again where that did not help.
     """
 
-    def __init__(
-        self,
-        job_id: str,
-        ask: Callable[[], bool],
-        stop: Callable[[], object],
-        seconds: float,
-    ) -> None:
-        self._job_id = job_id
-        self._ask = ask
-        self._stop = stop
+    def __init__(self, job: Job, config: AwsConfig, interrupts: Interrupts, seconds: float) -> None:
+        self._job = job
+        self._config = config
+        self._interrupts = interrupts
         self._seconds = seconds
         self._ended = threading.Event()
         self._is_over = False
-        self._thread = threading.Thread(target=self._watch, name="job-watch", daemon=True)
 
-    def __enter__(self) -> JobWatch:
-        self._thread.start()
+    def __enter__(self) -> _JobWatch:
+        threading.Thread(target=self._watch, name="job-watch", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()  # the thread may be in a request, which is not waited for
 
     def check(self) -> None:
-        """Check that the job was not over before the command ended.
-
-        Raises:
-            JobOver: It was.
-        """
+        """Raise JobOver if the job was over before the command ended."""
         if self._is_over:
             raise JobOver(
-                f"job {self._job_id} is no longer in progress: its command was stopped, and "
+                f"job {self._job.id} is no longer in progress: its command was stopped, and "
                 "nothing was pushed"
             )
 
     def _watch(self) -> None:
         while not self._ended.wait(self._seconds):
             try:
-                if self._ask():
+                token = self._job.client_token
+                if is_in_progress(self._job.id, client_token=token, config=self._config):
                     continue
             except (AccessDenied, ConfigurationError):
                 return  # the caller may not ask
@@ -348,7 +408,7 @@ class JobWatch:
             if self._ended.is_set():
                 return
             self._is_over = True
-            self._stop()
-            if not self._ended.wait(_KILL_AFTER):
-                self._stop()
+            self._interrupts.receive(signal.SIGTERM)
+            if not self._ended.wait(KILL_AFTER):
+                self._interrupts.receive(signal.SIGTERM)
             return

@@ -1,8 +1,8 @@
-"""Signals of a run, the terminal's job control, and waiting for a child without missing a signal.
+"""Signals and processes of a run: interrupts, job control, the command's process group, orphans.
 
 While artifacts are transferred, a signal raises :class:`Stopped`, which unwinds and cleans up.
-While the command runs, signals are forwarded to it. While the result is put, they wait. Only
-SIGKILL ends a run without cleaning up.
+While the command runs, signals are forwarded to it. While the result is put, the first one waits.
+Only SIGKILL ends a run without cleaning up.
 
 Job control: the command has a process group. On a terminal, :class:`Foreground` makes that group
 the foreground group, as a shell does. A stop of the command (``^Z``, or a read in the background)
@@ -12,6 +12,11 @@ nothing happens.
 Waiting: Python runs a signal handler between two of its own instructions. A signal just before
 waitpid(2) would therefore wait for the end of the command. So cpstage blocks in poll(2) on a pipe
 that every signal writes to (:func:`signal.set_wakeup_fd`), SIGCHLD included.
+
+Orphans: a process that the command leaves behind is found by its process group. One that left the
+group (setsid(2), as daemons do) is adopted by cpstage, which is a subreaper while the command runs
+(prctl(2), PR_SET_CHILD_SUBREAPER), or process 1 of a container. An adopted process that has ended
+is a zombie until it is reaped. Without ``/proc`` (Linux) nothing is found.
 """
 
 from __future__ import annotations
@@ -19,15 +24,26 @@ from __future__ import annotations
 import os
 import select
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from types import FrameType
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from cpstage._posix import SIGNALS, blocked, signals
 from cpstage.errors import ConfigurationError, Stopped
+
+KILL_AFTER = 10.0
+"""Seconds from the end of the time limit to SIGKILL."""
+
+_SETTLING_SECONDS = 0.3
+_LONGEST_STOPPING = 1.0
+"""Seconds from a stop signal to the stop, on a busy machine."""
+
+_TERMINAL_STOPS = signals("SIGTSTP", "SIGTTIN", "SIGTTOU")
+_PR_SET_CHILD_SUBREAPER, _PR_GET_CHILD_SUBREAPER = 36, 37
 
 Receiver = Callable[[int], object]
 
@@ -51,7 +67,8 @@ class Interrupts:
             for number in SIGNALS:
                 # One that is ignored stays so, as nohup(1) wants it.
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                    self._handlers[number] = signal.signal(number, self._handle)
+                    handler = signal.signal(number, lambda got, _: self.receive(got))
+                    self._handlers[number] = handler
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -67,30 +84,22 @@ class Interrupts:
             self._receivers[-1](number)
 
     @contextmanager
-    def stopping(self) -> Iterator[None]:
-        """In this context a signal raises :class:`Stopped`, in the thread that it is in."""
-        thread = threading.current_thread()
+    def stopping(self, *, spared: int = 0) -> Iterator[None]:
+        """In this context a signal raises :class:`Stopped`, in the thread that entered it.
 
-        def stop(number: int) -> None:
-            if threading.current_thread() is thread:
-                raise stopped_by(number)
-
-        with self.forwarded(stop):
-            yield
-
-    @contextmanager
-    def patient(self) -> Iterator[None]:
-        """In this context a first signal is noted; a second one raises, as in :meth:`stopping`."""
+        Args:
+            spared: How many signals are only noted before.
+        """
         thread = threading.current_thread()
         count = 0
 
-        def note(number: int) -> None:
+        def stop(number: int) -> None:
             nonlocal count
             count += 1
-            if count > 1 and threading.current_thread() is thread:
+            if count > spared and threading.current_thread() is thread:
                 raise stopped_by(number)
 
-        with self.forwarded(note):
+        with self.forwarded(stop):
             yield
 
     @contextmanager
@@ -107,9 +116,6 @@ class Interrupts:
         if self.first is not None:
             raise stopped_by(self.first)
 
-    def _handle(self, number: int, _: FrameType | None) -> None:
-        self.receive(number)
-
 
 def stopped_by(number: int) -> Stopped:
     """Return what a signal raises."""
@@ -122,12 +128,6 @@ def signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-_TERMINAL_STOPS = signals("SIGTSTP", "SIGTTIN", "SIGTTOU")
-
-_LONGEST_STOPPING = 1.0
-"""Seconds from a stop signal to the stop, on a busy machine."""
 
 
 class Foreground:
@@ -145,7 +145,6 @@ class Foreground:
     def __exit__(self, *_: object) -> None:
         if self._terminal is not None:
             os.close(self._terminal)
-            self._terminal = None
 
     def lend(self, group: int) -> None:
         """Give the terminal to a command's process group, if it is ours to give."""
@@ -208,16 +207,13 @@ class Foreground:
                 os.tcsetpgrp(self._terminal, taker)
 
 
-_MANY = 4096
-
-
 @contextmanager
-def waiting(reap: Callable[[int], object]) -> Iterator[Callable[[int], int]]:
+def waiting(reap: Receiver) -> Iterator[Callable[[int], int]]:
     """Give a function that waits until a child process has ended or stopped.
 
     It returns the status that waitpid(2) has for it. ``reap`` is called with the process when a
-    child of another one has ended. Only the main thread of a process gets
-    signals; in any other there is nothing to miss.
+    child of another one has ended. Only the main thread of a process gets signals; in any other
+    there is nothing to miss.
     """
     if threading.current_thread() is not threading.main_thread():
         if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
@@ -242,7 +238,7 @@ def waiting(reap: Callable[[int], object]) -> Iterator[Callable[[int], int]]:
                 return status
             written.poll()
             with suppress(BlockingIOError):
-                os.read(reading, _MANY)
+                os.read(reading, 4096)
             reap(pid)
 
     try:
@@ -252,3 +248,172 @@ def waiting(reap: Callable[[int], object]) -> Iterator[Callable[[int], int]]:
         signal.signal(signal.SIGCHLD, before or signal.SIG_DFL)
         os.close(reading)
         os.close(writing)
+
+
+class ProcessGroup:
+    """A running command's process group, and who wants it to end.
+
+    Args:
+        time_limit, kill_after: Seconds, as in :class:`~cpstage.runner.command.CommandOptions`.
+    """
+
+    def __init__(self, time_limit: float | None, kill_after: float | None) -> None:
+        self._time_limit = time_limit
+        self._kill_after = kill_after
+        self._group: int | None = None
+        self._timers: list[threading.Timer] = []
+        self.signals: list[int] = []
+        self.timed_out = False
+
+    def receive(self, number: int) -> None:
+        """Take a signal for it: the first is forwarded, any other kills."""
+        self.signals.append(number)
+        if self._group is not None:
+            self._deliver(number)
+
+    def began(self, group: int) -> None:
+        """Note that it runs: its time begins, and it gets what came before."""
+        self._group = group
+        if self._time_limit is not None:
+            self._later(self._time_limit, self._expire)
+        for number in [*self.signals]:
+            self._deliver(number)
+
+    def ended(self) -> None:
+        """Note that it runs no more. What it left behind is ended with it if it was made to."""
+        if self.timed_out or self.signals:
+            self._kill()
+        self._group = None
+        for timer in self._timers:
+            timer.cancel()
+
+    def _deliver(self, number: int) -> None:
+        if len(self.signals) > 1 or self.timed_out:
+            self._kill()
+        else:
+            self._send(number)
+            if self._kill_after is not None:
+                self._later(self._kill_after, self._kill)
+
+    def _expire(self) -> None:
+        self.timed_out = True
+        self._send(signal.SIGTERM)
+        self._later(KILL_AFTER if self._kill_after is None else self._kill_after, self._kill)
+
+    def _kill(self) -> None:
+        self._send(signal.SIGKILL)
+
+    def _send(self, number: int) -> None:
+        group = self._group
+        if group is not None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(group, number)
+                os.killpg(group, signal.SIGCONT)  # one that is stopped cannot end
+
+    def _later(self, seconds: float, what: Callable[[], None]) -> None:
+        timer = threading.Timer(min(seconds, threading.TIMEOUT_MAX), what)
+        timer.daemon = True
+        self._timers.append(timer)
+        timer.start()
+
+
+class Process(NamedTuple):
+    """A process as ``/proc`` shows it (proc(5)), with its process group and session."""
+
+    pid: int
+    state: str
+    parent: int
+    group: int
+    session: int
+
+
+def processes() -> list[Process]:
+    """Return the processes that the system shows; none without ``/proc``."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, ValueError, IndexError):
+            # The name of the program, in brackets, may hold anything.
+            state, *ids = stat.read_text(errors="replace").rpartition(")")[2].split()[:4]
+            parent, group, session = map(int, ids)
+            found.append(Process(int(stat.parent.name), state, parent, group, session))
+    return found
+
+
+class Orphans:
+    """The processes that a command leaves behind.
+
+    Args:
+        others: Children of this process that are not the command's.
+    """
+
+    def __init__(self, others: frozenset[int]) -> None:
+        self._others = others
+
+    def settled(self, group: int) -> list[int]:
+        """Return the IDs of those that still run after a moment: most are about to end.
+
+        Args:
+            group: The process group of the command, which has ended.
+        """
+        until = time.monotonic() + _SETTLING_SECONDS
+        while (found := self._find(group)) and time.monotonic() < until:
+            time.sleep(_SETTLING_SECONDS / 10)
+        return found
+
+    def reap(self, command: int | None) -> None:
+        """Reap those that have ended, but not the command itself."""
+        for one in processes():
+            if one.state == "Z" and self._is_adopted(one, command):
+                with suppress(ChildProcessError):
+                    os.waitpid(one.pid, os.WNOHANG)
+
+    def kill(self, group: int) -> None:
+        """Kill all of them; those that they start meanwhile as well."""
+        killed: list[int] = []
+        while found := [pid for pid in self._find(group) if pid not in killed]:
+            for pid in found:
+                with suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+            killed += found
+        for pid in killed:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+
+    def _find(self, group: int) -> list[int]:
+        for _ in range(2):  # a process that is created during a scan is only in the next one
+            found = [
+                one.pid
+                for one in processes()
+                if one.state not in "ZX" and (one.group == group or self._is_adopted(one, group))
+            ]
+            if found:
+                break
+        return found
+
+    def _is_adopted(self, one: Process, command: int | None) -> bool:
+        return one.parent == os.getpid() and one.pid != command and one.pid not in self._others
+
+
+@contextmanager
+def adopting() -> Iterator[Orphans]:
+    """Adopt what a command leaves behind, as long as the context lasts."""
+    others = frozenset(one.pid for one in processes() if one.parent == os.getpid())
+    was_subreaper = _set_subreaper(adopt=True)
+    try:
+        yield Orphans(others)
+    finally:
+        _set_subreaper(adopt=was_subreaper)
+
+
+def _set_subreaper(*, adopt: bool) -> bool:
+    """Become a subreaper, or stop being one; return whether this process was one before."""
+    if sys.platform != "linux":
+        return False
+    import ctypes
+
+    before = ctypes.c_int(0)
+    with suppress(AttributeError, OSError):
+        prctl = ctypes.CDLL(None).prctl
+        prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(before), 0, 0, 0)
+        prctl(_PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0)
+    return bool(before.value)

@@ -25,7 +25,6 @@ from cpstage.archive.packing_list import ratio_note
 from cpstage.archive.unpack import Unpacker
 from cpstage.aws.config import AwsConfig
 from cpstage.encryption.header import Header
-from cpstage.encryption.messages import encrypt
 from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound, WorkspaceUnavailable
 from cpstage.filesystem.tree import RelativePath, Tree, local_failures
 from cpstage.progress import Progress, Silence
@@ -38,8 +37,7 @@ from cpstage.transfer.artifact import (
     read_head,
 )
 from cpstage.transfer.options import Packing, Unpacking
-from cpstage.workspace.leftovers import journal_in, staging_in, sweep
-from cpstage.workspace.publishing import Move
+from cpstage.workspace.publishing import Move, journal_in, staging_in, sweep
 
 _LOGGER = logging.getLogger("cpstage")
 
@@ -107,7 +105,8 @@ def unpack(
     file, target, how = Path(archive), Path(into), unpacking or Unpacking()
     with _opened(file) as blob, _staging_for(target) as staging:
         kms = cache(partial((config or AwsConfig()).kms, None))  # a client for each region
-        keys = DecryptionKeys(
+        keys = partial(
+            DecryptionKeys,
             kms,
             key_ids=how.key_ids,
             requires_commitment=how.requires_commitment,
@@ -342,6 +341,8 @@ def _write(
     """Write an archive beside its place, and move it there when it is whole."""
     header = None
     if sealing:
+        from cpstage.encryption.messages import encrypt
+
         kms = cache(partial(config.kms, None))  # a client for each region
         sealed = encrypt(chunks, key_ids=sealing.key_ids, context=sealing.context, kms=kms)
         chunks, header = sealed.chunks, sealed.header

@@ -1,10 +1,9 @@
 """A job worker: poll, acknowledge, run, report; its health and its events."""
 
 from cpstage.worker.claims import JobQueue, claim_job, read_client_tokens
+from cpstage.worker.job import JobCommand, JobPlaces
 from cpstage.worker.loop import Worker, WorkerTerms
 from cpstage.worker.monitoring import WorkerEvent, WorkerHealth, health_page
-from cpstage.worker.process import JobCommand
-from cpstage.worker.workingjob import JobPlaces
 
 __all__ = [
     "JobCommand",

@@ -34,35 +34,23 @@ a worker that is stopped waits for it."""
 ACKNOWLEDGE_TIMEOUT = 30.0
 """Seconds. A lost answer may have been a yes: the job is then in progress without a worker."""
 
-
 _MOST_LOST = 10
 """Jobs that are polled for without a pause while other workers acknowledge each of them first."""
 
 
 @dataclass(frozen=True)
 class Offer:
-    """A job that a poll brought, and that may be anybody's.
-
-    Attributes:
-        job_id: Its id.
-        document: The job as PollForJobs has it; None for a third-party job.
-        client_id: Whose third-party job it is.
-    """
+    """A job that a poll brought, and that may be anybody's."""
 
     job_id: str
     document: Mapping[str, Any] | None = field(default=None, repr=False)
+    """The job as PollForJobs has it; None for a third-party job, which has a client."""
     client_id: str | None = None
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A job that is ours, and to be reported on.
-
-    Attributes:
-        job_id: Its id, safe as the name of a directory.
-        document: The job as the API has it, secrets included.
-        client_token: The token of a third-party job.
-    """
+    """A job that is ours, and to be reported on; its id is safe as the name of a directory."""
 
     job_id: str
     document: Mapping[str, Any] = field(repr=False)
@@ -103,12 +91,8 @@ class JobQueue:
             AccessDenied: The worker may not poll.
             ServiceUnavailable: CodePipeline could not be reached.
         """
-        jobs = poll_for_jobs(
-            self.action_type,
-            most=most,
-            query=self.query,
-            config=self._within(POLL_TIMEOUT),
-        )
+        config = self._within(POLL_TIMEOUT)
+        jobs = poll_for_jobs(self.action_type, most=most, query=self.query, config=config)
         return [self._offer(job) for job in jobs[:most]]
 
     def claim(self, offer: Offer) -> Claim:
@@ -123,9 +107,9 @@ class JobQueue:
         document = offer.document
         if document is None:
             token = self._client_token(offer)
-            document = get_job_details(
-                offer.job_id, client_token=token, config=self._within(POLL_TIMEOUT)
-            )["jobDetails"]
+            config = self._within(POLL_TIMEOUT)
+            answer = get_job_details(offer.job_id, client_token=token, config=config)
+            document = answer["jobDetails"]
         try:
             status = acknowledge_job(
                 offer.job_id,
@@ -202,14 +186,13 @@ def claim_job(
             continue
         left = deadline - time.monotonic()
         if left <= 0:
+            nothing = OutOfSync(
+                f"no job waits for action type {queue.action_type}",
+                hint="run the command again later, or give a longer --wait",
+            )
             refused = (error for error in lost if not isinstance(error, OutOfSync))
-            raise unreachable or next(refused, _nothing_waits(queue.action_type))
+            raise unreachable or next(refused, nothing)
         time.sleep(min(interval, left))
-
-
-def _nothing_waits(action_type: ActionTypeId) -> OutOfSync:
-    hint = "run the command again later, or give a longer --wait"
-    return OutOfSync(f"no job waits for action type {action_type}", hint=hint)
 
 
 def read_client_tokens(file: Path) -> dict[str, Secret]:

@@ -11,16 +11,17 @@ that doubles.
 from __future__ import annotations
 
 import random
+import sys
 import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Literal
 
 from cpstage.errors import CpstageError, ServiceUnavailable, UsageError
 from cpstage.worker.claims import JobQueue, Offer
+from cpstage.worker.job import JobCommand, JobPlaces, WorkingJob
 from cpstage.worker.monitoring import (
     HealthFile,
     Subject,
@@ -29,8 +30,6 @@ from cpstage.worker.monitoring import (
     WorkerHealth,
     described,
 )
-from cpstage.worker.process import JobCommand
-from cpstage.worker.workingjob import Ending, JobPlaces, WorkingJob
 
 DEFAULT_INTERVAL = 10.0
 """Seconds between two polls that find nothing, on average."""
@@ -120,7 +119,7 @@ class Worker:
         self._file = HealthFile(health_file, self._health) if health_file else None
         self._tell = tell
         self._pace = Pace(self._terms.interval)
-        self._mail: SimpleQueue[Ending | None] = SimpleQueue()
+        self._mail: SimpleQueue[WorkingJob | None] = SimpleQueue()
         self._jobs: dict[str, WorkingJob] = {}
         self._signals = 0
         self._next_poll = time.monotonic()
@@ -192,14 +191,14 @@ class Worker:
 
     def _poll(self) -> None:
         """Ask for jobs, and claim what comes; settle when to ask again."""
-        terms = self._terms
-        most = terms.concurrency - len(self._jobs)
-        if terms.batch is not None:
-            most = min(most, terms.batch)
-        if terms.most is not None:
-            most = min(most, terms.most - self.counts.claimed)
         if not self._has_room():
             return
+        terms = self._terms
+        most = min(
+            terms.concurrency - len(self._jobs),
+            sys.maxsize if terms.batch is None else terms.batch,
+            sys.maxsize if terms.most is None else terms.most - self.counts.claimed,
+        )
         began = time.monotonic()
         try:
             offers = self._poll_queue(most)
@@ -283,11 +282,9 @@ class Worker:
         return True
 
     def _beat(self) -> None:
-        status: Literal["polling", "working", "draining"] = "polling"
+        status = "polling" if self._wants_jobs() else "working"
         if not self._may_claim():
             status = "draining"
-        elif not self._wants_jobs():
-            status = "working"
         self._health.beat(status=status, running=len(self._jobs), **vars(self.counts))
         if self._file:
             self._file.write()
@@ -322,11 +319,11 @@ class Worker:
             for job in self._jobs.values():
                 job.stop()
 
-    def _receive(self, ending: Ending | None) -> None:
-        if ending is None:
+    def _receive(self, job: WorkingJob | None) -> None:
+        if job is None:
             return
-        self._jobs.pop(ending.job_id)
-        if ending.succeeded:
+        self._jobs.pop(job.job_id)
+        if job.succeeded:
             self.counts.succeeded += 1
         else:
             self.counts.failed += 1
@@ -339,22 +336,16 @@ class Worker:
             self._receive(self._mail.get())
 
 
-_LEAST = 0.25
-_LONGEST = 5.0
+_LEAST, _LONGEST = 0.25, 5.0
 """Both in intervals."""
 
-_LONGEST_BACKOFF = 300.0
-_LEAST_BACKOFF = 0.1
+_LEAST_BACKOFF, _LONGEST_BACKOFF = 0.1, 300.0
 
 
 class Pace:
-    """The waits of one worker.
+    """The waits of one worker, in seconds; ``interval`` is that of :class:`WorkerTerms`."""
 
-    Args:
-        interval: Seconds between two polls that find nothing, on average.
-    """
-
-    def __init__(self, interval: float = DEFAULT_INTERVAL) -> None:
+    def __init__(self, interval: float) -> None:
         self._interval = interval
         self._failures = 0
 

@@ -56,11 +56,7 @@ class WorkerHealth:
             self._last_poll = datetime.now(timezone.utc).isoformat(timespec="seconds")
 
     def poll_failed(self, message: str, seconds: float = 0.0) -> bool:
-        """Note a poll that was not answered.
-
-        Args:
-            message: Why.
-            seconds: How long it took.
+        """Note why a poll was not answered, after how many seconds.
 
         Returns:
             Whether it is the first of a row.
@@ -94,11 +90,8 @@ class WorkerHealth:
         with self._lock:
             now = time.monotonic()
             failing = 0.0 if self._failing is None else now - self._failing
-            well = (
-                self._problem is None
-                and failing <= self._patience
-                and now - self._alive <= _STANDSTILL
-            )
+            turns = now - self._alive <= _STANDSTILL
+            well = self._problem is None and failing <= self._patience and turns
             return well, {
                 "healthy": well,
                 **self._facts,
@@ -111,9 +104,7 @@ class WorkerHealth:
 class HealthFile:
     """A file that holds the worker's health; its time of change is when the loop last turned.
 
-    Args:
-        path: The file; it is replaced in one step, and gone when the worker has ended.
-        health: The worker's.
+    It is replaced in one step, and gone when the worker has ended.
 
     Raises:
         WorkspaceUnavailable, LocalIOError: It cannot be written.
@@ -268,13 +259,15 @@ class WorkerEvent:
 
     def members(self) -> dict[str, Any]:
         """Return what there is to say, in the order in which it is said."""
-        found: dict[str, Any] = {"time": self.time, "event": self.name}
-        if self.about:
-            found.update(vars(self.about))
-        found["seconds"] = None if self.seconds is None else round(self.seconds, 3)
-        found["exit_code"] = self.exit_code
-        found["workspace"] = self.workspace
-        found["message"] = self.message
+        found = {
+            "time": self.time,
+            "event": self.name,
+            **(vars(self.about) if self.about else {}),
+            "seconds": None if self.seconds is None else round(self.seconds, 3),
+            "exit_code": self.exit_code,
+            "workspace": self.workspace,
+            "message": self.message,
+        }
         return {name: value for name, value in found.items() if value is not None}
 
     def text(self) -> str:

@@ -33,24 +33,18 @@ from cpstage.errors import CpstageError, LocalIOError, WorkspaceUnavailable
 from cpstage.filesystem.fingerprint import boot_id
 from cpstage.filesystem.removal import make_writable, remove_tree
 from cpstage.filesystem.tree import local_failures
-from cpstage.workspace import lock
 from cpstage.workspace.publishing import Journal, Move
-from cpstage.workspace.statefile import read_json, write_json
+from cpstage.workspace.state import HeldLock, locked, read_json, write_json
 
 Outputs = Literal["refuse", "replace", "keep"]
 """What a fetch does with an ``out/`` that holds the outputs of another job."""
 
 
 class Occupation(NamedTuple):
-    """The run of a command in a workspace.
-
-    Attributes:
-        directory: The place for what the command is handed.
-        lock: The lock that keeps other runs out.
-    """
+    """The run of a command: the place for what the command is handed, and the lock."""
 
     directory: Path
-    lock: lock.HeldLock
+    lock: HeldLock
 
 
 class Workspace:
@@ -77,7 +71,7 @@ class Workspace:
         self._state = self.root / ".cpstage"
         self._manifest = self._state / "manifest.json"
         self._journal = Journal(self._state / "journal.json", self.root)
-        self._lock: lock.HeldLock | None = None
+        self._lock: HeldLock | None = None
 
     def input(self, name: str) -> Path:
         """Return the directory of an input artifact."""
@@ -126,9 +120,6 @@ class Workspace:
 
         Raises:
             WorkspaceInUse: Another run is in it; it says which job it works on.
-
-        Yields:
-            The place for what the command is handed, where nothing is, and the lock.
         """
         with self._held("run.lock", "runner.json", wait, job_id) as held:
             remove_tree(self._state / "run")
@@ -137,7 +128,7 @@ class Workspace:
     @contextmanager
     def _held(
         self, name: str, holder_name: str, wait: float, job_id: str | None = None
-    ) -> Iterator[lock.HeldLock]:
+    ) -> Iterator[HeldLock]:
         made = [one for one in (self.root, *self.root.parents) if not os.path.lexists(one)]
         self.create()
         self._refuse_links()
@@ -147,9 +138,9 @@ class Workspace:
             self._state.mkdir(mode=0o700, exist_ok=True)
         with suppress(OSError):
             self._state.chmod(0o700)
-        place, state = self.root, self._state
+        file, holder = self._state / name, self._state / holder_name
         try:
-            with lock.locked(place, state / name, state / holder_name, wait, job_id) as held:
+            with locked(self.root, file, holder, wait, job_id) as held:
                 yield held
         except BaseException:
             if made and not (os.path.lexists(self.inputs) or os.path.lexists(self.outputs)):
@@ -179,11 +170,7 @@ class Workspace:
         return [one for one in found if one.lstat().st_uid != os.geteuid()][:5]
 
     def require_free(self, inputs: Sequence[Path]) -> None:
-        """Check that nothing stands where something is to be published.
-
-        Raises:
-            WorkspaceUnavailable: Something does.
-        """
+        """Raise WorkspaceUnavailable if something stands where inputs are to be published."""
         for target in inputs:
             if _is_taken(target):
                 raise WorkspaceUnavailable(
@@ -192,30 +179,13 @@ class Workspace:
                 )
 
     def require_outputs(self, outputs: Sequence[Path]) -> None:
-        """Check that the directories of the outputs are there, or can be made.
-
-        Raises:
-            WorkspaceUnavailable: Something else has the place of one, or of ``out/``.
-        """
+        """Raise WorkspaceUnavailable if something stands where directories of outputs belong."""
         for target in (self.inputs, self.outputs, *outputs):
-            with local_failures(target, "look at"):
-                taken = os.path.lexists(target) and not target.is_dir()
-            if taken:
-                raise WorkspaceUnavailable(
-                    f"{target} is in the way of a directory", hint="move it elsewhere"
-                )
+            _require_directory(target)
 
     def require_made(self) -> None:
-        """Check that ``made/`` is a directory, or can be made.
-
-        Raises:
-            WorkspaceUnavailable: Something else has its place.
-        """
-        with local_failures(self.made, "look at"):
-            if os.path.lexists(self.made) and (self.made.is_symlink() or not self.made.is_dir()):
-                raise WorkspaceUnavailable(
-                    f"{self.made} is in the way of a directory", hint="move it elsewhere"
-                )
+        """Raise WorkspaceUnavailable if something stands where ``made/`` belongs."""
+        _require_directory(self.made, takes_links=False)
 
     def outputs_owner(self) -> str | None:
         """Return the ID of the job that ``out/`` was made for; None where the manifest has none."""
@@ -236,17 +206,20 @@ class Workspace:
             WorkspaceUnavailable, LocalIOError: It cannot be read.
         """
         with local_failures(self.outputs, "read"):
-            if not self.outputs.is_dir():
-                return False
-            inside = list(self.outputs.iterdir())
-            return any(one.is_symlink() or not one.is_dir() or any(one.iterdir()) for one in inside)
+            return any(
+                one.is_symlink() or not one.is_dir() or any(one.iterdir())
+                for one in self._outputs()
+            )
+
+    def _outputs(self) -> list[Path]:
+        with local_failures(self.outputs, "read"):
+            return [*self.outputs.iterdir()] if self.outputs.is_dir() else []
 
     def require_own_outputs(self, job_id: str) -> None:
         """Check that what is in ``out/`` was not made for another job.
 
         Raises:
-            WorkspaceUnavailable: It was.
-            LocalIOError: It cannot be read.
+            WorkspaceUnavailable, LocalIOError: It was, or cannot be read.
         """
         owner = self.outputs_owner()
         if owner not in (None, job_id) and self.has_outputs():
@@ -262,16 +235,13 @@ class Workspace:
         choice: Outputs,
         warn: Callable[[str], object],
     ) -> bool:
-        """Decide what a fetch does with ``out/``.
+        """Return whether a fetch puts an empty ``out/`` in the place of what is there.
 
         Args:
             job_id: The job that is fetched.
             declared: The names of its outputs.
             choice: What to do with the outputs of another job.
             warn: Is called with a warning where they are kept.
-
-        Returns:
-            Whether an empty ``out/`` takes the place of what is there.
 
         Raises:
             WorkspaceUnavailable: It holds the outputs of another job, and is to be neither
@@ -281,35 +251,22 @@ class Workspace:
         owner = self.outputs_owner()
         if owner == job_id:
             return False
-        if choice == "keep":
-            if self.has_outputs():
-                warn(f"{self.outputs} is kept, with {self._whose(owner)}")
-            return False
         if not self.has_outputs():
-            with local_failures(self.outputs, "read"):
-                inside = [*self.outputs.iterdir()] if self.outputs.is_dir() else []
-            return any(one.name not in declared for one in inside)
+            return choice != "keep" and any(one.name not in declared for one in self._outputs())
         if choice == "replace":
             return True
-        if not os.path.lexists(self._manifest):
-            warn(f"{self.outputs} is kept, with {self._whose(owner)}")
+        whose = f"the outputs of job {owner}" if owner else "files that no fetch has recorded"
+        if choice == "keep" or not os.path.lexists(self._manifest):
+            warn(f"{self.outputs} is kept, with {whose}")
             return False
         raise WorkspaceUnavailable(
-            f"{self.outputs} holds {self._whose(owner)}",
+            f"{self.outputs} holds {whose}",
             hint="give --replace to put an empty one in its place, or --keep-out to keep it for "
             "this job",
         )
 
-    @staticmethod
-    def _whose(owner: str | None) -> str:
-        return f"the outputs of job {owner}" if owner else "files that no fetch has recorded"
-
     def require_space(self, size: int) -> None:
-        """Check that a number of bytes would fit on the disk.
-
-        Raises:
-            LocalIOError: They would not.
-        """
+        """Raise LocalIOError if a number of bytes would not fit on the disk."""
         free = shutil.disk_usage(self.root).free
         if size > free:
             raise LocalIOError(
@@ -333,12 +290,9 @@ class Workspace:
     def output_moves(
         self, outputs: Sequence[Path], staging: Path, *, replace: bool = False
     ) -> list[Move]:
-        """Return the moves that make the directories of the outputs.
+        """Make the directories of the outputs in staging, and return the moves that publish them.
 
-        Args:
-            outputs: The directories.
-            staging: Where they are made.
-            replace: Whether an empty ``out/`` takes the place of all that is there.
+        With ``replace``, an empty ``out/`` takes the place of all that is there.
         """
         if replace:
             new = staging / f"{self.outputs.name}.outputs"
@@ -347,25 +301,17 @@ class Workspace:
                 for target in outputs:
                     (new / target.name).mkdir()
             return [Move(new, self.outputs)]
-        moves = []
-        for target in outputs:
-            if not target.is_dir():
-                made = staging / f"{target.name}.output"
-                with local_failures(made, "create"):
-                    made.mkdir()
-                moves.append(Move(made, target))
+        missing = [target for target in outputs if not target.is_dir()]
+        moves = [Move(staging / f"{target.name}.output", target) for target in missing]
+        for move in moves:
+            with local_failures(move.staged, "create"):
+                move.staged.mkdir()
         return moves
 
     def record_moves(
         self, job: Mapping[str, Any], artifacts: Mapping[str, Any], staging: Path
     ) -> list[Move]:
-        """Return the moves that record the job's public facts, what is staged, and whose out/ is.
-
-        Args:
-            job: The public facts of the job, with its ``id``.
-            artifacts: What is staged now.
-            staging: Where the records are made.
-        """
+        """Return the moves that record the job's public facts and what is staged for it."""
         manifest = {
             "version": 1,
             "boot_id": boot_id(),
@@ -388,7 +334,7 @@ class Workspace:
         return read_json(self._state / "job.json")
 
     def was_written_in_this_boot(self) -> bool:
-        """Whether the manifest was written since the system was booted, as far as it says.
+        """Whether the manifest was written since the last boot, as far as it says.
 
         What was written before may have lost data to a loss of power (fsync(2)).
         """
@@ -405,6 +351,16 @@ class Workspace:
                 raise WorkspaceUnavailable(
                     f"{directory} is a symbolic link", hint="replace it by a directory"
                 )
+
+
+def _require_directory(target: Path, *, takes_links: bool = True) -> None:
+    """Check that a directory, or a symlink to one, is there, or can be made."""
+    with local_failures(target, "look at"):
+        is_directory = target.is_dir() and (takes_links or not target.is_symlink())
+        if os.path.lexists(target) and not is_directory:
+            raise WorkspaceUnavailable(
+                f"{target} is in the way of a directory", hint="move it elsewhere"
+            )
 
 
 def _is_taken(target: Path) -> bool:

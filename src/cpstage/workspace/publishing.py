@@ -6,9 +6,10 @@ is written before the first, and removed after the last::
     no journal     nothing has begun yet, or all is done
     a journal      some of its moves are done, and they are to be taken back
 
-To remove the journal is the one step from old to new. Before it, who fails takes back what was
-moved; what a killed process moved is taken back by the next one that has the place to itself. Of
-each move there are few states, which need no record, since what was staged is known by its inode:
+To remove the journal is the one step from old to new. Before it, a run that fails takes back what
+was moved; what a killed process moved is taken back by the next one that has the place to itself.
+Of each move there are few states, which need no record, since what was staged is known by its
+inode:
 
     =============  =============  ==============  =====================================
     staged         target         replaced        which means
@@ -25,22 +26,32 @@ order of renames: after a loss of power, too, there is the old to go back to. Wh
 of all may be lost then, as with any program that does not wait for the disk after each file.
 
 Two paths are swapped in one step by renameat2(2) with ``RENAME_EXCHANGE`` on Linux.
+
+A target outside a workspace has hidden staging beside it (``.cpstage-staging-*``), a directory that
+is locked as long as its process lives. It is removed when it is done, else by the next process that
+stages in the same directory. What belongs to another user is never touched.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from cpstage._posix import NOT_OFFERED
-from cpstage.errors import WorkspaceUnavailable
-from cpstage.filesystem.removal import make_writable
+from cpstage._posix import DIRECTORY, NOT_OFFERED
+from cpstage.errors import CpstageError, WorkspaceUnavailable
+from cpstage.filesystem.removal import make_writable, remove_tree
 from cpstage.filesystem.tree import local_failures
-from cpstage.workspace.statefile import read_json, unfinished, write_json_durably
+from cpstage.workspace.state import locked_directory, read_json, unfinished, write_json_durably
+
+with suppress(ImportError):  # Windows, where this module can be imported
+    import fcntl
+
+_STAGING = ".cpstage-staging-"
 
 
 class Move(NamedTuple):
@@ -56,9 +67,7 @@ class Move(NamedTuple):
 
 
 class Journal:
-    """Publishes below one directory, and knows how to take back what was not published whole.
-
-    Its caller holds the lock of that directory.
+    """Publishes below one directory, whose lock its caller holds, and takes back what is not whole.
 
     Args:
         path: The file to keep the journal in, on the same file system.
@@ -73,7 +82,7 @@ class Journal:
     def is_open(self) -> bool:
         """Whether something has begun and is not done: what was staged for it is still needed."""
         try:
-            return is_there(self._path)
+            return _is_there(self._path)
         except OSError:  # what is staged may be all that there is of the old
             return True
 
@@ -127,7 +136,7 @@ class Journal:
         """Write down all that is to be done."""
         parents = dict.fromkeys(move.target.parent for move in moves)
         with local_failures(self._root, "look at"):
-            made = [self._name(one) for one in parents if not is_there(one)]
+            made = [self._name(one) for one in parents if not _is_there(one)]
         document = {"moves": [self._entry(move) for move in moves], "made": made}
         write_json_durably(self._path, document)
 
@@ -173,7 +182,7 @@ def _make_movable(move: Move) -> None:
 
 
 def _put(move: Move, *, replace: bool) -> None:
-    if is_there(move.target):
+    if _is_there(move.target):
         if not replace:
             raise WorkspaceUnavailable(
                 f"{move.target} was created concurrently", hint="move it elsewhere, and try again"
@@ -187,17 +196,17 @@ def _put(move: Move, *, replace: bool) -> None:
 def _take_back(move: Move, inode: int) -> None:
     """Undo a move, if it got so far."""
     move.staged.parent.mkdir(parents=True, exist_ok=True)  # a person may have cleared up by hand
-    if is_there(move.target) and _is(move.target, inode, move.staged.parent):
-        if is_there(move.staged):
+    if _is_there(move.target) and _is(move.target, inode, move.staged.parent):
+        if _is_there(move.staged):
             if exchange(move.staged, move.target):
                 return
             move.staged.rename(move.replaced)
         move.target.rename(move.staged)
-    if is_there(move.replaced) and not is_there(move.target):
+    if _is_there(move.replaced) and not _is_there(move.target):
         move.replaced.rename(move.target)
 
 
-def is_there(path: Path) -> bool:
+def _is_there(path: Path) -> bool:
     """Whether something has this name, a dangling symlink as well.
 
     Raises:
@@ -241,3 +250,53 @@ def exchange(first: Path, second: Path) -> bool:
     if code in NOT_OFFERED:
         return False
     raise OSError(code, os.strerror(code), str(second))
+
+
+@contextmanager
+def staging_in(directory: Path, target: Path) -> Iterator[Path]:
+    """Make a hidden directory that a rename leads out of to a target; it is gone at the end.
+
+    Raises:
+        WorkspaceUnavailable, LocalIOError: It cannot be made.
+    """
+    with local_failures(target):
+        staging, lock = _make_staging(directory)
+    try:
+        yield staging
+    finally:
+        if not journal_in(staging).is_open:
+            remove_tree(staging)
+        with suppress(OSError):  # what was done stands
+            os.close(lock)
+
+
+def journal_in(staging: Path) -> Journal:
+    """Return the journal of what is published out of staging into the directory around it."""
+    return Journal(staging / "journal.json", staging.parent)
+
+
+def sweep(directory: Path) -> None:
+    """Remove the staging that killed processes left, and take back what they had half published."""
+    names: list[str] = []
+    with suppress(OSError):  # a directory that is missing or unreadable has no staging
+        names = [name for name in os.listdir(directory) if name.startswith(_STAGING)]
+    for staging in (directory.resolve() / name for name in names):
+        # It may be gone, no directory, closed to us, or in use; what cannot be taken back stays.
+        with suppress(OSError, CpstageError), locked_directory(staging) as lock:
+            if os.fstat(lock).st_uid == os.geteuid():
+                journal_in(staging).take_back()
+                remove_tree(staging)
+
+
+def _make_staging(directory: Path) -> tuple[Path, int]:
+    while True:
+        staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=directory.resolve()))
+        try:
+            lock = os.open(staging, DIRECTORY)
+        except FileNotFoundError:
+            continue  # swept before it was locked
+        with suppress(OSError):  # then no other process can lock it, either
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.path.lexists(staging):
+            return staging, lock
+        os.close(lock)  # swept meanwhile
