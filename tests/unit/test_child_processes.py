@@ -23,8 +23,7 @@ from cpstage.archive.options import ExtractOptions
 from cpstage.archive.processes import Processes
 from cpstage.archive.unpack import Unpacker
 from cpstage.errors import ArtifactRejected, LocalIOError
-from cpstage.filesystem.fingerprint import fingerprint
-from cpstage.filesystem.tree import Tree
+from cpstage.filesystem.tree import Tree, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,8 +16,7 @@ from cpstage.archive.blob import ReadAhead
 from cpstage.archive.paths import is_root
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
-from cpstage.errors import ArtifactRejected, NotFound
-from cpstage.filesystem.tree import local_failures
+from cpstage.errors import ArtifactRejected, NotFound, local_failures
 from cpstage.filesystem.walk import Entry, Globs, read_file, walk
 from cpstage.inspect.listing import Listed, list_remote, plain_path
 from cpstage.inspect.opened import OpenArtifact, open_artifact

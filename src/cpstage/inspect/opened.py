@@ -23,8 +23,7 @@ from cpstage.archive.formats import Format
 from cpstage.aws.config import AwsConfig
 from cpstage.aws.job_session import JobSession, ObjectInfo
 from cpstage.encryption.header import Header
-from cpstage.errors import AccessDenied, ArtifactRejected, LocalIOError, NotFound
-from cpstage.filesystem.tree import local_failures
+from cpstage.errors import AccessDenied, ArtifactRejected, LocalIOError, NotFound, local_failures
 from cpstage.job import Artifact, ArtifactName, S3Location
 from cpstage.progress import Progress
 from cpstage.transfer.artifact import (

@@ -26,8 +26,14 @@ from cpstage.archive.unpack import Unpacker
 from cpstage.aws.config import AwsConfig
 from cpstage.encryption.header import Header
 from cpstage.encryption.messages import encrypt
-from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound, WorkspaceUnavailable
-from cpstage.filesystem.tree import RelativePath, Tree, local_failures
+from cpstage.errors import (
+    ArtifactRejected,
+    ConfigurationError,
+    NotFound,
+    WorkspaceUnavailable,
+    local_failures,
+)
+from cpstage.filesystem.tree import RelativePath, Tree
 from cpstage.progress import Progress, Silence
 from cpstage.transfer.artifact import (
     DecryptionKeys,

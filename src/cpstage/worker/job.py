@@ -35,10 +35,10 @@ from cpstage.errors import (
     LocalIOError,
     Reportable,
     UsageError,
+    local_failures,
     reportable,
 )
 from cpstage.filesystem.removal import remove_tree
-from cpstage.filesystem.tree import local_failures
 from cpstage.job import parse_job
 from cpstage.job.masking import secret
 from cpstage.job.result import Details

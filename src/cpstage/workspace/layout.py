@@ -29,10 +29,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from cpstage._posix import require_posix
-from cpstage.errors import CpstageError, LocalIOError, WorkspaceUnavailable
-from cpstage.filesystem.fingerprint import boot_id
+from cpstage.errors import CpstageError, LocalIOError, WorkspaceUnavailable, local_failures
 from cpstage.filesystem.removal import make_writable, remove_tree
-from cpstage.filesystem.tree import local_failures
+from cpstage.filesystem.tree import boot_id
 from cpstage.workspace.publishing import Journal, Move
 from cpstage.workspace.state import HeldLock, locked, read_json, write_json
 

@@ -43,9 +43,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from cpstage._posix import DIRECTORY, NOT_OFFERED
-from cpstage.errors import CpstageError, WorkspaceUnavailable
+from cpstage.errors import CpstageError, WorkspaceUnavailable, local_failures
 from cpstage.filesystem.removal import make_writable, remove_tree
-from cpstage.filesystem.tree import local_failures
 from cpstage.workspace.state import locked_directory, read_json, unfinished, write_json_durably
 
 with suppress(ImportError):  # Windows, where this module can be imported

@@ -44,10 +44,10 @@ from cpstage.errors import (
     LocalIOError,
     WorkspaceInUse,
     WorkspaceUnavailable,
+    local_failures,
     local_reason,
 )
 from cpstage.filesystem.removal import remove_tree
-from cpstage.filesystem.tree import local_failures
 
 with suppress(ImportError):  # Windows, where this module can be imported
     import fcntl
