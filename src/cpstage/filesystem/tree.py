@@ -188,11 +188,7 @@ class Tree:
             os.unlink(name, dir_fd=self._open(directory))
 
     def folds_names(self) -> bool:
-        """Whether names that differ in case, or in the form of an accent, are one file here.
-
-        Raises:
-            WorkspaceUnavailable, LocalIOError: It cannot be tried.
-        """
+        """Whether names that differ in case, or in the form of an accent, are one file here."""
         with local_failures(self.root, "write to"):
             os.close(os.open(_PROBE, _NEW_FILE, 0o600, dir_fd=self._root))
             try:
@@ -273,11 +269,7 @@ def write_all(descriptor: int, chunk: bytes | memoryview) -> int:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a new file that only its owner may read.
-
-    Raises:
-        WorkspaceUnavailable, LocalIOError: It is there already, or cannot be written.
-    """
+    """Write a new file that only its owner may read; raise WorkspaceUnavailable or LocalIOError."""
     with local_failures(path), os.fdopen(os.open(path, _NEW_FILE, 0o600), "wb") as file:
         file.write(text.encode(errors="surrogatepass"))
 

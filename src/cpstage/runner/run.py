@@ -207,11 +207,7 @@ class _Run:
     watch_seconds: float
 
     def take(self, job: Job, place: Workspace) -> None:
-        """Fetch, run and push.
-
-        Raises:
-            Reportable: Something of it failed.
-        """
+        """Fetch, run and push; raise the first failure."""
         with place.occupied(job.id, self.fetch_options.wait) as occupation:
             self.result.fetched = fetch(
                 job, place.root, self.fetch_options, config=self.config, **self.transfer
@@ -289,13 +285,7 @@ class _Run:
             raise failure
 
     def report(self, details: Details, job: Job | None, token: Secret | str | None) -> None:
-        """Put the result, and note in it what has become of that.
-
-        Args:
-            details: What to say besides.
-            job: The job, where it is known.
-            token: The client's token of a third-party job.
-        """
+        """Put the result of the job, where that is known, and note what has become of that."""
         result, config = self.result, self.config
         if isinstance(result.failure, WorkspaceInUse) and result.failure.job_id == result.job_id:
             return  # the job is being worked on, and its result is that run's to put
