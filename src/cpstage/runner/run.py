@@ -49,7 +49,7 @@ from cpstage.runner.signals import KILL_AFTER, Interrupts
 from cpstage.transfer.fetch import FetchResult, fetch
 from cpstage.transfer.options import FetchOptions, PushOptions
 from cpstage.transfer.push import PushResult, Warn, push
-from cpstage.workspace.layout import Occupation, Workspace
+from cpstage.workspace.layout import Workspace
 
 WATCH_SECONDS = 60.0
 """Between two questions whether the job is still in progress."""
@@ -208,16 +208,16 @@ class _Run:
 
     def take(self, job: Job, place: Workspace) -> None:
         """Fetch, run and push; raise the first failure."""
-        with place.occupied(job.id, self.fetch_options.wait) as occupation:
+        with place.occupied(job.id, self.fetch_options.wait) as lock:
             self.result.fetched = fetch(
                 job, place.root, self.fetch_options, config=self.config, **self.transfer
             )
             self.interrupts.check()
             try:
-                failure = self._execute(job, place, occupation)
+                failure = self._execute(job, place)
             finally:
                 place.claim_outputs(job.id)
-            occupation.lock.check()
+            lock.check()
             if failure and (isinstance(failure, Stopped) or not self.push_options.always):
                 raise failure
             if self.result.left.continuation_token is None:
@@ -228,9 +228,9 @@ class _Run:
                     hint="give --report",
                 )
             # Else the action goes on in another job, and so its outputs are not done.
-            occupation.lock.check()
+            lock.check()
 
-    def _execute(self, job: Job, place: Workspace, occupation: Occupation) -> Reportable | None:
+    def _execute(self, job: Job, place: Workspace) -> Reportable | None:
         """Run the command, and return how it failed, if it did."""
         inputs: dict[str, Path] = {}
         if self.fetch_options.skips_inputs(job):  # an earlier job may have left them
@@ -239,7 +239,7 @@ class _Run:
         elif self.result.fetched:
             inputs = {one.artifact.name: one.path for one in self.result.fetched.inputs}
         with handed_files(
-            occupation.directory, job, pass_configuration=self.options.pass_configuration
+            place.handed, job, pass_configuration=self.options.pass_configuration
         ) as files:
             environment = {
                 **inherited(os.environ, credentials=self.options.pass_credentials),
