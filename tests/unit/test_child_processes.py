@@ -23,8 +23,7 @@ from cpstage.archive.members import ExtractOptions
 from cpstage.archive.unpack import Unpacker
 from cpstage.archive.workers import Processes
 from cpstage.errors import ArtifactRejected, LocalIOError
-from cpstage.filesystem.fingerprint import fingerprint
-from cpstage.filesystem.tree import Tree
+from cpstage.filesystem.tree import Tree, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -30,8 +30,7 @@ from cpstage.archive.workers import ahead
 from cpstage.archive.zip_format import ZipEntry
 from cpstage.archive.zip_reader import EntryGroup, ZipReader, entry_chunks, link_targets
 from cpstage.errors import ArtifactRejected, listing
-from cpstage.filesystem.fingerprint import fingerprint_of
-from cpstage.filesystem.tree import DIRECTORY_MODE, RelativePath, Tree
+from cpstage.filesystem.tree import DIRECTORY_MODE, RelativePath, Tree, fingerprint_of
 from cpstage.progress import Advance, Progress, Silence, counted, phase_of_many
 
 _BUFFER = 1 << 18

@@ -17,8 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
-from cpstage.errors import ArtifactRejected, NotFound, ObjectNotFound
-from cpstage.filesystem.tree import local_failures
+from cpstage.errors import ArtifactRejected, NotFound, ObjectNotFound, local_failures
 from cpstage.filesystem.walk import Globs
 from cpstage.inspect.content import open_archive, open_artifact
 from cpstage.inspect.listing import Entries, Listed, archive_entries, tree_entries

@@ -27,8 +27,8 @@ from cpstage.archive.paths import Plan, check_links, is_root, without_unsafe
 from cpstage.archive.zip_reader import link_targets
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
-from cpstage.errors import ArtifactRejected, ObjectNotFound
-from cpstage.filesystem.tree import RelativePath, local_failures
+from cpstage.errors import ArtifactRejected, ObjectNotFound, local_failures
+from cpstage.filesystem.tree import RelativePath
 from cpstage.filesystem.walk import Globs, read_file, walk
 from cpstage.inspect.content import (
     FileLocation,

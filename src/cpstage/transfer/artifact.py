@@ -30,8 +30,8 @@ from cpstage.encryption.header import (
     read_header,
     s3_client_object,
 )
-from cpstage.errors import ArtifactRejected
-from cpstage.filesystem.tree import local_failures, write_all
+from cpstage.errors import ArtifactRejected, local_failures
+from cpstage.filesystem.tree import write_all
 from cpstage.job import Artifact, ArtifactSet, plain_name
 from cpstage.progress import Progress
 from cpstage.transfer.options import Unpacking

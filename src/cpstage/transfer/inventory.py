@@ -22,7 +22,7 @@ from cpstage.archive.members import (
 )
 from cpstage.aws.job_session import ObjectInfo
 from cpstage.errors import ConfigurationError, WorkspaceUnavailable
-from cpstage.filesystem.fingerprint import fingerprint
+from cpstage.filesystem.tree import fingerprint
 from cpstage.job import (
     Artifact,
     ArtifactName,

@@ -25,8 +25,14 @@ from cpstage.archive.packing_list import ratio_note
 from cpstage.archive.unpack import Unpacker
 from cpstage.aws.config import AwsConfig
 from cpstage.encryption.header import Header
-from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound, WorkspaceUnavailable
-from cpstage.filesystem.tree import RelativePath, Tree, local_failures
+from cpstage.errors import (
+    ArtifactRejected,
+    ConfigurationError,
+    NotFound,
+    WorkspaceUnavailable,
+    local_failures,
+)
+from cpstage.filesystem.tree import RelativePath, Tree
 from cpstage.progress import Progress, Silence
 from cpstage.transfer.artifact import (
     DecryptionKeys,
