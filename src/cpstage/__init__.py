@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cpstage.runner.command import CommandOptions
     from cpstage.runner.run import RunResult, run
     from cpstage.transfer.fetch import FetchResult, fetch
-    from cpstage.transfer.localfiles import Sealing, pack, unpack
+    from cpstage.transfer.localfiles import MessageEncryption, pack, unpack
     from cpstage.transfer.options import Encryption, FetchOptions, Packing, PushOptions, Unpacking
     from cpstage.transfer.push import PushResult, push
     from cpstage.workspace.layout import Workspace
@@ -77,7 +77,7 @@ _HOMES = {
         "fetch",
     ),
     "transfer.localfiles": (
-        "Sealing",
+        "MessageEncryption",
         "pack",
         "unpack",
     ),
@@ -111,12 +111,12 @@ __all__ = [
     "Globs",
     "Job",
     "Limits",
+    "MessageEncryption",
     "Packing",
     "Progress",
     "PushOptions",
     "PushResult",
     "RunResult",
-    "Sealing",
     "Secret",
     "Unpacking",
     "Workspace",

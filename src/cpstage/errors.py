@@ -10,8 +10,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, Literal, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MOST_SHOWN = 10
 """Entries that one error names."""
@@ -260,3 +264,43 @@ def listing(texts: Iterable[str], shown: int = MOST_SHOWN) -> str:
     found = list(texts)
     more = f" and {len(found) - shown:,} more" if len(found) > shown else ""
     return ", ".join(found[:shown]) + more
+
+
+_TAKEN = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOTEMPTY}
+_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+@contextmanager
+def local_failures(path: Path, doing: str = "write") -> Iterator[None]:
+    """Turn a failure of the file system into one of our errors, which says what was done to a path.
+
+    Raises:
+        WorkspaceUnavailable: Something else is in the place, or it may not be written to.
+        LocalIOError: The disk is full or broken, or the name is too long for it, or has characters
+            that file names do not have in this locale.
+    """
+    try:
+        yield
+    except (OSError, UnicodeEncodeError) as error:
+        raise local_failure(error, path, doing) from error
+
+
+def local_failure(
+    error: OSError | UnicodeEncodeError, path: Path, doing: str = "write"
+) -> WorkspaceUnavailable | LocalIOError:
+    """Return our error for one of the file system; see :func:`local_failures`."""
+    if isinstance(error, UnicodeEncodeError):
+        return LocalIOError(
+            f"cannot {doing} {path}: file names are in {error.encoding} here, and lack a character",
+            hint="use a UTF-8 locale, or set PYTHONUTF8=1",
+        )
+    what = f"cannot {doing} {path}: {local_reason(error)}"
+    if error.errno in _TAKEN:
+        return WorkspaceUnavailable(what, hint="something else is in its place")
+    if error.errno in _FORBIDDEN:
+        return WorkspaceUnavailable(what, hint="check the owner and mode of it")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return LocalIOError(what, hint="free some space, or give another --workspace")
+    if error.errno == errno.ENOENT:
+        return LocalIOError(what, hint="check that its directory is there")
+    return LocalIOError(what)

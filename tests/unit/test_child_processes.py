@@ -23,8 +23,7 @@ from cpstage.archive.members import ExtractOptions
 from cpstage.archive.unpack import Unpacker
 from cpstage.archive.workers import Processes
 from cpstage.errors import ArtifactRejected, LocalIOError
-from cpstage.filesystem.fingerprint import fingerprint
-from cpstage.filesystem.tree import Tree
+from cpstage.filesystem.tree import Tree, fingerprint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -286,6 +285,7 @@ def test_the_members_of_a_tar_have_effect_in_their_order(tmp_path: Path) -> None
     }
     assert unpacked.contents
     assert unpacked.contents.files == len(expected)
+    assert unpacked.contents.size == sum(map(len, expected.values()))
 
 
 @pytest.fixture

@@ -25,10 +25,7 @@ CHUNK = 256 << 10
 """Bytes that go from a decoder to a file at a time: they stay in the processor's cache, and their
 memory is used again; with 1 MiB the system spent twice as long on fresh pages."""
 
-MIB = 1 << 20
-GIB = 1 << 30
-
-RATIO_FREE = 64 * MIB
+RATIO_FREE = 64 << 20
 """Bytes of output below which no ratio is refused."""
 
 ZIP_RECORD_BYTES, ZIP_RECORD_ROOM = 64, 512
@@ -82,11 +79,11 @@ class Limits:
             for each entry.
     """
 
-    size: int = 20 * GIB
+    size: int = 20 << 30
     ratio: int = 200
     entries: int = 200_000
     depth: int = 128
-    header: int = MIB
+    header: int = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -170,11 +167,9 @@ class PackOptions:
 
 
 class Budget:
-    """What of the limits is used up; a check raises ArtifactRejected where one is exceeded.
+    """What of the limits is used up, by an archive of so many bytes (``packed``).
 
-    Args:
-        limits: The limits.
-        packed: The size of the archive, in bytes.
+    Each check raises ArtifactRejected where a limit is exceeded.
     """
 
     def __init__(self, limits: Limits, packed: int) -> None:

@@ -11,12 +11,7 @@ from typing import Any, Literal
 
 from cpstage.archive.formats import Format
 from cpstage.archive.members import PackOptions
-from cpstage.archive.packing_list import (
-    Begin,
-    PackingList,
-    PackingPool,
-    limit_notes,
-)
+from cpstage.archive.packing_list import Begin, PackingList, PackingPool, limit_notes
 from cpstage.archive.paths import check_name, leaving, unsafe_links
 from cpstage.archive.workers import thread_count
 from cpstage.archive.zip_writer import pack_portion, zip_stream
@@ -25,7 +20,6 @@ from cpstage.filesystem.tree import RelativePath
 from cpstage.filesystem.walk import Entry, Globs, Symlinks, walk
 
 _LOGGER = logging.getLogger("cpstage")
-
 
 _NAME_HINT = "rename these entries, or leave them out with --exclude"
 _LINK_HINT = (
@@ -50,13 +44,9 @@ def list_entries(
 ) -> PackingList:
     """List what is to be packed, and check that it can be unpacked again.
 
-    Args:
-        root: The directory.
-        globs: What of it goes in.
-        symlinks: Whether links are kept, or replaced by what they point to.
-        listed: Is told of entries as they are found.
-        archive: A file that is left out wherever it stands: what is packed goes there.
-        begin: Is given groups of entries as soon as they are full, to begin to pack them.
+    ``listed`` is told of entries as they are found, and ``begin`` is given groups of entries as
+    soon as they are full, to begin to pack them. The archive, to which all of it is packed, is left
+    out wherever it stands.
 
     Raises:
         ArtifactRejected: A link leads out of the tree, a name is not portable, or an entry is
@@ -142,8 +132,7 @@ class Packer:
     ) -> PackingList:
         """List as :func:`list_entries` does, and begin to pack for a format where that is of use.
 
-        Raises:
-            ArtifactRejected, LocalIOError: As there; the latter also for what changed meanwhile.
+        LocalIOError is raised also for what changed meanwhile.
         """
         begin: Begin = _not_yet
         if self._is_eager and archive_format != "raw":
@@ -164,12 +153,8 @@ class Packer:
         """Pack entries.
 
         Threads read and deflate ahead of the consumer of the bytes, until all are read, the
-        generator is closed or the context ends.
-
-        Args:
-            entries: What to pack, as it was listed.
-            archive_format: What to make of it.
-            consumed: Is told of the bytes of files as they are read.
+        generator is closed or the context ends. ``consumed`` is told of the bytes of files as they
+        are read.
 
         Raises:
             LocalIOError: A file cannot be read, or changed since it was listed.

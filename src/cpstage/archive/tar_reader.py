@@ -19,11 +19,14 @@ from cpstage.archive.members import CHUNK, Budget, Member, MemberKind
 from cpstage.archive.paths import refused, text_of
 from cpstage.archive.tar_headers import (
     BLOCK,
+    EXTENDED,
     GNU,
+    RECORD_BYTES,
+    SKIPPED,
     SPARSE,
     SPARSE_NAME,
     Header,
-    Record,
+    PaxRecord,
     Sparse,
     count_members,
     decimal,
@@ -49,9 +52,6 @@ _AHEAD = 2
 
 _ZEROS = bytes(BLOCK)
 
-_RECORD = 20 * BLOCK
-"""Bytes that tar writes at once: bytes after the end blocks in the last record are not members."""
-
 _BLANKS = b"\0\t\n\r "
 
 _FREE_RECORDS, _RECORDS_PER_MEMBER = 250_000, 32
@@ -72,21 +72,12 @@ _KINDS: dict[bytes, MemberKind] = {
     b"1": "hard link",
     b"D": "directory",
 }
-_WITH_LISTS = (b"D", b"V", b"A")
+_WITH_LISTS = b"DVA"
 """Types whose data are not a file, such as the names in a directory of an incremental backup."""
 
-_SKIPPED = (b"V", b"A")
-"""Labels of volumes (GNU), and access control lists (Solaris)."""
-
-_LONG_NAME, _LONG_LINK, _PAX, _SOLARIS_PAX, _GLOBAL_PAX = b"L", b"K", b"x", b"X", b"g"
-_MAY_PRECEDE: dict[bytes, tuple[bytes, ...]] = {
-    _LONG_NAME: (_LONG_LINK,),
-    _LONG_LINK: (_LONG_NAME,),
-    _PAX: (),
-    _SOLARIS_PAX: (),
-    _GLOBAL_PAX: (),
-}
-"""The extended headers, and which of them may stand before it for the same member."""
+_LONG_NAME, _LONG_LINK, _PAX, _GLOBAL_PAX = b"L", b"K", b"x", b"g"
+_MAY_PRECEDE = {_LONG_NAME: _LONG_LINK, _LONG_LINK: _LONG_NAME}
+"""Which extended header may stand before another for the same member; all others are alone."""
 
 _UNSUPPORTED = {
     b"3": "a character device",
@@ -162,12 +153,12 @@ class _TarReader:
                 if block == _ZEROS:
                     break
                 header = read_header(block)
-                if header.kind in _MAY_PRECEDE:
+                if header.kind in EXTENDED:
                     self._extend(header)
                     continue
                 self._members += 1
                 member, padding = self._described(header, block)
-                if header.kind not in _SKIPPED:
+                if header.kind not in SKIPPED:
                     yield member
                 if self._left:
                     self._drained(sum(map(len, self._pieces(self._left))))
@@ -194,7 +185,7 @@ class _TarReader:
         """Read what follows the first block of zeros, to the end of the stream."""
         stream = self._stream
         second = stream.read(BLOCK)
-        rest = stream.read(-stream.position % _RECORD) if second == _ZEROS else b""
+        rest = stream.read(-stream.position % RECORD_BYTES) if second == _ZEROS else b""
         # The second block of old versions of plexus-archiver ends with a newline.
         garbage = second.strip(_BLANKS) or any(
             has_checksum(rest[at : at + BLOCK]) for at in range(0, len(rest) - BLOCK + 1, BLOCK)
@@ -214,7 +205,7 @@ class _TarReader:
         """Read an extended header, which says more of the member after it, or of all."""
         size = number(header.size, "size of an extended header")
         for before in self._extended:
-            if before not in _MAY_PRECEDE[header.kind]:
+            if before != _MAY_PRECEDE.get(header.kind):
                 raise Damaged(f"an extended header of type {header.kind!r} follows {before!r}")
         self._budget.check_header(size)
         if header.kind == _PAX and size <= BLOCK and self._extend_by_mtime(size):
@@ -223,7 +214,7 @@ class _TarReader:
         body = b"".join(self._pieces(size))
         padding = self._stream.read(-size % BLOCK)
         self._drained(BLOCK + size + len(padding))
-        if header.kind in (_LONG_NAME, _LONG_LINK):
+        if header.kind in _MAY_PRECEDE:
             if b"\0" not in (body[-1:], padding[:1]):
                 # GNU tar would read on, to the next zero.
                 raise Damaged("a long name has no end")
@@ -240,11 +231,7 @@ class _TarReader:
             self._extended.append(header.kind)
 
     def _extend_by_mtime(self, size: int) -> bool:
-        """Read a pax header that has an mtime only, as most of those of small files.
-
-        Returns:
-            Whether it is one; else nothing has been read.
-        """
+        """Read a pax header if it has an mtime only, as most of those of small files."""
         block = self._stream.glance(BLOCK)
         found = _ONLY_MTIME.fullmatch(block, 0, size)
         if not found or int(found[1]) != size or len(block) < BLOCK:
@@ -372,7 +359,7 @@ class _TarReader:
 
 def _kind(header: Header, name: str) -> MemberKind:
     """Return what a member is; one whose name ends as a directory's is one (v7 and BSD)."""
-    if header.kind in _SKIPPED:
+    if header.kind in SKIPPED:
         return "directory"
     kind = _KINDS.get(header.kind)
     if kind is None or (header.kind == SPARSE and header.magic != GNU):
@@ -381,7 +368,7 @@ def _kind(header: Header, name: str) -> MemberKind:
     return "directory" if kind == "file" and name.endswith("/") else kind
 
 
-def _check_global(records: list[Record]) -> None:
+def _check_global(records: list[PaxRecord]) -> None:
     """Check that a global header says nothing that the members after it could differ on."""
     for key, _ in records:
         if key in (_PATH, _LINK_PATH, _SIZE, _VOLUME_OFFSET) or is_about_holes(key):

@@ -56,16 +56,9 @@ def tar_stream(
     consumed: Callable[[int], object],
     level: int | None,
 ) -> Generator[bytes, None, None]:
-    """Pack entries; with a level, compress them into one gzip member without a name and a time.
+    """Pack entries by a pool that calls :func:`tar_piece`; tell of the bytes of files read.
 
-    Args:
-        entries: What to pack, in this order.
-        pool: What calls :func:`tar_piece` for each portion.
-        consumed: Is told of the bytes of files as they are read.
-        level: From 0 (not compressed) to 9; None for a plain tar.
-
-    Raises:
-        LocalIOError: A file cannot be read, or changed since it was listed.
+    With a level, all is compressed into one gzip member without a name and a time.
     """
     crc = length = 0
     if level is not None:

@@ -163,7 +163,8 @@ class Processes:
     """Some processes that work on units. It is a context, whose end ends them.
 
     One thread at a time may use them. Nothing moves between its calls but what the pipes hold, and
-    what the work changes in memory is not seen here.
+    what the work changes in memory is not seen here. A call may raise LocalIOError because a
+    process was killed.
 
     Attributes:
         most_ahead: Units that may be done or under way before the first of them is taken.
@@ -205,9 +206,6 @@ class Processes:
         """Give a unit to the process with the fewest, and return the unit's number.
 
         Its bytes stay as they are until its result is taken.
-
-        Raises:
-            LocalIOError: A process was killed.
         """
         self._sent += 1
         child = min(self._children, key=lambda one: len(one.units))
@@ -216,12 +214,7 @@ class Processes:
         return self._sent
 
     def result(self, number: int) -> memoryview:
-        """Wait for the result of a unit, and take it.
-
-        Raises:
-            Reportable: What the work raised.
-            LocalIOError: A process was killed.
-        """
+        """Wait for the result of a unit, and take it; what the work raised is raised here."""
         while number not in self._results:
             self._move(_LOOK_SECONDS)
         result = self._results.pop(number)
@@ -232,10 +225,8 @@ class Processes:
     def in_order(self, numbers: Iterable[int]) -> Generator[memoryview, None, None]:
         """Yield the results of units in their order, with a bounded number of units ahead.
 
-        The next number is taken, and so its unit may be sent, when there is room.
-
-        Raises:
-            Reportable: As :meth:`result`, for the first unit that failed.
+        The next number is taken, and so its unit may be sent, when there is room. The error of the
+        first unit that failed is raised.
         """
         return _bounded(numbers, self.result, self.most_ahead)
 

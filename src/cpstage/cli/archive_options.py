@@ -53,7 +53,7 @@ def _unpacking(*, require_encrypted: bool, no_decrypt: bool, **others: Any) -> c
     limits = {name: others.pop(f"max_{name}") for name in _LIMITS}
     return cpstage.Unpacking(
         limits=cpstage.Limits(**{name: one for name, one in limits.items() if one is not None}),
-        envelopes="require" if require_encrypted else "keep" if no_decrypt else "open",
+        encrypted_messages="require" if require_encrypted else "keep" if no_decrypt else "decrypt",
         **others,
     )
 
@@ -268,35 +268,37 @@ packing_options = gather(
 )
 
 
-_SEALING: tuple[Decorator, ...] = (
-    flag("--encrypt", "seal", help="Encrypt on this machine with the AWS Encryption SDK."),
+_MESSAGE_ENCRYPTION: tuple[Decorator, ...] = (
+    flag("--encrypt", help="Encrypt on this machine with the AWS Encryption SDK."),
     click.option(
         "--encrypt-key",
-        "seal_keys",
+        "encrypt_keys",
         multiple=True,
         metavar="ARN",
         help="KMS key to encrypt with, instead of the job's; repeatable. Each of them can decrypt.",
     ),
-    _context_option("--encrypt-context", "seal_context"),
+    _context_option("--encrypt-context", "encrypt_context"),
 )
 
 
 def _encryption(
-    *, seal: bool, seal_keys: Sequence[str], seal_context: dict[str, str], **others: Any
+    *, encrypt: bool, encrypt_keys: Sequence[str], encrypt_context: dict[str, str], **others: Any
 ) -> cpstage.Encryption:
-    if (seal_keys or seal_context) and not seal:
+    if (encrypt_keys or encrypt_context) and not encrypt:
         raise UsageError("--encrypt-key and --encrypt-context need --encrypt", hint="add --encrypt")
-    return cpstage.Encryption(seal=seal, key_ids=seal_keys, context=seal_context, **others)
+    return cpstage.Encryption(
+        encrypt=encrypt, key_ids=encrypt_keys, context=encrypt_context, **others
+    )
 
 
-def _sealing(**options: Any) -> cpstage.Sealing | None:
+def _message_encryption(**options: Any) -> cpstage.MessageEncryption | None:
     how = _encryption(**options)
-    if how.seal and not how.key_ids:
+    if how.encrypt and not how.key_ids:
         raise UsageError("--encrypt has no KMS key", hint="give --encrypt-key ARN")
-    return cpstage.Sealing(how.key_ids, how.context) if how.seal else None
+    return cpstage.MessageEncryption(how.key_ids, how.context) if how.encrypt else None
 
 
-sealing_options = gather("sealing", _sealing, *_SEALING)
+message_encryption_options = gather("encryption", _message_encryption, *_MESSAGE_ENCRYPTION)
 
 
 def _tags(_: click.Context, __: click.Parameter, value: str) -> dict[str, str]:
@@ -313,7 +315,7 @@ def _tags(_: click.Context, __: click.Parameter, value: str) -> dict[str, str]:
     return dict(found)
 
 
-_ENCRYPTION = ("seal", "seal_keys", "seal_context", "sse", "sse_kms_key_id", "bucket_key")
+_ENCRYPTION = ("encrypt", "encrypt_keys", "encrypt_context", "sse", "sse_kms_key_id", "bucket_key")
 
 
 def _push_options(
@@ -359,7 +361,7 @@ _PUSHING: tuple[Decorator, ...] = (
         help="Tags of the objects, URL-encoded as for the AWS CLI.",
     ),
     flag("--bucket-key", help="Let S3 use an S3 Bucket Key, which calls KMS less often."),
-    *_SEALING,
+    *_MESSAGE_ENCRYPTION,
 )
 
 upload_options = gather("push_options", _push_options, _PACKING_MTIME, *_PUSHING)

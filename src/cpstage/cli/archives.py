@@ -5,7 +5,11 @@ from __future__ import annotations
 import click
 
 import cpstage
-from cpstage.cli.archive_options import extraction_options, packing_options, sealing_options
+from cpstage.cli.archive_options import (
+    extraction_options,
+    message_encryption_options,
+    packing_options,
+)
 from cpstage.cli.command import Command, flag
 from cpstage.cli.options import a_directory, a_file, aws_options, output_options, progress_option
 from cpstage.cli.output import Terminal, counted
@@ -67,7 +71,7 @@ Examples:
 )
 @flag("--overwrite", help="Replace FILE if it exists.")
 @packing_options
-@sealing_options
+@message_encryption_options
 @aws_options()
 @output_options
 @progress_option
@@ -77,7 +81,7 @@ def pack(
     output: str,
     overwrite: bool,
     packing: cpstage.Packing,
-    sealing: cpstage.Sealing | None,
+    encryption: cpstage.MessageEncryption | None,
     config: cpstage.AwsConfig,
     terminal: Terminal,
     progress: cpstage.Progress,
@@ -90,7 +94,7 @@ def pack(
         directory,
         output,
         packing=packing,
-        sealing=sealing,
+        encryption=encryption,
         overwrite=overwrite,
         config=config,
         progress=progress,

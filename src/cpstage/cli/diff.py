@@ -18,8 +18,7 @@ from cpstage.progress import amount
 if TYPE_CHECKING:
     from cpstage import ArtifactSet, AwsConfig, Execution
     from cpstage.cli.output import Terminal
-    from cpstage.inspect.changes import Changes
-    from cpstage.inspect.comparison import Comparison
+    from cpstage.inspect.comparison import Changes, Comparison
 
 _EXAMPLES = """\b
 Examples:

@@ -294,7 +294,7 @@ def _save(given: str | None, token: str, config: AwsConfig, file: str) -> None:
     Raises:
         WorkspaceUnavailable, LocalIOError: The file cannot be written.
     """
-    from cpstage.filesystem.tree import local_failures
+    from cpstage.errors import local_failures
     from cpstage.job import saved_document
 
     asked_at = datetime.now(timezone.utc)

@@ -49,7 +49,7 @@ MOST_KEYS = 5
 """Encrypted data keys of one message: each can cost the reader a call to KMS."""
 
 FRAME_LENGTH = 256 << 10
-"""Measured by tools/benchmarks/envelope.py: almost twice as fast as 64 KiB, since each frame has
+"""Measured by tools/benchmarks/encryption.py: almost twice as fast as 64 KiB, since each frame has
 a cost in the SDK; longer frames are no faster. A reader holds one frame in memory."""
 
 LONGEST_FRAME = 16 << 20

@@ -88,11 +88,7 @@ class _Removal:
         self.left: list[str] = []
 
     def run(self) -> None:
-        """Remove the tree.
-
-        Raises:
-            OSError: The directory that the tree is in cannot be opened.
-        """
+        """Remove the tree; raise OSError if the directory that it is in cannot be opened."""
         try:
             parent = _open_writable(self._tree.parent)
         except FileNotFoundError:
@@ -175,11 +171,7 @@ class _Removal:
 
 
 def _open_writable(path: Path | str, parent: int | None = None) -> int:
-    """Open a directory, and give its owner all permissions.
-
-    Raises:
-        OSError: It is not a directory, or another owner's and closed.
-    """
+    """Open a directory, which is not another owner's and closed; give its owner all permissions."""
     try:
         descriptor = os.open(path, DIRECTORY, dir_fd=parent)
     except PermissionError:
@@ -193,11 +185,7 @@ def _open_writable(path: Path | str, parent: int | None = None) -> int:
 
 
 def _open_up(path: Path | str, parent: int | None) -> None:
-    """Give the owner all permissions of a directory that cannot be opened for reading.
-
-    Raises:
-        OSError: It is another owner's, or the system has no way that does not follow a symlink.
-    """
+    """Give the owner all permissions of a closed directory; raise OSError if it is a symlink."""
     if os.chmod in os.supports_follow_symlinks:
         os.chmod(path, stat.S_IRWXU, dir_fd=parent, follow_symlinks=False)
         return

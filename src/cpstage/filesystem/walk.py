@@ -99,16 +99,15 @@ _BY_NAME = attrgetter("name")
 class Entry(NamedTuple):
     """One entry of a tree; a tuple, which is made in a quarter of a frozen dataclass's time.
 
+    A followed link is what it points to. Inode and device tell what took its place from it.
+
     Attributes:
         path: Where it stands below the root.
-        kind: What it is; a followed link is what it points to.
         source: Where to read it.
         size: Bytes of a file, else 0.
         mode: Its permission bits.
         target: The text of a link, else empty.
-        inode: The number of a file or directory, which one that took its place does not have.
         mtime_ns: Its mtime, in nanoseconds since the epoch.
-        device: The file system that it is on.
     """
 
     path: RelativePath
@@ -165,14 +164,19 @@ def walk(
     if walker.misnamed:
         raise _not_utf8(walker.misnamed)
     if walker.outside:
-        raise _leading_out(walker.above_root, walker.outside)
+        shown = listing(f"{path!r} to {real!r}" for path, real in walker.outside)
+        raise ArtifactRejected(
+            f"symlinks lead out of {walker.root}: {shown}",
+            hint="copy what they point to with --symlinks follow-outside, or leave them out with "
+            "--exclude; nothing was uploaded",
+        )
 
 
 class _Walker:
     """Lists the directories of one tree, whose root has no symlinks in its path."""
 
     def __init__(self, root: str, globs: Globs, symlinks: Symlinks, report: Report) -> None:
-        self.above_root = root
+        self.root = root
         self.above: list[tuple[str, Identity | None]] = [(root, None)]
         self.outside: list[tuple[str, str]] = []
         self.misnamed: list[tuple[str, str]] = []
@@ -262,8 +266,7 @@ class _Walker:
                 self._report(f"the symlink {path!r} points to nothing and was left out")
                 return None
             raise
-        root = self.above_root
-        if os.path.commonpath([real, root]) != root:
+        if os.path.commonpath([real, self.root]) != self.root:
             if self._symlinks == "follow":
                 self.outside.append((path, real))
                 return None
@@ -275,15 +278,6 @@ class _Walker:
                 hint="leave it out with --exclude, or keep symlinks with --symlinks keep",
             )
         return self._plain(path, real, status)
-
-
-def _leading_out(root: str, outside: list[tuple[str, str]]) -> ArtifactRejected:
-    shown = listing(f"{path!r} to {real!r}" for path, real in outside)
-    return ArtifactRejected(
-        f"symlinks lead out of {root}: {shown}",
-        hint="copy what they point to with --symlinks follow-outside, or leave them out with "
-        "--exclude; nothing was uploaded",
-    )
 
 
 def single(path: Path) -> Entry:

@@ -69,12 +69,7 @@ class Revision:
         )
 
     def check(self) -> None:
-        """Check the IDs and the time against the limits of the service.
-
-        Raises:
-            ConfigurationError: An ID is empty, too long or not Unicode text.
-            UsageError: The time is malformed.
-        """
+        """Check the IDs and the time against the limits of the service; see Details.check."""
         check_id("revision", self.revision, 1500)
         check_id("change identifier", self.change_identifier, 100)
         if isinstance(self.created, str):
@@ -142,14 +137,7 @@ class Reported:
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON has it."""
-        return {
-            "job_id": self.job_id,
-            "result": self.result,
-            "failure_type": self.failure_type,
-            "message": self.message,
-            "output_variables": list(self.output_variables),
-            "continued": self.continued,
-        }
+        return {**vars(self), "output_variables": list(self.output_variables)}
 
 
 def _parse_time(text: str) -> datetime:

@@ -47,7 +47,7 @@ class Statement(NamedTuple):
     """Allows actions on resources; `*` alone stands for every one."""
 
     actions: frozenset[str]
-    resources: frozenset[str] = frozenset("*")
+    resources: frozenset[str] = frozenset({"*"})
 
     def allows(self, action: str, resource: str) -> bool:
         """Whether this statement allows the action on the resource."""

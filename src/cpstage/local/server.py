@@ -131,7 +131,7 @@ class LocalAWS(JobService):
         self._open()
         self.history = History(self)
         self.action_types = self.history.action_types
-        self._admin = self._identities.add_user("admin", "*")
+        self._admin = self._identities.add_user("admin", {"*"})
         self._caller = self._identities.add_user("caller", self._caller_actions)
         api = JobWorkerAPI(self)
         self._gate = Gate(self._identities, self._backend, api, self.history)

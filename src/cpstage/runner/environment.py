@@ -26,9 +26,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from cpstage.errors import ConfigurationError, LocalIOError, WorkspaceUnavailable, local_reason
+from cpstage.errors import (
+    ConfigurationError,
+    LocalIOError,
+    WorkspaceUnavailable,
+    local_failures,
+    local_reason,
+)
 from cpstage.filesystem.removal import remove_tree
-from cpstage.filesystem.tree import local_failures, write_private
+from cpstage.filesystem.tree import write_private
 from cpstage.job import ArtifactSet, Job
 from cpstage.job.masking import Secret, reveal
 from cpstage.job.result import MOST_READ, parse_variables

@@ -49,7 +49,7 @@ from cpstage.runner.signals import KILL_AFTER, Interrupts
 from cpstage.transfer.fetch import FetchResult, fetch
 from cpstage.transfer.options import FetchOptions, PushOptions
 from cpstage.transfer.push import PushResult, Warn, push
-from cpstage.workspace.layout import Occupation, Workspace
+from cpstage.workspace.layout import Workspace
 
 WATCH_SECONDS = 60.0
 """Between two questions whether the job is still in progress."""
@@ -207,21 +207,17 @@ class _Run:
     watch_seconds: float
 
     def take(self, job: Job, place: Workspace) -> None:
-        """Fetch, run and push.
-
-        Raises:
-            Reportable: Something of it failed.
-        """
-        with place.occupied(job.id, self.fetch_options.wait) as occupation:
+        """Fetch, run and push; raise the first failure."""
+        with place.occupied(job.id, self.fetch_options.wait) as lock:
             self.result.fetched = fetch(
                 job, place.root, self.fetch_options, config=self.config, **self.transfer
             )
             self.interrupts.check()
             try:
-                failure = self._execute(job, place, occupation)
+                failure = self._execute(job, place)
             finally:
                 place.claim_outputs(job.id)
-            occupation.lock.check()
+            lock.check()
             if failure and (isinstance(failure, Stopped) or not self.push_options.always):
                 raise failure
             if self.result.left.continuation_token is None:
@@ -232,9 +228,9 @@ class _Run:
                     hint="give --report",
                 )
             # Else the action goes on in another job, and so its outputs are not done.
-            occupation.lock.check()
+            lock.check()
 
-    def _execute(self, job: Job, place: Workspace, occupation: Occupation) -> Reportable | None:
+    def _execute(self, job: Job, place: Workspace) -> Reportable | None:
         """Run the command, and return how it failed, if it did."""
         inputs: dict[str, Path] = {}
         if self.fetch_options.skips_inputs(job):  # an earlier job may have left them
@@ -243,7 +239,7 @@ class _Run:
         elif self.result.fetched:
             inputs = {one.artifact.name: one.path for one in self.result.fetched.inputs}
         with handed_files(
-            occupation.directory, job, pass_configuration=self.options.pass_configuration
+            place.handed, job, pass_configuration=self.options.pass_configuration
         ) as files:
             environment = {
                 **inherited(os.environ, credentials=self.options.pass_credentials),
@@ -289,13 +285,7 @@ class _Run:
             raise failure
 
     def report(self, details: Details, job: Job | None, token: Secret | str | None) -> None:
-        """Put the result, and note in it what has become of that.
-
-        Args:
-            details: What to say besides.
-            job: The job, where it is known.
-            token: The client's token of a third-party job.
-        """
+        """Put the result of the job, where that is known, and note what has become of that."""
         result, config = self.result, self.config
         if isinstance(result.failure, WorkspaceInUse) and result.failure.job_id == result.job_id:
             return  # the job is being worked on, and its result is that run's to put

@@ -85,11 +85,7 @@ class Interrupts:
 
     @contextmanager
     def stopping(self, *, spared: int = 0) -> Iterator[None]:
-        """In this context a signal raises :class:`Stopped`, in the thread that entered it.
-
-        Args:
-            spared: How many signals are only noted before.
-        """
+        """In this context a signal after the spared ones raises Stopped, in this thread."""
         thread = threading.current_thread()
         count = 0
 
@@ -155,12 +151,7 @@ class Foreground:
         self._pass_on(group, self._own)
 
     def follow_stop(self, group: int, number: int) -> None:
-        """Stop as the command did, and let it go on when we do.
-
-        Args:
-            group: The process group of the command, which has been stopped.
-            number: By which signal.
-        """
+        """Stop as a command's group did, by which signal, and let it go on when we do."""
         if self._terminal is None or number not in _TERMINAL_STOPS:
             return  # another process stopped it, and will let it go on
         if number == signal.SIGTSTP or not self._is_in_front(self._own, group):
@@ -251,11 +242,7 @@ def waiting(reap: Receiver) -> Iterator[Callable[[int], int]]:
 
 
 class ProcessGroup:
-    """A running command's process group, and who wants it to end.
-
-    Args:
-        time_limit, kill_after: Seconds, as in :class:`~cpstage.runner.command.CommandOptions`.
-    """
+    """A running command's process group, and who wants it to end; seconds as in CommandOptions."""
 
     def __init__(self, time_limit: float | None, kill_after: float | None) -> None:
         self._time_limit = time_limit
@@ -340,21 +327,13 @@ def processes() -> list[Process]:
 
 
 class Orphans:
-    """The processes that a command leaves behind.
-
-    Args:
-        others: Children of this process that are not the command's.
-    """
+    """The processes that a command leaves behind; others are those of this process."""
 
     def __init__(self, others: frozenset[int]) -> None:
         self._others = others
 
     def settled(self, group: int) -> list[int]:
-        """Return the IDs of those that still run after a moment: most are about to end.
-
-        Args:
-            group: The process group of the command, which has ended.
-        """
+        """Return the IDs of those that still run a moment after the command, if any do."""
         until = time.monotonic() + _SETTLING_SECONDS
         while (found := self._find(group)) and time.monotonic() < until:
             time.sleep(_SETTLING_SECONDS / 10)

@@ -30,8 +30,8 @@ from cpstage.encryption.header import (
     read_header,
     s3_client_object,
 )
-from cpstage.errors import ArtifactRejected
-from cpstage.filesystem.tree import local_failures, write_all
+from cpstage.errors import ArtifactRejected, local_failures
+from cpstage.filesystem.tree import write_all
 from cpstage.job import Artifact, ArtifactSet, plain_name
 from cpstage.progress import Progress
 from cpstage.transfer.options import Unpacking
@@ -121,7 +121,7 @@ def identify(head: bytes, options: Unpacking, *, name: str, content_type: str) -
     header = read_header(head)
     if header is not None:
         return Identity(header, None)
-    if options.envelopes == "require":
+    if options.encrypted_messages == "require":
         raise ArtifactRejected(
             "it is not encrypted with the AWS Encryption SDK",
             hint="it may have been replaced by someone without the key; nothing was staged",
@@ -149,7 +149,7 @@ def refuse_s3_client(artifact: Artifact, metadata: Mapping[str, str], options: U
         ArtifactRejected: The metadata is that of such an object.
     """
     what = s3_client_object(metadata)
-    if what and options.envelopes != "keep":
+    if what and options.encrypted_messages != "keep":
         raise ArtifactRejected(f"{artifact.title} is {what}", hint=S3_CLIENT_HINT)
 
 
@@ -301,7 +301,7 @@ def _extract(
     found = identify(stream.peek(HEAD_BYTES), options, **hints)
     if found.header is None:
         return _write(stream, found.format, source, unpacker, options)
-    if options.envelopes == "keep":
+    if options.encrypted_messages == "keep":
         unpacker.keep(stream, source.file_name(), source.name)
         return Extracted(None, envelope=found.message)
     with (

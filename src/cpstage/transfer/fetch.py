@@ -19,10 +19,9 @@ from cpstage.archive.formats import Format
 from cpstage.archive.unpack import Unpacker
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
-from cpstage.errors import ObjectChanged, ObjectNotFound
-from cpstage.filesystem.fingerprint import differences, fingerprint
+from cpstage.errors import ObjectChanged, ObjectNotFound, local_failures
 from cpstage.filesystem.removal import remove_tree
-from cpstage.filesystem.tree import Tree, local_failures
+from cpstage.filesystem.tree import Tree, differences, fingerprint
 from cpstage.job import Artifact, ArtifactSet, choose, location_document
 from cpstage.progress import Progress, Silence
 from cpstage.transfer.artifact import (

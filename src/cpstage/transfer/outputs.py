@@ -17,8 +17,7 @@ from cpstage.archive.formats import CONTENT_TYPES, HEAD_BYTES, Format, recognise
 from cpstage.archive.pack import Packer
 from cpstage.archive.packing_list import PackingList
 from cpstage.archive.paths import quoted
-from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound
-from cpstage.filesystem.tree import local_failures
+from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound, local_failures
 from cpstage.filesystem.walk import Entry, single
 from cpstage.job import Artifact, Job
 from cpstage.progress import Advance, Progress

@@ -210,7 +210,7 @@ class _Uploader:
         self._storage = storage
         self._packer = packer
         self._progress = progress
-        self._key_ids = self._encryption_keys() if encryption.seal else ()
+        self._key_ids = self._encryption_keys() if encryption.encrypt else ()
 
     def upload_all(self, outputs: Iterable[Output]) -> Iterator[Pushed]:
         """Pack and upload outputs in their order; while small ones are sent, others are packed.

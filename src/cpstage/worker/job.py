@@ -35,10 +35,10 @@ from cpstage.errors import (
     LocalIOError,
     Reportable,
     UsageError,
+    local_failures,
     reportable,
 )
 from cpstage.filesystem.removal import remove_tree
-from cpstage.filesystem.tree import local_failures
 from cpstage.job import parse_job
 from cpstage.job.masking import secret
 from cpstage.job.result import Details
@@ -218,13 +218,7 @@ class WorkingJob:
             ended(self)
 
     def _run(self) -> _Outcome:
-        """Give the job a workspace and a process, and return what that says of it.
-
-        Raises:
-            ConfigurationError: The job document is malformed.
-            WorkspaceUnavailable, LocalIOError: The workspace cannot be made.
-            Reportable: As :meth:`_JobProcess.work_on`.
-        """
+        """Give the job a workspace and a process, and return what that says of it."""
         parse_job(self._claim.document)
         state = self._workspace / ".cpstage"
         with local_failures(self._workspace, "create"):

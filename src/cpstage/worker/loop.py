@@ -125,8 +125,7 @@ class Worker:
         self._next_poll = time.monotonic()
         self._has_polled = False
         self._has_told = False
-        self._escalate: float | None = None
-        self._drained: float | None = None
+        self._next_stop: float | None = None
         self._polls: list[threading.Thread] = []
         self.counts = Counts()
 
@@ -143,6 +142,7 @@ class Worker:
         self._signals += 1
         self._mail.put(None)
         if self._signals > 1:
+            self._next_stop = time.monotonic() + self._terms.grace
             # At once, also where the loop waits for an answer of AWS.
             for job in [*self._jobs.values()]:
                 job.stop()
@@ -295,7 +295,9 @@ class Worker:
             self._has_told = True
             self._tell(WorkerEvent("draining", message=f"{len(self._jobs)} running"))
             if self._terms.drain is not None:
-                self._drained = time.monotonic() + self._terms.drain
+                self._next_stop = time.monotonic() + self._terms.drain
+                if self.was_stopped:  # by a second signal, which came meanwhile
+                    self._next_stop = time.monotonic() + self._terms.grace
 
     def _wait(self) -> None:
         """Wait for mail, or until there is something to do without."""
@@ -303,21 +305,12 @@ class Worker:
         until = now + min(self._terms.interval, _LONGEST_TURN)
         if self._wants_jobs():
             until = min(until, self._next_poll)
-        if self._drained is not None and not self.was_stopped:
-            until = min(until, self._drained)
-        if self.was_stopped:
-            self._escalate = self._escalate or now + self._terms.grace
-            until = min(until, self._escalate)
+        if self._next_stop is not None:
+            until = min(until, self._next_stop)
         with suppress(Empty):
             self._receive(self._mail.get(timeout=max(0.0, until - now)))
-        if self._drained is not None and time.monotonic() >= self._drained:
-            self._drained = None
-            if not self.was_stopped:
-                self.stop()
-        if self._escalate is not None and time.monotonic() >= self._escalate:
-            self._escalate = time.monotonic() + self._terms.grace
-            for job in self._jobs.values():
-                job.stop()
+        if self._next_stop is not None and time.monotonic() >= self._next_stop:
+            self.stop()  # the drain time is over, or jobs that were stopped have not ended
 
     def _receive(self, job: WorkingJob | None) -> None:
         if job is None:

@@ -22,8 +22,7 @@ from pathlib import Path
 from socketserver import TCPServer
 from typing import Any
 
-from cpstage.errors import ConfigurationError, printable
-from cpstage.filesystem.tree import local_failures
+from cpstage.errors import ConfigurationError, local_failures, printable
 
 DEFAULT_PATIENCE = 300.0
 """Seconds for which polling may fail before the worker counts as unwell."""

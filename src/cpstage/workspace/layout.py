@@ -26,25 +26,17 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from cpstage._posix import require_posix
-from cpstage.errors import CpstageError, LocalIOError, WorkspaceUnavailable
-from cpstage.filesystem.fingerprint import boot_id
+from cpstage.errors import CpstageError, LocalIOError, WorkspaceUnavailable, local_failures
 from cpstage.filesystem.removal import make_writable, remove_tree
-from cpstage.filesystem.tree import local_failures
+from cpstage.filesystem.tree import boot_id
 from cpstage.workspace.publishing import Journal, Move
 from cpstage.workspace.state import HeldLock, locked, read_json, write_json
 
 Outputs = Literal["refuse", "replace", "keep"]
 """What a fetch does with an ``out/`` that holds the outputs of another job."""
-
-
-class Occupation(NamedTuple):
-    """The run of a command: the place for what the command is handed, and the lock."""
-
-    directory: Path
-    lock: HeldLock
 
 
 class Workspace:
@@ -69,6 +61,7 @@ class Workspace:
         self.outputs = self.root / "out"
         self.made = self.root / "made"
         self._state = self.root / ".cpstage"
+        self.handed = self._state / "run"
         self._manifest = self._state / "manifest.json"
         self._journal = Journal(self._state / "journal.json", self.root)
         self._lock: HeldLock | None = None
@@ -111,7 +104,7 @@ class Workspace:
                 self._lock = None
 
     @contextmanager
-    def occupied(self, job_id: str, wait: float = 0) -> Iterator[Occupation]:
+    def occupied(self, job_id: str, wait: float = 0) -> Iterator[HeldLock]:
         """Keep every other run of a command out, as :meth:`locked` does with fetches.
 
         Args:
@@ -122,8 +115,8 @@ class Workspace:
             WorkspaceInUse: Another run is in it; it says which job it works on.
         """
         with self._held("run.lock", "runner.json", wait, job_id) as held:
-            remove_tree(self._state / "run")
-            yield Occupation(self._state / "run", held)
+            remove_tree(self.handed)
+            yield held
 
     @contextmanager
     def _held(
@@ -165,7 +158,7 @@ class Workspace:
 
     def leftovers(self) -> list[Path]:
         """Return what earlier runs left in ``.cpstage/`` that this user cannot remove."""
-        places = (self._state / "staging", self._state / "run")
+        places = (self._state / "staging", self.handed)
         found = [path for place in places if place.is_dir() for path in place.rglob("*")]
         return [one for one in found if one.lstat().st_uid != os.geteuid()][:5]
 
@@ -345,7 +338,7 @@ class Workspace:
 
     def _refuse_links(self) -> None:
         """Refuse links in the layout: they would lead writes and renames elsewhere."""
-        ours = (self._state, self._state / "staging", self._state / "run")
+        ours = (self._state, self._state / "staging", self.handed)
         for directory in (self.inputs, self.outputs, *ours):
             if directory.is_symlink():
                 raise WorkspaceUnavailable(

@@ -43,9 +43,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from cpstage._posix import DIRECTORY, NOT_OFFERED
-from cpstage.errors import CpstageError, WorkspaceUnavailable
+from cpstage.errors import CpstageError, WorkspaceUnavailable, local_failures
 from cpstage.filesystem.removal import make_writable, remove_tree
-from cpstage.filesystem.tree import local_failures
 from cpstage.workspace.state import locked_directory, read_json, unfinished, write_json_durably
 
 with suppress(ImportError):  # Windows, where this module can be imported
@@ -207,11 +206,7 @@ def _take_back(move: Move, inode: int) -> None:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether something has this name, a dangling symlink as well.
-
-    Raises:
-        OSError: The system cannot tell; ``os.path.lexists`` would say no.
-    """
+    """Whether something has this name; raise OSError where ``os.path.lexists`` only says no."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -254,7 +249,7 @@ def exchange(first: Path, second: Path) -> bool:
 
 @contextmanager
 def staging_in(directory: Path, target: Path) -> Iterator[Path]:
-    """Make a hidden directory that a rename leads out of to a target; it is gone at the end.
+    """Make a hidden directory, gone at the end, that a rename leads out of to a target.
 
     Raises:
         WorkspaceUnavailable, LocalIOError: It cannot be made.

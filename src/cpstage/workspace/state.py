@@ -44,10 +44,10 @@ from cpstage.errors import (
     LocalIOError,
     WorkspaceInUse,
     WorkspaceUnavailable,
+    local_failures,
     local_reason,
 )
 from cpstage.filesystem.removal import remove_tree
-from cpstage.filesystem.tree import local_failures
 
 with suppress(ImportError):  # Windows, where this module can be imported
     import fcntl
@@ -76,11 +76,7 @@ class HeldLock:
         self._identity = _identity(file)
 
     def check(self) -> None:
-        """Check that the lock was not removed or replaced, which would let others in.
-
-        Raises:
-            WorkspaceUnavailable: It was.
-        """
+        """Raise WorkspaceUnavailable if the lock was removed or replaced: others may be in."""
         if self._identity is None or _identity(self._file) != self._identity:
             raise WorkspaceUnavailable(
                 f"the lock {self._file} was removed or replaced while {self._place} was in use: "
@@ -341,22 +337,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a file; what was there is replaced.
-
-    Raises:
-        WorkspaceUnavailable, LocalIOError: It cannot be written.
-    """
+    """Write a file in the place of what was there; raise WorkspaceUnavailable or LocalIOError."""
     with local_failures(path):
         path.unlink(missing_ok=True)
         _write_new(path, document, durable=False)
 
 
 def write_json_durably(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a file that is there whole, also after a loss of power, when this returns.
-
-    Raises:
-        WorkspaceUnavailable, LocalIOError: It cannot be written.
-    """
+    """Write a file as :func:`write_json` does, which is whole even after a loss of power."""
     new = unfinished(path)
     with local_failures(path):
         new.unlink(missing_ok=True)
