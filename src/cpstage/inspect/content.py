@@ -266,12 +266,13 @@ def read_entries(remote: OpenArtifact, limits: Limits) -> list[ZipEntry]:
 
 @contextmanager
 def members(remote: OpenArtifact, limits: Limits, progress: Progress) -> Iterator[Iterator[Member]]:
-    """Read a tar from its start, as far as its members are taken.
-
-    Raises:
-        ArtifactRejected: It is damaged, or over a limit.
-    """
+    """Read a tar from its start as far as its members are taken, and within the limits."""
     budget = Budget(limits, remote.blob.size)
+
+    def counted(member: Member) -> Member:
+        budget.spend_entry()
+        return member._replace(chunks=lambda: budget.counted(member.chunks()))
+
     with (
         progress.phase(f"{remote.artifact.name}: reading", remote.blob.size) as advance,
         ReadAhead(remote.blob, advance) as stream,
@@ -282,13 +283,7 @@ def members(remote: OpenArtifact, limits: Limits, progress: Progress) -> Iterato
             is_tolerant=True,
         ) as found,
     ):
-        yield (_within(member, budget) for member in found)
-
-
-def _within(member: Member, budget: Budget) -> Member:
-    """Count a member, and its data as it is read, against the limits."""
-    budget.spend_entry()
-    return member._replace(chunks=lambda: budget.counted(member.chunks()))
+        yield map(counted, found)
 
 
 def read_member(
@@ -392,9 +387,7 @@ def _entries(entries: Sequence[ZipEntry], remote: OpenArtifact, path: str) -> li
     """Return the entry of a name, or else the files that a glob matches."""
     for entry in entries:
         if plain_path(entry.name) == plain_path(path):
-            if entry.fault:
-                raise ArtifactRejected(entry.fault, hint=_OTHERS_HINT)
-            _require_file(path, entry.kind)
+            _require_file(path, entry)
             return [entry]
     found = [one for one in entries if one.kind == "file" and _is_glob_of(path, one.name)]
     if not found:
@@ -416,12 +409,8 @@ def _tar_members(
             matched = [path for path in globs if _is_glob_of(path, name)]
             if not named and not (matched and member.kind == "file"):
                 continue
-            if member.fault:
-                raise ArtifactRejected(member.fault, hint=_OTHERS_HINT)
-            if named:
-                _require_file(names[name], member.kind, member.target)
-                seen.add(name)
-            seen.update(map(plain_path, matched))
+            _require_file(names.get(name, name), member, member.target)
+            seen.update([name] if named else [], map(plain_path, matched))
             yield member.name, iter(member.chunks())
             if not globs and seen == names.keys():
                 return
@@ -435,10 +424,12 @@ def _is_glob_of(path: str, name: str) -> bool:
     return bool(_GLOB.search(path)) and Globs((path,)).takes(plain_path(name))
 
 
-def _require_file(path: str, kind: str, target: str = "") -> None:
-    if kind != "file":
+def _require_file(path: str, entry: ZipEntry | Member, target: str = "") -> None:
+    if entry.fault:
+        raise ArtifactRejected(entry.fault, hint=_OTHERS_HINT)
+    if entry.kind != "file":
         leads = f" to {target!r}" if target else ""
-        raise UsageError(f"{path!r} is a {kind}{leads} and not a file", hint="see cpstage ls")
+        raise UsageError(f"{path!r} is a {entry.kind}{leads} and not a file", hint="see cpstage ls")
 
 
 def _missing(remote: OpenArtifact, path: str) -> NotFound:

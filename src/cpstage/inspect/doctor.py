@@ -111,19 +111,14 @@ def _of_the_caller(where: AwsConfig) -> Iterator[Check]:
     if found.status == "failed":
         yield from _skipped(("network", "clock", "caller"), "no region is configured")
         return
-    stamp: str | None = None
-
-    def reach() -> str:
-        nonlocal stamp
+    try:
         endpoint, stamp = _ask_for_time(where)
-        return f"{endpoint} answers"
-
-    reached = _tried("network", reach)
-    yield reached
-    if reached.status == "ok":
-        yield _clock(stamp)
-    else:
+    except CpstageError as error:
+        yield _failed("network", error)
         yield from _skipped(("clock",), "the endpoint did not answer")
+    else:
+        yield Check("network", "ok", f"{endpoint} answers")
+        yield _clock(stamp)
     yield _tried("caller", lambda: _whose_credentials(where))
 
 

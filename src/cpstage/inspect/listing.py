@@ -200,17 +200,16 @@ def list_remote(
     Entries that cannot be read are listed too. Symlinks that leave the tree are refused, left out
     or listed like others, as the options say.
     """
-    limits = options.limits
     if remote.format is None:
         name, size = remote.artifact.location.file_name, remote.blob.size
         return Listing(remote, (Listed(name, "file", size, size),))
     with naming(remote.artifact.title):
         if remote.format == "zip":
-            entries = [*_zip_entries(remote, limits)]
+            entries = [*_zip_entries(remote, options.limits)]
         else:
-            with members(remote, limits, progress or Silence()) as found:
-                entries = [_listed(member) for member in found]
-        budget = Budget(limits, remote.blob.size)
+            with members(remote, options.limits, progress or Silence()) as found:
+                entries = [*map(_listed, found)]
+        budget = Budget(options.limits, remote.blob.size)
         refused, skipped = _validated(entries, remote.format, budget, options.unsafe_links)
     shown = (one for one in entries if one.name not in skipped)
     return Listing(remote, tuple(shown), refused)
