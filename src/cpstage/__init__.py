@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cpstage import job as job
     from cpstage import progress as progress
     from cpstage import worker as worker
-    from cpstage.archive.options import Limits
+    from cpstage.archive.members import Limits
     from cpstage.aws.codepipeline import get_job, get_job_details
     from cpstage.aws.config import AwsConfig
     from cpstage.aws.executions import get_execution, list_actions, list_executions
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from cpstage.runner.command import CommandOptions
     from cpstage.runner.run import RunResult, run
     from cpstage.transfer.fetch import FetchResult, fetch
-    from cpstage.transfer.localfiles import Sealing, pack, unpack
+    from cpstage.transfer.localfiles import MessageEncryption, pack, unpack
     from cpstage.transfer.options import Encryption, FetchOptions, Packing, PushOptions, Unpacking
     from cpstage.transfer.push import PushResult, push
     from cpstage.workspace.layout import Workspace
 
 _HOMES = {
-    "archive.options": ("Limits",),
+    "archive.members": ("Limits",),
     "aws.codepipeline": (
         "get_job",
         "get_job_details",
@@ -77,7 +77,7 @@ _HOMES = {
         "fetch",
     ),
     "transfer.localfiles": (
-        "Sealing",
+        "MessageEncryption",
         "pack",
         "unpack",
     ),
@@ -111,12 +111,12 @@ __all__ = [
     "Globs",
     "Job",
     "Limits",
+    "MessageEncryption",
     "Packing",
     "Progress",
     "PushOptions",
     "PushResult",
     "RunResult",
-    "Sealing",
     "Secret",
     "Unpacking",
     "Workspace",

@@ -1,4 +1,4 @@
-"""Artifacts in envelopes, through ``push --encrypt`` and ``fetch``, as a user sees them."""
+"""Encrypted artifacts, through ``push --encrypt`` and ``fetch``, as a user sees them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aws_clients import kms, s3
 from cpstage import AwsConfig, get_job
 from cpstage.aws.job_session import JobSession
 from cpstage.local import SESSION_ACTIONS, Input, LocalAWS
-from encrypted_artifacts import flipped_at, header_length, seal_artifact
+from encrypted_artifacts import encrypt_artifact, flipped_at, header_length
 from encrypted_messages import LEGACY, administrator
 from samples import zip_of
 from trees import awkward_tree, listing, names
@@ -36,7 +36,7 @@ def tree(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
 def test_a_sealed_tree_comes_back_as_it_was(aws: LocalAWS, cli: Cli, tree: Path, kind: str) -> None:
-    message = seal_artifact(aws, cli, tree, "--format", kind)
+    message = encrypt_artifact(aws, cli, tree, "--format", kind)
 
     done = cli("fetch", aws.add_job([Input("App", message, "")]), "--json")
 
@@ -54,7 +54,7 @@ def test_what_goes_up_is_no_plaintext(aws: LocalAWS, cli: Cli, tmp_path: Path) -
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain/file").write_text("the very secret content " * 100)
 
-    message = seal_artifact(aws, cli, tmp_path / "plain", "--format", "tar")
+    message = encrypt_artifact(aws, cli, tmp_path / "plain", "--format", "tar")
 
     assert b"very secret" not in message
     assert b"ustar" not in message
@@ -85,7 +85,7 @@ def test_a_message_without_key_commitment_takes_an_option(aws: LocalAWS, cli: Cl
 
 
 def test_a_message_can_be_staged_as_it_is(aws: LocalAWS, cli: Cli, tree: Path) -> None:
-    message = seal_artifact(aws, cli, tree)
+    message = encrypt_artifact(aws, cli, tree)
     job_id = aws.add_job(
         [Input("App", message, ".zip")], session_actions=frozenset({"s3:GetObject", "kms:Decrypt"})
     )
@@ -98,7 +98,7 @@ def test_a_message_can_be_staged_as_it_is(aws: LocalAWS, cli: Cli, tree: Path) -
 
 
 def test_opened_and_kept_are_not_the_same_fetch(aws: LocalAWS, cli: Cli, tree: Path) -> None:
-    job_id = aws.add_job([Input("App", seal_artifact(aws, cli, tree), "")])
+    job_id = aws.add_job([Input("App", encrypt_artifact(aws, cli, tree), "")])
     assert cli("fetch", job_id).returncode == 0
 
     again = cli("fetch", job_id, "--no-decrypt")
@@ -126,7 +126,7 @@ def test_a_damaged_message_leaves_the_workspace_alone(
     aws: LocalAWS, cli: Cli, tree: Path, damage: object
 ) -> None:
     assert callable(damage)
-    message = seal_artifact(aws, cli, tree)
+    message = encrypt_artifact(aws, cli, tree)
 
     done = cli("fetch", aws.add_job([Input("App", damage(message), "")]), "--require-encrypted")
 
@@ -136,7 +136,7 @@ def test_a_damaged_message_leaves_the_workspace_alone(
 
 
 def test_a_message_of_another_artifact_is_refused(aws: LocalAWS, cli: Cli, tree: Path) -> None:
-    message = seal_artifact(aws, cli, tree, name="Tests")
+    message = encrypt_artifact(aws, cli, tree, name="Tests")
 
     done = cli("fetch", aws.add_job([Input("App", message, "")]))
 
@@ -146,7 +146,7 @@ def test_a_message_of_another_artifact_is_refused(aws: LocalAWS, cli: Cli, tree:
 
 
 def test_a_message_of_another_pipeline_is_refused(aws: LocalAWS, cli: Cli, tree: Path) -> None:
-    message = seal_artifact(aws, cli, tree)
+    message = encrypt_artifact(aws, cli, tree)
 
     done = cli("fetch", aws.add_job([Input("App", message, "")], pipeline="other-pipeline"))
 
@@ -155,7 +155,7 @@ def test_a_message_of_another_pipeline_is_refused(aws: LocalAWS, cli: Cli, tree:
 
 
 def test_more_of_the_context_can_be_asked_for(aws: LocalAWS, cli: Cli, tree: Path) -> None:
-    message = seal_artifact(aws, cli, tree, "--encrypt-context", "release=7")
+    message = encrypt_artifact(aws, cli, tree, "--encrypt-context", "release=7")
     job_id = aws.add_job([Input("App", message, "")])
 
     other = cli("fetch", job_id, "--decrypt-context", "release=8")
@@ -174,7 +174,7 @@ def test_the_jobs_key_opens_it_in_whatever_form_it_is_named(
 ) -> None:
     admin = kms(aws.admin_environment)
     arn = admin.create_key()["KeyMetadata"]["Arn"]
-    alias = f"alias/sealing-{arn[-6:]}"
+    alias = f"alias/encrypting-{arn[-6:]}"
     admin.create_alias(AliasName=alias, TargetKeyId=arn)
     key = {
         "arn": arn,
@@ -194,24 +194,24 @@ def test_the_jobs_key_opens_it_in_whatever_form_it_is_named(
 
 def test_kms_says_why_a_message_cannot_be_opened(aws: LocalAWS, cli: Cli, tree: Path) -> None:
     admin = kms(aws.admin_environment)
-    sealing = admin.create_key()["KeyMetadata"]["Arn"]
-    job_id = aws.add_job(outputs=["App"], encryption_key=sealing)
+    encrypting = admin.create_key()["KeyMetadata"]["Arn"]
+    job_id = aws.add_job(outputs=["App"], encryption_key=encrypting)
     assert cli("push", job_id, f"App={tree}", "--encrypt").returncode == 0
     output = aws.job(job_id).outputs[0]
     body = s3(aws.admin_environment).get_object(Bucket=output.bucket, Key=output.key)
     message = body["Body"].read()
     with_another_key = aws.add_job([Input("App", message, "")])
-    admin.disable_key(KeyId=sealing)
+    admin.disable_key(KeyId=encrypting)
 
     denied = cli("fetch", with_another_key)
 
     assert denied.returncode == 77
-    assert sealing in denied.stderr
+    assert encrypting in denied.stderr
     assert "kms:Decrypt" in denied.stderr or "DisabledException" in denied.stderr
     assert names(cli.directory) == []
 
 
-def test_a_job_without_a_key_cannotseal_artifact(aws: LocalAWS, cli: Cli, tree: Path) -> None:
+def test_a_job_without_a_key_cannotencrypt_artifact(aws: LocalAWS, cli: Cli, tree: Path) -> None:
     job_id = aws.add_job(outputs=["App"], encryption_key=None)
 
     done = cli("push", job_id, f"App={tree}", "--encrypt")
@@ -222,7 +222,7 @@ def test_a_job_without_a_key_cannotseal_artifact(aws: LocalAWS, cli: Cli, tree: 
 
 
 def test_a_key_can_be_given(aws: LocalAWS, cli: Cli, tree: Path) -> None:
-    message = seal_artifact(aws, cli, tree, "--encrypt-key", aws.key_arn)
+    message = encrypt_artifact(aws, cli, tree, "--encrypt-key", aws.key_arn)
 
     assert cli("fetch", aws.add_job([Input("App", message, "")])).returncode == 0
 
@@ -282,8 +282,8 @@ def test_objects_of_the_s3_encryption_client_are_called_by_their_name(
     assert kept.returncode == 0, kept.stderr
 
 
-def test_show_tells_of_an_envelope(aws: LocalAWS, cli: Cli, tree: Path) -> None:
-    job_id = aws.add_job([Input("App", seal_artifact(aws, cli, tree), "")])
+def test_show_tells_of_an_encrypted_message(aws: LocalAWS, cli: Cli, tree: Path) -> None:
+    job_id = aws.add_job([Input("App", encrypt_artifact(aws, cli, tree), "")])
 
     shown = cli("show", job_id).stdout
 

@@ -1,4 +1,4 @@
-"""Envelopes over the local KMS: sealed, recognised, opened, and refused when anything is wrong."""
+"""Encrypted messages over the local KMS: encrypted, recognised, decrypted, or refused."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from hypothesis import strategies as st
 from aws_clients import kms, session
 from cpstage.encryption.header import HEAD_BYTES, Header, read_header, s3_client_object
 from cpstage.encryption.kms import AllowedKeys, Kms, job_context
-from cpstage.encryption.materials import KmsMaterials
-from cpstage.encryption.messages import FRAME_LENGTH, decrypt, encrypt
+from cpstage.encryption.messages import FRAME_LENGTH, KmsMaterials, decrypt, encrypt
 from cpstage.errors import (
     AccessDenied,
     ArtifactRejected,
@@ -114,13 +113,13 @@ class TestRoundTrip:
         chunk, count = os.urandom(1 << 20), 48
         tracemalloc.start()
         try:
-            sealed = encrypt(
+            encrypted = encrypt(
                 (chunk for _ in range(count)),
                 key_ids=[keeper.key_id],
                 context=CONTEXT,
                 kms=keeper.kms,
             )
-            source = io.BufferedReader(Pipe(sealed.chunks), 1 << 20)
+            source = io.BufferedReader(Pipe(encrypted.chunks), 1 << 20)
             opened = decrypt(source, context=CONTEXT, key_ids=[keeper.key_id], kms=keeper.kms)
             length = sum(len(part) for part in opened)
             peak = tracemalloc.get_traced_memory()[1]
@@ -132,10 +131,10 @@ class TestRoundTrip:
 
     def test_the_least_rights_are_enough(self, aws: LocalAWS) -> None:
         key = new_key(aws)
-        _, sealer = session_of(aws, key, "kms:GenerateDataKey")
+        _, encrypter = session_of(aws, key, "kms:GenerateDataKey")
         _, opener = session_of(aws, key, "kms:Decrypt")
 
-        assert opener.open(sealer.encrypt(b"text")) == b"text"
+        assert opener.open(encrypter.encrypt(b"text")) == b"text"
 
     def test_kms_is_asked_before_the_source_is_read(self, aws: LocalAWS) -> None:
         _, keeper = session_of(aws, new_key(aws), "kms:Decrypt")
@@ -589,16 +588,16 @@ class TestRecognition:
         assert read_header(message[: header.length - 1]) is None
 
     def test_ours_says_what_it_is_before_it_is_read(self, keeper: Keeper) -> None:
-        sealed = encrypt([b"text"], key_ids=[keeper.key_id], context=CONTEXT, kms=keeper.kms)
+        encrypted = encrypt([b"text"], key_ids=[keeper.key_id], context=CONTEXT, kms=keeper.kms)
 
-        assert sealed.header.document() == {
+        assert encrypted.header.document() == {
             "format": "AWS Encryption SDK, message format 2",
             "algorithm": "AES_256_GCM_HKDF_SHA512_COMMIT_KEY",
             "keys": [keeper.key_id],
             "encryption_context": CONTEXT,
             "frame_length": FRAME_LENGTH,
         }
-        assert read_header(b"".join(sealed.chunks)) == sealed.header
+        assert read_header(b"".join(encrypted.chunks)) == encrypted.header
 
     def test_a_header_that_is_too_long_is_not_recognised(self) -> None:
         def message(pairs: int) -> bytes:
@@ -704,9 +703,9 @@ class TestOfficialCli:
         plaintext = os.urandom(100_000)
         (tmp_path / "plain").write_bytes(plaintext)
         context = [f"{name}={value}" for name, value in CONTEXT.items()]
-        files = ("--encrypt", "--input", "plain", "--output", "sealed")
+        files = ("--encrypt", "--input", "plain", "--output", "encrypted")
         run_cli(program, aws, tmp_path, *files, *arguments, "--encryption-context", *context)
-        message = (tmp_path / "sealed").read_bytes()
+        message = (tmp_path / "encrypted").read_bytes()
 
         assert header_of(message).keys == (aws.key_arn,)
         assert keeper.open(message) == plaintext
@@ -718,9 +717,9 @@ class TestOfficialCli:
         self, aws: LocalAWS, keeper: Keeper, program: Path, tmp_path: Path, size: int
     ) -> None:
         plaintext = os.urandom(size)
-        (tmp_path / "sealed").write_bytes(keeper.encrypt(plaintext))
+        (tmp_path / "encrypted").write_bytes(keeper.encrypt(plaintext))
         context = [f"{name}={value}" for name, value in CONTEXT.items()]
-        files = ("--decrypt", "--input", "sealed", "--output", "plain")
+        files = ("--decrypt", "--input", "encrypted", "--output", "plain")
         limits = ("--commitment-policy", "require-encrypt-require-decrypt")
         run_cli(program, aws, tmp_path, *files, *limits, "--encryption-context", *context)
 

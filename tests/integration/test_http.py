@@ -15,9 +15,8 @@ import pytest
 
 from constant_server import answering_server
 from cpstage import AwsConfig
-from cpstage.aws.client import Retries
+from cpstage.aws.client import JobCredentials, Retries
 from cpstage.aws.config import DEFAULT_TIMEOUT
-from cpstage.aws.credentials import JobCredentials
 from cpstage.aws.errors import NetworkError, ServiceError
 from cpstage.aws.s3 import S3
 from cpstage.job import SessionCredentials

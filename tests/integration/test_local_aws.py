@@ -25,8 +25,7 @@ from botocore.config import Config
 from botocore.credentials import Credentials
 
 from aws_clients import aws_cli, codepipeline, kms, options, refused, s3, session
-from cpstage.local import SESSION_ACTIONS, Input, LocalAWS, LocalAWSClient, Output, sample
-from cpstage.local.control import Call
+from cpstage.local import SESSION_ACTIONS, Call, Input, LocalAWS, LocalAWSClient, Output, sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -15,8 +15,8 @@ import pytest
 
 from cpstage.archive.blob import FileBlob
 from cpstage.aws.job_session import ObjectInfo
+from cpstage.inspect.content import Counted, OpenArtifact
 from cpstage.inspect.listing import list_remote
-from cpstage.inspect.opened import Counted, OpenArtifact
 from cpstage.job import Artifact, S3Location, check_artifact_name
 from cpstage.local import SESSION_ACTIONS, Call, Input, LocalAWS, Output
 from cpstage.transfer.options import Unpacking

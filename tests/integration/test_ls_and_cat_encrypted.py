@@ -1,4 +1,4 @@
-"""``cpstage ls``, ``cat`` and ``diff`` of artifacts in envelopes."""
+"""``cpstage ls``, ``cat`` and ``diff`` of encrypted artifacts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from aws_clients import kms
 from cpstage.local import SESSION_ACTIONS, Input, LocalAWS
-from encrypted_artifacts import flipped_at, header_length, seal_artifact
+from encrypted_artifacts import encrypt_artifact, flipped_at, header_length
 from samples import tar_of, zip_of
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def _left(user: Cli) -> list[str]:
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz"])
 def test_a_sealed_tree_is_looked_into(aws: LocalAWS, private: Cli, tree: Path, kind: str) -> None:
     least = SESSION_ACTIONS & {"s3:GetObject", "kms:Decrypt"}
-    message = seal_artifact(aws, private, tree, "--format", kind)
+    message = encrypt_artifact(aws, private, tree, "--format", kind)
     job_id = aws.add_job([Input("App", message, "")], session_actions=least)
 
     listed = private("ls", job_id, "--json")
@@ -71,7 +71,7 @@ def test_a_sealed_tree_is_looked_into(aws: LocalAWS, private: Cli, tree: Path, k
 
 
 def test_a_change_of_a_sealed_tree_is_found(aws: LocalAWS, private: Cli, tree: Path) -> None:
-    job_id = aws.add_job([Input("App", seal_artifact(aws, private, tree), "")])
+    job_id = aws.add_job([Input("App", encrypt_artifact(aws, private, tree), "")])
     assert private("fetch", job_id).returncode == 0
     two = private.directory / "in/App/two"
     two.write_text(FILES["two"].upper())
@@ -86,7 +86,7 @@ def test_a_change_of_a_sealed_tree_is_found(aws: LocalAWS, private: Cli, tree: P
 def test_what_was_kept_as_a_file_is_compared_as_that(
     aws: LocalAWS, private: Cli, tree: Path, how: str
 ) -> None:
-    job_id = aws.add_job([Input("App", seal_artifact(aws, private, tree), "")])
+    job_id = aws.add_job([Input("App", encrypt_artifact(aws, private, tree), "")])
     assert private("fetch", job_id, how).returncode == 0
 
     same = private("diff", job_id)
@@ -110,7 +110,7 @@ def test_nothing_of_a_damaged_message_is_shown(
     aws: LocalAWS, private: Cli, tree: Path, damage: Callable[[bytes], bytes]
 ) -> None:
     (tree / "two").write_bytes(os.urandom(LARGE))  # many frames, of which the first are good
-    message = seal_artifact(aws, private, tree, "--format", "tar")
+    message = encrypt_artifact(aws, private, tree, "--format", "tar")
     job_id = aws.add_job([Input("App", damage(message), "")])
 
     for command in (["ls", job_id], ["cat", job_id, "App", "a/one"]):
@@ -124,7 +124,7 @@ def test_nothing_of_a_damaged_message_is_shown(
 def test_what_does_not_fit_is_refused_as_fetch_does_it(
     aws: LocalAWS, private: Cli, tree: Path
 ) -> None:
-    message = seal_artifact(aws, private, tree, "--encrypt-context", "release=7")
+    message = encrypt_artifact(aws, private, tree, "--encrypt-context", "release=7")
     job_id = aws.add_job([Input("App", message, ""), Input("Plain", zip_of({"f": "x"}))])
     elsewhere = aws.add_job([Input("App", message, "")], pipeline="other-pipeline")
 
@@ -141,7 +141,7 @@ def test_what_does_not_fit_is_refused_as_fetch_does_it(
 
 
 def test_a_message_is_looked_at_as_the_file_it_is(aws: LocalAWS, private: Cli, tree: Path) -> None:
-    message = seal_artifact(aws, private, tree)
+    message = encrypt_artifact(aws, private, tree)
     job_id = aws.add_job([Input("App", message, key="some/App")])
 
     listed = private("ls", job_id, "--no-decrypt", "--json")
@@ -163,7 +163,7 @@ def test_a_message_is_looked_at_as_the_file_it_is(aws: LocalAWS, private: Cli, t
 def test_a_key_of_somebody_else_has_to_be_named(aws: LocalAWS, private: Cli, tree: Path) -> None:
     admin = kms(aws.admin_environment)
     other = admin.create_key()["KeyMetadata"]["Arn"]
-    message = seal_artifact(aws, private, tree, encryption_key=other)
+    message = encrypt_artifact(aws, private, tree, encryption_key=other)
     job_id = aws.add_job([Input("App", message, "")])
 
     refused = private("ls", job_id)
@@ -176,7 +176,7 @@ def test_a_key_of_somebody_else_has_to_be_named(aws: LocalAWS, private: Cli, tre
 
 
 def test_what_cannot_be_opened_for_want_of_room(aws: LocalAWS, private: Cli, tree: Path) -> None:
-    message = seal_artifact(aws, private, tree)
+    message = encrypt_artifact(aws, private, tree)
     job_id = aws.add_job([Input("App", message, "")])
 
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))"
@@ -193,9 +193,11 @@ def test_what_cannot_be_opened_for_want_of_room(aws: LocalAWS, private: Cli, tre
     assert _left(private) == []
 
 
-def test_an_archive_in_an_envelope_has_limits(aws: LocalAWS, private: Cli, tmp_path: Path) -> None:
+def test_an_archive_in_an_encrypted_message_has_limits(
+    aws: LocalAWS, private: Cli, tmp_path: Path
+) -> None:
     (tmp_path / "packed").write_bytes(tar_of({"a": "x", "f": "x" * 5000}))
-    message = seal_artifact(aws, private, tmp_path / "packed")
+    message = encrypt_artifact(aws, private, tmp_path / "packed")
     job_id = aws.add_job([Input("App", message, "")])
 
     done = private("ls", job_id, "--max-size", "1000")

@@ -9,8 +9,7 @@ import pytest
 
 from aws_clients import codepipeline
 from constant_server import answering_server
-from cpstage.local import Input, LocalAWS
-from cpstage.local.jobs import SESSION_ACTIONS
+from cpstage.local import SESSION_ACTIONS, Input, LocalAWS
 from fault_plans import Rule
 from fault_proxy import FaultProxy
 from faults import ACCESS_DENIED, PRECONDITION_FAILED, Answer, Close, Meanwhile

@@ -68,7 +68,7 @@ FAILURES = {
     "denied by S3": Failure(77, lacks="s3:GetObject"),
     "denied by the key": Failure(77, lacks="kms:Decrypt"),
     "denied to push": Failure(77, ("push", "JOB"), lacks="s3:PutObject"),
-    "denied to seal": Failure(77, ("push", "JOB", "--encrypt"), lacks="kms:GenerateDataKey"),
+    "denied to encrypt": Failure(77, ("push", "JOB", "--encrypt"), lacks="kms:GenerateDataKey"),
     "an archive that leaves": Failure(65, body=zip_of({"../evil": "x"})),
     "no archive": Failure(65, body=b"no archive at all"),
     "a glob without a match": Failure(2, ("fetch", "JOB", "--artifact", "Nope*")),

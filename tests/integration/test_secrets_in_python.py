@@ -11,9 +11,9 @@ import pytest
 from botocore.model import StructureShape
 
 import cpstage
+from cpstage.aws.client import JobCredentials
 from cpstage.aws.codepipeline import get_job
 from cpstage.aws.config import AwsConfig
-from cpstage.aws.credentials import JobCredentials
 from cpstage.aws.job_session import JobSession
 from cpstage.cli.output import Terminal
 from cpstage.errors import ConfigurationError, reportable

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cpstage.archive.options import Budget, Limits
+from cpstage.archive.members import Budget, Limits
 from cpstage.archive.paths import Plan
 from cpstage.errors import ArtifactRejected
 from mounts import with_processes
@@ -314,7 +314,7 @@ def test_a_signal_leaves_nothing(cli: Cli, tmp_path: Path) -> None:
     assert names(cli.directory) == []
 
 
-# Envelopes
+# Encrypted messages
 
 
 def test_a_sealed_archive_comes_back(aws: LocalAWS, admin: Cli, tree: Path) -> None:
@@ -359,10 +359,10 @@ def test_it_is_the_caller_who_lacks_a_permission(
     keys = ("--encrypt", "--encrypt-key", aws.key_arn)
     assert admin("pack", str(tree), "--output", "app.zip", *keys).returncode == 0
 
-    sealing = cli("pack", str(tree), "--output", "mine.zip", *keys)
+    encrypting = cli("pack", str(tree), "--output", "mine.zip", *keys)
     opening = cli("unpack", "app.zip", "--into", "there", "--decrypt-key", aws.key_arn)
 
-    for done, permission in ((sealing, "kms:GenerateDataKey"), (opening, "kms:Decrypt")):
+    for done, permission in ((encrypting, "kms:GenerateDataKey"), (opening, "kms:Decrypt")):
         assert done.returncode == 77
         hint = f"; the caller's policy and the key's policy have to allow {permission} on it\n"
         assert done.stderr.endswith(hint)
@@ -378,15 +378,15 @@ def test_what_has_to_be_sealed_and_is_not_is_refused(cli: Cli, tmp_path: Path) -
     assert names(cli.directory) == []
 
 
-def test_an_envelope_can_be_kept(aws: LocalAWS, admin: Cli, tree: Path) -> None:
+def test_an_encrypted_message_can_be_kept(aws: LocalAWS, admin: Cli, tree: Path) -> None:
     keys = ("--encrypt", "--encrypt-key", aws.key_arn)
     assert admin("pack", str(tree), "--output", "app.zip", *keys).returncode == 0
 
     done = admin("unpack", "app.zip", "--into", "there", "--no-decrypt")
 
     assert done.returncode == 0, done.stderr
-    kept, sealed = admin.directory / "there/app.zip", admin.directory / "app.zip"
-    assert kept.read_bytes() == sealed.read_bytes()
+    kept, encrypted = admin.directory / "there/app.zip", admin.directory / "app.zip"
+    assert kept.read_bytes() == encrypted.read_bytes()
 
 
 # File systems that fold names

@@ -1,4 +1,4 @@
-"""What the tests of sealed artifacts share: messages as ``push --encrypt`` leaves them."""
+"""What the tests of encrypted artifacts share: messages as ``push --encrypt`` leaves them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from cpstage.local import LocalAWS
 
 
-def seal_artifact(
+def encrypt_artifact(
     aws: LocalAWS, cli: Cli, source: Path, *options: str, name: str = "App", **members: Any
 ) -> bytes:
-    """Push a directory as a sealed output, and return what lies in the bucket then."""
+    """Push a directory as an encrypted output, and return what lies in the bucket then."""
     job_id = aws.add_job(outputs=[name], **members)
     done = cli("push", job_id, f"{name}={source}", "--encrypt", *options)
     assert done.returncode == 0, done.stderr

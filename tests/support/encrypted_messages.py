@@ -1,4 +1,4 @@
-"""What the tests of envelopes share: messages made by the SDK itself, and the official CLI."""
+"""What the tests of encrypted messages share: messages made by the SDK, and the official CLI."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from aws_encryption_sdk.key_providers.kms import KMSMasterKey
 
 from aws_clients import kms
 from cpstage import AwsConfig
-from cpstage.aws.credentials import JobCredentials
+from cpstage.aws.client import JobCredentials
 from cpstage.encryption.messages import decrypt, encrypt
 from cpstage.job import SessionCredentials
 from cpstage.job.masking import Secret, secret
@@ -50,7 +50,7 @@ _CLI = "aws-encryption-sdk-cli==4.3.0"
 
 @dataclass
 class Keeper:
-    """Seals and opens as one identity of the local AWS."""
+    """Encrypts and decrypts as one identity of the local AWS."""
 
     environment: Mapping[str, str]
     key_id: str
@@ -67,8 +67,8 @@ class Keeper:
         keys: Sequence[str] | None = None,
     ) -> bytes:
         chunks = [plaintext] if isinstance(plaintext, bytes) else plaintext
-        sealed = encrypt(chunks, key_ids=keys or [self.key_id], context=context, kms=self.kms)
-        return b"".join(sealed.chunks)
+        message = encrypt(chunks, key_ids=keys or [self.key_id], context=context, kms=self.kms)
+        return b"".join(message.chunks)
 
     def open(
         self,
@@ -89,7 +89,7 @@ class Keeper:
         frame_length: int,
         context: Mapping[str, str] = CONTEXT,
     ) -> bytes:
-        """Seal with the SDK's own master key, as another tool would."""
+        """Encrypt with the SDK's own master key, as another tool would."""
         policy = (
             CommitmentPolicy.REQUIRE_ENCRYPT_REQUIRE_DECRYPT
             if algorithm.is_committing()

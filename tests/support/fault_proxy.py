@@ -11,9 +11,9 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
-from cpstage.local import rules, wire
+from cpstage.local.gate import understand
 from fault_connection import Connection, Exchange, Sockets
 from fault_plans import Plan, Rule, Rules
 from faults import Request
@@ -108,8 +108,7 @@ def _understand(head: Head) -> Request:
     method, target, _ = head.first_line
     path, _, query = target.partition("?")
     _, is_json, operation = head.headers.get("x-amz-target", "").partition(".")
-    pairs = tuple(parse_qsl(query, keep_blank_values=True))
-    s3 = rules.understand(wire.Request(method, path, pairs, head.headers, b"", {}))
+    s3 = understand(method, target, head.headers)
     return Request(
         method=method,
         path=path,

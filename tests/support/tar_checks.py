@@ -9,14 +9,14 @@ import io
 from typing import TYPE_CHECKING
 
 from archive_checks import Listing, agreement, refusal, run_reader
+from cpstage import Limits
+from cpstage.archive.members import Budget
 from cpstage.archive.tar_reader import tar_members
 from trees import listing, needs
 from unpacked_archives import unpack
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from cpstage import Limits
 
 PEERS = ("tar", "bsdtar")
 
@@ -63,7 +63,8 @@ def read_by(peer: str, body: bytes, root: Path) -> Listing:
 def members_of(body: bytes) -> list[tuple[str, str, bool, str, bytes]]:
     """Return what the reader makes of an archive: for all of its bytes in turn, this is quick."""
     compressed = body[:2] == b"\x1f\x8b"
-    with tar_members(io.BytesIO(body), compressed=compressed, drained=int) as members:
+    budget = Budget(Limits(), len(body))
+    with tar_members(io.BytesIO(body), compressed=compressed, budget=budget) as members:
         return [
             (one.name, one.kind, one.executable, one.target, b"".join(one.chunks()))
             for one in members

@@ -10,8 +10,10 @@ from typing import IO, TYPE_CHECKING
 
 import pytest
 
+from cpstage import Limits
+from cpstage.archive.members import Budget
 from cpstage.archive.tar_reader import tar_members
-from cpstage.archive.threads import ahead
+from cpstage.archive.workers import ahead
 from cpstage.errors import ArtifactRejected, LocalIOError, Stopped
 from tar_bytes import gzip, member, tar
 
@@ -158,7 +160,7 @@ class Pipe(io.RawIOBase):
 
 
 def contents(file: IO[bytes], compressed: bool) -> list[bytes]:
-    with tar_members(file, compressed=compressed, drained=int) as members:
+    with tar_members(file, compressed=compressed, budget=Budget(Limits(), 0)) as members:
         return [b"".join(one.chunks()) for one in members]
 
 
@@ -178,7 +180,8 @@ def test_members_may_be_left_where_one_likes(compressed: bool) -> None:
     body = tar(*(member(f"file-{index}", "x" * 9000) for index in range(2000)))
     file = io.BufferedReader(io.BytesIO(gzip(body) if compressed else body))
 
-    with tar_members(file, compressed=compressed, drained=int) as members:
+    budget = Budget(Limits(), len(body))
+    with tar_members(file, compressed=compressed, budget=budget) as members:
         assert next(members).name == "file-0"
         assert b"".join(next(members).chunks()) == b"x" * 9000
         assert next(iter(next(members).chunks()))
@@ -187,12 +190,12 @@ def test_members_may_be_left_where_one_likes(compressed: bool) -> None:
 
 def test_data_that_nobody_reads_counts_as_passed_over() -> None:
     body = tar(member("one", "x" * 5000), member("two"))
-    passed: list[int] = []
+    budget = Budget(Limits(), len(body))
 
-    with tar_members(io.BytesIO(body), compressed=False, drained=passed.append) as members:
+    with tar_members(io.BytesIO(body), compressed=False, budget=budget) as members:
         assert [one.name for one in members] == ["one", "two"]
 
-    assert sum(passed) == 5000 + 512
+    assert budget.size == 5000 + 512
 
 
 @pytest.mark.parametrize("length", [4000, 600, 12])

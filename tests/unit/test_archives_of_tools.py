@@ -16,9 +16,9 @@ import pytest
 from cpstage import Limits
 from cpstage.archive.blob import BytesBlob
 from cpstage.archive.formats import recognise
-from cpstage.archive.options import Budget, ExtractOptions
+from cpstage.archive.members import Budget, ExtractOptions
 from cpstage.archive.zip_directory import read_directory, read_tail
-from cpstage.archive.zip_members import decoded
+from cpstage.archive.zip_reader import decoded
 from cpstage.errors import ArtifactRejected
 from tar_bytes import directory as tar_directory
 from tar_bytes import hard_link, header, member, padded, pax, record, tar
@@ -111,7 +111,7 @@ def test_methods_of_7z(tmp_path: Path, method: str, size: int) -> None:
 def test_deflate64_comes_out_in_bounded_pieces(tmp_path: Path) -> None:
     body = _by_7z(tmp_path, bytes(96 * MIB), "-mm=Deflate64")
     blob = BytesBlob(body)
-    [entry] = read_directory(blob, read_tail(blob, Budget(Limits(), blob.size))).entries
+    [entry] = read_directory(blob, read_tail(blob, Budget(Limits(), blob.size)))
     start = 30 + len("in.bin")
 
     sizes = [len(one) for one in decoded(entry, [memoryview(body)[start : start + entry.packed]])]
@@ -124,7 +124,7 @@ def test_deflate64_comes_out_in_bounded_pieces(tmp_path: Path) -> None:
 def test_damaged_deflate64(tmp_path: Path, change: str) -> None:
     body = bytearray(_by_7z(tmp_path, os.urandom(999) * 300, "-mm=Deflate64"))
     blob = BytesBlob(bytes(body))
-    [entry] = read_directory(blob, read_tail(blob, Budget(Limits(), blob.size))).entries
+    [entry] = read_directory(blob, read_tail(blob, Budget(Limits(), blob.size)))
     stream = bytes(body[36 : 36 + entry.packed])
     data = (tmp_path / "in.bin").read_bytes()
     if change == "cut":

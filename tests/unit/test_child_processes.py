@@ -19,9 +19,9 @@ import pytest
 
 import cpstage
 from cpstage.archive.blob import BytesBlob, ReadAhead
-from cpstage.archive.options import ExtractOptions
-from cpstage.archive.processes import Processes
+from cpstage.archive.members import ExtractOptions
 from cpstage.archive.unpack import Unpacker
+from cpstage.archive.workers import Processes
 from cpstage.errors import ArtifactRejected, LocalIOError
 from cpstage.filesystem.tree import Tree, fingerprint
 
@@ -285,6 +285,7 @@ def test_the_members_of_a_tar_have_effect_in_their_order(tmp_path: Path) -> None
     }
     assert unpacked.contents
     assert unpacked.contents.files == len(expected)
+    assert unpacked.contents.size == sum(map(len, expected.values()))
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ from tar_bytes import (
 )
 from tar_checks import PEERS, accepted, refused
 from trees import listing
+from unpacked_archives import unpack
 
 LEAVING = [
     "..",
@@ -367,6 +368,27 @@ def test_the_last_of_two_files_wins(tmp_path: Path) -> None:
 
     assert found["file"] == ("file", False, b"second")
     assert found["again"] == ("file", True, b"first, and longer")
+
+
+@pytest.mark.parametrize(
+    ("later", "size"),
+    [
+        ([member("file", "12")], 2),
+        ([member("file", "12"), member("./file", "123")], 3),
+        ([member("other", "12"), hard_link("file", "other")], 2),
+        ([hard_link("again", "file"), member("file", "12")], 7),
+        ([hard_link("again", "file"), member("file", "12"), member("again", "1")], 3),
+        ([hard_link("again", "file"), hard_link("again", "file")], 5),
+    ],
+)
+def test_bytes_of_a_file_that_is_replaced_are_not_counted(
+    tmp_path: Path, later: list[bytes], size: int
+) -> None:
+    contents = unpack(tar(member("file", "12345"), *later), tmp_path / "into", "app.tar")
+
+    files = [path.stat() for path in (tmp_path / "into").iterdir()]
+    assert contents.size == sum({one.st_ino: one.st_size for one in files}.values()) == size
+    assert contents.files == len(files)
 
 
 def test_the_last_of_two_links_wins(tmp_path: Path) -> None:

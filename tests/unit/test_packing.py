@@ -249,7 +249,8 @@ def test_70_000_entries_are_counted_in_zip64_fields(tmp_path: Path) -> None:
     tree = tree_of_sizes(tmp_path / "tree", 10)
     listed = entries_of(tree)
     many = [
-        listed[number % 2]._replace(path=RelativePath(f"{number:05}")) for number in range(70_000)
+        listed[number % 2]._replace(path=RelativePath(f"entry-{number:05}"))
+        for number in range(70_000)
     ]
     archive = tmp_path / "archive.zip"
 

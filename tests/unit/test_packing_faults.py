@@ -16,7 +16,7 @@ import pytest
 from cpstage._deflate import DEFAULT_LEVEL
 from cpstage.archive.pack import Packer
 from cpstage.archive.packing_list import PORTION_SIZE
-from cpstage.archive.threads import in_order
+from cpstage.archive.workers import in_order
 from cpstage.errors import ArtifactRejected, LocalIOError
 from cpstage.filesystem.walk import single
 from packed_trees import FORMATS, entries_of, hole, pack, stream, text, tree_of_sizes

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cpstage import Limits
+from cpstage.archive.members import Budget
 from cpstage.archive.tar_headers import count_members
 from cpstage.archive.tar_reader import tar_members
 from cpstage.errors import ArtifactRejected
@@ -88,10 +89,13 @@ def _records(count: int) -> bytes:
 
 def _read_all(body: bytes, read: list[int]) -> None:
     """Read an archive, and take down the lengths of the headers that are read."""
-    opened = tar_members(
-        io.BytesIO(body), compressed=False, drained=lambda _: None, check_header=read.append
-    )
-    with opened as found:
+
+    class Headers(Budget):
+        def check_header(self, size: int) -> None:
+            read.append(size)
+
+    budget = Headers(Limits(), len(body))
+    with tar_members(io.BytesIO(body), compressed=False, budget=budget) as found:
         for one in found:
             list(one.chunks())
 

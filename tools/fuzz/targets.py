@@ -76,8 +76,8 @@ def unpack_gzip(body: bytes) -> bool:
     return _unpack(body, "app.tar.gz")
 
 
-def find_envelope(body: bytes) -> bool:
-    """Look for the header of an envelope, as is done with every artifact."""
+def find_message(body: bytes) -> bool:
+    """Look for the header of an encrypted message, as is done with every artifact."""
     header = read_header(body)
     if header is not None:
         json.dumps(header.document())
@@ -112,5 +112,5 @@ TARGETS: Mapping[str, Callable[[bytes], bool]] = {
     "tar": unpack_tar,
     "gzip": unpack_gzip,
     "job": read_job,
-    "envelope": find_envelope,
+    "message": find_message,
 }

@@ -3,13 +3,13 @@
 Unpacking reads a blob once, from its start to its end, in blocks that threads fetch ahead; output
 goes straight into the files of a staging tree::
 
-    Blob ──▶ ReadAhead ──┬──▶ zip_reader ──▶ zip_members ────┐
-      │     (blocks, in  │    (groups,       (inflate, CRC)  ├──▶ filesystem.Tree
-      │      order)      │     large files)  in workers      │    (by descriptor)
-      │                  └──▶ gzip_reader ──▶ tar_reader ────┘
-      │                       (in a thread)   (member by member)
-      └──▶ zip_format ──▶ zip_directory ──▶ paths.Plan
-           (the EOCD)     (all entries)     (before the first write; of a tar, each member)
+    Blob ──▶ ReadAhead ──┬──▶ zip_reader ──▶ inflate, CRC ───┐
+      │     (blocks, in  │    (groups,       (in workers)    ├──▶ filesystem.Tree
+      │      order)      │     large files)                  │    (by descriptor)
+      │                  └──▶ inflate ──────▶ tar_reader ────┘
+      │                       (in a thread)  (member by member)
+      └──▶ zip_directory ──▶ paths.Plan
+           (all entries)     (before the first write; of a tar, each member)
 
 The central directory of a zip is read first and validated as a whole; nothing is written before the
 plan has admitted every entry and the targets of all symlinks. Each local file header is compared

@@ -17,7 +17,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from cpstage.archive.threads import thread_count
+from cpstage.archive.workers import thread_count
 from cpstage.errors import ArtifactRejected, LocalIOError, local_reason
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import zlib
 from contextlib import suppress
 from typing import Literal
 
-from cpstage.archive.tar_headers import BLOCK, has_checksum
+from cpstage.archive.tar_headers import BLOCK, RECORD_BYTES, has_checksum
 from cpstage.errors import ArtifactRejected
 
 Format = Literal["zip", "tar", "tar.gz"]
@@ -25,9 +25,6 @@ CONTENT_TYPES: dict[Format, str] = {
 }
 """What the CodePipeline plugin for Jenkins writes, and other actions read."""
 
-_RECORD = 20 * BLOCK
-"""Bytes of a whole record of tar: an empty tar has at most one, all zeros."""
-
 _FULL_CLONE_KEYS = (b"ConnectionArn", b"FullRepositoryName", b"CommitId")
 
 _OTHER_MAGICS: dict[bytes, str] = {
@@ -37,21 +34,13 @@ _OTHER_MAGICS: dict[bytes, str] = {
     b"\x04\x22\x4d\x18": "lz4",
     b"7z\xbc\xaf\x27\x1c": "7z",
     b"Rar!\x1a\x07": "rar",
-    b"070707": "cpio",
-    b"070701": "cpio",
-    b"070702": "cpio",
-    b"\xc7\x71": "cpio",
+    **dict.fromkeys((b"070707", b"070701", b"070702", b"\xc7\x71"), "cpio"),
     b"!<arch>\n": "ar",
     b"\x1f\x9d": "compress (.Z)",
 }
 """The first bytes of formats that are not unpacked."""
 
-_SUFFIXES: dict[str, Format] = {
-    ".zip": "zip",
-    ".tar": "tar",
-    ".tar.gz": "tar.gz",
-    ".tgz": "tar.gz",
-}
+_SUFFIXES: dict[str, Format] = {".zip": "zip", ".tar": "tar", ".tar.gz": "tar.gz", ".tgz": "tar.gz"}
 _HINTING_TYPES: dict[str, Format] = {
     "application/zip": "zip",
     "application/x-zip-compressed": "zip",
@@ -105,9 +94,8 @@ def format_of_name(name: str) -> Format | None:
 
 def other_format(head: bytes) -> str | None:
     """Return the name of a format that is recognised by its magic bytes and not unpacked."""
-    magics = ((name, magic, 0) for magic, name in _OTHER_MAGICS.items())
-    for name, magic, at in magics:
-        if head.startswith(magic, at):
+    for magic, name in _OTHER_MAGICS.items():
+        if head.startswith(magic):
             return name
     if inside := _gzip_around(head):
         return f"gzip-compressed {inside}"
@@ -144,7 +132,7 @@ def _by_magic(head: bytes, *, is_named: bool) -> Format | None:
         inflated = _inflate_start(head)
         if _is_tar(inflated) or (
             _is_empty_tar(inflated, BLOCK if is_named else 2 * BLOCK)
-            and (is_named or len(inflated) <= _RECORD)
+            and (is_named or len(inflated) <= RECORD_BYTES)
         ):
             return "tar.gz"
     return None
@@ -184,11 +172,11 @@ def _inflate_start(head: bytes) -> bytes:
             hint="check the action that made it, or fetch it unchanged with --no-unpack",
         ) from error
     with suppress(zlib.error):  # damage behind the start is found, and named, when it is unpacked
-        while not any(inflated) and len(inflated) <= _RECORD:
+        while not any(inflated) and len(inflated) <= RECORD_BYTES:
             rest = stream.unused_data if stream.eof else stream.unconsumed_tail
             if stream.eof:
                 stream = zlib.decompressobj(wbits=31)
             if not rest.strip(b"\0"):
                 break
-            inflated += stream.decompress(rest, _RECORD + 1 - len(inflated))
+            inflated += stream.decompress(rest, RECORD_BYTES + 1 - len(inflated))
     return inflated

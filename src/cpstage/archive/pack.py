@@ -7,27 +7,19 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from cpstage.archive.formats import Format
-from cpstage.archive.options import PackOptions
-from cpstage.archive.packing_list import (
-    Batch,
-    Begin,
-    FilePart,
-    PackingList,
-    PackingPool,
-    limit_notes,
-)
+from cpstage.archive.members import PackOptions
+from cpstage.archive.packing_list import Begin, PackingList, PackingPool, limit_notes
 from cpstage.archive.paths import check_name, leaving, unsafe_links
-from cpstage.archive.threads import thread_count
+from cpstage.archive.workers import thread_count
 from cpstage.archive.zip_writer import pack_portion, zip_stream
 from cpstage.errors import ArtifactRejected, listing
 from cpstage.filesystem.tree import RelativePath
 from cpstage.filesystem.walk import Entry, Globs, Symlinks, walk
 
 _LOGGER = logging.getLogger("cpstage")
-
 
 _NAME_HINT = "rename these entries, or leave them out with --exclude"
 _LINK_HINT = (
@@ -52,13 +44,9 @@ def list_entries(
 ) -> PackingList:
     """List what is to be packed, and check that it can be unpacked again.
 
-    Args:
-        root: The directory.
-        globs: What of it goes in.
-        symlinks: Whether links are kept, or replaced by what they point to.
-        listed: Is told of entries as they are found.
-        archive: A file that is left out wherever it stands: what is packed goes there.
-        begin: Is given groups of entries as soon as they are full, to begin to pack them.
+    ``listed`` is told of entries as they are found, and ``begin`` is given groups of entries as
+    soon as they are full, to begin to pack them. The archive, to which all of it is packed, is left
+    out wherever it stands.
 
     Raises:
         ArtifactRejected: A link leads out of the tree, a name is not portable, or an entry is
@@ -66,7 +54,7 @@ def list_entries(
         LocalIOError: Something cannot be read.
     """
     links: dict[RelativePath, str] = {}
-    unsafe: list[_Unsafe] = []
+    unsafe: list[tuple[str, str]] = []
     notes: list[str] = []
 
     def report(note: str) -> None:
@@ -79,12 +67,12 @@ def list_entries(
             listed(1)
             if entry.source == left_out:
                 continue
-            if unsafe and entry.path.startswith(f"{unsafe[-1].path}/"):
+            if unsafe and entry.path.startswith(f"{unsafe[-1][0]}/"):
                 continue  # it has the unsafe name of its directory
             try:
                 check_name(entry.path)
             except ArtifactRejected as error:
-                unsafe.append(_Unsafe(entry.path, error.message))
+                unsafe.append((entry.path, error.message))
                 continue
             if entry.kind == "link":
                 links[entry.path] = entry.target
@@ -92,7 +80,7 @@ def list_entries(
 
     found = PackingList(checked(), begin)
     if unsafe:
-        raise _not_packed(root, listing(one.why for one in unsafe), _NAME_HINT)
+        raise _not_packed(root, listing(why for _, why in unsafe), _NAME_HINT)
     try:
         leaving_links = unsafe_links(links)
     except ArtifactRejected as error:
@@ -101,13 +89,6 @@ def list_entries(
         raise _not_packed(root, leaving(leaving_links, links).message, _LINK_HINT)
     found.notes += notes
     return found
-
-
-class _Unsafe(NamedTuple):
-    """An entry whose name cannot be unpacked again, and why."""
-
-    path: str
-    why: str
 
 
 class Packer:
@@ -129,7 +110,6 @@ class Packer:
         is_eager: bool = True,
     ) -> None:
         self._options = options or PackOptions()
-        self._level = self._options.level
         self._rule = self._options.mtime_rule()
         self._threads = threads or thread_count()
         self._is_eager = is_eager
@@ -152,8 +132,7 @@ class Packer:
     ) -> PackingList:
         """List as :func:`list_entries` does, and begin to pack for a format where that is of use.
 
-        Raises:
-            ArtifactRejected, LocalIOError: As there; the latter also for what changed meanwhile.
+        LocalIOError is raised also for what changed meanwhile.
         """
         begin: Begin = _not_yet
         if self._is_eager and archive_format != "raw":
@@ -174,50 +153,38 @@ class Packer:
         """Pack entries.
 
         Threads read and deflate ahead of the consumer of the bytes, until all are read, the
-        generator is closed or the context ends.
-
-        Args:
-            entries: What to pack, as it was listed.
-            archive_format: What to make of it.
-            consumed: Is told of the bytes of files as they are read.
+        generator is closed or the context ends. ``consumed`` is told of the bytes of files as they
+        are read.
 
         Raises:
             LocalIOError: A file cannot be read, or changed since it was listed.
         """
         listed = entries if isinstance(entries, PackingList) else PackingList(entries)
-        stream = self._stream(listed, archive_format, consumed)
+        pool = self._pool(archive_format)
+        if archive_format == "zip":
+            stream = zip_stream(listed, pool, consumed, self._rule)
+        else:
+            # Most artifacts are zips, and need not wait for it to be loaded.
+            from cpstage.archive.tar_writer import tar_stream
+
+            stream = tar_stream(listed, pool, consumed, self._level_of(archive_format))
         # Closed before the threads that it uses; a traceback may still refer to it.
         self._stack.enter_context(closing(stream))
         return stream
 
-    def _stream(
-        self, listed: PackingList, archive_format: Format, consumed: Callable[[int], object]
-    ) -> Generator[bytes, None, None]:
-        pool = self._pool(archive_format)
-        if archive_format == "zip":
-            return zip_stream(listed, pool, consumed, self._rule)
-        # Most artifacts are zips, and need not wait for it to be loaded.
-        from cpstage.archive.tar_writer import gzip_stream, tar_stream
-
-        if archive_format == "tar":
-            return tar_stream(listed, pool, consumed)
-        return gzip_stream(listed, pool, self._level, consumed)
-
     def _pool(self, archive_format: Format) -> PackingPool[Any]:
         """Return what packs portions for a format: one for all lists, with its processes."""
         if archive_format not in self._pools:
-            pool = PackingPool(self._work(archive_format), self._threads)
+            work: Callable[..., Any] = pack_portion
+            if archive_format != "zip":
+                from cpstage.archive.tar_writer import tar_piece as work
+            how = {"level": self._level_of(archive_format), "rule": self._rule}
+            pool = PackingPool(partial(work, **how), self._threads)
             self._pools[archive_format] = self._stack.enter_context(pool)
         return self._pools[archive_format]
 
-    def _work(self, archive_format: Format) -> Callable[[Batch | FilePart], Any]:
-        if archive_format == "zip":
-            return partial(pack_portion, level=self._level, rule=self._rule)
-        from cpstage.archive.tar_writer import compressed_piece, plain_piece
-
-        if archive_format == "tar":
-            return partial(plain_piece, rule=self._rule)
-        return partial(compressed_piece, level=self._level, rule=self._rule)
+    def _level_of(self, archive_format: Format) -> int | None:
+        return None if archive_format == "tar" else self._options.level
 
 
 def _not_packed(root: Path, why: str, hint: str) -> ArtifactRejected:

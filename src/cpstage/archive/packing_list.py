@@ -13,9 +13,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from cpstage.archive.options import RATIO_FREE, ZIP_RECORD_BYTES, ZIP_RECORD_ROOM, Limits
-from cpstage.archive.processes import Processes, is_worth_forking
-from cpstage.archive.threads import in_order
+from cpstage._deflate import deflated_piece, inflater
+from cpstage.archive.members import RATIO_FREE, ZIP_RECORD_BYTES, ZIP_RECORD_ROOM, Limits
+from cpstage.archive.workers import Processes, in_order, is_worth_forking
 from cpstage.filesystem.walk import Entry
 
 PORTION_SIZE = 1 << 20
@@ -28,6 +28,9 @@ the consumer has buffers too."""
 _ENTRY = 4 << 10
 """An entry without data takes about as long as these many bytes."""
 
+_MANY = 50_000
+"""Entries of a list whose memory counts: those that follow are kept deflated, in a fifth of it."""
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
@@ -37,16 +40,19 @@ class Batch:
         packed: The entries, as plain tuples, pickled.
         size: How many bytes their files have together.
         count: How many there are.
+        is_deflated: Whether ``packed`` was deflated.
     """
 
     packed: bytes
     size: int
     count: int
+    is_deflated: bool = False
 
     @property
     def entries(self) -> list[Entry]:
         """The entries."""
-        return [*map(Entry._make, pickle.loads(self.packed))]  # noqa: S301 (our own bytes)
+        pickled = inflater().decompress(self.packed) if self.is_deflated else self.packed
+        return [*map(Entry._make, pickle.loads(pickled))]  # noqa: S301 (our own bytes)
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,10 @@ class PackingList:
     def _grouped(self, entries: Sequence[Entry], size: int) -> Batch:
         self._note(entries, size)
         # Plain tuples: named ones take three times as long.
-        return Batch(pickle.dumps([*map(tuple, entries)]), size, len(entries))
+        pickled = pickle.dumps([*map(tuple, entries)])
+        if self._count <= _MANY:
+            return Batch(pickled, size, len(entries))
+        return Batch(deflated_piece(pickled, 1, last=True), size, len(entries), is_deflated=True)
 
     def _note(self, entries: Sequence[Entry], size: int) -> None:
         self._count += len(entries)

@@ -16,10 +16,8 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from cpstage.archive.members import Member, MemberKind
-from cpstage.archive.options import Budget
+from cpstage.archive.members import Budget, Member, MemberKind
 from cpstage.errors import MOST_SHOWN, ArtifactRejected, WorkspaceUnavailable, listing
 from cpstage.filesystem.tree import RelativePath
 
@@ -75,13 +73,8 @@ def _is_plain(name: str) -> bool:
     )
 
 
-def is_plain_from(start: int, name: str) -> bool:
-    """Tell quickly whether a name is safe of which all but the last component has been checked.
-
-    Args:
-        start: Where the last component begins.
-        name: The name.
-    """
+def _is_plain_from(start: int, name: str) -> bool:
+    """Whether a name is safe, quickly, of which all before a component has been checked."""
     return _PLAIN_COMPONENT.fullmatch(name, start) is not None and len(name) <= _NAME_MAX
 
 
@@ -118,15 +111,6 @@ def is_too_long(path: str) -> bool:
     return len(there) > _PATH_MAX or max(map(len, there.split(b"/"))) > _NAME_MAX
 
 
-def is_utf8(text: str) -> bool:
-    """Whether a name has no bytes that are not UTF-8."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 @dataclass(frozen=True)
 class Planned:
     """What stands at a path, and which archive it is from."""
@@ -135,19 +119,16 @@ class Planned:
     source: str
 
 
-class DirectoryAttributes(NamedTuple):
-    """What a directory gets when all that is in it has been created."""
-
-    mode: int
-    mtime_ns: int | None
-
-
 class Plan:
     """The paths of one tree.
 
     Args:
         folds_names: Whether the tree's file system takes names for the same that differ in case or
             in the form of an accent.
+
+    Attributes:
+        links: The targets of symlinks.
+        directories: The mode and mtime that a directory gets when nothing more is created in it.
     """
 
     def __init__(self, *, folds_names: bool = False) -> None:
@@ -155,7 +136,7 @@ class Plan:
         self._folded: dict[str, RelativePath] | None = {} if folds_names else None
         self._kinds: dict[tuple[MemberKind, str], Planned] = {}
         self.links: dict[RelativePath, str] = {}
-        self.directories: dict[RelativePath, DirectoryAttributes] = {}
+        self.directories: dict[RelativePath, tuple[int, int | None]] = {}
 
     def admit(
         self,
@@ -167,15 +148,10 @@ class Plan:
         last_wins: bool = False,
         is_equal: Callable[[RelativePath], bool] = lambda _: False,
     ) -> tuple[RelativePath, bool]:
-        """Take a member into the plan.
+        """Take a member into the plan, and count it.
 
-        Args:
-            name: The member's name, unchecked.
-            kind: What it is.
-            source: Which archive it is from, for messages.
-            budget: The limits that it counts against.
-            last_wins: Whether a later file takes the place of an earlier one, as in tar.
-            is_equal: Whether the member is equal to the earlier one at a path.
+        A later file takes the place of an earlier one where the last wins, as in tar, or where the
+        two are equal.
 
         Returns:
             Its path, and whether something of the same kind is there already.
@@ -190,7 +166,7 @@ class Plan:
         last = short.rfind("/") + 1
         above = self._planned.get(short[: last - 1]) if last else None
         # In a directory that has been admitted, only the last component is new.
-        known = above is not None and above.kind == "directory" and is_plain_from(last, short)
+        known = above is not None and above.kind == "directory" and _is_plain_from(last, short)
         path = RelativePath(short) if known else check_name(name)
         budget.check_depth(path)
         if not known:
@@ -220,11 +196,7 @@ class Plan:
         return [RelativePath(""), *inside]
 
     def regular_file(self, member: Member, source: str) -> RelativePath:
-        """Return the earlier regular file of the same archive that a hard link stands for.
-
-        Raises:
-            ArtifactRejected: No earlier file of the archive has this name.
-        """
+        """Return the earlier regular file of the same archive that a hard link stands for."""
         path = check_name(member.target)
         here = self._planned.get(path)
         files = (Planned("file", source), Planned("hard link", source))
@@ -292,21 +264,13 @@ Links = Mapping[RelativePath, str]
 
 
 def check_target_length(name: str, length: int) -> None:
-    """Check how long the target of a link is, before it is read or kept.
-
-    Raises:
-        ArtifactRejected: The target is longer than a link can have.
-    """
+    """Check how long the target of a link is, before it is read or kept."""
     if length > LONGEST_TARGET:
         raise refused(name, f"is a link with a target over {LONGEST_TARGET:,} bytes")
 
 
 def check_links(links: Links) -> None:
-    """Check that all symlinks stay in their tree.
-
-    Raises:
-        ArtifactRejected: Links leave the tree, or :func:`unsafe_links` raises.
-    """
+    """Check that all symlinks stay in their tree, and raise ArtifactRejected where they do not."""
     unsafe = unsafe_links(links)
     if unsafe:
         raise leaving(unsafe, links, hint=_UNPACK_HINT)

@@ -1,7 +1,7 @@
 """The headers of tar, read strictly (POSIX.1-2017 ustar and pax; GNU tar; v7), and sparse files.
 
-A field is what the format says, or the header is rejected: one reader takes for a number or the end
-of a name what another does not.
+A field is what the format says, or :class:`Damaged` rejects the header: one reader takes for a
+number or the end of a name what another does not.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from itertools import repeat
 from typing import NamedTuple
 from zlib import adler32
 
-from cpstage.archive.gzip_reader import Damaged
+from cpstage._deflate import Damaged
 from cpstage.archive.members import CHUNK
 
 BLOCK = 512
+RECORD_BYTES = 20 * BLOCK
+"""Bytes that tar writes at once: an empty tar has at most one record, all zeros, and what follows
+the end blocks in the last record is not a member."""
 
 POSIX, GNU, V7 = b"ustar\0", b"ustar  \0", bytes(8)
 """Of POSIX, a version follows, which some writers leave empty."""
@@ -40,7 +43,7 @@ _MOST_DIGITS = len(str(_LARGEST))
 _REMEMBERED = 256
 """Fields whose values are kept: most members of an archive share their modes, many their mtimes."""
 
-Record = tuple[bytes, bytes]
+PaxRecord = tuple[bytes, bytes]
 """The key and value of one record of a pax header."""
 
 
@@ -67,11 +70,7 @@ class Header(NamedTuple):
 
 
 def read_header(block: bytes) -> Header:
-    """Read a block.
-
-    Raises:
-        Damaged: Its checksum is wrong, it is of no known format, or not a whole block.
-    """
+    """Read a block, which has to be whole, of a known format, and to have the right checksum."""
     if len(block) < BLOCK:
         raise Damaged("it is cut off in a header")
     header = Header._make(_FIELDS.unpack(block))
@@ -85,9 +84,9 @@ def read_header(block: bytes) -> Header:
     return header
 
 
-_EXTENDED, _SIZELESS, _SKIPPED = b"xXgLK", b"125", b"VA"
+EXTENDED, _SIZELESS, SKIPPED = b"xXgLK", b"125", b"VA"
 """Types of headers: those that describe the member after them, those without data, and those of
-which nothing is extracted."""
+which nothing is extracted: labels of volumes (GNU), and access control lists (Solaris)."""
 
 
 def count_members(window: memoryview) -> int:
@@ -104,10 +103,10 @@ def count_members(window: memoryview) -> int:
             size = octal(block[124:136], "size")
         except Damaged:
             break
-        body = bytes(window[at + BLOCK : at + BLOCK + size]) if kind in _EXTENDED else b""
+        body = bytes(window[at + BLOCK : at + BLOCK + size]) if kind in EXTENDED else b""
         if kind == SPARSE or b" size=" in body or b"GNU.sparse" in body or not any(block):
             break
-        is_member = kind not in _EXTENDED and kind not in _SKIPPED
+        is_member = kind not in EXTENDED and kind not in SKIPPED
         # An entry for the root is not counted against the limit.
         count += is_member and bool(block[:100].strip(b"./\0"))
         at += BLOCK + (0 if kind in _SIZELESS else size + -size % BLOCK)
@@ -116,11 +115,7 @@ def count_members(window: memoryview) -> int:
 
 @lru_cache(_REMEMBERED)
 def mode_of_field(field: bytes) -> int:
-    """Return the permission bits in a field.
-
-    Raises:
-        Damaged: As :func:`number`.
-    """
+    """Return the permission bits in a field."""
     return number(field, "mode") & 0o777
 
 
@@ -129,9 +124,6 @@ def mtime_of_field(field: bytes) -> int | None:
     """Return the mtime in a field, in nanoseconds since the epoch; None where it has none.
 
     A number ends at the first NUL or space, as in GNU tar, which other fields do not allow.
-
-    Raises:
-        Damaged: The field has something else than octal digits.
     """
     if field[0] in (_POSITIVE, _NEGATIVE):
         digits = field[1:] if field[0] == _POSITIVE else field
@@ -171,11 +163,7 @@ def text(field: bytes) -> bytes:
 
 
 def number(field: bytes, what: str) -> int:
-    """Return the number in a field: octal digits, or GNU's base 256.
-
-    Raises:
-        Damaged: The field is not a number, is negative, or larger than any file.
-    """
+    """Return the number in a field: octal digits, or GNU's base 256, up to the size of any file."""
     if field[0] == _POSITIVE:
         value = int.from_bytes(field[1:], "big")
         if value > _LARGEST:
@@ -187,11 +175,7 @@ def number(field: bytes, what: str) -> int:
 
 
 def octal(field: bytes, what: str) -> int:
-    """Return the number in a field of octal digits; a field of zeros alone is one, and no blanks.
-
-    Raises:
-        Damaged: There is something else in it.
-    """
+    """Return the number in a field of octal digits; zeros alone are one, and blanks are not."""
     digits = field.rstrip(b"\0 ").lstrip(b" ")
     if not digits and not field.strip(b"\0"):
         return 0
@@ -203,23 +187,15 @@ def octal(field: bytes, what: str) -> int:
 
 
 def decimal(digits: bytes, what: str) -> int:
-    """Return the number that a pax record holds.
-
-    Raises:
-        Damaged: The value is not a number, is negative, or has more digits than any size.
-    """
+    """Return the number that a pax record holds, of as many digits as a size can have."""
     significant = digits.lstrip(b"0")
     if not digits.isdigit() or len(significant) > _MOST_DIGITS:
         raise Damaged(f"the {what} is not a number: {digits[:40]!r}")
     return int(significant or b"0")
 
 
-def read_records(body: bytes) -> list[Record]:
-    r"""Read the records of a pax header, each of them ``length key=value\n``.
-
-    Raises:
-        Damaged: One of them is not of that form, or ends somewhere else than it says.
-    """
+def read_records(body: bytes) -> list[PaxRecord]:
+    r"""Read the records of a pax header, each of them ``length key=value\n``."""
     records, at = [], 0
     while at < len(body):
         digits, _, _ = body[at : at + _MOST_DIGITS + 1].partition(b" ")
@@ -259,12 +235,7 @@ _OTHER_FORMS = (b"SCHILY.realsize", b"SUN.holesdata")
 
 
 class Sparse(NamedTuple):
-    """A sparse file.
-
-    Attributes:
-        size: How many bytes it has.
-        extents: The offset and length of each piece of data; all else are holes.
-    """
+    """A sparse file: its size, and offset and length of each piece of data between the holes."""
 
     size: int
     extents: list[tuple[int, int]]
@@ -275,9 +246,6 @@ class Sparse(NamedTuple):
         All but the last are whole blocks: of what is not, GNU tar takes the rest of the block for
         padding, and libarchive takes it for the next piece. The last ends where the file does, if
         it is an empty piece: GNU tar would make the file shorter otherwise.
-
-        Raises:
-            Damaged: They do not.
         """
         at = total = 0
         for offset, length in self.extents:
@@ -292,24 +260,15 @@ class Sparse(NamedTuple):
     def content(self, pieces: Callable[[int], Iterator[bytes]]) -> Iterator[bytes]:
         """Return the bytes of the file; the data comes from ``pieces``, by number of bytes."""
         at = 0
-        for offset, length in self.extents:
-            yield from _hole(offset - at)
+        for offset, length in [*self.extents, (self.size, 0)]:
+            yield from repeat(_ZEROS, (offset - at) // CHUNK)
+            yield _ZEROS[: (offset - at) % CHUNK]
             yield from pieces(length)
             at = offset + length
-        yield from _hole(self.size - at)
 
 
-def _hole(length: int) -> Iterator[bytes]:
-    yield from repeat(_ZEROS, length // CHUNK)
-    yield _ZEROS[: length % CHUNK]
-
-
-def with_map(records: list[Record]) -> dict[bytes, bytes]:
-    """Return the records of a pax header by key; those of form 0.0, which repeat, as a map of 0.1.
-
-    Raises:
-        Damaged: Offsets and lengths do not take turns.
-    """
+def with_map(records: list[PaxRecord]) -> dict[bytes, bytes]:
+    """Return records of a pax header by key; those of form 0.0, which repeat, as a map of 0.1."""
     found = dict(records)
     extents = [(key, value) for key, value in records if key in (_OFFSET, _LENGTH)]
     if extents:
@@ -326,12 +285,7 @@ def is_about_holes(key: bytes) -> bool:
 
 
 def sparse_of_header(block: bytes, read: Callable[[], bytes]) -> Sparse:
-    """Read the old form, of type ``S``: four extents in the header, 21 in each block after it.
-
-    Args:
-        block: The header.
-        read: Returns the next block; it does not for ever.
-    """
+    """Read the old form, of type ``S``: four extents in the header, 21 in each block after it."""
     fields, more = [block[386:482]], block[482]
     while more:
         following = read()
@@ -347,12 +301,7 @@ def sparse_of_header(block: bytes, read: Callable[[], bytes]) -> Sparse:
 
 
 def sparse_of_records(records: Mapping[bytes, bytes], read: Callable[[], bytes]) -> Sparse:
-    """Read form 1.0, which has its map in lines of digits before the data, or 0.0 and 0.1.
-
-    Args:
-        records: The records of the header.
-        read: Returns the next block of the data.
-    """
+    """Read form 1.0, which has its map in lines of digits before the data, or 0.0 and 0.1."""
     if _SPARSE_MAP in records and not _FORM.keys() & records.keys():
         parts = [part for part in records[_SPARSE_MAP].split(b",") if part]
         found = [decimal(part, "map of a sparse file") for part in parts]

@@ -14,17 +14,19 @@ from contextlib import contextmanager
 from functools import partial
 from typing import IO
 
-from cpstage.archive.gzip_reader import Damaged, Forward, inflated
-from cpstage.archive.members import CHUNK, Member, MemberKind
-from cpstage.archive.options import Budget, Limits
+from cpstage._deflate import Damaged, Forward, inflated
+from cpstage.archive.members import CHUNK, Budget, Member, MemberKind
 from cpstage.archive.paths import refused, text_of
 from cpstage.archive.tar_headers import (
     BLOCK,
+    EXTENDED,
     GNU,
+    RECORD_BYTES,
+    SKIPPED,
     SPARSE,
     SPARSE_NAME,
     Header,
-    Record,
+    PaxRecord,
     Sparse,
     count_members,
     decimal,
@@ -41,7 +43,7 @@ from cpstage.archive.tar_headers import (
     text,
     with_map,
 )
-from cpstage.archive.threads import ahead
+from cpstage.archive.workers import ahead
 from cpstage.errors import ArtifactRejected
 
 _READ = 256 << 10
@@ -49,9 +51,6 @@ _AHEAD = 2
 """Blocks of inflated data that may wait."""
 
 _ZEROS = bytes(BLOCK)
-
-_RECORD = 20 * BLOCK
-"""Bytes that tar writes at once: bytes after the end blocks in the last record are not members."""
 
 _BLANKS = b"\0\t\n\r "
 
@@ -73,21 +72,12 @@ _KINDS: dict[bytes, MemberKind] = {
     b"1": "hard link",
     b"D": "directory",
 }
-_WITH_LISTS = (b"D", b"V", b"A")
+_WITH_LISTS = b"DVA"
 """Types whose data are not a file, such as the names in a directory of an incremental backup."""
 
-_SKIPPED = (b"V", b"A")
-"""Labels of volumes (GNU), and access control lists (Solaris)."""
-
-_LONG_NAME, _LONG_LINK, _PAX, _SOLARIS_PAX, _GLOBAL_PAX = b"L", b"K", b"x", b"X", b"g"
-_MAY_PRECEDE: dict[bytes, tuple[bytes, ...]] = {
-    _LONG_NAME: (_LONG_LINK,),
-    _LONG_LINK: (_LONG_NAME,),
-    _PAX: (),
-    _SOLARIS_PAX: (),
-    _GLOBAL_PAX: (),
-}
-"""The extended headers, and which of them may stand before it for the same member."""
+_LONG_NAME, _LONG_LINK, _PAX, _GLOBAL_PAX = b"L", b"K", b"x", b"g"
+_MAY_PRECEDE = {_LONG_NAME: _LONG_LINK, _LONG_LINK: _LONG_NAME}
+"""Which extended header may stand before another for the same member; all others are alone."""
 
 _UNSUPPORTED = {
     b"3": "a character device",
@@ -106,10 +96,8 @@ def tar_members(
     file: IO[bytes],
     *,
     compressed: bool,
-    drained: Callable[[int], object],
-    check_header: Callable[[int], object] | None = None,
+    budget: Budget,
     note: Callable[[str], object] = lambda _: None,
-    expect_entries: Callable[[int], object] = lambda _: None,
     is_tolerant: bool = False,
 ) -> Iterator[Iterator[Member]]:
     """Open a tar archive. When its last member has been taken, it is verified to its end.
@@ -117,11 +105,9 @@ def tar_members(
     Args:
         file: The archive; it is read forwards only.
         compressed: Whether it is tar.gz.
-        drained: Is called with the number of bytes that are not data of a file: extended
-            headers, and what follows the last member.
-        check_header: Is asked whether an extended header may be so long, before it is read.
+        budget: What headers, data that nobody takes, and what follows the last member count
+            against. Members and their data are for the caller to count.
         note: Is told what is unusual about the archive, and accepted.
-        expect_entries: Is told how many members follow at least, in archives with many.
         is_tolerant: Whether a member that cannot be unpacked, such as a device, gets a ``fault``
             instead of an error.
 
@@ -129,54 +115,36 @@ def tar_members(
         ArtifactRejected: It is not a tar, is damaged or cut off, or a member is not a file,
             directory or link.
     """
-    check = check_header or Budget(Limits(), packed=0).check_header
-
-    def reader(stream: Iterator[bytes]) -> _TarReader:
-        told = (drained, check, note, expect_entries)
-        return _TarReader(stream, *told, is_tolerant=is_tolerant)
-
     blocks = iter(partial(file.read, _READ), b"")
     if not compressed:
-        yield reader(blocks).members()
+        yield _TarReader(blocks, budget, note, is_tolerant).members()
         return
     with ahead(inflated(Forward(blocks)), _AHEAD) as uncompressed:
-        yield reader(uncompressed).members()
+        yield _TarReader(uncompressed, budget, note, is_tolerant).members()
 
 
 class _TarReader:
-    """The members of a tar stream.
-
-    Args:
-        blocks: The stream.
-        drained: As :func:`tar_members` has it.
-        check_header: The same.
-        note: The same.
-        expect_entries: The same.
-        is_tolerant: The same.
-    """
+    """The members of a tar stream; see :func:`tar_members`."""
 
     def __init__(
         self,
         blocks: Iterator[bytes],
-        drained: Callable[[int], object],
-        check_header: Callable[[int], object],
+        budget: Budget,
         note: Callable[[str], object],
-        expect_entries: Callable[[int], object],
-        *,
         is_tolerant: bool,
     ) -> None:
         self._stream = Forward(self._checked(blocks))
-        self._drained = drained
+        self._budget = budget
+        self._drained = budget.spend_bytes
         self._note = note
-        self._expect_entries = expect_entries
         self._is_tolerant = is_tolerant
         self._counted = _COUNTED_FROM
         self._members = self._records = 0
-        self._check_header = check_header
         self._name: str | None = None
         self._mtime: int | None = None
         self._left = self._map_length = 0
-        self._extended: dict[bytes, dict[bytes, bytes]] = {}
+        self._extended: list[bytes] = []
+        self._overrides: dict[bytes, bytes] = {}
 
     def members(self) -> Iterator[Member]:
         """Read member by member; what is left of the data of one is passed over."""
@@ -185,12 +153,12 @@ class _TarReader:
                 if block == _ZEROS:
                     break
                 header = read_header(block)
-                if header.kind in _MAY_PRECEDE:
+                if header.kind in EXTENDED:
                     self._extend(header)
                     continue
                 self._members += 1
                 member, padding = self._described(header, block)
-                if header.kind not in _SKIPPED:
+                if header.kind not in SKIPPED:
                     yield member
                 if self._left:
                     self._drained(sum(map(len, self._pieces(self._left))))
@@ -210,14 +178,14 @@ class _TarReader:
     def _count_ahead(self) -> None:
         """Count members that follow, before they are extracted."""
         following = count_members(self._stream.window(_WINDOW))
-        self._expect_entries(following)
+        self._budget.expect_entries(following)
         self._counted = self._members + max(following, _COUNTED_FROM)
 
     def _drain(self) -> None:
         """Read what follows the first block of zeros, to the end of the stream."""
         stream = self._stream
         second = stream.read(BLOCK)
-        rest = stream.read(-stream.position % _RECORD) if second == _ZEROS else b""
+        rest = stream.read(-stream.position % RECORD_BYTES) if second == _ZEROS else b""
         # The second block of old versions of plexus-archiver ends with a newline.
         garbage = second.strip(_BLANKS) or any(
             has_checksum(rest[at : at + BLOCK]) for at in range(0, len(rest) - BLOCK + 1, BLOCK)
@@ -237,34 +205,33 @@ class _TarReader:
         """Read an extended header, which says more of the member after it, or of all."""
         size = number(header.size, "size of an extended header")
         for before in self._extended:
-            if before not in _MAY_PRECEDE[header.kind]:
+            if before != _MAY_PRECEDE.get(header.kind):
                 raise Damaged(f"an extended header of type {header.kind!r} follows {before!r}")
-        self._check_header(size)
+        self._budget.check_header(size)
         if header.kind == _PAX and size <= BLOCK and self._extend_by_mtime(size):
             return
         self._left = size
         body = b"".join(self._pieces(size))
         padding = self._stream.read(-size % BLOCK)
         self._drained(BLOCK + size + len(padding))
+        if header.kind in _MAY_PRECEDE:
+            if b"\0" not in (body[-1:], padding[:1]):
+                # GNU tar would read on, to the next zero.
+                raise Damaged("a long name has no end")
+            self._overrides[_PATH if header.kind == _LONG_NAME else _LINK_PATH] = text(body)
+            self._extended.append(header.kind)
+            return
+        records = read_records(body)
+        self._spend_records(len(records))
         if header.kind == _GLOBAL_PAX:
-            records = self._count(read_records(body))
             _check_global(records)
             self._mtime = mtime_of_record(dict(records).get(_MTIME, b""))
-        elif header.kind in (_PAX, _SOLARIS_PAX):
-            self._extended[header.kind] = with_map(self._count(read_records(body)))
-        elif b"\0" in (body[-1:], padding[:1]):
-            key = _PATH if header.kind == _LONG_NAME else _LINK_PATH
-            self._extended[header.kind] = {key: text(body)}
         else:
-            # GNU tar would read on, to the next zero.
-            raise Damaged("a long name has no end")
+            self._overrides.update(with_map(records))
+            self._extended.append(header.kind)
 
     def _extend_by_mtime(self, size: int) -> bool:
-        """Read a pax header that has an mtime only, as most of those of small files.
-
-        Returns:
-            Whether it is one; else nothing has been read.
-        """
+        """Read a pax header if it has an mtime only, as most of those of small files."""
         block = self._stream.glance(BLOCK)
         found = _ONLY_MTIME.fullmatch(block, 0, size)
         if not found or int(found[1]) != size or len(block) < BLOCK:
@@ -272,12 +239,9 @@ class _TarReader:
         self._stream.read(BLOCK)
         self._drained(2 * BLOCK)
         self._spend_records(1)
-        self._extended[_PAX] = {_MTIME: found[2]}
+        self._overrides[_MTIME] = found[2]
+        self._extended.append(_PAX)
         return True
-
-    def _count(self, records: list[Record]) -> list[Record]:
-        self._spend_records(len(records))
-        return records
 
     def _spend_records(self, count: int) -> None:
         """Count records of pax headers and pieces of sparse files, which cost time and no space."""
@@ -288,24 +252,23 @@ class _TarReader:
 
     def _described(self, header: Header, block: bytes) -> tuple[Member, int]:
         """Return the member that a header begins; a refused one as a file, where tolerated."""
-        if not self._is_tolerant:
-            return self._member(header, block)
-        extended = dict(self._extended)
+        overrides, self._overrides, self._extended = self._overrides, {}, []
         try:
-            return self._member(header, block)
+            return self._member(header, block, overrides)
         except ArtifactRejected as error:
-            overrides = {key: value for one in extended.values() for key, value in one.items()}
+            if not self._is_tolerant:
+                raise
             name = text_of(overrides.get(_PATH, header.path))
             size = number(header.size, "size")
             if _SIZE in overrides:
                 size = decimal(overrides[_SIZE], "size")
-            self._left, self._extended = size, {}
+            self._left = size
             return Member(name, "file", self._data, size, fault=error.message), -size % BLOCK
 
-    def _member(self, header: Header, block: bytes) -> tuple[Member, int]:
+    def _member(
+        self, header: Header, block: bytes, overrides: dict[bytes, bytes]
+    ) -> tuple[Member, int]:
         """Return the member that a header begins, and how much padding follows its data."""
-        extended, self._extended = self._extended, {}
-        overrides = {key: value for one in extended.values() for key, value in one.items()}
         path = overrides.get(SPARSE_NAME, overrides.get(_PATH))
         self._name = name = text_of(header.path if path is None else path)
         kind = _kind(header, name)
@@ -313,8 +276,9 @@ class _TarReader:
         has_list = header.kind in _WITH_LISTS
         is_sizeless = kind == "hard link" or (kind == "directory" and not has_list)
         stored = number(header.size, "size")
-        stored = 0 if is_sizeless else stored
-        if _SIZE in overrides and not is_sizeless:
+        if is_sizeless:
+            stored = 0
+        elif _SIZE in overrides:
             stored = decimal(overrides[_SIZE], "size")
         self._left, padding = stored, -stored % BLOCK
         mode = mode_of_field(header.mode)
@@ -322,12 +286,12 @@ class _TarReader:
         if mtime is None:
             mtime = mtime_of_field(header.mtime)
         has_map = header.kind == SPARSE or any(map(is_about_holes, overrides))
-        if kind == "file" and has_map:
+        if kind == "file":
+            if not has_map:
+                return Member(name, kind, self._data, stored, mode, mtime), padding
             holes = self._sparse(header, block, overrides)
             content = partial(holes.content, self._pieces)
             return Member(name, kind, content, holes.size, mode, mtime), padding
-        if kind == "file":
-            return Member(name, kind, self._data, stored, mode, mtime), padding
         if (stored and not has_list) or has_map:
             raise refused(name, f"is a {kind} with data")
         leads = kind != "directory"
@@ -349,7 +313,7 @@ class _TarReader:
 
     def _map_block(self) -> bytes:
         self._map_length += BLOCK
-        self._check_header(self._map_length)
+        self._budget.check_header(self._map_length)
         block = self._stream.read(BLOCK)
         if len(block) < BLOCK:
             raise Damaged("it is cut off")
@@ -395,7 +359,7 @@ class _TarReader:
 
 def _kind(header: Header, name: str) -> MemberKind:
     """Return what a member is; one whose name ends as a directory's is one (v7 and BSD)."""
-    if header.kind in _SKIPPED:
+    if header.kind in SKIPPED:
         return "directory"
     kind = _KINDS.get(header.kind)
     if kind is None or (header.kind == SPARSE and header.magic != GNU):
@@ -404,7 +368,7 @@ def _kind(header: Header, name: str) -> MemberKind:
     return "directory" if kind == "file" and name.endswith("/") else kind
 
 
-def _check_global(records: list[Record]) -> None:
+def _check_global(records: list[PaxRecord]) -> None:
     """Check that a global header says nothing that the members after it could differ on."""
     for key, _ in records:
         if key in (_PATH, _LINK_PATH, _SIZE, _VOLUME_OFFSET) or is_about_holes(key):

@@ -13,7 +13,7 @@ from functools import cache
 from typing import NamedTuple
 
 from cpstage._deflate import crc32, crc32_combine, deflated_piece
-from cpstage.archive.options import MtimeRule
+from cpstage.archive.members import MtimeRule
 from cpstage.archive.packing_list import Batch, FilePart, PackingList, PackingPool
 from cpstage.archive.tar_headers import sum_of
 from cpstage.filesystem.walk import Entry, Kind, read
@@ -40,7 +40,7 @@ class Piece(NamedTuple):
     Attributes:
         read: How many bytes of files are in it.
         size: How many bytes it has, not deflated.
-        crc: The CRC-32 of those.
+        crc: The CRC-32 of those, where they are deflated.
         data: The bytes to write.
     """
 
@@ -51,64 +51,39 @@ class Piece(NamedTuple):
 
 
 def tar_stream(
-    entries: PackingList, pool: PackingPool[Piece], consumed: Callable[[int], object]
+    entries: PackingList,
+    pool: PackingPool[Piece],
+    consumed: Callable[[int], object],
+    level: int | None,
 ) -> Generator[bytes, None, None]:
-    """Pack entries.
+    """Pack entries by a pool that calls :func:`tar_piece`; tell of the bytes of files read.
 
-    Args:
-        entries: What to pack, in this order.
-        pool: What calls :func:`plain_piece` for each portion.
-        consumed: Is told of the bytes of files as they are read.
-
-    Raises:
-        LocalIOError: A file cannot be read, or changed since it was listed.
-    """
-    length = 0
-    with closing(pool.packed(entries)) as pieces:
-        for piece in pieces:
-            consumed(piece.read)
-            length += piece.size
-            yield piece.data
-    yield _end(length)
-
-
-def gzip_stream(
-    entries: PackingList, pool: PackingPool[Piece], level: int, consumed: Callable[[int], object]
-) -> Generator[bytes, None, None]:
-    """Pack entries, and compress them into one gzip member without a name and a time.
-
-    Args:
-        entries: What to pack, in this order.
-        pool: What calls :func:`compressed_piece` for each portion.
-        level: From 0 (not compressed) to 9.
-        consumed: Is told of the bytes of files as they are read.
-
-    Raises:
-        LocalIOError: A file cannot be read, or changed since it was listed.
+    With a level, all is compressed into one gzip member without a name and a time.
     """
     crc = length = 0
-    yield _GZIP_HEADER
+    if level is not None:
+        yield _GZIP_HEADER
     with closing(pool.packed(entries)) as pieces:
         for piece in pieces:
             consumed(piece.read)
-            crc = crc32_combine(crc, piece.crc, piece.size)
+            if level is not None:
+                crc = crc32_combine(crc, piece.crc, piece.size)
             length += piece.size
             yield piece.data
     end = _end(length)
+    if level is None:
+        yield end
+        return
     crc, length = crc32(end, crc), length + len(end)
     yield deflated_piece(end, level, last=True) + struct.pack("<2L", crc, length & 0xFFFFFFFF)
 
 
-def compressed_piece(portion: Batch | FilePart, level: int, rule: MtimeRule) -> Piece:
-    """Read a portion, and compress it into a piece of a gzip member."""
+def tar_piece(portion: Batch | FilePart, level: int | None, rule: MtimeRule) -> Piece:
+    """Read a portion, with the headers of its entries; with a level, compress it."""
     data = _tar(portion, rule)
+    if level is None:
+        return Piece(portion.size, len(data), 0, data)
     return Piece(portion.size, len(data), crc32(data), deflated_piece(data, level, last=False))
-
-
-def plain_piece(portion: Batch | FilePart, rule: MtimeRule) -> Piece:
-    """Read a portion, with the headers of its entries."""
-    data = _tar(portion, rule)
-    return Piece(portion.size, len(data), 0, data)
 
 
 def _tar(portion: Batch | FilePart, rule: MtimeRule) -> bytes:

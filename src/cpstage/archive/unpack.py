@@ -12,10 +12,8 @@ from operator import attrgetter
 
 from cpstage.archive.blob import ReadAhead
 from cpstage.archive.formats import Format
-from cpstage.archive.members import Contents, Member, UnsafeLink
-from cpstage.archive.options import Budget, ExtractOptions
+from cpstage.archive.members import Budget, Contents, ExtractOptions, Member, UnsafeLink
 from cpstage.archive.paths import (
-    DirectoryAttributes,
     Plan,
     bytes_of,
     check_links,
@@ -27,11 +25,10 @@ from cpstage.archive.paths import (
     without_unsafe,
 )
 from cpstage.archive.tar_headers import BLOCK
-from cpstage.archive.tar_reader import tar_members
-from cpstage.archive.threads import ahead
 from cpstage.archive.unpacking_pool import Directory, UnpackingPool
-from cpstage.archive.zip_directory import ZipEntry
-from cpstage.archive.zip_reader import EntryGroup, ZipReader
+from cpstage.archive.workers import ahead
+from cpstage.archive.zip_format import ZipEntry
+from cpstage.archive.zip_reader import EntryGroup, ZipReader, entry_chunks, link_targets
 from cpstage.errors import ArtifactRejected, listing
 from cpstage.filesystem.tree import DIRECTORY_MODE, RelativePath, Tree, fingerprint_of
 from cpstage.progress import Advance, Progress, Silence, counted, phase_of_many
@@ -46,7 +43,6 @@ _NAMES_WITHIN = 64 << 20
 """Bytes of a tar that are read for the names of its other members after an unsafe one."""
 
 _PASSABLE = stat.S_IRWXU
-_NO_ATTRIBUTES = DirectoryAttributes(0, None)
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,6 @@ class Unpacker:
         self._progress = progress or Silence()
         self._tree = tree
         self._options = options
-        self._limits = options.limits
         self._now = time.time_ns() if options.mtime == "now" else None
         self._pool = UnpackingPool(tree, self._now)
         self._link_times: dict[RelativePath, int | None] = {}
@@ -87,51 +82,28 @@ class Unpacker:
         self._pool.close()
 
     def add(self, stream: ReadAhead, archive_format: Format, source: str) -> Contents:
-        """Unpack an archive, all but its symbolic links.
-
-        Args:
-            stream: The archive, from its first byte.
-            archive_format: Its format.
-            source: What to call it in messages.
+        """Unpack an archive, all but its symbolic links; messages call it by its source.
 
         Raises:
             ArtifactRejected: The archive is unsafe, damaged or over a limit.
             WorkspaceUnavailable: It collides with another archive of the same tree.
             LocalIOError: The disk is full, or failed.
         """
-        intake = _Intake(source, Budget(self._limits, stream.blob.size), Contents())
+        intake = _Intake(source, Budget(self._options.limits, stream.blob.size), Contents())
         if archive_format == "zip":
             self._add_zip(stream, intake)
         else:
-            file = io.BufferedReader(stream, _BUFFER)
-            compressed, drained = archive_format == "tar.gz", intake.budget.spend_bytes
-            check = intake.budget.check_header
-            opened = tar_members(
-                file,
-                compressed=compressed,
-                drained=drained,
-                check_header=check,
-                note=intake.contents.notes.append,
-                expect_entries=intake.budget.expect_entries,
-            )
-            with opened as members:
-                self._add_tar(members, intake)
-            self._settle_links(intake.contents)
+            self._add_tar(stream, intake, compressed=archive_format == "tar.gz")
         return intake.contents
 
     def keep(self, stream: ReadAhead, name: str, source: str) -> None:
         """Write a file that is not an archive.
 
-        Args:
-            stream: The content of the file.
-            name: The name of the file.
-            source: What to call it in messages.
-
         Raises:
             WorkspaceUnavailable: It collides with another artifact of the same tree.
             LocalIOError: The disk is full, or failed.
         """
-        budget = Budget(self._limits, stream.blob.size)
+        budget = Budget(self._options.limits, stream.blob.size)
         path, _ = self._plan.admit(name, "file", source, budget)
         self._tree.write_file(path, stream.pieces(stream.left), mtime_ns=self._now)
 
@@ -153,9 +125,9 @@ class Unpacker:
         soon: list[Directory] = []
         late: list[Directory] = []
         for path in sorted(directories):
-            mode, mtime_ns = plan.directories.get(path, _NO_ATTRIBUTES)
-            found = Directory(path, mode or DIRECTORY_MODE, self._pool.time(mtime_ns))
-            (soon if found.mode & _PASSABLE == _PASSABLE else late).append(found)
+            mode, mtime_ns = plan.directories.get(path, (0, None))
+            found = (path, mode or DIRECTORY_MODE, self._pool.time(mtime_ns))
+            (soon if found[1] & _PASSABLE == _PASSABLE else late).append(found)
         label, entries = "finishing directories", plan.count
         with phase_of_many(self._progress, label, len(soon), among=entries) as advance:
             total = self._pool.finish(soon, hashes=hashes, advance=advance)
@@ -163,16 +135,11 @@ class Unpacker:
         return total + self._pool.finish_here(reversed(late), hashes=hashes)
 
     def _settle_links(self, contents: Contents) -> None:
-        """Reject, leave out or keep the symlinks that leave the tree.
-
-        Raises:
-            ArtifactRejected: There are such links, and they are to be rejected.
-        """
+        """Reject, leave out or keep the symlinks that leave the tree."""
         links, handling = self._plan.links, self._options.unsafe_links
         if handling == "reject":
             check_links(links)
-            return
-        if handling == "skip":
+        elif handling == "skip":
             kept = without_unsafe(links)
             for path in [one for one in links if one not in kept]:
                 contents.links -= 1
@@ -192,9 +159,8 @@ class Unpacker:
             entries = reader.read_directory(advance)
         with phase_of_many(self._progress, f"{source}: checking the names", count) as advance:
             self._admit_entries(entries, intake, advance)
-        self._plan.links.update(
-            (entry.place, target) for entry, target in reader.targets() if entry.place
-        )
+        targets = link_targets(stream.blob, entries)
+        self._plan.links.update((one.place, target) for one, target in targets if one.place)
         self._settle_links(intake.contents)
 
         def groups() -> Iterator[EntryGroup]:
@@ -202,13 +168,15 @@ class Unpacker:
                 if isinstance(found, EntryGroup):
                     yield found
                 else:
-                    self._write_large(found, reader.chunks(found))
+                    self._write_large(found, entry_chunks(stream, found))
 
         self._pool.write_groups(groups())
 
     def _write_large(self, entry: ZipEntry, chunks: Iterator[bytes | memoryview]) -> None:
         """Decode in one thread and write in another: either takes as long as the other."""
-        with ahead(_batches(chunks), _BATCHES_AHEAD) as batches:
+        # In lists: to hand each chunk over by itself would cost more than to write it.
+        batched = iter(lambda: list(islice(chunks, _BATCH)), [])
+        with ahead(batched, _BATCHES_AHEAD) as batches:
             decoded = chain.from_iterable(batches)
             # The local file header, which is read with the first chunk, may have an mtime.
             self._pool.write_entry(entry, chain((next(decoded, b""),), decoded))
@@ -246,12 +214,21 @@ class Unpacker:
                 earlier[path] = entry
             contents.count(entry.kind, 0 if entry.kind == "link" else entry.size, there=there)
             if entry.kind == "directory":
-                attributes = DirectoryAttributes(entry.mode, entry.mtime)
-                self._plan.directories[entry.place] = attributes
+                self._plan.directories[path] = (entry.mode, entry.mtime)
             elif entry.kind == "link":
-                self._link_times[entry.place] = self._pool.time(entry.mtime)
+                self._link_times[path] = self._pool.time(entry.mtime)
 
-    def _add_tar(self, members: Iterable[Member], intake: _Intake) -> None:
+    def _add_tar(self, stream: ReadAhead, intake: _Intake, *, compressed: bool) -> None:
+        # Most artifacts are zips, and need not wait for it to be loaded.
+        from cpstage.archive.tar_reader import tar_members
+
+        file, note = io.BufferedReader(stream, _BUFFER), intake.contents.notes.append
+        opened = tar_members(file, compressed=compressed, budget=intake.budget, note=note)
+        with opened as members:
+            self._add_members(members, intake)
+        self._settle_links(intake.contents)
+
+    def _add_members(self, members: Iterable[Member], intake: _Intake) -> None:
         """Admit and write member by member, as they come."""
         for member in members:
             if member.kind == "directory" and is_root(member.name):
@@ -270,7 +247,7 @@ class Unpacker:
     ) -> None:
         size = 0
         if member.kind == "directory":  # made with the first file in it, or when it is finished
-            self._plan.directories[path] = DirectoryAttributes(member.mode, member.mtime_ns)
+            self._plan.directories[path] = (member.mode, member.mtime_ns)
         elif member.kind == "link":
             check_target_length(member.name, len(bytes_of(member.target)))
             self._plan.links[path] = member.target
@@ -278,8 +255,8 @@ class Unpacker:
         else:
             if there:
                 self._pool.settle()
-                self._tree.remove_file(path)
-            size = self._write_file(path, member, intake)
+                size -= self._tree.remove_file(path)
+            size += self._write_file(path, member, intake)
         intake.contents.count(member.kind, size, there=there)
 
     def _write_file(self, path: RelativePath, member: Member, intake: _Intake) -> int:
@@ -295,7 +272,8 @@ class Unpacker:
             intake.budget.spend_bytes(len(content))
             self._pool.send_file(path, content, *attributes)
             return len(content)
-        return self._pool.write_file(path, _counted(member.chunks(), intake.budget), *attributes)
+        chunks = intake.budget.counted(member.chunks())
+        return self._pool.write_file(path, chunks, *attributes)
 
 
 def _with_others(error: ArtifactRejected, names: Iterable[str]) -> ArtifactRejected:
@@ -329,15 +307,3 @@ def _names_near(members: Iterable[Member]) -> Iterator[str]:
 def _unsafe_note(link: UnsafeLink) -> str:
     did = "was left out" if link.handling == "skipped" else "was created unchanged"
     return f"the symlink {quoted(link.path)} to {quoted(link.target)} leaves the tree and {did}"
-
-
-def _batches(chunks: Iterator[bytes | memoryview]) -> Iterator[list[bytes | memoryview]]:
-    """Gather chunks into lists: to hand each over by itself would cost more than to write it."""
-    while batch := list(islice(chunks, _BATCH)):
-        yield batch
-
-
-def _counted(chunks: Iterable[bytes], budget: Budget) -> Iterator[bytes]:
-    for chunk in chunks:
-        budget.spend_bytes(len(chunk))
-        yield chunk

@@ -2,7 +2,8 @@
 
 An archive of many small files is written by processes: those of a zip get the packed bytes of
 neighbours, those of a tar the files as they came out of its stream. Others are written by threads
-(zip) or by the caller (tar).
+(zip) or by the caller (tar). Whoever writes may raise :class:`WorkspaceUnavailable` or
+:class:`LocalIOError` for a file that cannot be written.
 """
 
 from __future__ import annotations
@@ -10,16 +11,12 @@ from __future__ import annotations
 import pickle
 from collections import deque
 from collections.abc import Iterable
-from contextlib import ExitStack
 from itertools import islice
 from operator import attrgetter
-from typing import NamedTuple
 
-from cpstage.archive.processes import Processes, is_worth_forking
-from cpstage.archive.threads import in_order, thread_count
-from cpstage.archive.zip_directory import ZipEntry
-from cpstage.archive.zip_members import unpacked
-from cpstage.archive.zip_reader import EntryGroup
+from cpstage.archive.workers import Processes, in_order, is_worth_forking, thread_count
+from cpstage.archive.zip_format import ZipEntry
+from cpstage.archive.zip_reader import EntryGroup, unpacked
 from cpstage.filesystem.tree import FILE_MODE, RelativePath, Tree
 from cpstage.progress import Advance, counted
 
@@ -38,13 +35,8 @@ _SUM_BYTES = 64
 """Room for a sum of hashes of 32 bytes each."""
 
 
-class Directory(NamedTuple):
-    """A directory, and what it gets when nothing more is created in it."""
-
-    path: RelativePath
-    mode: int
-    mtime_ns: int | None
-
+Directory = tuple[RelativePath, int, int | None]
+"""A directory, and the mode and mtime that it gets when nothing more is created in it."""
 
 _Head = tuple[RelativePath, int, int | None, int]
 """Of a file that is sent to a process: its path, mode and mtime in the archive, and its size."""
@@ -62,7 +54,6 @@ class UnpackingPool:
         self._tree = tree
         self._now = now
         self._count = thread_count()
-        self._stack = ExitStack()
         self._processes: Processes | None = None
         self._heads: list[_Head] = []
         self._contents: list[bytes] = []
@@ -71,32 +62,28 @@ class UnpackingPool:
 
     def close(self) -> None:
         """End the processes."""
-        self._stack.close()
+        if self._processes:
+            self._processes.close()
 
     def expect(self, files: int) -> None:
         """Start the processes if so many files are worth it: one set for all archives."""
         if self._processes is None and is_worth_forking(files):
-            started = Processes(self._work, self._count)
-            self._processes = self._stack.enter_context(started)
+            self._processes = Processes(self._work, self._count)
 
     def time(self, mtime_ns: int | None) -> int | None:
         """Return the mtime that something with an mtime in the archive gets."""
         return mtime_ns if self._now is None else self._now
 
     def write_groups(self, groups: Iterable[EntryGroup]) -> None:
-        """Write entries of a zip.
-
-        Raises:
-            ArtifactRejected: The data of one is damaged.
-            WorkspaceUnavailable, LocalIOError: A file cannot be written.
-        """
+        """Write entries of a zip; raise ArtifactRejected where the data of one is damaged."""
+        written: Iterable[object]
         if self._processes is None:
-            deque(
-                in_order(self._write_group, groups, threads=self._count, ahead=self._count + 1), 0
-            )
-            return
-        send = self._processes.send
-        deque(self._processes.in_order(send(_note(one), one.data) for one in groups), 0)
+            count = self._count
+            written = in_order(self._write_group, groups, threads=count, ahead=count + 1)
+        else:
+            send = self._processes.send
+            written = self._processes.in_order(send(_note(one), one.data) for one in groups)
+        deque(written, 0)
 
     def write_entry(self, entry: ZipEntry, chunks: Iterable[bytes | memoryview]) -> None:
         """Write an entry to its place; its bytes are checked also where it has none."""
@@ -114,17 +101,7 @@ class UnpackingPool:
         mode: int,
         mtime_ns: int | None,
     ) -> int:
-        """Write a file, and return its size in bytes.
-
-        Args:
-            path: Where.
-            chunks: Its content.
-            mode: Its permission bits in the archive, or 0.
-            mtime_ns: Its mtime in the archive.
-
-        Raises:
-            WorkspaceUnavailable, LocalIOError: It cannot be written.
-        """
+        """Write a file with the mode and mtime of its archive, and return its size in bytes."""
         mtime = self.time(mtime_ns)
         return self._tree.write_file(path, chunks, mode=mode or FILE_MODE, mtime_ns=mtime)
 
@@ -135,17 +112,7 @@ class UnpackingPool:
     def send_file(
         self, path: RelativePath, content: bytes, mode: int, mtime_ns: int | None
     ) -> None:
-        """Let a process write a file, which is there after :meth:`settle`.
-
-        Args:
-            path: As :meth:`write_file` has it.
-            content: The whole of it.
-            mode: As before.
-            mtime_ns: As before.
-
-        Raises:
-            WorkspaceUnavailable, LocalIOError: An earlier one could not be written.
-        """
+        """Let a process write a file, which is there after :meth:`settle`."""
         self._heads.append((path, mode, mtime_ns, len(content)))
         self._contents.append(content)
         self._gathered += len(content)
@@ -153,11 +120,7 @@ class UnpackingPool:
             self._send_files()
 
     def settle(self) -> None:
-        """Wait until all files are there.
-
-        Raises:
-            WorkspaceUnavailable, LocalIOError: One of them cannot be written.
-        """
+        """Wait until all files are there."""
         if self._processes is None:
             return
         self._send_files()
@@ -174,7 +137,7 @@ class UnpackingPool:
         # Told as they are sent: what is under way at a time is milliseconds of work.
         left = iter(counted(directories, advance))
         slices = iter(lambda: [*islice(left, _SLICE)], [])
-        sent = (send(pickle.dumps(("finish", [*map(tuple, some)], hashes))) for some in slices)
+        sent = (send(pickle.dumps(("finish", some, hashes))) for some in slices)
         return sum(int.from_bytes(one, "big") for one in self._processes.in_order(sent))
 
     def finish_here(self, directories: Iterable[Directory], *, hashes: bool) -> int:

@@ -16,13 +16,19 @@ from operator import attrgetter
 from typing import Any
 
 from cpstage.archive.blob import Blob
-from cpstage.archive.members import OWNER_EXECUTES, MemberKind
-from cpstage.archive.options import ZIP_RECORD_ROOM, Budget
-from cpstage.archive.paths import bytes_of, is_utf8, refused, text_of
+from cpstage.archive.members import ZIP_RECORD_ROOM, Budget, MemberKind, printable_text
+from cpstage.archive.paths import bytes_of, refused, text_of
 from cpstage.archive.zip_format import (
     DESCRIPTOR_FOLLOWS,
     DOS_DIRECTORY,
     ENCRYPTED,
+    END,
+    END64,
+    END64_FIELDS,
+    END_FIELDS,
+    LOCAL_BYTES,
+    LOCATOR64,
+    LOCATOR64_FIELDS,
     MAX16,
     MAX32,
     METHOD_NAMES,
@@ -36,20 +42,14 @@ from cpstage.archive.zip_format import (
     UNIX,
     UTF8_NAME,
     WINDOWS_HOSTS,
-    Ends,
+    ZipEntry,
     damaged,
-    dos_mtime,
     extra_fields,
     large_values,
-    read_ends,
     unicode_path,
 )
 from cpstage.errors import ArtifactRejected
-from cpstage.filesystem.tree import RelativePath
 from cpstage.progress import Advance, counted
-
-LOCAL_BYTES = 30
-"""The fixed part of a local header."""
 
 _RECORD = struct.Struct("<4s6H3L5H2L")
 _SMALLEST_DESCRIPTOR = 12
@@ -61,146 +61,135 @@ code has them, the directory is some twentieth of it."""
 
 _UNIX_HOSTS = {UNIX, OS_X}
 
-
-@dataclass(slots=True)
-class ZipEntry:
-    """One entry, as its directory record describes it.
-
-    Attributes:
-        name: The name; bytes that are not text as surrogates.
-        other_name: The bytes that the archive has for it, where they are not those of the name.
-        kind: What it is.
-        mode: Its permission bits, or 0 where the archive has none of them.
-        mtime_ns: Its mtime, in nanoseconds since the epoch, where an extra field has one.
-        dos_time: Its DOS date and time, in one number.
-        flags: General purpose bits.
-        method: How it is packed.
-        crc: CRC-32 of its data.
-        packed: Bytes of its data in the archive.
-        size: Bytes of its data.
-        offset: Where its local header is, from the start of the blob.
-        end: Where the next entry, or the directory, begins; while the directory is read, where it
-            ends at least.
-        place: Where it is extracted to; set by the caller of the reader.
-        fault: Why it cannot be read, in a directory that was read tolerantly.
-    """
-
-    name: str
-    other_name: bytes | None
-    kind: MemberKind
-    mode: int
-    mtime_ns: int | None
-    dos_time: int
-    flags: int
-    method: int
-    crc: int
-    packed: int
-    size: int
-    offset: int
-    end: int
-    place: RelativePath | None = None
-    fault: str = ""
-
-    @property
-    def executable(self) -> bool:
-        """Whether its owner may execute it."""
-        return bool(self.mode & OWNER_EXECUTES)
-
-    @property
-    def mtime(self) -> int | None:
-        """Its mtime, in nanoseconds since the epoch: of an extra field, else the DOS time."""
-        if self.mtime_ns is not None:
-            return self.mtime_ns
-        return dos_mtime(self.dos_time >> 16, self.dos_time & MAX16)
-
-    @property
-    def raw_name(self) -> bytes:
-        """The bytes that the archive has for its name, which the local header must have too."""
-        return bytes_of(self.name) if self.other_name is None else self.other_name
-
-
-@dataclass(frozen=True)
-class ZipDirectory:
-    """A directory that has been checked.
-
-    Attributes:
-        start: Where the first entry begins; before it there may be a self-extractor.
-        end: Where the entries end, and the directory begins.
-        entries: In the order of their data, which do not overlap.
-    """
-
-    start: int
-    end: int
-    entries: list[ZipEntry]
+_MOST_COMMENT = MAX16
+_PADDING = b"\0\r\n\t "
+"""What may follow the EOCD: padding, and the line end of an editor or a shell."""
 
 
 @dataclass(frozen=True)
 class ZipTail:
-    """The end of an archive.
+    """The end of an archive: its bytes, where they begin in it, and what its end records say.
 
     Attributes:
-        offset: Where it begins.
-        data: Its bytes.
-        ends: What the end records in it say.
+        count: Records of the directory.
+        size: Bytes of the directory.
+        start: Where the directory begins in the archive.
+        shift: How much later everything is than the archive says, behind a self-extractor.
     """
 
     offset: int
     data: bytes
-    ends: Ends
+    count: int
+    size: int
+    start: int
+    shift: int
 
 
 def read_tail(blob: Blob, budget: Budget) -> ZipTail:
     """Read the end of an archive, as much as its directory is likely to take.
 
-    Args:
-        blob: The archive.
-        budget: Its limits.
-
     Raises:
-        ArtifactRejected: It is not a zip, is cut, or has more entries or longer headers than the
-            limits allow.
+        ArtifactRejected: It is not a zip, is cut, its end records contradict themselves, or it has
+            more entries or longer headers than the limits allow.
     """
     length = min(max(blob.size // _TAIL_SHARE, _SHORTEST_TAIL), _LONGEST_TAIL, blob.size)
     offset = blob.size - length
-    data = blob.read(offset, length)
-    ends = read_ends(data, offset)
-    budget.expect_entries(ends.count)
-    budget.check_header(ends.size - ends.count * ZIP_RECORD_ROOM)
-    return ZipTail(offset, data, ends)
+    tail = _read_ends(blob.read(offset, length), offset)
+    budget.expect_entries(tail.count)
+    budget.check_header(tail.size - tail.count * ZIP_RECORD_ROOM)
+    return tail
+
+
+def _read_ends(tail: bytes, offset: int) -> ZipTail:
+    """Find the end record (4.3.16), and the zip64 ones (4.3.14, 4.3.15) where there are any.
+
+    Other readers search for the record backwards and take the first that they find; here there has
+    to be exactly one, and all that it says has to agree.
+    """
+    at = tail.rfind(END, max(0, len(tail) - END_FIELDS.size - _MOST_COMMENT - END_FIELDS.size))
+    if at < 0 or at + END_FIELDS.size > len(tail):
+        raise damaged("it has no end record: it is cut off, or no zip")
+    _, disk, first_disk, here, count, size, start, comment = END_FIELDS.unpack_from(tail, at)
+    after = at + END_FIELDS.size + comment
+    if tail[after:].strip(_PADDING) or after > len(tail):
+        raise damaged("there is data after its end record, or the record's comment is cut off")
+    _refuse_another_end(tail, at)
+    end, shift = at, None
+    if tail[max(0, at - LOCATOR64_FIELDS.size) : at].startswith(LOCATOR64):
+        large, end, shift = _read_end64(tail, offset, at)
+        small = (disk, first_disk, here, count, size, start)
+        limits = (MAX16,) * 4 + (MAX32,) * 2
+        if any(s not in (value, most) for s, value, most in zip(small, large, limits, strict=True)):
+            raise damaged("its end record and its zip64 end record disagree")
+        disk, first_disk, here, count, size, start = large
+    if disk or first_disk or here != count:
+        raise damaged("it is one volume of several")
+    begin = offset + end - size
+    if begin < start or shift not in (None, begin - start):
+        raise damaged("its directory is not where its end record says")
+    return ZipTail(offset, tail, count, size, begin, begin - start)
+
+
+def _read_end64(tail: bytes, offset: int, at: int) -> tuple[tuple[int, ...], int, int]:
+    """Read the zip64 locator and the record it points to.
+
+    Returns:
+        Disk, first disk, two counts, size and start of the directory; where the record begins in
+        the tail; and how much less than that, from the start of the blob, the locator says.
+    """
+    locator = at - LOCATOR64_FIELDS.size
+    _, disk, said, disks = LOCATOR64_FIELDS.unpack_from(tail, locator)
+    record = said - offset
+    if tail[max(0, record) : record + 4] != END64 or record < 0:
+        # Behind a self-extractor that was put before an archive, places have shifted.
+        record = locator - END64_FIELDS.size
+    is_there = record >= 0 and tail[record : record + 4] == END64
+    if disk or disks > 1 or not is_there or record + END64_FIELDS.size > len(tail):
+        raise damaged("its zip64 locator does not point at its record")
+    _, length, _, _, *values = END64_FIELDS.unpack_from(tail, record)
+    if record + 12 + length != locator or length != END64_FIELDS.size - 12:
+        raise damaged("its zip64 end record has a wrong length")
+    return tuple(values), record, offset + record - said
+
+
+def _refuse_another_end(tail: bytes, at: int) -> None:
+    """Refuse a second end record that reaches to the end too: readers would differ."""
+    other = tail.find(END, max(0, len(tail) - END_FIELDS.size - _MOST_COMMENT))
+    while 0 <= other < at:
+        if other + END_FIELDS.size <= len(tail):
+            comment = END_FIELDS.unpack_from(tail, other)[-1]
+            if other + END_FIELDS.size + comment == len(tail):
+                raise damaged("it has several end records")
+        other = tail.find(END, other + 1)
 
 
 def read_directory(
     blob: Blob, tail: ZipTail, *, is_tolerant: bool = False, advance: Advance | None = None
-) -> ZipDirectory:
+) -> list[ZipEntry]:
     """Read the central directory of a zip archive, and validate it.
 
-    Args:
-        blob: The archive.
-        tail: Its end.
-        is_tolerant: Whether an entry that cannot be read gets a ``fault``, instead of an error.
-        advance: Is told of entries as they are read.
+    Read tolerantly, an entry that cannot be read gets a ``fault``, instead of an error.
+
+    Returns:
+        The entries in the order of their data, which do not overlap.
 
     Raises:
         ArtifactRejected: It is damaged or ambiguous; an entry is encrypted, packed by an unknown
             method, overlaps another one, or is not a file, directory or link.
     """
-    offset, data, ends = tail.offset, tail.data, tail.ends
-    missing = max(0, offset - ends.start)
-    records = blob.read(ends.start, min(missing, ends.size)) if missing else b""
-    begin = max(0, ends.start - offset)
-    records += data[begin : begin + ends.size - len(records)]
-    make = _tolerated if is_tolerant else _entry
-    found = counted(_entries(records, ends, make), advance)
+    missing = max(0, tail.offset - tail.start)
+    records = blob.read(tail.start, min(missing, tail.size)) if missing else b""
+    begin = max(0, tail.start - tail.offset)
+    records += tail.data[begin : begin + tail.size - len(records)]
+    found = counted(_entries(records, tail, _tolerated if is_tolerant else _entry), advance)
     entries = sorted(found, key=attrgetter("offset"))
-    return _laid_out(entries, ends.start, is_tolerant=is_tolerant)
+    _lay_out(entries, tail.start, is_tolerant=is_tolerant)
+    return entries
 
 
-_Make = Callable[[tuple[Any, ...], bytes, bytes, Ends, "_Shared"], ZipEntry]
-
-
-def _entries(records: bytes, ends: Ends, make: _Make) -> Iterator[ZipEntry]:
+def _entries(records: bytes, tail: ZipTail, make: Callable[..., ZipEntry]) -> Iterator[ZipEntry]:
     at, length, shared = 0, len(records), _Shared()
-    for _ in range(ends.count):
+    for _ in range(tail.count):
         fields = _RECORD.unpack_from(records, at) if at + _RECORD.size <= length else (b"",)
         if fields[0] != RECORD:
             raise damaged("its directory has fewer records than its end record says, or others")
@@ -210,7 +199,8 @@ def _entries(records: bytes, ends: Ends, make: _Make) -> Iterator[ZipEntry]:
         at = comment_at + fields[12]
         if at > length:
             raise damaged("a record of its directory is cut off")
-        yield make(fields, records[name_at:extra_at], records[extra_at:comment_at], ends, shared)
+        name, extra = records[name_at:extra_at], records[extra_at:comment_at]
+        yield make(fields, name, extra, tail.shift, shared)
     if at != length:
         raise damaged("its directory has more records than its end record says")
 
@@ -227,24 +217,24 @@ class _Shared(dict[int, int]):
 
 
 def _tolerated(
-    fields: tuple[Any, ...], raw_name: bytes, extra: bytes, ends: Ends, shared: _Shared
+    fields: tuple[Any, ...], raw_name: bytes, extra: bytes, shift: int, shared: _Shared
 ) -> ZipEntry:
     """Describe an entry; one that is refused as far as its record can be understood."""
     try:
-        return _entry(fields, raw_name, extra, ends, shared)
+        return _entry(fields, raw_name, extra, shift, shared)
     except ArtifactRejected as error:
         made_by, _, flags, method, dos_time, dos_date, crc, packed, size = fields[1:10]
         name, _ = _name(raw_name, flags & UTF8_NAME, made_by >> 8, {})
         kind: MemberKind = "directory" if name.endswith("/") else "file"
         times = (None, dos_date << 16 | dos_time)
-        place = fields[16] + ends.shift
+        place = fields[16] + shift
         head = (name, raw_name, kind, 0, *times, flags, method, crc, packed, size, place)
         least = place + _least(raw_name, packed, flags)
         return ZipEntry(*head, least, fault=error.message)
 
 
 def _entry(
-    fields: tuple[Any, ...], raw_name: bytes, extra: bytes, ends: Ends, shared: _Shared
+    fields: tuple[Any, ...], raw_name: bytes, extra: bytes, shift: int, shared: _Shared
 ) -> ZipEntry:
     _, made_by, _, flags, method, dos_time, dos_date, crc, packed, size = fields[:10]
     disk, _, attributes, offset = fields[13:]
@@ -257,7 +247,7 @@ def _entry(
         name, other_name = raw_name.decode("ascii"), None
     else:
         name, other_name = _name(raw_name, flags, host, parts)
-        if not is_utf8(name):
+        if printable_text(name) != name:
             raise refused(name, "has an unsafe name: it is not UTF-8")
     if MAX32 in (packed, size, offset) or disk == MAX16:
         eight = ((size, MAX32, 8), (packed, MAX32, 8), (offset, MAX32, 8))
@@ -275,7 +265,7 @@ def _entry(
     if method == STORED and packed != size:
         raise refused(name, f"is stored, {size} bytes in {packed}")
     dos, packed, size = shared[dos_date << 16 | dos_time], shared[packed], shared[size]
-    place = offset + ends.shift
+    place = offset + shift
     least = place + _least(raw_name, packed, flags)
     return ZipEntry(
         name, other_name, kind, mode, mtime_ns, dos, flags, method, crc, packed, size, place, least
@@ -314,24 +304,15 @@ def _decoded(raw: bytes, flags: int, host: int, parts: Mapping[int, bytes]) -> s
     return raw.decode("cp437")
 
 
-_KNOWN_TYPES = (
-    stat.S_IFREG,
-    stat.S_IFDIR,
-    stat.S_IFLNK,
-    stat.S_IFCHR,
-    stat.S_IFBLK,
-    stat.S_IFIFO,
-    stat.S_IFSOCK,
-)
+_DEVICES = (stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK)
+_KNOWN_TYPES = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO, *_DEVICES)
 
 
 @lru_cache(1024)  # most entries of an archive are alike in all of it
 def _nature(  # noqa: PLR0917 (keywords would be slower)
     host: int, flags: int, method: int, attributes: int, slash: bool, from_pipe: bool
 ) -> tuple[MemberKind, int]:
-    """Return the kind of an entry, and its permission bits.
-
-    Its name, which may end in a slash, and its mode have to agree on directories.
+    """Return the kind of an entry, on which its name and mode have to agree, and permission bits.
 
     Raises:
         ValueError: The entry cannot be read, or its type cannot be unpacked; the text says why.
@@ -362,9 +343,7 @@ def _nature(  # noqa: PLR0917 (keywords would be slower)
     return "file", permissions
 
 
-def _laid_out(
-    entries: list[ZipEntry], directory: int, *, is_tolerant: bool = False
-) -> ZipDirectory:
+def _lay_out(entries: list[ZipEntry], directory: int, *, is_tolerant: bool) -> None:
     """Check that entries do not overlap, and give each its end.
 
     How long its local header really is, is known when that has arrived.
@@ -377,4 +356,3 @@ def _laid_out(
                 raise overlap
             entry.fault = entry.fault or overlap.message
         entry.end = end
-    return ZipDirectory(entries[0].offset if entries else directory, directory, entries)

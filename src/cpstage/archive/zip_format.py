@@ -1,7 +1,7 @@
-"""Records of zip (PKWARE APPNOTE 6.3.10): signatures, extra fields, and the end of the archive.
+"""Records of zip (PKWARE APPNOTE 6.3.10): signatures, extra fields, entries, local file headers.
 
-Other readers search for the end of central directory record (EOCD) backwards and take the first
-that they find; here there has to be exactly one, and all that it says has to agree.
+A local file header, and the data descriptor behind the data, have to agree with the central
+directory record of their entry: else the archive is refused, by :class:`ArtifactRejected`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
-from types import MappingProxyType
 from typing import NamedTuple
 
 from cpstage._deflate import crc32
-from cpstage.archive.paths import refused, text_of
+from cpstage.archive.members import OWNER_EXECUTES, MemberKind
+from cpstage.archive.paths import bytes_of, refused, text_of
 from cpstage.errors import ArtifactRejected
+from cpstage.filesystem.tree import RelativePath
+
+LOCAL_BYTES = 30
+"""The fixed part of a local header."""
 
 LOCAL, RECORD, END = b"PK\3\4", b"PK\1\2", b"PK\5\6"
 """How a local header (4.3.7), a record of the directory (4.3.12) and the end record (4.3.16)
@@ -44,10 +48,7 @@ READABLE_METHODS = {STORED, DEFLATED, BZIP2, LZMA} | ({DEFLATE64} if HAS_DEFLATE
 
 METHOD_NAMES = {
     1: "Shrink",
-    2: "Reduce",
-    3: "Reduce",
-    4: "Reduce",
-    5: "Reduce",
+    **dict.fromkeys((2, 3, 4, 5), "Reduce"),
     6: "Implode",
     9: "Deflate64 (Windows Explorer, above 2 GB; install cpstage[deflate64])",
     93: "zstd",
@@ -66,9 +67,8 @@ ZIP64, UNICODE_PATH = 0x0001, 0x7075
 NTFS, UNIX_TIMES, INFOZIP_UNIX, TIMESTAMP = 0x000A, 0x000D, 0x5855, 0x5455
 """Extra fields with times (4.5.5, 4.5.7; Info-ZIP's extrafld.txt for the last two)."""
 
-_TIMESTAMP_HAS_MTIME = 0x1
-_NTFS_TIMES = 1
-"""The tag of the attribute that has the times (4.5.5)."""
+HAS_MTIME, _NTFS_TIMES = 1, 1
+"""A flag of the extended timestamp, and the tag of the NTFS attribute that has times (4.5.5)."""
 
 _NTFS_EPOCH = 116_444_736_000_000_000
 """1970-01-01 in units of 100 ns since 1601."""
@@ -82,23 +82,17 @@ UNIX, OS_X = 3, 19
 DOS_DIRECTORY = 0x10
 """In the external attributes (4.4.15)."""
 
-
 _EXTRA = struct.Struct("<2H")
 
 
 class ExtraFields(NamedTuple):
-    """An extra field (4.5.1), taken apart.
-
-    Attributes:
-        parts: The data of its parts, by their ids.
-        mtime_ns: The mtime that it has, in nanoseconds since the epoch; None without one.
-    """
+    """The parts of an extra field (4.5.1) by their ids, and the mtime that one of them has."""
 
     parts: Mapping[int, bytes]
     mtime_ns: int | None
 
 
-NO_EXTRA = ExtraFields(MappingProxyType({}), None)
+NO_EXTRA = ExtraFields({}, None)
 
 
 @lru_cache(4096)  # most hold times, and files of one tree have been written in the same seconds
@@ -120,13 +114,13 @@ def extra_fields(extra: bytes) -> ExtraFields:
         if kind in (ZIP64, UNICODE_PATH) and kind in parts:
             raise ValueError(f"has the extra field {kind:#06x} twice")
         parts[kind] = extra[at - length : at]
-    return ExtraFields(MappingProxyType(parts), _mtime_of(parts))
+    return ExtraFields(parts, _mtime_of(parts))
 
 
 def _mtime_of(parts: Mapping[int, bytes]) -> int | None:
     timestamp, ntfs = parts.get(TIMESTAMP, b""), parts.get(NTFS, b"")
     unix = parts.get(INFOZIP_UNIX, b"") or parts.get(UNIX_TIMES, b"")
-    if len(timestamp) >= 5 and timestamp[0] & _TIMESTAMP_HAS_MTIME:
+    if len(timestamp) >= 5 and timestamp[0] & HAS_MTIME:
         return _signed(timestamp[1:5]) * 10**9
     at = 4
     while at + 4 <= len(ntfs):
@@ -159,16 +153,10 @@ def dos_mtime(date: int, time_of_day: int) -> int | None:
 def large_values(
     name: str, parts: Mapping[int, bytes], fields: tuple[tuple[int, int, int], ...]
 ) -> list[int]:
-    """Return fields with the values of those that are in the zip64 extra field (4.5.3).
+    """Return fields of an entry with the values of those that are in its zip64 extra field (4.5.3).
 
-    Args:
-        name: The entry, for messages.
-        parts: Its extra field.
-        fields: For each field in the order of the specification: its value, the value that stands
-            for "see the extra field", and its length there, in bytes.
-
-    Raises:
-        ArtifactRejected: A value is missing there.
+    A field, in the order of the specification, is its value, the value that stands for "see the
+    extra field", and its length there, in bytes.
     """
     large, at, values = parts.get(ZIP64, b""), 0, []
     for value, most, length in fields:
@@ -190,93 +178,146 @@ def unicode_path(raw: bytes, parts: Mapping[int, bytes]) -> str | None:
     return None
 
 
-_MOST_COMMENT = MAX16
-_PADDING = b"\0\r\n\t "
-"""What may follow the EOCD: padding, and the line end of an editor or a shell."""
-
-
-@dataclass(frozen=True)
-class Ends:
-    """What the end records say, in places from the start of the archive.
+@dataclass(slots=True)
+class ZipEntry:
+    """One entry, as its directory record describes it.
 
     Attributes:
-        count: Records of the directory.
-        size: Bytes of it.
-        start: Where it begins.
-        shift: How much later everything is than the archive says, behind a self-extractor.
+        name: The name; bytes that are not text as surrogates.
+        other_name: The bytes that the archive has for it, where they are not those of the name.
+        mode: Its permission bits, or 0 where the archive has none of them.
+        mtime_ns: Its mtime, in nanoseconds since the epoch, where an extra field has one.
+        dos_time: Its DOS date and time, in one number.
+        packed: Bytes of its data in the archive.
+        offset: Where its local header is, from the start of the blob.
+        end: Where the next entry, or the directory, begins; while the directory is read, where it
+            ends at least.
+        place: Where it is extracted to; set by the caller of the reader.
+        fault: Why it cannot be read, in a directory that was read tolerantly.
     """
 
-    count: int
+    name: str
+    other_name: bytes | None
+    kind: MemberKind
+    mode: int
+    mtime_ns: int | None
+    dos_time: int
+    flags: int
+    method: int
+    crc: int
+    packed: int
     size: int
-    start: int
-    shift: int
+    offset: int
+    end: int
+    place: RelativePath | None = None
+    fault: str = ""
+
+    @property
+    def executable(self) -> bool:
+        """Whether its owner may execute it."""
+        return bool(self.mode & OWNER_EXECUTES)
+
+    @property
+    def mtime(self) -> int | None:
+        """Its mtime, in nanoseconds since the epoch: of an extra field, else the DOS time."""
+        if self.mtime_ns is not None:
+            return self.mtime_ns
+        return dos_mtime(self.dos_time >> 16, self.dos_time & MAX16)
+
+    @property
+    def raw_name(self) -> bytes:
+        """The bytes that the archive has for its name, which the local header must have too."""
+        return bytes_of(self.name) if self.other_name is None else self.other_name
 
 
-def read_ends(tail: bytes, offset: int) -> Ends:
-    """Find the end record (4.3.16), and the zip64 ones (4.3.14, 4.3.15) where there are any.
+_LOCAL = struct.Struct("<4s5H3L2H")
+_FLAGS_THAT_COUNT = ENCRYPTED | DESCRIPTOR_FOLLOWS | PATCHED | UTF8_NAME
+LONGEST_DESCRIPTOR = 24
 
-    Args:
-        tail: The last bytes of the archive.
-        offset: Where they begin in it.
 
-    Raises:
-        ArtifactRejected: There is none or more than one, or they contradict themselves.
+def data_start(entry: ZipEntry, head: bytes | memoryview) -> int:
+    """Compare a local file header with the central directory, and return where the data begins.
+
+    What follows the header may be there too.
     """
-    at = tail.rfind(END, max(0, len(tail) - END_FIELDS.size - _MOST_COMMENT - END_FIELDS.size))
-    if at < 0 or at + END_FIELDS.size > len(tail):
-        raise damaged("it has no end record: it is cut off, or no zip")
-    _, disk, first_disk, here, count, size, start, comment = END_FIELDS.unpack_from(tail, at)
-    after = at + END_FIELDS.size + comment
-    if tail[after:].strip(_PADDING) or after > len(tail):
-        raise damaged("there is data after its end record, or the record's comment is cut off")
-    _refuse_another_end(tail, at)
-    end, shift = at, None
-    if tail[max(0, at - LOCATOR64_FIELDS.size) : at].startswith(LOCATOR64):
-        large, end, shift = _read_end64(tail, offset, at)
-        small = (disk, first_disk, here, count, size, start)
-        limits = (MAX16,) * 4 + (MAX32,) * 2
-        if any(s not in (value, most) for s, value, most in zip(small, large, limits, strict=True)):
-            raise damaged("its end record and its zip64 end record disagree")
-        disk, first_disk, here, count, size, start = large
-    if disk or first_disk or here != count:
-        raise damaged("it is one volume of several")
-    begin = offset + end - size
-    if begin < start or shift not in (None, begin - start):
-        raise damaged("its directory is not where its end record says")
-    return Ends(count, size, begin, begin - start)
+    if len(head) < LOCAL_BYTES:
+        raise refused(entry.name, "has no room for a local header")
+    signature, _, flags, method, _, _, crc, packed, size, name, extra = _LOCAL.unpack_from(head)
+    if signature != LOCAL:
+        raise refused(entry.name, "has no local header where the directory says")
+    start: int = LOCAL_BYTES + name + extra
+    if head[LOCAL_BYTES : LOCAL_BYTES + name] != entry.raw_name:
+        raise refused(entry.name, "has another name in its local header")
+    differing = (flags ^ entry.flags) & _FLAGS_THAT_COUNT
+    if differing == UTF8_NAME and entry.raw_name.isascii():
+        differing = 0  # an ASCII name is the same with and without it
+    if differing or method != entry.method:
+        raise refused(entry.name, "has other flags or another method in its local header")
+    parts = _extra_parts(entry, bytes(head[start - extra : start])) if extra else NO_EXTRA.parts
+    if UNICODE_PATH in parts and not flags & UTF8_NAME:
+        other = unicode_path(entry.raw_name, parts)
+        if other is not None and other.replace("\\", "/") != entry.name.replace("\\", "/"):
+            raise refused(entry.name, "has another name in the extra field of its local header")
+    if (crc, packed, size) != (entry.crc, entry.packed, entry.size):
+        if MAX32 in (packed, size):
+            size, packed = large_values(entry.name, parts, ((size, MAX32, 8), (packed, MAX32, 8)))
+        said = ((crc, entry.crc), (packed, entry.packed), (size, entry.size))
+        later = bool(flags & DESCRIPTOR_FOLLOWS)
+        if any(value != known and (value or not later) for value, known in said):
+            raise refused(entry.name, "has other sizes or another CRC-32 in its local header")
+    if start + entry.packed > entry.end - entry.offset:
+        raise refused(entry.name, "overlaps what follows it")
+    return start
 
 
-def _read_end64(tail: bytes, offset: int, at: int) -> tuple[tuple[int, ...], int, int]:
-    """Read the zip64 locator and the record it points to.
-
-    Returns:
-        Disk, first disk, two counts, size and start of the directory; where the record begins in
-        the tail; and how much less than that, from the start of the blob, the locator says.
-    """
-    locator = at - LOCATOR64_FIELDS.size
-    _, disk, said, disks = LOCATOR64_FIELDS.unpack_from(tail, locator)
-    record = said - offset
-    if tail[max(0, record) : record + 4] != END64 or record < 0:
-        # Behind a self-extractor that was put before an archive, places have shifted.
-        record = locator - END64_FIELDS.size
-    is_there = record >= 0 and tail[record : record + 4] == END64
-    if disk or disks > 1 or not is_there or record + END64_FIELDS.size > len(tail):
-        raise damaged("its zip64 locator does not point at its record")
-    _, length, _, _, *values = END64_FIELDS.unpack_from(tail, record)
-    if record + 12 + length != locator or length != END64_FIELDS.size - 12:
-        raise damaged("its zip64 end record has a wrong length")
-    return tuple(values), record, offset + record - said
+def _extra_parts(entry: ZipEntry, extra: bytes) -> Mapping[int, bytes]:
+    """Take the extra field of a local header apart; an mtime that only it has is the entry's."""
+    try:
+        parts, mtime_ns = extra_fields(extra)
+    except ValueError as error:
+        raise refused(entry.name, str(error)) from None
+    if entry.mtime_ns is None:
+        entry.mtime_ns = mtime_ns
+    return parts
 
 
-def _refuse_another_end(tail: bytes, at: int) -> None:
-    """Refuse a second end record that reaches to the end too: readers would differ."""
-    other = tail.find(END, max(0, len(tail) - END_FIELDS.size - _MOST_COMMENT))
-    while 0 <= other < at:
-        if other + END_FIELDS.size <= len(tail):
-            comment = END_FIELDS.unpack_from(tail, other)[-1]
-            if other + END_FIELDS.size + comment == len(tail):
-                raise damaged("it has several end records")
-        other = tail.find(END, other + 1)
+def check_end(entry: ZipEntry, after: bytes | memoryview) -> None:
+    """Check what follows the data of an entry: its descriptor if it has one, and no other entry."""
+    length = _descriptor_length(entry, after) if entry.flags & DESCRIPTOR_FOLLOWS else 0
+    if len(after) > length:
+        refuse_hidden(bytes(after[length:]), f"after the entry {entry.name!r}")
+
+
+def refuse_hidden(gap: bytes, where: str) -> None:
+    """Check that bytes which belong to no entry hold none that the directory leaves out."""
+    if any(signature in gap for signature in SIGNATURES) and not _is_virtual(gap):
+        raise ArtifactRejected(f"the archive hides records of another archive {where}")
+
+
+def _is_virtual(gap: bytes) -> bool:
+    """Whether a gap is zipflinger's padding: nameless local headers whose extra fields fill it."""
+    at = 0
+    while at + LOCAL_BYTES <= len(gap):
+        signature, _, flags, method, _, _, *sizes, name, extra = _LOCAL.unpack_from(gap, at)
+        end = at + LOCAL_BYTES + extra
+        if signature != LOCAL or flags or method or any(sizes) or name:
+            return False
+        if gap[at + LOCAL_BYTES : end].strip(b"\0"):
+            return False
+        at = end
+    return at == len(gap)
+
+
+def _descriptor_length(entry: ZipEntry, after: bytes | memoryview) -> int:
+    """Return how long a descriptor is: with or without signature, of 32 or 64 bits (4.3.9)."""
+    for layout in ("<2L", "<2Q"):
+        if layout == "<2L" and max(entry.packed, entry.size) > MAX32:
+            continue
+        said = struct.pack("<L", entry.crc) + struct.pack(layout, entry.packed, entry.size)
+        for descriptor in (DESCRIPTOR + said, said):
+            if after[: len(descriptor)] == descriptor:
+                return len(descriptor)
+    raise refused(entry.name, "has a data descriptor that disagrees with the directory, or none")
 
 
 def damaged(why: str) -> ArtifactRejected:

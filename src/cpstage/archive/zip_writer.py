@@ -1,8 +1,5 @@
 """Writing zip (PKWARE APPNOTE 6.3.10) as a stream of bytes that depends on the tree alone.
 
-Portions of the packing list are read and deflated by worker processes where there are many files,
-else by threads, and joined in the order of the list.
-
 A file up to 16 MiB of compressed data has its sizes in the local file header. A longer one has a
 data descriptor (4.3.9), which some streaming readers refuse. Such a file is always of
 method 8, and incompressible data is in stored blocks of DEFLATE: streaming readers find the end of
@@ -21,10 +18,10 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from functools import lru_cache
-from typing import NamedTuple, TypeAlias, cast
+from typing import NamedTuple, cast
 
-from cpstage._deflate import crc32, crc32_combine, deflated, deflated_piece
-from cpstage.archive.options import MtimeRule
+from cpstage._deflate import crc32, crc32_combine, deflated, deflated_piece, inflater
+from cpstage.archive.members import MtimeRule
 from cpstage.archive.packing_list import Batch, FilePart, PackingList, PackingPool
 from cpstage.archive.zip_format import (
     DEFLATED,
@@ -35,6 +32,7 @@ from cpstage.archive.zip_format import (
     END64,
     END64_FIELDS,
     END_FIELDS,
+    HAS_MTIME,
     LOCAL,
     LOCATOR64,
     LOCATOR64_FIELDS,
@@ -70,7 +68,6 @@ _LENGTHS_AND_OFFSET, _OFFSET = struct.Struct("<2H10xL"), struct.Struct("<L")
 _LENGTH_AT, _OFFSET_AT = 28, 42
 
 _TIMESTAMP = struct.Struct("<2HBl")
-_HAS_MTIME = 1
 _MIN32, _MAX32 = -(1 << 31), (1 << 31) - 1
 _FIRST_DOS, _LAST_DOS = (0, (1 << 5) | 1), (0xBF7D, 0xFF9F)
 """Time and date of 1980-01-01 00:00:00 and of 2107-12-31 23:59:58."""
@@ -86,10 +83,7 @@ class Record(NamedTuple):
     Attributes:
         name: The name; of a directory, with a slash at the end (4.4.17.1).
         attributes: The mode in the upper half, as Info-ZIP has it, and DOS attributes below.
-        method: How it is packed.
-        crc: CRC-32 of its data.
         packed: Bytes of its data in the archive.
-        size: Bytes of its data.
         dos: Its DOS time and date.
         timestamp: Its extended timestamp, the same in both headers; empty where it has none.
         is_streamed: Whether sums and sizes are in a descriptor behind the data.
@@ -131,11 +125,7 @@ class Record(NamedTuple):
         return struct.pack(layout, DESCRIPTOR, self.crc, self.packed, self.size)
 
     def directory_header(self, offset: int) -> bytes:
-        """Return the central directory header (4.3.12), and zip64 fields (4.5.3) where needed.
-
-        Args:
-            offset: Where the local header is.
-        """
+        """Return the central directory header (4.3.12), and zip64 fields (4.5.3) where needed."""
         large: list[int] = []
         size, packed = self.size, self.packed
         if self._is_large:
@@ -149,9 +139,12 @@ class Record(NamedTuple):
         rest = _REST.pack(0, 0, 0, self.attributes, min(offset, MAX32))
         return b"".join((begins, common, rest, self.name, extra))
 
-    def common(self) -> bytes:
-        """Return what both headers have in common, for an entry that needs no zip64."""
-        return self._common(_VERSION, (self.crc, self.packed, self.size), self.timestamp)
+    def small_headers(self, offset: int) -> tuple[bytes, bytes]:
+        """Return the local and the central directory header of an entry that needs no zip64."""
+        sizes, end = (self.crc, self.packed, self.size), self.name + self.timestamp
+        common = self._common(_VERSION, sizes, self.timestamp)
+        rest = _REST.pack(0, 0, 0, self.attributes, offset)
+        return LOCAL + common + end, b"".join((_DIRECTORY, common, rest, end))
 
     def _common(self, version: int, sizes: tuple[int, int, int], extra: bytes) -> bytes:
         flags = 0 if self.name.isascii() else UTF8_NAME
@@ -183,7 +176,7 @@ def _times(seconds: int, is_utc: bool) -> tuple[tuple[int, int], bytes]:
     """Return the DOS time and date (4.4.6) of an mtime, and its extended timestamp."""
     timestamp = b""
     if _MIN32 <= seconds <= _MAX32:
-        timestamp = _TIMESTAMP.pack(TIMESTAMP, 5, _HAS_MTIME, seconds)
+        timestamp = _TIMESTAMP.pack(TIMESTAMP, 5, HAS_MTIME, seconds)
     try:
         found = time.gmtime(seconds) if is_utc else time.localtime(seconds)
     except (OverflowError, ValueError, OSError):
@@ -203,20 +196,10 @@ def _attributes(entry: Entry) -> int:
     return (stat.S_IFREG | entry.mode) << 16
 
 
-def small_headers(entry: Record, offset: int) -> tuple[bytes, bytes]:
-    """Return the local header of an entry that needs no zip64, and that of the directory."""
-    common, end = entry.common(), entry.name + entry.timestamp
-    rest = _REST.pack(0, 0, 0, entry.attributes, offset)
-    return LOCAL + common + end, b"".join((_DIRECTORY, common, rest, end))
+def _moved(directory: bytes, start: int, length: int) -> bytes:
+    """Move the offsets of directory headers, without zip64 fields yet, behind a start.
 
-
-def moved(directory: bytes, start: int, length: int) -> bytes:
-    """Add to the offsets of directory headers, which have no zip64 fields yet.
-
-    Args:
-        directory: The headers of entries that follow one another.
-        start: Where the first of them is in the archive.
-        length: How many bytes they take there.
+    Their entries follow one another from there, and take so many bytes.
     """
     if start + length >= MAX32:
         entries = _records(directory)
@@ -243,14 +226,8 @@ def _records(directory: bytes) -> Iterator[tuple[Record, int]]:
         yield Record(name, attributes, *sizes, (dos[0], dos[1]), timestamp), offset
 
 
-def end_records(count: int, start: int, size: int) -> bytes:
-    """Return what follows the directory (4.3.14 to 4.3.16).
-
-    Args:
-        count: How many headers the directory has.
-        start: Where it begins.
-        size: How many bytes it has.
-    """
+def _end_records(count: int, start: int, size: int) -> bytes:
+    """Return what follows a directory of so many headers and bytes (4.3.14 to 4.3.16)."""
     large = b""
     if count >= MAX16 or start + size >= MAX32:
         versions = (UNIX << 8 | _VERSION64, _VERSION64)
@@ -263,12 +240,7 @@ def end_records(count: int, start: int, size: int) -> bytes:
 
 
 class PackedBatch(NamedTuple):
-    """Small entries.
-
-    Attributes:
-        data: Their local headers and data.
-        directory: Their directory headers, with offsets from the start of the group.
-    """
+    """Small entries: local headers and data, and directory headers with offsets from its start."""
 
     data: bytes
     directory: bytes
@@ -281,65 +253,41 @@ class PackedPart(NamedTuple):
     crc: int
 
 
-Packed: TypeAlias = "PackedBatch | PackedPart"
-
-
-def pack_portion(portion: Batch | FilePart, level: int, rule: MtimeRule) -> Packed:
-    """Read and deflate a portion.
-
-    Args:
-        portion: What of the list.
-        level: How hard to deflate, from 0 (not at all) to 9.
-        rule: Which mtimes are written.
-
-    Raises:
-        LocalIOError: A file cannot be read, or changed since it was listed.
-    """
+def pack_portion(
+    portion: Batch | FilePart, level: int, rule: MtimeRule
+) -> PackedBatch | PackedPart:
+    """Read a portion of the list, and deflate it at a level from 0 (not at all) to 9."""
     if isinstance(portion, Batch):
-        return _packed_group(portion, level, rule)
+        return _packed_batch(portion, level, rule)
     data = read(portion.entry, portion.offset, portion.size)
     packed = deflated_piece(data, level, last=portion.is_last)
     return PackedPart(packed, crc32(data))
 
 
-def _packed_group(group: Batch, level: int, rule: MtimeRule) -> PackedBatch:
+def _packed_batch(batch: Batch, level: int, rule: MtimeRule) -> PackedBatch:
     pieces: list[bytes] = []
     directory = []
     offset = 0
-    for entry in group.entries:
-        data = _content(entry)
-        packed = deflated(data, level) if entry.kind == "file" else None
+    for entry in batch.entries:
+        is_file = entry.kind == "file"
+        data = read(entry, 0, entry.size) if is_file else entry.target.encode()
+        packed = deflated(data, level) if is_file else None
         method, body = (STORED, data) if packed is None else (DEFLATED, packed)
-        sizes = (crc32(data), len(body), len(data))
-        described = record(entry, rule, method, *sizes)
-        local, header = small_headers(described, offset)
+        described = record(entry, rule, method, crc32(data), len(body), len(data))
+        local, header = described.small_headers(offset)
         pieces += (local, body)
         directory.append(header)
         offset += len(local) + len(body)
     return PackedBatch(b"".join(pieces), b"".join(directory))
 
 
-def _content(entry: Entry) -> bytes:
-    return read(entry, 0, entry.size) if entry.kind == "file" else entry.target.encode()
-
-
 def zip_stream(
     entries: PackingList,
-    pool: PackingPool[Packed],
+    pool: PackingPool[PackedBatch | PackedPart],
     consumed: Callable[[int], object],
     rule: MtimeRule,
 ) -> Generator[bytes, None, None]:
-    """Pack entries.
-
-    Args:
-        entries: What to pack, in this order.
-        pool: What calls :func:`pack_portion` for each portion.
-        consumed: Is told of the bytes of files as they are read.
-        rule: Which mtimes are written.
-
-    Raises:
-        LocalIOError: A file cannot be read, or changed since it was listed.
-    """
+    """Pack entries by a pool that calls :func:`pack_portion`; tell of the bytes of files read."""
     archive = _Archive(rule)
     with closing(pool.packed(entries)) as done:
         for portion, packed in zip(entries.portions(), done, strict=True):
@@ -354,6 +302,9 @@ def zip_stream(
 _MOST_HELD = 16 << 20
 """Bytes of one compressed file that wait for its sizes."""
 
+_MOST_PLAIN = 4 << 20
+"""Bytes of directory headers that wait as they are; those of very many entries wait deflated."""
+
 
 class _Archive:
     """What was packed becomes an archive, in order: offsets, sums and the directory."""
@@ -362,14 +313,16 @@ class _Archive:
         self._rule = rule
         self._offset = 0
         self._headers: list[bytes] = []
+        self._deflated_headers: list[bytes] = []
+        self._directory_size = 0
         self._crc = self._packed = self._start = 0
         self._is_streamed = False
         self._held: list[bytes] = []
 
-    def add_batch(self, group: PackedBatch) -> bytes:
+    def add_batch(self, batch: PackedBatch) -> bytes:
         """Add small entries, and return their bytes."""
-        self._headers.append(moved(group.directory, self._offset, len(group.data)))
-        return self._written(group.data)
+        self._keep(_moved(batch.directory, self._offset, len(batch.data)))
+        return self._written(batch.data)
 
     def add_part(self, portion: FilePart, block: PackedPart) -> Iterator[bytes]:
         """Add a part of a large file, and yield the bytes that are complete.
@@ -391,7 +344,7 @@ class _Archive:
         yield from map(self._written, held)
         if portion.is_last:
             described = self._large(portion.entry)
-            self._headers.append(described.directory_header(self._start))
+            self._keep(described.directory_header(self._start))
             if self._is_streamed:
                 yield self._written(described.descriptor())
 
@@ -404,7 +357,17 @@ class _Archive:
         self._offset += len(data)
         return data
 
+    def _keep(self, headers: bytes) -> None:
+        """Keep headers for the directory."""
+        self._directory_size += len(headers)
+        if self._directory_size <= _MOST_PLAIN:
+            self._headers.append(headers)
+        else:
+            self._deflated_headers.append(deflated_piece(headers, 1, last=True))
+
     def directory(self, count: int) -> Iterator[bytes]:
         """Return the directory, and end records that say how many headers it has."""
         yield from self._headers
-        yield end_records(count, self._offset, sum(map(len, self._headers)))
+        for headers in self._deflated_headers:
+            yield inflater().decompress(headers)
+        yield _end_records(count, self._offset, self._directory_size)

@@ -5,11 +5,10 @@ the last progress, resumed bodies, checked answers, and requests that can be int
 
     config (AwsConfig: the caller's settings)
       ├──▶ sessions (boto3 sessions and clients) ──▶ connections (their sockets)
-      └──▶ client (one call: retried, refreshed, checked, logged)
-             ├──▶ credentials (of a job)
+      └──▶ client (one call: retried, checked, logged; a job's credentials, refreshed)
              └──▶ errors (what botocore raises, in few kinds) ──▶ hints (exit code and hint of each)
 
     codepipeline (the job API) and s3 (operations on objects) call through client;
     job_session, multipart, uploads and checksum read and upload a job's artifacts through s3;
-    job_result puts the result of a job through codepipeline.
+    job_result puts the result of a job through codepipeline, executions reads past executions.
 """

@@ -11,6 +11,12 @@ together do not come back together.
 A signal cannot wake botocore's own retries, which count attempts only and do not resume a body.
 They are used where the caller has configured them (``AWS_MAX_ATTEMPTS``, ``AWS_RETRY_MODE``, the
 profile, a session's default config).
+
+CodePipeline issues a job's credentials without an expiry date, and a large transfer outlives
+them. They are refreshed both ways: ahead of time, when they reach a certain age, and when AWS says
+that they have expired, in the middle of whatever call that was. botocore's
+``RefreshableCredentials`` need an expiry date, and botocore retries no ExpiredToken. So the clients
+of a job sign with :class:`JobCredentials`.
 """
 
 from __future__ import annotations
@@ -21,16 +27,17 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from typing import Any
 
 from botocore import xform_name
 
-from cpstage.aws.credentials import JobCredentials
+from cpstage.aws.connections import Connections
 from cpstage.aws.errors import NetworkError, ServiceError, UnreadableAnswer, translated
-from cpstage.aws.sessions import TrackedClient
-from cpstage.errors import Reportable
+from cpstage.errors import CpstageError, Reportable
 from cpstage.job import SessionCredentials
-from cpstage.job.masking import MaskedDict, Secret, reveal, secrets_in
+from cpstage.job.masking import MASK, MaskedDict, Secret, reveal, secrets_in
 
 _LOGGER = logging.getLogger("cpstage")
 
@@ -42,6 +49,12 @@ _FIRST_DELAY, _LONGEST_DELAY, _MOST_DOUBLINGS = 0.1, 10.0, 10
 _MOST_TRIES = 7
 """Of a request that fails before its answer begins: some six seconds, if the time allows."""
 
+_SPARE_SECONDS = 60.0
+"""Before the time at which credentials expire, where that is known."""
+
+_TRY_AGAIN_SECONDS = 30.0
+"""After a refresh ahead of time has failed; the old credentials may well last a while longer."""
+
 Answer = Mapping[str, Any]
 """The members of an answer, as botocore parses them."""
 
@@ -50,7 +63,7 @@ Check = Callable[[Answer], "str | None"]
 
 
 def has(*members: str) -> Check:
-    """Return a check that an answer has some members."""
+    """Return a check that an answer has some members; botocore checks their types."""
 
     def check(answer: Answer) -> str | None:
         missing = [name for name in members if answer.get(name) in (None, "")]
@@ -66,24 +79,16 @@ class Retries:
         timeout: Seconds since the last progress after which nothing is tried again.
 
     Attributes:
+        stopped: When set, no request is sent any more, and none waits for a retry.
         count: How many requests were sent again.
     """
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
         self._progress = -math.inf
-        self._stopped = threading.Event()
         self._lock = threading.Lock()
+        self.stopped = threading.Event()
         self.count = 0
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether no request is sent any more."""
-        return self._stopped.is_set()
-
-    def stop(self) -> None:
-        """Send nothing again from now on, and wake all that wait."""
-        self._stopped.set()
 
     def progressed(self) -> None:
         """Count the time anew: a request succeeded, or bytes arrived."""
@@ -98,53 +103,123 @@ class Retries:
             most: How often it may be sent.
         """
         left = max(self._progress, began) + self._timeout - time.monotonic()
-        if failures >= most or left <= 0 or self.is_stopped:
+        if failures >= most or left <= 0:
             return False
         bound = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** min(failures, _MOST_DOUBLINGS))
         delay = random.uniform(0, bound)  # noqa: S311 (it hides nothing)
-        if delay >= left or self._stopped.wait(delay):
+        if delay >= left or self.stopped.wait(delay):
             return False
         with self._lock:
             self.count += 1
         return True
 
 
+def most_tries(error: BaseException | None) -> float:
+    """Return how often a request is sent that fails this way: infinity where only time counts."""
+    if isinstance(error, NetworkError):
+        return math.inf if error.began else _MOST_TRIES
+    return _MOST_TRIES if isinstance(error, ServiceError) and error.may_pass else 0
+
+
+class JobCredentials:
+    """A job's session credentials.
+
+    Any number of threads refresh them once per expiry: a thread whose token has expired refreshes
+    only if that token is still the current one. Otherwise another thread has done it.
+
+    Args:
+        first: The credentials that came with the job.
+        refresh: Asks for new ones. Its errors reach the caller of whatever needed them.
+        max_age: Seconds after which they are refreshed ahead of time.
+        clock: Seconds that never go back.
+
+    Attributes:
+        current: What requests are signed with now, however old it is.
+    """
+
+    def __init__(
+        self,
+        first: SessionCredentials,
+        refresh: Callable[[], SessionCredentials],
+        max_age: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._refresh = refresh
+        self._max_age = max_age
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._use(first)
+
+    def __repr__(self) -> str:
+        return f"JobCredentials({MASK})"
+
+    def before_sign(self, request: Any, **_: Any) -> None:
+        """Have botocore sign a request with these credentials, and with no others."""
+        request.context.setdefault("signing", {})["request_credentials"] = self
+
+    def get_frozen_credentials(self) -> SessionCredentials:
+        """Return what to sign the next request with; botocore calls this for each request."""
+        if self._is_old():
+            with self._lock:
+                if self._is_old():
+                    self._refresh_ahead_of_time()
+        return self.current
+
+    def refresh_after(self, token: str | None) -> None:
+        """Refresh, unless another thread has done it since a request was signed with this token.
+
+        Raises:
+            CpstageError: The refresh failed.
+        """
+        with self._lock:
+            if token == self.current.token:
+                self._use(self._refresh())
+
+    def _refresh_ahead_of_time(self) -> None:
+        """Refresh; when that fails, go on with the old ones, until AWS refuses them."""
+        try:
+            self._use(self._refresh())
+        except CpstageError as error:
+            _LOGGER.info("cannot refresh the job's session ahead of time: %s", error.message)
+            self._old_at = self._clock() + min(_TRY_AGAIN_SECONDS, self._max_age)
+
+    def _is_old(self) -> bool:
+        return self._clock() >= self._old_at
+
+    def _use(self, new: SessionCredentials) -> None:
+        self.current = new
+        lasts = self._max_age - (new.age_seconds or 0.0)
+        if new.expires_at is not None:
+            left = (new.expires_at - datetime.now(timezone.utc)).total_seconds()
+            lasts = min(lasts, left - _SPARE_SECONDS)
+        self._old_at = self._clock() + lasts
+
+
+@dataclass(repr=False, eq=False)
 class AwsClient:
     """Calls operations of one service.
 
-    Args:
-        client: A boto3 client, and its connections.
+    Attributes:
+        boto3_client: The client itself, for ``botocore.stub.Stubber`` and event handlers.
+        connections: Its connections.
         retries: How long to go on after failures.
         secrets: Returns what the service may quote of the caller's credentials.
         credentials: The job's, for a client that signs with them.
         retries_itself: Whether botocore retries, since the caller has configured that.
         ca_bundle: The configured file of CA certificates, to name it.
-
-    Attributes:
-        boto3_client: The client itself, for ``botocore.stub.Stubber`` and event handlers.
-        connections: Its connections.
-        retries: How long it goes on after failures.
     """
 
-    def __init__(
-        self,
-        client: TrackedClient,
-        retries: Retries,
-        *,
-        secrets: Callable[[], list[Secret]],
-        credentials: JobCredentials | None = None,
-        retries_itself: bool = False,
-        ca_bundle: str | None = None,
-    ) -> None:
-        self.boto3_client = client.client
-        self.connections = client.connections
-        self.retries = retries
-        self._secrets = secrets
-        self._credentials = credentials
-        self._retries_itself = retries_itself
-        self._ca_bundle = ca_bundle
-        if credentials:
-            credentials.sign_for(self.boto3_client)
+    boto3_client: Any
+    connections: Connections
+    retries: Retries
+    secrets: Callable[[], list[Secret]]
+    credentials: JobCredentials | None
+    retries_itself: bool
+    ca_bundle: str | None
+
+    def __post_init__(self) -> None:
+        if self.credentials:
+            self.boto3_client.meta.events.register("before-sign", self.credentials.before_sign)
 
     @property
     def region(self) -> str:
@@ -159,11 +234,11 @@ class AwsClient:
     @property
     def is_of_a_job(self) -> bool:
         """Whether requests are signed with a job's session credentials."""
-        return self._credentials is not None
+        return self.credentials is not None
 
     def interrupt(self) -> None:
         """Interrupt pending requests, and retry none."""
-        self.retries.stop()
+        self.retries.stopped.set()
         self.connections.end()
 
     def call(
@@ -192,27 +267,29 @@ class AwsClient:
                 settings cannot be used.
         """
         until = retries or self.retries
-        record = _Record(f"{self.boto3_client.meta.service_model.service_name}.{operation}", about)
+        service = self.boto3_client.meta.service_model.service_name
+        record = _Record(f"{service}.{operation} {about}".rstrip())
         failures, refreshes = 0, 0
         try:
             while True:
-                signed_with = self._credentials.current if self._credentials else None
+                signed_with = self.credentials.current if self.credentials else None
                 answer, failure = self._try(operation, parameters, signed_with, check, until)
                 record.note(answer, failure)
                 if failure is None:
                     until.progressed()
                     return answer
-                if self._credentials and signed_with and _has_expired(failure):
+                if self.credentials and signed_with and getattr(failure, "is_expired", False):
                     refreshes += 1
                     if refreshes > _MOST_REFRESHES:
                         raise failure
-                    self._credentials.refresh_after(signed_with.token)
+                    self.credentials.refresh_after(signed_with.token)
                     continue
                 failures += 1
-                most = 0 if self._retries_itself else most_tries(failure)
+                most = 0 if self.retries_itself else most_tries(failure)
                 if not until.wait(failures, record.began, most):
                     raise failure
-                record.retry(failure)
+                record.retries += 1
+                _LOGGER.info("%s: trying again: %s", record.what, failure)
         finally:
             record.log()
 
@@ -229,7 +306,7 @@ class AwsClient:
         The failure is returned, not raised, and comes without botocore's frames and without what
         botocore raised: their variables and texts hold tokens.
         """
-        if until.is_stopped:
+        if until.stopped.is_set():
             return MaskedDict(), NetworkError("the request was interrupted")
         body = parameters.get("Body")
         if body is not None and hasattr(body, "seek"):
@@ -240,9 +317,9 @@ class AwsClient:
         except Reportable as error:  # of a signal, or of credentials that cannot be refreshed
             raise error.with_traceback(None) from None
         except Exception as error:
-            hidden = [*secrets_in({**parameters}), *self._secrets()]
+            hidden = [*secrets_in({**parameters}), *self.secrets()]
             hidden += signed_with.secrets() if signed_with else []
-            failure = translated(error, operation, hidden, self._ca_bundle)
+            failure = translated(error, operation, hidden, self.ca_bundle)
             failure.__traceback__ = failure.__context__ = failure.__cause__ = None
             return MaskedDict(), failure
         lacks = check(answer)
@@ -255,45 +332,29 @@ class AwsClient:
         return answer, None
 
 
+@dataclass
 class _Record:
     """One call for the log: its status, its retries and its time."""
 
-    def __init__(self, what: str, about: str) -> None:
-        self.began = time.monotonic()
-        self._what = f"{what} {about}".rstrip()
-        self._status: int | str = "none"
-        self._retries = 0
-        self._request_id: str | None = None
+    what: str
+    began: float = field(default_factory=time.monotonic)
+    status: int | str = "none"
+    retries: int = 0
+    request_id: str | None = None
 
     def note(self, answer: Answer, failure: Exception | None) -> None:
         """Record the result of a try."""
         about = answer.get("ResponseMetadata", {})
-        self._retries += int(about.get("RetryAttempts", 0))
+        self.retries += int(about.get("RetryAttempts", 0))
         if isinstance(failure, ServiceError):
-            self._status, self._request_id = failure.status, failure.request_id
+            self.status, self.request_id = failure.status, failure.request_id
         elif failure is None:
-            self._status = about.get("HTTPStatusCode", 200)
-            self._request_id = about.get("RequestId")
-
-    def retry(self, failure: Exception) -> None:
-        """Log a retry."""
-        self._retries += 1
-        _LOGGER.info("%s: trying again: %s", self._what, failure)
+            self.status = about.get("HTTPStatusCode", 200)
+            self.request_id = about.get("RequestId")
 
     def log(self) -> None:
         """Log the result of the call."""
         milliseconds = (time.monotonic() - self.began) * 1000
-        request = f", request ID {self._request_id}" if self._request_id else ""
+        request = f", request ID {self.request_id}" if self.request_id else ""
         line = "%s: status %s, %s retries, %.0f ms%s"
-        _LOGGER.info(line, self._what, self._status, self._retries, milliseconds, request)
-
-
-def _has_expired(failure: Exception) -> bool:
-    return isinstance(failure, ServiceError) and failure.is_expired
-
-
-def most_tries(error: Exception) -> float:
-    """Return how often a request is sent that fails this way: infinity where only time counts."""
-    if isinstance(error, NetworkError):
-        return math.inf if error.began else _MOST_TRIES
-    return _MOST_TRIES if isinstance(error, ServiceError) and error.may_pass else 0
+        _LOGGER.info(line, self.what, self.status, self.retries, milliseconds, request)

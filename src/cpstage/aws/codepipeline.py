@@ -6,14 +6,13 @@ The operations are those of the API reference, such as ``GetJobDetails`` and
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from cpstage.aws.client import Answer, Check, Retries, has
+from cpstage.aws.client import Check, Retries, has
 from cpstage.aws.config import AwsConfig
 from cpstage.aws.errors import aws_failures
 from cpstage.errors import (
@@ -32,6 +31,9 @@ NOT_IN_PROGRESS = "it has a result already, timed out, or was never acknowledged
 
 _STATUS_SECONDS = 10.0
 """For a request that only asks whether a job is in progress."""
+
+_UNKNOWN_AGE_SECONDS = 60.0
+"""Credentials of unknown age may expire at any time."""
 
 
 def get_job_details(
@@ -57,20 +59,18 @@ def get_job_details(
         ServiceUnavailable: CodePipeline could not be reached.
         ConfigurationError: No region, or a malformed parameter.
     """
+    client_token = secret(client_token)
     if is_document(job_id):  # errors would quote its credentials
         raise ConfigurationError(
             "the job id is a job document", hint="read the document with cpstage.parse_job()"
         )
-    client_token = secret(client_token)
-    operation, parameters = "GetJobDetails", {"jobId": job_id}
-    if client_token:
-        operation = "GetThirdPartyJobDetails"
     answer = call(
         config or AwsConfig(),
-        operation,
-        _with_token(parameters, client_token),
+        "GetJobDetails",
+        {"jobId": job_id},
         f"get job {shlex.quote(job_id)}",  # or a space at its end would not be seen
-        _has_job,
+        lambda answer: None if answer.get("jobDetails", {}).get("id") else "the answer has no job",
+        client_token=client_token,
     )
     document: MaskedDict = mask_objects(answer)
     return document
@@ -89,18 +89,8 @@ def get_job(
     return replace(parse_job(document, issued_at=asked_at), client_token=client_token)
 
 
-def is_in_progress(
-    job_id: str,
-    *,
-    client_token: str | Secret | None = None,
-    config: AwsConfig | None = None,
-) -> bool:
-    """Whether a job is still in progress, as far as CodePipeline says: it has no other job.
-
-    Args:
-        job_id: The id of a job that existed.
-        client_token: The client's half of a third-party job's token.
-        config: How to reach AWS.
+def is_in_progress(job_id: str, *, client_token: Secret | None, config: AwsConfig) -> bool:
+    """Whether a job that existed is still in progress, as far as CodePipeline says.
 
     Raises:
         AccessDenied, ServiceUnavailable, ConfigurationError: As :func:`get_job_details`.
@@ -112,13 +102,12 @@ def is_in_progress(
     return True
 
 
-def _briefly(config: AwsConfig | None) -> AwsConfig:
+def _briefly(config: AwsConfig) -> AwsConfig:
     """Return a config for a status request, which is not worth the whole retry timeout."""
-    known = config or AwsConfig()
-    return replace(known, timeout=min(known.timeout, _STATUS_SECONDS))
+    return replace(config, timeout=min(config.timeout, _STATUS_SECONDS))
 
 
-def current_job(job: Job, *, config: AwsConfig | None = None) -> Job:
+def current_job(job: Job, *, config: AwsConfig) -> Job:
     """Return a saved job with the credentials that the API has now.
 
     A caller who may not call GetJobDetails gets the saved job, and so does one of a job without
@@ -139,18 +128,47 @@ def current_job(job: Job, *, config: AwsConfig | None = None) -> Job:
         return job
 
 
-def require_in_progress(
-    job_id: str,
-    *,
-    client_token: str | Secret | None = None,
-    config: AwsConfig | None = None,
-) -> None:
-    """Check that a job is in progress, where the caller may ask CodePipeline.
+def process_credentials(job: Job, *, lifetime: float) -> dict[str, str | int]:
+    """Return a job's session credentials as a ``credential_process`` prints them.
+
+    AWS tools keep credentials without an expiry until they exit, so this states one that is earlier
+    than the true one.
 
     Args:
-        job_id: The ID of the job.
-        client_token: The client's half of a third-party job's token.
-        config: How to reach AWS.
+        job: The job, with its session credentials.
+        lifetime: Seconds after CodePipeline returned them at which tools are to ask for new ones.
+            Where that time is unknown, tools are to ask soon.
+
+    Raises:
+        AccessDenied: The job carries none, or they are older than that.
+    """
+    credentials = job.require_credentials()
+    now, expires_at = datetime.now(timezone.utc), credentials.expires_at
+    age = credentials.age_seconds
+    if expires_at is not None:
+        left = (expires_at - now).total_seconds()
+        ended = f"expired at {expires_at:%Y-%m-%dT%H:%M:%SZ}"
+    else:
+        left = min(lifetime, _UNKNOWN_AGE_SECONDS) if age is None else lifetime - age
+        ended = f"are {age or 0:.0f} seconds old"
+    if left <= 0:
+        raise AccessDenied(
+            f"the session credentials of job {job.id} {ended}",
+            hint="give the job id in place of a saved document",
+        )
+    document: dict[str, str | int] = {
+        "Version": 1,
+        "AccessKeyId": credentials.access_key_id,
+        "SecretAccessKey": credentials.secret_access_key.reveal(),
+    }
+    if credentials.session_token is not None:
+        document["SessionToken"] = credentials.session_token.reveal()
+    expiration = now + timedelta(seconds=left)
+    return {**document, "Expiration": expiration.strftime("%Y-%m-%dT%H:%M:%SZ")}
+
+
+def require_in_progress(job_id: str, *, client_token: Secret | None, config: AwsConfig) -> None:
+    """Check that a job is in progress, where the caller may ask CodePipeline.
 
     Raises:
         OutOfSync: CodePipeline has no such job in progress.
@@ -169,23 +187,15 @@ def require_in_progress(
 def poll_for_jobs(
     action_type: ActionTypeId,
     *,
-    most: int = 1,
-    query: Mapping[str, str] | None = None,
-    config: AwsConfig | None = None,
+    most: int,
+    query: Mapping[str, str] | None,
+    config: AwsConfig,
 ) -> list[MaskedDict]:
-    """Ask for jobs that wait for a worker.
+    """Return jobs that wait for a worker of an action type, ``most`` at most.
 
-    Args:
-        action_type: What the worker can do; the owner ``ThirdParty`` makes the call
-            PollForThirdPartyJobs.
-        most: How many jobs to bring at most.
-        query: A configuration property that the jobs must have, and its value; not for
-            third-party jobs.
-        config: How to reach AWS; by default as the AWS CLI would.
-
-    Returns:
-        The jobs: each with ``id``, ``nonce`` and ``data``, secrets included, or, for a third
-        party, with ``clientId`` and ``jobId``.
+    Each has ``id``, ``nonce`` and ``data``, secrets included, or, for the owner ``ThirdParty``,
+    ``clientId`` and ``jobId``. The query is a configuration property that the jobs must have, and
+    its value; it is not for third-party jobs.
 
     Raises:
         AccessDenied, ServiceUnavailable, ConfigurationError: As :func:`get_job_details`.
@@ -194,71 +204,42 @@ def poll_for_jobs(
     if query:
         parameters["queryParam"] = dict(query)
     operation = "PollForThirdPartyJobs" if action_type.is_third_party else "PollForJobs"
-    answer = call(
-        config or AwsConfig(),
-        operation,
-        parameters,
-        f"poll for jobs of {action_type}",
-        of_type("jobs", list),
-    )
+    answer = call(config, operation, parameters, f"poll for jobs of {action_type}", has("jobs"))
     return [mask_objects(job) for job in answer["jobs"]]
 
 
 def acknowledge_job(
-    job_id: str,
-    nonce: str,
-    *,
-    client_token: str | Secret | None = None,
-    config: AwsConfig | None = None,
+    job_id: str, nonce: str, *, client_token: Secret | None, config: AwsConfig
 ) -> str:
-    """Claim a job that a poll has brought.
+    """Claim a job that a poll has brought, and return its status.
 
-    Args:
-        job_id: The id of the job.
-        nonce: What the poll gave out with it, or the details of a third-party job.
-        client_token: The client's half of a third-party job's token; makes the call
-            AcknowledgeThirdPartyJob.
-        config: How to reach AWS; by default as the AWS CLI would.
-
-    Returns:
-        The status of the job: only ``InProgress`` means that it is the caller's.
+    Only the status ``InProgress`` means that the job is the caller's. The nonce is that of the
+    poll, or of the details of a third-party job.
 
     Raises:
         OutOfSync: Another worker has polled for it since.
         NotFound, AccessDenied, ServiceUnavailable, ConfigurationError: As
             :func:`get_job_details`.
     """
-    client_token = secret(client_token)
-    answer = call(
-        config or AwsConfig(),
-        "AcknowledgeThirdPartyJob" if client_token else "AcknowledgeJob",
-        _with_token({"jobId": job_id, "nonce": nonce}, client_token),
-        f"acknowledge job {job_id}",
-        has("status"),
-    )
+    parameters = {"jobId": job_id, "nonce": nonce}
+    doing = f"acknowledge job {job_id}"
+    check = has("status")
+    answer = call(config, "AcknowledgeJob", parameters, doing, check, client_token=client_token)
     return str(answer["status"])
 
 
-def secret_properties(
-    action_type: ActionTypeId, *, config: AwsConfig | None = None
-) -> dict[str, bool] | None:
+def secret_properties(action_type: ActionTypeId, *, config: AwsConfig) -> dict[str, bool] | None:
     """Return the configuration properties of an action type, and whether each is secret.
 
-    GetActionType answers for the action types of AWS and of partners, ListActionTypes for custom
-    ones (API reference).
-
-    Args:
-        action_type: The action type.
-        config: How to reach AWS.
-
-    Returns:
-        None where the action type is not known, or the caller may not ask.
+    None is for an action type that is not known, and for a caller who may not ask. GetActionType
+    answers for the action types of AWS and of partners, ListActionTypes for custom ones (API
+    reference).
     """
     where = _briefly(config)
     doing = f"get the action type {action_type}"
     try:
         if action_type.owner != "Custom":
-            check = of_type("actionType")
+            check = has("actionType")
             answer = call(where, "GetActionType", action_type._asdict(), doing, check)
             found = answer["actionType"].get("properties") or []
             return {str(one["name"]): one.get("noEcho") is not False for one in found}
@@ -272,59 +253,6 @@ def secret_properties(
     return None
 
 
-def put_success(
-    job_id: str,
-    members: Mapping[str, Any],
-    *,
-    client_token: str | Secret | None = None,
-    config: AwsConfig,
-) -> None:
-    """Put the result of a job that has done its work: one try.
-
-    Args:
-        job_id: The id of the job.
-        members: Further request members of PutJobSuccessResult.
-        client_token: The client's half of a third-party job's token; makes the call
-            PutThirdPartyJobSuccessResult.
-        config: How to reach AWS.
-
-    Raises:
-        OutOfSync: The job is not in progress.
-        NotFound, AccessDenied, ServiceUnavailable, ConfigurationError: As
-            :func:`get_job_details`.
-    """
-    _put_result("Success", job_id, members, secret(client_token), config)
-
-
-def put_failure(
-    job_id: str,
-    details: Mapping[str, Any],
-    *,
-    client_token: str | Secret | None = None,
-    config: AwsConfig,
-) -> None:
-    """Put the result of a job that has failed: ``FailureDetails``, else as :func:`put_success`."""
-    members = {"failureDetails": details}
-    _put_result("Failure", job_id, members, secret(client_token), config)
-
-
-def _put_result(
-    kind: str,
-    job_id: str,
-    members: Mapping[str, Any],
-    client_token: Secret | None,
-    config: AwsConfig,
-) -> None:
-    call(
-        config,
-        f"Put{'ThirdParty' if client_token else ''}Job{kind}Result",
-        _with_token({"jobId": job_id, **members}, client_token),
-        f"report the {kind.lower()} of job {job_id}",
-        _is_empty,
-        retries=Retries(0),
-    )
-
-
 def call(
     config: AwsConfig,
     operation: str,
@@ -332,6 +260,7 @@ def call(
     doing: str,
     check: Check,
     *,
+    client_token: Secret | None = None,
     retries: Retries | None = None,
 ) -> MaskedDict:
     """Call an operation of CodePipeline with the caller's own credentials.
@@ -342,11 +271,15 @@ def call(
         parameters: Its members.
         doing: What the call does, as in "cannot <doing>".
         check: Says what a good answer lacks.
+        client_token: Makes the call that of a third-party job.
         retries: How long to go on after failures.
 
     Raises:
         CpstageError: The row of the exit-code table that the failure belongs to.
     """
+    if client_token:
+        operation = operation.replace("Job", "ThirdPartyJob", 1)
+        parameters = {**parameters, "clientToken": client_token}
     client = config.codepipeline(retries)
     denied_hint = f"the caller needs codepipeline:{operation}"
     with aws_failures(f"{doing} in {client.region}", denied_hint=denied_hint):
@@ -355,34 +288,17 @@ def call(
     return answer
 
 
-def _with_token(parameters: Mapping[str, Any], client_token: Secret | None) -> dict[str, Any]:
-    return {**parameters, "clientToken": client_token} if client_token else {**parameters}
-
-
-def _has_job(answer: Answer) -> str | None:
-    job = answer.get("jobDetails")
-    return None if isinstance(job, dict) and job.get("id") else "the answer has no job"
-
-
 def listed(
     config: AwsConfig, operation: str, parameters: Mapping[str, Any], member: str, doing: str
 ) -> Iterator[dict[str, Any]]:
     """Call a list operation page by page, and return the items of its list.
 
-    Args:
-        config: How to reach AWS.
-        operation: The operation.
-        parameters: Its members, without the token of a page.
-        member: The member of the answer that is the list.
-        doing: What the call does, as in "cannot <doing>".
-
-    Raises:
-        CpstageError: As :func:`call`.
+    Arguments and errors are those of :func:`call`; ``member`` is the list of the answer.
     """
     token, seen = None, set[str]()
     while True:
         more: dict[str, Any] = {"nextToken": token} if token else {}
-        answer = call(config, operation, {**parameters, **more}, doing, of_type(member, list))
+        answer = call(config, operation, {**parameters, **more}, doing, has(member))
         yield from (one for one in answer[member] if isinstance(one, dict))
         token = answer.get("nextToken")
         if not token:
@@ -390,24 +306,3 @@ def listed(
         if token in seen:
             raise ServiceUnavailable(f"cannot {doing}: CodePipeline repeats a page")
         seen.add(token)
-
-
-def of_type(member: str, kind: type = dict) -> Check:
-    """Return a check that a member of an answer is an object, or a list."""
-
-    def check(answer: Answer) -> str | None:
-        return None if isinstance(answer.get(member), kind) else f"the answer has no {member}"
-
-    return check
-
-
-def _is_empty(answer: Answer) -> str | None:
-    """Refuse what only looks like a success: an error document, or the page of a proxy."""
-    body = answer.get("Body", b"")
-    try:
-        document = json.loads(body) if body.strip() else {}
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict) or "__type" in document:
-        return "the answer is not that of CodePipeline to a result"
-    return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
 
     import boto3
 
-    from cpstage.aws.client import AwsClient, Retries
-    from cpstage.aws.credentials import JobCredentials
+    from cpstage.aws.client import AwsClient, JobCredentials, Retries
     from cpstage.aws.sessions import TrackedClient
     from cpstage.job.masking import Secret
 
@@ -51,7 +51,6 @@ class _Made:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self._kept: dict[Any, Any] = {}
-        self._early: dict[Any, Any] = {}
 
     def once(self, key: Any, make: Callable[[], _Found]) -> _Found:
         """Return the object of a key; make it the first time."""
@@ -62,25 +61,10 @@ class _Made:
         found: _Found = self._kept[key]
         return found
 
-    def make_early(self, key: Any, make: Callable[[], Any]) -> None:
-        """Start making an object in a thread; :meth:`take_early` returns it."""
-        from concurrent.futures import Future
-
-        future: Future[Any] = Future()
-
-        def run() -> None:
-            try:
-                future.set_result(make())
-            except BaseException as error:
-                future.set_exception(error)
-
-        self._early[key] = future
-        threading.Thread(target=run, name="cpstage-client", daemon=True).start()
-
-    def take_early(self, key: Any) -> Any | None:
-        """Return the object that was made early for a key, once; None without one."""
-        future = self._early.pop(key, None)
-        return None if future is None or future.exception() else future.result()
+    def take(self, key: Any) -> Any:
+        """Return the object of a key for the last time, after its making; None without one."""
+        with self.lock:
+            return self._kept.pop(key, None)
 
 
 @dataclass(frozen=True)
@@ -136,11 +120,7 @@ class AwsConfig:
             ConfigurationError: The region or the profile is missing, or a setting is malformed.
             AccessDenied: There are no credentials, or they cannot be read.
         """
-        return self._callers_client("codepipeline", self.require_region(), retries)
-
-    def sts(self) -> AwsClient:
-        """Return a client of STS, with the caller's own credentials; errors as above."""
-        return self._callers_client("sts", self.require_region(), None)
+        return self._client("codepipeline", self.require_region(), None, retries)
 
     def s3(
         self,
@@ -157,14 +137,9 @@ class AwsConfig:
             retries: How long to go on after failures.
 
         Raises:
-            ConfigurationError: The region or the profile is missing, or a setting is malformed.
+            ConfigurationError, AccessDenied: As :meth:`codepipeline`.
         """
-        where = self.require_region(region)
-        if credentials is None:
-            return self._callers_client("s3", where, retries)
-        client = self._made.take_early(("s3", where, self._settings))
-        client = client or self._new_client("s3", where, is_of_a_job=True)
-        return self._wrapped(client, retries, credentials)
+        return self._client("s3", self.require_region(region), credentials, retries)
 
     def kms(
         self,
@@ -172,22 +147,8 @@ class AwsConfig:
         region: str | None,
         retries: Retries | None = None,
     ) -> AwsClient:
-        """Return a client of KMS in a region.
-
-        Args:
-            credentials: A job's. None is for work without a job, which is done with the caller's.
-            region: Where the key lies; a key can only be used in its own region.
-            retries: How long to go on after failures.
-
-        Raises:
-            ConfigurationError: The region or the profile is missing, or a setting is malformed.
-            AccessDenied: There are no credentials, or they cannot be read.
-        """
-        where = region or self.require_region()
-        if credentials is None:
-            return self._callers_client("kms", where, retries)
-        client = self._new_client("kms", where, is_of_a_job=True)
-        return self._wrapped(client, retries, credentials)
+        """Return a client of KMS in the region where the key lies; otherwise as :meth:`s3`."""
+        return self._client("kms", region or self.require_region(), credentials, retries)
 
     def caller(self) -> Caller:
         """Ask STS whose the caller's credentials are, which takes no permission.
@@ -201,7 +162,8 @@ class AwsConfig:
         from cpstage.aws.errors import aws_failures
 
         with aws_failures("ask STS who the caller is"):
-            answer = self.sts().call("GetCallerIdentity", {}, check=has("Account", "Arn"))
+            client = self._client("sts", self.require_region(), None, None)
+            answer = client.call("GetCallerIdentity", {}, check=has("Account", "Arn"))
         return Caller(answer["Account"], answer["Arn"])
 
     def prepare_s3(self) -> None:
@@ -211,10 +173,16 @@ class AwsConfig:
         GetJobDetails is answered. A failure here is raised when S3 is needed.
         """
         try:
-            key = ("s3", self.require_region(), self._settings)
+            region = self.require_region()
+            key = ("job", "s3", region, self._settings)
         except Exception:  # told by the call that is under way
             return
-        self._made.make_early(key, lambda: self._new_client("s3", key[1], is_of_a_job=True))
+
+        def make() -> None:
+            with suppress(Exception):
+                self._made.once(key, lambda: self._new_client("s3", region, is_of_a_job=True))
+
+        threading.Thread(target=make, name="cpstage-client", daemon=True).start()
 
     def require_region(self, fallback: str | None = None) -> str:
         """Return the configured region, or else the fallback.
@@ -268,7 +236,7 @@ class AwsConfig:
 
     def _region_of_session(self) -> str | None:
         default = self._default_config()
-        return self._session.region_name or (default.region_name if default else None)
+        return self._session.region_name or getattr(default, "region_name", None)
 
     @property
     def _settings(self) -> tuple[Any, ...]:
@@ -298,19 +266,26 @@ class AwsConfig:
         """The botocore session inside; boto3 has no public name for it."""
         return self._session._session
 
-    def _callers_client(self, service: str, region: str, retries: Retries | None) -> AwsClient:
-        key = (service, region, self._settings)
-        client = self._made.once(key, lambda: self._new_client(service, region, is_of_a_job=False))
-        return self._wrapped(client, retries, None)
-
-    def _wrapped(
-        self, client: TrackedClient, retries: Retries | None, credentials: JobCredentials | None
+    def _client(
+        self,
+        service: str,
+        region: str,
+        credentials: JobCredentials | None,
+        retries: Retries | None,
     ) -> AwsClient:
         from cpstage.aws.client import AwsClient
         from cpstage.aws.client import Retries as NewRetries
 
+        key = (service, region, self._settings)
+        if credentials is None:
+            client = self._made.once(
+                key, lambda: self._new_client(service, region, is_of_a_job=False)
+            )
+        else:  # each signs with its own credentials
+            client = self._made.take(("job", *key))
+            client = client or self._new_client(service, region, is_of_a_job=True)
         return AwsClient(
-            client,
+            *client,
             retries or NewRetries(self.timeout),
             secrets=list if credentials else self.callers_secrets,
             credentials=credentials,
@@ -324,49 +299,45 @@ class AwsConfig:
         signs = self.sign_requests or service != "codepipeline"
         if signs and not is_of_a_job:
             self._read(lambda: require_credentials(lambda: self._session))
-        retries_itself = self._has_retry_settings()
+        times = {name: self._seconds(name) for name in ("connect_timeout", "read_timeout")}
+        options: dict[str, Any] = {
+            name: seconds or None for name, seconds in times.items() if seconds is not None
+        }
+        if not self._has_retry_settings():
+            options["retries"] = {"total_max_attempts": 1}
 
         def make() -> TrackedClient:
             return new_client(
                 self._session,
                 service,
                 region,
+                options,
                 endpoint_url=self.endpoint_url,
                 verify=self.ca_bundle if self.verify_ssl else False,
-                connect_timeout=self._seconds("connect_timeout"),
-                read_timeout=self._seconds("read_timeout"),
                 signs=signs,
                 is_of_a_job=is_of_a_job,
-                retries_itself=retries_itself,
             )
 
         return self._read(make, f"the AWS client of {service}")
 
     def callers_secrets(self) -> list[Secret]:
         """Return the secret values of the caller's credentials; empty if unreadable."""
-        from cpstage.job import SessionCredentials
-        from cpstage.job.masking import Secret
+        from cpstage.job.masking import SHORTEST_SECRET, Secret
 
         try:
             found = self._session.get_credentials() if self.sign_requests else None
-            keys = found.get_frozen_credentials() if found else None
+            keys = found.get_frozen_credentials() if found else ()
         except Exception:  # they cannot be refreshed, which the call that failed says
             return []
-        if not keys:
-            return []
-        token = Secret(keys.token) if keys.token else None
-        secret_key = Secret(keys.secret_key or "")
-        return SessionCredentials(keys.access_key or "", secret_key, token).secrets()
+        return [Secret(value) for value in keys[:3] if value and len(value) >= SHORTEST_SECRET]
 
     def _has_retry_settings(self) -> bool:
         """Whether the caller has configured botocore's own retries."""
 
         def read() -> bool:
-            default = self._default_config()
-            if default is not None and default.retries:
+            if getattr(self._default_config(), "retries", None):
                 return True
-            profile = self._botocore.get_scoped_config()
-            return bool({"max_attempts", "retry_mode"} & profile.keys())
+            return bool({"max_attempts", "retry_mode"} & self._botocore.get_scoped_config().keys())
 
         named = os.environ.get("AWS_MAX_ATTEMPTS") or os.environ.get("AWS_RETRY_MODE")
         return bool(named) or self._once("retries", read)
@@ -386,19 +357,17 @@ class AwsConfig:
         """Return a time-out, which the retry timeout bounds; 0 waits without limit.
 
         Args:
-            name: ``connect_timeout`` or ``read_timeout``.
+            name: ``connect_timeout`` or ``read_timeout``; None is that of the session.
         """
         seconds: float | None = getattr(self, name)
-        known = self._default_timeout(name) if seconds is None else seconds
+        known = seconds
+        if known is None:
+            if self.timeout >= _DEFAULT_READ_TIMEOUT:
+                return None  # without reading the session's
+            known = getattr(self._once("config", self._default_config), name, None)
+        if known is None:
+            known = _DEFAULT_READ_TIMEOUT
         return seconds if self.timeout >= known else self.timeout
-
-    def _default_timeout(self, name: str) -> float:
-        """Return the time-out of the session's default config, or botocore's."""
-        if self.timeout >= _DEFAULT_READ_TIMEOUT:
-            return 0  # which needs no session to be read
-        default = self._once("config", self._default_config)
-        found = getattr(default, name, None) if default else None
-        return _DEFAULT_READ_TIMEOUT if found is None else float(found)
 
     def _read(self, read: Callable[[], _Found], what: str = "the AWS client") -> _Found:
         """Let botocore read settings or credentials, and translate its errors."""

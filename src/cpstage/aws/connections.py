@@ -3,7 +3,7 @@
 botocore waits for each piece of an answer as long as the read timeout, so that a peer that sends a
 byte now and then is never given up; and it has no way to end a request from another thread. Both
 are added by connection classes that urllib3's pools are given. Two attributes of botocore's HTTP
-session that are not documented are set for that, in :meth:`Connections.track` and nowhere else.
+session that are not documented are set for that, in :class:`Connections` and nowhere else.
 """
 
 from __future__ import annotations
@@ -42,15 +42,12 @@ class _Bounds(threading.local):
 
 
 class Connections:
-    """The open connections of one client."""
+    """The open connections of one boto3 client."""
 
-    def __init__(self) -> None:
+    def __init__(self, client: Any) -> None:
         self.bounds = _Bounds()
         self._sockets: weakref.WeakSet[Any] = weakref.WeakSet()
         self._lock = threading.Lock()
-
-    def track(self, client: Any) -> None:
-        """Register the connections of a boto3 client."""
         session = client._endpoint.http_session
         session._pool_classes_by_scheme = session._manager.pool_classes_by_scheme = _pools(self)
 

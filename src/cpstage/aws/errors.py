@@ -10,6 +10,7 @@ import re
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from traceback import walk_tb
 from typing import Any
 from urllib.parse import urlsplit
@@ -32,7 +33,9 @@ SIGNATURE_HINT = "check signature_version in the AWS configuration"
 _PROXY_HINT = "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY"
 
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
+_UNREADABLE = "UnreadableAnswer"
 _BUSY = {
+    _UNREADABLE,
     "BandwidthLimitExceeded",
     "DependencyTimeoutException",
     "InternalError",
@@ -65,6 +68,7 @@ _LONGEST_MESSAGE = 500
 _OTHER_NAME = {62, 64}
 """X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH of OpenSSL."""
 
+_BAD_CERTIFICATES = "CERTIFICATE_OR_CRL|PEM|NO_START_LINE"
 _DAMAGED_RECORD = "BAD_RECORD_MAC|DECRYPTION_FAILED"
 _LOGIN = r"//[^/\s\"']*@"
 _REFUSED_TUNNEL = r"Tunnel connection failed: [0-9]{3}"
@@ -104,6 +108,7 @@ class SetupError(CallFailed):
         self.hint = hint
 
 
+@dataclass(eq=False)
 class ServiceError(CallFailed):
     """A service refused a request.
 
@@ -116,22 +121,15 @@ class ServiceError(CallFailed):
         retries: How often botocore itself sent the request again.
     """
 
-    def __init__(  # noqa: PLR0917 (an answer has six parts)
-        self,
-        status: int,
-        code: str,
-        message: str,
-        request_id: str | None = None,
-        date: str | None = None,
-        retries: int = 0,
-    ) -> None:
-        super().__init__(f"{code}: {message}")
-        self.status = status
-        self.code = code
-        self.message = message
-        self.request_id = request_id
-        self.date = date
-        self.retries = retries
+    status: int
+    code: str
+    message: str
+    request_id: str | None = None
+    date: str | None = None
+    retries: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
 
     def text(self, doing: str) -> str:
         """Return the line about the refusal: what failed, why, and AWS's request id."""
@@ -160,12 +158,7 @@ class UnreadableAnswer(ServiceError):
     """
 
     def __init__(self, status: int, what: str, request_id: str | None = None) -> None:
-        super().__init__(status, "UnreadableAnswer", what, request_id)
-
-    @property
-    def may_pass(self) -> bool:
-        """Whether the same request may be answered the next time."""
-        return True
+        super().__init__(status, _UNREADABLE, what, request_id)
 
 
 class CredentialsRefused(Exception):
@@ -216,11 +209,8 @@ def translated(  # noqa: PLR0911 (one return for each kind)
 ) -> Exception:
     """Return the meaning of an exception of a boto3 call; an unknown exception is returned itself.
 
-    Args:
-        error: What botocore or urllib3 raised.
-        operation: The operation that was called, such as ``GetObject``.
-        secrets: Values that the service may quote.
-        ca_bundle: The configured file of CA certificates, to name it.
+    The service may quote the secrets. The configured file of CA certificates is named where it is
+    the reason.
     """
     if isinstance(error, boto.ClientError):
         if error.operation_name != operation:
@@ -297,7 +287,7 @@ def _tls_failure(error: boto.SSLError, ca_bundle: str | None) -> Exception:
         return NetworkError(f"the TLS connection to {origin} broke")
     reasons = [one.reason for one in causes if isinstance(one, ssl.SSLError) and one.reason]
     reason = reasons[0] if reasons else ""
-    if ca_bundle and (not reason or _is_about_certificates(reason)):
+    if ca_bundle and (not reason or re.search(_BAD_CERTIFICATES, reason)):
         hint = "check --ca-bundle, AWS_CA_BUNDLE and the profile's ca_bundle"
         return SetupError(f"the CA certificates in {ca_bundle} cannot be used", hint)
     what = f"no TLS connection to {origin}: {reason or 'the handshake failed'}"
@@ -306,13 +296,8 @@ def _tls_failure(error: boto.SSLError, ca_bundle: str | None) -> Exception:
 
 def _is_passing_tls(cause: BaseException) -> bool:
     broke = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionError, TimeoutError)
-    if isinstance(cause, broke):
-        return True
-    return isinstance(cause, ssl.SSLError) and bool(re.search(_DAMAGED_RECORD, cause.reason or ""))
-
-
-def _is_about_certificates(reason: str) -> bool:
-    return "CERTIFICATE_OR_CRL" in reason or "PEM" in reason or "NO_START_LINE" in reason
+    reason = getattr(cause, "reason", None) if isinstance(cause, ssl.SSLError) else None
+    return isinstance(cause, broke) or bool(re.search(_DAMAGED_RECORD, reason or ""))
 
 
 def _unsent(error: boto.HTTPClientError) -> Exception:

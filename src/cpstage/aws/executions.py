@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from itertools import islice
 from typing import Any
 
-from cpstage.aws.codepipeline import call, listed, of_type
+from cpstage.aws.client import has
+from cpstage.aws.codepipeline import call, listed
 from cpstage.aws.config import AwsConfig
 from cpstage.errors import AccessDenied, CpstageError, NotFound, UsageError
 from cpstage.job import EncryptionKey
@@ -30,9 +31,8 @@ from cpstage.job.execution import (
 )
 
 _PAGE = 100
-_EXECUTION_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_SHORT_ID = re.compile(r"[0-9a-f]{4}[0-9a-f-]{0,31}")
-"""The start of an id, as the console shows it."""
+_ID = re.compile(r"[0-9a-f]{4}[0-9a-f-]{0,32}")
+"""An id, or its start, as the console shows it."""
 
 _MOST_NAMED = 5
 _KEPT = "CodePipeline keeps executions for 12 months"
@@ -55,14 +55,9 @@ def list_executions(
         ServiceUnavailable, ConfigurationError: CodePipeline could not be reached.
     """
     name, where, _ = _resolve(pipeline, config)
-    members = _pages(
-        where,
-        "ListPipelineExecutions",
-        {"pipelineName": name},
-        "pipelineExecutionSummaries",
-        f"list the executions of pipeline {name}",
-    )
-    for member in members:
+    doing, members = f"list the executions of pipeline {name}", "pipelineExecutionSummaries"
+    parameters = {"pipelineName": name}
+    for member in _pages(where, "ListPipelineExecutions", parameters, members, doing):
         summary = parse_summary(member)
         if status is None or summary.status == status:
             yield summary
@@ -84,14 +79,10 @@ def list_actions(
         UsageError, ServiceUnavailable, ConfigurationError: As :func:`list_executions`.
     """
     name, where, _ = _resolve(pipeline, config)
-    members = _pages(
-        where,
-        "ListActionExecutions",
-        {"pipelineName": name, "filter": {"pipelineExecutionId": execution_id}},
-        "actionExecutionDetails",
-        f"list the actions of execution {execution_id} of pipeline {name}",
-    )
-    return [parse_action(one) for one in members][::-1]
+    doing = f"list the actions of execution {execution_id} of pipeline {name}"
+    parameters = {"pipelineName": name, "filter": {"pipelineExecutionId": execution_id}}
+    found = _pages(where, "ListActionExecutions", parameters, "actionExecutionDetails", doing)
+    return [parse_action(one) for one in found][::-1]
 
 
 def find_execution(
@@ -101,21 +92,7 @@ def find_execution(
     failed: bool = False,
     config: AwsConfig | None = None,
 ) -> ExecutionSummary:
-    """Find an execution of a pipeline.
-
-    Args:
-        pipeline: The pipeline: its name, its ARN, or a URL of the console, which may name the
-            execution as well.
-        execution: The id of the execution, or its start, as the console shows it; the latest
-            execution if None.
-        failed: The latest execution that failed, where no execution is given.
-        config: How to reach AWS, with the caller's own credentials.
-
-    Raises:
-        NotFound: The pipeline or the execution does not exist.
-        UsageError: The start of the id is that of several executions.
-        AccessDenied, ServiceUnavailable, ConfigurationError: As :func:`list_executions`.
-    """
+    """Find an execution of a pipeline: arguments and errors as in :func:`get_execution`."""
     name, where, named = _resolve(pipeline, config)
     wanted = execution if execution is not None else named
     if wanted is None:
@@ -123,22 +100,21 @@ def find_execution(
         latest = next(list_executions(name, status=status, config=where), None)
         if latest is None:
             what = "no failed executions" if failed else "no executions"
-            raise NotFound(f"pipeline {name} has {what} in {_region(where)}", hint=_KEPT)
+            raise NotFound(f"pipeline {name} has {what} in {where.require_region()}", hint=_KEPT)
         return latest
+    if not _ID.fullmatch(wanted):
+        raise _no_execution(name, wanted, where)
     seen: list[ExecutionSummary] = []
-    if _EXECUTION_ID.fullmatch(wanted) or _SHORT_ID.fullmatch(wanted):
-        for one in list_executions(name, config=where):
-            if one.id == wanted:
-                return one
-            seen.append(one)
-    else:
-        seen = [*islice(list_executions(name, config=where), _MOST_NAMED)]
-    found = [one for one in seen if one.id.startswith(wanted) and _SHORT_ID.fullmatch(wanted)]
+    for one in list_executions(name, config=where):
+        if one.id == wanted:
+            return one
+        seen.append(one)
+    found = [one for one in seen if one.id.startswith(wanted)]
     if len(found) > 1:
         ids = ", ".join(one.id for one in found[:_MOST_NAMED])
         raise UsageError(f"{wanted!r} begins several executions of {name}", hint=f"give one: {ids}")
     if not found:
-        raise _no_execution(name, wanted, seen)
+        raise _no_execution(name, wanted, where, seen)
     return found[0]
 
 
@@ -188,14 +164,14 @@ def get_execution(
     return _execution(name, where, summary, actions, chosen)
 
 
-def previous_success(execution: Execution, *, config: AwsConfig | None = None) -> ExecutionSummary:
+def previous_success(execution: Execution, *, config: AwsConfig) -> ExecutionSummary:
     """Return the last successful execution that began before another one.
 
     Raises:
         NotFound: No earlier execution succeeded.
         AccessDenied, ServiceUnavailable, ConfigurationError: As :func:`list_executions`.
     """
-    where = replace(config or AwsConfig(), region=execution.region)
+    where = replace(config, region=execution.region)
     is_before = False
     for one in list_executions(execution.pipeline, config=where):
         if is_before and one.status == "Succeeded":
@@ -214,11 +190,10 @@ def _execution(
     actions: Sequence[ActionExecution],
     chosen: ActionExecution | None,
 ) -> Execution:
-    stores = _stores(name, where)
-    home = _region(where)
+    arn, keys = _stores(name, where)
+    home = where.require_region()
     latest = [chosen] if chosen else latest_attempts(actions)
     inputs, outputs = artifacts_of(latest)
-    arn = stores.pipeline_arn
     return Execution(
         id=chosen.id if chosen else summary.id,
         account_id=arn.split(":")[4] if arn else None,
@@ -226,7 +201,7 @@ def _execution(
         pipeline_context=context_of(name, summary.id, arn, chosen),
         input_artifacts=inputs,
         output_artifacts=outputs,
-        encryption_key=stores.key((chosen.region if chosen else None) or home),
+        encryption_key=keys.get((chosen.region if chosen else None) or home) or keys.get(None),
         action_configuration=chosen.configuration if chosen else {},
         pipeline_region=home,
         summary=summary,
@@ -260,41 +235,22 @@ def _failed_action(latest: Sequence[ActionExecution], title: str) -> ActionExecu
     return found[0]
 
 
-@dataclass(frozen=True)
-class _Stores:
-    """What GetPipeline says of the artifact stores.
+def _stores(
+    name: str, where: AwsConfig
+) -> tuple[str | None, Mapping[str | None, EncryptionKey | None]]:
+    """Return the ARN of a pipeline, and the KMS keys of its artifact stores by region.
 
-    Attributes:
-        pipeline_arn: The ARN of the pipeline; None where the caller may not call GetPipeline.
-        keys: The KMS keys by region.
-        only: The key of a pipeline with one store.
+    The key of a pipeline with one store is that of the region None. GetPipeline only tells the keys
+    of encrypted messages: it may be denied.
     """
-
-    pipeline_arn: str | None = None
-    keys: Mapping[str, EncryptionKey] | None = None
-    only: EncryptionKey | None = None
-
-    def key(self, region: str) -> EncryptionKey | None:
-        """Return the key of the artifact store of a region; None for the bucket's default key."""
-        return (self.keys or {}).get(region, self.only)
-
-
-def _stores(name: str, where: AwsConfig) -> _Stores:
-    """Call GetPipeline, which only tells the keys of encrypted messages: it may be denied."""
     try:
-        answer = call(
-            where, "GetPipeline", {"name": name}, f"get pipeline {name}", of_type("pipeline")
-        )
+        answer = call(where, "GetPipeline", {"name": name}, f"get pipeline {name}", has("pipeline"))
     except (AccessDenied, NotFound):
-        return _Stores()
+        return None, {}
     pipeline = answer["pipeline"]
-    stores = pipeline.get("artifactStores") or {}
-    keys = {region: _key(store) for region, store in stores.items()}
-    return _Stores(
-        answer.get("metadata", {}).get("pipelineArn"),
-        {region: key for region, key in keys.items() if key},
-        _key(pipeline.get("artifactStore") or {}),
-    )
+    stores = {None: pipeline.get("artifactStore"), **pipeline.get("artifactStores", {})}
+    keys = {region: _key(store or {}) for region, store in stores.items()}
+    return answer.get("metadata", {}).get("pipelineArn"), keys
 
 
 def _key(store: Mapping[str, Any]) -> EncryptionKey | None:
@@ -316,52 +272,42 @@ def _resolve(pipeline: str, config: AwsConfig | None) -> tuple[str, AwsConfig, s
     return reference.name, replace(where, region=reference.region), reference.execution_id
 
 
-def _region(where: AwsConfig) -> str:
-    return where.require_region()
-
-
 def _pages(
     where: AwsConfig, operation: str, parameters: Mapping[str, Any], member: str, doing: str
 ) -> Iterator[Mapping[str, Any]]:
-    """Call a list operation about a pipeline; its errors tell which ones there are."""
+    """Call a list operation about a pipeline; its errors name the ones that exist."""
     try:
         yield from listed(where, operation, {**parameters, "maxResults": _PAGE}, member, doing)
     except CpstageError as error:
-        raise _translated(error, parameters, where) from error
-
-
-def _translated(
-    error: CpstageError, parameters: Mapping[str, Any], where: AwsConfig
-) -> CpstageError:
-    """Name the missing pipeline or execution, and those that exist."""
-    code = getattr(error.__cause__, "code", None)
-    name = str(parameters.get("pipelineName", ""))
-    if code == "PipelineNotFoundException":
-        return _no_pipeline(name, where)
-    if code == "PipelineExecutionNotFoundException":
-        wanted = str(parameters["filter"]["pipelineExecutionId"])
-        return _no_execution(name, wanted, [*islice(list_executions(name, config=where), 5)])
-    return error
+        code, name = getattr(error.__cause__, "code", None), parameters["pipelineName"]
+        if code == "PipelineNotFoundException":
+            raise _no_pipeline(name, where) from error
+        if code == "PipelineExecutionNotFoundException":
+            wanted = parameters["filter"]["pipelineExecutionId"]
+            raise _no_execution(name, wanted, where) from error
+        raise
 
 
 def _no_pipeline(name: str, where: AwsConfig) -> NotFound:
     try:
         parameters = {"maxResults": 1000}
-        answer = call(
-            where, "ListPipelines", parameters, "list pipelines", of_type("pipelines", list)
-        )
+        answer = call(where, "ListPipelines", parameters, "list pipelines", has("pipelines"))
         names = [str(one.get("name")) for one in answer["pipelines"]]
     except CpstageError:  # it is only for the hint
         names = []
     close = get_close_matches(name, names, _MOST_NAMED)
     meant = f"did you mean {', '.join(close)}? " if close else ""
     return NotFound(
-        f"pipeline {name!r} does not exist in {_region(where)}",
+        f"pipeline {name!r} does not exist in {where.require_region()}",
         hint=f"{meant}check the name, the account and --region",
     )
 
 
-def _no_execution(name: str, wanted: str, known: Sequence[ExecutionSummary]) -> NotFound:
+def _no_execution(
+    name: str, wanted: str, where: AwsConfig, known: Sequence[ExecutionSummary] | None = None
+) -> NotFound:
+    if known is None:
+        known = [*islice(list_executions(name, config=where), _MOST_NAMED)]
     ids = [one.id for one in known]
     near = get_close_matches(wanted, ids, 1) or ids[:_MOST_NAMED]
     shown = ", ".join(f"{one.id} ({one.status})" for one in known if one.id in near)

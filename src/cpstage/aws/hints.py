@@ -40,8 +40,6 @@ _BUSY_HINT = "AWS is busy or broken: try again later"
 _KEY_HINT = "check the state of the KMS key"
 _SETTINGS_HINT = "check the options and the AWS configuration"
 
-_CRT_HINT = "install cpstage[crt]"
-
 _CUSTOMER_KEY_HINT = (
     "the object is encrypted with a customer key (SSE-C), which a job does not carry: upload it "
     "with SSE-KMS"
@@ -49,9 +47,6 @@ _CUSTOMER_KEY_HINT = (
 _POLICY_HINT = (
     "the resource's policy denies the request explicitly: ask the owner for its condition"
 )
-
-_REQUEST_EXPIRED = "RequestExpired"
-"""The credentials may be good for longer, but the signature is not."""
 
 _DENIED = {
     "403",
@@ -63,19 +58,6 @@ _DENIED = {
     "NotAuthorized",
     "OptInRequired",
 }
-_NO_IDENTITY = {
-    "AuthFailure",
-    "IncompleteSignature",
-    "InvalidAccessKeyId",
-    "InvalidClientTokenId",
-    "InvalidSignatureException",
-    "InvalidToken",
-    "MissingAuthenticationToken",
-    "MissingAuthenticationTokenException",
-    "SignatureDoesNotMatch",
-    "UnrecognizedClientException",
-}
-"""The credentials are good for nothing, whatever the call."""
 
 _EXPLICIT_DENY = re.compile(r"explicit deny in an? ((?:[\w-]+ ){1,3}(?:policy|boundary))")
 _CUSTOMER_KEY_MESSAGE = re.compile("stored using a form of Server Side Encryption")
@@ -85,17 +67,23 @@ _SKEWED = {"RequestTimeTooSkewed", "RequestInTheFuture"}
 _SKEWED_MESSAGE = re.compile("Signature (expired|not yet current)")
 """What CodePipeline and KMS say under the code InvalidSignatureException."""
 
-MOVED = {
-    "301",
-    "307",
-    "AuthorizationHeaderMalformed",
-    "IllegalLocationConstraintException",
-    "PermanentRedirect",
-    "TemporaryRedirect",
-}
-"""What S3 answers for a bucket in another region."""
-
 _ROWS: tuple[tuple[set[str], type[CpstageError], str | None], ...] = (
+    (
+        {  # the credentials are good for nothing, whatever the call
+            "AuthFailure",
+            "IncompleteSignature",
+            "InvalidAccessKeyId",
+            "InvalidClientTokenId",
+            "InvalidSignatureException",
+            "InvalidToken",
+            "MissingAuthenticationToken",
+            "MissingAuthenticationTokenException",
+            "SignatureDoesNotMatch",
+            "UnrecognizedClientException",
+        },
+        AccessDenied,
+        _CALLER_HINT,
+    ),
     (
         {"JobNotFoundException", "InvalidJobException"},
         NotFound,
@@ -119,20 +107,24 @@ _ROWS: tuple[tuple[set[str], type[CpstageError], str | None], ...] = (
     ),
     ({"PreconditionFailed", "412"}, ObjectChanged, None),
     ({"InvalidJobStateException", "InvalidNonceException"}, OutOfSync, None),
-    (MOVED, ConfigurationError, "give the region of the pipeline with --region"),
+    (
+        {  # S3's for a bucket in another region
+            "301",
+            "307",
+            "AuthorizationHeaderMalformed",
+            "IllegalLocationConstraintException",
+            "PermanentRedirect",
+            "TemporaryRedirect",
+        },
+        ConfigurationError,
+        "give the region of the pipeline with --region",
+    ),
 )
 """Codes with one meaning for all callers and operations."""
 
 
 class Hints(NamedTuple):
-    """What to do about the refusals of one call; None for the usual.
-
-    Attributes:
-        denied: The call is denied, such as the permission that is missing.
-        policy: The policy of the bucket denies it explicitly.
-        expired: The credentials of the call have expired.
-        key: The KMS key cannot be used.
-    """
+    """What to do about the refusals of one call: arguments of ``aws_failures``."""
 
     denied: str | None = None
     policy: str | None = None
@@ -151,13 +143,7 @@ class Hints(NamedTuple):
 
 
 def failure_of(error: Exception, doing: str, hints: Hints) -> CpstageError:
-    """Return the row of the exit-code table that a failed call belongs to, with its hint.
-
-    Args:
-        error: What :func:`cpstage.aws.errors.aws_failures` caught.
-        doing: What the call does and to what, as in "cannot <doing>".
-        hints: What to do about refusals.
-    """
+    """Return the row of the exit-code table that a failed call belongs to, with its hint."""
     if isinstance(error, ServiceError):
         return _refusal(error, doing, hints)
     if isinstance(error, boto.BotoCoreError):
@@ -173,28 +159,31 @@ def failure_of(error: Exception, doing: str, hints: Hints) -> CpstageError:
 
 def _refusal(error: ServiceError, doing: str, hints: Hints) -> CpstageError:
     """Return the error for the refusal of a service, with its hint."""
-    code = error.code
     what = error.text(doing)
-    result: CpstageError
+    if denied := _denial_hint(error, hints):
+        return AccessDenied(what, hint=denied)
+    for codes, kind, hint in _ROWS:
+        if error.code in codes:
+            return kind(what, hint=hint)
+    if error.may_pass:
+        return ServiceUnavailable(what, hint=_BUSY_HINT)
+    return ConfigurationError(what, hint="AWS refused the request for the reason it names")
+
+
+def _denial_hint(error: ServiceError, hints: Hints) -> str | None:
+    """Return the hint for a request that this caller may not make now; None for other errors."""
+    code = error.code
     if code in _SKEWED or _SKEWED_MESSAGE.match(error.message):
-        result = AccessDenied(what, hint=_clock_hint(error.date))
-    elif error.is_expired or code == _REQUEST_EXPIRED:
-        result = AccessDenied(what, hint=hints.expired or CALLER_EXPIRED_HINT)
-    elif code.startswith("KMS.") and not error.may_pass:
-        result = AccessDenied(what, hint=hints.key or _KEY_HINT)
-    elif _CUSTOMER_KEY_MESSAGE.search(error.message):
-        result = AccessDenied(what, hint=_CUSTOMER_KEY_HINT)
-    elif code in _NO_IDENTITY:
-        result = AccessDenied(what, hint=_CALLER_HINT)
-    elif code in _DENIED:
-        result = AccessDenied(what, hint=hints.for_denial(error.message))
-    elif row := next((row for row in _ROWS if code in row[0]), None):
-        result = row[1](what, hint=row[2])
-    elif error.may_pass:
-        result = ServiceUnavailable(what, hint=_BUSY_HINT)
-    else:
-        result = ConfigurationError(what, hint="AWS refused the request for the reason it names")
-    return result
+        off = seconds_off(error.date)
+        machine = "the clock of this machine"
+        return f"set {machine}" if off is None else f"{machine} is off by {off:+.0f} s: set it"
+    if error.is_expired or code == "RequestExpired":  # of the signature, not of the credentials
+        return hints.expired or CALLER_EXPIRED_HINT
+    if code.startswith("KMS.") and not error.may_pass:
+        return hints.key or _KEY_HINT
+    if _CUSTOMER_KEY_MESSAGE.search(error.message):
+        return _CUSTOMER_KEY_HINT
+    return hints.for_denial(error.message) if code in _DENIED else None
 
 
 _LOCAL_CREDENTIALS = (
@@ -207,7 +196,6 @@ _LOCAL_CREDENTIALS = (
     boto.TokenRetrievalError,
     boto.UnknownCredentialError,
 )
-
 
 _WRONG_SETTINGS = (
     (boto.ProfileNotFound, "check --profile, AWS_PROFILE and ~/.aws/config"),
@@ -229,7 +217,9 @@ def _settings_failure(error: boto.BotoCoreError, doing: str) -> CpstageError:
     if isinstance(error, (boto.HTTPClientError, boto.ConnectionError)):
         return ServiceUnavailable(what, hint=_NETWORK_HINT)
     if needs := _needs_crt(error):
-        return ConfigurationError(f"cannot {doing}: {needs} requires awscrt", hint=_CRT_HINT)
+        return ConfigurationError(
+            f"cannot {doing}: {needs} requires awscrt", hint="install cpstage[crt]"
+        )
     hint = next((one for kind, one in _WRONG_SETTINGS if isinstance(error, kind)), None)
     return ConfigurationError(what, hint=hint or settings_hint(str(said)))
 
@@ -245,36 +235,22 @@ def _needs_crt(error: boto.BotoCoreError) -> str | None:
 
 
 def settings_hint(why: str, other: str = _SETTINGS_HINT) -> str:
-    """Return the hint for a setting whose value botocore quotes, often without its name.
-
-    Args:
-        why: The text of botocore.
-        other: The hint where no variable has a value that the text quotes.
-    """
+    """Return the hint for a setting whose value botocore quotes, often without its name."""
     if "endpoint url" in why.lower() or "invalid endpoint" in why.lower() or "IPv6" in why:
         return "check --endpoint-url and AWS_ENDPOINT_URL"
-    values = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     named = [
         name
-        for name, value in values.items()
-        if value and re.search(rf"(?<!\w){re.escape(value)}(?!\w)", why)
+        for name, value in os.environ.items()
+        if name.startswith("AWS_") and value
+        if re.search(rf"(?<!\w){re.escape(value)}(?!\w)", why)
     ]
     return f"check {' and '.join(sorted(named))}" if named else other
-
-
-def _clock_hint(stamp: str | None) -> str:
-    """Say how far this machine's clock is off, where the answer carries a date."""
-    off = seconds_off(stamp)
-    if off is None:
-        return "set the clock of this machine"
-    return f"the clock of this machine is off by {off:+.0f} s: set it"
 
 
 def seconds_off(stamp: str | None) -> float | None:
     """Return how many seconds this machine's clock is ahead of the Date header of an answer.
 
-    Args:
-        stamp: The header; the result is None where the header is missing or malformed.
+    None is for a header that is missing or malformed.
     """
     from datetime import datetime, timezone
     from email.utils import parsedate_to_datetime

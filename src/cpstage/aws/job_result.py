@@ -6,17 +6,18 @@ in a ValidationException.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
-from cpstage.aws.client import Retries, most_tries
-from cpstage.aws.codepipeline import NOT_IN_PROGRESS, put_failure, put_success
+from cpstage.aws.client import Answer, Retries, most_tries
+from cpstage.aws.codepipeline import NOT_IN_PROGRESS, call
 from cpstage.aws.config import AwsConfig
-from cpstage.aws.errors import ServiceError
 from cpstage.errors import (
     ConfigurationError,
     CpstageError,
@@ -95,12 +96,7 @@ def report_success(
         parameters["outputVariables"] = variables
     if continuation_token is not None:
         parameters["continuationToken"] = check_token(continuation_token)
-    link = config or AwsConfig()
-
-    def put() -> None:
-        put_success(job_id, parameters, client_token=client_token, config=link)
-
-    _put(put, job_id, link)
+    _put("Success", job_id, parameters, client_token, config or AwsConfig())
     return Reported(
         job_id, "success", output_variables=(*variables,), continued=continuation_token is not None
     )
@@ -147,15 +143,10 @@ def report_failure(
         _LOGGER.warning("warning: %s: it is left out", error.message)
         external_execution_id = None
     told = end_of(message, MOST_MESSAGE)
-    parameters = given(
+    details = given(
         type=failure_type, message=told, externalExecutionId=external_execution_id or None
     )
-    link = config or AwsConfig()
-
-    def put() -> None:
-        put_failure(job_id, parameters, client_token=client_token, config=link)
-
-    _put(put, job_id, link)
+    _put("Failure", job_id, {"failureDetails": details}, client_token, config or AwsConfig())
     return Reported(job_id, "failure", failure_type, told)
 
 
@@ -191,18 +182,13 @@ def read_token(path: Path | str) -> Secret:
 
 
 def parse_token(data: bytes, path: str) -> Secret:
-    """Return a continuation token out of the content of a file.
-
-    Raises:
-        ConfigurationError: The service would not take it.
-    """
+    """Return a continuation token out of the content of a file; errors as :func:`read_token`."""
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError:
         raise ConfigurationError(
             f"the continuation token {path} is not UTF-8 text", hint="write it as UTF-8"
         ) from None
-    text = text.rstrip("\r\n")
     token = check_token(Secret(text))
     if not text.isprintable():
         raise ConfigurationError(
@@ -220,25 +206,43 @@ def end_of(text: str, most: int) -> str:
     return units[-2 * most :].decode("utf-16-le", "ignore") if most > 0 else ""
 
 
-def _put(put: Callable[[], None], job_id: str, config: AwsConfig) -> None:
+def _put(
+    kind: str,
+    job_id: str,
+    members: Mapping[str, Any],
+    client_token: Secret | None,
+    config: AwsConfig,
+) -> None:
     """Put a result until it is taken, it is refused, or time is over.
 
     The number of tries within that time has no limit: hours of work may depend on the result.
     """
+    put_once = partial(
+        call,
+        config,
+        f"PutJob{kind}Result",
+        {"jobId": job_id, **members},
+        f"report the {kind.lower()} of job {job_id}",
+        _is_empty,
+        client_token=client_token,
+        retries=Retries(0),
+    )
     retries, began = Retries(config.timeout), time.monotonic()
     failures, may_be_put = 0, False
     while True:
         try:
-            put()
+            put_once()
             return
         except OutOfSync as error:
-            if may_be_put or _was_sent_again(error):
+            if may_be_put or getattr(error.__cause__, "retries", None):  # botocore sent it again
                 _LOGGER.warning("job %s has ended: %s", job_id, _TAKEN)
                 return
             raise OutOfSync(error.message, hint=NOT_IN_PROGRESS) from error
         except ServiceUnavailable as error:
-            failures, may_be_put = failures + 1, may_be_put or not _is_throttled(error)
-            if error.__cause__ is None or not most_tries(_cause(error)):
+            failures += 1
+            # A service that throttles did nothing with the request.
+            may_be_put = may_be_put or "Throttl" not in getattr(error.__cause__, "code", "")
+            if not most_tries(error.__cause__):
                 raise
             if not retries.wait(failures, began, math.inf):
                 raise ServiceUnavailable(error.message, hint=_MAYBE_PUT) from error
@@ -248,16 +252,13 @@ def _put(put: Callable[[], None], job_id: str, config: AwsConfig) -> None:
             raise
 
 
-def _is_throttled(error: ServiceUnavailable) -> bool:
-    """Whether the service says that it did nothing with the request."""
-    cause = error.__cause__
-    return isinstance(cause, ServiceError) and "Throttl" in cause.code
-
-
-def _cause(error: ServiceUnavailable) -> Exception:
-    return error.__cause__ if isinstance(error.__cause__, Exception) else error
-
-
-def _was_sent_again(error: OutOfSync) -> bool:
-    """Whether botocore sent the request more than once, as a caller may configure it."""
-    return isinstance(error.__cause__, ServiceError) and error.__cause__.retries > 0
+def _is_empty(answer: Answer) -> str | None:
+    """Refuse what only looks like a success: an error document, or the page of a proxy."""
+    body = answer.get("Body", b"")
+    try:
+        document = json.loads(body) if body.strip() else {}
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict) or "__type" in document:
+        return "the answer is not that of CodePipeline to a result"
+    return None

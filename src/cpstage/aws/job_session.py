@@ -11,16 +11,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, partial
 from itertools import chain
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cpstage._deflate import crc32_of
 from cpstage.aws.checksum import Checksum, crc32_checksum, full_object_checksum
-from cpstage.aws.client import Answer, AwsClient, Retries
+from cpstage.aws.client import Answer, AwsClient, JobCredentials, Retries
 from cpstage.aws.codepipeline import get_job
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
-from cpstage.aws.credentials import JobCredentials
 from cpstage.aws.errors import (
     CALLER_EXPIRED_HINT,
     SESSION_EXPIRED_HINT,
@@ -52,14 +52,12 @@ class JobSession:
         self, job: ArtifactSet, config: AwsConfig, max_age: float = DEFAULT_MAX_AGE
     ) -> None:
         self.job = job
+        self.retries = Retries(config.timeout)
         self._config = config
         self._max_age = max_age
-        self._clients: list[AwsClient] = []
+        self._clients: dict[tuple[str, str | None], AwsClient] = {}
         self._lock = threading.Lock()
         """One thread makes a client: boto3's sessions cannot be shared."""
-        self._store: Store | None = None
-        self._kms: dict[str | None, AwsClient] = {}
-        self.retries = Retries(config.timeout)
 
     def __enter__(self) -> JobSession:
         """Return the session."""
@@ -68,7 +66,7 @@ class JobSession:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Interrupt pending requests if the block failed."""
         if kind is not None:
-            for client in self._clients:
+            for client in [*self._clients.values()]:
                 client.interrupt()
 
     @cached_property
@@ -82,21 +80,16 @@ class JobSession:
         """
         if not isinstance(self.job, Job):
             return None
-        return JobCredentials(self.job.require_credentials(), self._refresh, self._max_age)
+        refresh = partial(self._refresh, self.job)
+        return JobCredentials(self.job.require_credentials(), refresh, self._max_age)
 
     @property
     def store(self) -> Store:
         """The job's artifacts in S3."""
-        with self._lock:
-            self._store = self._store or self._new_store()
-            return self._store
-
-    def _new_store(self) -> Store:
-        client = self._config.s3(self._credentials, self.job.region, self.retries)
-        self._clients.append(client)
         artifacts = (*self.job.input_artifacts, *self.job.output_artifacts)
         names = {(one.location.bucket, one.location.key): one.name for one in artifacts}
-        return Store(S3(client, names), self.job.encryption_key, self.job.read_with)
+        s3 = S3(self._client("s3", None), names)
+        return Store(s3, self.job.encryption_key, self.job.read_with)
 
     def kms(self, region: str | None) -> AwsClient:
         """Return the KMS client of a region; None is the pipeline's region.
@@ -104,24 +97,23 @@ class JobSession:
         Raises:
             ConfigurationError: The region is missing, or a setting is malformed.
         """
-        with self._lock:
-            if region not in self._kms:
-                where = region or self.job.region
-                client = self._config.kms(self._credentials, where, self.retries)
-                self._clients.append(client)
-                self._kms[region] = client
-            return self._kms[region]
+        return self._client("kms", region)
 
-    def _refresh(self) -> SessionCredentials:
+    def _client(self, service: Literal["s3", "kms"], region: str | None) -> AwsClient:
+        key, where = (service, region), region or self.job.region
+        make = self._config.s3 if service == "s3" else self._config.kms
+        with self._lock:
+            if key not in self._clients:
+                self._clients[key] = make(self._credentials, where, self.retries)
+            return self._clients[key]
+
+    def _refresh(self, job: Job) -> SessionCredentials:
         """Request new credentials with the caller's credentials.
 
         Raises:
             OutOfSync: The job is no longer in progress.
             AccessDenied, ServiceUnavailable, ConfigurationError: The refresh failed.
         """
-        job = self.job
-        if not isinstance(job, Job):
-            raise TypeError("a past execution has no session")
         try:
             new = get_job(job.id, client_token=job.client_token, config=self._config)
             return new.require_credentials()
@@ -154,19 +146,19 @@ class UploadCheck(NamedTuple):
     left: str | None
 
 
+@dataclass(frozen=True)
 class Store:
     """A job's artifacts in S3.
 
-    Args:
+    Attributes:
         s3: S3 with the job's session credentials.
         key: The KMS key of the job's outputs; None for the bucket's default key.
         read_with: Whose credentials S3 is reached with, for messages.
     """
 
-    def __init__(self, s3: S3, key: EncryptionKey | None, read_with: ReadWith = "job") -> None:
-        self._s3 = s3
-        self._key = key
-        self._read_with = read_with
+    s3: S3
+    key: EncryptionKey | None
+    read_with: ReadWith
 
     def head(self, artifact: Artifact) -> ObjectInfo:
         """Return size, version and encryption of an artifact's object (HeadObject).
@@ -181,8 +173,8 @@ class Store:
         while True:
             tries += 1
             try:
-                with reading(artifact, read_with=self._read_with):
-                    return object_info(self._s3.head_object(bucket, key, checksum=True))
+                with reading(artifact, read_with=self.read_with):
+                    return object_info(self.s3.head_object(bucket, key, checksum=True))
             except CpstageError as error:
                 cause = error.__cause__
                 is_told = isinstance(cause, NetworkError) or getattr(cause, "may_pass", True)
@@ -190,13 +182,13 @@ class Store:
                     raise
             # The answer to a HEAD has no body and therefore no error code. A GET of one byte has
             # one, and refreshes expired credentials.
-            with reading(artifact, self._key_of(artifact), self._read_with):
+            with reading(artifact, self._key_of(artifact), self.read_with):
                 self._read_byte(bucket, key)
 
     def _read_byte(self, bucket: str, key: str) -> None:
         """Read the first byte of an object, which may be empty."""
         try:
-            self._s3.get_range(bucket, key, 0, 1)
+            self.s3.get_range(bucket, key, 0, 1)
         except ServiceError as error:
             if error.code != "InvalidRange":
                 raise
@@ -205,14 +197,14 @@ class Store:
         """Return the key of an object that cannot be read: HEAD without checksum needs no key."""
         try:
             with reading(artifact):
-                answer = self._s3.head_object(artifact.location.bucket, artifact.location.key)
+                answer = self.s3.head_object(artifact.location.bucket, artifact.location.key)
                 return object_info(answer).kms_key_id
         except CpstageError:
             return None
 
     def open(self, artifact: Artifact, info: ObjectInfo) -> S3Object:
         """Return the object of an earlier HEAD as a blob; no byte is read yet."""
-        return S3Object(self._s3, artifact, info, self._read_with)
+        return S3Object(self.s3, artifact, info, self.read_with)
 
     def upload(
         self,
@@ -242,7 +234,7 @@ class Store:
         from cpstage.aws.uploads import StorageCheck, StorageOptions, in_parts
 
         location, options = artifact.location, options or StorageOptions()
-        stored = StorageCheck(self._key, options)
+        stored = StorageCheck(self.key, options)
         members = {
             "Bucket": location.bucket,
             "Key": location.key,
@@ -250,7 +242,7 @@ class Store:
             **stored.members(),
         }
         parts = in_parts(chunks, size_bound)
-        with _writing(artifact, self._key, options):
+        with _writing(artifact, self.key, options):
             first, second = next(parts, ()), next(parts, None)
             if second is None:
                 checksum, length = crc32_checksum(crc32_of(first)), length_of(first)
@@ -259,13 +251,13 @@ class Store:
                 return stored.check(location, length, checksum)
             from cpstage.aws.multipart import MultipartUpload
 
-            upload = MultipartUpload(self._s3, members, stored.record, uploaded)
+            upload = MultipartUpload(self.s3, members, stored.record, uploaded)
             size, checksum = upload.send(chain((first, second), parts))
         return stored.check(location, size, checksum)
 
     def _put(self, body: Pieces, checksum: Checksum, members: Mapping[str, Any]) -> Answer:
         try:
-            return self._s3.put_object(body, checksum.value, members)
+            return self.s3.put_object(body, checksum.value, members)
         except (NetworkError, ServiceError) as error:
             from cpstage.aws.multipart import may_be_applied
 
@@ -286,15 +278,15 @@ class Store:
         from cpstage.aws.uploads import StorageCheck, StorageOptions
 
         location, options = artifact.location, StorageOptions()
-        members = StorageCheck(self._key, options).members()
-        with _writing(artifact, self._key, options):
-            upload, answer = self._s3.create_multipart_upload(
+        members = StorageCheck(self.key, options).members()
+        with _writing(artifact, self.key, options):
+            upload, answer = self.s3.create_multipart_upload(
                 {"Bucket": location.bucket, "Key": location.key, **members}
             )
         left = None
         try:
             with aws_failures(f"abort an upload to {location}"):
-                self._s3.abort_multipart_upload(upload, ABORT_SECONDS)
+                self.s3.abort_multipart_upload(upload, ABORT_SECONDS)
         except CpstageError as error:
             left = error.message
         return UploadCheck(answer.get("SSEKMSKeyId"), left)
@@ -346,27 +338,24 @@ class ObjectInfo(NamedTuple):
     @property
     def unverified_checksum(self) -> str | None:
         """The algorithm of the checksum, where it cannot be computed here."""
-        checksum = self.checksum
-        return checksum.algorithm if checksum and not checksum.is_computable else None
+        return self.checksum.algorithm if self.checksum and not self.checksum.begin() else None
 
 
+@dataclass(frozen=True)
 class S3Object:
     """An object as a blob: every read is a ranged GET with ``If-Match`` on the ETag of the HEAD.
 
-    Args:
+    Attributes:
         s3: S3 with the job's session credentials.
         artifact: The artifact of the object.
         info: The answer of HeadObject.
         read_with: Whose credentials S3 is reached with, for messages.
     """
 
-    def __init__(
-        self, s3: S3, artifact: Artifact, info: ObjectInfo, read_with: ReadWith = "job"
-    ) -> None:
-        self._s3 = s3
-        self._read_with = read_with
-        self.artifact = artifact
-        self.info = info
+    s3: S3
+    artifact: Artifact
+    info: ObjectInfo
+    read_with: ReadWith
 
     @property
     def size(self) -> int:
@@ -383,8 +372,8 @@ class S3Object:
         if not length:
             return b""
         location = self.artifact.location
-        with reading(self.artifact, self.info.kms_key_id, self._read_with):
-            return self._s3.get_range(location.bucket, location.key, offset, length, self.info.etag)
+        with reading(self.artifact, self.info.kms_key_id, self.read_with):
+            return self.s3.get_range(location.bucket, location.key, offset, length, self.info.etag)
 
 
 def object_info(answer: Answer) -> ObjectInfo:

@@ -1,7 +1,7 @@
 """boto3 sessions and clients, set up as cpstage needs them: lean, tracked, without retries.
 
 What is set here is what botocore has a public seam for: a loader of models, a client's Config, and
-event handlers. The one exception is :meth:`cpstage.aws.connections.Connections.track`.
+event handlers. The one exception is :class:`cpstage.aws.connections.Connections`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -68,10 +68,8 @@ def new_session(profile: str | None, region: str | None) -> boto3.Session:
 def require_credentials(session: Callable[[], boto3.Session]) -> None:
     """Have botocore find and read the caller's credentials, before the first request.
 
-    A helper program or a file may hold anything at all, and botocore raises whatever that is.
-
-    Args:
-        session: Returns the session, or makes it.
+    A helper program or a file may hold anything at all, and botocore raises whatever that is, also
+    while the session is made.
 
     Raises:
         AccessDenied: The credentials are missing or cannot be read.
@@ -179,28 +177,17 @@ def new_client(
     session: Any,
     service: str,
     region: str,
+    options: Mapping[str, Any],
     *,
     endpoint_url: str | None,
     verify: str | bool | None,
-    connect_timeout: float | None,
-    read_timeout: float | None,
     signs: bool,
     is_of_a_job: bool,
-    retries_itself: bool,
 ) -> TrackedClient:
-    """Make a client.
+    """Make a client, with options of ``botocore.config.Config``.
 
-    Args:
-        session: A boto3 session.
-        service: The service, such as ``kms``.
-        region: Where requests go.
-        endpoint_url: Where they go instead.
-        verify: A file of CA certificates, False for none, None for those that are configured.
-        connect_timeout: Seconds; 0 waits without limit, None leaves the choice to the session.
-        read_timeout: Seconds, as for ``connect_timeout``.
-        signs: Whether requests are signed.
-        is_of_a_job: Whether they are signed with a job's credentials, and never the session's.
-        retries_itself: Whether botocore retries, instead of :class:`cpstage.aws.client.Retries`.
+    ``verify`` is a file of CA certificates, False for none, None for those that are configured. A
+    client of a job never signs with the session's credentials.
 
     Raises:
         ConfigurationError: The endpoint or the proxy is not the URL of a web server.
@@ -209,19 +196,13 @@ def new_client(
     _check_proxy_variables()
     default = session._session.get_default_client_config()
     extra = getattr(default, "user_agent_extra", None)
-    options: dict[str, Any] = {
-        "user_agent_extra": " ".join(filter(None, (extra, f"cpstage/{__version__}")))
-    }
+    agent = " ".join(filter(None, (extra, f"cpstage/{__version__}")))
+    options = {**options, "user_agent_extra": agent}
     if service == "s3":
         least = getattr(default, "max_pool_connections", 0)
         options["max_pool_connections"] = max(least, _S3_CONNECTIONS)
     if not signs:
         options["signature_version"] = botocore.UNSIGNED
-    if not retries_itself:
-        options["retries"] = {"total_max_attempts": 1}
-    for name, seconds in (("connect_timeout", connect_timeout), ("read_timeout", read_timeout)):
-        if seconds is not None:
-            options[name] = seconds or None
     # Placeholders: a job's credentials take their place when a request is signed.
     keys = {"aws_access_key_id": "job", "aws_secret_access_key": "job"} if is_of_a_job else {}
     client = session.client(
@@ -234,7 +215,9 @@ def new_client(
     )
     url = client.meta.endpoint_url
     _check_url(url, "the endpoint", "check --endpoint-url and AWS_ENDPOINT_URL")
-    for variable, proxy in _proxies(url).items():
+    scheme = url.partition(":")[0].lower()
+    if proxy := get_environ_proxies(url).get(scheme):
+        variable = f"{scheme.upper()}_PROXY"
         _check_url(proxy, f"the proxy of {variable}", f"check {variable}")
     events = client.meta.events
     if service == "s3":
@@ -243,9 +226,7 @@ def new_client(
         events.register_last("needs-retry.s3", _tell_redirect)
     if service == "codepipeline":
         events.register("before-parse.codepipeline", _keep_body)
-    connections = Connections()
-    connections.track(client)
-    return TrackedClient(client, connections)
+    return TrackedClient(client, Connections(client))
 
 
 def _check_proxy_variables() -> None:
@@ -258,13 +239,6 @@ def _check_proxy_variables() -> None:
         value = os.environ.get(name)
         if value and not value.strip():
             raise ConfigurationError(f"{name} is blank", hint=f"unset {name}, or set a proxy's URL")
-
-
-def _proxies(url: str) -> dict[str, str]:
-    """Return the proxies of the environment for a URL, by their variables."""
-    scheme = url.partition(":")[0].lower()
-    proxies = get_environ_proxies(url)
-    return {f"{scheme.upper()}_PROXY": proxies[scheme]} if proxies.get(scheme) else {}
 
 
 def _check_url(url: str, what: str, hint: str) -> None:

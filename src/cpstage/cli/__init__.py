@@ -1,4 +1,4 @@
-"""The command line: one small file per command; the only code that prints or exits.
+"""The command line: the only code that prints or exits.
 
 Commands hold no decisions: they gather options, call the public API, and print what it returns.
 """
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 _SIGNALS = signals("SIGINT", "SIGTERM", "SIGHUP")
+_COMPLETE = "_CPSTAGE_COMPLETE"
 _SIGNALLED = 128
 """A shell adds the number of a signal to this."""
 
@@ -37,15 +38,15 @@ class _Command(NamedTuple):
     help: str
 
 
-GROUPS: dict[str, dict[str, _Command]] = {
+GROUPS = {
     "Job artifacts": {
-        "fetch": _Command("fetch", "Stage a job's input artifacts."),
-        "push": _Command("push", "Upload a job's output artifacts."),
+        "fetch": _Command("transfer", "Stage a job's input artifacts."),
+        "push": _Command("transfer", "Upload a job's output artifacts."),
     },
     "Running jobs and reporting results": {
         "run": _Command("run", "Fetch a job's inputs, run CMD, push its outputs."),
         "work": _Command("work", "Run the jobs of an action type, until stopped."),
-        "claim": _Command("claim", "Acknowledge a waiting job, and print its id."),
+        "claim": _Command("work", "Acknowledge a waiting job, and print its id."),
         "report": _Command("report", "Report the result of a job to CodePipeline."),
         "env": _Command("env", "Print the variables of a job in a workspace."),
         "credentials": _Command(
@@ -55,25 +56,24 @@ GROUPS: dict[str, dict[str, _Command]] = {
     "Job details": {
         "show": _Command("show", "Show a job and the objects at its locations."),
         "get-job-details": _Command(
-            "get_job_details",
-            "Print the job's document, as the AWS CLI does.",
+            "get_job_details", "Print the job's document, as the AWS CLI does."
         ),
     },
     "Inspecting artifacts and finding problems": {
         "executions": _Command(
             "executions", "List a pipeline's past executions, or the actions of one."
         ),
-        "ls": _Command("ls", "List the contents of artifacts, without fetching them."),
-        "cat": _Command("cat", "Write members of an artifact to stdout."),
+        "ls": _Command("members", "List the contents of artifacts, without fetching them."),
+        "cat": _Command("members", "Write members of an artifact to stdout."),
         "diff": _Command("diff", "Compare a fetched tree, two executions, or two local archives."),
         "doctor": _Command("doctor", "Check everything that a run of a job needs."),
     },
     "Local files": {
-        "unpack": _Command("unpack", "Unpack a zip, tar or tar.gz."),
-        "pack": _Command("pack", "Pack a directory into a zip, tar or tar.gz."),
+        "unpack": _Command("archives", "Unpack a zip, tar or tar.gz."),
+        "pack": _Command("archives", "Pack a directory into a zip, tar or tar.gz."),
     },
     "Without an AWS account": {
-        "demo": _Command("demo", "Run a complete job on an embedded local AWS."),
+        "demo": _Command("local", "Run a complete job on an embedded local AWS."),
         "local": _Command(
             "local", "Run an embedded local AWS: S3, KMS and the job API, on loopback."
         ),
@@ -84,14 +84,8 @@ _COMMANDS = {name: command for group in GROUPS.values() for name, command in gro
 
 _COMMON_FLAGS = ("--no-verify-ssl", "--json", "--verbose", "--quiet", "--debug")
 _COMMON_VALUES = (
-    "--region",
-    "--profile",
-    "--endpoint-url",
-    "--ca-bundle",
-    "--connect-timeout",
-    "--read-timeout",
-    "--retry-timeout",
-    "--progress",
+    "--region --profile --endpoint-url --ca-bundle --connect-timeout --read-timeout "
+    "--retry-timeout --progress"
 )
 """Options that may stand before the command as well as behind it."""
 
@@ -202,10 +196,8 @@ def _run(arguments: Sequence[str]) -> int:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) wants it
             signal.signal(number, _stop)
     try:
-        if os.environ.get("_CPSTAGE_COMPLETE"):
-            from cpstage.cli.completion import complete
-
-            complete(cpstage)
+        if instruction := os.environ.get(_COMPLETE):
+            _complete_command_line(instruction)
             return 0
         # Not click's own main(), which exits by itself on a broken pipe and an interrupt.
         with cpstage.make_context("cpstage", list(arguments), obj=terminal) as context:
@@ -213,27 +205,57 @@ def _run(arguments: Sequence[str]) -> int:
     except click.exceptions.Exit as request:
         return request.exit_code
     except click.ClickException as error:
-        return _usage_failed(terminal, error, arguments)
+        if type(error).__name__ == "NoArgsIsHelpError":  # not in click 8.1, which prints by itself
+            click.echo(error.format_message(), err=True)
+            return UsageError.exit_code
+        failure: Reportable = _usage_error(error, arguments)
     except BrokenPipeError:
         return _SIGNALLED + sum(signals("SIGPIPE"))
     except (Reportable, Exception) as error:
-        return _failed(terminal, reportable(error))
-    return 0
+        failure = reportable(error)
+    else:
+        return 0
+    terminal.fail(failure)
+    return failure.exit_code
 
 
-def _failed(terminal: Terminal, error: Reportable) -> int:
-    terminal.fail(error)
-    return error.exit_code
+def _complete_command_line(instruction: str) -> None:
+    """Answer a shell that asks for its completion script, or for the words that fit.
+
+    ``_CPSTAGE_COMPLETE=bash_source cpstage`` prints the script that a shell sources; the script
+    calls ``cpstage`` with ``_CPSTAGE_COMPLETE=bash_complete``. The same holds for zsh and fish.
+    Looked at: shtab and argcomplete, which complete argparse alone.
+
+    Raises:
+        UsageError: The shell is not bash, zsh or fish.
+    """
+    from click import shell_completion
+
+    class Zsh(shell_completion.ZshComplete):
+        # A script that is sourced before ``compinit`` finds no ``compdef``: zshcompsys(1).
+        source_template = shell_completion.ZshComplete.source_template.replace(
+            "\n", "\n(( $+functions[compdef] )) || { autoload -Uz compinit && compinit -i }\n", 1
+        )
+
+    class Fish(shell_completion.FishComplete):
+        # Only the first comma ends the type: descriptions have commas, too.
+        source_template = shell_completion.FishComplete.source_template.replace(
+            'string split "," ', 'string split --max 1 "," '
+        )
+
+    shell_completion.add_completion_class(Zsh)
+    shell_completion.add_completion_class(Fish)
+    if shell_completion.shell_complete(cpstage, {}, "cpstage", _COMPLETE, instruction):
+        raise UsageError(
+            f"unknown shell completion {instruction!r}",
+            hint="use bash_source, zsh_source or fish_source",
+        )
 
 
-def _usage_failed(terminal: Terminal, error: click.ClickException, arguments: Sequence[str]) -> int:
-    if type(error).__name__ == "NoArgsIsHelpError":  # not in click 8.1, which prints by itself
-        click.echo(error.format_message(), err=True)
-        return UsageError.exit_code
+def _usage_error(error: click.ClickException, arguments: Sequence[str]) -> UsageError:
     context = getattr(error, "ctx", None)
     command = context.command_path if context else " ".join(["cpstage", *_path(arguments)])
-    message = error.format_message().rstrip(".")
-    return _failed(terminal, UsageError(message, hint=f"see '{command} --help'"))
+    return UsageError(error.format_message().rstrip("."), hint=f"see '{command} --help'")
 
 
 def _common_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -241,7 +263,7 @@ def _common_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     at = 0
     while at < len(arguments):
         name, equals, _ = arguments[at].partition("=")
-        if name in _COMMON_VALUES:
+        if name in _COMMON_VALUES.split():
             at += 1 if equals else 2
         elif name in _COMMON_FLAGS or re.fullmatch("-[vq]+", name):
             at += 1
@@ -253,15 +275,14 @@ def _common_options(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 def _path(arguments: Sequence[str]) -> list[str]:
     """Return the names of commands that arguments begin with."""
     path: list[str] = []
-    command: click.Group = cpstage
+    command: click.Command | None = cpstage
     for word in arguments:
-        found = command.get_command(click.Context(command), word)
-        if found is None:
+        if not isinstance(command, click.Group):
+            break
+        command = command.get_command(click.Context(command), word)
+        if command is None:
             break
         path.append(word)
-        if not isinstance(found, click.Group):
-            break
-        command = found
     return path
 
 

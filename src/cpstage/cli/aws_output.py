@@ -32,11 +32,7 @@ def output_format(
 ) -> str:
     """Choose the format: ``--output`` or ``--json``, then the environment, then the profile.
 
-    Args:
-        option: The value of ``--output``.
-        as_json: Whether ``--json`` is given.
-        config: The caller's settings, with the profile.
-        note: Is called with a line about a configured format that is printed as JSON.
+    ``note`` is called with a line about a configured format that is printed as JSON.
 
     Raises:
         UsageError: The two options contradict each other.
@@ -61,35 +57,22 @@ def output_format(
 
 
 def render(document: Any, output: str, title: str) -> str:
-    """Return the document as the text to print, its last newline included.
-
-    Args:
-        document: Anything that JSON can hold.
-        output: One of ``FORMATS``.
-        title: What to write over a table.
+    """Return a JSON value as the text to print, in one of ``FORMATS``; a table has a title.
 
     Raises:
         UsageError: A table cannot hold a document of this form.
     """
     if output == "json":
         # An operation without output prints nothing; so does an empty document.
-        return "" if document == {} else _json(document)
-    if output == "text":
-        return "".join(f"{line}\n" for line in _text(document))
-    return table(document, title, _terminal_width())
-
-
-def _json(document: Any) -> str:
-    return json.dumps(document, indent=4, ensure_ascii=False) + "\n"
+        return "" if document == {} else json.dumps(document, indent=4, ensure_ascii=False) + "\n"
+    lines = _text(document) if output == "text" else _table(document, title)
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _text(value: Any, name: str | None = None, columns: list[str] | None = None) -> Iterator[str]:
-    """Yield tab-separated lines, each after the upper-cased name of what it describes.
+    """Yield tab-separated lines, each after the upper-cased name of the member it describes.
 
-    Args:
-        value: A part of the document.
-        name: The member that it is the value of.
-        columns: Where it stands in a list of structures, the members that have a column there.
+    In a list of structures, ``columns`` are the members that have a column there.
     """
     if isinstance(value, dict):
         yield from _text_of_structure(value, name, columns)
@@ -103,7 +86,7 @@ def _text_of_structure(
     structure: dict[str, Any], name: str | None, columns: list[str] | None
 ) -> Iterator[str]:
     if columns is None:
-        columns = sorted(key for key, value in structure.items() if is_scalar(value))
+        columns = _scalar_members([structure])
     if columns:
         cells = [str(structure.get(key, "")) for key in columns]
         yield "\t".join(cells if name is None else [name.upper(), *cells])
@@ -114,17 +97,17 @@ def _text_of_structure(
 def _text_of_list(items: list[Any], name: str | None) -> Iterator[str]:
     structures = [item for item in items if isinstance(item, dict)]
     if structures:
-        columns = {key for one in structures for key, value in one.items() if is_scalar(value)}
+        columns = _scalar_members(structures)
         for item in items:
-            yield from _text(item, name, sorted(columns))
+            yield from _text(item, name, columns)
         return
-    scalars = [str(item) for item in items if is_scalar(item)]
+    scalars = [str(item) for item in items if _is_scalar(item)]
     if name is not None:
         yield from (f"{name.upper()}\t{scalar}" for scalar in scalars)
     elif scalars:
         yield "\t".join(scalars)
     for item in items:
-        if not is_scalar(item):
+        if not _is_scalar(item):
             yield from _text(item, name)
 
 
@@ -136,10 +119,7 @@ def _terminal_width() -> int:
         return 80
 
 
-Query = Callable[[Any], Any]
-
-
-def compile_query(expression: str | None) -> Query:
+def compile_query(expression: str | None) -> Callable[[Any], Any]:
     """Return what applies the expression to a document; without one, what returns the document.
 
     The messages of jmespath have several lines, and those of a failed search contain the value
@@ -190,29 +170,19 @@ _PADDING = 4
 _INDENT = 2
 
 
-def table(document: Any, title: str, terminal_width: int) -> str:
-    """Draw a document as a table.
-
-    Args:
-        document: Anything that JSON can hold.
-        title: What to write over it.
-        terminal_width: The width in columns beyond which boxes are turned.
-
-    Raises:
-        UsageError: Rows that belong into one box have different columns.
-    """
+def _table(document: Any, title: str) -> Iterator[str]:
+    """Yield the lines of a table; boxes that are wider than the terminal are turned."""
     boxes: list[_Box] = []
     _gather(boxes, title, document, depth=0)
     if not boxes:
-        return ""
-    if _widest(boxes) > terminal_width:
+        return
+    if max(box.width() for box in boxes) > _terminal_width():
         boxes = [box.turned() for box in boxes]
-    width = _widest(boxes)
-    lines = ["-" * width]
+    width = max(box.width() for box in boxes)
+    yield "-" * width
     for box in boxes:
         edge = "|" * box.depth
-        lines += [f"{edge}{line}{edge}" for line in box.draw(width - 2 * box.depth)]
-    return "".join(f"{line}\n" for line in lines)
+        yield from (f"{edge}{line}{edge}" for line in box.draw(width - 2 * box.depth))
 
 
 @dataclass
@@ -278,7 +248,7 @@ def _gather(boxes: list[_Box], title: str | None, value: Any, depth: int) -> Non
 
 
 def _gather_structure(boxes: list[_Box], structure: dict[str, Any], depth: int) -> None:
-    headers = sorted(key for key, value in structure.items() if is_scalar(value))
+    headers = _scalar_members([structure])
     if len(headers) == 1:
         boxes[-1].add([headers[0], structure[headers[0]]])
     elif headers:
@@ -291,9 +261,8 @@ def _gather_structures(boxes: list[_Box], title: str, items: list[Any], depth: i
     """Give the structures one box, or, where they hold others, each its own."""
     if not all(isinstance(item, dict) for item in items):
         _refuse()
-    members = [(key, is_scalar(value)) for item in items for key, value in item.items()]
-    headers = sorted({key for key, scalar in members if scalar})
-    nested = sorted({key for key, scalar in members if not scalar})
+    headers = _scalar_members(items)
+    nested = sorted({key for one in items for key, value in one.items() if not _is_scalar(value)})
     for number, item in enumerate(items):
         if number and nested:
             boxes.append(_Box(title, depth))
@@ -304,17 +273,22 @@ def _gather_structures(boxes: list[_Box], title: str, items: list[Any], depth: i
 
 def _gather_items(boxes: list[_Box], items: list[Any]) -> None:
     for item in items:
-        if is_scalar(item):
+        if _is_scalar(item):
             boxes[-1].add([item])
-        elif all(is_scalar(cell) for cell in item):
+        elif all(_is_scalar(cell) for cell in item):
             boxes[-1].add(list(item))
         else:
             _gather(boxes, None, item, depth=0)
 
 
-def is_scalar(value: Any) -> bool:
+def _is_scalar(value: Any) -> bool:
     """Whether a part of a document goes into one cell."""
     return not isinstance(value, (dict, list))
+
+
+def _scalar_members(structures: list[dict[str, Any]]) -> list[str]:
+    """Return the sorted names of members that go into one cell in any of the structures."""
+    return sorted({key for one in structures for key, value in one.items() if _is_scalar(value)})
 
 
 def _refuse() -> NoReturn:
@@ -322,10 +296,6 @@ def _refuse() -> NoReturn:
         "a table cannot show rows of different columns together",
         hint="give another --query, or --output json",
     )
-
-
-def _widest(boxes: list[_Box]) -> int:
-    return max(box.width() for box in boxes)
 
 
 def _shared(width: int, wanted: list[int]) -> list[int]:

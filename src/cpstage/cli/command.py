@@ -1,73 +1,42 @@
-"""The click classes of the command line: help in sections, variables of options, former names."""
+"""The click classes of the command line: help in sections, variables of options, former names.
+
+The functions at the end of the module declare options and hand their values on.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
+import cpstage
 from cpstage.cli.output import Terminal
 from cpstage.errors import UsageError
 
-SECTIONS: dict[str, tuple[str, ...]] = {
-    "Past executions": (
-        "--pipeline",
-        "--execution",
-        "--action",
-        "--failed",
-        "--failed-action",
-        "--with",
+Function = Callable[..., Any]
+Decorator = Callable[[Function], Function]
+
+SECTIONS = {
+    title: tuple(names.split())
+    for title, names in {
+        "Past executions": "--pipeline --execution --action --failed --failed-action --with "
         "--skip-missing",
-    ),
-    "Archives": (
-        "--include",
-        "--exclude",
-        "--format",
-        "--compression-level",
-        "--symlinks",
-        "--mtime",
-        "--max-size",
-        "--max-ratio",
-        "--max-entries",
-        "--max-depth",
-        "--max-header",
-    ),
-    "Encryption": (
-        "--encrypt",
-        "--encrypt-key",
-        "--encrypt-context",
-        "--require-encrypted",
-        "--no-decrypt",
-        "--decrypt-key",
-        "--decrypt-context",
-        "--commitment-policy",
-        "--sse-kms-key-id",
-        "--bucket-key",
-    ),
-    "What the report says": (
-        "--summary",
-        "--external-execution-id",
-        "--percent-complete",
-        "--revision",
-        "--revision-summary",
-        "--change-identifier",
-        "--created",
-        "--report-tail",
-    ),
-    "AWS": (
-        "--region",
-        "--profile",
-        "--endpoint-url",
-        "--ca-bundle",
-        "--no-verify-ssl",
-        "--connect-timeout",
-        "--read-timeout",
-        "--retry-timeout",
-        "--credentials-max-age",
-    ),
-    "Messages": ("--json", "--query", "--verbose", "--quiet", "--debug", "--progress", "--help"),
+        "Archives": "--include --exclude --format --compression-level --symlinks --mtime "
+        "--max-size --max-ratio --max-entries --max-depth --max-header",
+        "Encryption": "--encrypt --encrypt-key --encrypt-context --require-encrypted --no-decrypt "
+        "--decrypt-key --decrypt-context --commitment-policy --sse-kms-key-id --bucket-key",
+        "What the report says": "--summary --external-execution-id --percent-complete --revision "
+        "--revision-summary --change-identifier --created --report-tail",
+        "AWS": "--region --profile --endpoint-url --ca-bundle --no-verify-ssl --connect-timeout "
+        "--read-timeout --retry-timeout --credentials-max-age",
+        "Messages": "--json --query --verbose --quiet --debug --progress --help",
+    }.items()
 }
 """Sections of a command's help, below its own options."""
 
@@ -75,25 +44,17 @@ _SECTION_OF = {name: title for title, names in SECTIONS.items() for name in name
 
 
 class Option(click.Option):
-    """An option that was renamed, or that has no variable.
+    """An option that was renamed: its former names still work, with a warning."""
 
-    Args:
-        former: Names that still work, with a warning.
-        variable: Whether ``CPSTAGE_<OPTION>`` is the option's variable.
-        others: As for :class:`click.Option`.
-    """
-
-    def __init__(
-        self, *names: Any, former: Sequence[str] = (), variable: bool = True, **others: Any
-    ) -> None:
+    def __init__(self, *names: Any, former: Sequence[str] = (), **others: Any) -> None:
         super().__init__(*names, **others)
         self.former = tuple(former)
-        self.variable = variable
 
     def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
-        """Let the parser take the former names, too, apart from the name of today."""
+        """Let the parser take the former names, too, unless another option has them today."""
         super().add_to_parser(parser, ctx)
-        for name in self.former:
+        others = {name for one in ctx.command.params for name in one.opts}
+        for name in {*self.former} - others:
             action = "append" if self.multiple else "store"
             parser.add_option(self, [name], dest=name, action=action, nargs=self.nargs)
 
@@ -105,7 +66,7 @@ class Option(click.Option):
         if not given:
             return super().consume_value(ctx, opts)
         if not opts.get("quiet"):
-            terminal = ctx.find_object(Terminal) or Terminal()
+            terminal = ctx.ensure_object(Terminal)
             terminal.warn(f"{given[0]} is deprecated: write {self.opts[0]}")
         value = opts[given[0]]
         if self.multiple:
@@ -116,15 +77,17 @@ class Option(click.Option):
 class Command(click.Command):
     """A command whose help has sections, and whose options have variables.
 
-    An option ``--max-size`` has the variable ``CPSTAGE_MAX_SIZE``, unless it names another one. On
-    the command line, an option counts before its variable.
+    An option ``--max-size`` has the variable ``CPSTAGE_MAX_SIZE``, unless it names another one, or
+    says ``allow_from_autoenv=False``. On the command line, an option counts before its variable.
     """
 
     def __init__(self, *args: Any, **others: Any) -> None:
         super().__init__(*args, **others)
         for option in self.params:
-            if isinstance(option, click.Option) and option.envvar is None:
-                option.envvar = _variable(option)
+            if not isinstance(option, click.Option) or not option.allow_from_autoenv:
+                continue
+            name = long_name(option).removeprefix("--").replace("-", "_").upper()
+            option.envvar = option.envvar or f"CPSTAGE_{name}"
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse arguments; say how to write a job ID that stands at the wrong place."""
@@ -170,7 +133,104 @@ def long_name(option: click.Option) -> str:
     return next((name for name in option.opts if name.startswith("--")), "")
 
 
-def _variable(option: click.Option) -> str | None:
-    if isinstance(option, Option) and not option.variable:
-        return None
-    return "CPSTAGE_" + long_name(option).removeprefix("--").replace("-", "_").upper()
+MOST_SECONDS = 1e9
+"""Some thirty years: as long as it takes."""
+
+
+class Seconds(click.types.FloatParamType):
+    """A number of seconds, above zero where zero makes no sense.
+
+    A range of click would print its bounds in every line of help.
+    """
+
+    name = "seconds"
+
+    def __init__(self, *, or_none: bool = False) -> None:
+        self._or_none = or_none
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Read a number; a comparison with NaN never holds."""
+        try:
+            seconds = float(value)
+        except ValueError:
+            seconds = math.nan
+        if 0 < seconds <= MOST_SECONDS or (self._or_none and seconds == 0):
+            return seconds
+        least = "0 or more" if self._or_none else "above 0"
+        why = f"{value!r} is not a number of seconds, {least} and at most 1e9."
+        raise click.BadParameter(why, ctx, param)
+
+
+class Size(click.types.IntParamType):
+    """A number of bytes above zero, also with a unit: ``10GB`` (powers of 1000) or ``10GiB``."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Read a number and its unit."""
+        found = re.fullmatch(r"(\d+)\s*(?:([KMGT])(I?)B?|B)?", str(value).upper())
+        if found is None or not int(found[1]):
+            why = f"{value!r} is not a size: write bytes, or a number with KB, MiB, GB and so on."
+            raise click.BadParameter(why, ctx, param)
+        power = "KMGT".index(found[2]) + 1 if found[2] else 0
+        base: int = 1024 if found[3] else 1000
+        size: int = int(found[1]) * base**power
+        return size
+
+
+class Number(click.IntRange):
+    """A whole number within a range; messages and help call it a number, as the reference does."""
+
+    name = "number"
+
+
+def flag(*names: str, **others: Any) -> Decorator:
+    """Declare an option without a value."""
+    return click.option(*names, is_flag=True, **others)
+
+
+def choice(*names: str, values: Sequence[str], **others: Any) -> Decorator:
+    """Declare an option with one of several values, of which the first is the default."""
+    others = {"default": values[0], "show_default": True, **others}
+    return click.option(*names, type=click.Choice(values), **others)
+
+
+def seconds(*names: str, or_none: bool = False, **others: Any) -> Decorator:
+    """Declare an option with a number of seconds; its default is shown, if it has one."""
+    if "default" in others:
+        others.setdefault("show_default", True)
+    return click.option(*names, type=Seconds(or_none=or_none), **others)
+
+
+def gather(
+    name: str, make: Callable[..., Any] | str, *options: Decorator, apart: Sequence[str] = ()
+) -> Decorator:
+    """Add options to a command, which gets one argument for all of them.
+
+    Args:
+        name: The argument.
+        make: Gets the values of the options by their names, and returns the argument. What only a
+            run of the command is to load is given by its name below :mod:`cpstage`.
+        options: The options, in the order in which the help shows them.
+        apart: Names of those whose values stay arguments of their own.
+    """
+
+    def decorate(function: Function) -> Function:
+        @functools.wraps(function)
+        def command(**values: Any) -> Any:
+            gathered = {one: values.pop(one) for one in names}
+            built = attrgetter(make)(cpstage) if isinstance(make, str) else make
+            return function(**{name: built(**gathered)}, **values)
+
+        # The decorators of click keep the options of a function here, the last one first.
+        parameters = vars(command).setdefault("__click_params__", [])
+        count = len(parameters)
+        for option in reversed(options):
+            option(command)
+        added = [one.name for one in reversed(parameters[count:])]
+        names = [one for one in added if one not in apart]
+        return command
+
+    return decorate

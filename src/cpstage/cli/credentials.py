@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from cpstage.aws.config import DEFAULT_MAX_AGE
-from cpstage.cli.command import AwsCommand
+from cpstage.cli.command import AwsCommand, flag, seconds
 from cpstage.cli.job_options import JobSource, job_options
-from cpstage.cli.options import Seconds, aws_options, output_options
+from cpstage.cli.options import aws_options, output_options
 from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
@@ -31,16 +31,13 @@ Example, in ~/.aws/config:
 @click.command(cls=AwsCommand, epilog=_EXAMPLES)
 @click.argument("job_id", required=False)
 @job_options
-@click.option(
+@seconds(
     "--expires-in",
-    type=Seconds(),
     default=DEFAULT_MAX_AGE,
-    show_default=True,
-    metavar="SECONDS",
     help="Printed expiry, counted from the time at which CodePipeline issued the credentials.",
 )
-@click.option("--force", is_flag=True, help="Print secrets to a terminal.")
-@aws_options
+@flag("--force", help="Print secrets to a terminal.")
+@aws_options()
 @output_options
 def credentials(
     source: JobSource, config: AwsConfig, terminal: Terminal, expires_in: float, force: bool
@@ -55,8 +52,7 @@ def credentials(
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
-    from cpstage.aws.codepipeline import current_job
-    from cpstage.aws.credentials import process_credentials
+    from cpstage.aws.codepipeline import current_job, process_credentials
 
     if not force and sys.stdout is not None and sys.stdout.isatty():
         raise UsageError(

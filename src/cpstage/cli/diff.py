@@ -3,33 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+import cpstage
 from cpstage.cli.archive_options import unpacking_options
-from cpstage.cli.command import Command
-from cpstage.cli.job_options import (
-    JobSource,
-    artifact_arguments,
-    artifact_source_options,
-    skip_missing_option,
-)
-from cpstage.cli.options import (
-    aws_options,
-    output_options,
-    progress_option,
-    session_option,
-    workspace_option,
-)
+from cpstage.cli.command import Command, flag
+from cpstage.cli.job_options import JobSource, artifact_source_options, skip_missing_option
+from cpstage.cli.options import output_options, progress_option, session_options, workspace_option
 from cpstage.errors import UsageError, printable
 from cpstage.progress import amount
 
 if TYPE_CHECKING:
     from cpstage import ArtifactSet, AwsConfig, Execution
     from cpstage.cli.output import Terminal
-    from cpstage.inspect.changes import Change, Changes
-    from cpstage.inspect.comparison import Comparison, Difference
+    from cpstage.inspect.comparison import Changes, Comparison
 
 _EXAMPLES = """\b
 Examples:
@@ -45,7 +34,7 @@ _DIFFERENT = 1
 
 
 @click.command(cls=Command, epilog=_EXAMPLES)
-@artifact_arguments
+@click.argument("arguments", nargs=-1, metavar="[JOB_ID] [ARTIFACT]...")
 @artifact_source_options
 @click.option(
     "--with",
@@ -67,23 +56,17 @@ _DIFFERENT = 1
     metavar="PATH",
     help="Print a unified diff of these changed members: names or globs; repeatable.",
 )
-@click.option(
-    "-u",
-    "--unified",
-    is_flag=True,
-    help="Print a unified diff of all changed members.",
-)
+@flag("-u", "--unified", help="Print a unified diff of all changed members.")
 @skip_missing_option
 @workspace_option
 @unpacking_options
-@aws_options
-@session_option
+@session_options
 @output_options
 @progress_option
 def diff(
     *,
     source: JobSource,
-    artifacts: tuple[str, ...],
+    words: tuple[str, ...],
     other: str | None,
     local: tuple[str, str] | None,
     content: tuple[str, ...],
@@ -113,10 +96,8 @@ def diff(
 
     JOB_ID may also be given as CPSTAGE_JOB_ID: then 'cpstage diff ARTIFACT' is enough.
     """
-    import cpstage
-
     texts = cpstage.inspect.Texts(() if unified else content, wanted=unified or bool(content))
-    _check_options(source, artifacts, other, local, is_detailed=texts.wanted or skip_missing)
+    _check_options(source, words, other, local, is_detailed=texts.wanted or skip_missing)
     job: ArtifactSet | None = None
     between: dict[str, str] | None = None
     compared: list[Comparison] = []
@@ -130,7 +111,7 @@ def diff(
             *cpstage.inspect.compare_executions(
                 job,
                 before,
-                artifacts,
+                words,
                 texts=texts,
                 missing=terminal.warn if skip_missing else None,
                 **common,
@@ -139,7 +120,7 @@ def diff(
     else:
         job = source.load_artifacts(common["config"], terminal)
         compared = cpstage.inspect.compare(
-            job, workspace, artifacts, credentials_max_age=credentials_max_age, **common
+            job, workspace, words, credentials_max_age=credentials_max_age, **common
         )
     for one in compared:
         for artifact in one.replaced:
@@ -165,11 +146,7 @@ def _check_options(
     *,
     is_detailed: bool,
 ) -> None:
-    """Refuse options that say nothing together.
-
-    Raises:
-        UsageError: Some are.
-    """
+    """Refuse options that say nothing together."""
     if other is not None and local:
         raise UsageError("both --with and --local are given", hint="give one of them")
     if other is not None and source.past is None:
@@ -187,16 +164,13 @@ def _executions(
     source: JobSource, wanted: str, config: AwsConfig, terminal: Terminal
 ) -> tuple[Execution, Execution]:
     """Return the execution and the one to compare it with: of the same action, if one is chosen."""
-    from cpstage import Execution, get_execution
     from cpstage.aws.executions import previous_success
 
-    after = source.load_artifacts(config, terminal, needs_artifacts=False)
-    if not isinstance(after, Execution):
-        raise UsageError("--with is given without --pipeline", hint="give --pipeline too")
+    after = cast("Execution", source.load_artifacts(config, terminal, needs_artifacts=False))
     where = replace(config, region=after.region)
     other = previous_success(after, config=where).id if wanted == "previous" else wanted
     action = after.action.path if after.action else None
-    before = get_execution(after.pipeline, other, action=action, config=where)
+    before = cpstage.get_execution(after.pipeline, other, action=action, config=where)
     terminal.note(f"cpstage: what changed from execution {before.execution_id} to that one")
     return after, before
 
@@ -211,27 +185,25 @@ def _changes_text(changes: Changes) -> str:
         where = printable(str(changes.after or changes.before))
         lines = [f"{which}\t{name}\tartifact at {where}"]
     else:
-        lines = [_change_line(name, one) for one in changes.changes]
+        lines = [
+            _line(f"{name}/{one.path}", one.what, one.before, one.after) for one in changes.changes
+        ]
     # A text keeps its tabs; other control characters could move the cursor.
     lines += ["\t".join(map(printable, line.split("\t"))) for line in changes.text]
     return "\n".join(lines)
 
 
-def _change_line(name: str, one: Change) -> str:
-    path = printable(f"{name}/{one.path}")
-    if one.what in ("added", "removed"):
-        return f"{one.what}\t{path}\t{one.after or one.before}"
-    return f"{one.what}\t{path}\t{printable(f'{one.before} became {one.after}')}"
-
-
 def _text(compared: Comparison) -> str:
     if not compared.differences:
         return f"same\t{printable(str(compared.path))}\t{amount(compared.entries, 'entries')}"
-    return "\n".join(_line(compared, one) for one in compared.differences)
+    lines = [
+        _line(str(compared.path / one.path), one.what, one.remote, one.local)
+        for one in compared.differences
+    ]
+    return "\n".join(lines)
 
 
-def _line(compared: Comparison, one: Difference) -> str:
-    path = printable(str(compared.path / one.path))
-    if one.what in ("missing", "added"):
-        return f"{one.what}\t{path}\t{one.remote or one.local}"
-    return f"{one.what}\t{path}\t{printable(f'{one.remote} became {one.local}')}"
+def _line(path: str, what: str, before: object, after: object) -> str:
+    is_in_one = what in ("added", "removed", "missing")
+    change = after or before if is_in_one else f"{before} became {after}"
+    return f"{what}\t{printable(path)}\t{printable(str(change))}"

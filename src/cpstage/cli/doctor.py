@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
-from cpstage.cli.command import AwsCommand, Option
+import cpstage
+from cpstage.cli.command import AwsCommand
 from cpstage.cli.job_options import JobSource, artifact_source_options
-from cpstage.cli.options import Seconds, aws_options, output_options, workspace_option
+from cpstage.cli.options import aws_options, output_options, retry_option, workspace_option
 from cpstage.cli.output import coloured
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
-    from cpstage import ArtifactSet, AwsConfig
+    from cpstage import AwsConfig
     from cpstage.cli.output import Terminal
     from cpstage.inspect.doctor import Check
 
@@ -34,27 +35,9 @@ Examples:
 @click.argument("job_id", required=False)
 @artifact_source_options
 @workspace_option
-@aws_options
-@click.option(
-    "--retry-timeout",
-    "timeout",
-    cls=Option,
-    former=["--timeout"],
-    type=Seconds(),
-    default=20,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long each check retries when the network or AWS fails.",
-)
+@aws_options(retry_option(20, help="How long each check retries when the network or AWS fails."))
 @output_options
-def doctor(
-    *,
-    source: JobSource,
-    workspace: str,
-    config: AwsConfig,
-    timeout: float,
-    terminal: Terminal,
-) -> None:
+def doctor(*, source: JobSource, workspace: str, config: AwsConfig, terminal: Terminal) -> None:
     """Check everything that a run of a job needs.
 
     The command checks region, network, clock, the caller's credentials, the job, its session, each
@@ -67,22 +50,16 @@ def doctor(
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
-    import cpstage
     from cpstage.inspect.doctor import exit_code
 
-    reached = replace(config, timeout=timeout)
     checks = []
-
-    def load() -> ArtifactSet:
-        return source.load_artifacts(reached, terminal, in_progress=True, needs_artifacts=False)
-
-    for check in cpstage.inspect.diagnose(load, workspace, config=reached):
+    load = partial(source.load_artifacts, config, terminal, in_progress=True, needs_artifacts=False)
+    for check in cpstage.inspect.diagnose(load, workspace, config=config):
         checks.append(check)
         if not terminal.json:
             terminal.line(_text(check))
     code = exit_code(checks)
-    document = {"exit_code": code, "checks": [check.document() for check in checks]}
-    terminal.result(document, "")
+    terminal.document({"exit_code": code, "checks": [check.document() for check in checks]})
     if code:
         click.get_current_context().exit(code)
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cpstage.cli.command import Command
+import cpstage
+from cpstage.cli.command import Command, choice, flag
 from cpstage.cli.job_options import JobSource, job_options
 from cpstage.cli.options import aws_options, output_options, workspace_option
 from cpstage.errors import printable
@@ -29,16 +30,9 @@ Examples:
 @click.argument("job_id", required=False)
 @job_options
 @workspace_option
-@click.option(
-    "--format",
-    "syntax",
-    type=click.Choice(["sh", "fish", "powershell", "dotenv", "json"]),
-    default="sh",
-    show_default=True,
-    help="Output format.",
-)
-@click.option("--codebuild-env", is_flag=True, help="Add CODEBUILD_SRC_DIR variables.")
-@aws_options
+@choice("--format", values=["sh", "fish", "powershell", "dotenv", "json"], help="Output format.")
+@flag("--codebuild-env", help="Add CODEBUILD_SRC_DIR variables.")
+@aws_options()
 @output_options
 def env(
     *,
@@ -46,7 +40,7 @@ def env(
     config: AwsConfig,
     terminal: Terminal,
     workspace: str,
-    syntax: Syntax,
+    format: Syntax,
     codebuild_env: bool,
 ) -> None:
     """Print the variables of a job in a workspace.
@@ -56,7 +50,6 @@ def env(
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
-    import cpstage
     from cpstage.runner.environment import job_environment, render, staged_environment
 
     place = cpstage.Workspace(workspace)
@@ -66,4 +59,4 @@ def env(
         job = job or source.load(config, uses_s3=False)
         terminal.warn(printable(f"job {job.id} has not been fetched into {place.root}"))
         variables = job_environment(job, place, codebuild=codebuild_env)
-    terminal.raw(render(variables, "json" if terminal.json else syntax))
+    terminal.raw(render(variables, "json" if terminal.json else format))

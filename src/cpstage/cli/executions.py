@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cpstage.cli.command import AwsCommand
-from cpstage.cli.options import Number, aws_options, output_options, retry_option
+import cpstage
+from cpstage.cli.command import AwsCommand, Number
+from cpstage.cli.options import aws_options, output_options, retry_option
 from cpstage.cli.output import took
 from cpstage.errors import printable
 
@@ -25,15 +26,7 @@ Examples:
   cpstage executions 'https://console.aws.amazon.com/codesuite/...' --json
 """
 
-_STATUSES = [
-    "Cancelled",
-    "InProgress",
-    "Stopped",
-    "Stopping",
-    "Succeeded",
-    "Superseded",
-    "Failed",
-]
+_STATUSES = ["Cancelled", "InProgress", "Stopped", "Stopping", "Succeeded", "Superseded", "Failed"]
 _SHORT_REVISION = 12
 
 
@@ -54,8 +47,7 @@ _SHORT_REVISION = 12
     type=click.Choice(_STATUSES, case_sensitive=False),
     help="List only executions of this status.",
 )
-@aws_options
-@retry_option
+@aws_options(retry_option())
 @output_options
 def executions(
     *,
@@ -79,7 +71,6 @@ def executions(
     The command needs codepipeline:ListPipelineExecutions and codepipeline:ListActionExecutions.
     CodePipeline keeps executions for 12 months.
     """
-    import cpstage
     from cpstage.job.execution import parse_pipeline
 
     if execution is not None or parse_pipeline(pipeline).execution_id:

@@ -6,30 +6,29 @@ Errors never quote a refused value: it can be a token, or a file that was not me
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import sys
 import tempfile
-from dataclasses import replace
 from datetime import datetime, timezone
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+import cpstage
 from cpstage._version import __version__
 from cpstage.cli.aws_output import FORMATS, compile_query, output_format, render
-from cpstage.cli.command import Command, Option
-from cpstage.cli.options import aws_options, output_options, refuse_document
+from cpstage.cli.command import Command, Function, flag
+from cpstage.cli.job_options import refuse_document
+from cpstage.cli.options import aws_options, json_options
 from cpstage.errors import ConfigurationError, UsageError, WorkspaceUnavailable, local_reason
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cpstage import AwsConfig
-    from cpstage.cli.options import Function
     from cpstage.cli.output import Terminal
 
 _FILE = "file://"
@@ -44,12 +43,8 @@ _JSON_TYPES = {
 }
 
 
-def parameter(value: str | None, option: str) -> str | None:
-    """Return the value of a parameter, read from where ``file://`` in front of a path says.
-
-    Args:
-        value: The value as it is given.
-        option: The name of the option, for messages.
+def _parameter(value: str | None, option: str) -> str | None:
+    """Return the value of an option, or the content of the file that ``file://`` names.
 
     Raises:
         UsageError: The file cannot be read, or is not UTF-8.
@@ -67,13 +62,13 @@ def parameter(value: str | None, option: str) -> str | None:
         raise UsageError(f"cannot read {path}, the value of {option}: not UTF-8 text") from None
 
 
-def input_members(document: str | None) -> dict[str, Any]:
+def _input_members(document: str | None) -> dict[str, Any]:
     """Read the members of ``--cli-input-json``; empty where it is not given.
 
     Raises:
         UsageError: It is not JSON, or no object.
     """
-    text = parameter(document, "--cli-input-json")
+    text = _parameter(document, "--cli-input-json")
     if text is None:
         return {}
     try:
@@ -87,43 +82,30 @@ def input_members(document: str | None) -> dict[str, Any]:
     return members
 
 
-def check_members(members: Mapping[str, Any], known: str) -> None:
-    """Check the input against an operation that takes one member, a string.
+def _check_members(members: Mapping[str, Any]) -> None:
+    """Check the input against an operation that takes one member, the string ``jobId``.
 
     Raises:
         UsageError: There are unknown members, or the known one is not a string.
     """
-    unknown = [json.dumps(name, ensure_ascii=False) for name in members if name != known]
+    unknown = [json.dumps(name, ensure_ascii=False) for name in members if name != "jobId"]
     if unknown:
-        names = ", ".join(unknown)
+        what = f"unknown {'member' if len(unknown) == 1 else 'members'}"
         raise UsageError(
-            f"unknown {'member' if len(unknown) == 1 else 'members'} in --cli-input-json: {names}",
-            hint=f"its only member is {json.dumps(known)}",
+            f"{what} in --cli-input-json: {', '.join(unknown)}", hint='its only member is "jobId"'
         )
-    value = members.get(known, "")
+    value = members.get("jobId", "")
     if not isinstance(value, str):
-        kind = _JSON_TYPES[type(value)]
-        raise UsageError(f"{json.dumps(known)} in --cli-input-json is {kind}, not a string")
+        raise UsageError(f'"jobId" in --cli-input-json is {_JSON_TYPES[type(value)]}, not a string')
 
 
-def sample_output(service: str, operation: str) -> dict[str, Any]:
-    """Return a sample of what an operation returns, with every member that its model has.
-
-    Args:
-        service: The name of the service in botocore's data, such as ``codepipeline``.
-        operation: The name of the operation in the API reference.
-    """
-    sample: dict[str, Any] = _sample(_output_shape(service, operation), operation)
-    return sample
-
-
-@cache
-def _output_shape(service: str, operation: str) -> Any:
+def _sample_output(operation: str) -> Any:
+    """Return a sample of what an operation returns, with every member that its model has."""
     from botocore.loaders import Loader
     from botocore.model import ServiceModel
 
-    model = ServiceModel(Loader().load_service_model(service, "service-2"))
-    return model.operation_model(operation).output_shape
+    model = ServiceModel(Loader().load_service_model("codepipeline", "service-2"))
+    return _sample(model.operation_model(operation).output_shape, operation)
 
 
 def _sample(shape: Any, name: str) -> Any:
@@ -138,65 +120,31 @@ def _sample(shape: Any, name: str) -> Any:
 
 
 _AWS_OPTIONS = (
-    "ca-bundle",
-    "cli-connect-timeout",
-    "cli-input-json",
-    "cli-read-timeout",
-    "color",
-    "debug",
-    "endpoint-url",
-    "generate-cli-skeleton",
-    "job-id",
-    "no-paginate",
-    "no-sign-request",
-    "no-verify-ssl",
-    "output",
-    "profile",
-    "query",
-    "region",
-    "v2-debug",
-    "version",
+    "ca-bundle cli-connect-timeout cli-input-json cli-read-timeout color debug endpoint-url "
+    "generate-cli-skeleton job-id no-paginate no-sign-request no-verify-ssl output profile query "
+    "region v2-debug version"
 )
 """What ``aws codepipeline get-job-details`` takes."""
 
 
-def in_full(name: str) -> str:
+def _in_full(name: str) -> str:
     """Complete the beginning of an option of the AWS CLI, for ``token_normalize_func`` of click.
 
     Options of ours cannot be shortened: more of them must not change what a script means. A
     single letter stays a short option.
     """
-    found = [option for option in _AWS_OPTIONS if option.startswith(name)]
+    found = [option for option in _AWS_OPTIONS.split() if option.startswith(name)]
     return found[0] if len(found) == 1 and len(name) > 1 else name
 
 
-def call_options(function: Function) -> Function:
-    """Add how a call is signed to the ``config``. Stands below ``aws_options``."""
-
-    @functools.wraps(function)
-    def command(config: AwsConfig, no_sign_request: bool, **others: Any) -> Any:
-        return function(config=replace(config, sign_requests=not no_sign_request), **others)
-
-    option = click.option(
-        "--no-sign-request", is_flag=True, help="Send the call without credentials."
-    )
-    return option(command)
-
-
-def options_without_effect(function: Function) -> Function:
+def _options_without_effect(function: Function) -> Function:
     """Accept options without effect here: pages, pagers, prompts, colours and blobs."""
-    flags = ("--no-paginate", "--v2-debug", "--no-cli-pager", "--no-cli-auto-prompt")
-    for flag in flags:
-        function = click.option(flag, is_flag=True, expose_value=False, hidden=True)(function)
-    choices = {
-        "--color": ["on", "off", "auto"],
-        "--cli-binary-format": ["base64", "raw-in-base64-out"],
-    }
-    for name, values in choices.items():
-        function = click.option(name, type=click.Choice(values), expose_value=False, hidden=True)(
-            function
-        )
-    return function
+    option = partial(click.option, expose_value=False, hidden=True)
+    for name in ("--no-paginate", "--v2-debug", "--no-cli-pager", "--no-cli-auto-prompt"):
+        function = option(name, is_flag=True)(function)
+    function = option("--color", type=click.Choice(["on", "off", "auto"]))(function)
+    formats = click.Choice(["base64", "raw-in-base64-out"])
+    return option("--cli-binary-format", type=formats)(function)
 
 
 _EXAMPLES = """\b
@@ -209,36 +157,26 @@ Examples:
 Options of the AWS CLI that change nothing here, such as --no-paginate, are accepted.
 """
 
-_INPUT_SKELETON = """\
-{
-    "jobId": ""
-}
-"""
-
 
 @click.command(
     "get-job-details",
     cls=Command,
     epilog=_EXAMPLES,
-    context_settings={"token_normalize_func": in_full, "allow_extra_args": True},
+    context_settings={"token_normalize_func": _in_full, "allow_extra_args": True},
 )
 @click.option(
     "--job-id",
-    cls=Option,
-    variable=False,  # the input as JSON counts before it
+    allow_from_autoenv=False,  # the input as JSON counts before it
     metavar="ID|file://F",
     help="Job ID; else CPSTAGE_JOB_ID.",
 )
 @click.option(
     "--client-token",
     metavar="TOKEN|file://F",
-    envvar="CPSTAGE_CLIENT_TOKEN",
     help="Client token of a third-party job; cpstage then calls GetThirdPartyJobDetails.",
 )
 @click.option(
-    "--cli-input-json",
-    metavar="JSON|file://F",
-    help="Input as a JSON object; options override it.",
+    "--cli-input-json", metavar="JSON|file://F", help="Input as a JSON object; options override it."
 )
 @click.option(
     "--generate-cli-skeleton",
@@ -249,8 +187,7 @@ _INPUT_SKELETON = """\
 )
 @click.option(
     "--query",
-    cls=Option,
-    variable=False,
+    allow_from_autoenv=False,
     metavar="JMESPATH",
     help="JMESPath expression that selects what is printed.",
 )
@@ -259,8 +196,8 @@ _INPUT_SKELETON = """\
     type=click.Choice(FORMATS),
     help="Format; else AWS_DEFAULT_OUTPUT, then the profile's, then json.",
 )
-@click.option("--reveal-secrets", is_flag=True, help="Print the document with its secrets.")
-@click.option("--mask", is_flag=True, help="Print masked values with --output text, too.")
+@flag("--reveal-secrets", help="Print the document with its secrets.")
+@flag("--mask", help="Print masked values with --output text, too.")
 @click.option(
     "--save",
     "saved",
@@ -268,10 +205,9 @@ _INPUT_SKELETON = """\
     help="Save the document, SECRETS included, in FILE (mode 0600), with the time at which "
     "CodePipeline issued its credentials; print nothing.",
 )
-@aws_options
-@call_options
-@partial(output_options, query=False)
-@options_without_effect
+@aws_options(flag("--no-sign-request", help="Send the call without credentials."))
+@json_options
+@_options_without_effect
 @click.version_option(__version__, prog_name="cpstage")
 def get_job_details(
     *,
@@ -298,22 +234,22 @@ def get_job_details(
     if more:
         raise UsageError("the job ID is an option here", hint=f"write --job-id {more[0]}")
     search = compile_query(query)
-    members = input_members(cli_input_json)
+    members = _input_members(cli_input_json)
     if job_id is not None:
-        members["jobId"] = parameter(job_id, "--job-id")
+        members["jobId"] = _parameter(job_id, "--job-id")
     # A file that holds an id or a token usually ends in a newline, which is not part of the value.
-    token = (parameter(client_token, "--client-token") or "").strip()
+    token = (_parameter(client_token, "--client-token") or "").strip()
     if generate_cli_skeleton == "input":
-        _print(_INPUT_SKELETON)
+        _print('{\n    "jobId": ""\n}\n')
         return
-    check_members(members, known="jobId")
+    _check_members(members)
     chosen = output_format(output, terminal.json, config, terminal.note)
     operation = "GetThirdPartyJobDetails" if token else "GetJobDetails"
     if saved is not None:
         _save(members.get("jobId"), token, config, saved)
         return
     if generate_cli_skeleton == "output":
-        document = sample_output("codepipeline", operation)
+        document = _sample_output(operation)
     else:
         document = _job_document(members.get("jobId"), token, config, reveal_secrets)
         if not reveal_secrets:
@@ -341,8 +277,6 @@ def _is_masked(selected: object) -> bool:
 def _job_document(
     given: str | None, token: str, config: AwsConfig, reveal_secrets: bool
 ) -> dict[str, Any]:
-    import cpstage
-
     job_id = (os.environ.get("CPSTAGE_JOB_ID", "") if given is None else given).strip()
     refuse_document(job_id, "--job-id")
     if not job_id:

@@ -1,11 +1,20 @@
-"""``cpstage local``: the embedded local AWS as a server, and commands that ask a running one."""
+"""The embedded local AWS: ``cpstage local`` serves it, ``cpstage demo`` runs a job on it."""
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import re
 import shlex
+import stat
+import subprocess
+import sys
+import tempfile
 import threading
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -13,10 +22,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cpstage.cli.command import Command, Option
-from cpstage.cli.options import Number, Seconds, output_options
-from cpstage.cli.output import local_extra
+import cpstage
+from cpstage.cli.command import Command, Number, Option, flag, seconds
+from cpstage.cli.options import output_options, progress_option
 from cpstage.errors import (
+    ArtifactRejected,
     ConfigurationError,
     NotFound,
     ServiceUnavailable,
@@ -27,12 +37,32 @@ from cpstage.errors import (
 from cpstage.job import check_artifact_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
+    from cpstage import FetchResult, Progress, PushResult, Workspace
     from cpstage.cli.output import Terminal
-    from cpstage.local import Call, LocalAWSClient
+    from cpstage.local import Call, LocalAWS, LocalAWSClient
 
-endpoint_option = click.option(
+Say = Callable[[str], object]
+
+
+@contextmanager
+def _local_extra() -> Iterator[None]:
+    """Name the line that installs the extra ``local`` where a part of it is missing.
+
+    Raises:
+        ConfigurationError: It is.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("cpstage"):
+            raise
+        raise ConfigurationError(
+            f"the embedded local AWS is not installed ({error.name} is missing)",
+            hint="install it with: python -m pip install 'cpstage[local]'",
+        ) from error
+
+
+_endpoint_option = click.option(
     "--endpoint-url",
     envvar="AWS_ENDPOINT_URL",
     help="Where 'cpstage local serve' listens; else AWS_ENDPOINT_URL.",
@@ -40,7 +70,7 @@ endpoint_option = click.option(
 
 
 @contextmanager
-def asking(endpoint_url: str | None) -> Iterator[LocalAWSClient]:
+def _asking(endpoint_url: str | None) -> Iterator[LocalAWSClient]:
     """Reach the local AWS at an endpoint.
 
     Raises:
@@ -62,10 +92,22 @@ def asking(endpoint_url: str | None) -> Iterator[LocalAWSClient]:
         raise UsageError(str(error)) from error
 
 
+@click.group(
+    epilog="""\b
+Examples:
+  cpstage local serve
+  cpstage local job ./my-source --output AppBuild
+  cpstage local record
+"""
+)
+def local() -> None:
+    """Run an embedded local AWS: S3, KMS and the job API, on loopback."""
+
+
 _REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-[0-9]")
 
 
-@click.command(
+@local.command(
     cls=Command,
     epilog="""\b
 Examples:
@@ -76,16 +118,9 @@ Examples:
 )
 @click.option("--port", type=Number(0, 65535), default=0, help="[a free one]")
 @click.option("--region", default="us-east-1", show_default=True, help="The pipeline's region.")
-@click.option(
-    "--session-seconds",
-    type=Seconds(),
-    default=3600.0,
-    show_default=True,
-    help="Lifetime of a job's session credentials.",
-)
-@click.option(
+@seconds("--session-seconds", default=3600.0, help="Lifetime of a job's session credentials.")
+@flag(
     "--debugger",
-    is_flag=True,
     help="Print the variables of a person who may read past executions and their artifacts.",
 )
 @output_options
@@ -99,7 +134,7 @@ def serve(
     """
     if not _REGION.fullmatch(region):
         raise UsageError(f"{region!r} is not an AWS region", hint="give one such as us-east-1")
-    with local_extra():
+    with _local_extra():
         from cpstage.local import LocalAWS
         from cpstage.local.sample import add_sample_history, add_sample_job
         from cpstage.local.server import without_aws_settings
@@ -115,7 +150,7 @@ def serve(
     try:
         add_sample_history(aws)
         environment = aws.debugger_environment if debugger else aws.environment
-        _announce(terminal, aws.endpoint_url, region, add_sample_job(aws), environment)
+        _announce(terminal, aws, add_sample_job(aws), environment)
         threading.Event().wait()
     except Stopped as stopped:
         terminal.note("The local AWS has stopped.")
@@ -124,17 +159,10 @@ def serve(
         aws.stop()
 
 
-def _announce(
-    terminal: Terminal, endpoint_url: str, region: str, job_id: str, environment: dict[str, str]
-) -> None:
-    document = {
-        "endpoint_url": endpoint_url,
-        "region": region,
-        "job_id": job_id,
-        "environment": environment,
-    }
+def _announce(terminal: Terminal, aws: LocalAWS, job_id: str, environment: dict[str, str]) -> None:
     if terminal.json:
-        click.echo(json.dumps(document))
+        document = {"endpoint_url": aws.endpoint_url, "region": aws.region, "job_id": job_id}
+        click.echo(json.dumps({**document, "environment": environment}))
         return
     click.echo("unset AWS_PROFILE AWS_SESSION_TOKEN")
     for name, value in environment.items():
@@ -143,7 +171,7 @@ def _announce(
     terminal.note("Paste these lines into another shell, then: cpstage fetch. Ctrl-C stops.")
 
 
-@click.command(
+@local.command(
     cls=Command,
     epilog="""\b
 Examples:
@@ -161,8 +189,8 @@ Examples:
     multiple=True,
     help="Name of an output artifact; repeatable.",
 )
-@click.option("--queued", is_flag=True, help="Queue the job for 'cpstage work'.")
-@endpoint_option
+@flag("--queued", help="Queue the job for 'cpstage work'.")
+@_endpoint_option
 @output_options
 def job(
     terminal: Terminal,
@@ -182,7 +210,7 @@ def job(
         check_artifact_name(name)
         if outputs.count(name) > 1:
             raise UsageError(f"output {name} is given twice")
-    with asking(endpoint_url) as client:
+    with _asking(endpoint_url) as client:
         if directory is None:
             job_id = add_sample_job(client, queued=queued)
         else:
@@ -202,7 +230,7 @@ def _packed(directory: Path) -> bytes:
         return b"".join(packer.pack(entries, "zip"))
 
 
-@click.command(
+@local.command(
     cls=Command,
     epilog="""\b
 Examples:
@@ -210,14 +238,14 @@ Examples:
   cpstage local record --json
 """,
 )
-@endpoint_option
+@_endpoint_option
 @output_options
 def record(terminal: Terminal, endpoint_url: str | None) -> None:
     """Print the calls that a running local AWS has answered.
 
     One line for each call, oldest first: caller, service and action, status, object, encryption.
     """
-    with asking(endpoint_url) as client:
+    with _asking(endpoint_url) as client:
         calls = client.calls()
     terminal.result(
         {"calls": [asdict(call) for call in calls]}, "\n".join(_line(call) for call in calls)
@@ -235,17 +263,129 @@ def _line(call: Call) -> str:
     return "\t".join(map(printable, columns)).rstrip()
 
 
-@click.group(
+@click.command(
+    cls=Command,
     epilog="""\b
 Examples:
-  cpstage local serve
-  cpstage local job ./my-source --output AppBuild
-  cpstage local record
-"""
+  cpstage demo
+  cpstage demo --json
+""",
 )
-def local() -> None:
-    """Run an embedded local AWS: S3, KMS and the job API, on loopback."""
+@output_options
+@progress_option
+def demo(terminal: Terminal, progress: Progress) -> None:
+    """Run a complete job on an embedded local AWS.
+
+    The demo needs no AWS account. A sample pipeline offers a job; the demo fetches its inputs, runs
+    a real build, pushes the outputs, and lists the bucket.
+    """
+    with _local_extra():
+        said: list[str] = []
+        _run_demo(said.append if terminal.json else terminal.line, progress)
+        terminal.document({"narration": said})
 
 
-for _command in (serve, job, record):
-    local.add_command(_command)
+def _run_demo(say: Say, progress: Progress) -> None:
+    """Run the sample pipeline's job from its id to the artifacts in the bucket.
+
+    Raises:
+        ModuleNotFoundError: The extra ``local`` is not installed.
+        ArtifactRejected: The build step failed.
+    """
+    from cpstage.local import LocalAWS
+    from cpstage.local.sample import BUILD_COMMAND, add_sample_job
+    from cpstage.local.server import without_aws_settings
+    from cpstage.runner.environment import job_environment
+
+    with (
+        without_aws_settings(),
+        LocalAWS() as aws,
+        tempfile.TemporaryDirectory(prefix="cpstage-demo-") as directory,
+    ):
+        os.environ.update(aws.environment)
+        workspace = cpstage.Workspace(directory)
+        job_id = add_sample_job(aws)
+        say(f"A local AWS listens on {aws.endpoint_url}. Its pipeline hands out a job:")
+        say(f"  job id     {job_id}")
+        say(f"  workspace  {workspace.root}")
+
+        say(f"\n$ cpstage fetch {job_id}")
+        config = cpstage.AwsConfig(region=aws.region)
+        job = cpstage.get_job(job_id, config=config)
+        _tell_fetched(say, cpstage.fetch(job, directory, config=config, progress=progress))
+
+        say(f"\n$ {' '.join(BUILD_COMMAND)}")
+        _build(BUILD_COMMAND, workspace, job_environment(job, workspace), say)
+
+        say(f"\n$ cpstage push {job_id}")
+        pushed = cpstage.push(job, directory, config=config, progress=progress)
+
+        say("\nWho called what:")
+        _tell_calls(say, aws)
+        say("\nNow in the bucket:")
+        _tell_bucket(say, aws, pushed)
+    say("\nThe local AWS and the workspace are gone again.")
+
+
+def _tell_fetched(say: Say, result: FetchResult) -> None:
+    for staged in result.inputs:
+        contents = staged.contents
+        amount = f"{contents.files} files" if contents else "one file"
+        say(f"  in/{staged.artifact.name:<10} {staged.format}, {amount}")
+    for name in result.outputs:
+        say(f"  out/{name:<9} waits for results")
+
+
+def _build(
+    command: tuple[str, ...], workspace: Workspace, variables: Mapping[str, str], say: Say
+) -> None:
+    """Run the build step as a script would: in the workspace, without a credential."""
+    secret_free = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    done = subprocess.run(  # noqa: S603 (the sample's own command)
+        command,
+        cwd=workspace.root,
+        env={**secret_free, **variables, "PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    for line in (done.stdout + done.stderr).splitlines():
+        say(f"  {line}")
+    if done.returncode:
+        raise ArtifactRejected(f"the build step ended with exit code {done.returncode}", hint="")
+
+
+def _tell_bucket(say: Say, aws: LocalAWS, result: PushResult) -> None:
+    """Say what S3 has now, unpacked by another reader than our own.
+
+    The administrator may read all objects, which neither the caller nor a job may.
+    """
+    import boto3
+
+    administrator = aws.admin_environment
+    s3 = boto3.client(
+        "s3",
+        aws.region,
+        endpoint_url=aws.endpoint_url,
+        aws_access_key_id=administrator["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=administrator["AWS_SECRET_ACCESS_KEY"],
+    )
+    for pushed in result.outputs:
+        location = pushed.artifact.location
+        body = s3.get_object(Bucket=location.bucket, Key=location.key)["Body"].read()
+        encryption = pushed.upload.encryption if pushed.upload else "none"
+        say(f"  {pushed.artifact.location}")
+        say(f"    {len(body):,} bytes, {pushed.format}, encrypted with {encryption}")
+        with zipfile.ZipFile(io.BytesIO(body)) as archive:
+            for info in archive.infolist():
+                mode = stat.filemode(info.external_attr >> 16)
+                say(f"    {mode} {info.file_size:>9,}  {info.filename}")
+
+
+def _tell_calls(say: Say, aws: LocalAWS) -> None:
+    counted = Counter(
+        (call.identity.partition(":")[0], call.service, call.action) for call in aws.calls()
+    )
+    for (identity, service, action), count in counted.items():
+        who = "the caller" if identity == "caller" else "the job's session"
+        say(f"  {who:<18} {service}:{action} x {count}")

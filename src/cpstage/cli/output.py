@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from cpstage.errors import ConfigurationError, LocalIOError, local_reason, printable
+from cpstage.errors import LocalIOError, local_reason, printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -223,21 +223,3 @@ def _say(message: str) -> None:
     """Write to stderr, unless it is closed."""
     with suppress(AttributeError, OSError, ValueError):
         click.echo(message.rstrip("\n"), err=True)
-
-
-@contextmanager
-def local_extra() -> Iterator[None]:
-    """Name the line that installs the extra ``local`` where a part of it is missing.
-
-    Raises:
-        ConfigurationError: It is.
-    """
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("cpstage"):
-            raise
-        raise ConfigurationError(
-            f"the embedded local AWS is not installed ({error.name} is missing)",
-            hint="install it with: python -m pip install 'cpstage[local]'",
-        ) from error

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, cast, get_args
 
 import click
 
-from cpstage.cli.command import AwsCommand
+import cpstage
+from cpstage.cli.command import AwsCommand, flag
 from cpstage.cli.job_options import JobSource, job_options, read_file
 from cpstage.cli.options import aws_options, output_options, retry_option
 from cpstage.cli.run_options import details_options, execution_id_option
@@ -55,10 +56,8 @@ def _variables(values: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-_force_option = click.option(
-    "--force",
-    is_flag=True,
-    help="Report without asking CodePipeline first whether the job is in progress.",
+_force_option = flag(
+    "--force", help="Report without asking CodePipeline first whether the job is in progress."
 )
 
 
@@ -86,8 +85,7 @@ _force_option = click.option(
     "another job. CPSTAGE_CONTINUATION_TOKEN also works. Others can see a "
     "command line.",
 )
-@aws_options
-@retry_option
+@aws_options(retry_option())
 @output_options
 def success(
     *,
@@ -105,7 +103,7 @@ def success(
     A value that CodePipeline would refuse is reported as a failure of the job. JOB_ID may also be
     given as CPSTAGE_JOB_ID.
     """
-    import cpstage
+    from cpstage.aws.codepipeline import require_in_progress
     from cpstage.aws.job_result import read_token
     from cpstage.job.masking import secret
     from cpstage.job.result import read_variables
@@ -120,7 +118,8 @@ def success(
         if output_variables_file is not None:
             variables = read_variables(_or_stdin(output_variables_file))
         variables.update(_variables(output_variables))
-        _require_in_progress(job_id, source, config, force)
+        if not force:
+            require_in_progress(job_id, client_token=source.client_token, config=config)
         reported = cpstage.report_success(
             job_id,
             details=details,
@@ -148,18 +147,6 @@ def _or_stdin(file: str) -> str:
     return "/dev/stdin" if file == "-" else file
 
 
-def _require_in_progress(job_id: str, source: JobSource, config: AwsConfig, force: bool) -> None:
-    """Check that the job is in progress, where the caller may ask.
-
-    Raises:
-        OutOfSync: It is not.
-    """
-    if not force:
-        from cpstage.aws.codepipeline import require_in_progress
-
-        require_in_progress(job_id, client_token=source.client_token, config=config)
-
-
 @report.command(cls=AwsCommand, epilog=_FAILURE_EXAMPLES)
 @click.argument("job_id", required=False)
 @job_options
@@ -178,8 +165,7 @@ def _require_in_progress(job_id: str, source: JobSource, config: AwsConfig, forc
     help=f"Failure type: {', '.join(get_args(FailureType))}.",
 )
 @execution_id_option
-@aws_options
-@retry_option
+@aws_options(retry_option())
 @output_options
 def failure(
     *,
@@ -189,14 +175,14 @@ def failure(
     message: str | None,
     message_file: str | None,
     failure_type: str,
-    execution_id: str | None,
+    external_execution_id: str | None,
     force: bool,
 ) -> None:
     """Report that a job has failed.
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
-    import cpstage
+    from cpstage.aws.codepipeline import require_in_progress
 
     if (message is None) == (message_file is None):
         given = "no message is" if message is None else "both --message and --message-file are"
@@ -216,12 +202,13 @@ def failure(
             hint=f"give {known}",
         )
         failure_type = "JobFailed"
-    _require_in_progress(job_id, source, config, force)
+    if not force:
+        require_in_progress(job_id, client_token=source.client_token, config=config)
     reported = cpstage.report_failure(
         job_id,
         message or "",
         failure_type=cast("FailureType", failure_type),
-        external_execution_id=execution_id,
+        external_execution_id=external_execution_id,
         client_token=source.client_token,
         config=config,
     )

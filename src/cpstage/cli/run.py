@@ -3,39 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
+import cpstage
 from cpstage._posix import release_signals
-from cpstage.cli.command import Option
-from cpstage.cli.fetch import fetched_text
+from cpstage.cli.archive_options import run_staging_options, run_upload_options
+from cpstage.cli.command import Option, flag
 from cpstage.cli.job_options import JobSource, force_option, job_options
 from cpstage.cli.options import (
-    aws_options,
     output_options,
     pairs,
     progress_option,
-    session_option,
+    session_options,
     workspace_option,
 )
-from cpstage.cli.push import pushed_text
 from cpstage.cli.run_options import (
     TakesCommand,
     command_options,
     details_options,
-    fetch_inputs_option,
+    push_always_option,
 )
-from cpstage.cli.stage_options import delivery_options, staging_options
+from cpstage.cli.transfer import fetched_text, pushed_text
 from cpstage.errors import UsageError
 from cpstage.runner.signals import Interrupts
 
 if TYPE_CHECKING:
-    from cpstage import AwsConfig, Details, Progress, RunResult
     from cpstage.cli.output import Terminal
-    from cpstage.runner.command import CommandOptions
-    from cpstage.transfer.options import FetchInputs, FetchOptions, PushOptions
 
 _EXAMPLES = """\b
 Examples:
@@ -52,8 +47,8 @@ Examples:
 @job_options
 @force_option
 @workspace_option
-@click.option("--report", is_flag=True, help="Report the result, success or failure.")
-@command_options
+@flag("--report", help="Report the result, success or failure.")
+@command_options(kills_orphans=False)
 @details_options
 @click.option(
     "--output-path",
@@ -66,31 +61,28 @@ Examples:
     help="Take an output from PATH instead of out/NAME; repeatable. PATH is "
     "relative to the directory in which cpstage starts.",
 )
-@click.option("--push-always", is_flag=True, help="Push even if CMD fails.")
-@fetch_inputs_option
-@staging_options
-@delivery_options
-@aws_options
-@partial(session_option, former=())
+@push_always_option
+@run_staging_options
+@run_upload_options
+@session_options
 @output_options
 @progress_option
 def run(
     *,
     source: JobSource,
-    config: AwsConfig,
+    config: cpstage.AwsConfig,
     terminal: Terminal,
-    progress: Progress,
+    progress: cpstage.Progress,
     workspace: str,
     command: tuple[str, ...],
-    fetch_options: FetchOptions,
-    fetch_inputs: FetchInputs,
-    command_options: CommandOptions,
-    push_options: PushOptions,
+    fetch_options: cpstage.FetchOptions,
+    command_options: cpstage.CommandOptions,
+    push_options: cpstage.PushOptions,
     paths: dict[str, str],
     push_always: bool,
     report: bool,
     force: bool,
-    details: Details,
+    details: cpstage.Details,
     credentials_max_age: float,
 ) -> None:
     """Fetch a job's inputs, run CMD, push its outputs.
@@ -111,8 +103,6 @@ def run(
     # What comes while the rest is loaded is a signal to the run as well.
     with Interrupts() as interrupts:
         release_signals()
-        import cpstage
-
         with interrupts.stopping():  # stdin may not come to an end
             job = (
                 source.load(config, in_progress=not force)
@@ -124,7 +114,7 @@ def run(
             command,
             workspace,
             client_token=source.client_token,
-            fetch_options=replace(fetch_options, inputs=fetch_inputs),
+            fetch_options=fetch_options,
             command_options=replace(command_options, stdout_to_stderr=terminal.json),
             push_options=replace(push_options, paths=paths, always=push_always),
             report=details if report else None,
@@ -137,7 +127,7 @@ def run(
     _tell(result, terminal)
 
 
-def _tell(result: RunResult, terminal: Terminal) -> None:
+def _tell(result: cpstage.RunResult, terminal: Terminal) -> None:
     """Say what has been done; stdout is the command's, unless a document is wanted.
 
     Raises:

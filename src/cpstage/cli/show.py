@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+import cpstage
 from cpstage.cli.command import AwsCommand
 from cpstage.cli.job_options import JobSource, artifact_source_options
 from cpstage.cli.options import aws_options, output_options
@@ -31,7 +32,7 @@ _GOOD_FOR_SECONDS = 15 * 60
 @click.command(cls=AwsCommand, epilog=_EXAMPLES)
 @click.argument("job_id", required=False)
 @artifact_source_options
-@aws_options
+@aws_options()
 @output_options
 def show(source: JobSource, config: AwsConfig, terminal: Terminal) -> None:
     """Show a job and the objects at its locations.
@@ -45,8 +46,6 @@ def show(source: JobSource, config: AwsConfig, terminal: Terminal) -> None:
 
     JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
-    import cpstage
-
     job = source.load_artifacts(config, terminal, needs_artifacts=False)
     described = cpstage.inspect.describe(job, config=config)
     terminal.result(described, _text(described))
@@ -71,10 +70,9 @@ def _text(job: dict[str, Any]) -> str:
     ]
     lines = [f"{label:<14}{value}" for label, value in rows if value]
     for one in job["inputs"]:
-        lines += ["", f"Input         {one['name']}", *_input(one)]
+        lines += ["", f"Input         {one['name']}", *_artifact(one)]
     for one in job["outputs"]:
-        known = _input(one) if "error" in one else _location(one)
-        lines += ["", f"Output        {one['name']}", *known]
+        lines += ["", f"Output        {one['name']}", *_artifact(one)]
     return "\n".join(map(printable, lines))
 
 
@@ -113,28 +111,27 @@ def _credentials(job: dict[str, Any]) -> str:
     return f"{old}{expired}, masked"
 
 
-def _input(one: dict[str, Any]) -> list[str]:
-    lines = _location(one)
-    if one["revision"]:
-        lines.append(f"  revision    {one['revision']}")
-    if one["error"]:
-        return [*lines, f"  error       {one['error']}"]
-    kind = "encrypted" if one["format"] == "sealed" else one["format"]
-    lines.append(f"  size        {one['size']:,} bytes, {kind}")
-    stored = f"{one['last_modified'] or '?'}, storage class {one['storage_class']}"
-    lines.append(f"  stored      {stored}")
-    encryption = " ".join(filter(None, (one["encryption"] or "none", one["kms_key_id"])))
-    lines.append(f"  encryption  {encryption}")
-    if one["envelope"]:
-        keys = ", ".join(one["envelope"]["keys"])
-        lines.append(f"  encrypted   {one['envelope']['format']}, under {keys}")
-    if one["client_side"]:
-        lines.append(f"  encrypted   {one['client_side']}")
-    if one["checksum"]:
+def _artifact(one: dict[str, Any]) -> list[str]:
+    """Return a line for each fact; of an output that is still to be made, its location."""
+    location, error = one["location"], one.get("error")
+    rows = [
+        ("location", f"s3://{location['bucket']}/{location['key']}"),
+        ("revision", one.get("revision")),
+        ("error", error),
+    ]
+    if "error" in one and not error:
+        kind = "encrypted" if one["format"] == "sealed" else one["format"]
+        envelope, checksum = one["envelope"], one["checksum"]
         unverified = ", not verified without the extra crt" if one["unverified_checksum"] else ""
-        lines.append(f"  checksum    {one['checksum']}{unverified}")
-    return lines
-
-
-def _location(one: dict[str, Any]) -> list[str]:
-    return [f"  location    s3://{one['location']['bucket']}/{one['location']['key']}"]
+        rows += [
+            ("size", f"{one['size']:,} bytes, {kind}"),
+            ("stored", f"{one['last_modified'] or '?'}, storage class {one['storage_class']}"),
+            ("encryption", f"{one['encryption'] or 'none'} {one['kms_key_id'] or ''}".rstrip()),
+            (
+                "encrypted",
+                envelope and f"{envelope['format']}, under {', '.join(envelope['keys'])}",
+            ),
+            ("encrypted", one["client_side"]),
+            ("checksum", checksum and f"{checksum}{unverified}"),
+        ]
+    return [f"  {label:<12}{value}" for label, value in rows if value]

@@ -1,37 +1,185 @@
-"""``cpstage work``: a job worker, until it is stopped."""
+"""The job worker: ``cpstage work`` runs jobs until it is stopped, ``cpstage claim`` takes one."""
 
 from __future__ import annotations
 
 import json
+import re
 import signal
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+import cpstage
 from cpstage._posix import SIGNALS
-from cpstage.cli.options import Number, Seconds, aws_options, output_options, session_option
-from cpstage.cli.run_options import TakesCommand, command_options, fetch_inputs_option
-from cpstage.cli.stage_options import delivery_options, staging_options
-from cpstage.cli.worker_options import places_options, queue_options, terms_options
-from cpstage.errors import Stopped
+from cpstage.cli.archive_options import run_staging_options, run_upload_options
+from cpstage.cli.command import AwsCommand, Number, choice, flag, gather, seconds
+from cpstage.cli.options import aws_options, json_options, session_options
+from cpstage.cli.run_options import TakesCommand, command_options, push_always_option
+from cpstage.errors import Stopped, UsageError
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    from cpstage import AwsConfig
+    from cpstage import AwsConfig, CommandOptions, FetchOptions, PushOptions
     from cpstage.cli.output import Terminal
-    from cpstage.job import ActionTypeId
-    from cpstage.runner.command import CommandOptions
-    from cpstage.transfer.options import FetchInputs, FetchOptions, PushOptions
-    from cpstage.worker.job import JobPlaces
-    from cpstage.worker.loop import Worker, WorkerTerms
-    from cpstage.worker.monitoring import WorkerEvent
+    from cpstage.worker import JobPlaces, JobQueue, Worker, WorkerEvent, WorkerTerms
 
-_EXAMPLES = """\b
+_QUERY_VALUE = re.compile(r"[A-Za-z0-9_-]{1,50}")
+
+
+def _query(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> dict[str, str] | None:
+    """Read a configuration property and its value, as PollForJobs takes them."""
+    if value is None:
+        return None
+    key, equals, wanted = value.partition("=")
+    if not (key and equals):
+        raise click.BadParameter(f"{value!r} is not of the form KEY=VALUE.", context, parameter)
+    if not _QUERY_VALUE.fullmatch(wanted):
+        why = f"the value of {key!r} is not 1 to 50 of A-Z a-z 0-9 _ -."
+        raise click.BadParameter(why, context, parameter)
+    return {key: wanted}
+
+
+def _queue(
+    *, query: dict[str, str] | None, client_tokens: Path | None, owner: str, **action_type: str
+) -> JobQueue:
+    from cpstage.job import ActionTypeId
+
+    third_party = owner == "ThirdParty"
+    if third_party and query:
+        raise UsageError("--query is not for third-party jobs", hint="leave it out")
+    if third_party != (client_tokens is not None):
+        raise UsageError(
+            "--client-tokens and --owner ThirdParty belong together", hint="give both or neither"
+        )
+    if client_tokens is not None:
+        cpstage.worker.read_client_tokens(client_tokens)  # a mistake in it is told at once
+    return cpstage.worker.JobQueue(
+        ActionTypeId(owner=owner, **action_type), query=query, client_tokens=client_tokens
+    )
+
+
+_queue_options = gather(
+    "queue",
+    _queue,
+    click.option("--category", required=True, help="Category of the action type, such as Build."),
+    choice("--owner", values=["Custom", "ThirdParty"], help="Owner of the action type."),
+    click.option("--provider", required=True, help="Provider of the action type."),
+    click.option("--version", required=True, help="Version of the action type."),
+    click.option(
+        "--query",
+        callback=_query,
+        metavar="KEY=VALUE",
+        help="Only jobs with this value of a queryable configuration property.",
+    ),
+    click.option(
+        "--client-tokens",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help='For third-party jobs: a JSON object {"CLIENT_ID": "TOKEN"}.',
+    ),
+)
+
+
+_terms_options = gather(
+    "terms",
+    "worker.WorkerTerms",
+    click.option(
+        "--concurrency",
+        type=Number(1, 1000),
+        default=1,
+        show_default=True,
+        help="Number of jobs at the same time.",
+    ),
+    click.option(
+        "--batch-size",
+        "batch",
+        type=Number(1),
+        metavar="N",
+        help="Maximum number of jobs per poll. [the free capacity]",
+    ),
+    click.option(
+        "--max-jobs", "most", type=Number(1), metavar="N", help="Exit after this many jobs."
+    ),
+    flag("--once", help="Poll once, run the jobs, and exit."),
+    seconds(
+        "--poll-interval",
+        "interval",
+        default=10.0,
+        help="Average wait between polls that return no job; each wait is random.",
+    ),
+    seconds(
+        "--drain-timeout",
+        "drain",
+        help="After a first signal, stop running jobs after this long and report them as "
+        "failed. [wait until they end]",
+    ),
+    seconds("--grace", default=30.0, help="Time between SIGTERM and SIGKILL for a stopped job."),
+)
+
+
+_places_options = gather(
+    "places",
+    "worker.JobPlaces",
+    click.option(
+        "--workspace-root",
+        "root",
+        type=click.Path(path_type=Path),
+        default=Path("."),
+        metavar="DIR",
+        help="Parent of the jobs' workspaces DIR/<job id>/. [the current directory]",
+    ),
+    choice("--keep", values=["failed", "always", "never"], help="Jobs whose workspaces are kept."),
+    choice(
+        "--job-output",
+        "output",
+        values=["file", "stdout"],
+        help="Destination of CMD's output: .cpstage/output.log in the workspace, or stdout.",
+    ),
+)
+
+
+_CLAIM_EXAMPLES = """\b
+Examples:
+  JOB_ID=$(cpstage claim --category Build --provider MyBuild --version 1)
+  cpstage claim … --query ProjectName=release --wait 60
+  cpstage claim … --json
+"""
+
+
+@click.command(cls=AwsCommand, epilog=_CLAIM_EXAMPLES)
+@_queue_options
+@seconds(
+    "--wait",
+    or_none=True,
+    default=0.0,
+    show_default="poll once",
+    help="Poll until a job waits, at most for SECONDS.",
+)
+@aws_options()
+@json_options
+def claim(queue: JobQueue, wait: float, config: AwsConfig, terminal: Terminal) -> None:
+    """Acknowledge a waiting job, and print its id.
+
+    The job is then in progress: run it with 'cpstage run JOB_ID --report', or report its result
+    with 'cpstage report'. If no job waits, the command prints nothing on stdout and exits with 75.
+    With --json, the document of a third-party job holds its client token, which is a SECRET.
+    """
+    claimed = cpstage.worker.claim_job(
+        replace(queue, config=config),
+        wait=wait,
+        interval=cpstage.worker.WorkerTerms().interval,
+        tell=terminal.warn,
+    )
+    terminal.result(claimed.members(), claimed.job_id)
+
+
+_WORK_EXAMPLES = """\b
 Examples:
   cpstage work --category Build --provider MyBuild --version 1 -- make release
   cpstage work … --concurrency 4 --workspace-root /srv/jobs -- ./build.sh
@@ -40,17 +188,11 @@ Examples:
 """
 
 
-@click.command(cls=TakesCommand, epilog=_EXAMPLES, options_metavar="[OPTIONS] -- CMD [ARG]...")
-@queue_options
-@terms_options
-@places_options
-@click.option(
-    "--log-format",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="Format of the log on stderr.",
-)
+@click.command(cls=TakesCommand, epilog=_WORK_EXAMPLES, options_metavar="[OPTIONS] -- CMD [ARG]...")
+@_queue_options
+@_terms_options
+@_places_options
+@choice("--log-format", values=["text", "json"], help="Format of the log on stderr.")
 @click.option(
     "--health-file",
     type=click.Path(path_type=Path),
@@ -70,33 +212,26 @@ Examples:
     metavar="ADDRESS",
     help="Address on which --health-port listens.",
 )
-@click.option(
+@seconds(
     "--unhealthy-after",
-    type=Seconds(),
     default=300.0,
-    show_default=True,
     help="How long polling may fail before /healthz answers 503.",
 )
-@partial(command_options, kills_orphans=True)
-@click.option("--push-always", is_flag=True, help="Push even if CMD fails.")
-@fetch_inputs_option
-@staging_options
-@delivery_options
-@aws_options
-@partial(session_option, former=())
-@partial(output_options, query=False)
+@command_options(kills_orphans=True)
+@push_always_option
+@run_staging_options
+@run_upload_options
+@session_options
+@json_options
 def work(
     *,
-    action_type: ActionTypeId,
-    query: dict[str, str] | None,
-    client_tokens: Path | None,
+    queue: JobQueue,
     config: AwsConfig,
     terms: WorkerTerms,
     places: JobPlaces,
     command: tuple[str, ...],
     command_options: CommandOptions,
     fetch_options: FetchOptions,
-    fetch_inputs: FetchInputs,
     push_options: PushOptions,
     push_always: bool,
     credentials_max_age: float,
@@ -115,18 +250,16 @@ def work(
     On the first SIGTERM or SIGINT the worker finishes running jobs and claims no new ones. On the
     second one it stops the running jobs and reports them as failed.
     """
-    import cpstage
-
     health = cpstage.worker.WorkerHealth(unhealthy_after)
 
     def tell(event: WorkerEvent) -> None:
         terminal.note(json.dumps(event.members()) if log_format == "json" else event.text())
 
     worker = cpstage.worker.Worker(
-        cpstage.worker.JobQueue(action_type, config, query, client_tokens),
+        replace(queue, config=config),
         cpstage.worker.JobCommand(
             command,
-            fetch_options=replace(fetch_options, inputs=fetch_inputs),
+            fetch_options=fetch_options,
             options=command_options,
             push_options=replace(push_options, always=push_always),
             credentials_max_age=credentials_max_age,
@@ -142,9 +275,8 @@ def work(
         page = cpstage.worker.health_page(health, health_host, health_port)
     with page as port:
         if port is not None:
-            tell(
-                cpstage.worker.WorkerEvent("health", message=f"http://{health_host}:{port}/healthz")
-            )
+            address = f"http://{health_host}:{port}/healthz"
+            tell(cpstage.worker.WorkerEvent("health", message=address))
         _work_until_stopped(worker)
 
 

@@ -1,17 +1,14 @@
-"""What a message says of itself: recognising one by its header, without KMS and without the SDK.
+"""The header of an encrypted message, read without KMS and without the SDK.
 
-This reads the header of the "AWS Encryption SDK message format reference", versions 1 and 2, from
-bytes that anybody may have made. Nothing that it returns is authentic before the message has been
-opened: it is good for recognition, and for telling people what an artifact is.
-
-Telling the objects of another tool: the Amazon S3 Encryption Client.
-
-It keeps its wrapped key in the object's metadata, or in an object beside it, and the object itself
-looks like random bytes. cpstage does not open these; it only says what they are.
+It follows the "AWS Encryption SDK message format reference", versions 1 and 2. Anyone can make such
+bytes, and nothing here is authentic before the message is decrypted: it serves to recognise
+messages, and to tell people what an artifact is. Objects of the Amazon S3 Encryption Client, which
+cpstage does not decrypt, are recognised by their metadata.
 """
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -86,19 +83,12 @@ def read_header(head: bytes) -> Header | None:
         return None
 
 
-class _Fields:
+class _Fields(io.BytesIO):
     """Big-endian fields one after the other; a ``ValueError`` where the bytes end too early."""
 
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.offset = 0
-
     def take(self, length: int) -> bytes:
-        end = self.offset + length
-        if end > len(self._data):
-            raise ValueError("the bytes end within a field")
-        taken = self._data[self.offset : end]
-        self.offset = end
+        taken = self.read(length)
+        _require(len(taken) == length)
         return taken
 
     def number(self, length: int) -> int:
@@ -107,18 +97,13 @@ class _Fields:
     def counted(self) -> bytes:
         return self.take(self.number(2))
 
-    @property
-    def at_end(self) -> bool:
-        return self.offset == len(self._data)
-
 
 def _header(fields: _Fields) -> Header:
     version = fields.number(1)
     if version == 1:
         _require(fields.number(1) == _TYPE)
-    algorithm = _ALGORITHMS.get((version, fields.number(2)))
-    if algorithm is None:
-        raise ValueError("no such algorithm in this version")
+    algorithm = _ALGORITHMS.get((version, fields.number(2)), "")
+    _require(algorithm != "")
     fields.take(_MESSAGE_ID_BYTES[version])
     context = _context(fields.counted())
     keys = tuple(_wrapping_key(fields) for _ in range(fields.number(2)))
@@ -130,7 +115,7 @@ def _header(fields: _Fields) -> Header:
     _require(_is_possible(content_type, frame_length))
     fields.take(_IV_BYTES if version == 1 else _COMMITMENT_BYTES)
     fields.take(_TAG_BYTES)
-    return Header(version, algorithm, context, keys, frame_length, fields.offset)
+    return Header(version, algorithm, context, keys, frame_length, fields.tell())
 
 
 def _context(data: bytes) -> dict[str, str]:
@@ -141,7 +126,7 @@ def _context(data: bytes) -> dict[str, str]:
     count = fields.number(2)
     pairs = [(fields.counted().decode(), fields.counted().decode()) for _ in range(count)]
     context = dict(pairs)
-    _require(fields.at_end and len(context) == count > 0)
+    _require(not fields.read() and len(context) == count > 0)
     return context
 
 
@@ -160,7 +145,7 @@ def _is_possible(content_type: int, frame_length: int) -> bool:
 
 def _require(holds: bool) -> None:
     if not holds:
-        raise ValueError("a field has a value that it cannot have")
+        raise ValueError("a field is cut, or has a value that it cannot have")
 
 
 _FORMATS = (("x-amz-c", 3), ("x-amz-key-v2", 2), ("x-amz-cek-alg", 2), ("x-amz-key", 1))

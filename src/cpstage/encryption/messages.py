@@ -3,25 +3,61 @@
 Memory holds one frame. The encryption context binds the message to its place in a pipeline. Every
 frame is authenticated before it is returned. The message is complete after the last frame: publish
 the plaintext only when the iterator has ended.
+
+The SDK gets its data keys from :class:`KmsMaterials`, over our own calls to KMS, so that refusals
+reach the user with KMS's own text. Importing the SDK costs a third of a second: this module is
+imported on first use.
 """
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple
 
+from aws_encryption_sdk import CommitmentPolicy, EncryptionSDKClient
+from aws_encryption_sdk.exceptions import (
+    ActionNotAllowedError,
+    AWSEncryptionSDKClientError,
+    CustomMaximumValueExceeded,
+    MaxEncryptedDataKeysExceeded,
+    SerializationError,
+)
+from aws_encryption_sdk.identifiers import AlgorithmSuite
+from aws_encryption_sdk.materials_managers import DecryptionMaterials, EncryptionMaterials
+from aws_encryption_sdk.materials_managers.base import CryptoMaterialsManager
+from aws_encryption_sdk.structures import DataKey, EncryptedDataKey, MasterKeyInfo
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
 from cpstage.encryption.header import Header, read_header
-from cpstage.encryption.kms import AllowedKeys, Clients, Kms, check_new
-from cpstage.errors import ArtifactRejected, ConfigurationError, InternalError
+from cpstage.encryption.kms import AllowedKeys, Clients, Kms, WrappedKey, check_found, check_new
+from cpstage.errors import (
+    AccessDenied,
+    ArtifactRejected,
+    ConfigurationError,
+    CpstageError,
+    InternalError,
+)
+from cpstage.job.masking import SecretBytes
 
 MOST_KEYS = 5
 """Encrypted data keys of one message: each can cost the reader a call to KMS."""
 
 FRAME_LENGTH = 256 << 10
-"""Measured by tools/benchmarks/envelope.py: almost twice as fast as 64 KiB, since each frame has
+"""Measured by tools/benchmarks/encryption.py: almost twice as fast as 64 KiB, since each frame has
 a cost in the SDK; longer frames are no faster. A reader holds one frame in memory."""
+
+LONGEST_FRAME = 16 << 20
+"""Bytes. A frame, or the body of a message without frames, is held in memory."""
+
+_PROVIDER = "aws-kms"
+_PUBLIC_KEY = "aws-crypto-public-key"
+_SHOWN = 200
 
 
 class EncryptedMessage(NamedTuple):
@@ -61,22 +97,12 @@ def encrypt(
         ConfigurationError: There are no keys or too many, or the context is invalid.
         ServiceUnavailable: KMS could not be reached.
     """
-    from aws_encryption_sdk import CommitmentPolicy, EncryptionSDKClient
-    from aws_encryption_sdk.exceptions import SerializationError
-    from aws_encryption_sdk.identifiers import AlgorithmSuite
-
-    from cpstage.encryption.materials import KmsMaterials
-
     if not 0 < len(key_ids) <= MOST_KEYS:
         raise ConfigurationError(
             f"cannot encrypt under {len(key_ids)} KMS keys", hint=f"give 1 to {MOST_KEYS} of them"
         )
     check_new(context)
-    client = EncryptionSDKClient(
-        commitment_policy=CommitmentPolicy.REQUIRE_ENCRYPT_REQUIRE_DECRYPT,
-        max_encrypted_data_keys=MOST_KEYS,
-    )
-    stream = client.stream(
+    stream = _client(CommitmentPolicy.REQUIRE_ENCRYPT_REQUIRE_DECRYPT).stream(
         mode="e",
         source=_Source(chunks),
         materials_manager=KmsMaterials(Kms(kms), AllowedKeys(key_ids), {}),
@@ -103,6 +129,10 @@ def _ciphertext(stream: Any, frame_length: int) -> Iterator[bytes]:
             yield rest
 
 
+def _client(policy: CommitmentPolicy) -> EncryptionSDKClient:
+    return EncryptionSDKClient(commitment_policy=policy, max_encrypted_data_keys=MOST_KEYS)
+
+
 class _Source:
     """An iterator of bytes as the file object that the SDK reads."""
 
@@ -121,10 +151,6 @@ class _Source:
             self._rest = memoryview(chunk)
         taken, self._rest = self._rest[:length], self._rest[length:]
         return bytes(taken)
-
-
-LONGEST_FRAME = 16 << 20
-"""Bytes. A frame, or the body of a message without frames, is held in memory."""
 
 
 def decrypt(
@@ -156,20 +182,11 @@ def decrypt(
         AccessDenied: It is encrypted under another key, or KMS refuses; with KMS's own code.
         ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
     """
-    from aws_encryption_sdk import CommitmentPolicy, EncryptionSDKClient
-
-    from cpstage.encryption.materials import KmsMaterials
-
-    require, allow = (
-        CommitmentPolicy.REQUIRE_ENCRYPT_REQUIRE_DECRYPT,
-        CommitmentPolicy.REQUIRE_ENCRYPT_ALLOW_DECRYPT,
-    )
-    client = EncryptionSDKClient(
-        commitment_policy=require if requires_commitment else allow,
-        max_encrypted_data_keys=MOST_KEYS,
-    )
+    policy = CommitmentPolicy.REQUIRE_ENCRYPT_REQUIRE_DECRYPT
+    if not requires_commitment:
+        policy = CommitmentPolicy.REQUIRE_ENCRYPT_ALLOW_DECRYPT
     allowed = AllowedKeys(key_ids, account_id, partition, region)
-    stream = client.stream(
+    stream = _client(policy).stream(
         mode="d",
         source=source,
         materials_manager=KmsMaterials(Kms(kms), allowed, context),
@@ -193,41 +210,131 @@ def decrypt(
         io.IOBase.close(stream)
 
 
+_REFUSALS: tuple[tuple[type[Exception], str], ...] = (
+    (MaxEncryptedDataKeysExceeded, f"the message is encrypted under more than {MOST_KEYS} keys"),
+    (
+        CustomMaximumValueExceeded,
+        f"the encrypted message has frames of more than {LONGEST_FRAME >> 20} MiB",
+    ),
+    (InvalidTag, "the encrypted message was changed"),
+    (InvalidSignature, "the signature of the encrypted message is wrong"),
+    (ActionNotAllowedError, "the message is encrypted without key commitment"),
+)
+_COMMITMENT_HINT = (
+    "if it is from a writer that you trust, allow it with "
+    "--commitment-policy require-encrypt-allow-decrypt"
+)
+
+
 @contextmanager
 def _refusals() -> Iterator[None]:
     """Translate the exceptions of the SDK for a changed message."""
-    from aws_encryption_sdk.exceptions import (
-        ActionNotAllowedError,
-        AWSEncryptionSDKClientError,
-        CustomMaximumValueExceeded,
-        MaxEncryptedDataKeysExceeded,
-    )
-    from cryptography.exceptions import InvalidSignature, InvalidTag
-
     try:
         yield
-    except MaxEncryptedDataKeysExceeded as error:
-        raise ArtifactRejected(
-            f"the message is encrypted under more than {MOST_KEYS} keys"
-        ) from error
-    except CustomMaximumValueExceeded as error:
-        raise ArtifactRejected(
-            f"the encrypted message has frames of more than {LONGEST_FRAME >> 20} MiB"
-        ) from error
-    except InvalidTag as error:
-        raise ArtifactRejected("the encrypted message was changed") from error
-    except InvalidSignature as error:
-        raise ArtifactRejected("the signature of the encrypted message is wrong") from error
-    except ActionNotAllowedError as error:  # of the commitment policy
-        raise ArtifactRejected(
-            "the message is encrypted without key commitment",
-            hint="if it is from a writer that you trust, allow it with "
-            "--commitment-policy require-encrypt-allow-decrypt",
-        ) from error
-    except AWSEncryptionSDKClientError as error:
+    except (AWSEncryptionSDKClientError, InvalidTag, InvalidSignature) as error:
         why = error.args[0] if error.args else type(error).__name__
-        raise ArtifactRejected(
-            f"the encrypted message is damaged or cut: {why}".rstrip(".")
-        ) from error
+        other = f"the encrypted message is damaged or cut: {why}".rstrip(".")
+        what = next((what for kind, what in _REFUSALS if isinstance(error, kind)), other)
+        hint = _COMMITMENT_HINT if isinstance(error, ActionNotAllowedError) else None
+        raise ArtifactRejected(what, hint=hint) from error
     except (LookupError, ValueError) as error:  # a field that the SDK read without looking at it
         raise ArtifactRejected(f"the encrypted message is damaged: {error}") from error
+
+
+@dataclass
+class KmsMaterials(CryptoMaterialsManager):  # type: ignore[misc] # the SDK has no types
+    """Has data keys wrapped under all of some KMS keys, and unwrapped by the first that can.
+
+    Attributes:
+        kms: The calls.
+        allowed: The keys.
+        expected: The pairs that the context of a message to open must have.
+    """
+
+    kms: Kms
+    allowed: AllowedKeys
+    expected: Mapping[str, str]
+
+    def get_encryption_materials(self, request: Any) -> EncryptionMaterials:
+        """Have a data key made by the first key, and wrapped by the others.
+
+        Raises:
+            AccessDenied, ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
+        """
+        context = request.encryption_context
+        first, *others = self.allowed.key_ids
+        plaintext, made = self.kms.generate(first, context)
+        wrapped = [made, *(self.kms.wrap(key_id, plaintext, context) for key_id in others)]
+        return EncryptionMaterials(
+            algorithm=request.algorithm,
+            data_encryption_key=_data_key(plaintext, made),
+            encrypted_data_keys={
+                EncryptedDataKey(MasterKeyInfo(_PROVIDER, one.arn), one.blob) for one in wrapped
+            },
+            encryption_context=context,
+        )
+
+    def decrypt_materials(self, request: Any) -> DecryptionMaterials:
+        """Decrypt the data key of a message, after checking its context and its keys.
+
+        Raises:
+            ArtifactRejected: The context differs, or KMS finds a wrapped key damaged.
+            AccessDenied: No key that may open the message did.
+            ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
+        """
+        context = request.encryption_context
+        check_found(context, self.expected)
+        wrapped = [
+            WrappedKey(
+                key.key_provider.key_info.decode(errors="backslashreplace"), key.encrypted_data_key
+            )
+            for key in request.encrypted_data_keys
+            if key.key_provider.provider_id == _PROVIDER
+        ]
+        plaintext, used = self._unwrap(wrapped, context)
+        if len(plaintext.reveal()) != request.algorithm.data_key_len:
+            raise SerializationError("the data key is not as long as the algorithm's")
+        return DecryptionMaterials(
+            data_key=_data_key(plaintext, used),
+            verification_key=_verification_key(request.algorithm, context),
+        )
+
+    def _unwrap(
+        self, wrapped: Sequence[WrappedKey], context: Mapping[str, str]
+    ) -> tuple[SecretBytes, WrappedKey]:
+        failures: list[CpstageError] = []
+        for key_id, one in self.allowed.calls(wrapped):
+            try:
+                return self.kms.unwrap(key_id, one, context), one
+            except CpstageError as error:
+                failures.append(error)
+        if not failures:
+            raise AccessDenied(
+                f"the message is encrypted under {_names(wrapped)}; allowed keys: {self.allowed}",
+                hint="if you trust that key, allow it with --decrypt-key",
+            )
+        first = failures[0]
+        raise type(first)("; ".join(one.message for one in failures), hint=first.hint) from first
+
+
+def _data_key(plaintext: SecretBytes, wrapped: WrappedKey) -> DataKey:
+    return DataKey(MasterKeyInfo(_PROVIDER, wrapped.arn), plaintext.reveal(), wrapped.blob)
+
+
+def _names(wrapped: Sequence[WrappedKey]) -> str:
+    """Return the key names of a message, cut: the writer of the message chose their length."""
+    return ", ".join(sorted(one.arn[:_SHOWN] for one in wrapped)) or "keys that are not in KMS"
+
+
+def _verification_key(algorithm: Any, context: Mapping[str, str]) -> bytes | None:
+    """Return the public key of a signed message, which its context carries (DER)."""
+    encoded = context.get(_PUBLIC_KEY)
+    if algorithm.is_signing() != (encoded is not None):
+        raise SerializationError("the context has a signature's key, or none, against the suite")
+    if encoded is None:
+        return None
+    point = EllipticCurvePublicKey.from_encoded_point(
+        algorithm.signing_algorithm_info(), base64.b64decode(encoded)
+    )
+    der: bytes = point.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return der

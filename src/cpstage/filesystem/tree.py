@@ -181,11 +181,14 @@ class Tree:
             finally:
                 os.close(source)
 
-    def remove_file(self, path: RelativePath) -> None:
-        """Remove a file that was written before."""
+    def remove_file(self, path: RelativePath) -> int:
+        """Remove a file, and return how many bytes go: none while a hard link still has them."""
         directory, _, name = path.rpartition("/")
         with local_failures(self.root / path, "remove"):
-            os.unlink(name, dir_fd=self._open(directory))
+            parent = self._open(directory)
+            found = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            os.unlink(name, dir_fd=parent)
+        return found.st_size if found.st_nlink == 1 else 0
 
     def folds_names(self) -> bool:
         """Whether names that differ in case, or in the form of an accent, are one file here."""

@@ -1,13 +1,14 @@
 """What is looked at and not staged: show, ls, cat, diff, doctor, and past executions."""
 
-from cpstage.inspect.changes import (
+from cpstage.inspect.comparison import (
     Change,
     Changes,
+    Comparison,
     Texts,
+    compare,
     compare_executions,
     compare_local,
 )
-from cpstage.inspect.comparison import Comparison, compare
 from cpstage.inspect.content import read_archive, read_member
 from cpstage.inspect.description import (
     DescribedExecution,

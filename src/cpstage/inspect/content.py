@@ -1,41 +1,87 @@
-"""One member of an artifact or of a local archive, read without the rest of it.
+"""The content of an artifact or of a local archive, read without staging it.
 
-Of a zip, its directory is read, and then the member's own bytes in parallel ranges; of a tar,
-everything up to the member. An encrypted message is decrypted as a whole first.
+The object in S3 is read where a command needs it. An encrypted one is decrypted as a whole into a
+temporary file first, since every frame has to be authenticated before a byte of it is shown. A
+local archive is opened in the same way, with the file in the place of the object.
+
+Of a zip, the central directory is read, and then a member's own bytes in parallel ranges; of a tar,
+everything up to the member.
 """
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Iterator, Sequence
+import shutil
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
+from tempfile import gettempdir
+from typing import Any
 
-from cpstage.archive.blob import Blob, ReadAhead
-from cpstage.archive.options import Limits
-from cpstage.archive.zip_directory import ZipEntry
+from cpstage._posix import require_posix
+from cpstage.archive.blob import Blob, BytesBlob, FileBlob, ReadAhead
+from cpstage.archive.formats import Format
+from cpstage.archive.members import Budget, Limits, Member
+from cpstage.archive.tar_reader import tar_members
+from cpstage.archive.zip_directory import read_directory, read_tail
+from cpstage.archive.zip_format import ZipEntry
 from cpstage.archive.zip_reader import entry_chunks
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
-from cpstage.aws.job_session import JobSession
-from cpstage.errors import ArtifactRejected, NotFound, UsageError
+from cpstage.aws.job_session import JobSession, ObjectInfo
+from cpstage.encryption.header import Header
+from cpstage.errors import (
+    AccessDenied,
+    ArtifactRejected,
+    LocalIOError,
+    NotFound,
+    UsageError,
+    local_failures,
+)
 from cpstage.filesystem.walk import Globs
-from cpstage.inspect.listing import find_artifacts, members, plain_path, read_entries
-from cpstage.inspect.opened import OpenArtifact, open_archive, open_artifact
-from cpstage.job import ArtifactSet
-from cpstage.progress import Silence
-from cpstage.transfer.artifact import begin_checksum, naming
+from cpstage.job import Artifact, ArtifactName, ArtifactSet, S3Location, choose
+from cpstage.progress import Progress, Silence
+from cpstage.transfer.artifact import (
+    DecryptionKeys,
+    archive_format,
+    begin_checksum,
+    decrypted,
+    identify,
+    job_keys,
+    naming,
+    read_head,
+    refuse_s3_client,
+)
 from cpstage.transfer.options import Unpacking
 
+_OUTPUT_HINT = "the credentials of a job may usually write its outputs but not read them"
+_ROOM_HINT = "free some space, or set TMPDIR to a directory with enough space"
 _OTHERS_HINT = "see cpstage ls for the entries that can be read"
+_GLOB = re.compile(r"[*?\[]")
+_BUFFER = 1 << 18
+
+
+class Counted:
+    """A blob that counts the bytes that are read of another one."""
+
+    def __init__(self, blob: Blob) -> None:
+        self._blob = blob
+        self._lock = threading.Lock()
+        self.size = blob.size
+        self.bytes_read = 0
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return the bytes ``[offset, offset + length)``."""
+        with self._lock:
+            self.bytes_read += length
+        return self._blob.read(offset, length)
 
 
 class Slice:
-    """A part of a blob, as a blob.
-
-    Args:
-        blob: The whole.
-        start: Where the part begins.
-        size: How long it is.
-    """
+    """A part of a blob as a blob: so many bytes from a start."""
 
     def __init__(self, blob: Blob, start: int, size: int) -> None:
         self._blob = blob
@@ -45,6 +91,204 @@ class Slice:
     def read(self, offset: int, length: int) -> bytes:
         """Return the bytes ``[offset, offset + length)`` of the part."""
         return self._blob.read(self._start + offset, length)
+
+
+@dataclass(frozen=True)
+class OpenArtifact:
+    """An artifact's object, open for random access.
+
+    Attributes:
+        artifact: The job's artifact.
+        info: What S3 says of the object.
+        format: The archive format; None for any other file.
+        blob: The bytes; the plaintext, where the object was decrypted.
+        counted: The object, with the number of bytes that were read.
+        envelope: The header of the encrypted message as JSON has it.
+        decrypted: Whether the message was decrypted.
+    """
+
+    artifact: Artifact
+    info: ObjectInfo
+    format: Format | None
+    blob: Blob
+    counted: Counted
+    envelope: Mapping[str, Any] | None = None
+    decrypted: bool = False
+
+
+@contextmanager
+def open_artifact(
+    session: JobSession, artifact: Artifact, options: Unpacking, progress: Progress
+) -> Iterator[OpenArtifact]:
+    """Ask S3 about an artifact's object, and read its start; decrypt all of an encrypted one.
+
+    ``progress`` is told of messages that are decrypted.
+
+    Raises:
+        ObjectNotFound, AccessDenied, ServiceUnavailable: As S3 and KMS say.
+        ArtifactRejected: It cannot be decrypted, or lacks the format that its name announces.
+        LocalIOError: The disk is too small for the plaintext.
+    """
+    info = _head_object(session, artifact)
+    refuse_s3_client(artifact, info.metadata, options)
+    counted = Counted(session.store.open(artifact, info))
+    with naming(artifact.title):
+        head = read_head(counted)
+        found = identify(head, options, name=artifact.location.key, content_type=info.content_type)
+    blob = BytesBlob(head) if len(head) == info.size else counted
+    opened = OpenArtifact(artifact, info, found.format, blob, counted, found.message)
+    keys = job_keys(session.job, artifact, session.kms, options)
+    with _decrypted(opened, found.header, keys, options, progress) as plain:
+        yield plain
+
+
+def _head_object(session: JobSession, artifact: Artifact) -> ObjectInfo:
+    try:
+        return session.store.head(artifact)
+    except AccessDenied as error:
+        job = session.job
+        if job.read_with == "caller" or artifact in job.input_artifacts:
+            raise
+        raise AccessDenied(error.message, hint=_OUTPUT_HINT) from error
+
+
+class FileLocation(S3Location):
+    """A local file in the place of an S3 location; the key is its path."""
+
+    def __str__(self) -> str:
+        return self.key
+
+
+@contextmanager
+def open_archive(
+    file: Path | str, options: Unpacking, config: AwsConfig, progress: Progress
+) -> Iterator[OpenArtifact]:
+    """Open a local archive, or any other file, as an artifact; see :func:`open_artifact`.
+
+    KMS is reached with the caller's own credentials.
+
+    Raises:
+        NotFound: The file does not exist.
+        ArtifactRejected: It is not a regular file, cannot be decrypted, or lacks the format that
+            its name announces.
+        LocalIOError: It cannot be read, or the disk is too small for the plaintext.
+    """
+    path = Path(file)
+    artifact = Artifact(ArtifactName(path.name), FileLocation("", str(path)))
+    with local_failures(path, "read"):
+        if not path.exists():
+            raise NotFound(f"{path} does not exist", hint="give an archive")
+        if not path.is_file():
+            raise ArtifactRejected(f"{path} is not a regular file", hint="give an archive")
+    with closing(FileBlob(path)) as blob:
+        counted = Counted(blob)
+        with naming(str(path)):
+            found = identify(read_head(counted), options, name=path.name, content_type="")
+        info = ObjectInfo(blob.size, "", None, "", None, None)
+        opened = OpenArtifact(artifact, info, found.format, counted, counted, found.message)
+        keys = DecryptionKeys(
+            cache(partial(config.kms, None)),  # a client for each region
+            key_ids=options.key_ids,
+            requires_commitment=options.requires_commitment,
+            context=options.context,
+        )
+        with _decrypted(opened, found.header, keys, options, progress) as plain:
+            yield plain
+
+
+@contextmanager
+def _decrypted(
+    opened: OpenArtifact,
+    header: Header | None,
+    keys: DecryptionKeys,
+    options: Unpacking,
+    progress: Progress,
+) -> Iterator[OpenArtifact]:
+    """Give random access to an artifact; to its plaintext, unless messages are kept."""
+    if header is None or options.encrypted_messages == "keep":
+        yield opened
+        return
+    artifact, info = opened.artifact, opened.info
+    checksum = begin_checksum(artifact, info)
+    with ExitStack() as stack:
+        with (
+            naming(artifact.title),
+            progress.phase(f"{artifact.name}: decrypting", info.size) as advance,
+            ReadAhead(opened.counted, advance, checksum) as stream,
+        ):
+            plain = stack.enter_context(decrypted(stream, keys, _temporary_directory(info.size)))
+            stream.finish()
+        hints = {"name": artifact.location.key, "content_type": info.content_type}
+        with naming(artifact.title):
+            found = archive_format(read_head(plain), options, **hints)
+        yield replace(opened, format=found, blob=plain, decrypted=True)
+
+
+def _temporary_directory(size: int) -> Path:
+    """Return the directory for temporary files, with room for so many bytes."""
+    require_posix()
+    try:
+        directory = Path(gettempdir())
+    except OSError as error:
+        raise LocalIOError("there is no directory for temporary files", hint=_ROOM_HINT) from error
+    free = shutil.disk_usage(directory).free
+    if size > free:
+        raise LocalIOError(
+            f"cannot decrypt {size:,} bytes in {directory}: it has {free:,} bytes left",
+            hint=_ROOM_HINT,
+        )
+    return directory
+
+
+def find_artifacts(job: ArtifactSet, globs: Sequence[str]) -> list[Artifact]:
+    """Return the artifacts of some names; without a name, all inputs, or all of an execution.
+
+    Raises:
+        UsageError: A name or glob matches nothing.
+    """
+    if not globs:
+        return [*job.input_artifacts, *job.made_artifacts]
+    every = [*job.input_artifacts, *job.output_artifacts]
+    whose = "the job" if job.read_with == "job" else "the execution"
+    return choose(every, globs, f"artifact of {whose}", whose)
+
+
+def plain_path(name: str) -> str:
+    """Return a name as people write it: without ``./`` before it and a slash behind it."""
+    return "/".join(part for part in name.split("/") if part not in ("", "."))
+
+
+def read_entries(remote: OpenArtifact, limits: Limits) -> list[ZipEntry]:
+    """Read the central directory of a zip; entries that cannot be read have a ``fault``."""
+    tail = read_tail(remote.blob, Budget(limits, remote.blob.size))
+    return read_directory(remote.blob, tail, is_tolerant=True)
+
+
+@contextmanager
+def members(remote: OpenArtifact, limits: Limits, progress: Progress) -> Iterator[Iterator[Member]]:
+    """Read a tar from its start, as far as its members are taken.
+
+    Raises:
+        ArtifactRejected: It is damaged, or over a limit.
+    """
+    budget = Budget(limits, remote.blob.size)
+    with (
+        progress.phase(f"{remote.artifact.name}: reading", remote.blob.size) as advance,
+        ReadAhead(remote.blob, advance) as stream,
+        tar_members(
+            io.BufferedReader(stream, _BUFFER),
+            compressed=remote.format == "tar.gz",
+            budget=budget,
+            is_tolerant=True,
+        ) as found,
+    ):
+        yield (_within(member, budget) for member in found)
+
+
+def _within(member: Member, budget: Budget) -> Member:
+    """Count a member, and its data as it is read, against the limits."""
+    budget.spend_entry()
+    return member._replace(chunks=lambda: budget.counted(member.chunks()))
 
 
 def read_member(
@@ -63,9 +307,8 @@ def read_member(
 
     The CRC-32 of a zip's member is compared after its last byte: what was returned is good only if
     the iterator ends without an error. The same holds for the checksum of an object that is a plain
-    file. A tar has none; its first member of the name is taken, and
-    what stands behind it is not looked at. Of an envelope, all is authentic before anything is
-    returned.
+    file. A tar has none; its first member of the name is taken, and what stands behind it is not
+    looked at. Of an encrypted message, all is authentic before anything is returned.
 
     Args:
         job: The job, with its session credentials; or a past execution.
@@ -110,14 +353,9 @@ def read_archive(
 def each_member(
     remote: OpenArtifact, paths: Sequence[str], limits: Limits
 ) -> Iterator[tuple[str, Iterator[bytes | memoryview]]]:
-    """Return the names and the data of members; errors as those of :func:`read_member`.
+    """Return the names and the data of members; paths and errors as those of :func:`read_member`.
 
     The data of one has to be taken before the next one is asked for.
-
-    Args:
-        remote: An artifact that has been opened.
-        paths: Names of members, or globs.
-        limits: Limits of what is read.
     """
     with naming(remote.artifact.title):
         if remote.format is None:
@@ -145,13 +383,9 @@ def _zip_members(
     entries = read_entries(remote, limits)
     # Nothing is returned where one of the paths leads nowhere.
     for entry in [one for path in paths for one in _entries(entries, remote, path)]:
-        yield entry.name, _zip_member(remote, entry)
-
-
-def _zip_member(remote: OpenArtifact, entry: ZipEntry) -> Iterator[bytes | memoryview]:
-    part = Slice(remote.blob, entry.offset, entry.end - entry.offset)
-    with ReadAhead(part) as stream:
-        yield from entry_chunks(stream, entry)
+        part = Slice(remote.blob, entry.offset, entry.end - entry.offset)
+        with ReadAhead(part) as stream:
+            yield entry.name, entry_chunks(stream, entry)
 
 
 def _entries(entries: Sequence[ZipEntry], remote: OpenArtifact, path: str) -> list[ZipEntry]:
@@ -194,9 +428,6 @@ def _tar_members(
     for name, path in names.items():
         if name not in seen:
             raise _missing(remote, path)
-
-
-_GLOB = re.compile(r"[*?\[]")
 
 
 def _is_glob_of(path: str, name: str) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 from cpstage.aws.codepipeline import secret_properties
 from cpstage.aws.config import AwsConfig
 from cpstage.aws.executions import find_execution, list_actions, list_executions
-from cpstage.aws.job_session import JobSession, ObjectInfo, Store
+from cpstage.aws.job_session import JobSession, ObjectInfo
 from cpstage.encryption.header import s3_client_object
 from cpstage.errors import ArtifactRejected, CpstageError
 from cpstage.job import Artifact, ArtifactSet, Job, location_document
@@ -102,38 +102,36 @@ def _configuration(job: ArtifactSet, config: AwsConfig) -> dict[str, str]:
     values, kind = job.action_configuration, job.action_type_id
     if not values:
         return {}
-    is_secret = secret_properties(kind, config=_near(job, config)) if kind else None
-    known = is_secret or {}
+    if not config.region and job.region:  # which a saved document tells too
+        config = replace(config, region=job.region)
+    is_secret = (secret_properties(kind, config=config) if kind else None) or {}
     return {
-        name: MASK if known.get(name, True) else value.reveal() for name, value in values.items()
+        name: MASK if is_secret.get(name, True) else value.reveal()
+        for name, value in values.items()
     }
-
-
-def _near(job: ArtifactSet, config: AwsConfig) -> AwsConfig:
-    """Return the config for the job's region, which a saved document tells too."""
-    return config if config.region or not job.region else replace(config, region=job.region)
 
 
 def _objects(
     job: ArtifactSet, artifacts: Sequence[Artifact], config: AwsConfig
 ) -> list[dict[str, Any]]:
-    if not artifacts:
-        return []
-    try:
-        store = JobSession(job, config).store
-    except CpstageError as error:
-        return [{**_known(artifact), "error": str(error)} for artifact in artifacts]
-    return [_object(artifact, store) for artifact in artifacts]
+    session = JobSession(job, config)
+    return [_object(artifact, session) for artifact in artifacts]
 
 
-def _object(artifact: Artifact, store: Store) -> dict[str, Any]:
+def _object(artifact: Artifact, session: JobSession) -> dict[str, Any]:
+    known = {
+        "name": artifact.name,
+        "location": location_document(artifact),
+        "revision": artifact.revision,
+    }
     try:
+        store = session.store
         info = store.head(artifact)
         head = read_head(store.open(artifact, info))
     except CpstageError as error:
-        return {**_known(artifact), "error": str(error)}
+        return {**known, "error": str(error)}
     return {
-        **_known(artifact),
+        **known,
         **info._asdict(),
         "last_modified": iso(moment(info.last_modified)),
         "checksum": str(info.checksum) if info.checksum else None,
@@ -153,14 +151,6 @@ def _identity(head: bytes, artifact: Artifact, info: ObjectInfo) -> dict[str, An
     return {
         "envelope": found.message,
         "format": "sealed" if found.header else found.format or "file",
-    }
-
-
-def _known(artifact: Artifact) -> dict[str, Any]:
-    return {
-        "name": artifact.name,
-        "location": location_document(artifact),
-        "revision": artifact.revision,
     }
 
 
@@ -196,15 +186,9 @@ class DescribedExecution:
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON has it."""
-        return {
-            "pipeline": self.pipeline,
-            "executions": [
-                {
-                    **self.listed.document(),
-                    "actions": [action.document() for action in self.actions],
-                }
-            ],
-        }
+        actions = [action.document() for action in self.actions]
+        execution = {**self.listed.document(), "actions": actions}
+        return {"pipeline": self.pipeline, "executions": [execution]}
 
 
 def past_executions(
@@ -223,10 +207,9 @@ def past_executions(
             ``codepipeline:ListActionExecutions``.
     """
     for summary in list_executions(pipeline, status=status, config=config):
-        failed: tuple[ActionExecution, ...] = ()
-        if summary.status == "Failed":
-            failed = _failed(list_actions(pipeline, summary.id, config=config))
-        yield ListedExecution(summary, failed)
+        has_failed = summary.status == "Failed"
+        actions = list_actions(pipeline, summary.id, config=config) if has_failed else []
+        yield ListedExecution(summary, _failed(actions))
 
 
 def describe_execution(

@@ -10,13 +10,14 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from cpstage.aws.config import AwsConfig
 from cpstage.aws.errors import ServiceError, UnreadableAnswer, aws_failures
 from cpstage.aws.hints import seconds_off
-from cpstage.aws.job_session import JobSession, Store, UploadCheck
+from cpstage.aws.job_session import JobSession
 from cpstage.errors import AccessDenied, CpstageError, UsageError, WorkspaceUnavailable
 from cpstage.job import Artifact, ArtifactSet, Job
 from cpstage.workspace.layout import Workspace
@@ -87,14 +88,14 @@ def diagnose(
         return f"{job.id} of {' / '.join(name or '?' for name in names)}"
 
     yield _tried("job", get)
-    sizes = _Sizes()
+    sizes: list[int] = []
     if job is None:
         yield from _skipped(("credentials", "input", "output", "key"), "no job was loaded")
     elif isinstance(job, Job):
         yield from _of_the_job(job, where, sizes)
     else:
         yield from _of_the_past(job, where, sizes)
-    size = sizes.total if job else None
+    size = sum(sizes) if job else None
     yield _tried("workspace", lambda: _examine_workspace(workspace, size))
 
 
@@ -103,20 +104,9 @@ def exit_code(checks: Iterable[Check]) -> int:
     return next((check.exit_code for check in checks if check.status == "failed"), 0)
 
 
-@dataclass
-class _Sizes:
-    """The total size of the inputs in bytes; 0 before they are read."""
-
-    total: int = 0
-
-
 def _of_the_caller(where: AwsConfig) -> Iterator[Check]:
     """Check what GetJobDetails needs."""
-
-    def region() -> str:
-        return where.require_region()
-
-    found = _tried("region", region)
+    found = _tried("region", where.require_region)
     yield found
     if found.status == "failed":
         yield from _skipped(("network", "clock", "caller"), "no region is configured")
@@ -137,21 +127,15 @@ def _of_the_caller(where: AwsConfig) -> Iterator[Check]:
     yield _tried("caller", lambda: _whose_credentials(where))
 
 
-def _of_the_past(job: ArtifactSet, where: AwsConfig, sizes: _Sizes) -> Iterator[Check]:
+def _of_the_past(job: ArtifactSet, where: AwsConfig, sizes: list[int]) -> Iterator[Check]:
     """Check whether the caller may read the artifacts of a past execution."""
     yield Check("credentials", "ok", "the caller's own read the artifacts of a past execution")
-    artifacts = [("input", one) for one in job.input_artifacts]
-    artifacts += [("output", one) for one in job.made_artifacts]
-    for name, artifact in artifacts:
-        yield _tried(
-            name,
-            lambda one=artifact: _read(JobSession(job, where).store, one, sizes),  # type: ignore[misc]
-            artifact.name,
-        )
+    yield from _readable("input", job, job.input_artifacts, where, sizes)
+    yield from _readable("output", job, job.made_artifacts, where, sizes)
     yield from _skipped(("key",), "nothing is uploaded for a past execution")
 
 
-def _of_the_job(job: Job, where: AwsConfig, sizes: _Sizes) -> Iterator[Check]:
+def _of_the_job(job: Job, where: AwsConfig, sizes: list[int]) -> Iterator[Check]:
     """Check what the job's own session may do."""
 
     def credentials() -> str:
@@ -166,65 +150,72 @@ def _of_the_job(job: Job, where: AwsConfig, sizes: _Sizes) -> Iterator[Check]:
     if carried.status == "failed":
         yield from _skipped(("input", "output", "key"), "the job has no credentials")
         return
-    # Each check has the whole timeout, and begins with the same credentials.
-    for artifact in job.input_artifacts:
-        yield _tried(
-            "input",
-            lambda one=artifact: _read(JobSession(job, where).store, one, sizes),  # type: ignore[misc]
-            artifact.name,
-        )
-    trials: list[UploadCheck | CpstageError] = []
+    yield from _readable("input", job, job.input_artifacts, where, sizes)
+    yield from _writable(job, where)
+
+
+def _readable(
+    name: str,
+    job: ArtifactSet,
+    artifacts: Iterable[Artifact],
+    where: AwsConfig,
+    sizes: list[int],
+) -> Iterator[Check]:
+    """Check whether objects can be read, and add their sizes in bytes to a list."""
+
+    def read(artifact: Artifact) -> str:
+        # Each check has the whole timeout, and begins with the same credentials.
+        store = JobSession(job, where).store
+        info = store.head(artifact)
+        sizes.append(info.size)
+        store.open(artifact, info).read(0, min(1, info.size))
+        encryption = " ".join(filter(None, (info.encryption or "no encryption", info.kms_key_id)))
+        unverified = info.unverified_checksum
+        missing = f"; its {unverified} is not verified without cpstage[crt]" if unverified else ""
+        return f"{info.size:,} bytes can be read, {encryption}{missing}"
+
+    for artifact in artifacts:
+        yield _tried(name, partial(read, artifact), artifact.name)
+
+
+def _writable(job: Job, where: AwsConfig) -> Iterator[Check]:
+    """Begin an upload of each output and abort it, which tells whether the key can be used."""
+    used: set[str | None] = set()
+    about_key: list[CpstageError] = []
     for artifact in job.output_artifacts:
-        yield _output(job, where, artifact, trials)
-    yield _key(job, trials)
-
-
-def _read(store: Store, artifact: Artifact, sizes: _Sizes) -> str:
-    info = store.head(artifact)
-    sizes.total += info.size
-    store.open(artifact, info).read(0, min(1, info.size))
-    encryption = " ".join(filter(None, (info.encryption or "no encryption", info.kms_key_id)))
-    unverified = info.unverified_checksum
-    missing = f"; its {unverified} is not verified without cpstage[crt]" if unverified else ""
-    return f"{info.size:,} bytes can be read, {encryption}{missing}"
-
-
-def _output(
-    job: Job, where: AwsConfig, artifact: Artifact, trials: list[UploadCheck | CpstageError]
-) -> Check:
-    """Begin an upload, and abort it."""
-    try:
-        trial = JobSession(job, where).store.begin_upload(artifact)
-    except CpstageError as error:
-        trials.append(error)
-        return _failed("output", error, artifact.name)
-    trials.append(trial)
-    if trial.left is not None:
-        return Check(
+        try:
+            trial = JobSession(job, where).store.begin_upload(artifact)
+        except CpstageError as error:
+            yield _failed("output", error, artifact.name)
+            if _is_about_key(error):
+                about_key.append(error)
+            continue
+        used.add(trial.kms_key_id)
+        detail = f"{artifact.location} can be written to"
+        if trial.left is None:
+            yield Check("output", "ok", detail, artifact.name)
+            continue
+        yield Check(
             "output",
             "warning",
-            f"{artifact.location} can be written to, but the upload that was begun to see that "
-            f"stays open, without parts: {trial.left}",
+            f"{detail}, but the upload that was begun to see that stays open, without parts: "
+            f"{trial.left}",
             artifact.name,
             "allow s3:AbortMultipartUpload, and give the bucket a lifecycle rule with "
             "AbortIncompleteMultipartUpload",
         )
-    return Check("output", "ok", f"{artifact.location} can be written to", artifact.name)
-
-
-def _key(job: Job, trials: list[UploadCheck | CpstageError]) -> Check:
-    """Return the check of the key, from the results of the uploads."""
     key = job.encryption_key.kms_key_id if job.encryption_key else None
     wanted = key or "the bucket's own key: the job has none"
-    used = {trial.kms_key_id for trial in trials if isinstance(trial, UploadCheck)}
-    for error in (one for one in trials if isinstance(one, CpstageError)):
-        if _is_about_key(error):
-            return _failed("key", error)
-    if not used:
-        why = "no upload could be begun with it" if trials else "the job has no outputs"
-        return Check("key", "skipped", f"{wanted}: {why}")
-    names = ", ".join(sorted(one for one in used if one)) or wanted
-    return Check("key", "ok", f"S3 encrypts uploads under {names}")
+    if about_key:
+        yield _failed("key", about_key[0])
+    elif not used:
+        why = (
+            "no upload could be begun with it" if job.output_artifacts else "the job has no outputs"
+        )
+        yield Check("key", "skipped", f"{wanted}: {why}")
+    else:
+        names = ", ".join(sorted(one for one in used if one)) or wanted
+        yield Check("key", "ok", f"S3 encrypts uploads under {names}")
 
 
 def _is_about_key(error: CpstageError) -> bool:
@@ -235,19 +226,13 @@ def _is_about_key(error: CpstageError) -> bool:
 
 
 def _ask_for_time(where: AwsConfig) -> tuple[str, str | None]:
-    """Call CodePipeline without credentials: the refusal tells the time.
-
-    Returns:
-        The endpoint, and the Date header of its answer.
-    """
+    """Return CodePipeline's endpoint and the Date of its refusal of a call without credentials."""
     client = replace(where, sign_requests=False).codepipeline()
     with aws_failures("reach CodePipeline"):
         try:
             answer = client.call("GetJobDetails", {"jobId": "ping"})
-        except UnreadableAnswer:
-            raise
         except ServiceError as error:
-            if error.may_pass:
+            if error.may_pass or isinstance(error, UnreadableAnswer):
                 raise
             return client.endpoint_url, error.date
     return client.endpoint_url, answer["ResponseMetadata"]["HTTPHeaders"].get("date")
@@ -293,9 +278,7 @@ def _clock(stamp: str | None) -> Check:
 def _examine_workspace(workspace: Path | str, size: int | None) -> str:
     """Check that the workspace, or its nearest existing parent, can be written to and has space.
 
-    Args:
-        workspace: The workspace.
-        size: Bytes of the packed inputs; None without a job.
+    ``size`` is that of the packed inputs in bytes; None without a job.
     """
     root = Workspace(workspace).root
     there = next((path for path in (root, *root.parents) if path.exists()), root)

@@ -6,37 +6,46 @@ its start to its end. An encrypted message is decrypted first.
 
 from __future__ import annotations
 
-import io
-import stat
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from cpstage._deflate import crc32_of
 from cpstage.archive.blob import ReadAhead
 from cpstage.archive.formats import Format
-from cpstage.archive.members import Member, MemberKind, printable_text
-from cpstage.archive.options import Budget, Limits, UnsafeLinks
+from cpstage.archive.members import (
+    Budget,
+    Limits,
+    Member,
+    MemberKind,
+    UnsafeLinks,
+    printable_text,
+)
 from cpstage.archive.paths import Plan, check_links, is_root, without_unsafe
-from cpstage.archive.tar_reader import tar_members
-from cpstage.archive.zip_directory import ZipEntry, read_directory, read_tail
-from cpstage.archive.zip_reader import readable_targets
+from cpstage.archive.zip_reader import link_targets
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
-from cpstage.errors import ArtifactRejected, ObjectNotFound
+from cpstage.errors import ArtifactRejected, ObjectNotFound, local_failures
 from cpstage.filesystem.tree import RelativePath
 from cpstage.filesystem.walk import Globs, read_file, walk
-from cpstage.inspect.opened import OpenArtifact, open_archive, open_artifact
-from cpstage.job import Artifact, ArtifactSet, choose, location_document
+from cpstage.inspect.content import (
+    FileLocation,
+    OpenArtifact,
+    each_member,
+    find_artifacts,
+    members,
+    open_archive,
+    open_artifact,
+    plain_path,
+    read_entries,
+)
+from cpstage.job import ArtifactSet, location_document
 from cpstage.job.execution import iso
-from cpstage.progress import Progress, Silence
+from cpstage.progress import Advance, Progress, Silence
 from cpstage.transfer.artifact import naming
 from cpstage.transfer.options import Unpacking
-
-_BUFFER = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -113,11 +122,6 @@ class Listing:
             return "object"
         return "directory" if self.remote.format == "zip" else "stream"
 
-    @property
-    def is_remote(self) -> bool:
-        """Whether the artifact is in S3, and not a local file."""
-        return bool(self.remote.artifact.location.bucket)
-
     def only(self, members: Globs) -> Listing:
         """Return it with the entries that any of the globs matches."""
         if not members.include:
@@ -126,34 +130,21 @@ class Listing:
         return replace(self, entries=tuple(kept))
 
     def document(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return it as JSON has it; a local file has a path in place of a location."""
+        remote, artifact = self.remote, self.remote.artifact
+        is_local = isinstance(artifact.location, FileLocation)
         return {
-            "name": self.remote.artifact.name,
-            "location": location_document(self.remote.artifact) if self.is_remote else None,
-            "path": None if self.is_remote else self.remote.artifact.location.key,
-            "size": self.remote.info.size,
-            "format": self.remote.format,
-            "envelope": self.remote.envelope,
+            "name": artifact.name,
+            "location": None if is_local else location_document(artifact),
+            "path": artifact.location.key if is_local else None,
+            "size": remote.info.size,
+            "format": remote.format,
+            "envelope": remote.envelope,
             "read": self.read,
-            "bytes_read": self.remote.counted.bytes_read,
+            "bytes_read": remote.counted.bytes_read,
             "entries": [entry.document() for entry in self.entries],
             "refused": [*self.refused],
         }
-
-
-def find_artifacts(job: ArtifactSet, globs: Sequence[str]) -> list[Artifact]:
-    """Return the job's inputs and outputs of some names; without a name, all inputs.
-
-    Of a past execution, all artifacts are returned without a name.
-
-    Raises:
-        UsageError: A name or glob matches nothing.
-    """
-    if not globs:
-        return [*job.input_artifacts, *job.made_artifacts]
-    every = [*job.input_artifacts, *job.output_artifacts]
-    whose = "the job" if job.read_with == "job" else "the execution"
-    return choose(every, globs, f"artifact of {whose}", whose)
 
 
 def list_artifacts(
@@ -182,8 +173,7 @@ def list_artifacts(
 
     Raises:
         UsageError: A glob matches nothing.
-        ArtifactRejected: An archive is damaged, ambiguous or over a limit; a message cannot be
-            decrypted.
+        ArtifactRejected: An archive is damaged, ambiguous or over a limit, or cannot be decrypted.
         ObjectNotFound, AccessDenied, ServiceUnavailable, OutOfSync: As S3 and KMS say.
         LocalIOError: The disk is too small for the plaintext.
     """
@@ -226,61 +216,10 @@ def list_remote(
     return Listing(remote, tuple(shown), refused)
 
 
-def read_entries(remote: OpenArtifact, limits: Limits) -> list[ZipEntry]:
-    """Read the central directory of a zip; entries that cannot be read have a ``fault``.
-
-    Raises:
-        ArtifactRejected: It is damaged, ambiguous or over a limit.
-    """
-    blob = remote.blob
-    tail = read_tail(blob, Budget(limits, blob.size))
-    return read_directory(blob, tail, is_tolerant=True).entries
-
-
-@contextmanager
-def members(remote: OpenArtifact, limits: Limits, progress: Progress) -> Iterator[Iterator[Member]]:
-    """Read a tar from its start, as far as its members are taken.
-
-    Raises:
-        ArtifactRejected: It is damaged, or over a limit.
-    """
-    budget = Budget(limits, remote.blob.size)
-    doing = f"{remote.artifact.name}: reading"
-    with (
-        progress.phase(doing, remote.blob.size) as advance,
-        ReadAhead(remote.blob, advance) as stream,
-        tar_members(
-            io.BufferedReader(stream, _BUFFER),
-            compressed=remote.format == "tar.gz",
-            drained=budget.spend_bytes,
-            check_header=budget.check_header,
-            expect_entries=budget.expect_entries,
-            is_tolerant=True,
-        ) as found,
-    ):
-        yield (_within(member, budget) for member in found)
-
-
-def plain_path(name: str) -> str:
-    """Return a name as people write it: without ``./`` before it and a slash behind it."""
-    return "/".join(part for part in name.split("/") if part not in ("", "."))
-
-
-def _within(member: Member, budget: Budget) -> Member:
-    """Count a member, and its data as it is read, against the limits."""
-    budget.spend_entry()
-
-    def chunks() -> Iterator[bytes]:
-        for chunk in member.chunks():
-            budget.spend_bytes(len(chunk))
-            yield chunk
-
-    return member._replace(chunks=chunks)
-
-
 def _zip_entries(remote: OpenArtifact, limits: Limits) -> Iterator[Listed]:
     entries = read_entries(remote, limits)
-    targets = {entry.offset: target for entry, target in readable_targets(remote.blob, entries)}
+    found = link_targets(remote.blob, entries, is_tolerant=True)
+    targets = {entry.offset: target for entry, target in found}
     for one in entries:
         target = targets.get(one.offset, "")
         data = (one.size, one.packed, one.crc, one.executable)
@@ -352,25 +291,95 @@ def list_archive(
         return list_remote(opened, how, shown).only(members or Globs())
 
 
-def list_tree(directory: Path) -> list[Listed]:
-    """List a local tree as an archive is listed; every file is read for its CRC-32.
+class Entries(NamedTuple):
+    """The entries of an archive or a tree by their paths, and how its files are read.
+
+    Attributes:
+        listed: The entries.
+        read: Returns paths and data of some files; of a tree, only the start of a large file.
+        read_crc: Returns the CRC-32 of a file of a tree.
+        refused: Why fetch would refuse the archive, as far as its names and links tell.
+    """
+
+    listed: Mapping[str, Listed] = {}
+    read: Callable[[Sequence[str]], Iterator[tuple[str, bytes]]] = lambda _: iter(())
+    read_crc: Callable[[str, Advance], int] | None = None
+    refused: tuple[str, ...] = ()
+
+    def crc(self, path: str, advance: Advance) -> int:
+        """Return the CRC-32 of a file; ``advance`` is told of the bytes that are read for it."""
+        return self.read_crc(path, advance) if self.read_crc else self.listed[path].crc or 0
+
+    def has_file(self, path: str) -> bool:
+        """Whether there is a file, or a hard link to one, at a path."""
+        return path in self.listed and self.listed[path].kind in ("file", "hard link")
+
+
+def archive_entries(remote: OpenArtifact, options: Unpacking, progress: Progress) -> Entries:
+    """Return the entries of an artifact; an object that is not an archive is read for its CRC-32.
+
+    Directories that an archive only implies are added. Of several entries of the same path the last
+    is taken, as tar has it; hard links are the files that they stand for.
+    """
+    listing = list_remote(remote, options, progress)
+    found: dict[str, Listed] = {}
+    for entry in listing.entries:
+        path = plain_path(entry.name)
+        if entry.kind == "directory" and is_root(entry.name):
+            continue
+        end = path.rfind("/")
+        while end > 0 and path[:end] not in found:
+            found[path[:end]] = Listed(path[:end], "directory")
+            end = path.rfind("/", 0, end)
+        if remote.format is None:
+            found[path] = replace(entry, crc=_crc_of_object(remote, progress))
+        elif entry.kind == "hard link":
+            origin = found.get(plain_path(entry.target))
+            found[path] = replace(origin, name=entry.name) if origin else entry
+        else:
+            found[path] = entry
+
+    def read(paths: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        if paths:
+            for name, chunks in each_member(remote, paths, options.limits):
+                yield plain_path(name), b"".join(chunks)
+
+    return Entries(found, read, refused=listing.refused)
+
+
+def _crc_of_object(remote: OpenArtifact, progress: Progress) -> int:
+    size = remote.blob.size
+    with (
+        progress.phase(f"{remote.artifact.name}: reading", size) as advance,
+        ReadAhead(remote.blob, advance) as stream,
+    ):
+        return crc32_of(stream.pieces(size))
+
+
+def tree_entries(root: Path, most: int = 0) -> Entries:
+    """Return the entries of a local tree, of whose files at most so many bytes are read.
 
     Raises:
         LocalIOError: It cannot be read.
     """
-    found = []
-    for entry in walk(directory, Globs()):
-        is_file = entry.kind == "file"
-        found.append(
-            Listed(
-                str(entry.path),
-                entry.kind,
-                entry.size if is_file else 0,
-                None,
-                crc32_of(read_file(entry)) if is_file else None,
-                is_file and bool(entry.mode & stat.S_IXUSR),
-                entry.target,
-                mtime_ns=entry.mtime_ns,
-            )
+    found = {str(entry.path): entry for entry in walk(root, Globs())}
+    listed = {
+        path: Listed(
+            path,
+            entry.kind,
+            entry.size,
+            executable=entry.kind == "file" and entry.executable,
+            target=entry.target,
         )
-    return found
+        for path, entry in found.items()
+    }
+
+    def read(paths: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        for path in paths:
+            with local_failures(root / path, "read"), (root / path).open("rb") as file:
+                yield path, file.read(most)
+
+    def read_crc(path: str, advance: Advance) -> int:
+        return crc32_of(read_file(found[path], advance))
+
+    return Entries(listed, read, read_crc)

@@ -11,12 +11,18 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from cpstage.local.control import Call, LocalAWSClient
-from cpstage.local.history import ActionRun, Revision
-from cpstage.local.jobs import SESSION_ACTIONS, Input, Output
+from cpstage.local.client import (
+    SESSION_ACTIONS,
+    ActionRun,
+    Call,
+    Input,
+    LocalAWSClient,
+    Output,
+    Revision,
+)
 
 if TYPE_CHECKING:
-    from cpstage.local.job_service import MockJobs, mock_jobs
+    from cpstage.local.job_api import MockJobs, mock_jobs
     from cpstage.local.server import LocalAWS
 
 __all__ = [
@@ -32,7 +38,7 @@ __all__ = [
     "mock_jobs",
 ]
 
-_HOMES = {"LocalAWS": "server", "MockJobs": "job_service", "mock_jobs": "job_service"}
+_HOMES = {"LocalAWS": "server", "MockJobs": "job_api", "mock_jobs": "job_api"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,10 @@
-"""moto: the S3, KMS, STS and IAM behind the gate, and all that we know of its insides.
+"""moto: the S3, KMS, STS and IAM behind the gate, and the rules of KMS that moto leaves out.
 
 Requests go to moto as WSGI calls, already judged by the gate. Its state is global to the
 process, so that only one local AWS can live in a process at a time.
+
+A KMS key must exist in the region and be enabled ("Key states of AWS KMS keys", KMS Developer
+Guide).
 """
 
 from __future__ import annotations
@@ -9,20 +12,22 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import json
 import threading
+from collections.abc import Mapping
 from functools import cache
-from typing import Literal, cast
+from typing import Any, Literal, cast
 from urllib.parse import urlencode
 
 from flask import Flask
 from moto.core.base_backend import BackendDict
 from moto.kms.models import kms_backends
 from moto.moto_server.werkzeug_app import create_backend_app
-from moto.s3.models import s3_backends
-from werkzeug.test import run_wsgi_app
+from moto.s3.models import S3Backend, s3_backends
+from werkzeug.wrappers import Response
 
-from cpstage.local.identities import ACCOUNT
-from cpstage.local.wire import Reply, Request
+from cpstage.local.identities import ACCOUNT, Identity
+from cpstage.local.wire import Refusal, Request
 
 MANAGED_KEY = "alias/aws/s3"
 _PARTITION = "aws"
@@ -38,6 +43,14 @@ _PRESIGNED = frozenset(
         "x-amz-signedheaders",
     }
 )
+_CRYPTOGRAPHIC = frozenset(
+    {"Decrypt", "Encrypt", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext"}
+)
+_BARE_ID_ONLY = frozenset({"DisableKey", "EnableKey", "ScheduleKeyDeletion", "CancelKeyDeletion"})
+_STATES = {
+    "Disabled": ("DisabledException", "is disabled."),
+    "PendingDeletion": ("KMSInvalidStateException", "is pending deletion."),
+}
 
 
 class Backend:
@@ -55,49 +68,58 @@ class Backend:
         BackendDict.reset()
 
     def answer(
-        self, request: Request, service: str, region: str, key_arn: str | None = None
-    ) -> Reply:
+        self,
+        request: Request,
+        service: str,
+        region: str,
+        *,
+        body: bytes | None = None,
+        key_arn: str | None = None,
+    ) -> Response:
         """Let moto answer a request that the gate has let through.
 
         Args:
             request: The request.
             service: Its service: `s3`, `kms`, `sts` or `iam`.
             region: The region it was signed for.
+            body: The body to put in place of the client's.
             key_arn: The KMS key to put in place of the one the client named, for S3.
         """
+        sent = request.get_data() if body is None else body
         environ = dict(request.environ)
-        environ["wsgi.input"] = io.BytesIO(request.body)
-        environ["CONTENT_LENGTH"] = str(len(request.body))
+        environ["wsgi.input"] = io.BytesIO(sent)
+        environ["CONTENT_LENGTH"] = str(len(sent))
         environ.pop("HTTP_TRANSFER_ENCODING", None)
         # moto reads the region from a signature in the header only.
         scope = f"AKIDLOCAL/20150830/{region}/{service}/aws4_request"
         environ["HTTP_AUTHORIZATION"] = f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host"
-        if request.parameter("X-Amz-Signature") is not None:
-            kept = [pair for pair in request.query if pair[0].lower() not in _PRESIGNED]
-            environ["QUERY_STRING"] = urlencode(kept)
-            environ["RAW_URI"] = f"{request.path}?{urlencode(kept)}"
+        if "X-Amz-Signature" in request.args:
+            pairs = request.args.items(multi=True)
+            query = urlencode([pair for pair in pairs if pair[0].lower() not in _PRESIGNED])
+            environ["QUERY_STRING"] = query
+            environ["RAW_URI"] = f"{request.raw_path}?{query}"
         if key_arn is not None:
             environ["HTTP_X_AMZ_SERVER_SIDE_ENCRYPTION_AWS_KMS_KEY_ID"] = key_arn
         with self._moto_lock:
-            content, status, headers = run_wsgi_app(_application(service), environ, buffered=True)
-            body = b"".join(content)
+            reply = Response.from_app(_application(service), environ, buffered=True)
         # moto lets every web page read its answers; we do not.
-        kept_headers = [
-            (name, value)
-            for name, value in headers
-            if not name.lower().startswith("access-control-")
-        ]
-        return Reply(int(status.split(" ", 1)[0]), tuple(kept_headers), body)
+        for name in [*reply.headers.keys(lower=True)]:
+            if name.startswith("access-control-"):
+                reply.headers.remove(name)
+        return reply
+
+    @property
+    def _s3(self) -> S3Backend:
+        return s3_backends[ACCOUNT][_PARTITION]
 
     def create_bucket(self, name: str, region: str) -> None:
         """Make a versioned bucket in a region."""
-        backend = s3_backends[ACCOUNT][_PARTITION]
-        backend.create_bucket(name, region)
-        backend.put_bucket_versioning(name, "Enabled")
+        self._s3.create_bucket(name, region)
+        self._s3.put_bucket_versioning(name, "Enabled")
 
     def bucket_region(self, name: str) -> str | None:
         """Return the region of a bucket, or None if there is no such bucket."""
-        bucket = s3_backends[ACCOUNT][_PARTITION].buckets.get(name)
+        bucket = self._s3.buckets.get(name)
         return None if bucket is None else str(bucket.region_name)
 
     def put_object(
@@ -106,24 +128,26 @@ class Backend:
         """Store an object encrypted under a KMS key, as an earlier action of the pipeline did."""
         # moto would work the ETag out on the first read, and not safely between threads.
         etag = hashlib.md5(body, usedforsecurity=False).hexdigest()
-        stored = s3_backends[ACCOUNT][_PARTITION].put_object(
+        stored = self._s3.put_object(
             bucket, key, body, etag=etag, encryption="aws:kms", kms_key_id=key_arn
         )
         stored.set_metadata({"content-type": content_type or "binary/octet-stream"})
 
     def object_kms_key(self, bucket: str, key: str, version_id: str | None) -> str | None:
         """Return the ARN of the KMS key of an object, if it has one."""
-        found = s3_backends[ACCOUNT][_PARTITION].get_object(bucket, key, version_id)
+        found = self._s3.get_object(bucket, key, version_id)
         return None if found is None or found.kms_key_id is None else str(found.kms_key_id)
 
-    def has_upload(self, bucket: str, upload_id: str) -> bool:
-        """Whether a multipart upload is under way."""
-        return upload_id in s3_backends[ACCOUNT][_PARTITION].buckets[bucket].multiparts
-
     def upload_key(self, bucket: str, upload_id: str) -> str | None:
-        """Return the KMS key of a multipart upload, or None if there is no such upload."""
-        found = s3_backends[ACCOUNT][_PARTITION].buckets[bucket].multiparts.get(upload_id)
-        return None if found is None else found.kms_key_id
+        """Return the KMS key of a multipart upload.
+
+        Raises:
+            Refusal: There is no such upload, or it is over.
+        """
+        found = self._s3.buckets[bucket].multiparts.get(upload_id)
+        if found is None:
+            raise Refusal(404, "NoSuchUpload", "The specified upload does not exist.")
+        return None if found.kms_key_id is None else str(found.kms_key_id)
 
     def create_key(self, region: str, description: str) -> str:
         """Make a KMS key and return its ARN."""
@@ -148,20 +172,66 @@ class Backend:
         key = backend.keys.get(known) if known else None
         return None if key is None else (str(key.arn), str(key.key_state))
 
-    def managed_key(self, region: str) -> str:
-        """Return the ARN of the AWS managed key of S3, which is made on demand."""
-        found = self.find_key(MANAGED_KEY, region)
-        if found is None:
-            raise LookupError(f"moto has no {MANAGED_KEY} in {region}")
-        return found[0]
+    def answer_kms(
+        self, request: Request, operation: str, identity: Identity, region: str
+    ) -> Response:
+        """Answer a direct call of KMS.
 
-    def ciphertext_key(self, blob: str) -> str | None:
-        """Return the id of the KMS key that a ciphertext in base64 was made under, if legible."""
-        # moto's blob begins with the key's id in text.
-        try:
-            return base64.b64decode(blob)[:36].decode("ascii")
-        except ValueError:
-            return None
+        Raises:
+            Refusal: The call is denied, or is a cryptographic operation on a key that is not
+                enabled.
+        """
+        document = json_object(request.get_data())
+        key = self._named_key(document, region)
+        identity.require("kms", f"kms:{operation}", key or "*")
+        body = None
+        if key is not None:
+            if operation in _CRYPTOGRAPHIC:
+                self.enabled_key(key, region)
+            if operation in _BARE_ID_ONLY:  # moto knows the key by no other name there
+                body = json.dumps({**document, "KeyId": key.rpartition("/")[2]}).encode()
+        return self.answer(request, "kms", region, body=body)
+
+    def _named_key(self, document: Mapping[str, Any], region: str) -> str | None:
+        """Return the ARN of the key that a call names, if it names one that exists."""
+        key_id, blob = document.get("KeyId"), document.get("CiphertextBlob")
+        if key_id is None and isinstance(blob, str):
+            try:
+                # moto's blob begins with the key's id in text.
+                key_id = base64.b64decode(blob)[:36].decode("ascii")
+            except ValueError:
+                return None
+        found = self.find_key(key_id, region) if isinstance(key_id, str) else None
+        return found[0] if found else None
+
+    def enabled_key(self, key_id: str, region: str, prefix: str = "") -> str:
+        """Return the ARN of a key.
+
+        Args:
+            key_id: The key.
+            region: Its region.
+            prefix: What the service that asks for the key puts before KMS's error code.
+
+        Raises:
+            Refusal: The key does not exist, or is not enabled.
+        """
+        found = self.find_key(key_id, region)
+        if found is None:
+            raise Refusal(400, f"{prefix}NotFoundException", f"Key '{key_id}' does not exist")
+        arn, state = found
+        if state in _STATES:
+            code, words = _STATES[state]
+            raise Refusal(400, prefix + code, f"{arn} {words}")
+        return arn
+
+
+def json_object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object of a body; an empty one if it has none."""
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 @cache

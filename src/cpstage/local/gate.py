@@ -1,372 +1,356 @@
 """The gate: every request comes through here, and everything AWS would refuse is refused.
 
-It proves who is calling, asks whether they may, hands the request to the job-worker API or to
-moto, and records every call, the refused ones too.
+It proves who is calling, asks whether they may, hands the request to the job-worker API, to the
+past executions or to moto, and records every call, the refused ones too.
 
-Callers prove themselves by Signature Version 4: botocore signs the request once more, and the two
-signatures are compared. The rules are those of "Signature Version 4 signing process" (IAM User
-Guide) and "Authenticating Requests" (S3 API Reference), for signatures in the Authorization header
-and in the query. The chunk signatures inside an aws-chunked body are not checked, only the seed
-signature.
+S3 has the rules that moto leaves out: region, permissions, a bucket policy that refuses unencrypted
+uploads, SSE-KMS under an enabled key, and AccessDenied in place of NoSuchKey for callers without
+s3:ListBucket. Operations are recognised by the HTTP bindings of botocore's S3 model; permissions
+follow "Required permissions for Amazon S3 API operations" (S3 User Guide). Buckets are named in
+the path.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import json
 import logging
-import re
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
-from typing import Any
-from urllib.parse import parse_qs, quote, unquote, urlencode
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import cache
+from typing import NamedTuple
+from urllib.parse import parse_qsl, unquote
 
-from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth, SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.compat import HTTPHeaders
-from botocore.credentials import Credentials
-from botocore.utils import percent_encode
+from botocore.loaders import Loader
+from botocore.model import OperationModel, ServiceModel
+from werkzeug.wrappers import Response
 
-from cpstage.local.backend import Backend
-from cpstage.local.control import Call, Record
-from cpstage.local.history_api import HISTORY_OPERATIONS, HistoryAPI
-from cpstage.local.identities import ACCOUNT, Identities, Identity
+from cpstage.local.backend import MANAGED_KEY, Backend, json_object
+from cpstage.local.client import Call
+from cpstage.local.history import History
+from cpstage.local.identities import ACCOUNT, Claim, Identities, Identity
 from cpstage.local.job_api import JobWorkerAPI
-from cpstage.local.rules import (
-    SSE,
-    SSE_BUCKET_KEY,
-    SSE_KEY,
-    KMSRules,
-    S3Gate,
-    S3Request,
-    understand,
-)
-from cpstage.local.wire import Refusal, Reply, Request, refuse, require
-
-ALGORITHM = "AWS4-HMAC-SHA256"
-_QUERY = ("Credential", "SignedHeaders", "Signature", "Security-Token", "Date", "Expires")
-_CLOCK_SKEW = timedelta(minutes=15)
-_HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
-
-
-class BadSignature(Exception):
-    """The signature does not belong to the request."""
-
-
-class ClockSkew(Exception):
-    """The request was signed more than 15 minutes away from now."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """The identity that a request claims, and the proof.
-
-    Attributes:
-        access_key: The access key id.
-        token: The session token, if any.
-        timestamp: When the request was signed, as sent (`20150830T123600Z`).
-        region: The region of the credential scope.
-        service: The service of the credential scope.
-        signed_headers: Names of the headers that the signature covers.
-        signature: The signature, in hex.
-        lifetime: Seconds for which a presigned URL is valid; None for a signature in a header.
-    """
-
-    access_key: str
-    token: str | None = field(repr=False)
-    timestamp: str
-    region: str
-    service: str
-    signed_headers: tuple[str, ...]
-    signature: str = field(repr=False)
-    lifetime: int | None = None
-
-
-def read_claim(request: Request) -> Claim | None:
-    """Read the claim of a request.
-
-    Returns:
-        The claim, or None if the request is not signed.
-
-    Raises:
-        Refusal: The signature is malformed, or is not Signature Version 4.
-    """
-    authorization = request.headers.get("authorization")
-    if authorization is not None:
-        algorithm, _, rest = authorization.partition(" ")
-        members = dict(part.strip().partition("=")[::2] for part in rest.split(","))
-        members["Security-Token"] = request.headers.get("x-amz-security-token", "")
-        members["Date"] = request.headers.get("x-amz-date", "")
-    elif {"X-Amz-Algorithm", "AWSAccessKeyId"} & {name for name, _ in request.query}:
-        algorithm = request.parameter("X-Amz-Algorithm") or "AWS"  # Signature Version 2
-        members = {name: request.parameter(f"X-Amz-{name}") or "" for name in _QUERY}
-    else:
-        return None
-    if algorithm != ALGORITHM:
-        message = (
-            "The authorization mechanism you have provided is not supported. "
-            f"Please use {ALGORITHM}."
-        )
-        raise Refusal(400, "InvalidRequest", message)
-    return _claim(members)
-
-
-def _claim(members: dict[str, str]) -> Claim:
-    try:
-        access_key, date, region, service, terminator = members["Credential"].rsplit("/", 4)
-        if terminator != "aws4_request" or members["Date"][:8] != date:
-            raise ValueError
-        return Claim(
-            access_key=access_key,
-            token=members["Security-Token"] or None,
-            timestamp=members["Date"],
-            region=region,
-            service=service,
-            signed_headers=tuple(members["SignedHeaders"].split(";")),
-            signature=members["Signature"],
-            lifetime=int(members["Expires"]) if "Expires" in members else None,
-        )
-    except (KeyError, ValueError):
-        message = "The authorization header is malformed; the Credential is mal-formed."
-        raise Refusal(400, "AuthorizationHeaderMalformed", message) from None
-
-
-def prove(request: Request, claim: Claim, secret: str, now: datetime) -> None:
-    """Check a claim against the secret of the identity that it names.
-
-    Raises:
-        BadSignature: The signature is another request's, or leaves out a header it must cover.
-        ClockSkew: The request was signed too far from now.
-        Refusal: The presigned URL expired, or the body is not the one that was signed.
-    """
-    covered = {_as_sent(name) for name in claim.signed_headers} | {"x-amz-content-sha256"}
-    required = {name for name in request.headers if name.startswith("x-amz-")} | {"host"}
-    if not required <= covered:
-        raise BadSignature
-    if not hmac.compare_digest(_sign(request, claim, secret), claim.signature.encode()):
-        raise BadSignature
-    _check_time(claim, now)
-    _check_body(request)
-
-
-class _ClaimSigner(SigV4Auth):
-    """Signs the headers that the claim names, where botocore has its own rule for them."""
-
-    def headers_to_sign(self, request: AWSRequest) -> HTTPHeaders:
-        chosen = HTTPHeaders()
-        for name in request.context["signed_headers"]:
-            chosen[name] = request.headers.get(_as_sent(name), "")
-        return chosen
-
-
-class _S3Signer(_ClaimSigner, S3SigV4Auth): ...
-
-
-class _S3QuerySigner(_ClaimSigner, S3SigV4QueryAuth): ...
-
-
-def _sign(request: Request, claim: Claim, secret: str) -> bytes:
-    """Return the signature that the request must have, in hex."""
-    signer, path = _ClaimSigner, request.path
-    if claim.service == "s3":
-        signer = _S3Signer if claim.lifetime is None else _S3QuerySigner
-        # S3 signs the path encoded in one way, however the client has encoded it.
-        path = percent_encode(unquote(path), safe="/~")
-    # The server decodes header values as Latin-1; the client signed their bytes as UTF-8.
-    headers = {k: v.encode("latin-1").decode(errors="replace") for k, v in request.headers.items()}
-    query = urlencode([p for p in request.query if p[0] != "X-Amz-Signature"], quote_via=quote)
-    signed = AWSRequest(request.method, f"http://local{path}?{query}", headers, request.body)
-    signed.context.update(timestamp=claim.timestamp, signed_headers=claim.signed_headers)
-    auth = signer(Credentials(claim.access_key, secret), claim.service, claim.region)
-    text = auth.string_to_sign(signed, auth.canonical_request(signed))
-    return auth.signature(text, signed).encode()
-
-
-def _as_sent(name: str) -> str:
-    # WSGI folds "_" and "-" in header names, which matters for user metadata only.
-    return name.replace("_", "-")
-
-
-def _check_time(claim: Claim, now: datetime) -> None:
-    try:
-        signed = datetime.strptime(claim.timestamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=timezone.utc)
-    except ValueError:
-        raise ClockSkew from None
-    if claim.lifetime is None:
-        if abs(now - signed) > _CLOCK_SKEW:
-            raise ClockSkew
-    elif signed - _CLOCK_SKEW > now or now > signed + timedelta(seconds=claim.lifetime):
-        raise Refusal(403, "AccessDenied", "Request has expired")
-
-
-def _check_body(request: Request) -> None:
-    """Compare the body with the digest that was signed; S3 has values that are not digests."""
-    signed = request.headers.get("x-amz-content-sha256", "")
-    if _HEX_DIGEST.fullmatch(signed) and hashlib.sha256(request.body).hexdigest() != signed:
-        message = "The provided 'x-amz-content-sha256' header does not match what was computed."
-        raise Refusal(400, "XAmzContentSHA256Mismatch", message)
-
+from cpstage.local.wire import Refusal, Request, refuse
 
 _LOG = logging.getLogger(__name__)
 _TARGETS = {"CodePipeline_20150709": "codepipeline", "TrentService": "kms"}
 
+_SSE = "x-amz-server-side-encryption"
+_SSE_KEY = "x-amz-server-side-encryption-aws-kms-key-id"
+_SSE_BUCKET_KEY = "x-amz-server-side-encryption-bucket-key-enabled"
+_SSE_KMS = frozenset({"aws:kms", "aws:kms:dsse"})
+_WRITES = frozenset({"PutObject", "CopyObject", "CreateMultipartUpload"})
+_PARTS = frozenset({"UploadPart", "UploadPartCopy"})
+# CompleteMultipartUpload may come again after it has succeeded.
+_ON_UPLOADS = _PARTS | {"ListParts", "AbortMultipartUpload"}
 
-@dataclass(frozen=True)
-class _Asked:
+
+class S3Request(NamedTuple):
+    """The operation of an S3 request, its bucket, and its object key, decoded."""
+
+    operation: str
+    bucket: str | None = None
+    key: str | None = None
+
+    @property
+    def resource(self) -> str:
+        """The ARN that the permission is asked on."""
+        if self.bucket is None:
+            return "*"
+        return f"arn:aws:s3:::{self.bucket}" + (f"/{self.key}" if self.key else "")
+
+
+class _Asked(NamedTuple):
     """The service, operation and resource of a request."""
 
     service: str
     action: str
-    s3: S3Request = field(default_factory=lambda: S3Request(""))
-    document: dict[str, Any] = field(default_factory=dict, repr=False)
+    s3: S3Request = S3Request("")
 
-    def named(self, member: str) -> str | None:
-        """Return a member of the JSON document, if it is a string."""
-        value = self.document.get(member)
-        return value if isinstance(value, str) else None
+    @classmethod
+    def of(cls, request: Request, claim: Claim | None) -> _Asked:
+        """Read the call of a request; the service is that of the signature, or else guessed."""
+        prefix, _, operation = request.headers.get("x-amz-target", "").partition(".")
+        is_form = request.mimetype == "application/x-www-form-urlencoded"
+        action = request.form.get("Action", "") if is_form else ""
+        guess = _TARGETS.get(prefix, "sts" if action else "s3")
+        service = claim.service if claim else guess
+        if service == "s3":
+            s3 = understand(request.method, request.uri, request.headers.keys(lower=True))
+            return cls(service, s3.operation, s3)
+        return cls(service, operation or action or request.method)
 
 
 class Gate:
-    """Answers every request to the local AWS."""
+    """Answers every request to the local AWS, and keeps the record of calls."""
 
     def __init__(
-        self,
-        identities: Identities,
-        backend: Backend,
-        api: JobWorkerAPI,
-        history: HistoryAPI,
-        record: Record,
+        self, identities: Identities, backend: Backend, api: JobWorkerAPI, history: History
     ) -> None:
         self._identities = identities
         self._backend = backend
         self._api = api
         self._history = history
-        self._record = record
-        self._kms = KMSRules(backend)
-        self._s3 = S3Gate(backend, self._kms)
+        self._lock = threading.Lock()
+        self._calls: list[Call] = []
 
-    def answer(self, request: Request) -> Reply:
+    def calls(self) -> list[Call]:
+        """Return the calls so far; safe while calls come in."""
+        with self._lock:
+            return list(self._calls)
+
+    def answer(self, request: Request) -> Response:
         """Answer a request, and record it."""
         claim: Claim | None = None
-        asked = _ask(request, None)
+        asked = _Asked.of(request, None)
+        error = None
         try:
-            claim = read_claim(request)
-            asked = _ask(request, claim)
+            claim = Claim.read(request)
+            asked = _Asked.of(request, claim)
             reply = self._serve(request, asked, claim)
         except Refusal as refusal:
-            reply = refusal.reply(asked.service, request.method)
+            reply, error = refusal.reply(asked.service), refusal.code
         except Exception:
-            _LOG.exception("the local AWS failed on %s %s", request.method, request.path)
+            _LOG.exception("the local AWS failed on %s %s", request.method, request.raw_path)
             failure = Refusal(500, "InternalError", "The local AWS failed; see its log.")
-            reply = failure.reply(asked.service, request.method)
-        self._record.add(self._call(request, asked, claim, reply))
+            reply, error = failure.reply(asked.service), failure.code
+        call = self._call(request, asked, claim, reply, error)
+        with self._lock:
+            self._calls.append(replace(call, sequence=len(self._calls) + 1))
         return reply
 
-    def _serve(self, request: Request, asked: _Asked, claim: Claim | None) -> Reply:
+    def _serve(self, request: Request, asked: _Asked, claim: Claim | None) -> Response:
         if claim is None:
             refuse("anonymous", asked.service)
-        identity = self._authenticate(request, claim, asked.service)
+        identity = self._identities.authenticate(request, claim, asked.service)
         region = claim.region
         if asked.service == "s3":
-            return self._s3.answer(request, asked.s3, identity, region)
+            return self._serve_s3(request, asked.s3, identity, region)
         if asked.service == "kms":
-            return self._serve_kms(request, asked, identity, region)
+            return self._backend.answer_kms(request, asked.action, identity, region)
         if (asked.service, asked.action) == ("sts", "GetCallerIdentity"):
             return _caller_identity(identity)  # which takes no permission
-        require(identity, asked.service, f"{asked.service}:{asked.action}", "*")
+        identity.require(asked.service, f"{asked.service}:{asked.action}", "*")
         if asked.service == "codepipeline":
-            api = self._history if asked.action in HISTORY_OPERATIONS else self._api
-            return api.answer(asked.action, request.body, region)
+            api = self._history if asked.action in self._history.operations else self._api
+            return api.answer(asked.action, request.get_data(), region)
         if asked.service not in ("iam", "sts"):
             refuse("denied", asked.service, f"The local AWS has no {asked.service}.")
         return self._backend.answer(request, asked.service, region)
 
-    def _authenticate(self, request: Request, claim: Claim, service: str) -> Identity:
-        identity = self._identities.find(claim.access_key)
-        if identity is None or (identity.token is not None and claim.token is None):
-            refuse("unknown key", service)
-        if identity.token != claim.token:
-            refuse("wrong token", service)
-        try:
-            prove(request, claim, identity.secret, datetime.now(timezone.utc))
-        except BadSignature:
-            refuse("wrong signature", service)
-        except ClockSkew:
-            refuse("clock skew", service)
-        if not identity.spend_request():
-            refuse("expired", service)
-        return identity
-
-    def _serve_kms(self, request: Request, asked: _Asked, identity: Identity, region: str) -> Reply:
-        key = self._kms.named_key(asked.document, region)
-        require(identity, "kms", f"kms:{asked.action}", key or "*")
-        if key is not None:
-            self._kms.check_call(asked.action, key, region)
-            request = self._kms.for_moto(request, asked.action, asked.document, key)
-        return self._backend.answer(request, "kms", region)
-
-    def _call(self, request: Request, asked: _Asked, claim: Claim | None, reply: Reply) -> Call:
+    def _call(
+        self,
+        request: Request,
+        asked: _Asked,
+        claim: Claim | None,
+        reply: Response,
+        error: str | None,
+    ) -> Call:
         identity = self._identities.find(claim.access_key) if claim else None
         stranger = "unknown" if claim else "anonymous"
-        s3 = asked.service == "s3"
+        is_s3, headers = asked.service == "s3", request.headers
+        document = {} if is_s3 else json_object(request.get_data())
         return Call(
             sequence=0,
             service=asked.service,
             action=asked.action,
             identity=identity.name if identity else stranger,
             session=identity.session if identity else None,
-            job_id=asked.named("jobId") or (identity.job_id if identity else None),
+            job_id=_text(document.get("jobId")) or (identity.job_id if identity else None),
             bucket=asked.s3.bucket,
             key=asked.s3.key,
-            server_side_encryption=request.headers.get(SSE) if s3 else None,
-            kms_key_id=request.headers.get(SSE_KEY) if s3 else asked.named("KeyId"),
-            bucket_key=request.headers.get(SSE_BUCKET_KEY) == "true",
-            byte_range=request.headers.get("range"),
-            status=reply.status,
-            error=reply.error or _error_of(reply),
+            server_side_encryption=headers.get(_SSE) if is_s3 else None,
+            kms_key_id=headers.get(_SSE_KEY) if is_s3 else _text(document.get("KeyId")),
+            bucket_key=headers.get(_SSE_BUCKET_KEY) == "true",
+            byte_range=headers.get("range"),
+            status=reply.status_code,
+            error=error or _error_of(reply),
         )
 
+    def _serve_s3(
+        self, request: Request, asked: S3Request, identity: Identity, region: str
+    ) -> Response:
+        """Answer an S3 request of a proved identity, or refuse what S3 would refuse."""
+        self._check_region(asked, region)
+        for action, resource in _permissions(request, asked):
+            identity.require("s3", action, resource)
+        _check_policy(request, asked, identity)
+        self._check_upload(request, asked, identity, region)
+        key = None
+        if asked.operation in _WRITES and request.headers.get(_SSE) in _SSE_KMS:
+            key_id = request.headers.get(_SSE_KEY) or MANAGED_KEY
+            key = self._use_key(key_id, "GenerateDataKey", identity, region)
+        reply = self._backend.answer(request, "s3", region, key_arn=key)
+        if reply.status_code == 404 and asked.operation in ("GetObject", "HeadObject"):
+            # "If you don't have the s3:ListBucket permission, S3 returns 403": GetObject, API
+            # Reference. Otherwise an answer would reveal that the object exists.
+            identity.require("s3", "s3:ListBucket", f"arn:aws:s3:::{asked.bucket}")
+        self._add_key(request, asked, reply)
+        # HEAD decrypts nothing, unless it is asked for the checksum.
+        wants_plaintext = request.method == "GET" or "x-amz-checksum-mode" in request.headers
+        if _SSE_KEY in reply.headers and wants_plaintext:
+            self._use_key(reply.headers[_SSE_KEY], "Decrypt", identity, region)
+        return reply
 
-def _ask(request: Request, claim: Claim | None) -> _Asked:
-    """Return the call of a request; the service is that of the signature, or else guessed."""
-    prefix, _, operation = request.headers.get("x-amz-target", "").partition(".")
-    form = parse_qs(request.body.decode("latin-1")) if _is_form(request) else {}
-    action = form.get("Action", [""])[0]
-    guess = _TARGETS.get(prefix, "sts" if action else "s3")
-    service = claim.service if claim else guess
-    if service == "s3":
-        s3 = understand(request)
-        return _Asked(service, s3.operation, s3)
-    if operation:
-        return _Asked(service, operation, document=_json_object(request.body))
-    return _Asked(service, action or request.method)
+    def _check_region(self, asked: S3Request, region: str) -> None:
+        if asked.bucket is None or asked.operation == "CreateBucket":
+            return
+        home = self._backend.bucket_region(asked.bucket)
+        if home is None:
+            members = {"BucketName": asked.bucket}
+            message = "The specified bucket does not exist"
+            raise Refusal(404, "NoSuchBucket", message, members=members)
+        if home != region:
+            message = (
+                "The authorization header is malformed; "
+                f"the region '{region}' is wrong; expecting '{home}'"
+            )
+            headers = {"x-amz-bucket-region": home}
+            code = "AuthorizationHeaderMalformed"
+            raise Refusal(400, code, message, headers, members={"Region": home})
+
+    def _check_upload(
+        self, request: Request, asked: S3Request, identity: Identity, region: str
+    ) -> None:
+        """Refuse work on a multipart upload that is over, or under a key that cannot be used."""
+        upload_id = request.args.get("uploadId")
+        if asked.operation not in _ON_UPLOADS or asked.bucket is None or upload_id is None:
+            return
+        key = self._backend.upload_key(asked.bucket, upload_id)
+        if asked.operation in _PARTS and key is not None:
+            self._use_key(key, "Decrypt", identity, region)
+
+    def _use_key(self, key_id: str, operation: str, identity: Identity, region: str) -> str:
+        """Judge the use of a key by S3 on behalf of an identity, and return the key's ARN."""
+        arn = self._backend.enabled_key(key_id, region, prefix="KMS.")
+        action = f"kms:{operation}"
+        if not identity.allows(action, arn):
+            raise Refusal(403, "AccessDenied", identity.denial(action, arn))
+        return arn
+
+    def _add_key(self, request: Request, asked: S3Request, reply: Response) -> None:
+        """Add the key of an object under DSSE-KMS, which moto leaves out of the headers."""
+        is_dsse = reply.headers.get(_SSE) == "aws:kms:dsse"
+        if is_dsse and _SSE_KEY not in reply.headers and asked.bucket and asked.key:
+            version = request.args.get("versionId")
+            if key := self._backend.object_kms_key(asked.bucket, asked.key, version):
+                reply.headers[_SSE_KEY] = key
 
 
-def _is_form(request: Request) -> bool:
-    return request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
+def _check_policy(request: Request, asked: S3Request, identity: Identity) -> None:
+    """Apply the DenyUnEncryptedObjectUploads statement of CodePipeline's bucket policy."""
+    if asked.operation not in _WRITES or request.headers.get(_SSE) in _SSE_KMS:
+        return
+    if not identity.allows("s3:PutBucketPolicy", f"arn:aws:s3:::{asked.bucket}"):
+        message = (
+            f"User: {identity.arn} is not authorized to perform: s3:PutObject on resource: "
+            f'"{asked.resource}" with an explicit deny in a resource-based policy'
+        )
+        refuse("denied", "s3", message)
 
 
-def _json_object(body: bytes) -> dict[str, Any]:
-    try:
-        document = json.loads(body)
-    except ValueError:
-        return {}
-    return document if isinstance(document, dict) else {}
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
-def _error_of(reply: Reply) -> str | None:
+def _error_of(reply: Response) -> str | None:
     """Return the error code that moto put into an answer."""
-    if reply.status < 400:
+    if reply.status_code < 400:
         return None
-    code = _json_object(reply.body).get("__type")
+    body = reply.get_data()
+    code = json_object(body).get("__type")
     if code is not None:
         return str(code).rpartition("#")[2]
-    _, found, rest = reply.body.partition(b"<Code>")
-    return rest.partition(b"</Code>")[0].decode() if found else str(reply.status)
+    _, found, rest = body.partition(b"<Code>")
+    return rest.partition(b"</Code>")[0].decode() if found else str(reply.status_code)
 
 
-def _caller_identity(identity: Identity) -> Reply:
+# Operations whose permission is not called as they are.
+_PERMISSIONS = {
+    "HeadObject": "GetObject",
+    "CopyObject": "PutObject",
+    "CreateMultipartUpload": "PutObject",
+    "UploadPart": "PutObject",
+    "UploadPartCopy": "PutObject",
+    "CompleteMultipartUpload": "PutObject",
+    "ListParts": "ListMultipartUploadParts",
+    "HeadBucket": "ListBucket",
+    "ListObjects": "ListBucket",
+    "ListObjectsV2": "ListBucket",
+    "ListObjectVersions": "ListBucketVersions",
+    "ListMultipartUploads": "ListBucketMultipartUploads",
+    "ListBuckets": "ListAllMyBuckets",
+}
+_VERSIONED = frozenset({"GetObject", "DeleteObject", "GetObjectTagging"})
+
+
+def _permissions(request: Request, asked: S3Request) -> Iterator[tuple[str, str]]:
+    """Yield each action and resource that a request needs to be allowed."""
+    action = _PERMISSIONS.get(asked.operation, asked.operation)
+    if action in _VERSIONED and request.args.get("versionId"):
+        action = action.replace("Object", "ObjectVersion", 1)
+    yield f"s3:{action}", asked.resource
+    if "x-amz-tagging" in request.headers:
+        yield "s3:PutObjectTagging", asked.resource
+    if "x-amz-acl" in request.headers:
+        yield "s3:PutObjectAcl", asked.resource
+    source = request.headers.get("x-amz-copy-source")
+    if source is not None:
+        path = unquote(source.partition("?")[0]).lstrip("/")
+        yield "s3:GetObject", f"arn:aws:s3:::{path}"
+
+
+def understand(method: str, uri: str, headers: Iterable[str]) -> S3Request:
+    """Recognise the operation, bucket and key of an S3 request.
+
+    Args:
+        method: The HTTP method.
+        uri: The path and the query, as they were sent.
+        headers: The names of the headers, in lower case.
+    """
+    path, _, query = uri.partition("?")
+    bucket, _, key = path.lstrip("/").partition("/")
+    level = "key" if key else "bucket" if bucket else "service"
+    present = set(headers)
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        present |= {name, f"{name}={value}"}
+    candidates = [
+        (len(needed), name)
+        for name, needed in _bindings().get((method, level), ())
+        if needed <= present
+    ]
+    operation = max(candidates, default=(0, f"{method} {level}"), key=lambda c: c[0])[1]
+    return S3Request(operation, unquote(bucket) or None, unquote(key) or None)
+
+
+@cache
+def _bindings() -> dict[tuple[str, str], list[tuple[str, frozenset[str]]]]:
+    """Map method and level to operations, with the parameters and headers that mark each."""
+    model = ServiceModel(Loader().load_service_model("s3", "service-2"))
+    bindings: dict[tuple[str, str], list[tuple[str, frozenset[str]]]] = {}
+    for name in model.operation_names:
+        operation = model.operation_model(name)
+        if operation.deprecated:
+            continue
+        path, _, query = operation.http["requestUri"].partition("?")
+        level = "key" if "{Key+}" in path else "bucket" if path == "/{Bucket}" else "service"
+        needed = frozenset(filter(None, query.split("&"))) | _required(operation)
+        bindings.setdefault((operation.http["method"], level), []).append((name, needed))
+    return bindings
+
+
+def _required(operation: OperationModel) -> frozenset[str]:
+    shape = operation.input_shape
+    if shape is None:
+        return frozenset()
+    members = (shape.members[name] for name in shape.required_members)
+    return frozenset(
+        member.serialization["name"]
+        for member in members
+        if member.serialization.get("location") in ("querystring", "header")
+    )
+
+
+def _caller_identity(identity: Identity) -> Response:
     body = (
         '<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">'
         f"<GetCallerIdentityResult><Arn>{identity.arn}</Arn>"
@@ -374,4 +358,4 @@ def _caller_identity(identity: Identity) -> Reply:
         "</GetCallerIdentityResult><ResponseMetadata><RequestId>local</RequestId>"
         "</ResponseMetadata></GetCallerIdentityResponse>"
     )
-    return Reply(200, (("Content-Type", "text/xml"),), body.encode())
+    return Response(body, content_type="text/xml")

@@ -1,4 +1,8 @@
-"""Past executions of pipelines: what ListPipelineExecutions and ListActionExecutions tell.
+"""Past executions of pipelines, and the operations of the CodePipeline API about them.
+
+ListPipelines, GetPipeline, ListPipelineExecutions, ListActionExecutions, ListActionTypes and
+GetActionType, as the CodePipeline API Reference describes them: newest first, at most 100 on a
+page, and a token that leads to the next one.
 
 A pipeline has executions, an execution has runs of actions, and a run has input and output
 artifacts. :class:`History` keeps them, and puts the artifacts' objects into the pipeline's buckets:
@@ -7,129 +11,78 @@ one bucket for each region that has an action.
 
 from __future__ import annotations
 
+import base64
+import json
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
 
-from cpstage.local.jobs import Artifact, Input
+from werkzeug.wrappers import Response
+
+from cpstage.local.client import ActionRun, Input, Revision
+from cpstage.local.identities import ACCOUNT
+from cpstage.local.job_api import read_request
+from cpstage.local.jobs import Artifact, JobService, place
+from cpstage.local.wire import Refusal, json_reply
 
 HISTORY_SECONDS = 365 * 24 * 3600.0
 """How long CodePipeline keeps executions (CodePipeline User Guide, quotas)."""
 
 _HOUR = 3600.0
+_PAGE = 100
+_COUNTS = {"minimumCount": 0, "maximumCount": 5}
+_Document = dict[str, Any]
+
+ActionTypeKey = tuple[str, str, str, str]
+Properties = Mapping[str, bool]
+"""The properties of an action type, and whether each is secret."""
 
 
-@dataclass(frozen=True)
-class ActionRun:
-    """One attempt of an action in a past execution.
-
-    Attributes:
-        name: The action's name.
-        stage: The stage's name.
-        inputs: Input artifacts, by the names that earlier actions of the execution gave them.
-        outputs: Output artifacts; one with ``body=None`` has lost its object.
-        status: ``InProgress``, ``Abandoned``, ``Succeeded`` or ``Failed``.
-        action_type: Category, owner, provider and version.
-        configuration: The action's configuration.
-        region: The action's region; the pipeline's if None.
-        seconds: How long it took.
-        error: Code and message of its failure.
-        external_id: The id that the provider gave it.
-        external_url: Where the provider shows it.
-        summary: What the provider said of it.
-    """
-
-    name: str
-    stage: str = "Build"
-    inputs: tuple[str, ...] = ()
-    outputs: tuple[Input, ...] = ()
-    status: str = "Succeeded"
-    action_type: tuple[str, str, str, str] = ("Build", "AWS", "CodeBuild", "1")
-    configuration: Mapping[str, str] = field(default_factory=dict, repr=False)
-    region: str | None = None
-    seconds: float = 60.0
-    error: tuple[str, str] | None = None
-    external_id: str | None = None
-    external_url: str | None = None
-    summary: str | None = None
-
-
-@dataclass(frozen=True)
-class Revision:
-    """A source revision of an execution."""
-
-    action: str
-    id: str
-    summary: str = ""
-    url: str = ""
-
-
-@dataclass(frozen=True)
-class KeptRun:
+class _Run(NamedTuple):
     """A run of an action with what the history adds to it."""
 
     run: ActionRun
     id: str
     started: float
-    inputs: tuple[Artifact, ...]
-    outputs: tuple[Artifact, ...]
+    inputs: list[Artifact]
+    outputs: list[Artifact]
 
 
-@dataclass(frozen=True)
-class KeptExecution:
-    """One execution of a pipeline, its runs oldest first."""
+class _Execution(NamedTuple):
+    """One execution of a pipeline: its summary as the API has it, and its runs, oldest first."""
 
     id: str
-    status: str
     started: float
-    updated: float
-    revisions: tuple[Revision, ...]
-    trigger: tuple[str, str]
-    mode: str
-    type: str
-    status_summary: str | None
-    stop_reason: str | None
-    runs: tuple[KeptRun, ...]
+    summary: _Document
+    runs: list[_Run]
 
 
 class History:
     """The executions of all pipelines of one region.
 
     Args:
-        region: The region of the pipelines.
-        bucket_of: Returns the artifact bucket of a region, and makes it where it is missing.
-        store: Puts the object of an artifact into its bucket: artifact, region, body, content type.
-        place: Returns bucket and key of a new artifact of a pipeline in a bucket.
+        jobs: The jobs of the region; it stores the objects of the artifacts.
+
+    Attributes:
+        action_types: Action types with their configuration properties.
+        operations: What :meth:`answer` answers.
     """
 
-    def __init__(
-        self,
-        region: str,
-        *,
-        bucket_of: Callable[[str], str],
-        store: Callable[[Artifact, str, Input], None],
-        place: Callable[[str, Input, str], Artifact],
-    ) -> None:
-        self.region = region
-        self._bucket_of = bucket_of
-        self._store = store
-        self._place = place
+    def __init__(self, jobs: JobService) -> None:
+        self._jobs = jobs
         self._lock = threading.Lock()
-        self._pipelines: dict[str, list[KeptExecution]] = {}
-
-    def pipelines(self) -> list[str]:
-        """Return the names of the pipelines."""
-        return sorted(self._pipelines)
-
-    def executions(self, pipeline: str) -> list[KeptExecution] | None:
-        """Return what is kept of a pipeline's executions, newest first; None for no pipeline."""
-        found = self._pipelines.get(pipeline)
-        if found is None:
-            return None
-        oldest = time.time() - HISTORY_SECONDS
-        return sorted((one for one in found if one.started >= oldest), key=lambda one: -one.started)
+        self._pipelines: dict[str, list[_Execution]] = {}
+        self.action_types: dict[ActionTypeKey, Properties] = {}
+        self.operations: dict[str, Callable[[_Document], _Document]] = {
+            "ListPipelines": self._list_pipelines,
+            "GetPipeline": self._get_pipeline,
+            "ListPipelineExecutions": self._list_executions,
+            "ListActionExecutions": self._list_actions,
+            "ListActionTypes": self._list_types,
+            "GetActionType": self._get_type,
+        }
 
     def add_pipeline(self, name: str) -> None:
         """Add a pipeline without executions."""
@@ -152,50 +105,44 @@ class History:
     ) -> str:
         """Add an execution, and store the objects of its artifacts; return its id."""
         self.add_pipeline(pipeline)
+        execution_id = str(uuid.uuid4())
         with self._lock:
             began = started if started is not None else self._next_start(pipeline)
-            kept = self._keep(pipeline, runs, began)
-            execution = KeptExecution(
-                id=str(uuid.uuid4()),
-                status=status,
-                started=began,
-                updated=began + sum(run.seconds for run in runs),
-                revisions=tuple(revisions),
-                trigger=trigger,
-                mode=mode,
-                type=kind,
-                status_summary=status_summary,
-                stop_reason=stop_reason,
-                runs=tuple(kept),
-            )
-            self._pipelines[pipeline].append(execution)
-        return execution.id
+            summary = {
+                "pipelineExecutionId": execution_id,
+                "status": status,
+                **({"statusSummary": status_summary} if status_summary else {}),
+                "startTime": began,
+                "lastUpdateTime": began + sum(run.seconds for run in runs),
+                "sourceRevisions": [_revision(one) for one in revisions],
+                "trigger": {"triggerType": trigger[0], "triggerDetail": trigger[1]},
+                **({"stopTrigger": {"reason": stop_reason}} if stop_reason else {}),
+                "executionMode": mode,
+                "executionType": kind,
+            }
+            kept = [*self._keep(pipeline, runs, began)]
+            self._pipelines[pipeline].append(_Execution(execution_id, began, summary, kept))
+        return execution_id
 
     def _next_start(self, pipeline: str) -> float:
         """Return a time later than that of every other execution of the pipeline."""
         latest = [one.started for one in self._pipelines[pipeline]]
         return max(latest) + 1 if latest else time.time() - _HOUR
 
-    def _keep(self, pipeline: str, runs: Sequence[ActionRun], began: float) -> list[KeptRun]:
+    def _keep(self, pipeline: str, runs: Sequence[ActionRun], began: float) -> Iterator[_Run]:
         made: dict[str, tuple[Artifact, Input]] = {}
-        kept = []
         for run in runs:
-            region = run.region or self.region
-            bucket = self._bucket_of(region)
-            inputs = tuple(self._input(made, name, region, bucket) for name in run.inputs)
-            outputs = []
-            for item in run.outputs:
-                artifact = self._place(pipeline, item, bucket)
-                if item.body is not None:
-                    self._store(artifact, region, item)
-                outputs.append(artifact)
+            bucket, key = self._jobs.store_of(run.region or self._jobs.region)
+            inputs = [self._input(made, name, bucket, key) for name in run.inputs]
+            outputs = [place(pipeline, item, bucket) for item in run.outputs]
+            for item, artifact in zip(run.outputs, outputs, strict=True):
+                self._jobs.store(artifact, item, key)
                 made[item.name] = (artifact, item)
-            kept.append(KeptRun(run, str(uuid.uuid4()), began, inputs, tuple(outputs)))
+            yield _Run(run, str(uuid.uuid4()), began, inputs, outputs)
             began += run.seconds
-        return kept
 
     def _input(
-        self, made: Mapping[str, tuple[Artifact, Input]], name: str, region: str, bucket: str
+        self, made: Mapping[str, tuple[Artifact, Input]], name: str, bucket: str, key: str
     ) -> Artifact:
         """Return an input; CodePipeline copies it into the bucket of the action's region."""
         if name not in made:
@@ -204,6 +151,220 @@ class History:
         if artifact.bucket == bucket or item.bucket is not None:
             return artifact
         copy = Artifact(name, bucket, artifact.key, artifact.revision)
-        if item.body is not None:
-            self._store(copy, region, item)
+        self._jobs.store(copy, item, key)
         return copy
+
+    def answer(self, operation: str, body: bytes, region: str) -> Response:
+        """Answer one call.
+
+        Raises:
+            Refusal: One of the operation's errors.
+        """
+        document = read_request(operation, body)
+        name = document.get("pipelineName") or document.get("name")
+        if name and (region != self._jobs.region or name not in self._pipelines):
+            message = f"Account '{ACCOUNT}' does not have a pipeline with name '{name}'"
+            raise Refusal(400, "PipelineNotFoundException", message)
+        return json_reply(self.operations[operation](document))
+
+    def _list_pipelines(self, document: _Document) -> _Document:
+        names = [{"name": name, "version": 1} for name in sorted(self._pipelines)]
+        return _page("pipelines", names, document, 1000)
+
+    def _get_pipeline(self, document: _Document) -> _Document:
+        name, region = document["name"], self._jobs.region
+        runs = [run for one in self._kept(name) for run in one.runs]
+        used = {run.run.region or region for run in runs} | {region}
+        stores = {
+            one: {"type": "S3", "location": bucket, "encryptionKey": {"id": key, "type": "KMS"}}
+            for one, (bucket, key) in self._jobs.stores.items()
+            if one in used
+        }
+        several = len(used) > 1
+        return {
+            "pipeline": {
+                "name": name,
+                "roleArn": f"arn:aws:iam::{ACCOUNT}:role/pipeline",
+                **({"artifactStores": stores} if several else {"artifactStore": stores[region]}),
+                "stages": [*_stages(runs, region)],
+                "version": 1,
+                "pipelineType": "V2",
+            },
+            "metadata": {"pipelineArn": f"arn:aws:codepipeline:{region}:{ACCOUNT}:{name}"},
+        }
+
+    def _list_executions(self, document: _Document) -> _Document:
+        kept = self._kept(document["pipelineName"])
+        stage = ((document.get("filter") or {}).get("succeededInStage") or {}).get("stageName")
+        if stage:
+            kept = [one for one in kept if _succeeded_in(one, stage)]
+        return _page("pipelineExecutionSummaries", [one.summary for one in kept], document)
+
+    def _list_actions(self, document: _Document) -> _Document:
+        kept = self._kept(document["pipelineName"])
+        wanted = document.get("filter") or {}
+        latest = wanted.get("latestInPipelineExecution") or {}
+        execution_id = wanted.get("pipelineExecutionId") or latest.get("pipelineExecutionId")
+        if execution_id:
+            kept = [one for one in kept if one.id == execution_id]
+            if not kept:
+                message = f"Unable to find pipeline execution '{execution_id}'"
+                raise Refusal(400, "PipelineExecutionNotFoundException", message)
+        runs = [(one.id, run) for one in kept for run in one.runs]
+        if latest.get("startTimeRange") == "Latest":
+            runs = [*{(one, run.run.stage, run.run.name): (one, run) for one, run in runs}.values()]
+        runs.sort(key=lambda pair: -pair[1].started)
+        details = [_detail(one, run, self._jobs.region) for one, run in runs]
+        return _page("actionExecutionDetails", details, document)
+
+    def _list_types(self, document: _Document) -> _Document:
+        owner = document.get("actionOwnerFilter")
+        found = [
+            {
+                "id": _type_id(key),
+                "actionConfigurationProperties": [
+                    {"name": name, "required": False, "key": False, "secret": is_secret}
+                    for name, is_secret in properties.items()
+                ],
+                "inputArtifactDetails": _COUNTS,
+                "outputArtifactDetails": _COUNTS,
+            }
+            for key, properties in self.action_types.items()
+            if owner in (None, key[1])
+        ]
+        return _page("actionTypes", found, document)
+
+    def _get_type(self, document: _Document) -> _Document:
+        key = (document["category"], document["owner"], document["provider"], document["version"])
+        properties = self.action_types.get(key)
+        if properties is None:
+            message = f"The action type {'/'.join(key)} is not known"
+            raise Refusal(400, "ActionTypeNotFoundException", message)
+        return {
+            "actionType": {
+                "id": _type_id(key),
+                "executor": {"type": "JobWorker", "configuration": {}},
+                "inputArtifactDetails": _COUNTS,
+                "outputArtifactDetails": _COUNTS,
+                "properties": [
+                    {"name": name, "optional": True, "key": False, "noEcho": is_secret}
+                    for name, is_secret in properties.items()
+                ],
+            }
+        }
+
+    def _kept(self, pipeline: str) -> list[_Execution]:
+        """Return what is kept of a pipeline's executions, newest first."""
+        oldest = time.time() - HISTORY_SECONDS
+        kept = [one for one in self._pipelines[pipeline] if one.started >= oldest]
+        return sorted(kept, key=lambda one: -one.started)
+
+
+def _page(
+    member: str, items: Sequence[_Document], document: _Document, most: int = _PAGE
+) -> _Document:
+    """Return one page of a list, and the token of the next one."""
+    token = document.get("nextToken")
+    start = _offset(token, member) if token else 0
+    end = start + min(document.get("maxResults") or most, most)
+    page: _Document = {member: [*items[start:end]]}
+    if end < len(items):
+        page["nextToken"] = base64.urlsafe_b64encode(json.dumps([member, end]).encode()).decode()
+    return page
+
+
+def _offset(token: str, member: str) -> int:
+    try:
+        of, offset = json.loads(base64.urlsafe_b64decode(token))
+    except (ValueError, TypeError):
+        _bad_token()
+    if of != member or not isinstance(offset, int):
+        _bad_token()
+    return offset
+
+
+def _bad_token() -> NoReturn:
+    raise Refusal(400, "InvalidNextTokenException", "The next token is invalid")
+
+
+def _succeeded_in(execution: _Execution, stage: str) -> bool:
+    """Whether the last attempts of all actions of a stage succeeded."""
+    last = {run.run.name: run.run.status for run in execution.runs if run.run.stage == stage}
+    return bool(last) and set(last.values()) == {"Succeeded"}
+
+
+def _revision(revision: Revision) -> _Document:
+    return {
+        "actionName": revision.action,
+        "revisionId": revision.id,
+        **({"revisionSummary": revision.summary} if revision.summary else {}),
+        **({"revisionUrl": revision.url} if revision.url else {}),
+    }
+
+
+def _detail(execution_id: str, kept: _Run, region: str) -> _Document:
+    run = kept.run
+    result: _Document = {}
+    if run.external_id:
+        result["externalExecutionId"] = run.external_id
+    if run.summary:
+        result["externalExecutionSummary"] = run.summary
+    if run.external_url:
+        result["externalExecutionUrl"] = run.external_url
+    if run.error:
+        result["errorDetails"] = {"code": run.error[0], "message": run.error[1]}
+    detail: _Document = {
+        "pipelineExecutionId": execution_id,
+        "actionExecutionId": kept.id,
+        "pipelineVersion": 1,
+        "stageName": run.stage,
+        "actionName": run.name,
+        "startTime": kept.started,
+        "lastUpdateTime": kept.started + run.seconds,
+        "status": run.status,
+        "input": {
+            "actionTypeId": _type_id(run.action_type),
+            "configuration": dict(run.configuration),
+            "resolvedConfiguration": dict(run.configuration),
+            "region": run.region or region,
+            "inputArtifacts": [*map(_artifact, kept.inputs)],
+        },
+    }
+    if run.status != "InProgress":
+        detail["output"] = {
+            "outputArtifacts": [*map(_artifact, kept.outputs)],
+            "executionResult": result,
+            "outputVariables": {},
+        }
+    return detail
+
+
+def _artifact(one: Artifact) -> _Document:
+    return {"name": one.name, "s3location": {"bucket": one.bucket, "key": one.key}}
+
+
+def _type_id(key: ActionTypeKey) -> _Document:
+    return dict(zip(("category", "owner", "provider", "version"), key, strict=True))
+
+
+def _stages(runs: Sequence[_Run], home: str) -> Iterator[_Document]:
+    """Yield the stages that the runs were of, in their order."""
+    stages: dict[str, dict[str, _Run]] = {}
+    for kept in runs:
+        stages.setdefault(kept.run.stage, {}).setdefault(kept.run.name, kept)
+    for stage, actions in stages.items():
+        yield {
+            "name": stage,
+            "actions": [
+                {
+                    "name": name,
+                    "actionTypeId": _type_id(kept.run.action_type),
+                    "runOrder": 1,
+                    "configuration": dict(kept.run.configuration),
+                    "inputArtifacts": [{"name": one.name} for one in kept.inputs],
+                    "outputArtifacts": [{"name": one.name} for one in kept.outputs],
+                    "region": kept.run.region or home,
+                }
+                for name, kept in actions.items()
+            ],
+        }

@@ -1,13 +1,13 @@
 """The job-worker operations of the CodePipeline API, version 2015-07-09, in JSON 1.1.
 
 PollForJobs, AcknowledgeJob, GetJobDetails, PutJobSuccessResult, PutJobFailureResult and their
-third-party twins, as the CodePipeline API Reference describes them. Who may call them is decided
-at the gate; what a job is, is the book's.
+third-party twins, as the CodePipeline API Reference describes them. The gate decides who may call
+them. Requests are checked against botocore's own model of the service: required members, types,
+lengths, ranges, enumerations and patterns.
 
-Checks a JSON request against a service model, and words what is wrong as AWS does.
-
-The constraints are those of botocore's own model of the service: required members, types, lengths,
-ranges, enumerations and patterns.
+`mock_jobs` adds the operations to moto's `mock_aws`, for tests within one process: moto has
+CodePipeline's pipelines, but no jobs. `mock_aws` checks neither signatures nor permissions, and
+session credentials do not expire; `LocalAWS` does all that.
 """
 
 from __future__ import annotations
@@ -15,15 +15,28 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from botocore import xform_name
 from botocore.loaders import Loader
 from botocore.model import MapShape, ServiceModel, Shape, StructureShape
+from werkzeug.wrappers import Response
 
-from cpstage.local.identities import ACCOUNT, Identity
-from cpstage.local.jobs import OPEN, ActionType, Artifact, Book, JobState
-from cpstage.local.wire import Refusal, Reply
+from cpstage.local.identities import ACCOUNT
+from cpstage.local.jobs import (
+    OPEN,
+    REDELIVER_SECONDS,
+    ActionType,
+    Artifact,
+    JobService,
+    JobState,
+)
+from cpstage.local.wire import Refusal, json_reply
+
+if TYPE_CHECKING:
+    from moto.codepipeline.responses import CodePipelineResponse
 
 OPERATIONS = (
     "PollForJobs",
@@ -42,18 +55,11 @@ _Document = dict[str, Any]
 
 
 class JobWorkerAPI:
-    """Answers the job-worker operations from the book of jobs.
+    """Answers the job-worker operations about the jobs of one region."""
 
-    Args:
-        book: The book of jobs.
-        issue: Makes new session credentials for a job.
-        region: The one region whose jobs the book holds.
-    """
-
-    def __init__(self, book: Book, issue: Callable[[JobState], Identity], region: str) -> None:
-        self._book = book
-        self._issue = issue
-        self._region = region
+    def __init__(self, jobs: JobService) -> None:
+        self._jobs = jobs
+        self._book = jobs.book
         self._handlers: dict[str, Callable[[_Document], _Document]] = {
             "PollForJobs": self._poll,
             "PollForThirdPartyJobs": self._poll_third_party,
@@ -65,7 +71,7 @@ class JobWorkerAPI:
             self._handlers[f"Put{kind}JobSuccessResult"] = self._put_success
             self._handlers[f"Put{kind}JobFailureResult"] = self._put_failure
 
-    def answer(self, operation: str, body: bytes, region: str) -> Reply:
+    def answer(self, operation: str, body: bytes, region: str) -> Response:
         """Answer one call.
 
         Raises:
@@ -80,12 +86,12 @@ class JobWorkerAPI:
             self._check_job(job_id, "ThirdParty" in operation, document, region)
         output = self._handlers[operation](document)
         # An operation without output answers with an empty body.
-        return Reply(200) if model.output_shape is None else Reply.of_json(output)
+        return Response() if model.output_shape is None else json_reply(output)
 
     def _check_job(self, job_id: str, third_party: bool, document: _Document, region: str) -> None:
         """Refuse a job that is unknown in the region, or of the other kind."""
         job = self._book.find(job_id)
-        if job is None or region != self._region or (job.third_party and not third_party):
+        if job is None or region != self._jobs.region or (job.third_party and not third_party):
             _not_found(job_id)
         if third_party and not job.third_party:
             raise Refusal(400, "InvalidJobException", f"Job {job_id} is not a third-party job")
@@ -159,14 +165,16 @@ class JobWorkerAPI:
         return {}
 
     def _job(self, job: JobState) -> _Document:
-        session = self._issue(job)
+        session = self._jobs.issue_session(job)
         context: _Document = {
             "pipelineName": job.pipeline,
             "stage": {"name": job.stage},
             "action": {"name": job.action, "actionExecutionId": job.action_execution_id},
         }
         if not job.third_party:
-            context["pipelineArn"] = f"arn:aws:codepipeline:{self._region}:{ACCOUNT}:{job.pipeline}"
+            context["pipelineArn"] = (
+                f"arn:aws:codepipeline:{self._jobs.region}:{ACCOUNT}:{job.pipeline}"
+            )
             context["pipelineExecutionId"] = job.pipeline_execution_id
         data: _Document = {
             "actionTypeId": vars(job.action_type),
@@ -217,7 +225,12 @@ def read_request(operation: str, body: bytes) -> _Document:
         document: _Document = json.loads(body or b"{}")
     except ValueError:
         raise Refusal(400, "SerializationException", "The body is not JSON") from None
-    validate(document, _model().operation_model(operation).input_shape)
+    shape = _model().operation_model(operation).input_shape
+    faults = [*_faults(document, shape, "")] if shape else []
+    if faults:
+        plural = "s" if len(faults) > 1 else ""
+        message = f"{len(faults)} validation error{plural} detected: {'; '.join(faults)}"
+        raise Refusal(400, "ValidationException", message)
     return document
 
 
@@ -228,22 +241,6 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "integer": int,
     "timestamp": (int, float),
 }
-
-
-def validate(document: Any, shape: Shape | None) -> None:
-    """Check a request against the shape of its operation's input.
-
-    Raises:
-        Refusal: SerializationException for a wrong type, ValidationException for the rest.
-    """
-    if shape is None:
-        return
-    faults = list(_faults(document, shape, ""))
-    if faults:
-        plural = "s" if len(faults) > 1 else ""
-        listed = "; ".join(faults)
-        message = f"{len(faults)} validation error{plural} detected: {listed}"
-        raise Refusal(400, "ValidationException", message)
 
 
 def _faults(value: Any, shape: Shape, path: str) -> Iterator[str]:
@@ -294,3 +291,69 @@ def _broken(value: Any, shape: Shape) -> Iterator[str]:
     # An id of another form is simply not found: AWS's own examples break the pattern.
     if pattern and shape.name != "JobId" and not re.fullmatch(pattern, value):
         yield f"satisfy regular expression pattern: {pattern}"
+
+
+_Answer = tuple[int, dict[str, Any], str]
+
+
+class MockJobs(JobService):
+    """The jobs that `mock_jobs` makes moto answer for."""
+
+    def __init__(self, region: str, redeliver_seconds: float) -> None:
+        super().__init__(region, redeliver_seconds=redeliver_seconds)
+        self._open()
+        self._api = JobWorkerAPI(self)
+
+    def methods(self) -> dict[str, Any]:
+        """Return the job-worker operations as methods of moto's CodePipeline."""
+        return {xform_name(operation): self._method(operation) for operation in OPERATIONS}
+
+    def _method(self, operation: str) -> Callable[[CodePipelineResponse], _Answer]:
+        def answer(call: CodePipelineResponse) -> _Answer:
+            try:
+                reply = self._api.answer(operation, call.body.encode(), call.region)
+            except Refusal as refusal:
+                reply = refusal.reply("codepipeline")
+            # moto takes the status from this member of the headers.
+            headers = {**dict(reply.headers), "status": reply.status_code}
+            return reply.status_code, headers, reply.get_data(as_text=True)
+
+        return answer
+
+
+@contextmanager
+def mock_jobs(
+    region: str = "us-east-1", *, redeliver_seconds: float = REDELIVER_SECONDS
+) -> Iterator[MockJobs]:
+    """Make moto answer the job-worker API inside `mock_aws`.
+
+    Example::
+
+        with mock_aws(), mock_jobs() as jobs:
+            job_id = jobs.add_job([Input("Source", archive)], ["Build"])
+            cpstage.fetch(cpstage.get_job(job_id), directory)
+            ...
+            assert jobs.job(job_id).status == "Succeeded"
+
+    Args:
+        region: The region of the jobs, and of the pipeline's bucket and KMS key.
+        redeliver_seconds: How long a dispatched job waits for its acknowledgement before it goes
+            to another poll.
+
+    Yields:
+        The jobs. `add_job` adds one, `job` returns the state of one.
+
+    Raises:
+        RuntimeError: `mock_aws` is not active: the calls would go to AWS.
+    """
+    # `LocalAWS` does without these, which take 40 ms to load.
+    from unittest.mock import patch
+
+    from moto.codepipeline.responses import CodePipelineResponse
+    from moto.core.models import botocore_stubber
+
+    if not botocore_stubber.enabled:
+        raise RuntimeError("mock_aws is not active: write `with mock_aws(), mock_jobs() as jobs:`")
+    jobs = MockJobs(region, redeliver_seconds)
+    with patch.multiple(CodePipelineResponse, create=True, **jobs.methods()):
+        yield jobs

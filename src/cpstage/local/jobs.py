@@ -1,27 +1,34 @@
-"""The jobs of the local pipeline: their description, their state, and what was reported.
+"""The jobs of the local pipeline on top of moto: their state, artifacts and session credentials.
 
 The life of a job follows the CodePipeline API Reference: Queued, Dispatched by a poll, InProgress
 after an acknowledgement with the nonce of that poll, Succeeded or Failed by a result. A dispatched
 job that is not acknowledged for a while is returned by another poll, with another nonce.
+
+The pipeline stores the input objects encrypted, under keys like those of CodePipeline. The session
+credentials of a job may read its input objects, write its output objects and use its key.
 """
 
 from __future__ import annotations
 
-import base64
 import secrets
+import string
 import threading
 import time
 import uuid
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from cpstage.local.backend import MANAGED_KEY, Backend
+from cpstage.local.client import SESSION_ACTIONS, Input, NewJob, Output, TakesJobs
+from cpstage.local.identities import ACCOUNT, Identities, Identity, Statement
+
 REDELIVER_SECONDS = 60.0
-"""How long a dispatched job waits for its acknowledgement before it is anybody's again."""
+"""How long a dispatched job waits for its acknowledgement before another poll returns it."""
 
 OPEN = frozenset({"Created", "Queued", "Dispatched", "InProgress"})
-STATUSES = OPEN | {"TimedOut", "Succeeded", "Failed"}
+_STATUSES = OPEN | {"TimedOut", "Succeeded", "Failed"}
+_KEY_ALPHABET = string.ascii_letters + string.digits
 
 
 @dataclass(frozen=True)
@@ -49,26 +56,15 @@ class JobState:
     """A job as it stands at one moment.
 
     Attributes:
-        id: The job id.
-        status: The JobStatus.
         nonce: What AcknowledgeJob must give.
         client_id: Who a third-party job is for; None for a custom one.
         client_token: What every call on a third-party job must give; None for a custom one.
-        action_type: The action type.
-        configuration: The action's configuration.
-        pipeline: The pipeline's name.
-        stage: The stage's name.
-        action: The action's name.
-        action_execution_id: The id of this run of the action.
-        pipeline_execution_id: The id of this run of the pipeline.
-        inputs: The input artifacts.
-        outputs: The output artifacts.
         encryption_key: The job's `encryptionKey`, if it has one.
         continuation_token: The token that an earlier job left.
-        dispatched_at: When a poll last brought it (`time.monotonic`).
-        session_seconds: Life of its session credentials.
+        session_seconds: Lifetime of its session credentials.
         session_requests: How many requests a session is good for; any number if None.
         session_actions: What its sessions may do.
+        dispatched_at: When a poll last brought it (`time.monotonic`).
         sessions: How many sessions have been issued.
         result: The members of the result that was put, without id and client token.
         continued_as: The job that a continuation token brought about.
@@ -108,8 +104,7 @@ class JobState:
         return {**asdict(self), "session_actions": sorted(self.session_actions)}
 
 
-def new_nonce() -> str:
-    """Return a nonce that no earlier poll gave out."""
+def _new_nonce() -> str:
     return secrets.token_hex(8)
 
 
@@ -120,7 +115,7 @@ class Book:
         redeliver_seconds: How long a dispatched job waits for its acknowledgement.
     """
 
-    def __init__(self, redeliver_seconds: float = REDELIVER_SECONDS) -> None:
+    def __init__(self, redeliver_seconds: float) -> None:
         self._redeliver_seconds = redeliver_seconds
         self._lock = threading.RLock()
         self._jobs: dict[str, JobState] = {}
@@ -141,11 +136,11 @@ class Book:
         return action_type in self._types
 
     def find(self, job_id: str) -> JobState | None:
-        """Return a job as it stands, or None."""
+        """Return the current state of a job, or None."""
         return self._jobs.get(job_id)
 
     def change(self, job_id: str, **members: Any) -> JobState:
-        """Change members of a job, and return it as it then stands."""
+        """Change members of a job, and return its new state."""
         with self._lock:
             changed = replace(self._jobs[job_id], **members)
             self._jobs[job_id] = changed
@@ -177,7 +172,7 @@ class Book:
                 and wanted <= set(job.configuration.items())
             ]
             return [
-                self.change(job_id, status="Dispatched", nonce=new_nonce(), dispatched_at=now)
+                self.change(job_id, status="Dispatched", nonce=_new_nonce(), dispatched_at=now)
                 for job_id in matching[:limit]
             ]
 
@@ -220,7 +215,7 @@ class Book:
                         job,
                         id=following,
                         status="Queued",
-                        nonce=new_nonce(),
+                        nonce=_new_nonce(),
                         client_token=str(uuid.uuid4()) if job.third_party else None,
                         continuation_token=token,
                         sessions=0,
@@ -230,190 +225,198 @@ class Book:
             return True
 
 
-SESSION_ACTIONS = frozenset(
-    {
-        "s3:GetObject",
-        "s3:GetObjectVersion",
-        "s3:PutObject",
-        "s3:AbortMultipartUpload",
-        "s3:ListMultipartUploadParts",
-        "kms:Decrypt",
-        "kms:DescribeKey",
-        "kms:GenerateDataKey",
-        "kms:GenerateDataKeyWithoutPlaintext",
-    }
-)
-"""What a job's session may do: the `s3:Get…` on its inputs, the other `s3:` actions on its
-outputs, the `kms:` actions on its key. Adding `s3:ListBucket` allows it on the job's bucket, and
-then a missing object is 404 NoSuchKey, where it is 403 AccessDenied without."""
+class JobService(TakesJobs):
+    """The jobs of one region.
 
-
-@dataclass(frozen=True)
-class Input:
-    """One input artifact: an object that an earlier action left in the bucket.
+    Args:
+        region: The pipeline's region.
+        session_seconds: Lifetime of the session credentials that come with a job.
+        session_actions: Actions that these credentials allow, unless a job says otherwise.
+        redeliver_seconds: How long a dispatched job waits for its acknowledgement before it goes
+            to another poll.
 
     Attributes:
-        name: The artifact's name.
-        body: The object's bytes; None for an object that is not there.
-        suffix: What its key ends in, `.zip` or nothing.
-        content_type: Its Content-Type; S3's default if None.
-        key: The whole object key, in place of one that CodePipeline would make up.
-        bucket: The bucket it lies in; the job's if None.
-        revision: The artifact's revision.
-        kms_key_id: The KMS key that encrypts it; the job's if None.
+        region: The pipeline's region.
+        bucket: The pipeline's bucket.
+        key_arn: The ARN of the pipeline's KMS key.
+        book: The jobs.
+        stores: The artifact bucket and the KMS key of each region.
     """
 
-    name: str
-    body: bytes | None = field(default=b"", repr=False)
-    suffix: str = ".zip"
-    content_type: str | None = None
-    key: str | None = None
-    bucket: str | None = None
-    revision: str | None = None
-    kms_key_id: str | None = None
+    key_arn: str
+    book: Book
+    stores: dict[str, tuple[str, str]]
 
+    def __init__(
+        self,
+        region: str,
+        *,
+        session_seconds: float = 3600.0,
+        session_actions: Iterable[str] = SESSION_ACTIONS,
+        redeliver_seconds: float = REDELIVER_SECONDS,
+    ) -> None:
+        self.region = region
+        self.bucket = _bucket_name(region)
+        self._session_seconds = session_seconds
+        self._session_actions = frozenset(session_actions)
+        self._redeliver_seconds = redeliver_seconds
 
-@dataclass(frozen=True)
-class Output:
-    """One output artifact: a place in the bucket.
+    def _open(self) -> None:
+        """Create the bucket, unless moto has it, and the KMS key; begin without jobs."""
+        self._backend = Backend()
+        self.book = Book(self._redeliver_seconds)
+        self._identities = Identities()
+        self.stores = {}
+        _, self.key_arn = self.store_of(self.region)
+        for third_party in (False, True):
+            self.book.add_type(_action_type(NewJob(third_party=third_party)))
 
-    Attributes:
-        name: The artifact's name.
-        key: The whole object key, in place of one that CodePipeline would make up.
-        bucket: The bucket it is to lie in; the job's if None.
-    """
+    def store_of(self, region: str) -> tuple[str, str]:
+        """Return the artifact bucket and the KMS key of a region; make them if missing."""
+        if region not in self.stores:
+            name = _bucket_name(region)
+            if self._backend.bucket_region(name) is None:
+                self._backend.create_bucket(name, region)
+            key = self._backend.create_key(region, "The pipeline's artifacts")
+            self.stores[region] = (name, key)
+        return self.stores[region]
 
-    name: str
-    key: str | None = None
-    bucket: str | None = None
+    def add_bucket(self, name: str, region: str) -> None:
+        """Create another versioned bucket, in any region."""
+        self._backend.create_bucket(name, region)
 
+    def store(self, artifact: Artifact, item: Input, key_arn: str) -> None:
+        """Put the object of an artifact into its bucket, if it has one."""
+        if item.body is not None:
+            self._backend.put_object(
+                artifact.bucket, artifact.key, item.body, item.content_type, key_arn
+            )
 
-@dataclass(frozen=True)
-class NewJob:
-    """Everything that `add_job` takes; see there."""
-
-    inputs: tuple[Input, ...] = ()
-    outputs: tuple[Output, ...] = ()
-    configuration: Mapping[str, str] = field(default_factory=dict, repr=False)
-    encryption_key: str | Mapping[str, str] | None = "default"
-    status: str = "InProgress"
-    third_party: bool = False
-    continuation_token: str | None = None
-    pipeline: str = "sample-pipeline"
-    stage: str = "Build"
-    action: str = "BuildWithCpstage"
-    category: str = "Build"
-    provider: str = "CpstageLocal"
-    version: str = "1"
-    bucket: str | None = None
-    session_seconds: float | None = None
-    session_requests: int | None = None
-    session_actions: frozenset[str] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as a JSON document, bodies in base64."""
-        document = asdict(self)
-        for item in document["inputs"]:
-            if item["body"] is not None:
-                item["body"] = base64.b64encode(item["body"]).decode("ascii")
-        if self.session_actions is not None:
-            document["session_actions"] = sorted(self.session_actions)
-        return document
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> NewJob:
-        """Read it back from a JSON document.
+    def job(self, job_id: str) -> JobState:
+        """Return the current state of a job.
 
         Raises:
-            TypeError: The document has a member that a job has not.
-            ValueError: A body is not base64.
+            KeyError: There is no such job.
         """
-        members = dict(document)
-        members["inputs"] = tuple(
-            Input(**{**item, "body": _decode(item.get("body", ""))})
-            for item in members.get("inputs", ())
-        )
-        members["outputs"] = tuple(Output(**item) for item in members.get("outputs", ()))
-        if members.get("session_actions") is not None:
-            members["session_actions"] = frozenset(members["session_actions"])
-        return cls(**members)
+        job = self.book.find(job_id)
+        if job is None:
+            raise KeyError(job_id)
+        return job
 
+    def set_status(self, job_id: str, status: str) -> None:
+        """Change the status of a job, as time-outs and stopped pipelines do."""
+        _check_status(status)
+        self.book.change(job_id, status=status)
 
-def _decode(body: str | None) -> bytes | None:
-    return None if body is None else base64.b64decode(body, validate=True)
-
-
-class TakesJobs(ABC):
-    """Whatever jobs can be added to: the local AWS itself, or a client of it elsewhere."""
-
-    @abstractmethod
     def submit(self, job: NewJob) -> str:
-        """Make a job of a description, and return its id."""
-
-    def add_job(
-        self,
-        inputs: Sequence[Input] = (),
-        outputs: Sequence[str | Output] = (),
-        *,
-        configuration: Mapping[str, str] | None = None,
-        encryption_key: str | Mapping[str, str] | None = "default",
-        status: str = "InProgress",
-        third_party: bool = False,
-        continuation_token: str | None = None,
-        pipeline: str = "sample-pipeline",
-        stage: str = "Build",
-        action: str = "BuildWithCpstage",
-        category: str = "Build",
-        provider: str = "CpstageLocal",
-        version: str = "1",
-        bucket: str | None = None,
-        session_seconds: float | None = None,
-        session_requests: int | None = None,
-        session_actions: frozenset[str] | None = None,
-    ) -> str:
-        """Add a job, and put its input objects into the bucket.
-
-        Args:
-            inputs: The input artifacts.
-            outputs: The output artifacts, or their names.
-            configuration: The action's configuration.
-            encryption_key: The job's `encryptionKey`: `default` for the pipeline's KMS key,
-                another key's id, the whole member, or None for a job without.
-            status: `InProgress`, as after AcknowledgeJob; `Queued` for a job to be polled for.
-            third_party: Whether it is a third-party job.
-            continuation_token: The token that an earlier job of the action left.
-            pipeline: The pipeline's name.
-            stage: The stage's name.
-            action: The action's name.
-            category: The action type's category.
-            provider: The action type's provider.
-            version: The action type's version.
-            bucket: The bucket of its artifacts; the pipeline's if None.
-            session_seconds: Life of its session credentials; the local AWS's if None.
-            session_requests: How many requests a session is good for; any number if None.
-            session_actions: What its sessions may do; `SESSION_ACTIONS` if None.
-
-        Returns:
-            The job id.
-        """
-        return self.submit(
-            NewJob(
-                inputs=tuple(inputs),
-                outputs=tuple(Output(o) if isinstance(o, str) else o for o in outputs),
-                configuration=dict(configuration or {}),
-                encryption_key=encryption_key,
-                status=status,
-                third_party=third_party,
-                continuation_token=continuation_token,
-                pipeline=pipeline,
-                stage=stage,
-                action=action,
-                category=category,
-                provider=provider,
-                version=version,
-                bucket=bucket,
-                session_seconds=session_seconds,
-                session_requests=session_requests,
-                session_actions=session_actions,
-            )
+        """Make a job; see :meth:`TakesJobs.submit`."""
+        _check_status(job.status)
+        seconds, actions, key = job.session_seconds, job.session_actions, job.encryption_key
+        if isinstance(key, str):
+            key = {"id": self.key_arn if key == "default" else key, "type": "KMS"}
+        outputs = [Output(item) if isinstance(item, str) else item for item in job.outputs]
+        bucket = job.bucket or self.bucket
+        state = JobState(
+            id=str(uuid.uuid4()),
+            status=job.status,
+            nonce=_new_nonce(),
+            client_id=str(uuid.uuid4()) if job.third_party else None,
+            client_token=str(uuid.uuid4()) if job.third_party else None,
+            action_type=_action_type(job),
+            configuration=dict(job.configuration or {}),
+            pipeline=job.pipeline,
+            stage=job.stage,
+            action=job.action,
+            action_execution_id=str(uuid.uuid4()),
+            pipeline_execution_id=str(uuid.uuid4()),
+            inputs=tuple(place(job.pipeline, item, bucket) for item in job.inputs),
+            outputs=tuple(place(job.pipeline, item, bucket) for item in outputs),
+            encryption_key=key,
+            continuation_token=job.continuation_token,
+            session_seconds=self._session_seconds if seconds is None else seconds,
+            session_requests=job.session_requests,
+            session_actions=self._session_actions if actions is None else actions,
         )
+        for item, artifact in zip(job.inputs, state.inputs, strict=True):
+            self.store(artifact, item, self._input_key(item, artifact, state))
+        self.book.add(state)
+        return state.id
+
+    def _input_key(self, item: Input, artifact: Artifact, state: JobState) -> str:
+        """Return the ARN of the key of an input's object."""
+        region = self._backend.bucket_region(artifact.bucket)
+        if region is None:
+            raise ValueError(f"There is no bucket {artifact.bucket}; add_bucket makes one")
+        if item.kms_key_id is None:
+            return self._key_of(state, artifact.bucket)
+        found = self._backend.find_key(item.kms_key_id, region)
+        if found is None:
+            raise ValueError(f"There is no key {item.kms_key_id} in {region}")
+        return found[0]
+
+    def _key_of(self, job: JobState, bucket: str) -> str:
+        """Return the ARN of the key that the job's objects in a bucket are encrypted under.
+
+        That is the AWS managed key of S3 for a job without a key, or with one that the bucket's
+        region does not have.
+        """
+        region = self._backend.bucket_region(bucket) or self.region
+        key_id = (job.encryption_key or {}).get("id")
+        found = self._backend.find_key(key_id, region) if key_id else None
+        return found[0] if found else self._backend.enabled_key(MANAGED_KEY, region)
+
+    def issue_session(self, job: JobState) -> Identity:
+        """Make new session credentials for a job."""
+        number = self.book.next_session(job.id)
+        return self._identities.add_session(
+            job.id, number, self._statements(job), job.session_seconds, job.session_requests
+        )
+
+    def _statements(self, job: JobState) -> tuple[Statement, ...]:
+        actions = job.session_actions
+        buckets = {artifact.bucket for artifact in (*job.inputs, *job.outputs)}
+        reading = frozenset(a for a in actions if a.startswith("s3:Get"))
+        listing = frozenset(a for a in actions if a.startswith("s3:ListBucket"))
+        keys = frozenset(a for a in actions if a.startswith("kms:"))
+        writing = actions - reading - listing - keys
+        return (
+            Statement(reading, _objects(job.inputs)),
+            Statement(writing, _objects(job.outputs)),
+            Statement(listing, frozenset(f"arn:aws:s3:::{bucket}" for bucket in buckets)),
+            Statement(keys, frozenset(self._key_of(job, bucket) for bucket in buckets)),
+        )
+
+
+def _objects(artifacts: tuple[Artifact, ...]) -> frozenset[str]:
+    return frozenset(f"arn:aws:s3:::{artifact.bucket}/{artifact.key}" for artifact in artifacts)
+
+
+def _bucket_name(region: str) -> str:
+    return f"codepipeline-{region}-{ACCOUNT}"
+
+
+def place(pipeline: str, item: Input | Output, bucket: str) -> Artifact:
+    """Return an artifact with a key like those of CodePipeline.
+
+    CodePipeline cuts the pipeline's name to 20 characters in keys, the artifact's to 10.
+
+    Args:
+        pipeline: The pipeline's name.
+        item: The artifact.
+        bucket: The bucket of an artifact that names none.
+    """
+    suffix = item.suffix if isinstance(item, Input) else ""
+    name = "".join(secrets.choice(_KEY_ALPHABET) for _ in range(7))
+    key = item.key or f"{pipeline[:20]}/{item.name[:10]}/{name}{suffix}"
+    revision = item.revision if isinstance(item, Input) else None
+    return Artifact(item.name, item.bucket or bucket, key, revision)
+
+
+def _action_type(job: NewJob) -> ActionType:
+    owner = "ThirdParty" if job.third_party else "Custom"
+    return ActionType(job.category, owner, job.provider, job.version)
+
+
+def _check_status(status: str) -> None:
+    if status not in _STATUSES:
+        raise ValueError(f"A job cannot be {status}; it is one of {sorted(_STATUSES)}")

@@ -1,23 +1,22 @@
-"""The embedded local AWS: its parts put together, started and stopped.
-
-HTTP/1.1 on the loopback address, for one function from request to reply.
+"""The embedded local AWS: its parts put together, started and stopped, on the loopback address.
 
 werkzeug's server listens and reads the requests. Its request handler closes the connection after
 every answer; the handler here keeps the connection open, as AWS does and boto3 expects.
 
-Keeping the user's own AWS settings out of the local AWS.
-
-moto asks boto3 for the list of regions when it is imported, and boto3 looks at the profile: one
-that does not exist would stop a server that has no use for it.
+Under `/_cpstage/`, beside the AWS APIs, another process asks for jobs and for the record, in JSON.
+A web page in a browser cannot: the control endpoint takes a header that a page may not send across
+origins, and a loopback Host, which a rebound DNS name is not.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -26,16 +25,21 @@ from werkzeug.exceptions import ClientDisconnected
 from werkzeug.serving import ThreadedWSGIServer
 from werkzeug.test import run_wsgi_app
 from werkzeug.wrappers import Response
-from werkzeug.wsgi import get_input_stream
 
 from cpstage.local.backend import Backend
-from cpstage.local.control import PREFIX, Call, Control, Record
+from cpstage.local.client import (
+    CONTROL_HEADER,
+    CONTROL_PREFIX,
+    SESSION_ACTIONS,
+    Call,
+    NewJob,
+)
 from cpstage.local.gate import Gate
-from cpstage.local.identities import Identity, Statement
-from cpstage.local.job_api import OPERATIONS
-from cpstage.local.job_service import JobService
-from cpstage.local.jobs import REDELIVER_SECONDS, SESSION_ACTIONS
-from cpstage.local.wire import Reply, Request
+from cpstage.local.history import ActionTypeKey, History, Properties
+from cpstage.local.identities import Identity
+from cpstage.local.job_api import OPERATIONS, JobWorkerAPI
+from cpstage.local.jobs import REDELIVER_SECONDS, JobService
+from cpstage.local.wire import Request, json_reply
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -58,6 +62,7 @@ DEBUGGER_ACTIONS = frozenset(
 )
 """What a person needs to debug past executions."""
 
+LOOPBACK = "127.0.0.1"
 _RUNNING = threading.Lock()
 
 
@@ -76,7 +81,14 @@ class LocalAWS(JobService):
         caller_actions: What the caller may do.
         redeliver_seconds: How long a dispatched job waits for its acknowledgement before it goes
             to another poll.
+
+    Attributes:
+        history: The past executions of pipelines.
+        action_types: Action types with their properties, and whether each property is secret.
     """
+
+    history: History
+    action_types: dict[ActionTypeKey, Properties]
 
     def __init__(
         self,
@@ -117,20 +129,35 @@ class LocalAWS(JobService):
     def _build(self) -> None:
         Backend.clear()
         self._open()
-        everything = frozenset("*")
-        self._admin = self._identities.add_user("admin", [Statement(everything, everything)])
-        self._caller = self._identities.add_user(
-            "caller", [Statement(self._caller_actions, everything)]
-        )
-        self._record = Record()
-        self._gate = Gate(
-            self._identities, self._backend, self._api, self._history_api, self._record
-        )
-        self._control = Control(self._book, self._record, self.submit)
+        self.history = History(self)
+        self.action_types = self.history.action_types
+        self._admin = self._identities.add_user("admin", {"*"})
+        self._caller = self._identities.add_user("caller", self._caller_actions)
+        api = JobWorkerAPI(self)
+        self._gate = Gate(self._identities, self._backend, api, self.history)
 
-    def _answer(self, request: Request) -> Reply:
-        ours = request.path.startswith(PREFIX)
-        return self._control.answer(request) if ours else self._gate.answer(request)
+    def _answer(self, request: Request) -> Response:
+        is_control = request.raw_path.startswith(CONTROL_PREFIX)
+        return self._control(request) if is_control else self._gate.answer(request)
+
+    def _control(self, request: Request) -> Response:
+        """Answer `GET record`, `POST jobs` and `GET jobs/<id>` of the control endpoint."""
+        host = request.headers.get("host", "").partition(":")[0]
+        if host not in (LOOPBACK, "localhost") or request.headers.get(CONTROL_HEADER) != "1":
+            return _message(403, f"Send {CONTROL_HEADER}: 1 from this machine")
+        resource, _, job_id = request.raw_path.removeprefix(CONTROL_PREFIX).partition("/")
+        if (request.method, resource, job_id) == ("GET", "record", ""):
+            return _json([asdict(call) for call in self.calls()])
+        if (request.method, resource, job_id) == ("POST", "jobs", ""):
+            try:
+                new = self.submit(NewJob.from_json(json.loads(request.get_data())))
+            except (TypeError, ValueError, AttributeError) as error:
+                return _message(400, f"not a description of a job: {error}")
+            return _json({"job_id": new})
+        job = self.book.find(job_id) if resource == "jobs" else None
+        if request.method == "GET" and job is not None:
+            return _json(job.to_json())
+        return _message(404, "There is nothing here")
 
     def stop(self) -> None:
         """Stop listening; safe to call twice."""
@@ -172,8 +199,7 @@ class LocalAWS(JobService):
             name: How the record will call it.
             actions: What it may do, on every resource, such as `codepipeline:GetJobDetails`.
         """
-        statement = Statement(frozenset(actions), frozenset("*"))
-        return self._environment(self._identities.add_user(name, [statement]))
+        return self._environment(self._identities.add_user(name, actions))
 
     @property
     def debugger_environment(self) -> dict[str, str]:
@@ -186,7 +212,7 @@ class LocalAWS(JobService):
 
     def calls(self) -> list[Call]:
         """Return the record of who called what."""
-        return self._record.calls()
+        return self._gate.calls()
 
     def _environment(self, identity: Identity) -> dict[str, str]:
         return {
@@ -201,7 +227,12 @@ class LocalAWS(JobService):
         }
 
 
-LOOPBACK = "127.0.0.1"
+def _json(document: object, status: int = 200) -> Response:
+    return json_reply(document, status, "application/json")
+
+
+def _message(status: int, message: str) -> Response:
+    return _json({"message": message}, status)
 
 
 class _Handler(MotoRequestHandler):
@@ -239,12 +270,11 @@ class LoopbackServer(ThreadedWSGIServer):
         OSError: The port is taken.
     """
 
-    def __init__(self, port: int, answer: Callable[[Request], Reply]) -> None:
+    def __init__(self, port: int, answer: Callable[[Request], Response]) -> None:
         def application(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-            # The whole body is read, so that the next request can follow.
-            reply = answer(Request.from_environ(environ, get_input_stream(environ).read()))
-            # As a list, the body leaves the Content-Length of an answer to HEAD alone.
-            return Response([reply.body], reply.status, list(reply.headers))(environ, start)
+            request = Request(environ, populate_request=False)
+            request.get_data()  # all of it, so that the next request can follow
+            return answer(request)(environ, start)
 
         self._connections: WeakSet[socket.socket] = WeakSet()
         with socket.socket() as listening:
@@ -272,7 +302,11 @@ class LoopbackServer(ThreadedWSGIServer):
 
 @contextmanager
 def without_aws_settings() -> Iterator[None]:
-    """Take every AWS variable out of the environment, and put all back at the end."""
+    """Take every AWS variable out of the environment, and put all back at the end.
+
+    moto asks boto3 for the list of regions when it is imported, and boto3 looks at the profile: one
+    that does not exist would stop a server that has no use for it.
+    """
     before = dict(os.environ)
     for name in before:
         if name.startswith("AWS_"):

@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from cpstage.archive.blob import Blob, FileBlob, ReadAhead
 from cpstage.archive.formats import HEAD_BYTES as FORMAT_HEAD_BYTES
@@ -30,13 +30,14 @@ from cpstage.encryption.header import (
     read_header,
     s3_client_object,
 )
-from cpstage.encryption.kms import Clients, job_context
-from cpstage.encryption.messages import decrypt
 from cpstage.errors import ArtifactRejected, local_failures
 from cpstage.filesystem.tree import write_all
 from cpstage.job import Artifact, ArtifactSet, plain_name
 from cpstage.progress import Progress
 from cpstage.transfer.options import Unpacking
+
+if TYPE_CHECKING:
+    from cpstage.encryption.kms import Clients
 
 _LOGGER = logging.getLogger("cpstage")
 
@@ -70,6 +71,8 @@ def job_keys(
     job: ArtifactSet, artifact: Artifact, kms: Clients, options: Unpacking
 ) -> DecryptionKeys:
     """Return what decrypts a job's artifact: the job's key and account, and the caller's keys."""
+    from cpstage.encryption.kms import job_context  # most artifacts are not encrypted messages
+
     own = job.encryption_key.kms_key_id if job.encryption_key else None
     # The context has the name that the artifact has in its pipeline.
     name = plain_name(artifact.name)
@@ -118,7 +121,7 @@ def identify(head: bytes, options: Unpacking, *, name: str, content_type: str) -
     header = read_header(head)
     if header is not None:
         return Identity(header, None)
-    if options.envelopes == "require":
+    if options.encrypted_messages == "require":
         raise ArtifactRejected(
             "it is not encrypted with the AWS Encryption SDK",
             hint="it may have been replaced by someone without the key; nothing was staged",
@@ -146,7 +149,7 @@ def refuse_s3_client(artifact: Artifact, metadata: Mapping[str, str], options: U
         ArtifactRejected: The metadata is that of such an object.
     """
     what = s3_client_object(metadata)
-    if what and options.envelopes != "keep":
+    if what and options.encrypted_messages != "keep":
         raise ArtifactRejected(f"{artifact.title} is {what}", hint=S3_CLIENT_HINT)
 
 
@@ -184,6 +187,8 @@ def decrypted(stream: ReadAhead, keys: DecryptionKeys, directory: Path) -> Itera
         AccessDenied, ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
         WorkspaceUnavailable, LocalIOError: The file cannot be written.
     """
+    from cpstage.encryption.messages import decrypt
+
     chunks = decrypt(
         io.BufferedReader(stream, _CHUNK),
         context=keys.context,
@@ -216,7 +221,7 @@ class Source:
         title: The name in an error about this artifact.
         file_name: Returns the name of the file that a kept artifact becomes, or raises.
         blob: The bytes.
-        keys: What decrypts them.
+        keys: Returns what decrypts them, for encrypted messages.
         hint: The key or file name, whose suffix announces a format.
         content_type: The media type, which announces one too.
         doing: What progress says is done.
@@ -227,7 +232,7 @@ class Source:
     title: str
     file_name: Callable[[], str]
     blob: Blob
-    keys: DecryptionKeys
+    keys: Callable[[], DecryptionKeys]
     hint: str = ""
     content_type: str = ""
     doing: str = "fetching"
@@ -296,11 +301,11 @@ def _extract(
     found = identify(stream.peek(HEAD_BYTES), options, **hints)
     if found.header is None:
         return _write(stream, found.format, source, unpacker, options)
-    if options.envelopes == "keep":
+    if options.encrypted_messages == "keep":
         unpacker.keep(stream, source.file_name(), source.name)
         return Extracted(None, envelope=found.message)
     with (
-        decrypted(stream, source.keys, scratch) as plain,
+        decrypted(stream, source.keys(), scratch) as plain,
         progress.phase(f"{source.name}: unpacking", plain.size) as advance,
         ReadAhead(plain, advance) as opened,
     ):

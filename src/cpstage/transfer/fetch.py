@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -410,7 +411,7 @@ class _Fetch:
             title=artifact.title,
             file_name=lambda: artifact.location.file_name,
             blob=blob,
-            keys=job_keys(self._session.job, artifact, self._session.kms, self._options),
+            keys=partial(job_keys, self._session.job, artifact, self._session.kms, self._options),
             hint=artifact.location.key,
             content_type=info.content_type,
             checksum=begin_checksum(artifact, info),

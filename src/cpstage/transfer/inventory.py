@@ -40,6 +40,9 @@ from cpstage.workspace.layout import Workspace
 _OBJECT = ("path", "location", "version_id", "etag", "size")
 """What of an object has to be the same for an artifact to count as unchanged."""
 
+_RECORDED = {"require": "require", "keep": "keep"}
+"""``encrypted_messages`` in the manifest, where ``decrypt`` is ``open`` since version 0.1."""
+
 _CONTEXT = (
     "pipeline",
     "stage",
@@ -136,7 +139,7 @@ class Inventory:
             "layout": unpacking.layout,
             "unsafe_link_handling": unpacking.unsafe_links,
             "mtime": unpacking.mtime,
-            "envelopes": unpacking.envelopes,
+            "envelopes": _RECORDED.get(unpacking.encrypted_messages, "open"),
             "expected_context": dict(unpacking.context),
             "decrypt_keys": list(unpacking.key_ids),
         }

@@ -25,7 +25,6 @@ from cpstage.archive.packing_list import ratio_note
 from cpstage.archive.unpack import Unpacker
 from cpstage.aws.config import AwsConfig
 from cpstage.encryption.header import Header
-from cpstage.encryption.messages import encrypt
 from cpstage.errors import (
     ArtifactRejected,
     ConfigurationError,
@@ -56,9 +55,9 @@ class Unpacked:
     Attributes:
         archive: The file.
         path: The directory.
-        format: The archive format, or None for an envelope that was kept as the file it is.
+        format: The archive format, or None for an encrypted message that was kept.
         contents: What came out of it.
-        envelope: What the envelope says of itself that it was sealed in, if it was.
+        envelope: The header of the encrypted message as JSON has it.
         notes: What is not as the archive had it.
     """
 
@@ -93,7 +92,7 @@ def unpack(
     """Unpack an archive into a directory that is not there yet, or is empty.
 
     Args:
-        archive: A zip, tar or tar.gz, sealed in an envelope or not.
+        archive: A zip, tar or tar.gz, or an encrypted message that contains one.
         into: The directory.
         unpacking: Limits, and the keys that may decrypt.
         config: How to reach KMS, with the caller's own credentials.
@@ -112,7 +111,8 @@ def unpack(
     file, target, how = Path(archive), Path(into), unpacking or Unpacking()
     with _opened(file) as blob, _staging_for(target) as staging:
         kms = cache(partial((config or AwsConfig()).kms, None))  # a client for each region
-        keys = DecryptionKeys(
+        keys = partial(
+            DecryptionKeys,
             kms,
             key_ids=how.key_ids,
             requires_commitment=how.requires_commitment,
@@ -197,11 +197,11 @@ def _publish(staging: Path, root: Path, target: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Sealing:
-    """The envelope that :func:`pack` puts an archive into.
+class MessageEncryption:
+    """How :func:`pack` encrypts an archive with the AWS Encryption SDK.
 
     Attributes:
-        key_ids: KMS keys to seal it under, each of which opens it.
+        key_ids: KMS keys to encrypt under, each of which can decrypt.
         context: The pairs of its encryption context.
     """
 
@@ -220,7 +220,7 @@ class Packed:
         files: How many files it holds.
         unpacked_size: How many bytes they have together.
         size: How many bytes the archive has.
-        envelope: What the envelope says of itself that it is sealed in, if it is.
+        envelope: The header of the encrypted message as JSON has it.
         notes: What was left out, or differs from the directory.
     """
 
@@ -252,7 +252,7 @@ def pack(
     output: Path | str,
     *,
     packing: Packing | None = None,
-    sealing: Sealing | None = None,
+    encryption: MessageEncryption | None = None,
     overwrite: bool = False,
     config: AwsConfig | None = None,
     progress: Progress | None = None,
@@ -263,7 +263,7 @@ def pack(
         directory: What to pack.
         output: The archive; its suffix decides the format where ``packing`` leaves it open.
         packing: How to pack.
-        sealing: An envelope to seal it in.
+        encryption: The keys to encrypt it under; None leaves it as it is packed.
         overwrite: Whether a file in its place is replaced.
         config: How to reach KMS, with the caller's own credentials.
         progress: Is told of all phases.
@@ -291,7 +291,7 @@ def pack(
             entries = packer.list_entries(source, found, listed, archive=target.resolve())
         with shown.phase(f"{target.name}: packing", entries.size) as packed:
             chunks = packer.pack(entries, found, packed)
-            written, header = _write(chunks, target, sealing, config or AwsConfig())
+            written, header = _write(chunks, target, encryption, config or AwsConfig())
     envelope = header.document() if header else None
     for note in ratio_note(entries.size, written):
         _LOGGER.warning("%s: %s", source, note)
@@ -342,14 +342,16 @@ def _require_directory(source: Path) -> None:
 
 
 def _write(
-    chunks: Iterator[bytes], target: Path, sealing: Sealing | None, config: AwsConfig
+    chunks: Iterator[bytes], target: Path, encryption: MessageEncryption | None, config: AwsConfig
 ) -> tuple[int, Header | None]:
     """Write an archive beside its place, and move it there when it is whole."""
     header = None
-    if sealing:
+    if encryption:
+        from cpstage.encryption.messages import encrypt
+
         kms = cache(partial(config.kms, None))  # a client for each region
-        sealed = encrypt(chunks, key_ids=sealing.key_ids, context=sealing.context, kms=kms)
-        chunks, header = sealed.chunks, sealed.header
+        message = encrypt(chunks, key_ids=encryption.key_ids, context=encryption.context, kms=kms)
+        chunks, header = message.chunks, message.header
     with staging_in(target.absolute().parent, target) as staging:
         with Tree(staging) as tree:
             size = tree.write_file(RelativePath("packed"), chunks)

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cpstage.archive.options import ExtractOptions, PackOptions
+from cpstage.archive.members import ExtractOptions, PackOptions
 from cpstage.errors import UsageError
 from cpstage.job import ArtifactSet
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cpstage.aws.uploads import CannedAcl, ServerSideEncryption
 
 Layout = Literal["per-artifact", "merged"]
-Envelopes = Literal["open", "require", "keep"]
+EncryptedMessages = Literal["decrypt", "require", "keep"]
 Commitment = Literal["require-encrypt-require-decrypt", "require-encrypt-allow-decrypt"]
 OutputFormat = Literal["auto", "zip", "tar", "tar.gz", "raw"]
 IfEmpty = Literal["error", "warn", "ignore"]
@@ -33,8 +33,8 @@ class Unpacking(ExtractOptions):
         layout: One directory per artifact, or one for all.
         unpack: Whether archives are unpacked.
         no_unpack: Globs over artifact names: their objects are staged as files.
-        envelopes: ``open`` decrypts messages of the AWS Encryption SDK, ``require`` refuses
-            artifacts that are not encrypted, ``keep`` stages the encrypted message itself.
+        encrypted_messages: ``decrypt`` decrypts messages of the AWS Encryption SDK, ``require``
+            refuses other artifacts, ``keep`` stages the encrypted message itself.
         key_ids: KMS keys that may decrypt, besides the job's.
         context: Pairs that the encryption context of a message must have, besides those that
             name the artifact's place.
@@ -45,7 +45,7 @@ class Unpacking(ExtractOptions):
     layout: Layout = "per-artifact"
     unpack: bool = True
     no_unpack: Sequence[str] = ()
-    envelopes: Envelopes = "open"
+    encrypted_messages: EncryptedMessages = "decrypt"
     key_ids: Sequence[str] = ()
     context: Mapping[str, str] = field(default_factory=dict)
     commitment: Commitment = "require-encrypt-require-decrypt"
@@ -79,7 +79,7 @@ class Encryption:
 
     Attributes:
         bucket_key: Whether S3 is to use a Bucket Key, which saves calls to KMS.
-        seal: Whether artifacts are encrypted with the AWS Encryption SDK before they leave the
+        encrypt: Whether artifacts are encrypted with the AWS Encryption SDK before they leave the
             machine.
         key_ids: KMS keys to encrypt under, each of which can decrypt; the job's key where none
             is given.
@@ -93,7 +93,7 @@ class Encryption:
     """
 
     bucket_key: bool = False
-    seal: bool = False
+    encrypt: bool = False
     key_ids: Sequence[str] = ()
     context: Mapping[str, str] = field(default_factory=dict)
     sse_kms_key_id: str | None = None

@@ -20,8 +20,6 @@ from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
 from cpstage.aws.uploads import StorageOptions, Upload
 from cpstage.encryption.header import Header
-from cpstage.encryption.kms import job_context
-from cpstage.encryption.messages import encrypt
 from cpstage.errors import ConfigurationError
 from cpstage.filesystem.walk import read_file
 from cpstage.job import Artifact, EncryptionKey, Job, location_document
@@ -212,7 +210,7 @@ class _Uploader:
         self._storage = storage
         self._packer = packer
         self._progress = progress
-        self._key_ids = self._encryption_keys() if encryption.seal else ()
+        self._key_ids = self._encryption_keys() if encryption.encrypt else ()
 
     def upload_all(self, outputs: Iterable[Output]) -> Iterator[Pushed]:
         """Pack and upload outputs in their order; while small ones are sent, others are packed.
@@ -285,6 +283,9 @@ class _Uploader:
         """Encrypt a stream, bound to its place, if requested."""
         if not self._key_ids:
             return chunks, None
+        from cpstage.encryption.kms import job_context
+        from cpstage.encryption.messages import encrypt
+
         job = self._session.job
         place = job_context(
             account=job.account_id,

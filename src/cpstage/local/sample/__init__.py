@@ -19,11 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cpstage.local.history import ActionRun, Revision
-from cpstage.local.jobs import Input, TakesJobs
+from cpstage.local.client import ActionRun, Input, Revision, TakesJobs
 
 if TYPE_CHECKING:
-    from cpstage.local.job_service import JobService
+    from cpstage.local.server import LocalAWS
 
 BUILD_COMMAND = ("sh", "in/AppSource/build.sh")
 """The build step, to be run in the workspace."""
@@ -137,7 +136,7 @@ _ERROR = (
 )
 
 
-def add_sample_history(aws: JobService) -> str:
+def add_sample_history(aws: LocalAWS) -> str:
     """Add the executions, and return the id of the one that failed."""
     aws.action_types[_BUILD_TYPE] = {name: name in _SECRETS for name in CONFIGURATION}
     now = time.time()

@@ -1,10 +1,9 @@
-"""Forked worker processes for archives of many small files.
+"""Threads and forked worker processes that unpack and pack, with bounded work ahead.
 
 Threads share one interpreter lock: creating a file releases and takes it again several times, and
 two threads that do so lose more time to the handover than they win. Measured with 20,000 files on
 two processors, two threads took 1.4 times as long as one, and two processes 0.6 times. So many
-small files are written and read by processes, few or large ones by threads
-(:mod:`cpstage.archive.threads`).
+small files are written and read by processes, few or large ones by threads.
 
 A process gets all that a unit takes through a pipe: a message about it, and its bytes. It is
 forked before its parent has read or listed much, and never looks at the parent's objects: looking
@@ -21,14 +20,112 @@ import select
 import signal
 import struct
 import sys
+import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from contextlib import ExitStack, suppress
-from typing import NoReturn
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
+from queue import SimpleQueue
+from typing import NamedTuple, NoReturn, TypeVar
 
 from cpstage._posix import blocked
 from cpstage.errors import NO_ROOM_HINT, LocalIOError, Reportable, local_reason, reportable
+
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
+
+_MOST_THREADS = 8
+"""Beyond that, threads wait for the interpreter's lock more than they work."""
+
+
+def thread_count() -> int:
+    """Return how many threads keep this process's processors busy; at least two."""
+    try:
+        processors = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        processors = os.cpu_count() or 1
+    return min(max(processors, 2), _MOST_THREADS)
+
+
+def in_order(
+    work: Callable[[Unit], Result], units: Iterable[Unit], *, threads: int, ahead: int
+) -> Generator[Result, None, None]:
+    """Do work on units in threads, and yield the results in the order of the units.
+
+    The units are taken one by one by the caller's thread. When a unit fails, when taking one
+    fails, or when the caller stops, what has not begun is dropped and what has is waited for, so
+    that nothing is done after the iterator has ended. So many units as ``ahead`` says may be under
+    way or done before the first of them is taken.
+    """
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="cpstage-work")
+    futures = (pool.submit(work, unit) for unit in units)
+    try:
+        yield from _bounded(futures, Future.result, ahead)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _bounded(
+    begun: Iterable[Unit], result: Callable[[Unit], Result], most: int
+) -> Generator[Result, None, None]:
+    """Yield the results of work in the order in which it is begun, with so much of it ahead."""
+    under_way: deque[Unit] = deque()
+    for unit in begun:
+        under_way.append(unit)
+        if len(under_way) >= most:
+            yield result(under_way.popleft())
+    while under_way:
+        yield result(under_way.popleft())
+
+
+class _End(NamedTuple):
+    """Comes after the last item, with what the iterator raised if it did not end by itself."""
+
+    error: BaseException | None
+
+
+@contextmanager
+def ahead(items: Iterator[Unit], most: int) -> Iterator[Iterator[Unit]]:
+    """Run an iterator in a thread until it ends, or until the context is left.
+
+    The context does not wait for the thread, which may be in a long read. The thread ends after its
+    current item, which is dropped. The queues are the ones that a signal handler may interrupt at
+    any place by an exception. What the iterator raises is raised in its consumer, for whom so many
+    items may wait.
+    """
+    ready: SimpleQueue[Unit | _End] = SimpleQueue()
+    room: SimpleQueue[None] = SimpleQueue()
+    left = threading.Event()
+
+    def work() -> None:
+        error = None
+        try:
+            for item in items:
+                room.get()
+                if left.is_set():
+                    return
+                ready.put(item)
+        except BaseException as raised:
+            error = raised
+        ready.put(_End(error))
+
+    def taken() -> Iterator[Unit]:
+        while not isinstance(item := ready.get(), _End):
+            room.put(None)
+            yield item
+        if item.error is not None:
+            raise item.error
+
+    for _ in range(most):
+        room.put(None)
+    try:
+        threading.Thread(target=work, name="cpstage-ahead", daemon=True).start()
+        yield taken()
+    finally:
+        left.set()
+        room.put(None)
+
 
 Work = Callable[[bytes, "memoryview | bytes"], bytes]
 """What to do with a unit: its message, and its bytes, which are gone afterwards. It returns the
@@ -46,9 +143,6 @@ _PIPE_BYTES = 1 << 20
 _LOOK_SECONDS = 1.0
 """After so long without a byte, a process looks whether the other one is still alive."""
 
-_CAN_FORK = sys.platform == "linux"
-"""Elsewhere libraries of the system do not bear a fork of a process that has threads."""
-
 _OURS: set[int] = set()
 """The parent's ends of the pipes to all children. Each child closes its copies of them."""
 
@@ -61,17 +155,16 @@ _AHEAD = 3
 
 def is_worth_forking(files: int) -> bool:
     """Whether work on so many files is done sooner by worker processes."""
-    return _CAN_FORK and files >= _MANY
+    # Elsewhere libraries of the system do not bear a fork of a process that has threads.
+    return sys.platform == "linux" and files >= _MANY
 
 
 class Processes:
     """Some processes that work on units. It is a context, whose end ends them.
 
-    One thread at a time may use them. Nothing moves between its calls but what the pipes hold.
-
-    Args:
-        work: What to do with a unit; what it changes in memory is not seen here.
-        count: How many processes.
+    One thread at a time may use them. Nothing moves between its calls but what the pipes hold, and
+    what the work changes in memory is not seen here. A call may raise LocalIOError because a
+    process was killed.
 
     Attributes:
         most_ahead: Units that may be done or under way before the first of them is taken.
@@ -82,7 +175,6 @@ class Processes:
 
     def __init__(self, work: Work, count: int) -> None:
         self._children: list[_Child] = []
-        self._by_descriptor: dict[int, _Child] = {}
         self._sent = 0
         self._results: dict[int, memoryview | Reportable] = {}
         self.most_ahead = _AHEAD * count
@@ -94,8 +186,7 @@ class Processes:
         except BaseException:
             self.close()
             raise
-        for child in self._children:
-            self._by_descriptor[child.requests] = self._by_descriptor[child.replies] = child
+        self._by_descriptor = {end: one for one in self._children for end in one.pipes}
 
     def __enter__(self) -> Processes:
         return self
@@ -103,28 +194,27 @@ class Processes:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def close(self) -> None:
+        """End all processes; one that is in the middle of a unit leaves it as it is."""
+        for child in self._children:
+            child.kill()
+        for child in self._children:
+            child.wait()
+        self._children.clear()
+
     def send(self, note: bytes, data: memoryview | bytes = b"") -> int:
         """Give a unit to the process with the fewest, and return the unit's number.
 
-        Args:
-            note: The message about it.
-            data: Its bytes, which stay as they are until its result is taken.
-
-        Raises:
-            LocalIOError: A process was killed.
+        Its bytes stay as they are until its result is taken.
         """
         self._sent += 1
-        min(self._children, key=_queue_length).put(self._sent, note, data)
+        child = min(self._children, key=lambda one: len(one.units))
+        child.put(self._sent, note, data)
         self._move(0)
         return self._sent
 
     def result(self, number: int) -> memoryview:
-        """Wait for the result of a unit, and take it.
-
-        Raises:
-            Reportable: What the work raised.
-            LocalIOError: A process was killed.
-        """
+        """Wait for the result of a unit, and take it; what the work raised is raised here."""
         while number not in self._results:
             self._move(_LOOK_SECONDS)
         result = self._results.pop(number)
@@ -135,33 +225,16 @@ class Processes:
     def in_order(self, numbers: Iterable[int]) -> Generator[memoryview, None, None]:
         """Yield the results of units in their order, with a bounded number of units ahead.
 
-        Args:
-            numbers: Those of the units; each is taken, and so may be sent, when there is room.
-
-        Raises:
-            Reportable: As :meth:`result`, for the first unit that failed.
+        The next number is taken, and so its unit may be sent, when there is room. The error of the
+        first unit that failed is raised.
         """
-        under_way: deque[int] = deque()
-        for number in numbers:
-            under_way.append(number)
-            if len(under_way) >= self.most_ahead:
-                yield self.result(under_way.popleft())
-        while under_way:
-            yield self.result(under_way.popleft())
-
-    def close(self) -> None:
-        """End all processes; one that is in the middle of a unit leaves it as it is."""
-        for child in self._children:
-            child.kill()
-        for child in self._children:
-            child.wait()
-        self._children.clear()
+        return _bounded(numbers, self.result, self.most_ahead)
 
     def _move(self, seconds: float) -> None:
         """Write and read what the pipes take and hold; wait so long for the first of it."""
         poll = select.poll()
         for child in self._children:
-            if child.is_busy:
+            if child.units:
                 poll.register(child.replies, select.POLLIN)
             if child.outgoing:
                 poll.register(child.requests, select.POLLOUT)
@@ -177,19 +250,15 @@ class Processes:
 
 
 class _Child:
-    """A worker process, as its parent has it.
-
-    Args:
-        work: What it does.
-        signals: The signals that it is to block.
+    """A worker process, as its parent has it; it blocks the signals that it is given.
 
     Attributes:
-        requests: The pipe to it.
-        replies: The pipe from it.
+        pipes: The one to it, for requests, and the one from it, for replies.
         outgoing: What is still to be written to it.
+        units: The numbers of units whose results are still to be read.
 
     Raises:
-        LocalIOError: The system gives no more processes or descriptors.
+        LocalIOError: The system gives no more processes or descriptors; later, it was killed.
     """
 
     def __init__(self, work: Work, signals: set[signal.Signals | int]) -> None:
@@ -197,11 +266,11 @@ class _Child:
             parent = os.getpid()
             try:
                 their_requests, self.requests = _pipe(theirs, ours)
-                their_replies, self.replies = _pipe(ours, theirs)[::-1]
-                pipes = (self.requests, self.replies)
-                _OURS.update(pipes)
+                self.replies, their_replies = _pipe(ours, theirs)
+                self.pipes = (self.requests, self.replies)
+                _OURS.update(self.pipes)
                 # Closed descriptors may not stay in it, nor after a fork that failed.
-                ours.callback(_OURS.difference_update, pipes)
+                ours.callback(_OURS.difference_update, self.pipes)
                 with warnings.catch_warnings():
                     # The child takes no lock that another thread can hold: it computes, and reads
                     # and writes files.
@@ -212,33 +281,24 @@ class _Child:
             except OSError as error:
                 what = f"cannot start a child process: {local_reason(error)}"
                 raise LocalIOError(what, hint=NO_ROOM_HINT) from error
-            os.set_blocking(self.requests, False)
-            os.set_blocking(self.replies, False)
+            for pipe in self.pipes:
+                os.set_blocking(pipe, False)
             self._ours = ours.pop_all()
         self.outgoing: deque[memoryview] = deque()
-        self._units: deque[int] = deque()
+        self.units: deque[int] = deque()
         self._head = self._buffer = memoryview(bytearray(_REPLY.size))
         self._filled = 0
         self._is_good = True
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether it has a unit whose result is still to be read."""
-        return bool(self._units)
-
     def put(self, number: int, note: bytes, data: memoryview | bytes) -> None:
         """Queue a unit for it."""
-        self._units.append(number)
+        self.units.append(number)
         self.outgoing.append(memoryview(_REQUEST.pack(len(note), len(data)) + note))
         if data:
             self.outgoing.append(memoryview(data))
 
     def write_some(self) -> None:
-        """Write what its pipe takes.
-
-        Raises:
-            LocalIOError: It was killed.
-        """
+        """Write what its pipe takes."""
         try:
             written = os.writev(self.requests, list(self.outgoing))
         except BlockingIOError:
@@ -251,11 +311,7 @@ class _Child:
             self.outgoing[0] = self.outgoing[0][written:]
 
     def read_some(self) -> dict[int, memoryview | Reportable]:
-        """Read what its pipe holds of one result, and return that by its number once it is whole.
-
-        Raises:
-            LocalIOError: It was killed.
-        """
+        """Read what its pipe holds of a result, and return that by its number once it is whole."""
         try:
             count = os.readv(self.replies, [self._buffer[self._filled :]])
         except BlockingIOError:
@@ -268,16 +324,14 @@ class _Child:
         whole, self._filled = self._buffer, 0
         if whole is self._head:
             self._is_good, length = _REPLY.unpack(whole)
-            self._buffer = memoryview(bytearray(length))
-            return {} if length else self._taken(self._buffer)
-        return self._taken(whole)
-
-    def _taken(self, reply: memoryview) -> dict[int, memoryview | Reportable]:
+            whole = self._buffer = memoryview(bytearray(length))
+            if length:
+                return {}
         self._buffer = self._head
-        number = self._units.popleft()
+        number = self.units.popleft()
         if self._is_good:
-            return {number: reply}
-        kind, message, hint = pickle.loads(bytes(reply))  # noqa: S301 (our own child's)
+            return {number: whole}
+        kind, message, hint = pickle.loads(bytes(whole))  # noqa: S301 (our own child's)
         return {number: kind(message, hint=hint)}
 
     def lives(self) -> bool:
@@ -288,11 +342,8 @@ class _Child:
             return False
 
     def kill(self) -> None:
-        """Kill it: it has nothing to clean up.
-
-        The pipe's end could not tell it to exit: a process that the host program forked meanwhile
-        keeps it open.
-        """
+        """Kill it: it has nothing to clean up."""
+        # Closing the pipe would not end it: a process that the host program has forked may hold it.
         if self.lives():
             os.kill(self._pid, signal.SIGKILL)
         self._ours.close()
@@ -301,10 +352,6 @@ class _Child:
         """Wait until it has exited."""
         with suppress(ChildProcessError):
             os.waitpid(self._pid, 0)
-
-
-def _queue_length(child: _Child) -> int:
-    return len(child._units)
 
 
 def _killed() -> LocalIOError:
@@ -329,7 +376,6 @@ def _serve(
     work: Work, requests: int, replies: int, signals: set[signal.Signals | int], parent: int
 ) -> NoReturn:
     """Be the child: work on units until the parent kills it, or is gone."""
-    code = 1
     gc.disable()  # what the parent has to clean up is not the child's
     try:
         for pipe in _OURS:
@@ -350,10 +396,8 @@ def _serve(
             good, reply = _outcome(work, note, data)
             _write(replies, _REPLY.pack(good, len(reply)), parent)
             _write(replies, reply, parent)
-    except (EOFError, BrokenPipeError):
-        code = 0
     finally:
-        os._exit(code)
+        os._exit(0)  # whatever was raised: the parent sees by the pipe that the child is gone
 
 
 def _outcome(work: Work, note: bytes, data: memoryview) -> tuple[bool, bytes]:
@@ -365,33 +409,23 @@ def _outcome(work: Work, note: bytes, data: memoryview) -> tuple[bool, bytes]:
 
 
 def _write(descriptor: int, data: bytes, parent: int) -> None:
-    """Write all to a pipe that does not block.
-
-    Raises:
-        BrokenPipeError: The parent is gone.
-    """
+    """Write all to a pipe; raise BrokenPipeError when the parent is gone."""
     left = memoryview(data)
     while left:
         try:
             left = left[os.write(descriptor, left) :]
         except BlockingIOError:
-            if not _is_ready(descriptor, select.POLLOUT) and os.getppid() != parent:
-                raise BrokenPipeError from None
+            _await(descriptor, select.POLLOUT, parent)
 
 
 def _read(descriptor: int, buffer: bytearray | memoryview, parent: int) -> memoryview:
-    """Fill a buffer from a pipe that does not block, and return it.
-
-    Raises:
-        EOFError: The parent is gone.
-    """
+    """Fill a buffer from a pipe, and return it; raise EOFError when the parent is gone."""
     left = data = memoryview(buffer)
     while left:
         try:
             count = os.readv(descriptor, [left])
         except BlockingIOError:
-            if not _is_ready(descriptor, select.POLLIN) and os.getppid() != parent:
-                raise EOFError from None
+            _await(descriptor, select.POLLIN, parent)
             continue
         if not count:
             raise EOFError
@@ -399,7 +433,9 @@ def _read(descriptor: int, buffer: bytearray | memoryview, parent: int) -> memor
     return data
 
 
-def _is_ready(descriptor: int, event: int) -> bool:
+def _await(descriptor: int, event: int, parent: int) -> None:
+    """Wait some time for a pipe; raise EOFError when the parent is gone."""
     poll = select.poll()
     poll.register(descriptor, event)
-    return bool(poll.poll(_LOOK_SECONDS * 1000))
+    if not poll.poll(_LOOK_SECONDS * 1000) and os.getppid() != parent:
+        raise EOFError

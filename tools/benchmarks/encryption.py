@@ -1,6 +1,6 @@
-"""How fast artifacts are sealed and opened, next to AES-GCM alone on the same machine.
+"""How fast artifacts are encrypted and decrypted, next to AES-GCM alone on the same machine.
 
-Run it with `python tools/benchmarks/envelope.py [--size MIB] [--rounds N]`, from an environment
+Run it with `python tools/benchmarks/encryption.py [--size MIB] [--rounds N]`, from an environment
 that cpstage and its extra `local` are installed in. A figure is the best of the rounds, in MiB/s:
 by the clock, and by the processor time of this process, which other load on the machine changes
 less.
@@ -32,7 +32,7 @@ _NONCE = bytes(12)
 
 
 class Bench:
-    """Seals and opens the same plaintext over and over."""
+    """Encrypts and decrypts the same plaintext over and over."""
 
     def __init__(self, aws: LocalAWS, size: int, rounds: int) -> None:
         self._aws = aws
@@ -46,21 +46,21 @@ class Bench:
         """AES-256-GCM of frames, and nothing else."""
         cipher = AESGCM(AESGCM.generate_key(256))
         plain = self._chunk[:frame_length]
-        sealed = cipher.encrypt(_NONCE, plain, None)
+        message = cipher.encrypt(_NONCE, plain, None)
         frames = self._count * _CHUNK // frame_length
         one_way = self._measure(
             lambda: (cipher.encrypt(_NONCE, plain, None) for _ in range(frames))
         )
-        back = self._measure(lambda: (cipher.decrypt(_NONCE, sealed, None) for _ in range(frames)))
+        back = self._measure(lambda: (cipher.decrypt(_NONCE, message, None) for _ in range(frames)))
         _row("AES-GCM alone", frame_length, one_way, back)
 
-    def envelope(self, frame_length: int) -> None:
-        """The same bytes through `seal` and `decrypt`."""
+    def messages(self, frame_length: int) -> None:
+        """The same bytes through `encrypt` and `decrypt`."""
         message = b"".join(self._seal(frame_length))
         one_way = self._measure(partial(self._seal, frame_length))
         back = self._measure(partial(self._open, message))
         mark = " (ours)" if frame_length == FRAME_LENGTH else ""
-        _row(f"envelope{mark}", frame_length, one_way, back)
+        _row(f"messages{mark}", frame_length, one_way, back)
 
     def _seal(self, frame_length: int) -> Iterator[bytes]:
         return encrypt(
@@ -103,15 +103,15 @@ def _row(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=256, help="MiB to seal and to open (256)")
+    parser.add_argument("--size", type=int, default=256, help="MiB to encrypt and to decrypt (256)")
     parser.add_argument("--rounds", type=int, default=3, help="how often to measure (3)")
     options = parser.parse_args()
-    print(f"{options.size} MiB, MiB/s      frame      seal       CPU      open       CPU")
+    print(f"{options.size} MiB, MiB/s      frame   encrypt       CPU   decrypt       CPU")
     with LocalAWS() as aws:
         bench = Bench(aws, options.size, options.rounds)
         for frame_length in _FRAME_LENGTHS:
             bench.raw(frame_length)
-            bench.envelope(frame_length)
+            bench.messages(frame_length)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     print(f"peak memory {peak} MiB, with the message of {options.size} MiB in it")
 
