@@ -305,10 +305,10 @@ def read_member(
     A path is the name of a member, or else a glob, which takes all files that it matches. Members
     of a zip come in the order of the paths, those of a tar in the order of the archive.
 
-    The CRC-32 of a zip's member is compared after its last byte: what was returned is good only if
-    the iterator ends without an error. The same holds for the checksum of an object that is a plain
-    file. A tar has none; its first member of the name is taken, and what stands behind it is not
-    looked at. Of an encrypted message, all is authentic before anything is returned.
+    The CRC-32 of a zip's member is compared after its last byte: the bytes are good only if the
+    iterator ends without an error. The same holds for the checksum of an object that is a plain
+    file. A tar has no checksum; its first member of the name is returned, and the rest of the
+    archive is not read. An encrypted message is authenticated before its first byte is returned.
 
     Args:
         job: The job, with its session credentials; or a past execution.
