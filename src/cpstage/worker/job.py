@@ -49,7 +49,7 @@ from cpstage.transfer.options import FetchOptions, PushOptions
 from cpstage.worker.claims import Claim
 from cpstage.worker.monitoring import Tell, WorkerEvent, described
 from cpstage.workspace.layout import Workspace
-from cpstage.workspace.state import left_workspaces, lock_workspace, note_ending, remove_secrets
+from cpstage.workspace.state import left_workspaces, lock_new_directory, note_ending, remove_secrets
 
 _PROGRAM = "import sys; from cpstage.worker.job import main; main(*map(int, sys.argv[1:]))"
 
@@ -225,7 +225,7 @@ class WorkingJob:
             self._workspace.mkdir(mode=0o700)
             self._has_workspace = True
             state.mkdir(mode=0o700)
-        lock = lock_workspace(self._workspace)
+        lock = lock_new_directory(self._workspace)
         output: int | None = None
         try:
             if self._places.output == "file":

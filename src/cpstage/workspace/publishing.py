@@ -42,13 +42,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from cpstage._posix import DIRECTORY, NOT_OFFERED
+from cpstage._posix import NOT_OFFERED
 from cpstage.errors import CpstageError, WorkspaceUnavailable, local_failures
 from cpstage.filesystem.removal import make_writable, remove_tree
-from cpstage.workspace.state import locked_directory, read_json, unfinished, write_json_durably
-
-with suppress(ImportError):  # Windows, where this module can be imported
-    import fcntl
+from cpstage.workspace.state import (
+    lock_new_directory,
+    locked_directory,
+    read_json,
+    unfinished,
+    write_json_durably,
+)
 
 _STAGING = ".cpstage-staging-"
 
@@ -287,11 +290,9 @@ def _make_staging(directory: Path) -> tuple[Path, int]:
     while True:
         staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=directory.resolve()))
         try:
-            lock = os.open(staging, DIRECTORY)
+            lock = lock_new_directory(staging)
         except FileNotFoundError:
             continue  # swept before it was locked
-        with suppress(OSError):  # then no other process can lock it, either
-            fcntl.flock(lock, fcntl.LOCK_EX)
         if os.path.lexists(staging):
             return staging, lock
         os.close(lock)  # swept meanwhile

@@ -249,11 +249,14 @@ def locked_directory(directory: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def lock_workspace(workspace: Path) -> int:
-    """Lock the new workspace of a job, where the file system can; return the lock's descriptor."""
-    descriptor = os.open(workspace, DIRECTORY)
-    with suppress(OSError):
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def lock_new_directory(directory: Path) -> int:
+    """Lock a directory just made, where the file system can; return the lock's descriptor.
+
+    A process that looks for what killed processes left may have it, and is waited for.
+    """
+    descriptor = os.open(directory, DIRECTORY)
+    with suppress(OSError):  # then no other process can lock it, either
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
     return descriptor
 
 
