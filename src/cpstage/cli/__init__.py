@@ -40,8 +40,8 @@ class _Command(NamedTuple):
 
 GROUPS = {
     "Job artifacts": {
-        "fetch": _Command("transfer", "Stage a job's input artifacts."),
-        "push": _Command("transfer", "Upload a job's output artifacts."),
+        "fetch": _Command("fetch", "Stage a job's input artifacts."),
+        "push": _Command("push", "Upload a job's output artifacts."),
     },
     "Running jobs and reporting results": {
         "run": _Command("run", "Fetch a job's inputs, run CMD, push its outputs."),
@@ -63,8 +63,8 @@ GROUPS = {
         "executions": _Command(
             "executions", "List a pipeline's past executions, or the actions of one."
         ),
-        "ls": _Command("members", "List the contents of artifacts, without fetching them."),
-        "cat": _Command("members", "Write members of an artifact to stdout."),
+        "ls": _Command("ls", "List the contents of artifacts, without fetching them."),
+        "cat": _Command("cat", "Write members of an artifact to stdout."),
         "diff": _Command("diff", "Compare a fetched tree, two executions, or two local archives."),
         "doctor": _Command("doctor", "Check everything that a run of a job needs."),
     },
@@ -73,7 +73,7 @@ GROUPS = {
         "pack": _Command("archives", "Pack a directory into a zip, tar or tar.gz."),
     },
     "Without an AWS account": {
-        "demo": _Command("local", "Run a complete job on an embedded local AWS."),
+        "demo": _Command("demo", "Run a complete job on an embedded local AWS."),
         "local": _Command(
             "local", "Run an embedded local AWS: S3, KMS and the job API, on loopback."
         ),

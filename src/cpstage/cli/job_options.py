@@ -307,6 +307,10 @@ _JOB_ID = re.compile(r"[0-9a-f]{8}-[0-9A-Za-z-]+")
 """The form of CodePipeline's job ids, and of those in AWS's examples."""
 
 
+archive_option = click.option(
+    "--archive", metavar="FILE", shell_complete=a_file, help="Instead of a job: a local archive."
+)
+
 skip_missing_option = flag(
     "--skip-missing", help="Go on with the rest where objects do not exist any more."
 )

@@ -11,6 +11,7 @@ import cpstage
 from cpstage._posix import release_signals
 from cpstage.cli.archive_options import run_staging_options, run_upload_options
 from cpstage.cli.command import Option, flag
+from cpstage.cli.fetch import fetched_text
 from cpstage.cli.job_options import JobSource, force_option, job_options
 from cpstage.cli.options import (
     output_options,
@@ -19,13 +20,13 @@ from cpstage.cli.options import (
     session_options,
     workspace_option,
 )
+from cpstage.cli.push import pushed_text
 from cpstage.cli.run_options import (
     TakesCommand,
     command_options,
     details_options,
     push_always_option,
 )
-from cpstage.cli.transfer import fetched_text, pushed_text
 from cpstage.errors import UsageError
 from cpstage.runner.signals import Interrupts
 
