@@ -75,6 +75,7 @@ def test_outputs_that_are_kept_are_the_next_jobs(aws: LocalAWS, cli: Cli) -> Non
     done = cli("fetch", second, "--keep-out")
 
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("out is kept, with") == 1
     assert f"out is kept, with the outputs of job {first}" in done.stderr
     assert cli("push", second).returncode == 0
     assert cli("push", first).returncode == 73

@@ -154,12 +154,6 @@ def fetch(
                 planned = fetching.identify(known.todo)
                 result = _in_order(found, planned, known.settled, known.doubtful)
                 return _result(job, result, outputs, session, missing)
-            if (
-                options.keep_out
-                and place.outputs_owner() not in (None, job.id)
-                and place.has_outputs()
-            ):
-                warn(f"{place.outputs} is kept, with outputs of job {place.outputs_owner()}")
             with place.staging() as staging:
                 compared = fetching.compare(known.doubtful, staging, warn)
                 staged, moves, taken = fetching.stage(known.todo, staging)
