@@ -266,7 +266,7 @@ def listing(texts: Iterable[str], shown: int = MOST_SHOWN) -> str:
     return ", ".join(found[:shown]) + more
 
 
-_TAKEN = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOTEMPTY}
+_OCCUPIED = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOTEMPTY}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -295,7 +295,7 @@ def local_failure(
             hint="use a UTF-8 locale, or set PYTHONUTF8=1",
         )
     what = f"cannot {doing} {path}: {local_reason(error)}"
-    if error.errno in _TAKEN:
+    if error.errno in _OCCUPIED:
         return WorkspaceUnavailable(what, hint="something else is in its place")
     if error.errno in _FORBIDDEN:
         return WorkspaceUnavailable(what, hint="check the owner and mode of it")

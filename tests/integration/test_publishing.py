@@ -54,7 +54,7 @@ def is_new(root: Path) -> bool:
 
 @pytest.mark.parametrize("empty", [True, False], ids=["first", "replaced"])
 @pytest.mark.parametrize("how", ["swapping", RENAMING])
-def test_a_run_that_is_killed_between_any_two_steps_is_taken_back(
+def test_a_run_that_is_killed_between_any_two_steps_is_rolled_back(
     run: Steps, tmp_path: Path, how: str, empty: bool
 ) -> None:
     for step in count(1):
@@ -80,7 +80,7 @@ def test_taking_back_can_be_killed_as_well(run: Steps, tmp_path: Path, how: str)
         assert run("publish", place, 6 if how == "swapping" else 9, how) == -signal.SIGKILL
         assert what_is_in(place) != old
 
-        code = run("take_back", place, step, how)
+        code = run("roll_back", place, step, how)
 
         with Workspace(place).locked():
             assert what_is_in(place) == old
@@ -89,7 +89,7 @@ def test_taking_back_can_be_killed_as_well(run: Steps, tmp_path: Path, how: str)
     assert step > 5
 
 
-def test_a_workspace_that_was_moved_meanwhile_is_taken_back_where_it_is(
+def test_a_workspace_that_was_moved_meanwhile_is_rolled_back_where_it_is(
     run: Steps, tmp_path: Path
 ) -> None:
     old = old_place(tmp_path / "before")
@@ -115,7 +115,7 @@ def test_who_cleared_up_by_hand_loses_what_was_there_and_no_more(
     assert (workspace / "in/Two/which").read_text() == "old"
 
 
-def test_what_fails_is_taken_back_at_once(workspace: Path) -> None:
+def test_what_fails_is_rolled_back_at_once(workspace: Path) -> None:
     old = old_place(workspace)
     place = Workspace(workspace)
     with place.locked(), place.staging() as staging:

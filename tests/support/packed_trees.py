@@ -10,7 +10,7 @@ from cpstage import Globs
 from cpstage._deflate import DEFAULT_LEVEL
 from cpstage.archive.members import PackOptions
 from cpstage.archive.pack import Packer, list_entries
-from cpstage.archive.packing_list import PORTION_SIZE
+from cpstage.archive.packing_list import UNIT_SIZE
 from cpstage.filesystem.walk import Entry, read_file
 from trees import needs
 
@@ -26,12 +26,12 @@ EDGES = (
     1,
     0xFFFF,
     0x10000,
-    PORTION_SIZE - 1,
-    PORTION_SIZE,
-    PORTION_SIZE + 1,
-    2 * PORTION_SIZE - 1,
-    2 * PORTION_SIZE,
-    2 * PORTION_SIZE + 1,
+    UNIT_SIZE - 1,
+    UNIT_SIZE,
+    UNIT_SIZE + 1,
+    2 * UNIT_SIZE - 1,
+    2 * UNIT_SIZE,
+    2 * UNIT_SIZE + 1,
 )
 """Sizes at which something begins: stored blocks of DEFLATE, blocks of a large file."""
 

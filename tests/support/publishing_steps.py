@@ -67,7 +67,7 @@ def publish(root: Path, step: int) -> None:
         place.publish(moves + place.record_moves({"id": "new"}, {"One": {}}, staging))
 
 
-def take_back(root: Path, step: int) -> None:
+def roll_back(root: Path, step: int) -> None:
     """Do what the next run does before anything else."""
     left = step
 
@@ -90,7 +90,7 @@ def _serve() -> None:
         if not pid:
             if how == "renaming":
                 deny("renameat2", "ENOSYS")
-            (publish if work == "publish" else take_back)(Path(place), int(step))
+            (publish if work == "publish" else roll_back)(Path(place), int(step))
             os._exit(0)
         print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 

@@ -18,7 +18,7 @@ import pytest
 
 from cpstage._deflate import DEFAULT_LEVEL
 from cpstage.archive.pack import Packer
-from cpstage.archive.packing_list import PORTION_SIZE
+from cpstage.archive.packing_list import UNIT_SIZE
 from cpstage.filesystem.tree import RelativePath
 from cpstage.filesystem.walk import single
 from packed_trees import (
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 @pytest.mark.parametrize("kind", FORMATS)
 def test_the_number_of_threads_does_not_show(tmp_path: Path, kind: Format) -> None:
     tree = awkward_tree(tmp_path / "tree")
-    tree_of_sizes(tree / "large", 5 * PORTION_SIZE + 77)
+    tree_of_sizes(tree / "large", 5 * UNIT_SIZE + 77)
     tree_of_sizes(tree / "small", *range(1000, 200_000, 10_000))
 
     archives = {packed(tree, kind, threads=threads) for threads in (1, 2, 8)}
@@ -57,7 +57,7 @@ def test_the_number_of_threads_does_not_show(tmp_path: Path, kind: Format) -> No
 @pytest.mark.parametrize("reader", ["unzip", "bsdtar", "zipfile"])
 def test_a_zip_of_every_level_is_read(tmp_path: Path, level: int, reader: str) -> None:
     tree = awkward_tree(tmp_path / "tree")
-    tree_of_sizes(tree / "large", PORTION_SIZE + 77)
+    tree_of_sizes(tree / "large", UNIT_SIZE + 77)
 
     archive = packed(tree, "zip", level)
 
@@ -76,7 +76,7 @@ def test_a_zip_of_every_level_is_read(tmp_path: Path, level: int, reader: str) -
 @pytest.mark.parametrize("reader", ["tar", "bsdtar"])
 def test_a_tar_gz_of_several_levels_is_read(tmp_path: Path, level: int, reader: str) -> None:
     tree = awkward_tree(tmp_path / "tree")
-    tree_of_sizes(tree / "large", PORTION_SIZE + 77)
+    tree_of_sizes(tree / "large", UNIT_SIZE + 77)
 
     into = unpacked_by(
         [reader, "-xpzf", "ARCHIVE"], packed(tree, "tar.gz", level), tmp_path / "into"
@@ -86,7 +86,7 @@ def test_a_tar_gz_of_several_levels_is_read(tmp_path: Path, level: int, reader: 
 
 
 def test_a_tar_gz_is_one_member_without_a_time(tmp_path: Path) -> None:
-    tree = tree_of_sizes(tmp_path / "tree", 0, 3 * PORTION_SIZE)
+    tree = tree_of_sizes(tmp_path / "tree", 0, 3 * UNIT_SIZE)
 
     archive = packed(tree, "tar.gz")
 
@@ -138,7 +138,7 @@ def _field(block: bytes, start: int, length: int) -> str:
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_what_is_begun_while_it_is_listed_comes_out_the_same(tmp_path: Path, kind: Format) -> None:
-    tree = tree_of_sizes(tmp_path / "tree", 3 * PORTION_SIZE)
+    tree = tree_of_sizes(tmp_path / "tree", 3 * UNIT_SIZE)
     for number in range(2_500):
         (tree / f"{number:04}").write_bytes(text(number))
 
@@ -174,7 +174,7 @@ def test_files_of_every_size_come_back(
 def test_large_files_can_be_read_from_a_pipe(tmp_path: Path, level: int) -> None:
     """A reader that sees the archive once has no directory: it finds the ends of files itself."""
     needs("bsdtar")
-    tree = tree_of_sizes(tmp_path / "tree", 10, PORTION_SIZE, PORTION_SIZE + 1, 3 * PORTION_SIZE)
+    tree = tree_of_sizes(tmp_path / "tree", 10, UNIT_SIZE, UNIT_SIZE + 1, 3 * UNIT_SIZE)
     into = tmp_path / "into"
     into.mkdir()
 
@@ -186,7 +186,7 @@ def test_large_files_can_be_read_from_a_pipe(tmp_path: Path, level: int) -> None
 
 
 def test_what_does_not_get_smaller_is_not_deflated(tmp_path: Path) -> None:
-    tree = tree_of_sizes(tmp_path / "tree", 100, 300_000, 4 * PORTION_SIZE)
+    tree = tree_of_sizes(tmp_path / "tree", 100, 300_000, 4 * UNIT_SIZE)
 
     archive = packed(tree, "zip")
 
@@ -196,8 +196,8 @@ def test_what_does_not_get_smaller_is_not_deflated(tmp_path: Path) -> None:
     assert (methods["noise-100"], methods["noise-300000"]) == (zipfile.ZIP_STORED,) * 2
     assert methods["text-300000"] == zipfile.ZIP_DEFLATED
     # RFC 1951, 3.2.4: five bytes for 65,535.
-    assert 0 < growth[f"noise-{4 * PORTION_SIZE}"] <= 5 * (4 * PORTION_SIZE // 0xFFFF + 4)
-    assert growth[f"text-{4 * PORTION_SIZE}"] < -2 * PORTION_SIZE
+    assert 0 < growth[f"noise-{4 * UNIT_SIZE}"] <= 5 * (4 * UNIT_SIZE // 0xFFFF + 4)
+    assert growth[f"text-{4 * UNIT_SIZE}"] < -2 * UNIT_SIZE
 
 
 def test_level_0_deflates_nothing_and_the_hardest_packs_smallest(tmp_path: Path) -> None:
@@ -268,8 +268,8 @@ def test_70_000_entries_are_counted_in_zip64_fields(tmp_path: Path) -> None:
 def test_progress_is_told_of_every_byte_by_who_takes_them(
     tmp_path: Path, kind: Format | Literal["raw"]
 ) -> None:
-    tree = tree_of_sizes(tmp_path / "tree", 3 * PORTION_SIZE + 5, *EDGES)
-    entries = [single(tree / f"text-{3 * PORTION_SIZE + 5}")] if kind == "raw" else entries_of(tree)
+    tree = tree_of_sizes(tmp_path / "tree", 3 * UNIT_SIZE + 5, *EDGES)
+    entries = [single(tree / f"text-{3 * UNIT_SIZE + 5}")] if kind == "raw" else entries_of(tree)
     told: list[tuple[int, int]] = []
 
     for _ in stream(entries, kind, lambda count: told.append((count, threading.get_ident()))):

@@ -15,7 +15,7 @@ import pytest
 
 from cpstage._deflate import DEFAULT_LEVEL
 from cpstage.archive.pack import Packer
-from cpstage.archive.packing_list import PORTION_SIZE
+from cpstage.archive.packing_list import UNIT_SIZE
 from cpstage.archive.workers import in_order
 from cpstage.errors import ArtifactRejected, LocalIOError
 from cpstage.filesystem.walk import single
@@ -65,7 +65,7 @@ CHANGES: list[Change] = [
 CHANGE_NAMES = ["shrinks", "grows", "vanishes", "rewritten", "replaced", "fifo", "link"]
 
 
-@pytest.mark.parametrize("size", [1000, PORTION_SIZE + 1000])
+@pytest.mark.parametrize("size", [1000, UNIT_SIZE + 1000])
 @pytest.mark.parametrize("kind", [*FORMATS, "raw"])
 @pytest.mark.parametrize("change", CHANGES, ids=CHANGE_NAMES)
 def test_a_file_that_changed_since_it_was_listed_is_named(
@@ -91,9 +91,9 @@ def test_a_file_that_changes_while_it_is_read_is_named(
     """It has more blocks than are read before the first bytes come: a zip holds 16 MiB back."""
     file = tmp_path / "changing"
     if kind == "zip":
-        file.write_bytes(os.urandom(PORTION_SIZE) * 40)
+        file.write_bytes(os.urandom(UNIT_SIZE) * 40)
     else:
-        hole(file, 64 * PORTION_SIZE)
+        hole(file, 64 * UNIT_SIZE)
     chunks = stream([single(file)], kind)
 
     next(chunks)
@@ -204,9 +204,7 @@ def _threads() -> set[threading.Thread]:
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_file_that_fails_stops_all(tmp_path: Path, kind: Format) -> None:
     before = _threads()
-    tree = tree_of_sizes(
-        tmp_path / "tree", *range(PORTION_SIZE // 2, PORTION_SIZE, PORTION_SIZE // 64)
-    )
+    tree = tree_of_sizes(tmp_path / "tree", *range(UNIT_SIZE // 2, UNIT_SIZE, UNIT_SIZE // 64))
     entries = entries_of(tree)
     (tree / entries[10].path).unlink()
     taken: list[int] = []
@@ -225,7 +223,7 @@ def test_no_thread_is_left_of_a_stream_that_nobody_takes(
     tmp_path: Path, kind: Format, end: str
 ) -> None:
     before = _threads()
-    chunks = pack([single(hole(tmp_path / "hole", 64 * PORTION_SIZE))], kind)
+    chunks = pack([single(hole(tmp_path / "hole", 64 * UNIT_SIZE))], kind)
 
     next(chunks)  # of a tar.gz the header, for which there is nothing to do
     next(chunks)

@@ -17,7 +17,7 @@ with the central directory when its bytes arrive. A tar has no directory: its me
 as they come. Symlinks are created last, and the caller publishes the tree after the last byte has
 been read and verified.
 
-Packing cuts a list of entries into portions, whose bytes depend on the list alone::
+Packing cuts a list of entries into units, whose bytes depend on the list alone::
 
     walk ──▶ pack ──▶ packing_list ──┬──▶ zip_writer ─┬──▶ a stream of bytes
              (names,  (batches,      │    (workers)   │    (in the order of the list)

@@ -168,10 +168,10 @@ class Digest(Protocol):
     """Something that is computed over a stream, and compared at its end."""
 
     def update(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Add the next bytes."""
 
     def verify(self) -> None:
-        """Complain where what was taken is not what it should be."""
+        """Raise ArtifactRejected if the result is not the expected one."""
 
 
 class ReadAhead(io.RawIOBase):

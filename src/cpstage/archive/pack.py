@@ -14,7 +14,7 @@ from cpstage.archive.members import PackOptions
 from cpstage.archive.packing_list import Begin, PackingList, PackingPool, limit_notes
 from cpstage.archive.paths import check_name, leaving, unsafe_links
 from cpstage.archive.workers import thread_count
-from cpstage.archive.zip_writer import pack_portion, zip_stream
+from cpstage.archive.zip_writer import pack_unit, zip_stream
 from cpstage.errors import ArtifactRejected, listing
 from cpstage.filesystem.tree import RelativePath
 from cpstage.filesystem.walk import Entry, Globs, Symlinks, walk
@@ -173,9 +173,9 @@ class Packer:
         return stream
 
     def _pool(self, archive_format: Format) -> PackingPool[Any]:
-        """Return what packs portions for a format: one for all lists, with its processes."""
+        """Return what packs units for a format: one for all lists, with its processes."""
         if archive_format not in self._pools:
-            work: Callable[..., Any] = pack_portion
+            work: Callable[..., Any] = pack_unit
             if archive_format != "zip":
                 from cpstage.archive.tar_writer import tar_piece as work
             how = {"level": self._level_of(archive_format), "rule": self._rule}

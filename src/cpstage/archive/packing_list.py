@@ -1,8 +1,8 @@
-"""What goes into an archive: a list that is cut into portions, and the pool that packs them.
+"""What goes into an archive: a list that is cut into units of work, and the pool that packs them.
 
-A portion is many small files together, or a block of a large one. How the list is cut depends on
-the list alone, and with it every byte of an archive; which thread or process packs which portion,
-and how many there are, does not matter. The results come in the order of the list.
+A unit is a batch of small files, or a part of a large file. How the list is cut depends on the list
+alone, and so does every byte of an archive: the number of threads or processes, and which of them
+packs which unit, make no difference. The results come in the order of the list.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from cpstage.archive.members import RATIO_FREE, ZIP_RECORD_BYTES, ZIP_RECORD_ROO
 from cpstage.archive.workers import Processes, in_order, is_worth_forking
 from cpstage.filesystem.walk import Entry
 
-PORTION_SIZE = 1 << 20
-"""Bytes of the files of a group, at most, and of a block of a larger file."""
+UNIT_SIZE = 1 << 20
+"""Bytes of the files of a batch, at most, and of a part of a larger file."""
 
 AHEAD = 3
-"""Portions that may be done or under way besides one for each thread. More are no faster, since
+"""Units that may be done or under way besides one for each thread. More are no faster, since
 the consumer has buffers too."""
 
 _ENTRY = 4 << 10
@@ -81,7 +81,7 @@ class FilePart:
 
 
 Begin = Callable[[Batch], object]
-"""Begins to work on a group while more is still being listed."""
+"""Begins to pack a batch while more is still being listed."""
 
 
 class PackingList:
@@ -92,7 +92,7 @@ class PackingList:
 
     Args:
         entries: All entries, in their order.
-        begin: Is given each group as soon as it is full.
+        begin: Is given each batch as soon as it is full.
 
     Attributes:
         files: How many files there are.
@@ -108,24 +108,24 @@ class PackingList:
         self.depth = self.name_size = 0
         self.notes: list[str] = []
         self._cut: list[Batch | Entry] = []
-        group: list[Entry] = []
+        batch: list[Entry] = []
         size = 0
         for entry in entries:
-            if group and size + entry.size + len(group) * _ENTRY > PORTION_SIZE:
-                full = self._grouped(group, size)
+            if batch and size + entry.size + len(batch) * _ENTRY > UNIT_SIZE:
+                full = self._batch(batch, size)
                 self._cut.append(full)
                 begin(full)
-                group, size = [], 0
-            if entry.size > PORTION_SIZE:
+                batch, size = [], 0
+            if entry.size > UNIT_SIZE:
                 self._note([entry], entry.size)
                 self._cut.append(entry)
             else:
-                group.append(entry)
+                batch.append(entry)
                 size += entry.size
-        if group:
-            self._cut.append(self._grouped(group, size))
+        if batch:
+            self._cut.append(self._batch(batch, size))
 
-    def _grouped(self, entries: Sequence[Entry], size: int) -> Batch:
+    def _batch(self, entries: Sequence[Entry], size: int) -> Batch:
         self._note(entries, size)
         # Plain tuples: named ones take three times as long.
         pickled = pickle.dumps([*map(tuple, entries)])
@@ -142,13 +142,13 @@ class PackingList:
         self.name_size += sum([len(entry.path) for entry in entries])
         self.depth = max(self.depth, *[1 + entry.path.count("/") for entry in entries])
 
-    def portions(self) -> Iterator[Batch | FilePart]:
-        """Return all of it in portions; the order stays."""
+    def units(self) -> Iterator[Batch | FilePart]:
+        """Return the whole list as units, in its order."""
         for one in self._cut:
             if isinstance(one, Batch):
                 yield one
             else:
-                yield from _blocks(one)
+                yield from _parts(one)
 
     def __len__(self) -> int:
         return self._count
@@ -197,9 +197,9 @@ def _limit_note(name: str, value: int, unit: str) -> str:
     )
 
 
-def _blocks(entry: Entry) -> Iterator[FilePart]:
-    for offset in range(0, entry.size, PORTION_SIZE):
-        yield FilePart(entry, offset, min(PORTION_SIZE, entry.size - offset))
+def _parts(entry: Entry) -> Iterator[FilePart]:
+    for offset in range(0, entry.size, UNIT_SIZE):
+        yield FilePart(entry, offset, min(UNIT_SIZE, entry.size - offset))
 
 
 _MOST_EARLY = 32
@@ -209,12 +209,12 @@ Packed = TypeVar("Packed")
 
 
 class PackingPool(Generic[Packed]):
-    """Packs the portions of lists; of one that is not complete yet, the first batches.
+    """Packs the units of lists; of one that is not complete yet, the first batches.
 
     It is a context, which ends with no process at work.
 
     Args:
-        pack: Reads and packs a portion; what it changes in memory may not be seen here.
+        pack: Reads and packs a unit; what it changes in memory may not be seen here.
         count: How many threads or processes.
     """
 
@@ -246,26 +246,24 @@ class PackingPool(Generic[Packed]):
             self._begun[batch] = processes.send(pickle.dumps(batch))
 
     def packed(self, entries: PackingList) -> Generator[Packed, None, None]:
-        """Pack all portions of a list, and yield the result of each, in their order.
+        """Pack all units of a list, and yield the result of each, in their order.
 
         Raises:
             LocalIOError: A file cannot be read, or changed since it was listed.
         """
         processes = self._expect(len(entries))
         if processes:
-            return self._by_processes(entries.portions(), processes)
-        return in_order(
-            self._pack, entries.portions(), threads=self._count, ahead=self._count + AHEAD
-        )
+            return self._by_processes(entries.units(), processes)
+        return in_order(self._pack, entries.units(), threads=self._count, ahead=self._count + AHEAD)
 
     def _by_processes(
-        self, portions: Iterable[Batch | FilePart], processes: Processes
+        self, units: Iterable[Batch | FilePart], processes: Processes
     ) -> Generator[Packed, None, None]:
-        def sent(portion: Batch | FilePart) -> int:
-            begun = self._begun.pop(portion, None) if isinstance(portion, Batch) else None
-            return processes.send(pickle.dumps(portion)) if begun is None else begun
+        def sent(unit: Batch | FilePart) -> int:
+            begun = self._begun.pop(unit, None) if isinstance(unit, Batch) else None
+            return processes.send(pickle.dumps(unit)) if begun is None else begun
 
-        for packed in processes.in_order(map(sent, portions)):
+        for packed in processes.in_order(map(sent, units)):
             yield pickle.loads(packed)  # noqa: S301 (our own child's)
 
     def _expect(self, entries: int) -> Processes | None:

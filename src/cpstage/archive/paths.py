@@ -1,6 +1,6 @@
 """Member path validation (zip slip), symlink validation, and the plan of the tree to unpack to.
 
-A name is taken unchanged or rejected; names are never rewritten. The plan records each path and
+A name is used unchanged or rejected; names are never rewritten. The plan records each path and
 what stands there, across all archives that are unpacked into one tree, and rejects duplicates,
 files where directories have to be, and members below symlinks. All readers hand over decoded names,
 undecodable bytes as surrogates; after validation a name is a :data:`RelativePath` and trusted.
@@ -148,16 +148,15 @@ class Plan:
         last_wins: bool = False,
         is_equal: Callable[[RelativePath], bool] = lambda _: False,
     ) -> tuple[RelativePath, bool]:
-        """Take a member into the plan, and count it.
+        """Add a member to the plan, and count it against the limits.
 
-        A later file takes the place of an earlier one where the last wins, as in tar, or where the
-        two are equal.
+        A second file of a name is refused, unless the last one wins, as in tar, or both are equal.
 
         Returns:
             Its path, and whether something of the same kind is there already.
 
         Raises:
-            ArtifactRejected: Its name is unsafe, or its place is taken or below a link.
+            ArtifactRejected: Its name is unsafe, or its place is occupied or below a link.
             WorkspaceUnavailable: Another archive has its place.
         """
         budget.spend_entry()
@@ -173,7 +172,7 @@ class Plan:
             self._admit_parents(path, source, budget)
         here = self._planned.get(path)
         if here is None:
-            self._take(path, kind, source)
+            self._add(path, kind, source)
             return path, False
         if here.kind == kind == "directory":
             return path, True
@@ -186,7 +185,7 @@ class Plan:
 
     @property
     def count(self) -> int:
-        """How many paths have been taken."""
+        """How many paths the plan has."""
         return len(self._planned)
 
     def all_directories(self) -> list[RelativePath]:
@@ -206,7 +205,7 @@ class Plan:
             )
         return path
 
-    def _take(self, path: RelativePath, kind: MemberKind, source: str) -> None:
+    def _add(self, path: RelativePath, kind: MemberKind, source: str) -> None:
         # One object for all that are alike: with 100,000 entries that is 6 MB less.
         alike = self._kinds.get((kind, source))
         if alike is None:
@@ -229,7 +228,7 @@ class Plan:
             if here is not None:
                 raise refused(path, f"is below {parent!r}, which is a {here.kind}")
             budget.spend_entry()
-            self._take(RelativePath(parent), "directory", source)
+            self._add(RelativePath(parent), "directory", source)
             end = path.rfind("/", 0, end)
 
 

@@ -152,7 +152,7 @@ def has_checksum(block: bytes) -> bool:
         declared = octal(field, "checksum")
     except Damaged:
         return False
-    # The sum is taken with spaces in its own place; historic writers had signed characters.
+    # The sum is computed with spaces in its own place; historic writers had signed characters.
     total = sum_of(block) - sum(field) + _SPACES
     return declared == total or declared == total - 256 * _negative(block)
 

@@ -1,6 +1,6 @@
 """Reading tar and tar.gz: the members of a stream, in its order (POSIX.1-2017, pax; GNU tar).
 
-A damaged header is never taken for the end of the archive: that is a block of zeros, and nothing
+A damaged header never counts as the end of the archive: that is a block of zeros, and nothing
 but zeros after it. Where readers of tar understand an archive differently it is refused: data of
 links and directories, names that are given twice, and bytes behind the end of a name. What may be
 written, and where, is not decided here.
@@ -100,7 +100,7 @@ def tar_members(
     note: Callable[[str], object] = lambda _: None,
     is_tolerant: bool = False,
 ) -> Iterator[Iterator[Member]]:
-    """Open a tar archive. When its last member has been taken, it is verified to its end.
+    """Open a tar archive. It is verified to its end after its last member.
 
     Args:
         file: The archive; it is read forwards only.

@@ -78,20 +78,20 @@ def tar_stream(
     yield deflated_piece(end, level, last=True) + struct.pack("<2L", crc, length & 0xFFFFFFFF)
 
 
-def tar_piece(portion: Batch | FilePart, level: int | None, rule: MtimeRule) -> Piece:
-    """Read a portion, with the headers of its entries; with a level, compress it."""
-    data = _tar(portion, rule)
+def tar_piece(unit: Batch | FilePart, level: int | None, rule: MtimeRule) -> Piece:
+    """Read a unit, with the headers of its entries; with a level, compress it."""
+    data = _tar(unit, rule)
     if level is None:
-        return Piece(portion.size, len(data), 0, data)
-    return Piece(portion.size, len(data), crc32(data), deflated_piece(data, level, last=False))
+        return Piece(unit.size, len(data), 0, data)
+    return Piece(unit.size, len(data), crc32(data), deflated_piece(data, level, last=False))
 
 
-def _tar(portion: Batch | FilePart, rule: MtimeRule) -> bytes:
-    if isinstance(portion, Batch):
-        return b"".join([_member(entry, rule) for entry in portion.entries])
-    header = _header(portion.entry, rule) if portion.is_first else b""
-    padding = _padding(portion.entry) if portion.is_last else b""
-    return header + read(portion.entry, portion.offset, portion.size) + padding
+def _tar(unit: Batch | FilePart, rule: MtimeRule) -> bytes:
+    if isinstance(unit, Batch):
+        return b"".join([_member(entry, rule) for entry in unit.entries])
+    header = _header(unit.entry, rule) if unit.is_first else b""
+    padding = _padding(unit.entry) if unit.is_last else b""
+    return header + read(unit.entry, unit.offset, unit.size) + padding
 
 
 def _member(entry: Entry, rule: MtimeRule) -> bytes:

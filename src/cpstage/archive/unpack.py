@@ -46,8 +46,8 @@ _PASSABLE = stat.S_IRWXU
 
 
 @dataclass(frozen=True)
-class _Intake:
-    """One archive on its way into the tree."""
+class _Extraction:
+    """One archive that is being extracted: its name in messages, its limits, and the counts so far."""
 
     source: str
     budget: Budget
@@ -89,12 +89,12 @@ class Unpacker:
             WorkspaceUnavailable: It collides with another archive of the same tree.
             LocalIOError: The disk is full, or failed.
         """
-        intake = _Intake(source, Budget(self._options.limits, stream.blob.size), Contents())
+        extraction = _Extraction(source, Budget(self._options.limits, stream.blob.size), Contents())
         if archive_format == "zip":
-            self._add_zip(stream, intake)
+            self._add_zip(stream, extraction)
         else:
-            self._add_tar(stream, intake, compressed=archive_format == "tar.gz")
-        return intake.contents
+            self._add_tar(stream, extraction, compressed=archive_format == "tar.gz")
+        return extraction.contents
 
     def keep(self, stream: ReadAhead, name: str, source: str) -> None:
         """Write a file that is not an archive.
@@ -150,18 +150,18 @@ class Unpacker:
             contents.unsafe_links += [UnsafeLink(path, links[path], "kept") for path in new]
         contents.notes += map(_unsafe_note, contents.unsafe_links)
 
-    def _add_zip(self, stream: ReadAhead, intake: _Intake) -> None:
+    def _add_zip(self, stream: ReadAhead, extraction: _Extraction) -> None:
         """Plan the whole archive before the first of it is written, then let others write it."""
-        reader = ZipReader(stream, intake.budget)
+        reader = ZipReader(stream, extraction.budget)
         self._pool.expect(reader.count)
-        source, count = intake.source, reader.count
+        source, count = extraction.source, reader.count
         with phase_of_many(self._progress, f"{source}: reading the directory", count) as advance:
             entries = reader.read_directory(advance)
         with phase_of_many(self._progress, f"{source}: checking the names", count) as advance:
-            self._admit_entries(entries, intake, advance)
+            self._admit_entries(entries, extraction, advance)
         targets = link_targets(stream.blob, entries)
         self._plan.links.update((one.place, target) for one, target in targets if one.place)
-        self._settle_links(intake.contents)
+        self._settle_links(extraction.contents)
 
         def groups() -> Iterator[EntryGroup]:
             for found in reader.groups():
@@ -182,10 +182,10 @@ class Unpacker:
             self._pool.write_entry(entry, chain((next(decoded, b""),), decoded))
 
     def _admit_entries(
-        self, entries: Sequence[ZipEntry], intake: _Intake, advance: Advance | None
+        self, entries: Sequence[ZipEntry], extraction: _Extraction, advance: Advance | None
     ) -> None:
         """Admit all entries to the plan, and give each its place."""
-        admit, budget, contents = self._plan.admit, intake.budget, intake.contents
+        admit, budget, contents = self._plan.admit, extraction.budget, extraction.contents
         budget.spend_bytes(sum(entry.size for entry in entries))
         earlier: dict[RelativePath, ZipEntry] = {}
 
@@ -203,7 +203,7 @@ class Unpacker:
                 continue
             try:
                 path, there = admit(
-                    entry.name, entry.kind, intake.source, budget, is_equal=is_equal
+                    entry.name, entry.kind, extraction.source, budget, is_equal=is_equal
                 )
             except ArtifactRejected as error:
                 raise _with_others(error, map(attrgetter("name"), entries)) from error
@@ -218,32 +218,32 @@ class Unpacker:
             elif entry.kind == "link":
                 self._link_times[path] = self._pool.time(entry.mtime)
 
-    def _add_tar(self, stream: ReadAhead, intake: _Intake, *, compressed: bool) -> None:
+    def _add_tar(self, stream: ReadAhead, extraction: _Extraction, *, compressed: bool) -> None:
         # Most artifacts are zips, and need not wait for it to be loaded.
         from cpstage.archive.tar_reader import tar_members
 
-        file, note = io.BufferedReader(stream, _BUFFER), intake.contents.notes.append
-        opened = tar_members(file, compressed=compressed, budget=intake.budget, note=note)
+        file, note = io.BufferedReader(stream, _BUFFER), extraction.contents.notes.append
+        opened = tar_members(file, compressed=compressed, budget=extraction.budget, note=note)
         with opened as members:
-            self._add_members(members, intake)
-        self._settle_links(intake.contents)
+            self._add_members(members, extraction)
+        self._settle_links(extraction.contents)
 
-    def _add_members(self, members: Iterable[Member], intake: _Intake) -> None:
+    def _add_members(self, members: Iterable[Member], extraction: _Extraction) -> None:
         """Admit and write member by member, as they come."""
         for member in members:
             if member.kind == "directory" and is_root(member.name):
                 continue
             try:
                 path, there = self._plan.admit(
-                    member.name, member.kind, intake.source, intake.budget, last_wins=True
+                    member.name, member.kind, extraction.source, extraction.budget, last_wins=True
                 )
             except ArtifactRejected as error:
                 raise _with_others(error, chain([member.name], _names_near(members))) from error
-            self._write_member(path, there, member, intake)
+            self._write_member(path, there, member, extraction)
         self._pool.settle()
 
     def _write_member(
-        self, path: RelativePath, there: bool, member: Member, intake: _Intake
+        self, path: RelativePath, there: bool, member: Member, extraction: _Extraction
     ) -> None:
         size = 0
         if member.kind == "directory":  # made with the first file in it, or when it is finished
@@ -256,12 +256,12 @@ class Unpacker:
             if there:
                 self._pool.settle()
                 size -= self._tree.remove_file(path)
-            size += self._write_file(path, member, intake)
-        intake.contents.count(member.kind, size, there=there)
+            size += self._write_file(path, member, extraction)
+        extraction.contents.count(member.kind, size, there=there)
 
-    def _write_file(self, path: RelativePath, member: Member, intake: _Intake) -> int:
+    def _write_file(self, path: RelativePath, member: Member, extraction: _Extraction) -> int:
         if member.kind == "hard link":
-            existing = self._plan.regular_file(member, intake.source)
+            existing = self._plan.regular_file(member, extraction.source)
             self._pool.settle()
             self._tree.make_hard_link(path, existing)
             return 0
@@ -269,10 +269,10 @@ class Unpacker:
         self._pool.expect(self._plan.count)
         if self._pool.takes_file(member.size):
             content = b"".join(member.chunks())
-            intake.budget.spend_bytes(len(content))
+            extraction.budget.spend_bytes(len(content))
             self._pool.send_file(path, content, *attributes)
             return len(content)
-        chunks = intake.budget.counted(member.chunks())
+        chunks = extraction.budget.counted(member.chunks())
         return self._pool.write_file(path, chunks, *attributes)
 
 

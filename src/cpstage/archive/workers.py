@@ -53,10 +53,10 @@ def in_order(
 ) -> Generator[Result, None, None]:
     """Do work on units in threads, and yield the results in the order of the units.
 
-    The units are taken one by one by the caller's thread. When a unit fails, when taking one
-    fails, or when the caller stops, what has not begun is dropped and what has is waited for, so
-    that nothing is done after the iterator has ended. So many units as ``ahead`` says may be under
-    way or done before the first of them is taken.
+    The caller's thread iterates over the units. When a unit fails, when the iteration fails, or
+    when the caller stops, work that has not begun is dropped and other work is waited for, so that
+    nothing is done after the iterator has ended. At most ``ahead`` units are in progress, or done
+    and not yielded.
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="cpstage-work")
     futures = (pool.submit(work, unit) for unit in units)
@@ -110,7 +110,7 @@ def ahead(items: Iterator[Unit], most: int) -> Iterator[Iterator[Unit]]:
             error = raised
         ready.put(_End(error))
 
-    def taken() -> Iterator[Unit]:
+    def consumed() -> Iterator[Unit]:
         while not isinstance(item := ready.get(), _End):
             room.put(None)
             yield item
@@ -121,7 +121,7 @@ def ahead(items: Iterator[Unit], most: int) -> Iterator[Iterator[Unit]]:
         room.put(None)
     try:
         threading.Thread(target=work, name="cpstage-ahead", daemon=True).start()
-        yield taken()
+        yield consumed()
     finally:
         left.set()
         room.put(None)
@@ -150,7 +150,7 @@ _MANY = 1000
 """Files from which on processes are worth the few milliseconds that it takes to start them."""
 
 _AHEAD = 3
-"""Units for each process that may be done or under way before the first of them is taken."""
+"""Units for each process that may be in progress, or done while their results wait."""
 
 
 def is_worth_forking(files: int) -> bool:
@@ -167,7 +167,7 @@ class Processes:
     process was killed.
 
     Attributes:
-        most_ahead: Units that may be done or under way before the first of them is taken.
+        most_ahead: Units that may be in progress, or done while their results wait.
 
     Raises:
         LocalIOError: The system has no room for more processes.
@@ -205,7 +205,7 @@ class Processes:
     def send(self, note: bytes, data: memoryview | bytes = b"") -> int:
         """Give a unit to the process with the fewest, and return the unit's number.
 
-        Its bytes stay as they are until its result is taken.
+        Its bytes stay as they are until its result has been returned.
         """
         self._sent += 1
         child = min(self._children, key=lambda one: len(one.units))
@@ -214,7 +214,7 @@ class Processes:
         return self._sent
 
     def result(self, number: int) -> memoryview:
-        """Wait for the result of a unit, and take it; what the work raised is raised here."""
+        """Wait for the result of a unit, and return it; what the work raised is raised here."""
         while number not in self._results:
             self._move(_LOOK_SECONDS)
         result = self._results.pop(number)
@@ -225,8 +225,8 @@ class Processes:
     def in_order(self, numbers: Iterable[int]) -> Generator[memoryview, None, None]:
         """Yield the results of units in their order, with a bounded number of units ahead.
 
-        The next number is taken, and so its unit may be sent, when there is room. The error of the
-        first unit that failed is raised.
+        The iterable may send the unit of its next number: it is asked for it when there is room.
+        The error of the first unit that failed is raised.
         """
         return _bounded(numbers, self.result, self.most_ahead)
 

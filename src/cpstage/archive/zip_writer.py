@@ -22,7 +22,7 @@ from typing import NamedTuple, cast
 
 from cpstage._deflate import crc32, crc32_combine, deflated, deflated_piece, inflater
 from cpstage.archive.members import MtimeRule
-from cpstage.archive.packing_list import Batch, FilePart, PackingList, PackingPool
+from cpstage.archive.packing_list import UNIT_SIZE, Batch, FilePart, PackingList, PackingPool
 from cpstage.archive.zip_format import (
     DEFLATED,
     DESCRIPTOR,
@@ -72,9 +72,9 @@ _MIN32, _MAX32 = -(1 << 31), (1 << 31) - 1
 _FIRST_DOS, _LAST_DOS = (0, (1 << 5) | 1), (0xBF7D, 0xFF9F)
 """Time and date of 1980-01-01 00:00:00 and of 2107-12-31 23:59:58."""
 
-_PORTION, _GROWTH = 1 << 20, 85
-"""Bytes that are deflated at a time, and how many bytes longer they can become: 17 stored blocks
-have a header of 5 bytes each."""
+_GROWTH = 85
+"""How many bytes longer a unit can become when it is deflated: 17 stored blocks have a header of 5
+bytes each."""
 
 
 class Record(NamedTuple):
@@ -106,7 +106,7 @@ class Record(NamedTuple):
         A zip64 field that is not needed is not harmless: ZipInputStream of JDK 17 expects a data
         descriptor of 32 bits then.
         """
-        growth = -(-self.size // _PORTION) * _GROWTH if self.is_streamed else 0
+        growth = -(-self.size // UNIT_SIZE) * _GROWTH if self.is_streamed else 0
         return max(self.size + growth, self.packed) >= MAX32
 
     def local_header(self) -> bytes:
@@ -253,14 +253,12 @@ class PackedPart(NamedTuple):
     crc: int
 
 
-def pack_portion(
-    portion: Batch | FilePart, level: int, rule: MtimeRule
-) -> PackedBatch | PackedPart:
-    """Read a portion of the list, and deflate it at a level from 0 (not at all) to 9."""
-    if isinstance(portion, Batch):
-        return _packed_batch(portion, level, rule)
-    data = read(portion.entry, portion.offset, portion.size)
-    packed = deflated_piece(data, level, last=portion.is_last)
+def pack_unit(unit: Batch | FilePart, level: int, rule: MtimeRule) -> PackedBatch | PackedPart:
+    """Read a unit of the list, and deflate it at a level from 0 (not at all) to 9."""
+    if isinstance(unit, Batch):
+        return _packed_batch(unit, level, rule)
+    data = read(unit.entry, unit.offset, unit.size)
+    packed = deflated_piece(data, level, last=unit.is_last)
     return PackedPart(packed, crc32(data))
 
 
@@ -287,15 +285,15 @@ def zip_stream(
     consumed: Callable[[int], object],
     rule: MtimeRule,
 ) -> Generator[bytes, None, None]:
-    """Pack entries by a pool that calls :func:`pack_portion`; tell of the bytes of files read."""
+    """Pack entries by a pool that calls :func:`pack_unit`; tell of the bytes of files read."""
     archive = _Archive(rule)
     with closing(pool.packed(entries)) as done:
-        for portion, packed in zip(entries.portions(), done, strict=True):
-            consumed(portion.size)
+        for unit, packed in zip(entries.units(), done, strict=True):
+            consumed(unit.size)
             if isinstance(packed, PackedBatch):
                 yield archive.add_batch(packed)
             else:
-                yield from archive.add_part(cast("FilePart", portion), packed)
+                yield from archive.add_part(cast("FilePart", unit), packed)
     yield from archive.directory(len(entries))
 
 
@@ -324,26 +322,26 @@ class _Archive:
         self._keep(_moved(batch.directory, self._offset, len(batch.data)))
         return self._written(batch.data)
 
-    def add_part(self, portion: FilePart, block: PackedPart) -> Iterator[bytes]:
+    def add_part(self, part: FilePart, packed: PackedPart) -> Iterator[bytes]:
         """Add a part of a large file, and yield the bytes that are complete.
 
         Up to a bound, the data is held back until its sizes are known for the local file header.
         """
-        if portion.is_first:
+        if part.is_first:
             self._crc, self._packed, self._start = 0, 0, self._offset
             self._is_streamed, self._held = False, []
-        self._crc = crc32_combine(self._crc, block.crc, portion.size)
-        self._packed += len(block.data)
-        self._held.append(block.data)
-        if not (portion.is_last or self._is_streamed or self._packed > _MOST_HELD):
+        self._crc = crc32_combine(self._crc, packed.crc, part.size)
+        self._packed += len(packed.data)
+        self._held.append(packed.data)
+        if not (part.is_last or self._is_streamed or self._packed > _MOST_HELD):
             return
         if not self._is_streamed:
-            self._is_streamed = not portion.is_last
-            yield self._written(self._large(portion.entry).local_header())
+            self._is_streamed = not part.is_last
+            yield self._written(self._large(part.entry).local_header())
         held, self._held = self._held, []
         yield from map(self._written, held)
-        if portion.is_last:
-            described = self._large(portion.entry)
+        if part.is_last:
+            described = self._large(part.entry)
             self._keep(described.directory_header(self._start))
             if self._is_streamed:
                 yield self._written(described.descriptor())

@@ -29,7 +29,7 @@ from cpstage.filesystem.tree import RelativePath
 
 @dataclass(frozen=True)
 class Globs:
-    """What is taken: all that an include matches, or all without one, less the excludes."""
+    """What is listed: all that an include matches, or all without one, less the excludes."""
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -139,7 +139,7 @@ def walk(
         globs: What to list.
         symlinks: ``keep`` lists symlinks as such; ``follow`` lists what they point to, which
             has to be below the root; ``follow-outside`` may list what is elsewhere too.
-        report: Is told of what is left out, and of what is taken from outside, a line each.
+        report: Is told of what is left out, and of what is read from outside, a line each.
 
     Raises:
         ArtifactRejected: A device; a name that is not UTF-8; a followed symlink that leaves the

@@ -156,10 +156,10 @@ def fetch(
                 return _result(job, result, outputs, session, missing)
             with place.staging() as staging:
                 compared = fetching.compare(known.doubtful, staging, warn)
-                staged, moves, taken = fetching.stage(known.todo, staging)
+                staged, moves, fingerprints = fetching.stage(known.todo, staging)
                 result = _in_order(found, staged, known.settled, compared)
                 _warn_of_modified(known.settled, warn)
-                entries = inventory.entries(result, {**taken, **_fingerprints(compared)})
+                entries = inventory.entries(result, {**fingerprints, **_fingerprints(compared)})
                 moves += place.output_moves([*outputs.values()], staging, replace=new_out)
                 moves += place.record_moves(record_of(job), entries, staging)
                 place.publish(moves)
@@ -322,14 +322,14 @@ class _Fetch:
                 root = staging / target.name
                 try:
                     blobs = (take(one.artifact.name) for one in group)
-                    staged, taken = self._stage_group(group, blobs, root, staging)
+                    staged, found = self._stage_group(group, blobs, root, staging)
                 except ObjectChanged as error:
                     _LOGGER.info("%s: beginning again", error.message)
                     remove_tree(root)
                     again = [self.look(one.artifact) for one in group]
-                    staged, taken = self._stage_group(again, map(self._open, again), root, staging)
+                    staged, found = self._stage_group(again, map(self._open, again), root, staging)
                 done += staged
-                fingerprints[target] = taken
+                fingerprints[target] = found
                 moves.append(Move(root, target))
         return done, moves, fingerprints
 

@@ -40,9 +40,6 @@ from cpstage.workspace.layout import Workspace
 _OBJECT = ("path", "location", "version_id", "etag", "size")
 """What of an object has to be the same for an artifact to count as unchanged."""
 
-_RECORDED = {"require": "require", "keep": "keep"}
-"""``encrypted_messages`` in the manifest, where ``decrypt`` is ``open`` since version 0.1."""
-
 _CONTEXT = (
     "pipeline",
     "stage",
@@ -135,11 +132,12 @@ class Inventory:
         self._workspace = workspace
         self._progress = progress
         self._unpacking = unpacking
+        messages = unpacking.encrypted_messages
         self._how = {
             "layout": unpacking.layout,
             "unsafe_link_handling": unpacking.unsafe_links,
             "mtime": unpacking.mtime,
-            "envelopes": _RECORDED.get(unpacking.encrypted_messages, "open"),
+            "envelopes": "open" if messages == "decrypt" else messages,  # as version 0.1 has it
             "expected_context": dict(unpacking.context),
             "decrypt_keys": list(unpacking.key_ids),
         }

@@ -123,23 +123,24 @@ def unpack(
         )
         root = staging / "tree"
         root.mkdir()
-        taken = _extract(source, root, staging, how, progress or Silence())
+        extracted = _extract(source, root, staging, how, progress or Silence())
         _publish(staging, root, target)
-    return Unpacked(file, target, taken.format, taken.contents, taken.envelope, taken.notes)
+    what = (extracted.format, extracted.contents, extracted.envelope, extracted.notes)
+    return Unpacked(file, target, *what)
 
 
 def _extract(
     source: Source, root: Path, staging: Path, how: Unpacking, progress: Progress
 ) -> Extracted:
     with Tree(root) as tree, Unpacker(tree, how, progress) as unpacker:
-        taken = extract(source, unpacker, how, staging, progress)
-        if taken.format is None and taken.envelope is None:
+        extracted = extract(source, unpacker, how, staging, progress)
+        if extracted.format is None and extracted.envelope is None:
             other = other_format(read_head(source.blob))
             what = f"is in the format {other}, and" if other else "is"
             raise ArtifactRejected(f"{source.title} {what} not a zip, tar or tar.gz archive")
         with naming(source.title):
             unpacker.finish()
-    return taken
+    return extracted
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def at_once(
 ) -> Iterator[Iterator[Future[Result]]]:
     """Make requests in threads, a few at once; give their futures in the order of the units.
 
-    The units are taken one by one by the caller's thread. The context does not wait for its threads
+    The caller's thread iterates over the units. The context does not wait for its threads
     when it is left early: a caller who stops because of a failure interrupts the requests.
 
     Args:
@@ -59,7 +59,7 @@ def early_reads(blobs: Mapping[str, Blob]) -> Iterator[Callable[[str], Blob]]:
     """Read small blobs before their turn; give a function that returns a blob by its name.
 
     Args:
-        blobs: The blobs by their names, in the order in which they are taken; some may be skipped.
+        blobs: The blobs by their names, in the order in which they are used; some may be skipped.
     """
     small = {name: blob for name, blob in blobs.items() if blob.size <= SMALL_BYTES}
     with at_once(_whole, small.values()) as coming:

@@ -95,7 +95,7 @@ class Workspace:
         """
         with self._held("lock", "holder.json", wait) as held:
             # No other run uses what is there while this one holds the lock.
-            self._journal.take_back()
+            self._journal.roll_back()
             remove_tree(self._state / "staging")
             self._lock = held
             try:

@@ -4,23 +4,23 @@ Several renames are not one step, and a process can be killed between any two of
 is written before the first, and removed after the last::
 
     no journal     nothing has begun yet, or all is done
-    a journal      some of its moves are done, and they are to be taken back
+    a journal      some of its moves are done, and they are to be rolled back
 
-To remove the journal is the one step from old to new. Before it, a run that fails takes back what
-was moved; what a killed process moved is taken back by the next one that has the place to itself.
+To remove the journal is the one step from old to new. Before it, a run that fails rolls back what
+was moved; what a killed process moved is rolled back by the next one that has the place to itself.
 Of each move there are few states, which need no record, since what was staged is known by its
 inode:
 
     =============  =============  ==============  =====================================
     staged         target         replaced        which means
     =============  =============  ==============  =====================================
-    new            old, or none                   not begun, or taken back already
+    new            old, or none                   not begun, or rolled back already
     new            none           old             begun, where the system cannot swap
     old, or none   new                            done
     none           new            old             done, where the system cannot swap
     =============  =============  ==============  =====================================
 
-To take back is done in single renames from one of these states to another, so it may be stopped as
+Rolling back is done in single renames from one of these states to another, so it may be stopped as
 well, and done again. The journal is on the disk before the first rename, and file systems keep the
 order of renames: after a loss of power, too, there is the old to go back to. What was written last
 of all may be lost then, as with any program that does not wait for the disk after each file.
@@ -69,7 +69,7 @@ class Move(NamedTuple):
 
 
 class Journal:
-    """Publishes below one directory, whose lock its caller holds, and takes back what is not whole.
+    """Publishes below one directory, whose lock its caller holds, and rolls back what is not whole.
 
     Args:
         path: The file to keep the journal in, on the same file system.
@@ -109,10 +109,10 @@ class Journal:
             with local_failures(self._path, "remove"):
                 self._path.unlink()
         except BaseException:
-            self.take_back()
+            self.roll_back()
             raise
 
-    def take_back(self) -> None:
+    def roll_back(self) -> None:
         """Undo what has begun and is not done; without a journal there is nothing of the kind.
 
         Raises:
@@ -127,7 +127,7 @@ class Journal:
         for move, inode in reversed(begun):
             with local_failures(move.target, "restore"):
                 _make_movable(move)
-                _take_back(move, inode)
+                _roll_back(move, inode)
         for directory in made:
             with suppress(OSError):  # it is not empty any more, or was never made
                 directory.rmdir()
@@ -195,7 +195,7 @@ def _put(move: Move, *, replace: bool) -> None:
     move.staged.rename(move.target)
 
 
-def _take_back(move: Move, inode: int) -> None:
+def _roll_back(move: Move, inode: int) -> None:
     """Undo a move, if it got so far."""
     move.staged.parent.mkdir(parents=True, exist_ok=True)  # a person may have cleared up by hand
     if _is_there(move.target) and _is(move.target, inode, move.staged.parent):
@@ -274,15 +274,15 @@ def journal_in(staging: Path) -> Journal:
 
 
 def sweep(directory: Path) -> None:
-    """Remove the staging that killed processes left, and take back what they had half published."""
+    """Remove the staging that killed processes left, and roll back what they had half published."""
     names: list[str] = []
     with suppress(OSError):  # a directory that is missing or unreadable has no staging
         names = [name for name in os.listdir(directory) if name.startswith(_STAGING)]
     for staging in (directory.resolve() / name for name in names):
-        # It may be gone, no directory, closed to us, or in use; what cannot be taken back stays.
+        # It may be gone, no directory, closed to us, or in use; what cannot be rolled back stays.
         with suppress(OSError, CpstageError), locked_directory(staging) as lock:
             if os.fstat(lock).st_uid == os.geteuid():
-                journal_in(staging).take_back()
+                journal_in(staging).roll_back()
                 remove_tree(staging)
 
 

@@ -2,7 +2,7 @@
 
 One run at a time is in a workspace. The lock is the kernel's (flock(2)): it ends with its process,
 however that ends, so that nothing has to be guessed about what a killed run has left. A file beside
-it names the holder, and is written as soon as the lock is taken. A run that finds the lock taken
+it names the holder, and is written as soon as the lock is acquired. A run that finds it locked
 without a holder, or with one that has ended, has come between the two steps, and looks again for a
 short time. filelock does not serve: it does not tell a lock that another run has from one that the
 system refuses, so flock(2) has to be called again for the message, and its 21 modules take a
@@ -68,7 +68,7 @@ _JOB_ID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}")
 
 
 class HeldLock:
-    """A lock that this process has taken, as long as the file is the one that it has locked."""
+    """A lock that this process holds, as long as the file is the one that it has locked."""
 
     def __init__(self, place: Path, file: Path) -> None:
         self._place = place
@@ -134,7 +134,7 @@ def require_locks(place: Path, state: Path) -> None:
 
 
 def _acquire(lock_file: Path, wait: float, holder: Path, place: Path) -> int:
-    """Take the lock; return its descriptor."""
+    """Acquire the lock; return its descriptor."""
     until = time.monotonic() + wait
     while (descriptor := _try(lock_file, place)) is None:
         late = time.monotonic() - until
@@ -143,30 +143,30 @@ def _acquire(lock_file: Path, wait: float, holder: Path, place: Path) -> int:
             continue
         found = read_json(holder)
         if _is_there(found) or late >= _NAMING_SECONDS:
-            taken = WorkspaceInUse(
+            in_use = WorkspaceInUse(
                 f"the workspace {place} is in use by {_describe(found)}",
                 hint="wait for that run with --wait, or give another --workspace",
             )
-            taken.job_id = found.get("job_id")
-            raise taken
+            in_use.job_id = found.get("job_id")
+            raise in_use
         time.sleep(_NAMING_POLL)
     return descriptor
 
 
 def _try(lock_file: Path, place: Path) -> int | None:
-    """Take the lock, and return its descriptor; None if another run has it."""
+    """Acquire the lock, and return its descriptor; None if another run has it."""
     with local_failures(lock_file, "lock"):
         _require_own_file(lock_file)
         flags = os.O_RDWR | os.O_CREAT | O_NOFOLLOW | O_CLOEXEC
         descriptor = os.open(lock_file, flags, 0o600)
-    taken = False
+    is_ours = False
     try:
         # A run that failed may have removed its new workspace, and the lock with it, meanwhile.
-        taken = _flock(descriptor, place) and _identity(lock_file) == _identity(descriptor)
+        is_ours = _flock(descriptor, place) and _identity(lock_file) == _identity(descriptor)
     finally:
-        if not taken:
+        if not is_ours:
             os.close(descriptor)
-    return descriptor if taken else None
+    return descriptor if is_ours else None
 
 
 def _require_own_file(lock_file: Path) -> None:
