@@ -113,7 +113,7 @@ UNREADABLE = {
         Entry("bad", b"good", mode=0o120777, local={"crc": 1}, central={"crc": 1}),
         "CRC-32",
     ),
-    "on another volume": (Entry("bad", b"x", central={"disk": 3}), "another volume"),
+    "on another volume": (Entry("bad", b"x", central={"disk": 3}), "multi-disk"),
 }
 
 

@@ -217,7 +217,7 @@ def test_blanks_after_the_end_record(tmp_path: Path, tail: bytes) -> None:
 
 @pytest.mark.parametrize("tail", [b"x", b"\n.\n", b"PK\5\6"])
 def test_other_bytes_after_the_end_record(tmp_path: Path, tail: bytes) -> None:
-    with pytest.raises(ArtifactRejected, match="end record"):
+    with pytest.raises(ArtifactRejected, match="end of central"):
         unpack(bytes(zip_bytes(file("a"))) + tail, tmp_path / "d")
 
 

@@ -92,7 +92,7 @@ WRONG_LOCATORS = {
 
 @pytest.mark.parametrize("end", WRONG_ENDS.values(), ids=WRONG_ENDS)
 def test_an_end_record_that_is_wrong(tmp_path: Path, end: dict[str, int]) -> None:
-    refused(zip_bytes(*ENTRIES, end=end), tmp_path, "directory|volume|zip64|archive|--max")
+    refused(zip_bytes(*ENTRIES, end=end), tmp_path, "directory|multi-disk|zip64|archive|--max")
 
 
 def test_a_directory_that_begins_before_its_first_record(tmp_path: Path) -> None:
@@ -103,21 +103,21 @@ def test_a_directory_that_begins_before_its_first_record(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("end", [{"offset": 1}, {"size": 1}, {"size": MAX32}, {"count": 1}])
 def test_an_end_record_of_nothing_that_is_wrong(tmp_path: Path, end: dict[str, int]) -> None:
-    refused(zip_bytes(end=end), tmp_path, "directory|volume|zip64|archive")
+    refused(zip_bytes(end=end), tmp_path, "directory|multi-disk|zip64|archive")
 
 
 @pytest.mark.parametrize("disk", [1, 2, 0xFFFE])
 def test_an_entry_on_another_disk(tmp_path: Path, disk: int) -> None:
     body = zip_bytes(file("good"), Entry("far", b"x", central={"disk": disk}))
 
-    refused(body, tmp_path, "volume|disk", entry="far")
+    refused(body, tmp_path, "multi-disk", entry="far")
 
 
 @pytest.mark.parametrize(
     "trailing", [b"x", b"\nx", bytes(99) + b"x", b"x" + bytes(99), b"PK", b"PK\5\6"]
 )
 def test_data_after_the_end(tmp_path: Path, trailing: bytes) -> None:
-    refused(zip_bytes(*ENTRIES, trailing=trailing), tmp_path, "end record")
+    refused(zip_bytes(*ENTRIES, trailing=trailing), tmp_path, "end of central")
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 22, 512, 5000])
@@ -142,7 +142,7 @@ def test_a_comment(tmp_path: Path, comment: bytes) -> None:
 def test_a_comment_of_another_length(tmp_path: Path, length: int) -> None:
     body = zip_bytes(*ENTRIES, comment=b"comment", end={"comment_length": length})
 
-    refused(body, tmp_path, "end record")
+    refused(body, tmp_path, "end of central")
 
 
 SECOND_ENDS = {
@@ -159,12 +159,12 @@ SECOND_ENDS = {
 
 @pytest.mark.parametrize("second", SECOND_ENDS.values(), ids=SECOND_ENDS)
 def test_a_second_end_record_in_the_comment(tmp_path: Path, second: bytes) -> None:
-    refused(zip_bytes(*ENTRIES, comment=second), tmp_path, "end record|several|directory")
+    refused(zip_bytes(*ENTRIES, comment=second), tmp_path, "end of central|several|directory")
 
 
 @pytest.mark.parametrize("second", SECOND_ENDS.values(), ids=SECOND_ENDS)
 def test_a_second_end_record_after_the_first(tmp_path: Path, second: bytes) -> None:
-    said = "end record|several|directory|archive|'evil'"
+    said = "end of central|several|directory|archive|'evil'"
 
     refused(zip_bytes(*ENTRIES, trailing=second), tmp_path, said, planned=False)
 
@@ -232,7 +232,7 @@ def test_an_empty_archive_of_zip64(tmp_path: Path) -> None:
 def test_a_zip64_end_record_that_is_wrong(tmp_path: Path, end64: dict[str, int]) -> None:
     body = zip_bytes(*ENTRIES, zip64=True, end64=end64)
 
-    refused(body, tmp_path, "zip64|directory|volume|--max|damaged")
+    refused(body, tmp_path, "zip64|directory|multi-disk|--max|damaged")
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_end_records_that_disagree(tmp_path: Path, end: dict[str, int], others: 
     refused(
         zip_bytes(*ENTRIES, zip64=True, end={**said, **end}),
         tmp_path,
-        "zip64|disagree|volume",
+        "zip64|disagree|multi-disk",
     )
 
 
@@ -292,7 +292,7 @@ def test_an_end_record_in_the_comment_of_the_last_entry(tmp_path: Path) -> None:
     comment = zip_bytes(end={"comment_length": 22})
     body = zip_bytes(file("one"), Entry("last", b"x", central={"comment": comment}))
 
-    refused(body, tmp_path, "several|end record")
+    refused(body, tmp_path, "several|end of central")
 
 
 def test_more_records_than_the_limit_are_not_even_read(tmp_path: Path) -> None:

@@ -288,7 +288,7 @@ def test_a_unicode_path_of_the_local_header_alone(tmp_path: Path, path: bytes) -
     """Who reads the archive from its start would write under this name."""
     entry = Entry("good", b"x", local={"extra": unicode_path(path, b"good")})
 
-    refused(zip_bytes(entry), tmp_path, "name|local header", planned=False)
+    refused(zip_bytes(entry), tmp_path, "name|local file header", planned=False)
 
 
 def test_the_longest_names(tmp_path: Path) -> None:

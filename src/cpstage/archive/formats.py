@@ -122,7 +122,7 @@ def not_unpacked(head: bytes) -> str:
 
 
 def _by_magic(head: bytes, *, is_named: bool) -> Format | None:
-    # APPNOTE 4.3.7 and 4.3.16: a local file header, or the end record of an empty archive.
+    # APPNOTE 4.3.7 and 4.3.16: a local file header, or the EOCD of an empty archive.
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "zip"
     if _is_tar(head):

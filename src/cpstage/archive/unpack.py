@@ -47,7 +47,7 @@ _PASSABLE = stat.S_IRWXU
 
 @dataclass(frozen=True)
 class _Extraction:
-    """One archive that is being extracted: its name in messages, its limits, and the counts so far."""
+    """One archive that is being extracted, with its name in messages and the counts so far."""
 
     source: str
     budget: Budget

@@ -1,6 +1,6 @@
 """The central directory of a zip archive (PKWARE APPNOTE 6.3.10, sections 4.3.12 to 4.3.16).
 
-It is read and validated before anything else of the archive: end records, counts, names, methods,
+It is read and validated before anything else of the archive: its end, counts, names, methods,
 sizes, and where each entry lies. An archive that two readers could understand differently is
 refused. Names are validated elsewhere (:mod:`cpstage.archive.paths`).
 """
@@ -101,18 +101,18 @@ def read_tail(blob: Blob, budget: Budget) -> ZipTail:
 
 
 def _read_ends(tail: bytes, offset: int) -> ZipTail:
-    """Find the end record (4.3.16), and the zip64 ones (4.3.14, 4.3.15) where there are any.
+    """Find the EOCD (4.3.16), and the zip64 records (4.3.14, 4.3.15) where there are any.
 
     Other readers search for the record backwards and take the first that they find; here there has
     to be exactly one, and all that it says has to agree.
     """
     at = tail.rfind(END, max(0, len(tail) - END_FIELDS.size - _MOST_COMMENT - END_FIELDS.size))
     if at < 0 or at + END_FIELDS.size > len(tail):
-        raise damaged("it has no end record: it is cut off, or no zip")
+        raise damaged("it has no end of central directory record: it is cut off, or not a zip")
     _, disk, first_disk, here, count, size, start, comment = END_FIELDS.unpack_from(tail, at)
     after = at + END_FIELDS.size + comment
     if tail[after:].strip(_PADDING) or after > len(tail):
-        raise damaged("there is data after its end record, or the record's comment is cut off")
+        raise damaged("data follows its end of central directory record, or its comment is cut off")
     _refuse_another_end(tail, at)
     end, shift = at, None
     if tail[max(0, at - LOCATOR64_FIELDS.size) : at].startswith(LOCATOR64):
@@ -120,13 +120,13 @@ def _read_ends(tail: bytes, offset: int) -> ZipTail:
         small = (disk, first_disk, here, count, size, start)
         limits = (MAX16,) * 4 + (MAX32,) * 2
         if any(s not in (value, most) for s, value, most in zip(small, large, limits, strict=True)):
-            raise damaged("its end record and its zip64 end record disagree")
+            raise damaged("its end of central directory record and its zip64 record disagree")
         disk, first_disk, here, count, size, start = large
     if disk or first_disk or here != count:
-        raise damaged("it is one volume of several")
+        raise damaged("it is a part of a multi-disk archive")
     begin = offset + end - size
     if begin < start or shift not in (None, begin - start):
-        raise damaged("its directory is not where its end record says")
+        raise damaged("its central directory is not where its end says")
     return ZipTail(offset, tail, count, size, begin, begin - start)
 
 
@@ -145,21 +145,21 @@ def _read_end64(tail: bytes, offset: int, at: int) -> tuple[tuple[int, ...], int
         record = locator - END64_FIELDS.size
     is_there = record >= 0 and tail[record : record + 4] == END64
     if disk or disks > 1 or not is_there or record + END64_FIELDS.size > len(tail):
-        raise damaged("its zip64 locator does not point at its record")
+        raise damaged("its zip64 locator does not point to its record")
     _, length, _, _, *values = END64_FIELDS.unpack_from(tail, record)
     if record + 12 + length != locator or length != END64_FIELDS.size - 12:
-        raise damaged("its zip64 end record has a wrong length")
+        raise damaged("its zip64 end of central directory record has a wrong length")
     return tuple(values), record, offset + record - said
 
 
 def _refuse_another_end(tail: bytes, at: int) -> None:
-    """Refuse a second end record that reaches to the end too: readers would differ."""
+    """Refuse a second EOCD that reaches to the end too: readers would differ."""
     other = tail.find(END, max(0, len(tail) - END_FIELDS.size - _MOST_COMMENT))
     while 0 <= other < at:
         if other + END_FIELDS.size <= len(tail):
             comment = END_FIELDS.unpack_from(tail, other)[-1]
             if other + END_FIELDS.size + comment == len(tail):
-                raise damaged("it has several end records")
+                raise damaged("it has several end of central directory records")
         other = tail.find(END, other + 1)
 
 
@@ -192,17 +192,17 @@ def _entries(records: bytes, tail: ZipTail, make: Callable[..., ZipEntry]) -> It
     for _ in range(tail.count):
         fields = _RECORD.unpack_from(records, at) if at + _RECORD.size <= length else (b"",)
         if fields[0] != RECORD:
-            raise damaged("its directory has fewer records than its end record says, or others")
+            raise damaged("its central directory has fewer records than its end says, or others")
         name_at = at + _RECORD.size
         extra_at = name_at + fields[10]
         comment_at = extra_at + fields[11]
         at = comment_at + fields[12]
         if at > length:
-            raise damaged("a record of its directory is cut off")
+            raise damaged("a record of its central directory is cut off")
         name, extra = records[name_at:extra_at], records[extra_at:comment_at]
         yield make(fields, name, extra, tail.shift, shared)
     if at != length:
-        raise damaged("its directory has more records than its end record says")
+        raise damaged("its central directory has more records than its end says")
 
 
 class _Shared(dict[int, int]):
@@ -253,7 +253,7 @@ def _entry(
         eight = ((size, MAX32, 8), (packed, MAX32, 8), (offset, MAX32, 8))
         size, packed, offset, disk = large_values(name, parts, (*eight, (disk, MAX16, 4)))
     if disk:
-        raise refused(name, "is on another volume")
+        raise refused(name, "is on another disk of a multi-disk archive")
     # zip names data from a pipe "-"; an empty pipe leaves 7z with the end of a deflate stream.
     from_pipe = size > 0 or packed > 0 or raw_name == b"-"
     try:
@@ -346,12 +346,12 @@ def _nature(  # noqa: PLR0917 (keywords would be slower)
 def _lay_out(entries: list[ZipEntry], directory: int, *, is_tolerant: bool) -> None:
     """Check that entries do not overlap, and give each its end.
 
-    How long its local header really is, is known when that has arrived.
+    How long its local file header really is, is known when that has arrived.
     """
     starts = [entry.offset for entry in entries]
     for entry, end in zip(entries, [*starts[1:], directory], strict=False):
         if entry.end > end:
-            overlap = refused(entry.name, "overlaps the next entry, or the directory")
+            overlap = refused(entry.name, "overlaps the next entry, or the central directory")
             if not is_tolerant:
                 raise overlap
             entry.fault = entry.fault or overlap.message

@@ -21,17 +21,17 @@ from cpstage.errors import ArtifactRejected
 from cpstage.filesystem.tree import RelativePath
 
 LOCAL_BYTES = 30
-"""The fixed part of a local header."""
+"""The fixed part of a local file header."""
 
 LOCAL, RECORD, END = b"PK\3\4", b"PK\1\2", b"PK\5\6"
-"""How a local header (4.3.7), a record of the directory (4.3.12) and the end record (4.3.16)
+"""How a local file header (4.3.7), a record of the directory (4.3.12) and the EOCD (4.3.16)
 begin."""
 
 SIGNATURES = (LOCAL, RECORD, END)
 """Bytes without one of them have no header and no record."""
 
 DESCRIPTOR, END64, LOCATOR64 = b"PK\7\10", b"PK\6\6", b"PK\6\7"
-"""A data descriptor (4.3.9), the zip64 end record (4.3.14) and its locator (4.3.15)."""
+"""A data descriptor (4.3.9), the zip64 EOCD record (4.3.14) and its locator (4.3.15)."""
 
 END_FIELDS = struct.Struct("<4s4H2LH")
 END64_FIELDS = struct.Struct("<4sQ2H2L4Q")
@@ -189,7 +189,7 @@ class ZipEntry:
         mtime_ns: Its mtime, in nanoseconds since the epoch, where an extra field has one.
         dos_time: Its DOS date and time, in one number.
         packed: Bytes of its data in the archive.
-        offset: Where its local header is, from the start of the blob.
+        offset: Where its local file header is, from the start of the blob.
         end: Where the next entry, or the directory, begins; while the directory is read, where it
             ends at least.
         place: Where it is extracted to; set by the caller of the reader.
@@ -241,30 +241,30 @@ def data_start(entry: ZipEntry, head: bytes | memoryview) -> int:
     What follows the header may be there too.
     """
     if len(head) < LOCAL_BYTES:
-        raise refused(entry.name, "has no room for a local header")
+        raise refused(entry.name, "has no room for a local file header")
     signature, _, flags, method, _, _, crc, packed, size, name, extra = _LOCAL.unpack_from(head)
     if signature != LOCAL:
-        raise refused(entry.name, "has no local header where the directory says")
+        raise refused(entry.name, "has no local file header where the directory says")
     start: int = LOCAL_BYTES + name + extra
     if head[LOCAL_BYTES : LOCAL_BYTES + name] != entry.raw_name:
-        raise refused(entry.name, "has another name in its local header")
+        raise refused(entry.name, "has another name in its local file header")
     differing = (flags ^ entry.flags) & _FLAGS_THAT_COUNT
     if differing == UTF8_NAME and entry.raw_name.isascii():
         differing = 0  # an ASCII name is the same with and without it
     if differing or method != entry.method:
-        raise refused(entry.name, "has other flags or another method in its local header")
+        raise refused(entry.name, "has other flags or another method in its local file header")
     parts = _extra_parts(entry, bytes(head[start - extra : start])) if extra else NO_EXTRA.parts
     if UNICODE_PATH in parts and not flags & UTF8_NAME:
         other = unicode_path(entry.raw_name, parts)
         if other is not None and other.replace("\\", "/") != entry.name.replace("\\", "/"):
-            raise refused(entry.name, "has another name in the extra field of its local header")
+            raise refused(entry.name, "has another name in an extra field of its local file header")
     if (crc, packed, size) != (entry.crc, entry.packed, entry.size):
         if MAX32 in (packed, size):
             size, packed = large_values(entry.name, parts, ((size, MAX32, 8), (packed, MAX32, 8)))
         said = ((crc, entry.crc), (packed, entry.packed), (size, entry.size))
         later = bool(flags & DESCRIPTOR_FOLLOWS)
         if any(value != known and (value or not later) for value, known in said):
-            raise refused(entry.name, "has other sizes or another CRC-32 in its local header")
+            raise refused(entry.name, "has other sizes or another CRC-32 in its local file header")
     if start + entry.packed > entry.end - entry.offset:
         raise refused(entry.name, "overlaps what follows it")
     return start

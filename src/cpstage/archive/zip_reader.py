@@ -54,7 +54,7 @@ _OVERLAP = len(SIGNATURES[0]) - 1
 
 
 class EntryGroup(NamedTuple):
-    """Neighbours, and all their bytes, from the first local header to the end of the last."""
+    """Neighbours, and all their bytes, from the first local file header to the end of the last."""
 
     entries: list[ZipEntry]
     data: memoryview
@@ -112,7 +112,7 @@ class ZipReader:
 
 
 def entry_chunks(stream: ReadAhead, entry: ZipEntry) -> Iterator[bytes | memoryview]:
-    """Return the data of an entry, as it comes, from a stream that is at its local header."""
+    """Return the data of an entry, as it comes, from a stream that is at its local file header."""
     take = stream.take
     head = bytes(take(LOCAL_BYTES))
     head += take(int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little"))
@@ -195,7 +195,7 @@ _DECODER_ERRORS: tuple[type[Exception], ...] = (
 
 
 def unpacked(entry: ZipEntry, slot: memoryview) -> Iterable[bytes | memoryview]:
-    """Return the data of an entry, by all bytes from its local header to the next entry.
+    """Return the data of an entry, by all bytes from its local file header to the next entry.
 
     The data of a small one has been checked. An entry without an mtime gets that of its local
     header.

@@ -364,7 +364,7 @@ class _Archive:
             self._deflated_headers.append(deflated_piece(headers, 1, last=True))
 
     def directory(self, count: int) -> Iterator[bytes]:
-        """Return the directory, and end records that say how many headers it has."""
+        """Return the directory, and the EOCD, which says how many headers it has."""
         yield from self._headers
         for headers in self._deflated_headers:
             yield inflater().decompress(headers)
