@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cpstage import job as job
     from cpstage import progress as progress
     from cpstage import worker as worker
-    from cpstage.archive.members import Limits
+    from cpstage.archive.options import Limits
     from cpstage.aws.codepipeline import get_job, get_job_details
     from cpstage.aws.config import AwsConfig
     from cpstage.aws.executions import get_execution, list_actions, list_executions
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from cpstage.workspace.layout import Workspace
 
 _HOMES = {
-    "archive.members": ("Limits",),
+    "archive.options": ("Limits",),
     "aws.codepipeline": (
         "get_job",
         "get_job_details",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from cpstage.archive.members import ExtractOptions
+from cpstage.archive.options import ExtractOptions
 from tar_bytes import header, member, pax, record, tar
 from trees import needs
 from unpacked_archives import unpack

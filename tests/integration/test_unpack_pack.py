@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cpstage.archive.members import Budget, Limits
+from cpstage.archive.options import Budget, Limits
 from cpstage.archive.paths import Plan
 from cpstage.errors import ArtifactRejected
 from mounts import with_processes

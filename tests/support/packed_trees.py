@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from cpstage import Globs
 from cpstage._deflate import DEFAULT_LEVEL
-from cpstage.archive.members import PackOptions
+from cpstage.archive.options import PackOptions
 from cpstage.archive.pack import Packer, list_entries
 from cpstage.archive.packing_list import UNIT_SIZE
 from cpstage.filesystem.walk import Entry, read_file

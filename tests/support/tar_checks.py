@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from archive_checks import Listing, agreement, refusal, run_reader
 from cpstage import Limits
-from cpstage.archive.members import Budget
+from cpstage.archive.options import Budget
 from cpstage.archive.tar_reader import tar_members
 from trees import listing, needs
 from unpacked_archives import unpack

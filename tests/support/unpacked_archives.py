@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from cpstage import Limits
 from cpstage.archive.blob import BytesBlob, ReadAhead
 from cpstage.archive.formats import recognise
-from cpstage.archive.members import Contents, ExtractOptions
+from cpstage.archive.members import Contents
+from cpstage.archive.options import ExtractOptions
 from cpstage.archive.unpack import Unpacker
 from cpstage.filesystem.tree import Tree
 

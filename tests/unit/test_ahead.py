@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING
 import pytest
 
 from cpstage import Limits
-from cpstage.archive.members import Budget
+from cpstage.archive.options import Budget
 from cpstage.archive.tar_reader import tar_members
 from cpstage.archive.workers import ahead
 from cpstage.errors import ArtifactRejected, LocalIOError, Stopped

@@ -16,7 +16,7 @@ import pytest
 from cpstage import Limits
 from cpstage.archive.blob import BytesBlob
 from cpstage.archive.formats import recognise
-from cpstage.archive.members import Budget, ExtractOptions
+from cpstage.archive.options import Budget, ExtractOptions
 from cpstage.archive.zip_directory import read_directory, read_tail
 from cpstage.archive.zip_reader import decoded
 from cpstage.errors import ArtifactRejected

@@ -19,7 +19,7 @@ import pytest
 
 import cpstage
 from cpstage.archive.blob import BytesBlob, ReadAhead
-from cpstage.archive.members import ExtractOptions
+from cpstage.archive.options import ExtractOptions
 from cpstage.archive.unpack import Unpacker
 from cpstage.archive.workers import Processes
 from cpstage.errors import ArtifactRejected, LocalIOError

@@ -15,7 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cpstage import Limits
-from cpstage.archive.members import Budget
+from cpstage.archive.options import Budget
 from cpstage.archive.pack import list_entries
 from cpstage.archive.tar_reader import tar_members
 from cpstage.errors import ArtifactRejected

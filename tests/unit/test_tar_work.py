@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cpstage import Limits
-from cpstage.archive.members import Budget
+from cpstage.archive.options import Budget
 from cpstage.archive.tar_headers import count_members
 from cpstage.archive.tar_reader import tar_members
 from cpstage.errors import ArtifactRejected

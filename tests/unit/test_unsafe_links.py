@@ -9,7 +9,8 @@ import pytest
 
 import zip_bytes
 from cpstage import Globs, Packing
-from cpstage.archive.members import ExtractOptions, UnsafeLink
+from cpstage.archive.members import UnsafeLink
+from cpstage.archive.options import ExtractOptions
 from cpstage.archive.pack import Packer
 from cpstage.archive.paths import without_unsafe
 from cpstage.errors import ArtifactRejected

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cpstage.archive.members import MtimeRule
+from cpstage.archive.options import MtimeRule
 from cpstage.archive.zip_writer import record
 from cpstage.filesystem.tree import RelativePath
 from cpstage.filesystem.walk import Entry

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cpstage.archive.formats import Format
-from cpstage.archive.members import PackOptions
+from cpstage.archive.options import PackOptions
 from cpstage.archive.packing_list import Begin, PackingList, PackingPool, limit_notes
 from cpstage.archive.paths import check_name, leaving, unsafe_links
 from cpstage.archive.workers import thread_count

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from cpstage._deflate import deflated_piece, inflater
-from cpstage.archive.members import RATIO_FREE, ZIP_RECORD_BYTES, ZIP_RECORD_ROOM, Limits
+from cpstage.archive.options import RATIO_FREE, ZIP_RECORD_BYTES, ZIP_RECORD_ROOM, Limits
 from cpstage.archive.workers import Processes, in_order, is_worth_forking
 from cpstage.filesystem.walk import Entry
 

@@ -17,7 +17,8 @@ import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cpstage.archive.members import Budget, Member, MemberKind
+from cpstage.archive.members import Member, MemberKind
+from cpstage.archive.options import Budget
 from cpstage.errors import MOST_SHOWN, ArtifactRejected, WorkspaceUnavailable, listing
 from cpstage.filesystem.tree import RelativePath
 

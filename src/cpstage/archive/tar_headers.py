@@ -84,7 +84,7 @@ def read_header(block: bytes) -> Header:
     return header
 
 
-EXTENDED, _SIZELESS, SKIPPED = b"xXgLK", b"125", b"VA"
+EXTENDED, _SIZELESS, SKIPPED = (b"x", b"X", b"g", b"L", b"K"), (b"1", b"2", b"5"), (b"V", b"A")
 """Types of headers: those that describe the member after them, those without data, and those of
 which nothing is extracted: labels of volumes (GNU), and access control lists (Solaris)."""
 

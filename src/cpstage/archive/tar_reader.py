@@ -15,7 +15,8 @@ from functools import partial
 from typing import IO
 
 from cpstage._deflate import Damaged, Forward, inflated
-from cpstage.archive.members import CHUNK, Budget, Member, MemberKind
+from cpstage.archive.members import CHUNK, Member, MemberKind
+from cpstage.archive.options import Budget
 from cpstage.archive.paths import refused, text_of
 from cpstage.archive.tar_headers import (
     BLOCK,
@@ -72,7 +73,7 @@ _KINDS: dict[bytes, MemberKind] = {
     b"1": "hard link",
     b"D": "directory",
 }
-_WITH_LISTS = b"DVA"
+_WITH_LISTS = (b"D", b"V", b"A")
 """Types whose data are not a file, such as the names in a directory of an incremental backup."""
 
 _LONG_NAME, _LONG_LINK, _PAX, _GLOBAL_PAX = b"L", b"K", b"x", b"g"

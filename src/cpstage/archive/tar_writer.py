@@ -13,7 +13,7 @@ from functools import cache
 from typing import NamedTuple
 
 from cpstage._deflate import crc32, crc32_combine, deflated_piece
-from cpstage.archive.members import MtimeRule
+from cpstage.archive.options import MtimeRule
 from cpstage.archive.packing_list import Batch, FilePart, PackingList, PackingPool
 from cpstage.archive.tar_headers import sum_of
 from cpstage.filesystem.walk import Entry, Kind, read

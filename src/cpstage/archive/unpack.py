@@ -12,7 +12,8 @@ from operator import attrgetter
 
 from cpstage.archive.blob import ReadAhead
 from cpstage.archive.formats import Format
-from cpstage.archive.members import Budget, Contents, ExtractOptions, Member, UnsafeLink
+from cpstage.archive.members import Contents, Member, UnsafeLink
+from cpstage.archive.options import Budget, ExtractOptions
 from cpstage.archive.paths import (
     Plan,
     bytes_of,

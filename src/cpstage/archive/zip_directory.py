@@ -16,7 +16,8 @@ from operator import attrgetter
 from typing import Any
 
 from cpstage.archive.blob import Blob
-from cpstage.archive.members import ZIP_RECORD_ROOM, Budget, MemberKind, printable_text
+from cpstage.archive.members import MemberKind, printable_text
+from cpstage.archive.options import ZIP_RECORD_ROOM, Budget
 from cpstage.archive.paths import bytes_of, refused, text_of
 from cpstage.archive.zip_format import (
     DESCRIPTOR_FOLLOWS,

@@ -21,7 +21,7 @@ from functools import lru_cache
 from typing import NamedTuple, cast
 
 from cpstage._deflate import crc32, crc32_combine, deflated, deflated_piece, inflater
-from cpstage.archive.members import MtimeRule
+from cpstage.archive.options import MtimeRule
 from cpstage.archive.packing_list import UNIT_SIZE, Batch, FilePart, PackingList, PackingPool
 from cpstage.archive.zip_format import (
     DEFLATED,

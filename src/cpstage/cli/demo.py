@@ -19,9 +19,7 @@ import cpstage
 from cpstage.cli.command import Command
 from cpstage.cli.local import local_extra
 from cpstage.cli.options import output_options, progress_option
-from cpstage.errors import (
-    ArtifactRejected,
-)
+from cpstage.errors import ArtifactRejected
 
 if TYPE_CHECKING:
     from cpstage import FetchResult, Progress, PushResult, Workspace

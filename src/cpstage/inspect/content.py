@@ -25,7 +25,8 @@ from typing import Any
 from cpstage._posix import require_posix
 from cpstage.archive.blob import Blob, BytesBlob, FileBlob, ReadAhead
 from cpstage.archive.formats import Format
-from cpstage.archive.members import Budget, Limits, Member
+from cpstage.archive.members import Member
+from cpstage.archive.options import Budget, Limits
 from cpstage.archive.tar_reader import tar_members
 from cpstage.archive.zip_directory import read_directory, read_tail
 from cpstage.archive.zip_format import ZipEntry

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from cpstage.archive.members import ExtractOptions, PackOptions
+from cpstage.archive.options import ExtractOptions, PackOptions
 from cpstage.errors import UsageError
 from cpstage.job import ArtifactSet
 
