@@ -130,7 +130,7 @@ class PackOptions:
 
 
 class Budget:
-    """What of the limits is used up, by an archive of so many bytes (``packed``).
+    """How much of its limits an archive has used; ``packed`` is its size in bytes.
 
     Each check raises ArtifactRejected where a limit is exceeded.
     """

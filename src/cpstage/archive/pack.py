@@ -44,9 +44,8 @@ def list_entries(
 ) -> PackingList:
     """List what is to be packed, and check that it can be unpacked again.
 
-    ``listed`` is told of entries as they are found, and ``begin`` is given groups of entries as
-    soon as they are full, to begin to pack them. The archive, to which all of it is packed, is left
-    out wherever it stands.
+    ``listed`` is told of entries as they are found. ``begin`` is given each batch as soon as it is
+    full, to begin to pack it. ``archive``, the file that is written, is left out wherever it is.
 
     Raises:
         ArtifactRejected: A link leads out of the tree, a name is not portable, or an entry is
@@ -132,7 +131,7 @@ class Packer:
     ) -> PackingList:
         """List as :func:`list_entries` does, and begin to pack for a format where that is of use.
 
-        LocalIOError is raised also for what changed meanwhile.
+        LocalIOError is raised also for a file that changed since it was listed.
         """
         begin: Begin = _not_yet
         if self._is_eager and archive_format != "raw":

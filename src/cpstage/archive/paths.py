@@ -75,7 +75,7 @@ def _is_plain(name: str) -> bool:
 
 
 def _is_plain_from(start: int, name: str) -> bool:
-    """Whether a name is safe, quickly, of which all before a component has been checked."""
+    """Whether a name is plain of which all before its last component has been checked."""
     return _PLAIN_COMPONENT.fullmatch(name, start) is not None and len(name) <= _NAME_MAX
 
 

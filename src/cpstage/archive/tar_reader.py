@@ -106,8 +106,8 @@ def tar_members(
     Args:
         file: The archive; it is read forwards only.
         compressed: Whether it is tar.gz.
-        budget: What headers, data that nobody takes, and what follows the last member count
-            against. Members and their data are for the caller to count.
+        budget: Counts headers, data that is passed over, and what follows the last member. The
+            caller counts members and their data.
         note: Is told what is unusual about the archive, and accepted.
         is_tolerant: Whether a member that cannot be unpacked, such as a device, gets a ``fault``
             instead of an error.

@@ -59,7 +59,7 @@ class Unpacker:
     """Unpacks one or more archives into one tree; a context, which ends with nothing at work.
 
     Args:
-        tree: An empty directory that nobody else sees.
+        tree: An empty directory that no other process uses.
         options: How each archive is unpacked.
         progress: Shows what takes long besides reading the archives: work on very many entries.
     """
@@ -198,7 +198,7 @@ class Unpacker:
             return (first.size, first.crc) == (entry.size, entry.crc)
 
         if any(b"\\" in (one.other_name or b"") and "\\" not in one.name for one in entries):
-            contents.notes.append("backslashes in names were made by a Windows tool: taken as /")
+            contents.notes.append("backslashes in names were made by a Windows tool: read as /")
         for entry in counted(entries, advance):
             if entry.kind == "directory" and is_root(entry.name):
                 continue

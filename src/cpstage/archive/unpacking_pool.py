@@ -2,7 +2,7 @@
 
 An archive of many small files is written by processes: those of a zip get the packed bytes of
 neighbours, those of a tar the files as they came out of its stream. Others are written by threads
-(zip) or by the caller (tar). Whoever writes may raise :class:`WorkspaceUnavailable` or
+(zip) or by the caller (tar). All raise :class:`WorkspaceUnavailable` or
 :class:`LocalIOError` for a file that cannot be written.
 """
 

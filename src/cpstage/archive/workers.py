@@ -91,8 +91,8 @@ def ahead(items: Iterator[Unit], most: int) -> Iterator[Iterator[Unit]]:
 
     The context does not wait for the thread, which may be in a long read. The thread ends after its
     current item, which is dropped. The queues are the ones that a signal handler may interrupt at
-    any place by an exception. What the iterator raises is raised in its consumer, for whom so many
-    items may wait.
+    any place by an exception. What the iterator raises is raised in its consumer. At most ``most``
+    items wait for the consumer.
     """
     ready: SimpleQueue[Unit | _End] = SimpleQueue()
     room: SimpleQueue[None] = SimpleQueue()
@@ -162,9 +162,8 @@ def is_worth_forking(files: int) -> bool:
 class Processes:
     """Some processes that work on units. It is a context, whose end ends them.
 
-    One thread at a time may use them. Nothing moves between its calls but what the pipes hold, and
-    what the work changes in memory is not seen here. A call may raise LocalIOError because a
-    process was killed.
+    One thread at a time may use them. Between its calls only what the pipes hold is worked on. What
+    the work changes in memory is not seen here. A call raises LocalIOError if a process was killed.
 
     Attributes:
         most_ahead: Units that may be in progress, or done while their results wait.
@@ -250,7 +249,7 @@ class Processes:
 
 
 class _Child:
-    """A worker process, as its parent has it; it blocks the signals that it is given.
+    """A worker process, as its parent has it; ``signals`` are those that it blocks.
 
     Attributes:
         pipes: The one to it, for requests, and the one from it, for replies.

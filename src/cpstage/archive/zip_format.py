@@ -238,7 +238,7 @@ LONGEST_DESCRIPTOR = 24
 def data_start(entry: ZipEntry, head: bytes | memoryview) -> int:
     """Compare a local file header with the central directory, and return where the data begins.
 
-    What follows the header may be there too.
+    ``head`` is the header, and may have bytes of what follows.
     """
     if len(head) < LOCAL_BYTES:
         raise refused(entry.name, "has no room for a local file header")

@@ -68,7 +68,7 @@ class EntryGroup(NamedTuple):
 
 
 class ZipReader:
-    """An archive whose end has been read, with its count of entries; then its directory is read."""
+    """A zip archive; its end is read first, which has the count of entries, then its directory."""
 
     def __init__(self, stream: ReadAhead, budget: Budget) -> None:
         self._stream = stream
@@ -129,7 +129,10 @@ def entry_chunks(stream: ReadAhead, entry: ZipEntry) -> Iterator[bytes | memoryv
 def link_targets(
     blob: Blob, entries: Iterable[ZipEntry], *, is_tolerant: bool = False
 ) -> Iterator[tuple[ZipEntry, str]]:
-    """Read the targets of those entries that are links; one that is bad may get a ``fault``."""
+    """Read the targets of those entries that are links.
+
+    Read tolerantly, a link whose target cannot be read gets a ``fault`` instead of an error.
+    """
     links = [entry for entry in entries if entry.kind == "link" and not entry.fault]
     for entry in links:
         length = max(entry.size, entry.packed)
@@ -196,7 +199,7 @@ _DECODER_ERRORS: tuple[type[Exception], ...] = (
 
 
 def unpacked(entry: ZipEntry, slot: memoryview) -> Iterable[bytes | memoryview]:
-    """Return the data of an entry, by all bytes from its local file header to the next entry.
+    """Return the data of an entry. The slot is all bytes from its local header to the next entry.
 
     The data of a small one has been checked. An entry without an mtime gets that of its local
     header.

@@ -58,7 +58,7 @@ def remove_tree(tree: Path) -> list[str]:
 
 
 def make_writable(directory: Path) -> None:
-    """Give the owner all permissions of a directory, if it is there, theirs, and no symlink."""
+    """Give the owner of a directory all permissions; leave a symlink or another user's alone."""
     with suppress(OSError):
         status = directory.lstat()
         if stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_IRWXU != stat.S_IRWXU:
@@ -171,7 +171,7 @@ class _Removal:
 
 
 def _open_writable(path: Path | str, parent: int | None = None) -> int:
-    """Open a directory, which is not another owner's and closed; give its owner all permissions."""
+    """Open a directory, and give its owner all permissions; raise OSError if it stays closed."""
     try:
         descriptor = os.open(path, DIRECTORY, dir_fd=parent)
     except PermissionError:
@@ -185,7 +185,7 @@ def _open_writable(path: Path | str, parent: int | None = None) -> int:
 
 
 def _open_up(path: Path | str, parent: int | None) -> None:
-    """Give the owner all permissions of a closed directory; raise OSError if it is a symlink."""
+    """Give the owner of an unreadable directory all permissions; raise OSError for a symlink."""
     if os.chmod in os.supports_follow_symlinks:
         os.chmod(path, stat.S_IRWXU, dir_fd=parent, follow_symlinks=False)
         return

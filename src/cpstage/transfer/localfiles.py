@@ -102,7 +102,7 @@ def unpack(
         ConfigurationError: This system is not POSIX.
         NotFound: The file does not exist.
         ArtifactRejected: It is not an archive, is unsafe, damaged, over a limit, or cannot be
-            opened; the directory is as it was.
+            decrypted; the directory is as it was.
         WorkspaceUnavailable: The directory is not empty, or cannot be written to.
         AccessDenied, ServiceUnavailable: As KMS says.
         LocalIOError: The archive cannot be read, or the disk is full.

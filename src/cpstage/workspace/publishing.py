@@ -251,7 +251,7 @@ def exchange(first: Path, second: Path) -> bool:
 
 @contextmanager
 def staging_in(directory: Path, target: Path) -> Iterator[Path]:
-    """Make a hidden directory, gone at the end, that a rename leads out of to a target.
+    """Make a hidden directory for what is to be renamed to a target; remove it at the end.
 
     Raises:
         WorkspaceUnavailable, LocalIOError: It cannot be made.

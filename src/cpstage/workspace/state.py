@@ -58,7 +58,7 @@ def read_own(path: Path, most: int) -> bytes:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a file; one that is missing or damaged says nothing."""
+    """Read a file; return an empty document if it is missing or damaged."""
     try:
         document = json.loads(read_own(path, _MOST_JSON))
     except (OSError, RecursionError, ValueError):
