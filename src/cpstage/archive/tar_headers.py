@@ -47,7 +47,7 @@ PaxRecord = tuple[bytes, bytes]
 """The key and value of one record of a pax header."""
 
 
-class Header(NamedTuple):
+class TarHeader(NamedTuple):
     """The fields of a header that are of use, as they stand."""
 
     name: bytes
@@ -69,11 +69,11 @@ class Header(NamedTuple):
         return name
 
 
-def read_header(block: bytes) -> Header:
+def read_header(block: bytes) -> TarHeader:
     """Read a block, which has to be whole, of a known format, and to have the right checksum."""
     if len(block) < BLOCK:
         raise Damaged("it is cut off in a header")
-    header = Header._make(_FIELDS.unpack(block))
+    header = TarHeader._make(_FIELDS.unpack(block))
     if not has_checksum(block):
         raise Damaged("the checksum of a header is wrong")
     if not (header.magic.startswith(POSIX) or header.magic in (GNU, V7)):

@@ -26,9 +26,9 @@ from cpstage.archive.tar_headers import (
     SKIPPED,
     SPARSE,
     SPARSE_NAME,
-    Header,
     PaxRecord,
     Sparse,
+    TarHeader,
     count_members,
     decimal,
     has_checksum,
@@ -202,7 +202,7 @@ class _TarReader:
         if has_more:
             self._note("bytes after the end of the tar were ignored")
 
-    def _extend(self, header: Header) -> None:
+    def _extend(self, header: TarHeader) -> None:
         """Read an extended header, which says more of the member after it, or of all."""
         size = number(header.size, "size of an extended header")
         for before in self._extended:
@@ -251,7 +251,7 @@ class _TarReader:
             what = "records in pax headers and sparse files"
             raise Damaged(f"it has over {_FREE_RECORDS:,} {what}")
 
-    def _described(self, header: Header, block: bytes) -> tuple[Member, int]:
+    def _described(self, header: TarHeader, block: bytes) -> tuple[Member, int]:
         """Return the member that a header begins; a refused one as a file, where tolerated."""
         overrides, self._overrides, self._extended = self._overrides, {}, []
         try:
@@ -267,7 +267,7 @@ class _TarReader:
             return Member(name, "file", self._data, size, fault=error.message), -size % BLOCK
 
     def _member(
-        self, header: Header, block: bytes, overrides: dict[bytes, bytes]
+        self, header: TarHeader, block: bytes, overrides: dict[bytes, bytes]
     ) -> tuple[Member, int]:
         """Return the member that a header begins, and how much padding follows its data."""
         path = overrides.get(SPARSE_NAME, overrides.get(_PATH))
@@ -299,7 +299,7 @@ class _TarReader:
         target = text_of(overrides.get(_LINK_PATH, text(header.link))) if leads else ""
         return Member(name, kind, self._data, 0, mode, mtime, target), padding
 
-    def _sparse(self, header: Header, block: bytes, overrides: dict[bytes, bytes]) -> Sparse:
+    def _sparse(self, header: TarHeader, block: bytes, overrides: dict[bytes, bytes]) -> Sparse:
         """Read the map of a sparse file, which counts as a header."""
         self._map_length = 0
         if header.kind != SPARSE:
@@ -358,7 +358,7 @@ class _TarReader:
         return ArtifactRejected(f"the archive is damaged{where}: {why}")
 
 
-def _kind(header: Header, name: str) -> MemberKind:
+def _kind(header: TarHeader, name: str) -> MemberKind:
     """Return what a member is; one whose name ends as a directory's is one (v7 and BSD)."""
     if header.kind in SKIPPED:
         return "directory"

@@ -84,7 +84,7 @@ Kind = Literal["file", "directory", "link"]
 
 Symlinks = Literal["keep", "follow", "follow-outside"]
 
-Identity = tuple[int, int]
+Inode = tuple[int, int]
 """The device and inode of a directory."""
 
 _CHUNK = 1 << 20
@@ -177,7 +177,7 @@ class _Walker:
 
     def __init__(self, root: str, globs: Globs, symlinks: Symlinks, report: Report) -> None:
         self.root = root
-        self.above: list[tuple[str, Identity | None]] = [(root, None)]
+        self.above: list[tuple[str, Inode | None]] = [(root, None)]
         self.outside: list[tuple[str, str]] = []
         self.misnamed: list[tuple[str, str]] = []
         self._globs = globs

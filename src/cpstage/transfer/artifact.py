@@ -89,7 +89,7 @@ def job_keys(
 
 
 @dataclass(frozen=True)
-class Identity:
+class Identified:
     """What the first bytes of an artifact say.
 
     Attributes:
@@ -106,7 +106,7 @@ class Identity:
         return self.header.document() if self.header else None
 
 
-def identify(head: bytes, options: Unpacking, *, name: str, content_type: str) -> Identity:
+def identify(head: bytes, options: Unpacking, *, name: str, content_type: str) -> Identified:
     """Tell encrypted messages, archives and other files apart.
 
     Args:
@@ -120,13 +120,13 @@ def identify(head: bytes, options: Unpacking, *, name: str, content_type: str) -
     """
     header = read_header(head)
     if header is not None:
-        return Identity(header, None)
+        return Identified(header, None)
     if options.encrypted_messages == "require":
         raise ArtifactRejected(
             "it is not encrypted with the AWS Encryption SDK",
             hint="it may have been replaced by someone without the key; nothing was staged",
         )
-    return Identity(None, archive_format(head, options, name=name, content_type=content_type))
+    return Identified(None, archive_format(head, options, name=name, content_type=content_type))
 
 
 def archive_format(

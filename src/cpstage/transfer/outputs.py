@@ -27,7 +27,7 @@ from cpstage.workspace.layout import Workspace
 
 
 @dataclass(frozen=True)
-class Output:
+class ListedOutput:
     """An output artifact and its files.
 
     Attributes:
@@ -135,7 +135,7 @@ def _refuse_undeclared(job: Job, workspace: Workspace, paths: Mapping[str, Path]
 
 def list_outputs(
     sources: Sequence[tuple[Artifact, Path]], packing: Packing, packer: Packer, progress: Progress
-) -> list[Output]:
+) -> list[ListedOutput]:
     """List what goes into every output.
 
     Args:
@@ -158,7 +158,7 @@ def list_outputs(
 
 def _listed(
     artifact: Artifact, source: Path, packing: Packing, packer: Packer, listed: Advance
-) -> Output:
+) -> ListedOutput:
     with local_failures(source, "read"):
         is_directory, exists = source.is_dir(), source.exists()
     output_format = packing.format
@@ -170,7 +170,7 @@ def _listed(
         entries = PackingList([single(source)] if exists else [])
     if output_format == "raw":
         _require_one_file(artifact, source, entries)
-    return Output(artifact, source, output_format, entries)
+    return ListedOutput(artifact, source, output_format, entries)
 
 
 def _require_one_file(artifact: Artifact, source: Path, entries: PackingList) -> None:
@@ -195,7 +195,7 @@ def _raw_content_type(entry: Entry) -> str:
     return mimetypes.guess_type(entry.path)[0] or "application/octet-stream"
 
 
-def require_files(outputs: list[Output]) -> None:
+def require_files(outputs: list[ListedOutput]) -> None:
     """Check that every output holds something.
 
     Raises:

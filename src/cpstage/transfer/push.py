@@ -25,7 +25,7 @@ from cpstage.filesystem.walk import read_file
 from cpstage.job import Artifact, EncryptionKey, Job, location_document
 from cpstage.progress import Advance, Progress, Silence
 from cpstage.transfer.options import Encryption, PushOptions
-from cpstage.transfer.outputs import Output, find_sources, list_outputs, require_files
+from cpstage.transfer.outputs import ListedOutput, find_sources, list_outputs, require_files
 from cpstage.transfer.overlap import at_once
 from cpstage.workspace.layout import Workspace
 
@@ -212,7 +212,7 @@ class _Uploader:
         self._progress = progress
         self._key_ids = self._encryption_keys() if encryption.encrypt else ()
 
-    def upload_all(self, outputs: Iterable[Output]) -> Iterator[Pushed]:
+    def upload_all(self, outputs: Iterable[ListedOutput]) -> Iterator[Pushed]:
         """Pack and upload outputs in their order; while small ones are sent, others are packed.
 
         Raises:
@@ -224,7 +224,7 @@ class _Uploader:
             is_worth_it = is_small and len(run) > 1
             yield from self._upload_small(run) if is_worth_it else map(self._upload, run)
 
-    def _upload(self, output: Output) -> Pushed:
+    def _upload(self, output: ListedOutput) -> Pushed:
         """Pack and upload one output as one stream."""
         if output.is_empty:
             return _planned(output)
@@ -236,7 +236,7 @@ class _Uploader:
             upload, header = self._send(output, self._packed(output, packed), uploaded)
         return self._uploaded(output, upload, header)
 
-    def _upload_small(self, outputs: Sequence[Output]) -> Iterator[Pushed]:
+    def _upload_small(self, outputs: Sequence[ListedOutput]) -> Iterator[Pushed]:
         """Pack outputs into memory one after the other, and send several at once."""
         with at_once(lambda packed: self._send(*packed), map(self._collected, outputs)) as sent:
             for output, answer in zip(outputs, sent, strict=True):
@@ -245,12 +245,12 @@ class _Uploader:
                     uploaded(upload.size)
                 yield self._uploaded(output, upload, header)
 
-    def _collected(self, output: Output) -> tuple[Output, Iterator[bytes]]:
+    def _collected(self, output: ListedOutput) -> tuple[ListedOutput, Iterator[bytes]]:
         """Pack an output into memory, which takes milliseconds and has no phase of its own."""
         return output, iter([*self._packed(output, lambda _: None)])
 
     def _send(
-        self, output: Output, chunks: Iterator[bytes], uploaded: Advance = lambda _: None
+        self, output: ListedOutput, chunks: Iterator[bytes], uploaded: Advance = lambda _: None
     ) -> tuple[Upload, Header | None]:
         """Encrypt and upload a packed output."""
         chunks, header = self._encrypted(output, chunks)
@@ -264,7 +264,7 @@ class _Uploader:
         )
         return upload, header
 
-    def _uploaded(self, output: Output, upload: Upload, header: Header | None) -> Pushed:
+    def _uploaded(self, output: ListedOutput, upload: Upload, header: Header | None) -> Pushed:
         envelope = header.document() if header else None
         if output.format != "raw":
             for note in ratio_note(output.size, upload.size):
@@ -272,13 +272,13 @@ class _Uploader:
                 output.entries.notes.append(note)
         return _pushed(output, "pushed", upload=upload, envelope=envelope)
 
-    def _packed(self, output: Output, advance: Advance) -> Iterator[bytes]:
+    def _packed(self, output: ListedOutput, advance: Advance) -> Iterator[bytes]:
         if output.format == "raw":
             return read_file(next(iter(output.entries)), advance)
         return self._packer.pack(output.entries, output.format, advance)
 
     def _encrypted(
-        self, output: Output, chunks: Iterator[bytes]
+        self, output: ListedOutput, chunks: Iterator[bytes]
     ) -> tuple[Iterator[bytes], Header | None]:
         """Encrypt a stream, bound to its place, if requested."""
         if not self._key_ids:
@@ -310,13 +310,13 @@ class _Uploader:
         return key_ids
 
 
-def _planned(output: Output) -> Pushed:
+def _planned(output: ListedOutput) -> Pushed:
     """Return the planned result of an output; an empty output is skipped."""
     return _pushed(output, "skipped" if output.is_empty else "planned")
 
 
 def _pushed(
-    output: Output,
+    output: ListedOutput,
     status: PushStatus,
     *,
     upload: Upload | None = None,

@@ -166,7 +166,7 @@ class Workspace:
     def require_free(self, inputs: Sequence[Path]) -> None:
         """Raise WorkspaceUnavailable if something stands where inputs are to be published."""
         for target in inputs:
-            if _is_taken(target):
+            if _is_occupied(target):
                 raise WorkspaceUnavailable(
                     f"{target} exists already with other contents",
                     hint="repeat the options of the fetch that made it, or give --replace",
@@ -357,7 +357,7 @@ def _require_directory(target: Path, *, takes_links: bool = True) -> None:
             )
 
 
-def _is_taken(target: Path) -> bool:
+def _is_occupied(target: Path) -> bool:
     """Whether something stands there; an empty directory is as good as nothing."""
     if target.is_dir() and not target.is_symlink():
         with local_failures(target, "read"):
