@@ -127,7 +127,7 @@ def _read_ends(tail: bytes, offset: int) -> ZipTail:
         raise damaged("it is a part of a multi-disk archive")
     begin = offset + end - size
     if begin < start or shift not in (None, begin - start):
-        raise damaged("its central directory is not where its end says")
+        raise damaged("its central directory is not at the offset that its EOCD gives")
     return ZipTail(offset, tail, count, size, begin, begin - start)
 
 
@@ -193,7 +193,7 @@ def _entries(records: bytes, tail: ZipTail, make: Callable[..., ZipEntry]) -> It
     for _ in range(tail.count):
         fields = _RECORD.unpack_from(records, at) if at + _RECORD.size <= length else (b"",)
         if fields[0] != RECORD:
-            raise damaged("its central directory has fewer records than its end says, or others")
+            raise damaged("its central directory has other or fewer records than its EOCD says")
         name_at = at + _RECORD.size
         extra_at = name_at + fields[10]
         comment_at = extra_at + fields[11]
@@ -203,7 +203,7 @@ def _entries(records: bytes, tail: ZipTail, make: Callable[..., ZipEntry]) -> It
         name, extra = records[name_at:extra_at], records[extra_at:comment_at]
         yield make(fields, name, extra, tail.shift, shared)
     if at != length:
-        raise damaged("its central directory has more records than its end says")
+        raise damaged("its central directory has more records than its EOCD says")
 
 
 class _Shared(dict[int, int]):

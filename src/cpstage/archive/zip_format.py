@@ -31,7 +31,7 @@ SIGNATURES = (LOCAL, RECORD, END)
 """Bytes without one of them have no header and no record."""
 
 DESCRIPTOR, END64, LOCATOR64 = b"PK\7\10", b"PK\6\6", b"PK\6\7"
-"""A data descriptor (4.3.9), the zip64 EOCD record (4.3.14) and its locator (4.3.15)."""
+"""A data descriptor (4.3.9), the zip64 EOCD (4.3.14) and its locator (4.3.15)."""
 
 END_FIELDS = struct.Struct("<4s4H2LH")
 END64_FIELDS = struct.Struct("<4sQ2H2L4Q")
