@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 MOST_MODULES = 56
 """Modules of cpstage that a fetch of a small zip loads, at most."""
 
-FETCH_AND_NAME_THE_MODULES = """
+RUN_AND_NAME_THE_MODULES = """
 import sys
 from cpstage.__main__ import main
 try:
-    main(["fetch", sys.argv[1], "--progress", "none"])
+    main(sys.argv[1:])
 finally:
     print(*sys.modules, file=sys.stderr)
 """
@@ -44,6 +44,19 @@ def _loaded(times: str) -> set[str]:
     """Return the packages and modules that ``-X importtime`` names."""
     names = {line.rpartition("|")[2].strip() for line in times.splitlines()}
     return names | {name.partition(".")[0] for name in names}
+
+
+def _modules(cli: Cli, *arguments: str) -> set[str]:
+    """Return the modules that a command has loaded at its end."""
+    said = subprocess.run(
+        [sys.executable, "-c", RUN_AND_NAME_THE_MODULES, *arguments],
+        cwd=cli.directory,
+        env=cli.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stderr
+    return set(said.split())
 
 
 @pytest.mark.parametrize("option", ["--help", "--version"])
@@ -74,16 +87,8 @@ def test_a_small_fetch_loads_what_it_needs(aws: LocalAWS, cli: Cli) -> None:
     """Each of these takes a part of the start that a small fetch is nearly all of."""
     job_id = aws.add_job([Input("App", zip_of({"f": "x"}))])
 
-    said = subprocess.run(
-        [sys.executable, "-c", FETCH_AND_NAME_THE_MODULES, job_id],
-        cwd=cli.directory,
-        env=cli.environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stderr
+    loaded = _modules(cli, "fetch", job_id, "--progress", "none")
 
-    loaded = set(said.split())
     assert "boto3" in loaded
     assert not loaded.intersection(
         {"aws_encryption_sdk", "cryptography", "tqdm", "moto"}
@@ -92,6 +97,15 @@ def test_a_small_fetch_loads_what_it_needs(aws: LocalAWS, cli: Cli) -> None:
         | {"cpstage.aws.uploads", "cpstage.transfer.push"}
     )
     assert len({name for name in loaded if name.partition(".")[0] == "cpstage"}) <= MOST_MODULES
+
+
+def test_only_encrypted_messages_load_what_decrypts_them(aws: LocalAWS, cli: Cli) -> None:
+    job_id = aws.add_job([Input("App", zip_of({"f": "x"}))])
+
+    loaded = _modules(cli, "ls", job_id)
+
+    assert "cpstage.inspect.content" in loaded
+    assert not loaded.intersection(f"cpstage.encryption.{one}" for one in ("kms", "messages"))
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
