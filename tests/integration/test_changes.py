@@ -90,6 +90,18 @@ def test_two_executions_are_compared_by_member(aws: LocalAWS, debug: Cli) -> Non
     assert ("added", "gone") in [*_changes(reverse["changed"][0])]
 
 
+def test_objects_whose_keys_are_printed_alike_are_compared(aws: LocalAWS, debug: Cli) -> None:
+    """Control characters of a key are printed as escapes, which another key may consist of."""
+    before = _add(aws, "alike", Input("App", zip_of(OLD), key="a\tb/App.zip"))
+    after = _add(aws, "alike", Input("App", zip_of(NEW), key=r"a\tb/App.zip"))
+
+    found = _diff(debug, "--pipeline", "alike", "--execution", after, "--with", before)
+
+    changed = found["changed"][0]
+    assert changed["before"] == changed["after"]
+    assert ("size", "text") in _changes(changed)
+
+
 def test_previous_is_the_last_success_before(aws: LocalAWS, debug: Cli) -> None:
     bodies = [zip_of({"version": f"{number}\n"}) for number in range(5)]
     _add(aws, "previous", Input("App", bodies[0]))
