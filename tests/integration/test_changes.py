@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from cpstage.inspect import Texts, compare_local
 from cpstage.local import ActionRun, Input, LocalAWS
 from samples import tar_of, zip_of, zip_with_link
 from zip_bytes import file, zip_bytes
@@ -199,6 +200,8 @@ def test_local_archives_and_trees_are_compared(debug: Cli) -> None:
     assert [*_changes(trees["changed"][0])] == EXPECTED
     assert "+2" in trees["changed"][0]["text"]
     assert archives["read_with"] is None
+    document = compare_local(place / "old.zip", tree, texts=Texts(wanted=True)).document()
+    assert document == json.loads(json.dumps(document))
     same = debug("diff", "--local", "old.zip", "old.zip")
     assert (same.returncode, same.stdout) == (0, "same\told.zip\t5 entries\n")
 
