@@ -271,7 +271,7 @@ def read_entries(remote: OpenArtifact, limits: Limits) -> list[ZipEntry]:
 
 @contextmanager
 def members(remote: OpenArtifact, limits: Limits, progress: Progress) -> Iterator[Iterator[Member]]:
-    """Read a tar from its start as far as its members are taken, and within the limits."""
+    """Read a tar from its start as far as members are asked for, and within the limits."""
     budget = Budget(limits, remote.blob.size)
 
     def counted(member: Member) -> Member:
@@ -355,7 +355,7 @@ def each_member(
 ) -> Iterator[tuple[str, Iterator[bytes | memoryview]]]:
     """Return the names and the data of members; paths and errors as those of :func:`read_member`.
 
-    The data of one has to be taken before the next one is asked for.
+    Read the data of one member before you ask for the next one.
     """
     with naming(remote.artifact.title):
         if remote.format is None:
