@@ -18,7 +18,7 @@ from samples import zip_of
 if TYPE_CHECKING:
     from command_line import Cli
 
-MOST_MODULES = 56
+MOST_MODULES = 57
 """Modules of cpstage that a fetch of a small zip loads, at most."""
 
 RUN_AND_NAME_THE_MODULES = """
@@ -46,19 +46,6 @@ def _loaded(times: str) -> set[str]:
     return names | {name.partition(".")[0] for name in names}
 
 
-def _modules(cli: Cli, *arguments: str) -> set[str]:
-    """Return the modules that a command has loaded at its end."""
-    said = subprocess.run(
-        [sys.executable, "-c", RUN_AND_NAME_THE_MODULES, *arguments],
-        cwd=cli.directory,
-        env=cli.environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stderr
-    return set(said.split())
-
-
 @pytest.mark.parametrize("option", ["--help", "--version"])
 def test_help_and_version_load_nothing_heavy(option: str) -> None:
     said = _run("-X", "importtime", "-m", "cpstage", option).stderr
@@ -83,11 +70,23 @@ def test_every_command_explains_itself_without_loading_anything(command: str) ->
     assert not loaded.intersection(HEAVY)
 
 
+def _loaded_by(cli: Cli, *arguments: str) -> set[str]:
+    said = subprocess.run(
+        [sys.executable, "-c", RUN_AND_NAME_THE_MODULES, *arguments],
+        cwd=cli.directory,
+        env=cli.environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stderr
+    return set(said.split())
+
+
 def test_a_small_fetch_loads_what_it_needs(aws: LocalAWS, cli: Cli) -> None:
     """Each of these takes a part of the start that a small fetch is nearly all of."""
     job_id = aws.add_job([Input("App", zip_of({"f": "x"}))])
 
-    loaded = _modules(cli, "fetch", job_id, "--progress", "none")
+    loaded = _loaded_by(cli, "fetch", job_id, "--progress", "none")
 
     assert "boto3" in loaded
     assert not loaded.intersection(
@@ -99,21 +98,21 @@ def test_a_small_fetch_loads_what_it_needs(aws: LocalAWS, cli: Cli) -> None:
     assert len({name for name in loaded if name.partition(".")[0] == "cpstage"}) <= MOST_MODULES
 
 
-def test_only_encrypted_messages_load_what_decrypts_them(aws: LocalAWS, cli: Cli) -> None:
-    job_id = aws.add_job([Input("App", zip_of({"f": "x"}))])
-
-    loaded = _modules(cli, "ls", job_id)
-
-    assert "cpstage.inspect.content" in loaded
-    assert not loaded.intersection(f"cpstage.encryption.{one}" for one in ("kms", "messages"))
-
-
 def test_importing_the_package_loads_nothing_heavy() -> None:
     code = "import sys, cpstage; print(*sorted(sys.modules))"
 
     loaded = {name.partition(".")[0] for name in _run("-c", code).stdout.split()}
 
     assert not loaded.intersection({*HEAVY, "click"})
+
+
+def test_only_encrypted_messages_load_what_decrypts_them(aws: LocalAWS, cli: Cli) -> None:
+    job_id = aws.add_job([Input("App", zip_of({"f": "x"}))])
+
+    loaded = _loaded_by(cli, "ls", job_id)
+
+    assert "cpstage.inspect.content" in loaded
+    assert not loaded.intersection(f"cpstage.encryption.{one}" for one in ("kms", "messages"))
 
 
 def test_every_public_name_is_there() -> None:
