@@ -111,7 +111,7 @@ def make_no_core_file() -> None:
 
 
 def reuse_freed_memory() -> None:
-    """Let buffers that were freed be taken again, by whichever thread, and not given back.
+    """Reuse freed buffers in any thread, instead of giving them back to the system.
 
     glibc maps a large buffer anew each time, and the system clears each page of it: fetching one
     file of 2 GiB, 120,000 page faults and a fifth of all processor time; with this 24,000. It also

@@ -83,7 +83,7 @@ def phase_of_many(
 
 
 def counted(items: Iterable[Item], advance: Advance | None) -> Iterable[Item]:
-    """Return items, whose number a phase is told as they are taken."""
+    """Return items, and tell a phase their number as they are consumed."""
     return items if advance is None else _in_steps(iter(items), advance)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from cpstage.inspect import Texts, compare_local
 from cpstage.local import ActionRun, Input, LocalAWS
 from samples import tar_of, zip_of, zip_with_link
 from zip_bytes import file, zip_bytes
@@ -88,6 +89,18 @@ def test_two_executions_are_compared_by_member(aws: LocalAWS, debug: Cli) -> Non
     assert "same\tSame\t1 entry" in text.stdout.splitlines()
     assert [found["name"] for found in one["changed"]] == ["Same"]
     assert ("added", "gone") in [*_changes(reverse["changed"][0])]
+
+
+def test_objects_whose_keys_are_printed_alike_are_compared(aws: LocalAWS, debug: Cli) -> None:
+    """Control characters of a key are printed as escapes, which another key may consist of."""
+    before = _add(aws, "alike", Input("App", zip_of(OLD), key="a\tb/App.zip"))
+    after = _add(aws, "alike", Input("App", zip_of(NEW), key=r"a\tb/App.zip"))
+
+    found = _diff(debug, "--pipeline", "alike", "--execution", after, "--with", before)
+
+    changed = found["changed"][0]
+    assert changed["before"] == changed["after"]
+    assert ("size", "text") in _changes(changed)
 
 
 def test_previous_is_the_last_success_before(aws: LocalAWS, debug: Cli) -> None:
@@ -187,6 +200,8 @@ def test_local_archives_and_trees_are_compared(debug: Cli) -> None:
     assert [*_changes(trees["changed"][0])] == EXPECTED
     assert "+2" in trees["changed"][0]["text"]
     assert archives["read_with"] is None
+    document = compare_local(place / "old.zip", tree, texts=Texts(wanted=True)).document()
+    assert document == json.loads(json.dumps(document))
     same = debug("diff", "--local", "old.zip", "old.zip")
     assert (same.returncode, same.stdout) == (0, "same\told.zip\t5 entries\n")
 

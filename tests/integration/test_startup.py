@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 MOST_MODULES = 57
 """Modules of cpstage that a fetch of a small zip loads, at most."""
 
-FETCH_AND_NAME_THE_MODULES = """
+RUN_AND_NAME_THE_MODULES = """
 import sys
 from cpstage.__main__ import main
 try:
-    main(["fetch", sys.argv[1], "--progress", "none"])
+    main(sys.argv[1:])
 finally:
     print(*sys.modules, file=sys.stderr)
 """
@@ -70,20 +70,24 @@ def test_every_command_explains_itself_without_loading_anything(command: str) ->
     assert not loaded.intersection(HEAVY)
 
 
-def test_a_small_fetch_loads_what_it_needs(aws: LocalAWS, cli: Cli) -> None:
-    """Each of these takes a part of the start that a small fetch is nearly all of."""
-    job_id = aws.add_job([Input("App", zip_of({"f": "x"}))])
-
+def _loaded_by(cli: Cli, *arguments: str) -> set[str]:
     said = subprocess.run(
-        [sys.executable, "-c", FETCH_AND_NAME_THE_MODULES, job_id],
+        [sys.executable, "-c", RUN_AND_NAME_THE_MODULES, *arguments],
         cwd=cli.directory,
         env=cli.environment,
         capture_output=True,
         text=True,
         check=True,
     ).stderr
+    return set(said.split())
 
-    loaded = set(said.split())
+
+def test_a_small_fetch_loads_what_it_needs(aws: LocalAWS, cli: Cli) -> None:
+    """Each of these takes a part of the start that a small fetch is nearly all of."""
+    job_id = aws.add_job([Input("App", zip_of({"f": "x"}))])
+
+    loaded = _loaded_by(cli, "fetch", job_id, "--progress", "none")
+
     assert "boto3" in loaded
     assert not loaded.intersection(
         {"aws_encryption_sdk", "cryptography", "tqdm", "moto"}
@@ -100,6 +104,15 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     loaded = {name.partition(".")[0] for name in _run("-c", code).stdout.split()}
 
     assert not loaded.intersection({*HEAVY, "click"})
+
+
+def test_only_encrypted_messages_load_what_decrypts_them(aws: LocalAWS, cli: Cli) -> None:
+    job_id = aws.add_job([Input("App", zip_of({"f": "x"}))])
+
+    loaded = _loaded_by(cli, "ls", job_id)
+
+    assert "cpstage.inspect.content" in loaded
+    assert not loaded.intersection(f"cpstage.encryption.{one}" for one in ("kms", "messages"))
 
 
 def test_every_public_name_is_there() -> None:

@@ -79,7 +79,8 @@ class Changes:
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON has it."""
-        return asdict(self)
+        changes = [asdict(one) for one in self.changes]
+        return {**asdict(self), "changes": changes, "text": list(self.text)}
 
 
 @dataclass(frozen=True)
@@ -288,8 +289,8 @@ def compare_executions(
         name = artifact.name
         pair = (old.get(name), new.get(name))
         places = [str(one.location) if one else None for one in pair]
-        if places[0] == places[1]:
-            # Both have the same object: nothing is read.
+        if pair[0] and pair[1] and pair[0].location == pair[1].location:
+            # Both have the same object: nothing is read. (Texts may agree where keys do not.)
             yield Changes(name, places[0], places[1], entries=0, changes=())
             continue
         try:

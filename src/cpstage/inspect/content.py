@@ -14,7 +14,7 @@ import io
 import re
 import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -138,7 +138,7 @@ def open_artifact(
         found = identify(head, options, name=artifact.location.key, content_type=info.content_type)
     blob = BytesBlob(head) if len(head) == info.size else counted
     opened = OpenArtifact(artifact, info, found.format, blob, counted, found.message)
-    keys = job_keys(session.job, artifact, session.kms, options)
+    keys = partial(job_keys, session.job, artifact, session.kms, options)
     with _decrypted(opened, found.header, keys, options, progress) as plain:
         yield plain
 
@@ -187,7 +187,8 @@ def open_archive(
             found = identify(read_head(counted), options, name=path.name, content_type="")
         info = ObjectInfo(blob.size, "", None, "", None, None)
         opened = OpenArtifact(artifact, info, found.format, counted, counted, found.message)
-        keys = DecryptionKeys(
+        keys = partial(
+            DecryptionKeys,
             cache(partial(config.kms, None)),  # a client for each region
             key_ids=options.key_ids,
             requires_commitment=options.requires_commitment,
@@ -201,11 +202,14 @@ def open_archive(
 def _decrypted(
     opened: OpenArtifact,
     header: Header | None,
-    keys: DecryptionKeys,
+    keys: Callable[[], DecryptionKeys],
     options: Unpacking,
     progress: Progress,
 ) -> Iterator[OpenArtifact]:
-    """Give random access to an artifact; to its plaintext, unless messages are kept."""
+    """Give random access to an artifact; to its plaintext, unless messages are kept.
+
+    ``keys`` is called for encrypted messages only: it loads the code for KMS keys.
+    """
     if header is None or options.encrypted_messages == "keep":
         yield opened
         return
@@ -217,7 +221,7 @@ def _decrypted(
             progress.phase(f"{artifact.name}: decrypting", info.size) as advance,
             ReadAhead(opened.counted, advance, checksum) as stream,
         ):
-            plain = stack.enter_context(decrypted(stream, keys, _temporary_directory(info.size)))
+            plain = stack.enter_context(decrypted(stream, keys(), _temporary_directory(info.size)))
             stream.finish()
         hints = {"name": artifact.location.key, "content_type": info.content_type}
         with naming(artifact.title):
@@ -267,7 +271,7 @@ def read_entries(remote: OpenArtifact, limits: Limits) -> list[ZipEntry]:
 
 @contextmanager
 def members(remote: OpenArtifact, limits: Limits, progress: Progress) -> Iterator[Iterator[Member]]:
-    """Read a tar from its start as far as its members are taken, and within the limits."""
+    """Read a tar from its start as far as members are asked for, and within the limits."""
     budget = Budget(limits, remote.blob.size)
 
     def counted(member: Member) -> Member:
@@ -351,7 +355,7 @@ def each_member(
 ) -> Iterator[tuple[str, Iterator[bytes | memoryview]]]:
     """Return the names and the data of members; paths and errors as those of :func:`read_member`.
 
-    The data of one has to be taken before the next one is asked for.
+    Read the data of one member before you ask for the next one.
     """
     with naming(remote.artifact.title):
         if remote.format is None:

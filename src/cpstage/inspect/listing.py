@@ -312,7 +312,7 @@ def archive_entries(remote: OpenArtifact, options: Unpacking, progress: Progress
     """Return the entries of an artifact; an object that is not an archive is read for its CRC-32.
 
     Directories that an archive only implies are added. Of several entries of the same path the last
-    is taken, as tar has it; hard links are the files that they stand for.
+    one counts, as in tar; hard links are the files that they stand for.
     """
     listing = list_remote(remote, options, progress)
     found: dict[str, Listed] = {}

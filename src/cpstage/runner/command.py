@@ -124,9 +124,8 @@ class Finished:
         if self.timed_out:
             return CommandFailed(f"{name} took longer than it may", TIMED_OUT, hint="see --timeout")
         number = self.exit_code - _SIGNALLED
-        if (
-            self.signalled or number in _SIGNAL_NUMBERS
-        ):  # a shell exits so when its own child was ended
+        # A shell exits with such a code where its own child was ended by a signal.
+        if self.signalled or number in _SIGNAL_NUMBERS:
             return CommandFailed(f"{name} was ended by {signal_name(number)}", self.exit_code)
         if self.exit_code:
             return CommandFailed(f"{name} failed with exit code {self.exit_code}", self.exit_code)

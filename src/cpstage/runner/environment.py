@@ -135,7 +135,10 @@ def job_environment(
 def staged_environment(
     workspace: Workspace, job_id: str | None = None, *, codebuild: bool = False
 ) -> dict[str, str] | None:
-    """Return the variables of the job that was fetched into a workspace, if it is this one."""
+    """Return the variables of the job that was fetched into a workspace.
+
+    None is for a workspace without a job, or with another one than ``job_id``, if that is given.
+    """
     job = job_of(workspace.record())
     if job is None or job_id not in (None, job.id):
         return None

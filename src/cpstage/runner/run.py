@@ -5,7 +5,7 @@ and that is what is reported. While the command runs, a thread asks whether the 
 progress: CodePipeline may time it out, stop or abandon it.
 
 A first signal waits for the end of the report; a second signal ends the report. The report is
-visible to everyone with access to the pipeline, so secrets of the job are taken out.
+visible to everyone with access to the pipeline, so the job's secrets are masked in it.
 """
 
 from __future__ import annotations
@@ -285,7 +285,7 @@ class _Run:
             raise failure
 
     def report(self, details: Details, job: Job | None, token: Secret | str | None) -> None:
-        """Put the result of the job, where that is known, and note what has become of that."""
+        """Report the result, and note whether that failed; the job is None if it is unknown."""
         result, config = self.result, self.config
         if isinstance(result.failure, WorkspaceInUse) and result.failure.job_id == result.job_id:
             return  # the job is being worked on, and its result is that run's to put

@@ -40,7 +40,7 @@ _MOST_LOST = 10
 
 @dataclass(frozen=True)
 class Offer:
-    """A job that a poll brought, and that may be anybody's."""
+    """A job that a poll returned; another worker may acknowledge it first."""
 
     job_id: str
     document: Mapping[str, Any] | None = field(default=None, repr=False)

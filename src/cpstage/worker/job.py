@@ -1,9 +1,9 @@
 """A claimed job on its way to its end: a fresh workspace, its own process, and the clearing up.
 
 The worker survives whatever the job does. The process does what :func:`cpstage.run` does, and
-reports the result. What it is to do, the job's secrets included, goes to it through a pipe, and
-what came of it comes back through another; nothing of it is in an argument, a variable or a file.
-Where the process could not report, because it was killed or never started, the worker does.
+reports the result. The order, the job's secrets included, goes to the process through a pipe, and
+the outcome comes back through another. Neither is in an argument, an environment variable or a
+file. Where the process could not report, because it was killed or never started, the worker does.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class _Order:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What came of a job, as its process tells it; ``exit_code`` is that of ``cpstage run``."""
+    """The outcome of a job, from its process; ``exit_code`` is that of ``cpstage run``."""
 
     exit_code: int
     failure_type: FailureType | None = None
@@ -316,7 +316,7 @@ class _JobProcess:
             os.close(answer)
 
     def work_on(self, claim: Claim, command: JobCommand, config: AwsConfig) -> _Outcome:
-        """Hand the job over, wait for the end of the process, and return what came of it.
+        """Hand the job over, wait for the end of the process, and return the outcome.
 
         Raises:
             CommandFailed: The command took too long, and the process could not end it.
