@@ -13,6 +13,7 @@ import pytest
 
 import cpstage
 from cpstage.local import Input, LocalAWS
+from cpstage.local.sample import PIPELINE, add_sample_history
 from samples import zip_of
 
 if TYPE_CHECKING:
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
 MOST_MODULES = 56
 """Modules of cpstage that a fetch of a small zip loads, at most."""
 
-FETCH_AND_NAME_THE_MODULES = """
+RUN_AND_NAME_THE_MODULES = """
 import sys
 from cpstage.__main__ import main
 try:
-    main(["fetch", sys.argv[1], "--progress", "none"])
+    main(sys.argv[1:])
 finally:
     print(*sys.modules, file=sys.stderr)
 """
@@ -70,20 +71,24 @@ def test_every_command_explains_itself_without_loading_anything(command: str) ->
     assert not loaded.intersection(HEAVY)
 
 
-def test_a_small_fetch_loads_what_it_needs(aws: LocalAWS, cli: Cli) -> None:
-    """Each of these takes a part of the start that a small fetch is nearly all of."""
-    job_id = aws.add_job([Input("App", zip_of({"f": "x"}))])
-
+def _loaded_by(cli: Cli, *arguments: str) -> set[str]:
     said = subprocess.run(
-        [sys.executable, "-c", FETCH_AND_NAME_THE_MODULES, job_id],
+        [sys.executable, "-c", RUN_AND_NAME_THE_MODULES, *arguments],
         cwd=cli.directory,
         env=cli.environment,
         capture_output=True,
         text=True,
         check=True,
     ).stderr
+    return set(said.split())
 
-    loaded = set(said.split())
+
+def test_a_small_fetch_loads_what_it_needs(aws: LocalAWS, cli: Cli) -> None:
+    """Each of these takes a part of the start that a small fetch is nearly all of."""
+    job_id = aws.add_job([Input("App", zip_of({"f": "x"}))])
+
+    loaded = _loaded_by(cli, "fetch", job_id, "--progress", "none")
+
     assert "boto3" in loaded
     assert not loaded.intersection(
         {"aws_encryption_sdk", "cryptography", "tqdm", "moto"}
@@ -92,6 +97,20 @@ def test_a_small_fetch_loads_what_it_needs(aws: LocalAWS, cli: Cli) -> None:
         | {"cpstage.aws.uploads", "cpstage.transfer.push"}
     )
     assert len({name for name in loaded if name.partition(".")[0] == "cpstage"}) <= MOST_MODULES
+
+
+def test_show_and_executions_load_no_comparison(aws: LocalAWS, cli: Cli) -> None:
+    job_id = aws.add_job([Input("App", zip_of({"f": "x"}))])
+    add_sample_history(aws)
+
+    shown = _loaded_by(cli, "show", job_id)
+    listed = _loaded_by(
+        cli.with_variables(aws.debugger_environment), "executions", PIPELINE, "--max", "1"
+    )
+
+    for loaded in (shown, listed):
+        assert "cpstage.inspect.description" in loaded
+        assert not loaded.intersection({"difflib", "cpstage.inspect.comparison"})
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
@@ -108,6 +127,12 @@ def test_every_public_name_is_there() -> None:
     )
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = cpstage.no_such_name
+
+
+def test_every_public_name_of_inspect_is_there() -> None:
+    assert all(getattr(cpstage.inspect, name) is not None for name in cpstage.inspect.__all__)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = cpstage.inspect.no_such_name
 
 
 def test_no_module_takes_the_place_of_a_public_name() -> None:
