@@ -281,7 +281,7 @@ def _pages(
         code, name = getattr(error.__cause__, "code", None), parameters["pipelineName"]
         if code == "PipelineNotFoundException":
             raise _no_pipeline(name, where) from error
-        if code == "PipelineExecutionNotFoundException":
+        if code == "PipelineExecutionNotFoundException" and "filter" in parameters:
             wanted = parameters["filter"]["pipelineExecutionId"]
             raise _no_execution(name, wanted, where) from error
         raise
