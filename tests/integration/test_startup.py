@@ -13,6 +13,7 @@ import pytest
 
 import cpstage
 from cpstage.local import Input, LocalAWS
+from cpstage.local.sample import PIPELINE, add_sample_history
 from samples import zip_of
 
 if TYPE_CHECKING:
@@ -98,6 +99,20 @@ def test_a_small_fetch_loads_what_it_needs(aws: LocalAWS, cli: Cli) -> None:
     assert len({name for name in loaded if name.partition(".")[0] == "cpstage"}) <= MOST_MODULES
 
 
+def test_show_and_executions_load_no_comparison(aws: LocalAWS, cli: Cli) -> None:
+    job_id = aws.add_job([Input("App", zip_of({"f": "x"}))])
+    add_sample_history(aws)
+
+    shown = _loaded_by(cli, "show", job_id)
+    listed = _loaded_by(
+        cli.with_variables(aws.debugger_environment), "executions", PIPELINE, "--max", "1"
+    )
+
+    for loaded in (shown, listed):
+        assert "cpstage.inspect.description" in loaded
+        assert not loaded.intersection({"difflib", "cpstage.inspect.comparison"})
+
+
 def test_importing_the_package_loads_nothing_heavy() -> None:
     code = "import sys, cpstage; print(*sorted(sys.modules))"
 
@@ -121,6 +136,12 @@ def test_every_public_name_is_there() -> None:
     )
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = cpstage.no_such_name
+
+
+def test_every_public_name_of_inspect_is_there() -> None:
+    assert all(getattr(cpstage.inspect, name) is not None for name in cpstage.inspect.__all__)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = cpstage.inspect.no_such_name
 
 
 def test_no_module_takes_the_place_of_a_public_name() -> None:

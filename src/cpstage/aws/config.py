@@ -62,7 +62,7 @@ class _Made:
         return found
 
     def take(self, key: Any) -> Any:
-        """Return the object of a key for the last time, after its making; None without one."""
+        """Remove the object of a key, and return it; None without one. Waits while it is made."""
         with self.lock:
             return self._kept.pop(key, None)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from itertools import islice
 from typing import Any
 
@@ -217,7 +216,7 @@ def _choose_action(latest: Sequence[ActionExecution], wanted: str, title: str) -
         raise UsageError(f"{title} has several actions {wanted}", hint=f"give {paths}")
     if not found:
         names = [one.name for one in latest]
-        close = get_close_matches(wanted, names, 1)
+        close = _close(wanted, names, 1)
         meant = f"did you mean {close[0]}? " if close else ""
         known = ", ".join(one.path for one in latest) or "none"
         raise NotFound(f"{title} has no action {wanted!r}", hint=f"{meant}its actions are: {known}")
@@ -282,7 +281,7 @@ def _pages(
         code, name = getattr(error.__cause__, "code", None), parameters["pipelineName"]
         if code == "PipelineNotFoundException":
             raise _no_pipeline(name, where) from error
-        if code == "PipelineExecutionNotFoundException":
+        if code == "PipelineExecutionNotFoundException" and "filter" in parameters:
             wanted = parameters["filter"]["pipelineExecutionId"]
             raise _no_execution(name, wanted, where) from error
         raise
@@ -295,7 +294,7 @@ def _no_pipeline(name: str, where: AwsConfig) -> NotFound:
         names = [str(one.get("name")) for one in answer["pipelines"]]
     except CpstageError:  # it is only for the hint
         names = []
-    close = get_close_matches(name, names, _MOST_NAMED)
+    close = _close(name, names, _MOST_NAMED)
     meant = f"did you mean {', '.join(close)}? " if close else ""
     return NotFound(
         f"pipeline {name!r} does not exist in {where.require_region()}",
@@ -309,10 +308,16 @@ def _no_execution(
     if known is None:
         known = [*islice(list_executions(name, config=where), _MOST_NAMED)]
     ids = [one.id for one in known]
-    near = get_close_matches(wanted, ids, 1) or ids[:_MOST_NAMED]
+    near = _close(wanted, ids, 1) or ids[:_MOST_NAMED]
     shown = ", ".join(f"{one.id} ({one.status})" for one in known if one.id in near)
     nearest = f"; executions there are: {shown}" if shown else ""
     return NotFound(
         f"pipeline {name} has no execution {wanted[:200]!r}",
         hint=f"it may be one of another pipeline or older: {_KEPT}{nearest}",
     )
+
+
+def _close(word: str, words: Sequence[str], most: int) -> list[str]:
+    from difflib import get_close_matches  # only an error needs it
+
+    return get_close_matches(word, words, most)

@@ -213,7 +213,7 @@ def _put(
     client_token: Secret | None,
     config: AwsConfig,
 ) -> None:
-    """Put a result until it is taken, it is refused, or time is over.
+    """Put a result until CodePipeline accepts or refuses it, or time is over.
 
     The number of tries within that time has no limit: hours of work may depend on the result.
     """

@@ -1,7 +1,7 @@
 """Operations on the objects of a job that its session credentials allow.
 
 These are GetObject, HeadObject, PutObject and the multipart operations (Amazon S3 API Reference).
-Keys are taken literally. s3transfer, boto3's own transfer manager,
+Keys are sent as they are. s3transfer, boto3's own transfer manager,
 does not serve: it cannot be stopped within seconds, resumes no body, and computes no checksum over
 a whole object that was uploaded in parts.
 """

@@ -12,15 +12,8 @@ import click
 import cpstage
 from cpstage.cli.archive_options import unpacking_options
 from cpstage.cli.command import Command, flag
-from cpstage.cli.job_options import (
-    JobSource,
-    archive_option,
-    artifact_source_options,
-)
-from cpstage.cli.options import (
-    log_options,
-    session_options,
-)
+from cpstage.cli.job_options import JobSource, archive_option, artifact_source_options
+from cpstage.cli.options import log_options, session_options
 from cpstage.cli.output import Terminal
 from cpstage.errors import LocalIOError, UsageError
 

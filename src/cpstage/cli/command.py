@@ -211,8 +211,8 @@ def gather(
 
     Args:
         name: The argument.
-        make: Gets the values of the options by their names, and returns the argument. What only a
-            run of the command is to load is given by its name below :mod:`cpstage`.
+        make: Gets the values of the options by their names, and returns the argument. A string is
+            the name of an attribute of :mod:`cpstage`, which is loaded when the command runs.
         options: The options, in the order in which the help shows them.
         apart: Names of those whose values stay arguments of their own.
     """

@@ -16,11 +16,7 @@ from cpstage.cli.job_options import (
     artifact_source_options,
     skip_missing_option,
 )
-from cpstage.cli.options import (
-    output_options,
-    progress_option,
-    session_options,
-)
+from cpstage.cli.options import output_options, progress_option, session_options
 from cpstage.cli.output import Terminal, counted
 from cpstage.errors import NotFound, printable
 

@@ -1,4 +1,4 @@
-"""The job worker: ``cpstage work`` runs jobs until it is stopped, ``cpstage claim`` takes one."""
+"""The job worker: ``cpstage work`` runs jobs until it is stopped, ``cpstage claim`` claims one."""
 
 from __future__ import annotations
 

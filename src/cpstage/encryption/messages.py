@@ -248,7 +248,7 @@ class KmsMaterials(CryptoMaterialsManager):  # type: ignore[misc] # the SDK has 
     Attributes:
         kms: The calls.
         allowed: The keys.
-        expected: The pairs that the context of a message to open must have.
+        expected: The pairs that the encryption context of a message to decrypt must have.
     """
 
     kms: Kms
@@ -279,7 +279,7 @@ class KmsMaterials(CryptoMaterialsManager):  # type: ignore[misc] # the SDK has 
 
         Raises:
             ArtifactRejected: The context differs, or KMS finds a wrapped key damaged.
-            AccessDenied: No key that may open the message did.
+            AccessDenied: None of the allowed keys decrypted the data key.
             ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
         """
         context = request.encryption_context

@@ -1,14 +1,13 @@
-"""What is looked at and not staged: show, ls, cat, diff, doctor, and past executions."""
+"""Reading without staging: show, ls, cat, diff, doctor, and past executions.
 
-from cpstage.inspect.comparison import (
-    Change,
-    Changes,
-    Comparison,
-    Texts,
-    compare,
-    compare_executions,
-    compare_local,
-)
+The names of comparisons are imported when they are first used, which keeps other commands fast.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from cpstage.inspect.content import read_archive, read_member
 from cpstage.inspect.description import (
     DescribedExecution,
@@ -19,6 +18,17 @@ from cpstage.inspect.description import (
 )
 from cpstage.inspect.doctor import Check, diagnose
 from cpstage.inspect.listing import Listing, list_archive, list_artifacts
+
+if TYPE_CHECKING:
+    from cpstage.inspect.comparison import (
+        Change,
+        Changes,
+        Comparison,
+        Texts,
+        compare,
+        compare_executions,
+        compare_local,
+    )
 
 __all__ = [
     "Change",
@@ -41,3 +51,10 @@ __all__ = [
     "read_archive",
     "read_member",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Return a public name that is not imported above (PEP 562)."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.comparison"), name)

@@ -49,7 +49,7 @@ Document = Mapping[str, Any]
 
 
 class PipelineReference(NamedTuple):
-    """A pipeline as a person names it, with what its ARN or the URL of a console page names."""
+    """A pipeline as a person names it; an ARN names a region, a console URL an execution too."""
 
     name: str
     region: str | None = None
@@ -241,7 +241,7 @@ class Execution(ArtifactSet):
 
 
 def latest_attempts(actions: Iterable[ActionExecution]) -> list[ActionExecution]:
-    """Return the last of all attempts (oldest first) of each action, in the order of these."""
+    """Return the last attempt of each action; attempts are given and returned oldest first."""
     latest: dict[str, ActionExecution] = {}
     for one in actions:
         latest.pop(one.path, None)

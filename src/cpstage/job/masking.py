@@ -1,4 +1,4 @@
-"""Secrets: values that never print themselves, and texts of others with secrets taken out.
+"""Secrets: values that never print themselves, and texts of others with secrets removed.
 
 A traceback that shows local variables (``traceback.TracebackException(capture_locals=True)``,
 ``rich``, ``pytest -l``) calls ``repr`` on whatever a function holds. So secrets travel as
@@ -136,7 +136,7 @@ def mask_queries(text: str) -> str:
 
 
 def masked(text: str, secrets: Iterable[Secret]) -> str:
-    """Hide secrets in the first 8,000 characters of a text, also those that it has cut."""
+    """Return the first 8,000 characters of a text without secrets, also without cut ones."""
     text = text[:_LONGEST_SEARCHED]
     hidden = [one.reveal() for one in secrets if one]
     for value in hidden:

@@ -35,7 +35,7 @@ _DEVICE_NAME = re.compile(r"CON|PRN|AUX|NUL|COM[0-9]|LPT[0-9]", re.IGNORECASE)
 
 
 class S3Location(NamedTuple):
-    """``S3ArtifactLocation``: a bucket, and a key that is taken literally."""
+    """``S3ArtifactLocation``: a bucket, and a key that is sent as it is."""
 
     bucket: str
     key: str

@@ -3,7 +3,7 @@ r"""What a job's result says besides how the job ended, within the limits of the
 Details are texts, IDs and times. Output variables come from arguments and files. A file holds
 ``NAME=value`` lines or one JSON object of strings. Lines may be empty or comments, and may begin
 with ``export``. A value that is all in quotes may go over several lines: in single quotes it is
-taken as it is, in double quotes ``\n``, ``\t``, ``\"`` and ``\\`` are what they are elsewhere. Of a
+read as it is, in double quotes ``\n``, ``\t``, ``\"`` and ``\\`` are what they are elsewhere. Of a
 name that comes twice the last value counts, so that a file can be appended to.
 """
 
@@ -118,7 +118,7 @@ class Details:
 
 @dataclass(frozen=True)
 class Reported:
-    """A result that CodePipeline has taken.
+    """A result that CodePipeline has accepted.
 
     Attributes:
         job_id: The job's.
@@ -179,7 +179,7 @@ def check_id(what: str, value: str | None, most: int) -> None:
 
 
 def _fit(what: str, summary: str | None) -> str | None:
-    """Return a summary as long as the service takes it, and warn where it is cut, or is empty."""
+    """Return a summary cut to the limit of the service, or None for an empty one; both warn."""
     if summary is None:
         return None
     text = without_control_characters(summary)
