@@ -56,7 +56,7 @@ _DENSE = 0.95
 
 
 def deflated(data: bytes, level: int) -> bytes | None:
-    """Return data as a stream of its own, or None where that would not be smaller.
+    """Return data as a complete stream, or None where that would not be smaller.
 
     Args:
         data: All of it.

@@ -23,7 +23,7 @@ class Member(NamedTuple):
         kind: Its type. Readers refuse all other types.
         chunks: Reads the data once, in pieces; only files have any.
         size: The declared size of the data, in bytes.
-        mode: Its permission bits, or 0 where the archive has none of them.
+        mode: Its permission bits; 0 where the archive has no permission bits.
         mtime_ns: Its mtime, in nanoseconds since the epoch, where the archive has one.
         target: Where a symbolic link leads, bytes that are not UTF-8 as surrogates, or the name of
             the earlier member that a hard link stands for.

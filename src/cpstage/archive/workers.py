@@ -61,15 +61,18 @@ def in_order(
     pool = ThreadPoolExecutor(threads, thread_name_prefix="cpstage-work")
     futures = (pool.submit(work, unit) for unit in units)
     try:
-        yield from _bounded(futures, Future.result, ahead)
+        yield from bounded(futures, Future.result, ahead)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _bounded(
+def bounded(
     begun: Iterable[Unit], result: Callable[[Unit], Result], most: int
 ) -> Generator[Result, None, None]:
-    """Yield the results of work in the order in which it is begun, with so much of it ahead."""
+    """Yield the results of work in the order in which it is begun.
+
+    At most ``most`` units of it are in progress, or done and not yielded.
+    """
     under_way: deque[Unit] = deque()
     for unit in begun:
         under_way.append(unit)
@@ -227,7 +230,7 @@ class Processes:
         The iterable may send the unit of its next number: it is asked for it when there is room.
         The error of the first unit that failed is raised.
         """
-        return _bounded(numbers, self.result, self.most_ahead)
+        return bounded(numbers, self.result, self.most_ahead)
 
     def _move(self, seconds: float) -> None:
         """Write and read what the pipes take and hold; wait so long for the first of it."""

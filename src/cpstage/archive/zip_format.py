@@ -185,7 +185,7 @@ class ZipEntry:
     Attributes:
         name: The name; bytes that are not text as surrogates.
         other_name: The bytes that the archive has for it, where they are not those of the name.
-        mode: Its permission bits, or 0 where the archive has none of them.
+        mode: Its permission bits; 0 where the archive has no permission bits.
         mtime_ns: Its mtime, in nanoseconds since the epoch, where an extra field has one.
         dos_time: Its DOS date and time, in one number.
         packed: Bytes of its data in the archive.

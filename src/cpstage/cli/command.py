@@ -134,7 +134,7 @@ def long_name(option: click.Option) -> str:
 
 
 MOST_SECONDS = 1e9
-"""Some thirty years: as long as it takes."""
+"""Some thirty years: a time limit that never ends a command."""
 
 
 class Seconds(click.types.FloatParamType):

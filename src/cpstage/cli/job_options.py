@@ -57,7 +57,7 @@ class JobSource(NamedTuple):
         """Fetch or read the job, or the past execution, and say who reads its artifacts.
 
         Raises:
-            NotFound: The execution does not exist, or has none of the artifacts that are needed.
+            NotFound: The execution does not exist, or lacks the artifacts that are needed.
             CpstageError: As :meth:`load`.
         """
         if self.past is None:

@@ -279,7 +279,7 @@ class KmsMaterials(CryptoMaterialsManager):  # type: ignore[misc] # the SDK has 
 
         Raises:
             ArtifactRejected: The context differs, or KMS finds a wrapped key damaged.
-            AccessDenied: None of the allowed keys decrypted the data key.
+            AccessDenied: No allowed key decrypted the data key.
             ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
         """
         context = request.encryption_context

@@ -6,13 +6,13 @@ is under way is bounded, in requests and in bytes.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import NamedTuple, TypeVar
 
 from cpstage.archive.blob import Blob
+from cpstage.archive.workers import bounded
 
 Unit = TypeVar("Unit")
 Result = TypeVar("Result")
@@ -40,16 +40,9 @@ def at_once(
     """
     pool = ThreadPoolExecutor(_REQUESTS, thread_name_prefix="cpstage-request")
 
-    def futures() -> Iterator[Future[Result]]:
-        under_way: deque[Future[Result]] = deque()
-        for unit in units:
-            under_way.append(pool.submit(request, unit))
-            if len(under_way) >= _REQUESTS:
-                yield under_way.popleft()
-        yield from under_way
-
+    begun = (pool.submit(request, unit) for unit in units)
     try:
-        yield futures()
+        yield bounded(begun, lambda future: future, _REQUESTS)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
