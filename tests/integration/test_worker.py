@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+import cpstage.worker
 from aws_clients import codepipeline
 from constant_server import answering_server
+from cpstage import AwsConfig
+from cpstage.job import ActionTypeId
 from cpstage.local import Input, LocalAWS
 from fault_plans import Rule
 from fault_proxy import FaultProxy
@@ -423,6 +426,21 @@ def test_a_signal_lets_the_running_job_end_and_claims_no_other(aws: LocalAWS, cl
     assert code == 0
     assert result(aws, job_id) == ("Succeeded", "")
     assert aws.job(other).status == "Queued"
+
+
+def test_a_worker_that_is_stopped_before_its_first_poll_says_so(tmp_path: Path) -> None:
+    events: list[str] = []
+    worker = cpstage.worker.Worker(
+        cpstage.worker.JobQueue(ActionTypeId("Build", "Custom", "Any", "1"), AwsConfig()),
+        cpstage.worker.JobCommand(["true"]),
+        cpstage.worker.JobPlaces(tmp_path / "jobs"),
+        tell=lambda event: events.append(event.name),
+    )
+
+    worker.stop()
+    worker.work()
+
+    assert events == ["polling", "draining", "stopped"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -314,3 +314,30 @@ def test_what_is_not_an_exception_stops_the_work_too() -> None:
     with pytest.raises(KeyboardInterrupt):
         list(in_order(lambda unit: unit, units(), threads=2, ahead=2))
     assert _threads() == before
+
+
+def test_no_work_goes_on_after_a_stop_in_the_start_of_a_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A signal's handler may raise there, so that the pool never hears of the thread."""
+    begun, may_end = threading.Event(), threading.Event()
+    done = []
+
+    def work(unit: int) -> None:
+        begun.set()
+        assert may_end.wait(60)
+        done.append(unit)
+
+    def start(thread: threading.Thread) -> None:
+        original_start(thread)
+        if thread.name.startswith("cpstage-work"):
+            assert begun.wait(60)
+            threading.Timer(0.2, may_end.set).start()
+            raise KeyboardInterrupt
+
+    original_start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(KeyboardInterrupt):
+        list(in_order(work, range(9), threads=2, ahead=3))
+
+    assert done == [0]

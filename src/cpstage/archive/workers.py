@@ -1,14 +1,12 @@
 """Threads and forked worker processes that unpack and pack, with bounded work ahead.
 
-Threads share one interpreter lock: creating a file releases and takes it again several times, and
-two threads that do so lose more time to the handover than they win. Measured with 20,000 files on
-two processors, two threads took 1.4 times as long as one, and two processes 0.6 times. So many
-small files are written and read by processes, few or large ones by threads.
+Threads share one interpreter lock, which creating a file releases and takes several times. Measured
+with 20,000 files on two processors, two threads took 1.4 times as long as one, and two processes
+0.6 times. So many small files are written and read by processes, few or large ones by threads.
 
-A process gets all that a unit takes through a pipe: a message about it, and its bytes. It is
-forked before its parent has read or listed much, and never looks at the parent's objects: looking
-at one writes to its reference count, and so copies its memory page. While it works on a unit, the
-next one is in its pipe already.
+A process gets a unit through a pipe: a message about it, and its bytes. It is forked before its
+parent has read or listed much, and looks at no object of the parent, which would copy a page of
+memory. While it works on a unit, the next one is in its pipe.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from queue import SimpleQueue
 from typing import NamedTuple, NoReturn, TypeVar
@@ -53,16 +51,28 @@ def in_order(
 ) -> Generator[Result, None, None]:
     """Do work on units in threads, and yield the results in the order of the units.
 
-    The caller's thread iterates over the units. When a unit fails, when the iteration fails, or
-    when the caller stops, work that has not begun is dropped and other work is waited for, so that
-    nothing is done after the iterator has ended. At most ``ahead`` units are in progress, or done
-    and not yielded.
+    The caller's thread iterates over the units. When that or a unit fails, or the caller stops,
+    work that has begun is waited for, and the rest is dropped: nothing is done after the iterator
+    has ended. At most ``ahead`` units are in progress, or done and not yielded.
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="cpstage-work")
-    futures = (pool.submit(work, unit) for unit in units)
+    at_work = threading.Semaphore(threads)
+    is_over = False
+
+    def work_unless_over(unit: Unit) -> Result:
+        with at_work:
+            if is_over:
+                raise CancelledError
+            return work(unit)
+
+    futures = (pool.submit(work_unless_over, unit) for unit in units)
     try:
         yield from bounded(futures, Future.result, ahead)
     finally:
+        is_over = True
+        for _ in range(threads):  # the pool may not know a thread: a signal interrupted its start
+            at_work.acquire()
+        at_work.release(threads)
         pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -93,9 +103,8 @@ def ahead(items: Iterator[Unit], most: int) -> Iterator[Iterator[Unit]]:
     """Run an iterator in a thread until it ends, or until the context is left.
 
     The context does not wait for the thread, which may be in a long read. The thread ends after its
-    current item, which is dropped. The queues are the ones that a signal handler may interrupt at
-    any place by an exception. What the iterator raises is raised in its consumer. At most ``most``
-    items wait for the consumer.
+    current item, which is dropped. A signal's handler may interrupt these queues by an exception.
+    What the iterator raises is raised in its consumer, for whom at most ``most`` items wait.
     """
     ready: SimpleQueue[Unit | _End] = SimpleQueue()
     room: SimpleQueue[None] = SimpleQueue()
@@ -131,8 +140,7 @@ def ahead(items: Iterator[Unit], most: int) -> Iterator[Iterator[Unit]]:
 
 
 Work = Callable[[bytes, "memoryview | bytes"], bytes]
-"""What to do with a unit: its message, and its bytes, which are gone afterwards. It returns the
-result."""
+"""Makes the result of a unit's message, and of its bytes, which are gone afterwards."""
 
 _REQUEST = struct.Struct("<QQ")
 """The lengths of the message about a unit, and of its bytes."""
@@ -163,16 +171,16 @@ def is_worth_forking(files: int) -> bool:
 
 
 class Processes:
-    """Some processes that work on units. It is a context, whose end ends them.
+    """Some processes that work on units; a context, whose end ends them.
 
     One thread at a time may use them. Between its calls only what the pipes hold is worked on. What
-    the work changes in memory is not seen here. A call raises LocalIOError if a process was killed.
+    work changes in memory is not seen here. A call raises LocalIOError if a process was killed.
 
     Attributes:
         most_ahead: Units that may be in progress, or done while their results wait.
 
     Raises:
-        LocalIOError: The system has no room for more processes.
+        LocalIOError: There is no room for more processes.
     """
 
     def __init__(self, work: Work, count: int) -> None:
@@ -357,9 +365,8 @@ class _Child:
 
 
 def _killed() -> LocalIOError:
-    return LocalIOError(
-        "a child process of cpstage was killed, or got no more memory", hint=NO_ROOM_HINT
-    )
+    what = "a child process of cpstage was killed, or got no more memory"
+    return LocalIOError(what, hint=NO_ROOM_HINT)
 
 
 def _pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:

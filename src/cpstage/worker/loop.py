@@ -169,6 +169,7 @@ class Worker:
                 if not self._is_done():
                     self._wait()
                 self._tell_of_signals()
+            self._tell_of_signals()  # of one that came before the first turn
         finally:
             self._abandon()
             if self._file:
