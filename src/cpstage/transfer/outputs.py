@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cpstage.archive.blob import FileBlob
+from cpstage.archive.blob import SMALL_BYTES, FileBlob
 from cpstage.archive.formats import CONTENT_TYPES, HEAD_BYTES, Format, recognise
 from cpstage.archive.pack import Packer
 from cpstage.archive.packing_list import PackingList
@@ -22,7 +22,6 @@ from cpstage.filesystem.walk import Entry, single
 from cpstage.job import Artifact, Job
 from cpstage.progress import Advance, Progress
 from cpstage.transfer.options import Packing
-from cpstage.transfer.overlap import SMALL_BYTES
 from cpstage.workspace.layout import Workspace
 
 

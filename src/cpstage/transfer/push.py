@@ -13,6 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
+from cpstage.archive.blob import at_once
 from cpstage.archive.formats import Format
 from cpstage.archive.pack import Packer
 from cpstage.archive.packing_list import ratio_note
@@ -26,7 +27,6 @@ from cpstage.job import Artifact, EncryptionKey, Job, location_document
 from cpstage.progress import Advance, Progress, Silence
 from cpstage.transfer.options import Encryption, PushOptions
 from cpstage.transfer.outputs import ListedOutput, find_sources, list_outputs, require_files
-from cpstage.transfer.overlap import at_once
 from cpstage.workspace.layout import Workspace
 
 PushStatus = Literal["pushed", "planned", "skipped"]
