@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
@@ -49,6 +49,7 @@ from cpstage.transfer.artifact import (
     DecryptionKeys,
     archive_format,
     begin_checksum,
+    callers_keys,
     decrypted,
     identify,
     job_keys,
@@ -187,13 +188,7 @@ def open_archive(
             found = identify(read_head(counted), options, name=path.name, content_type="")
         info = ObjectInfo(blob.size, "", None, "", None, None)
         opened = OpenArtifact(artifact, info, found.format, counted, counted, found.message)
-        keys = partial(
-            DecryptionKeys,
-            cache(partial(config.kms, None)),  # a client for each region
-            key_ids=options.key_ids,
-            requires_commitment=options.requires_commitment,
-            context=options.context,
-        )
+        keys = partial(callers_keys, config, options)
         with _decrypted(opened, found.header, keys, options, progress) as plain:
             yield plain
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import mimetypes
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -77,12 +78,7 @@ class ListedOutput:
 def find_sources(
     job: Job, workspace: Workspace, paths: Mapping[str, Path]
 ) -> list[tuple[Artifact, Path]]:
-    """Find the directory or file that each output of the job is made of.
-
-    Args:
-        job: The job.
-        workspace: Where outputs are that no path is given for.
-        paths: Other places, by the artifact's name.
+    """Find the directory or file of each output of the job: in the workspace, or a given path.
 
     Raises:
         ConfigurationError: A path, or a directory in ``out/``, is for no output of the job.
@@ -96,17 +92,15 @@ def find_sources(
             exists = path.exists()
         if not exists:
             raise NotFound(f"{path} does not exist; output {name} is packed from it")
-    for artifact in job.output_artifacts:
-        if artifact.name not in paths:
-            _require_no_symlink(artifact.name, workspace.output(artifact.name))
     return [
-        (artifact, paths.get(artifact.name, workspace.output(artifact.name)))
-        for artifact in job.output_artifacts
+        (one, paths[one.name] if one.name in paths else _own_output(one.name, workspace))
+        for one in job.output_artifacts
     ]
 
 
-def _require_no_symlink(name: str, source: Path) -> None:
-    """Check that a build did not replace the directory of an output by a symlink."""
+def _own_output(name: str, workspace: Workspace) -> Path:
+    """Return the directory of an output, which a build did not replace by a symlink."""
+    source = workspace.output(name)
     with local_failures(source, "read"):
         target = os.readlink(source) if source.is_symlink() else None
     if target is not None:
@@ -115,6 +109,7 @@ def _require_no_symlink(name: str, source: Path) -> None:
             hint=f"write the results into a directory {source}, or name the other directory with "
             f"{name}=PATH (cpstage run: --output-path {name}=PATH); nothing was uploaded",
         )
+    return source
 
 
 def _refuse_undeclared(job: Job, workspace: Workspace, paths: Mapping[str, Path]) -> None:
@@ -135,13 +130,7 @@ def _refuse_undeclared(job: Job, workspace: Workspace, paths: Mapping[str, Path]
 def list_outputs(
     sources: Sequence[tuple[Artifact, Path]], packing: Packing, packer: Packer, progress: Progress
 ) -> list[ListedOutput]:
-    """List what goes into every output.
-
-    Args:
-        sources: Outputs, and what they are made of, where there is anything.
-        packing: How to pack.
-        packer: What packs them later, and may begin now.
-        progress: Shows the number of listed entries.
+    """List the files of every output; the packer may begin to pack them now.
 
     Raises:
         ConfigurationError: The format is raw, and an output is not a single file.
@@ -167,30 +156,20 @@ def _listed(
         entries = packer.list_entries(source, output_format, listed)
     else:
         entries = PackingList([single(source)] if exists else [])
-    if output_format == "raw":
-        _require_one_file(artifact, source, entries)
-    return ListedOutput(artifact, source, output_format, entries)
-
-
-def _require_one_file(artifact: Artifact, source: Path, entries: PackingList) -> None:
-    if entries and (entries.files, len(entries)) != (1, 1):
+    if output_format == "raw" and entries and (entries.files, len(entries)) != (1, 1):
         raise ConfigurationError(
             f"cannot upload output {artifact.name} as raw: {source} has {len(entries)} entries",
             hint="raw takes one regular file: give the file, or another --format",
         )
+    return ListedOutput(artifact, source, output_format, entries)
 
 
 def _raw_content_type(entry: Entry) -> str:
-    blob = FileBlob(Path(entry.source))
-    try:
+    # A raw file is uploaded even if its content contradicts its suffix.
+    with suppress(ArtifactRejected), closing(FileBlob(Path(entry.source))) as blob:
         found = recognise(blob.read(0, min(HEAD_BYTES, blob.size)), name=entry.path)
-    except ArtifactRejected:
-        # A raw file is uploaded even if its content contradicts its suffix.
-        found = None
-    finally:
-        blob.close()
-    if found:
-        return CONTENT_TYPES[found]
+        if found:
+            return CONTENT_TYPES[found]
     return mimetypes.guess_type(entry.path)[0] or "application/octet-stream"
 
 

@@ -183,14 +183,7 @@ def _with_key(job: Job, key_id: str | None) -> Job:
 
 
 class _Uploader:
-    """Uploads output artifacts of one job.
-
-    Args:
-        session: The job's session, which encrypts and uploads.
-        encryption: How they are encrypted.
-        storage: How S3 is to store them.
-        packer: What packs them.
-        progress: Shows all phases.
+    """Packs, encrypts and uploads output artifacts of one job.
 
     Raises:
         ConfigurationError: Encryption is requested without a key.
@@ -233,8 +226,8 @@ class _Uploader:
             self._progress.phase(f"{name}: uploading", None) as uploaded,
             self._progress.phase(f"{name}: packing", output.size) as packed,
         ):
-            upload, header = self._send(output, self._packed(output, packed), uploaded)
-        return self._uploaded(output, upload, header)
+            sent = self._send(output, self._packed(output, packed), uploaded)
+        return _uploaded(output, *sent)
 
     def _upload_small(self, outputs: Sequence[ListedOutput]) -> Iterator[Pushed]:
         """Pack outputs into memory one after the other, and send several at once."""
@@ -243,7 +236,7 @@ class _Uploader:
                 with self._progress.phase(f"{output.artifact.name}: uploading", None) as uploaded:
                     upload, header = answer.result()
                     uploaded(upload.size)
-                yield self._uploaded(output, upload, header)
+                yield _uploaded(output, upload, header)
 
     def _collected(self, output: ListedOutput) -> tuple[ListedOutput, Iterator[bytes]]:
         """Pack an output into memory, which takes milliseconds and has no phase of its own."""
@@ -263,14 +256,6 @@ class _Uploader:
             uploaded=uploaded,
         )
         return upload, header
-
-    def _uploaded(self, output: ListedOutput, upload: Upload, header: Header | None) -> Pushed:
-        envelope = header.document() if header else None
-        if output.format != "raw":
-            for note in ratio_note(output.size, upload.size):
-                _LOGGER.warning("%s: %s", output.source, note)
-                output.entries.notes.append(note)
-        return _pushed(output, "pushed", upload=upload, envelope=envelope)
 
     def _packed(self, output: ListedOutput, advance: Advance) -> Iterator[bytes]:
         if output.format == "raw":
@@ -310,26 +295,23 @@ class _Uploader:
         return key_ids
 
 
+def _uploaded(output: ListedOutput, upload: Upload, header: Header | None) -> Pushed:
+    if output.format != "raw":
+        for note in ratio_note(output.size, upload.size):
+            _LOGGER.warning("%s: %s", output.source, note)
+            output.entries.notes.append(note)
+    envelope = header.document() if header else None
+    return replace(_planned(output), status="pushed", upload=upload, envelope=envelope)
+
+
 def _planned(output: ListedOutput) -> Pushed:
     """Return the planned result of an output; an empty output is skipped."""
-    return _pushed(output, "skipped" if output.is_empty else "planned")
-
-
-def _pushed(
-    output: ListedOutput,
-    status: PushStatus,
-    *,
-    upload: Upload | None = None,
-    envelope: Mapping[str, Any] | None = None,
-) -> Pushed:
     return Pushed(
         artifact=output.artifact,
         source=output.source,
-        status=status,
+        status="skipped" if output.is_empty else "planned",
         format=output.format,
         files=output.files,
         unpacked_size=output.size,
-        upload=upload,
-        envelope=envelope,
         notes=tuple(output.entries.notes),
     )
