@@ -15,9 +15,16 @@ from typing import Any, Literal, NamedTuple
 from cpstage._deflate import crc32_of
 from cpstage.archive.blob import ReadAhead
 from cpstage.archive.formats import Format
-from cpstage.archive.members import Member, MemberKind, printable_text
+from cpstage.archive.members import (
+    Member,
+    MemberKind,
+    Plan,
+    check_links,
+    is_root,
+    printable_text,
+    without_unsafe,
+)
 from cpstage.archive.options import Budget, Limits, UnsafeLinks
-from cpstage.archive.paths import Plan, check_links, is_root, without_unsafe
 from cpstage.archive.zip_reader import link_targets
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
@@ -356,9 +363,7 @@ def tree_entries(root: Path, most: int = 0) -> Entries:
     listed = {}
     for path, one in found.items():
         executable = one.kind == "file" and one.executable
-        listed[path] = Listed(
-            path, one.kind, one.size, executable=executable, target=one.target
-        )
+        listed[path] = Listed(path, one.kind, one.size, executable=executable, target=one.target)
 
     def read(paths: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         for path in paths:

@@ -14,12 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from cpstage.archive.formats import Format
-from cpstage.archive.members import (
-    Contents,
-    contents_document,
-    read_contents,
-    unsafe_links_document,
-)
+from cpstage.archive.members import Contents, contents_document, read_contents
 from cpstage.aws.job_session import ObjectInfo
 from cpstage.errors import ConfigurationError, WorkspaceUnavailable
 from cpstage.filesystem.tree import fingerprint
@@ -92,7 +87,6 @@ class Staged:
             "envelope": self.envelope,
             "format": self.format,
             **contents_document(self.contents),
-            "unsafe_links": unsafe_links_document(self.contents),
             "verified": list(self.verified),
             "notes": list(self.notes),
         }

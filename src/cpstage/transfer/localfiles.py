@@ -19,7 +19,7 @@ from typing import Any
 from cpstage._posix import require_posix
 from cpstage.archive.blob import FileBlob
 from cpstage.archive.formats import Format, format_of_name, other_format
-from cpstage.archive.members import Contents, contents_document, unsafe_links_document
+from cpstage.archive.members import Contents, contents_document
 from cpstage.archive.pack import Packer
 from cpstage.archive.packing_list import ratio_note
 from cpstage.archive.unpack import Unpacker
@@ -76,7 +76,6 @@ class Unpacked:
             "format": self.format,
             "envelope": self.envelope,
             **contents_document(self.contents),
-            "unsafe_links": unsafe_links_document(self.contents),
             "notes": list(self.notes),
         }
 

@@ -15,9 +15,9 @@ from typing import Literal
 
 from cpstage.archive.blob import SMALL_BYTES, FileBlob
 from cpstage.archive.formats import CONTENT_TYPES, HEAD_BYTES, Format, recognise
+from cpstage.archive.members import quoted
 from cpstage.archive.pack import Packer
 from cpstage.archive.packing_list import PackingList
-from cpstage.archive.paths import quoted
 from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound, local_failures
 from cpstage.filesystem.walk import Entry, single
 from cpstage.job import Artifact, Job
