@@ -1,11 +1,10 @@
-"""One command, from its start to its end: its streams, its signals, its time.
+"""Running one command: its process group, streams, signals and time limit.
 
-It runs in a new process group. cpstage forwards a first signal to that group, and kills the group
-at the second one. At the time limit it asks the group to end, and then kills it.
+cpstage forwards a first signal to the command's process group, and kills the group at the second
+one. At the time limit it asks the group to end, and then kills it.
 
-Where last lines are kept, what the command prints is passed on as it comes, through a pipe for each
-stream, to where it would have gone without. Where both streams go to the same place, they share one
-pipe, which keeps their order.
+Where last lines are kept, the output of the command is copied as it comes, through a pipe for each
+stream. Where both streams go to the same place, they share one pipe, which keeps their order.
 """
 
 from __future__ import annotations
@@ -44,8 +43,6 @@ TIMED_OUT = 124
 
 _NOT_FOUND, _NOT_RUN, _SIGNALLED = 127, 126, 128
 """As a shell has them."""
-
-_SIGNAL_NUMBERS = {*signal.Signals}
 
 _SHELL = "/bin/sh"
 _LONGEST_INTERPRETER = 256
@@ -125,7 +122,7 @@ class Finished:
             return CommandFailed(f"{name} took longer than it may", TIMED_OUT, hint="see --timeout")
         number = self.exit_code - _SIGNALLED
         # A shell exits with such a code where its own child was ended by a signal.
-        if self.signalled or number in _SIGNAL_NUMBERS:
+        if self.signalled or number in {*signal.Signals}:
             return CommandFailed(f"{name} was ended by {signal_name(number)}", self.exit_code)
         if self.exit_code:
             return CommandFailed(f"{name} failed with exit code {self.exit_code}", self.exit_code)
@@ -149,11 +146,7 @@ def execute(
     options: CommandOptions,
     interrupts: Interrupts,
 ) -> Finished:
-    """Run a command to its end, in a directory and with exactly this environment.
-
-    Raises:
-        CommandNotStarted: It cannot be started.
-    """
+    """Run a command to its end; raise CommandNotStarted if it cannot be started."""
     command = ProcessGroup(options.time_limit, options.kill_after)
     began = time.monotonic()
     with ExitStack() as stack:
@@ -220,14 +213,14 @@ def _start(
                 raise
             # A script without an interpreter's line is for the shell (POSIX, execvp).
             return start([_SHELL, _found(argv[0], environment), *argv[1:]])
-    except (OSError, ValueError) as error:
-        why, code, hint = "it holds a NUL", _NOT_RUN, None
-        if isinstance(error, OSError):
-            why = local_reason(error)
-            if error.errno in (errno.ENOENT, errno.ENOTDIR):
-                code = _NOT_FOUND
-                if missing := _missing_interpreter(argv[0], directory, environment):
-                    why, hint = missing, "check the first line of the script"
+    except ValueError as error:
+        raise CommandNotStarted(f"cannot start {argv[0]}: it holds a NUL", _NOT_RUN) from error
+    except OSError as error:
+        why, code, hint = local_reason(error), _NOT_RUN, None
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            code = _NOT_FOUND
+            if missing := _missing_interpreter(argv[0], directory, environment):
+                why, hint = missing, "check the first line of the script"
         raise CommandNotStarted(f"cannot start {argv[0]}: {why}", code, hint=hint) from error
 
 

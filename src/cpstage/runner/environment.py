@@ -1,7 +1,7 @@
-"""The environment of a command: its job's variables, and the files that it is handed and leaves.
+"""The environment of a command: its job's variables, and the files that it reads and writes.
 
-No variable holds a credential of the job. The files are readable by their owner only, and gone when
-the command has ended:
+No variable holds a credential of the job. The files are readable by their owner only, and removed
+when the command has ended:
 
 =========================================  ===================================================
 ``CPSTAGE_OUTPUT_VARIABLES``               empty; the command appends ``NAME=value`` lines
@@ -69,10 +69,7 @@ _OURS = {_CLIENT_TOKEN, "CPSTAGE_CONTINUATION_TOKEN"}
 
 
 def inherited(environment: Mapping[str, str], *, credentials: bool) -> dict[str, str]:
-    """Return what of our environment a command may have, with or without the caller's credentials.
-
-    A job's are in no environment.
-    """
+    """Return the variables that a command inherits, with or without the caller's credentials."""
     withheld = _OURS if credentials else _OURS | _CREDENTIALS
     return {
         name: value
@@ -97,14 +94,10 @@ def job_environment(
     *,
     codebuild: bool = False,
 ) -> dict[str, str]:
-    """Return the variables of a job in a workspace.
+    """Return the variables of a job in a workspace; by default each input has its own directory.
 
-    Args:
-        job: The job.
-        workspace: Where it is staged.
-        inputs: Where which input artifact is; by default each in its own directory.
-        codebuild: Add the names that AWS CodeBuild has for input artifacts:
-            ``CODEBUILD_SRC_DIR`` for the first and ``CODEBUILD_SRC_DIR_<artifact>`` for each.
+    ``codebuild`` adds the names that AWS CodeBuild has for input artifacts: ``CODEBUILD_SRC_DIR``
+    for the first and ``CODEBUILD_SRC_DIR_<artifact>`` for each.
 
     Raises:
         ConfigurationError: Two artifacts have the same name as a variable.
@@ -135,10 +128,7 @@ def job_environment(
 def staged_environment(
     workspace: Workspace, job_id: str | None = None, *, codebuild: bool = False
 ) -> dict[str, str] | None:
-    """Return the variables of the job that was fetched into a workspace.
-
-    None is for a workspace without a job, or with another one than ``job_id``, if that is given.
-    """
+    """Return the variables of the job that was fetched into a workspace; None for another job."""
     job = job_of(workspace.record())
     if job is None or job_id not in (None, job.id):
         return None
@@ -173,6 +163,7 @@ def render(variables: Mapping[str, str], syntax: Syntax) -> bytes:
 
 
 def _line(name: str, value: str, syntax: Syntax) -> str:
+    """Return an assignment in the syntax of a shell."""
     if syntax == "fish":
         escaped = re.sub(r"([\\'])", r"\\\1", value)
         return f"set -gx {name} '{escaped}'"
@@ -189,9 +180,8 @@ def env_file(
 ) -> Iterator[Callable[[Mapping[str, str]], object]]:
     """Make a file of ``NAME=value`` lines, quoted only where a shell needs it.
 
-    The context's value writes the variables. The file takes its place when the context ends well;
-    that it can be made is known before anything else is done. A workspace that it is to lie in is
-    made for it.
+    The context's value writes the variables. The file takes its place when the context ends without
+    an error. A workspace that it is to lie in is made for it.
 
     Raises:
         WorkspaceUnavailable, LocalIOError: It cannot be written.
@@ -261,9 +251,7 @@ class HandedFiles:
 
 @contextmanager
 def handed_files(directory: Path, job: Job, *, pass_configuration: bool) -> Iterator[HandedFiles]:
-    """Make the files of a command in a new directory, and remove it at the end, however reached.
-
-    With ``pass_configuration``, the action's configuration, with its secrets, is one of them.
+    """Make the files of a command in a new directory, and remove it at the end.
 
     Raises:
         WorkspaceUnavailable, LocalIOError: They cannot be written.

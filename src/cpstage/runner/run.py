@@ -1,8 +1,8 @@
-"""A command between fetch and push: the whole life of a job that has been claimed.
+"""A command between fetch and push: fetch, run, push, report.
 
-Fetch, run, push, report, in this order. Whatever ends it, short of SIGKILL, becomes one failure,
-and that is what is reported. While the command runs, a thread asks whether the job is still in
-progress: CodePipeline may time it out, stop or abandon it.
+Whatever ends the run, short of SIGKILL, is one failure, which is reported. While the command runs,
+a thread asks whether the job is still in progress: CodePipeline may time it out, stop or abandon
+it.
 
 A first signal waits for the end of the report; a second signal ends the report. The report is
 visible to everyone with access to the pipeline, so the job's secrets are masked in it.
@@ -81,7 +81,7 @@ class RunResult:
 
     @property
     def error(self) -> Reportable | None:
-        """What the run as a whole has to say: the failure of the work before that of its report."""
+        """The failure of the work, or else that of the report."""
         return self.failure or self.report_failure
 
     def document(self) -> dict[str, Any]:
@@ -190,7 +190,7 @@ def run(
 
 @dataclass(frozen=True)
 class _Run:
-    """The stages of one run; each notes in the result what it has done."""
+    """The steps of one run; each adds what it has done to the result."""
 
     result: RunResult
     command: Sequence[str]
@@ -208,10 +208,9 @@ class _Run:
 
     def take(self, job: Job, place: Workspace) -> None:
         """Fetch, run and push; raise the first failure."""
+        how: dict[str, Any] = {"config": self.config, **self.transfer}
         with place.occupied(job.id, self.fetch_options.wait) as lock:
-            self.result.fetched = fetch(
-                job, place.root, self.fetch_options, config=self.config, **self.transfer
-            )
+            self.result.fetched = fetch(job, place.root, self.fetch_options, **how)
             self.interrupts.check()
             try:
                 failure = self._execute(job, place)
@@ -221,7 +220,14 @@ class _Run:
             if failure and (isinstance(failure, Stopped) or not self.push_options.always):
                 raise failure
             if self.result.left.continuation_token is None:
-                self._push(job, place, failure)
+                try:
+                    self.result.pushed = push(job, place.root, self.push_options, **how)
+                except CpstageError as error:
+                    if failure is None:
+                        raise
+                    self.warn(f"the outputs are not pushed: {error}")
+                if failure is not None:  # what the command failed with comes first
+                    raise failure
             elif not self.is_reported:
                 raise ConfigurationError(
                     "the command left a continuation token, and the result is not reported",
@@ -271,19 +277,6 @@ class _Run:
         held.append(job.client_token or Secret(""))
         return [one for one in held if len(one) >= SHORTEST_SECRET]
 
-    def _push(self, job: Job, place: Workspace, failure: Reportable | None) -> None:
-        """Push the outputs; what the command failed with comes first."""
-        try:
-            self.result.pushed = push(
-                job, place.root, self.push_options, config=self.config, **self.transfer
-            )
-        except CpstageError as error:
-            if failure is None:
-                raise
-            self.warn(f"the outputs are not pushed: {error}")
-        if failure is not None:
-            raise failure
-
     def report(self, details: Details, job: Job | None, token: Secret | str | None) -> None:
         """Report the result, and note whether that failed; the job is None if it is unknown."""
         result, config = self.result, self.config
@@ -323,20 +316,19 @@ class _Run:
 
 
 def _message(result: RunResult, failure: Reportable, job: Job | None) -> str:
-    """Say what went wrong, and then the end of what the command said."""
+    """Return the failure, and then the end of the command's output; secrets are masked."""
     said = str(failure)
     tail = without_control_characters(result.command.tail if result.command else "")
-    for secret in _printable_secrets(job) if job else ():
+    secrets: list[Secret] = []  # that a command may have printed
+    if job:
+        values = job.action_configuration.values()
+        known = (job.continuation_token, job.client_token)
+        secrets = [one for one in values if len(one) >= SHORTEST_SECRET]
+        secrets += [one for one in known if one]
+    for secret in sorted(secrets, key=len, reverse=True):
         text = secret.reveal()
         said, tail = said.replace(text, MASK), tail.replace(text, MASK)
     return f"{said}\n{end_of(tail, MOST_MESSAGE - 1 - length_of(said))}" if tail else said
-
-
-def _printable_secrets(job: Job) -> list[Secret]:
-    """Return what a command may have printed, and a pipeline must not show; longest first."""
-    configured = [one for one in job.action_configuration.values() if len(one) >= SHORTEST_SECRET]
-    known = [job.continuation_token, job.client_token, *configured]
-    return sorted((one for one in known if one), key=len, reverse=True)
 
 
 def _directory(name: str, place: Workspace, inputs: Mapping[str, Path]) -> Path:

@@ -51,8 +51,8 @@ Receiver = Callable[[int], object]
 class Interrupts:
     """Handles signals during one run; a context manager that can be nested.
 
-    Only the main thread of a process gets signals. A run in another thread gets what is handed to
-    :meth:`receive`: its command at once, and the stages of the run between them.
+    Only the main thread of a process gets signals. A run in another thread gets those of
+    :meth:`receive`: its command at once, and the steps of the run between them.
     """
 
     def __init__(self) -> None:
@@ -114,7 +114,7 @@ class Interrupts:
 
 
 def stopped_by(number: int) -> Stopped:
-    """Return what a signal raises."""
+    """Return the error for a signal."""
     return Stopped(number, signal_name(number))
 
 

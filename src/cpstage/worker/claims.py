@@ -1,8 +1,6 @@
-"""Claiming jobs: polling for them, and acknowledging those that a poll brings.
+"""Claiming jobs: polling for them, and acknowledging those that a poll returns.
 
-CodePipeline's queue and its nonces are what divides the jobs among workers: a poll only offers a
-job, and the acknowledgement with the nonce of that poll makes it the worker's. What is not
-certainly ours is left alone.
+A poll only offers a job; the acknowledgement with the nonce of that poll makes it the worker's.
 """
 
 from __future__ import annotations
@@ -50,7 +48,7 @@ class Offer:
 
 @dataclass(frozen=True)
 class Claim:
-    """A job that is ours, and to be reported on; its id is safe as the name of a directory."""
+    """A job that was acknowledged; its id is safe as the name of a directory."""
 
     job_id: str
     document: Mapping[str, Any] = field(repr=False)

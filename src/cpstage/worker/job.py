@@ -1,9 +1,9 @@
-"""A claimed job on its way to its end: a fresh workspace, its own process, and the clearing up.
+"""A claimed job of a worker: its workspace, its process, and the removal of both.
 
-The worker survives whatever the job does. The process does what :func:`cpstage.run` does, and
-reports the result. The order, the job's secrets included, goes to the process through a pipe, and
-the outcome comes back through another. Neither is in an argument, an environment variable or a
-file. Where the process could not report, because it was killed or never started, the worker does.
+The process calls :func:`cpstage.run`, which reports the result. The order, the job's secrets
+included, goes to the process through a pipe, and the outcome comes back through another. Neither is
+in an argument, an environment variable or a file. Where the process could not report, because it
+was killed or never started, the worker does.
 """
 
 from __future__ import annotations
@@ -89,18 +89,14 @@ class JobPlaces:
     output: Output = "file"
 
     def create(self) -> None:
-        """Make the root.
-
-        Raises:
-            WorkspaceUnavailable, LocalIOError: It cannot be made.
-        """
+        """Make the root; raise WorkspaceUnavailable or LocalIOError if it cannot be made."""
         Workspace(self.root).create()
 
     def check(self) -> None:
-        """Check that the root can be written to, and has room.
+        """Check that the root can be written to, and has room: else no job would succeed.
 
         Raises:
-            WorkspaceUnavailable, LocalIOError: It cannot, or has not: no job would succeed.
+            WorkspaceUnavailable, LocalIOError: It cannot be written to, or has no room.
         """
         root = self.root.resolve()
         with local_failures(root, "write to"):
@@ -211,14 +207,14 @@ class WorkingJob:
         try:
             try:
                 outcome = self._run()
-            except (Reportable, Exception) as error:  # whatever it is, it is this job's
+            except (Reportable, Exception) as error:
                 outcome = self._report(reportable(error))
             self._conclude(outcome)
         finally:
             ended(self)
 
     def _run(self) -> _Outcome:
-        """Give the job a workspace and a process, and return what that says of it."""
+        """Give the job a workspace and a process, and return the outcome."""
         parse_job(self._claim.document)
         state = self._workspace / ".cpstage"
         with local_failures(self._workspace, "create"):
@@ -393,7 +389,7 @@ def _longest(options: CommandOptions) -> float | None:
 
 
 class _Collecting(logging.Handler):
-    """Collects warnings of the log, which the worker tells as events."""
+    """Collects the warnings of the log, which become events of the worker."""
 
     def __init__(self, warnings: list[str]) -> None:
         super().__init__(logging.WARNING)
@@ -405,9 +401,9 @@ class _Collecting(logging.Handler):
 
 
 def main(answer: int, lock: int) -> None:
-    """Do what an order on stdin says: the program of a job's process.
+    """Run the order on stdin: the program of a job's process.
 
-    The descriptors are for the outcome, and of the workspace's lock, held to the end.
+    The descriptors are the pipe for the outcome and the workspace's lock, which is held to the end.
     """
     make_no_core_file()
     reuse_freed_memory()

@@ -10,6 +10,7 @@ that doubles.
 
 from __future__ import annotations
 
+import math
 import random
 import sys
 import threading
@@ -125,7 +126,7 @@ class Worker:
         self._next_poll = time.monotonic()
         self._has_polled = False
         self._has_told = False
-        self._next_stop: float | None = None
+        self._next_stop = math.inf
         self._polls: list[threading.Thread] = []
         self.counts = Counts()
 
@@ -174,10 +175,8 @@ class Worker:
             self._abandon()
             if self._file:
                 self._file.remove()
-        counts = self.counts
-        self._tell(
-            WorkerEvent("stopped", message=f"{counts.succeeded} succeeded, {counts.failed} failed")
-        )
+        ended = f"{self.counts.succeeded} succeeded, {self.counts.failed} failed"
+        self._tell(WorkerEvent("stopped", message=ended))
 
     def _is_done(self) -> bool:
         return not self._jobs and not self._may_claim()
@@ -258,8 +257,8 @@ class Worker:
 
     def _poll_failed(self, error: CpstageError, seconds: float) -> None:
         """Go on where the error may pass; a refusal of the first poll is a configuration error."""
-        passes = isinstance(error, ServiceUnavailable) or self._has_polled
-        if not passes or self._terms.once:
+        may_pass = isinstance(error, ServiceUnavailable) or self._has_polled
+        if not may_pass or self._terms.once:
             raise error
         if self._health.poll_failed(str(error), seconds):
             self._tell(WorkerEvent("poll-failed", message=str(error)))
@@ -303,24 +302,20 @@ class Worker:
     def _wait(self) -> None:
         """Wait for mail, or until there is something to do without."""
         now = time.monotonic()
-        until = now + min(self._terms.interval, _LONGEST_TURN)
+        until = min(now + min(self._terms.interval, _LONGEST_TURN), self._next_stop)
         if self._wants_jobs():
             until = min(until, self._next_poll)
-        if self._next_stop is not None:
-            until = min(until, self._next_stop)
         with suppress(Empty):
             self._receive(self._mail.get(timeout=max(0.0, until - now)))
-        if self._next_stop is not None and time.monotonic() >= self._next_stop:
+        if time.monotonic() >= self._next_stop:
             self.stop()  # the drain time is over, or jobs that were stopped have not ended
 
     def _receive(self, job: WorkingJob | None) -> None:
-        if job is None:
-            return
-        self._jobs.pop(job.job_id)
-        if job.succeeded:
-            self.counts.succeeded += 1
-        else:
-            self.counts.failed += 1
+        """Count a job that has ended; None only wakes the loop."""
+        if job:
+            self._jobs.pop(job.job_id)
+            self.counts.succeeded += job.succeeded
+            self.counts.failed += not job.succeeded
 
     def _abandon(self) -> None:
         """Stop what still runs when an error ended the loop."""

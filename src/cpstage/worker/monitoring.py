@@ -1,8 +1,7 @@
-"""What a worker tells its supervisor: whether it is well, and an event for each change of state.
+"""The health of a worker, in a file or on an HTTP page, and its events.
 
-A worker is well while its loop turns and its polls are answered, also with an error now and then;
-it is not when polling has failed for too long. Its health is in a file, or on a page on a port. An
-event is names and numbers; no secret has a place in it.
+A worker is healthy while its loop turns and its polls are answered; single errors do not count, but
+polls that have failed for too long. An event for each change of state holds no secret.
 """
 
 from __future__ import annotations
@@ -55,31 +54,23 @@ class WorkerHealth:
             self._last_poll = datetime.now(timezone.utc).isoformat(timespec="seconds")
 
     def poll_failed(self, message: str, seconds: float = 0.0) -> bool:
-        """Note why a poll was not answered, after how many seconds.
-
-        Returns:
-            Whether it is the first of a row.
-        """
+        """Note why a poll was not answered, after how many seconds; return if it is a first."""
         with self._lock:
-            first = self._failing is None
-            if first:
+            is_first = self._failing is None
+            if is_first:
                 self._failing = time.monotonic() - seconds
             self._failure = message
-            return first
+            return is_first
 
     def problem(self, message: str | None) -> bool:
-        """Note why no job can be worked on, or None where nothing is in the way.
-
-        Returns:
-            Whether that is new.
-        """
+        """Note why no job can be worked on, or None if jobs can be; return whether it is new."""
         with self._lock:
             is_new = (message is None) != (self._problem is None)
             self._problem = message
             return is_new
 
     def beat(self, **facts: Any) -> None:
-        """Note that the loop turns, and what it has to say."""
+        """Note that the loop turns, and facts for the report."""
         with self._lock:
             self._alive = time.monotonic()
             self._facts = facts
@@ -101,9 +92,9 @@ class WorkerHealth:
 
 
 class HealthFile:
-    """A file that holds the worker's health; its time of change is when the loop last turned.
+    """A file with the worker's health; its mtime is when the loop last turned.
 
-    It is replaced in one step, and gone when the worker has ended.
+    It is replaced atomically, and removed when the worker ends.
 
     Raises:
         WorkspaceUnavailable, LocalIOError: It cannot be written.
@@ -116,7 +107,7 @@ class HealthFile:
             self._write()
 
     def write(self) -> None:
-        """Write it again; that a disk is full shows by the file's age."""
+        """Write it again; a full disk shows in the file's age."""
         with suppress(OSError):
             self._write()
 
@@ -127,22 +118,23 @@ class HealthFile:
 
     def _write(self) -> None:
         descriptor, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
+        new = Path(name)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(_body(self._health.report()[1]))
-            Path(name).chmod(0o644)
-            Path(name).replace(self._path)
+            new.chmod(0o644)
+            new.replace(self._path)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            new.unlink(missing_ok=True)
             raise
 
 
 @contextmanager
 def health_page(health: WorkerHealth, host: str, port: int) -> Iterator[int]:
-    """Answer ``GET /healthz`` with 200 while the worker is well, and 503 while it is not.
+    """Answer ``GET /healthz`` with 200 while the worker is healthy, and 503 while it is not.
 
     Args:
-        health: The worker's.
+        health: The worker's health.
         host: The address to listen on.
         port: The port; 0 for a free one.
 
@@ -150,7 +142,7 @@ def health_page(health: WorkerHealth, host: str, port: int) -> Iterator[int]:
         The port.
 
     Raises:
-        ConfigurationError: It cannot be listened on.
+        ConfigurationError: The port is not available.
     """
     try:
         server = _Server((host, port), health)
@@ -184,7 +176,7 @@ class _Server(ThreadingHTTPServer):
         self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a client that went away."""
+        """Ignore a client that disconnected."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -195,22 +187,20 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer with the worker's health, at its one address."""
-        if self.path.partition("?")[0] != "/healthz":
-            self._answer(404, {"message": "ask for /healthz"})
-            return
-        well, document = self.server.health.report()
-        self._answer(200 if well else 503, document)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Keep quiet: stderr is the worker's log."""
-
-    def _answer(self, status: int, document: Mapping[str, Any]) -> None:
+        if self.path.partition("?")[0] == "/healthz":
+            is_well, document = self.server.health.report()
+            status = 200 if is_well else 503
+        else:
+            status, document = 404, {"message": "ask for /healthz"}
         body = _body(document)
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Log nothing: stderr is the worker's log."""
 
 
 def _body(document: Mapping[str, Any]) -> bytes:
@@ -257,7 +247,7 @@ class WorkerEvent:
     time: str = field(default_factory=_now)
 
     def members(self) -> dict[str, Any]:
-        """Return what there is to say, in the order in which it is said."""
+        """Return the members that have a value, in a fixed order."""
         found = {
             "time": self.time,
             "event": self.name,

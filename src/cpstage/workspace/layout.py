@@ -75,7 +75,7 @@ class Workspace:
         return self.outputs / name
 
     def create(self) -> None:
-        """Make the directory, closed to others, where it is missing.
+        """Make the directory (0700), unless it exists.
 
         Raises:
             WorkspaceUnavailable, LocalIOError: It cannot be made.
@@ -85,10 +85,7 @@ class Workspace:
 
     @contextmanager
     def locked(self, wait: float = 0) -> Iterator[None]:
-        """Keep every other run out, and clear up after killed ones.
-
-        Args:
-            wait: Seconds to wait for another run to end.
+        """Keep every other run out, for whose end to wait some seconds; clear up after killed ones.
 
         Raises:
             WorkspaceUnavailable: Another run is in it, or it cannot be created or written to.
@@ -107,12 +104,8 @@ class Workspace:
     def occupied(self, job_id: str, wait: float = 0) -> Iterator[HeldLock]:
         """Keep every other run of a command out, as :meth:`locked` does with fetches.
 
-        Args:
-            job_id: The job that the command works on.
-            wait: Seconds to wait for another run to end.
-
         Raises:
-            WorkspaceInUse: Another run is in it; it says which job it works on.
+            WorkspaceInUse: Another run is in it; the error names its job.
         """
         with self._held("run.lock", "runner.json", wait, job_id) as held:
             remove_tree(self.handed)
@@ -228,13 +221,7 @@ class Workspace:
         choice: Outputs,
         warn: Callable[[str], object],
     ) -> bool:
-        """Return whether a fetch puts an empty ``out/`` in the place of what is there.
-
-        Args:
-            job_id: The job that is fetched.
-            declared: The names of its outputs.
-            choice: What to do with the outputs of another job.
-            warn: Is called with a warning where they are kept.
+        """Return whether a fetch of a job with some outputs replaces ``out/`` by an empty one.
 
         Raises:
             WorkspaceUnavailable: It holds the outputs of another job, and is to be neither
@@ -268,14 +255,7 @@ class Workspace:
             )
 
     def publish(self, moves: Sequence[Move]) -> None:
-        """Rename what was staged into its places: all of it, or none.
-
-        What stands in a place is swapped for the new, and ends up in the staging directory.
-
-        Raises:
-            WorkspaceUnavailable: A place cannot be written to.
-            LocalIOError: The disk is full, or failed.
-        """
+        """Publish as :meth:`Journal.publish` does, if the lock is still held."""
         if self._lock:
             self._lock.check()
         self._journal.publish(moves)

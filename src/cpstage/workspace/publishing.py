@@ -69,11 +69,11 @@ class Move(NamedTuple):
 
 
 class Journal:
-    """Publishes below one directory, whose lock its caller holds, and rolls back what is not whole.
+    """Publishes below one directory, and rolls back what is incomplete.
 
     Args:
         path: The file to keep the journal in, on the same file system.
-        root: The directory, without links in its path, that all moves lie below.
+        root: The directory, locked and without links in its path, that all moves lie below.
     """
 
     def __init__(self, path: Path, root: Path) -> None:
@@ -91,9 +91,7 @@ class Journal:
     def publish(self, moves: Sequence[Move], *, replace: bool = True) -> None:
         """Rename what was staged into its places: all of it, or none.
 
-        Args:
-            moves: All that is to be done.
-            replace: Whether what stands in a place makes way; it ends up where the new was staged.
+        With ``replace``, what stands in a place is swapped for the new; else it is an error.
 
         Raises:
             WorkspaceUnavailable: A place cannot be written to, or is not free.
@@ -113,7 +111,7 @@ class Journal:
             raise
 
     def roll_back(self) -> None:
-        """Undo what has begun and is not done; without a journal there is nothing of the kind.
+        """Undo what the journal says has begun, if there is a journal.
 
         Raises:
             WorkspaceUnavailable: The journal is damaged, or a place cannot be written to.

@@ -178,14 +178,9 @@ class HeldLock:
 def locked(
     place: Path, lock_file: Path, holder: Path, wait: float, job_id: str | None = None
 ) -> Iterator[HeldLock]:
-    """Keep every other run out of a place.
+    """Keep every other run out of a place, for whose end to wait some seconds.
 
-    Args:
-        place: What is locked, as messages call it.
-        lock_file: The lock; its directory exists.
-        holder: The file beside it that says who has it.
-        wait: Seconds to wait for another run to end.
-        job_id: The job that is worked on, for others to know.
+    The file ``holder`` names this process, and the job that it works on.
 
     Raises:
         WorkspaceInUse: Another run is in it.
