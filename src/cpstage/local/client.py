@@ -44,13 +44,11 @@ class Input:
     """One input artifact: an object that an earlier action left in the bucket.
 
     Attributes:
-        name: The artifact's name.
-        body: The object's bytes; None for an object that is not there.
-        suffix: What its key ends in, `.zip` or nothing.
+        body: The object's bytes; None for an object that does not exist.
+        suffix: The end of its key, `.zip` or nothing.
         content_type: Its Content-Type; S3's default if None.
         key: The object key; one like those of CodePipeline if None.
         bucket: Its bucket; the job's if None.
-        revision: The artifact's revision.
         kms_key_id: The KMS key that encrypts it; the job's if None.
     """
 
@@ -78,13 +76,11 @@ class NewJob:
     """The description of a job.
 
     Attributes:
-        inputs: The input artifacts.
         outputs: The output artifacts, or their names.
         configuration: The action's configuration.
         encryption_key: The job's `encryptionKey`: `default` for the pipeline's KMS key, another
             key's id, the whole member, or None for a job without.
         status: `InProgress`, as after AcknowledgeJob; `Queued` for a job to be polled for.
-        third_party: Whether it is a third-party job.
         continuation_token: The token that an earlier job of the action left.
         category: The action type's category; provider and version follow.
         bucket: The bucket of its artifacts; the pipeline's if None.
@@ -155,7 +151,7 @@ def _takes_what(
 
 
 class TakesJobs(ABC):
-    """Whatever jobs can be added to: the local AWS itself, or a client of it elsewhere."""
+    """A local AWS that jobs can be added to, or a client of it."""
 
     @abstractmethod
     def submit(self, job: NewJob) -> str:
@@ -176,19 +172,14 @@ class ActionRun:
     """One attempt of an action in a past execution.
 
     Attributes:
-        name: The action's name.
-        stage: The stage's name.
         inputs: Input artifacts, by the names that earlier actions of the execution gave them.
         outputs: Output artifacts; one with ``body=None`` has lost its object.
         status: ``InProgress``, ``Abandoned``, ``Succeeded`` or ``Failed``.
         action_type: Category, owner, provider and version.
-        configuration: The action's configuration.
         region: The action's region; the pipeline's if None.
         seconds: How long it took.
         error: Code and message of its failure.
-        external_id: The id that the provider gave it.
-        external_url: Where the provider shows it.
-        summary: What the provider said of it.
+        external_id: The provider's id of it; the URL and the summary are the provider's too.
     """
 
     name: str
@@ -227,14 +218,12 @@ class Call:
         identity: `caller`, `admin`, `job:<id>`, another user's name, `anonymous` or `unknown`.
         session: Which of the job's sessions signed it, from 1.
         job_id: The job that the call names, or whose session signed it.
-        bucket: The S3 bucket.
         key: The S3 object key, decoded.
         server_side_encryption: `x-amz-server-side-encryption`, as the client sent it.
         kms_key_id: The KMS key id, as the client sent it.
         bucket_key: Whether the client asked S3 to use a Bucket Key.
         byte_range: `Range`, as the client sent it.
-        status: The HTTP status of the answer.
-        error: The error code of the answer.
+        status: The HTTP status of the answer, and `error` its error code.
     """
 
     sequence: int

@@ -1,9 +1,8 @@
-"""The sample pipeline: a source tree and its settings, a job that builds them, and its past.
+"""The sample pipeline: a source tree and its settings, a job that builds them, past executions.
 
-The trees lie beside this file as they are. What a Python package cannot carry reliably (modes, a
-symbolic link, an empty directory) is added here when the archives are made. `AppSource` is a zip
-and `AppConfig` a tar.gz; the same bytes come out every time. Of three past executions, the last one
-failed in its build.
+The trees are beside this file. What a Python package cannot carry reliably (modes, a symlink, an
+empty directory) is added here when the archives are made. `AppSource` is a zip and `AppConfig` a
+tar.gz; the same bytes come out every time. Of three past executions, the last one failed.
 """
 
 from __future__ import annotations
@@ -14,10 +13,9 @@ import stat
 import tarfile
 import time
 import zipfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from cpstage.local.client import ActionRun, Input, Revision, TakesJobs
 
@@ -38,16 +36,10 @@ CONFIGURATION = {
 _EPOCH_DOS = (2020, 1, 1, 0, 0, 0)
 _EPOCH_UNIX = 1_577_836_800
 _EXECUTABLE = frozenset({"build.sh"})
-_LINKS: dict[str, dict[str, str]] = {
-    "AppSource": {"CHANGES.txt": "docs/changes.txt"},
-    "AppConfig": {},
-}
-_EMPTY_DIRECTORIES: dict[str, tuple[str, ...]] = {"AppSource": ("build/",), "AppConfig": ()}
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """One entry of an archive: a directory ends in a slash, a link's content is its target."""
+class _Entry(NamedTuple):
+    """One entry of an archive: a directory ends in a slash, a symlink's content is its target."""
 
     name: str
     mode: int
@@ -103,23 +95,23 @@ def config_archive() -> bytes:
     return buffer.getvalue()
 
 
-def _entries(artifact: str) -> Iterator[_Entry]:
-    """Yield the entries of an artifact's archive, in the order of their names."""
-    entries = list(_files(Path(__file__).parent / artifact, ""))
-    for name, target in _LINKS[artifact].items():
-        entries.append(_Entry(name, stat.S_IFLNK | 0o777, target.encode()))
-    for name in _EMPTY_DIRECTORIES[artifact]:
-        entries.append(_Entry(name, stat.S_IFDIR | 0o755))
-    yield from sorted(entries, key=lambda entry: entry.name)
+_EXTRA_ENTRIES = {
+    "AppSource": (
+        _Entry("CHANGES.txt", stat.S_IFLNK | 0o777, b"docs/changes.txt"),
+        _Entry("build/", stat.S_IFDIR | 0o755),
+    )
+}
 
 
-def _files(directory: Path, prefix: str) -> Iterator[_Entry]:
-    for item in directory.iterdir():
-        if item.is_dir() and item.name != "__pycache__":
-            yield from _files(item, f"{prefix}{item.name}/")
-        elif item.is_file():
-            permissions = 0o755 if item.name in _EXECUTABLE else 0o644
-            yield _Entry(prefix + item.name, stat.S_IFREG | permissions, item.read_bytes())
+def _entries(artifact: str) -> list[_Entry]:
+    """Return the entries of an artifact's archive, in the order of their names."""
+    root = Path(__file__).parent / artifact
+    entries = [*_EXTRA_ENTRIES.get(artifact, ())]
+    for path in root.rglob("*"):
+        if path.is_file() and path.parent.name != "__pycache__":
+            mode = stat.S_IFREG | (0o755 if path.name in _EXECUTABLE else 0o644)
+            entries.append(_Entry(path.relative_to(root).as_posix(), mode, path.read_bytes()))
+    return sorted(entries)
 
 
 PIPELINE = "sample-pipeline"
@@ -141,28 +133,25 @@ def add_sample_history(aws: LocalAWS) -> str:
     aws.action_types[_BUILD_TYPE] = {name: name in _SECRETS for name in CONFIGURATION}
     now = time.time()
     first = {"docs/changes.txt": b"1.0: first release\n"}
+    deploy = ActionRun(
+        "Deploy", "Deploy", ("AppBuild",), action_type=("Deploy", "AWS", "S3", "1"), seconds=20
+    )
     commits: tuple[tuple[Revision, dict[str, bytes], float], ...] = (
         (Revision("Source", "b2c1d7e", "First release"), first, now - 3 * _DAY),
         (Revision("Source", "5f3a1c9", "Greet by name"), {}, now - 2 * _DAY),
     )
     for revision, changes, started in commits:
-        source, built = _source(changes), _built(revision.id)
-        deploy = ActionRun(
-            "Deploy",
-            "Deploy",
-            ("AppBuild",),
-            action_type=("Deploy", "AWS", "S3", "1"),
-            seconds=20,
-        )
+        built = Input("AppBuild", _zip({"version.txt": revision.id.encode()}), "")
         aws.history.add(
             PIPELINE,
-            [source, _build(outputs=(built,)), deploy],
+            [_source(changes), _build(built), deploy],
             started=started,
             revisions=[revision],
             trigger=("WebhookV2", "push to main"),
         )
     broken = {_GREETING: source_file(_GREETING).replace(b"Hello", b"Helo")}
-    failed = _build(status="Failed", error=_ERROR, outputs=(Input("AppReport", _report(), ""),))
+    tests = {"tests.txt": b"FAIL: test_greeting\n", "tests.json": b'{"passed": false}\n'}
+    failed = _build(Input("AppReport", _zip(tests), ""), status="Failed", error=_ERROR)
     return aws.history.add(
         PIPELINE,
         [_source(broken), failed],
@@ -188,14 +177,12 @@ def _source(changes: dict[str, bytes]) -> ActionRun:
 
 
 def _build(
-    status: str = "Succeeded",
-    error: tuple[str, str] | None = None,
-    outputs: tuple[Input, ...] = (),
+    output: Input, status: str = "Succeeded", error: tuple[str, str] | None = None
 ) -> ActionRun:
     return ActionRun(
         "BuildWithCpstage",
         inputs=("AppSource", "AppConfig"),
-        outputs=outputs,
+        outputs=(output,),
         status=status,
         action_type=_BUILD_TYPE,
         configuration=CONFIGURATION,
@@ -205,17 +192,9 @@ def _build(
     )
 
 
-def _built(version: str) -> Input:
-    return Input("AppBuild", _zip({"version.txt": version.encode()}), "")
-
-
-def _report() -> bytes:
-    return _zip({"tests.txt": b"FAIL: test_greeting\n", "tests.json": b'{"passed": false}\n'})
-
-
 def _zip(files: dict[str, bytes]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
-            archive.writestr(zipfile.ZipInfo(name, (2020, 1, 1, 0, 0, 0)), content)
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH_DOS), content)
     return buffer.getvalue()
