@@ -17,7 +17,6 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cpstage._deflate import crc32_of
-from cpstage.aws.checksum import Checksum, crc32_checksum, full_object_checksum
 from cpstage.aws.client import Answer, AwsClient, JobCredentials, Retries
 from cpstage.aws.codepipeline import get_job
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
@@ -28,15 +27,21 @@ from cpstage.aws.errors import (
     ServiceError,
     aws_failures,
 )
-from cpstage.aws.s3 import S3, Pieces, length_of
+from cpstage.aws.s3 import (
+    S3,
+    Checksum,
+    Pieces,
+    crc32_checksum,
+    full_object_checksum,
+    length_of,
+)
 from cpstage.errors import CpstageError, NotFound, OutOfSync
 from cpstage.job import Artifact, ArtifactSet, EncryptionKey, Job, ReadWith, SessionCredentials
 
 if TYPE_CHECKING:
     from cpstage.aws.uploads import StorageOptions, Upload
 
-# A fetch uploads nothing, and most artifacts are uploaded in one part: what uploads is imported
-# where it is used.
+# A fetch uploads nothing: what uploads is imported where it is used.
 
 
 class JobSession:
@@ -231,7 +236,7 @@ class Store:
                 encrypted it differently than requested.
             ServiceUnavailable: S3 could not be reached.
         """
-        from cpstage.aws.uploads import StorageCheck, StorageOptions, in_parts
+        from cpstage.aws.uploads import MultipartUpload, StorageCheck, StorageOptions, in_parts
 
         location, options = artifact.location, options or StorageOptions()
         stored = StorageCheck(self.key, options)
@@ -249,7 +254,6 @@ class Store:
                 stored.record(self._put(first, checksum, members))
                 uploaded(length)
                 return stored.check(location, length, checksum)
-            from cpstage.aws.multipart import MultipartUpload
 
             upload = MultipartUpload(self.s3, members, stored.record, uploaded)
             size, checksum = upload.send(chain((first, second), parts))
@@ -259,7 +263,7 @@ class Store:
         try:
             return self.s3.put_object(body, checksum.value, members)
         except (NetworkError, ServiceError) as error:
-            from cpstage.aws.multipart import may_be_applied
+            from cpstage.aws.uploads import may_be_applied
 
             if may_be_applied(error):
                 error.also = "; the object may have been stored"
@@ -274,8 +278,7 @@ class Store:
             AccessDenied: The session, the bucket's policy or the key's does not allow it.
             ServiceUnavailable: S3 could not be reached.
         """
-        from cpstage.aws.multipart import ABORT_SECONDS
-        from cpstage.aws.uploads import StorageCheck, StorageOptions
+        from cpstage.aws.uploads import ABORT_SECONDS, StorageCheck, StorageOptions
 
         location, options = artifact.location, StorageOptions()
         members = StorageCheck(self.key, options).members()

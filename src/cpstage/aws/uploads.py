@@ -1,25 +1,38 @@
-"""How an object is uploaded: its parts, the members of a request, and the check of the answers.
+"""Uploads of an object: the members of a request, its parts, and the check of the answers.
 
 Every upload requests SSE-KMS, since the policy of CodePipeline's buckets denies anything else.
 A request names a key where the job has one; otherwise S3 uses the bucket's default key.
+
+A multipart upload sends its parts in a thread pool and in bounded memory. S3 compares the
+full-object CRC-32. An upload that fails or is interrupted is aborted, which removes its parts from
+the bucket.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from contextlib import suppress
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlencode
 
-from cpstage.aws.checksum import Checksum
+from cpstage._deflate import crc32_combine, crc32_of
 from cpstage.aws.client import Answer
-from cpstage.aws.s3 import Pieces
+from cpstage.aws.errors import CallFailed, NetworkError, ServiceError
+from cpstage.aws.s3 import S3, Checksum, OpenUpload, Part, Pieces, crc32_checksum, length_of
 from cpstage.errors import AccessDenied
 from cpstage.job import EncryptionKey, S3Location
 
+_LOGGER = logging.getLogger("cpstage")
+
 ServerSideEncryption = Literal["aws:kms", "aws:kms:dsse"]
 CannedAcl = Literal["private", "bucket-owner-read", "bucket-owner-full-control"]
-
 
 _PART = 8 << 20
 
@@ -28,6 +41,18 @@ _SMALL = 64 << 10
 _MOST_PARTS = 9_000
 """S3 accepts 10,000 parts (Amazon S3 User Guide, multipart upload limits). The reserve covers the
 headers of an archive, whose size is estimated."""
+
+_UPLOADERS = 4
+"""Parts that are sent at the same time, while the next part is collected."""
+
+_ANSWER_SECONDS = 1.5
+"""Seconds that an interrupted upload waits for the answer with its upload ID."""
+
+_GIVE_UP_SECONDS = 5.0
+ABORT_SECONDS = 15.0
+"""Seconds that an interrupted upload waits for its threads, and for the abort."""
+
+_Created = tuple[OpenUpload, Answer]
 
 
 class StorageOptions(NamedTuple):
@@ -174,3 +199,225 @@ def _append(part: list[memoryview | bytearray], piece: memoryview) -> None:
         last += piece
     else:
         part.append(bytearray(piece))
+
+
+class _Sent(NamedTuple):
+    """A part that S3 has stored."""
+
+    part: Part
+    size: int
+    crc: int
+
+
+class _Creation:
+    """The CreateMultipartUpload request, whose answer a caller can still get after an interrupt.
+
+    Args:
+        create: Sends the request.
+
+    Attributes:
+        may_exist: Whether an upload with an unknown ID may exist.
+    """
+
+    def __init__(self, create: Callable[[], _Created]) -> None:
+        self._create = create
+        self._under_way = threading.Lock()
+        self._upload: OpenUpload | None = None
+        self.may_exist = False
+
+    def __call__(self) -> _Created:
+        with self._under_way:
+            self.may_exist = True
+            try:
+                self._upload, answer = self._create()
+            except Exception as error:
+                self.may_exist = may_be_applied(error)
+                raise
+            return self._upload, answer
+
+    def upload_within(self, seconds: float) -> OpenUpload | None:
+        """Return the upload, and wait for its creation at most so many seconds."""
+        if self._under_way.acquire(timeout=seconds):
+            self._under_way.release()
+        return self._upload
+
+
+class _Abort(threading.Thread):
+    """Aborts an upload in a daemon thread, so that an unreachable S3 cannot delay the exit.
+
+    Attributes:
+        left: The message about an upload that may still exist; empty after the abort.
+    """
+
+    def __init__(self, s3: S3, upload: OpenUpload) -> None:
+        super().__init__(name="cpstage-abort", daemon=True)
+        self._s3 = s3
+        self._upload = upload
+        self.left = (
+            f"; the multipart upload {upload.id} of s3://{upload.bucket}/{upload.key} may be left "
+            "in the bucket: abort it"
+        )
+
+    def run(self) -> None:
+        """Abort it."""
+        with suppress(Exception):  # the caller reports why the upload failed
+            try:
+                self._s3.abort_multipart_upload(self._upload, ABORT_SECONDS)
+            except ServiceError as error:
+                if not _is_no_upload(error):
+                    raise
+            self.left = ""
+
+
+def _is_no_upload(error: Exception) -> bool:
+    return isinstance(error, ServiceError) and error.code == "NoSuchUpload"
+
+
+def may_be_applied(error: BaseException) -> bool:
+    """Whether the failed request may have taken effect: its answer was lost or unreadable."""
+    passing = isinstance(error, ServiceError) and error.may_pass
+    return isinstance(error, NetworkError) or passing
+
+
+class MultipartUpload:
+    """One multipart upload.
+
+    Args:
+        s3: S3 with the job's session credentials.
+        members: Location, media type and encryption, named as in CreateMultipartUpload.
+        record_answer: Is called with each answer of S3.
+        uploaded: Is called with the number of bytes of each stored part.
+    """
+
+    def __init__(
+        self,
+        s3: S3,
+        members: Mapping[str, Any],
+        record_answer: Callable[[Answer], object],
+        uploaded: Callable[[int], object],
+    ) -> None:
+        self._s3 = s3
+        self._members = members
+        self._record_answer = record_answer
+        self._uploaded = uploaded
+
+    def send(self, parts: Iterator[Pieces]) -> tuple[int, Checksum]:
+        """Upload all parts, and complete the upload.
+
+        Returns:
+            The size of the object in bytes, and the checksum that S3 has compared.
+
+        Raises:
+            Exception: The exception of the iterator, or of S3; the upload was aborted.
+        """
+        pool = ThreadPoolExecutor(_UPLOADERS, thread_name_prefix="cpstage-upload")
+        futures: list[Future[_Sent]] = []
+        creation = _Creation(partial(self._s3.create_multipart_upload, self._members))
+        try:
+            # In a thread: a signal in this one would lose the answer with the upload ID. The first
+            # parts are packed meanwhile.
+            created = pool.submit(self._create, creation)
+            sent = self._send_all(created, parts, pool, futures)
+            upload = created.result()
+            size, crc = 0, 0
+            for one in sent:
+                size += one.size
+                crc = crc32_combine(crc, one.crc, one.size)
+            answer = self._complete(upload, sent, size, crc32_checksum(crc))
+        except BaseException as error:
+            pool.shutdown(wait=False, cancel_futures=True)
+            left = self._give_up(creation, futures)
+            if isinstance(error, CallFailed):
+                error.also = left
+            elif left:
+                _LOGGER.warning("%s", left.removeprefix("; "))
+            raise
+        pool.shutdown()
+        self._record_answer(answer)
+        return size, crc32_checksum(crc)
+
+    def _complete(
+        self, upload: OpenUpload, sent: Sequence[_Sent], size: int, checksum: Checksum
+    ) -> Answer:
+        """Complete the upload.
+
+        After a lost answer, the next try gets NoSuchUpload. HeadObject then shows whether the
+        object exists, by its size and checksum. Where the job's session may not call HeadObject,
+        AbortMultipartUpload shows it: S3 answers NoSuchUpload for a completed upload, whose ID
+        only this process knows.
+        """
+        parts = [one.part for one in sent]
+        try:
+            return self._s3.complete_multipart_upload(upload, parts, checksum.value)
+        except (ServiceError, NetworkError) as error:
+            if not (may_be_applied(error) or _is_no_upload(error)):
+                raise
+            failure = error
+        try:
+            answer = self._s3.head_object(upload.bucket, upload.key, checksum=True)
+            same = (answer["ContentLength"], answer.get("ChecksumCRC32")) == (size, checksum.value)
+        except (ServiceError, NetworkError):
+            answer, same = {}, _is_no_upload(failure) or self._is_gone(upload)
+        if not same:
+            raise failure
+        _LOGGER.warning("the answer to CompleteMultipartUpload was lost; S3 has the object")
+        return answer
+
+    def _is_gone(self, upload: OpenUpload) -> bool:
+        """Abort an upload, and return whether S3 answered NoSuchUpload."""
+        try:
+            self._s3.abort_multipart_upload(upload, ABORT_SECONDS)
+        except (ServiceError, NetworkError) as error:
+            return _is_no_upload(error)
+        return False
+
+    def _send_all(
+        self,
+        created: Future[OpenUpload],
+        parts: Iterator[Pieces],
+        pool: ThreadPoolExecutor,
+        futures: list[Future[_Sent]],
+    ) -> list[_Sent]:
+        under_way: deque[Future[_Sent]] = deque()
+        sent = []
+        for number, body in enumerate(parts, 1):
+            if created.done():
+                created.result()  # to end at once if it failed
+            under_way.append(pool.submit(self._send_one, created, number, body))
+            futures.append(under_way[-1])
+            if len(under_way) >= _UPLOADERS:
+                sent.append(under_way.popleft().result())
+        return sent + [one.result() for one in under_way]
+
+    def _create(self, creation: _Creation) -> OpenUpload:
+        upload, answer = creation()
+        self._record_answer(answer)
+        return upload
+
+    def _send_one(self, created: Future[OpenUpload], number: int, body: Pieces) -> _Sent:
+        crc, size = crc32_of(body), length_of(body)
+        upload = created.result()
+        part, answer = self._s3.upload_part(upload, number, body, crc32_checksum(crc).value)
+        self._record_answer(answer)
+        self._uploaded(size)
+        return _Sent(part, size, crc)
+
+    def _give_up(self, creation: _Creation, futures: list[Future[_Sent]]) -> str:
+        """Interrupt the part uploads, then abort the upload.
+
+        A part that arrives after the abort would stay in the bucket, hence the order. The creation
+        is not interrupted at once: without its answer, the upload ID is unknown.
+
+        Returns:
+            A message about what may be left in the bucket; empty after an abort.
+        """
+        upload = creation.upload_within(_ANSWER_SECONDS)
+        self._s3.interrupt()
+        wait_for(futures, timeout=_GIVE_UP_SECONDS)
+        if upload is None:
+            lost = "; a multipart upload may have been created in the bucket, without parts"
+            return lost if creation.may_exist else ""
+        abort = _Abort(self._s3, upload)
+        abort.start()
+        abort.join(ABORT_SECONDS)
+        return abort.left
