@@ -40,31 +40,29 @@ class _Command(NamedTuple):
 
 GROUPS = {
     "Job artifacts": {
-        "fetch": _Command("fetch", "Stage a job's input artifacts."),
-        "push": _Command("push", "Upload a job's output artifacts."),
+        "fetch": _Command("transfer", "Stage a job's input artifacts."),
+        "push": _Command("transfer", "Upload a job's output artifacts."),
     },
     "Running jobs and reporting results": {
         "run": _Command("run", "Fetch a job's inputs, run CMD, push its outputs."),
         "work": _Command("work", "Run the jobs of an action type, until stopped."),
         "claim": _Command("work", "Acknowledge a waiting job, and print its id."),
         "report": _Command("report", "Report the result of a job to CodePipeline."),
-        "env": _Command("env", "Print the variables of a job in a workspace."),
-        "credentials": _Command(
-            "credentials", "Print a job's session credentials, SECRETS included."
-        ),
+        "env": _Command("export", "Print the variables of a job in a workspace."),
+        "credentials": _Command("export", "Print a job's session credentials, SECRETS included."),
     },
     "Job details": {
-        "show": _Command("show", "Show a job and the objects at its locations."),
+        "show": _Command("description", "Show a job and the objects at its locations."),
         "get-job-details": _Command(
             "get_job_details", "Print the job's document, as the AWS CLI does."
         ),
     },
     "Inspecting artifacts and finding problems": {
         "executions": _Command(
-            "executions", "List a pipeline's past executions, or the actions of one."
+            "description", "List a pipeline's past executions, or the actions of one."
         ),
-        "ls": _Command("ls", "List the contents of artifacts, without fetching them."),
-        "cat": _Command("cat", "Write members of an artifact to stdout."),
+        "ls": _Command("contents", "List the contents of artifacts, without fetching them."),
+        "cat": _Command("contents", "Write members of an artifact to stdout."),
         "diff": _Command("diff", "Compare a fetched tree, two executions, or two local archives."),
         "doctor": _Command("doctor", "Check everything that a run of a job needs."),
     },
@@ -73,7 +71,7 @@ GROUPS = {
         "pack": _Command("archives", "Pack a directory into a zip, tar or tar.gz."),
     },
     "Without an AWS account": {
-        "demo": _Command("demo", "Run a complete job on an embedded local AWS."),
+        "demo": _Command("local", "Run a complete job on an embedded local AWS."),
         "local": _Command(
             "local", "Run an embedded local AWS: S3, KMS and the job API, on loopback."
         ),

@@ -17,7 +17,7 @@ from cpstage._posix import SIGNALS
 from cpstage.cli.archive_options import run_staging_options, run_upload_options
 from cpstage.cli.command import AwsCommand, Number, choice, flag, gather, seconds
 from cpstage.cli.options import aws_options, json_options, session_options
-from cpstage.cli.run_options import TakesCommand, command_options, push_always_option
+from cpstage.cli.run import TakesCommand, command_options, push_always_option
 from cpstage.errors import Stopped, UsageError
 
 if TYPE_CHECKING:
