@@ -46,7 +46,7 @@ parts are sent. One that finds no room is closed, and costs its next request a h
 
 
 class TrackedClient(NamedTuple):
-    """A boto3 client, and its connections."""
+    """A boto3 client and its connections."""
 
     client: Any
     connections: Connections
@@ -66,9 +66,9 @@ def new_session(profile: str | None, region: str | None) -> boto3.Session:
 
 
 def require_credentials(session: Callable[[], boto3.Session]) -> None:
-    """Have botocore find and read the caller's credentials, before the first request.
+    """Make botocore find and read the caller's credentials, before the first request.
 
-    A helper program or a file may hold anything at all, and botocore raises whatever that is, also
+    A helper program or a file may hold anything, and botocore raises what its parsers raise, also
     while the session is made.
 
     Raises:
@@ -134,10 +134,7 @@ def _register_handlers(events: Any) -> None:
 
 
 class _FileLoader(JSONFileLoader):
-    """Reads botocore's models into plain dictionaries, which takes half the time.
-
-    botocore's own reader makes an OrderedDict of each object, through a hook of the JSON parser.
-    """
+    """Reads botocore's models into plain dictionaries: an OrderedDict each takes twice the time."""
 
     def load_file(self, file_path: str) -> Any:
         """Return a model, whose file is named without its ending; None without a file."""
@@ -150,11 +147,7 @@ class _FileLoader(JSONFileLoader):
 
 
 class _KnownServices(Loader):
-    """Lists the services that are called, and no others.
-
-    To see whether a service exists, botocore looks into the directories of all 400. Those that
-    are called here exist, and a start is a tenth shorter.
-    """
+    """Lists the services that are called: botocore would look into the directories of all 400."""
 
     def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002
         return _SERVICES

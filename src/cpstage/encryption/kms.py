@@ -153,7 +153,8 @@ class Kms(NamedTuple):
         self, doing: str, operation: str, key_id: str, parameters: Mapping[str, Any], check: Check
     ) -> Answer:
         client = self._client(key_id)
-        with _failures(doing, f"kms:{operation}", of_a_job=client.is_of_a_job):
+        of_a_job = client.credentials is not None
+        with _failures(doing, f"kms:{operation}", of_a_job=of_a_job):
             return client.call(operation, {"KeyId": key_id, **parameters}, check=check)
 
     def _client(self, key_id: str) -> AwsClient:
