@@ -113,9 +113,6 @@ class AwsConfig:
     def codepipeline(self, retries: Retries | None = None) -> AwsClient:
         """Return a client of the job API, with the caller's own credentials.
 
-        Args:
-            retries: How long to go on after failures.
-
         Raises:
             ConfigurationError: The region or the profile is missing, or a setting is malformed.
             AccessDenied: There are no credentials, or they cannot be read.
@@ -132,9 +129,9 @@ class AwsConfig:
 
         Args:
             credentials: The job's: then the caller's are never looked up. None is for work without
-                a job, which is done with the caller's.
-            region: Where the pipeline lies, for callers who have no region of their own.
-            retries: How long to go on after failures.
+                a job.
+            region: The pipeline's, for callers who have no region of their own.
+            retries: The time limit of retries.
 
         Raises:
             ConfigurationError, AccessDenied: As :meth:`codepipeline`.
@@ -151,13 +148,7 @@ class AwsConfig:
         return self._client("kms", region or self.require_region(), credentials, retries)
 
     def caller(self) -> Caller:
-        """Ask STS whose the caller's credentials are, which takes no permission.
-
-        Raises:
-            ConfigurationError: The region or the profile is missing, or a setting is malformed.
-            AccessDenied: There are no credentials, or STS refuses them.
-            ServiceUnavailable: STS did not answer.
-        """
+        """Call GetCallerIdentity, which needs no permission; errors are those of other calls."""
         from cpstage.aws.client import has
         from cpstage.aws.errors import aws_failures
 
@@ -167,10 +158,10 @@ class AwsConfig:
         return Caller(answer["Account"], answer["Arn"])
 
     def prepare_s3(self) -> None:
-        """Make a client of S3 ahead of time, in a thread, while a request is under way.
+        """Make a client of S3 ahead of time, in a thread, while GetJobDetails is answered.
 
-        Loading botocore's model of S3 and making a client takes some 30 ms, which a fetch has while
-        GetJobDetails is answered. A failure here is raised when S3 is needed.
+        Loading botocore's model of S3 and making a client takes some 30 ms. A failure here is
+        raised when S3 is needed.
         """
         try:
             region = self.require_region()
@@ -208,11 +199,7 @@ class AwsConfig:
         return str(found)
 
     def setting(self, name: str, environment_variable: str) -> str | None:
-        """Look up a setting of the AWS CLI: first the environment, then the profile.
-
-        Raises:
-            ConfigurationError: The profile is missing, or the configuration cannot be read.
-        """
+        """Look up a setting of the AWS CLI: first the environment, then the profile."""
         value = os.environ.get(environment_variable)
         if not value:
             value = self._read(lambda: self._botocore.get_scoped_config().get(name))
@@ -354,10 +341,9 @@ class AwsConfig:
         return self._made.once(key, lambda: self._read(read))
 
     def _seconds(self, name: str) -> float | None:
-        """Return a time-out, which the retry timeout bounds; 0 waits without limit.
+        """Return ``connect_timeout`` or ``read_timeout``, which the retry timeout bounds.
 
-        Args:
-            name: ``connect_timeout`` or ``read_timeout``; None is that of the session.
+        0 waits without limit; None is the timeout of the session.
         """
         seconds: float | None = getattr(self, name)
         known = seconds

@@ -151,11 +151,7 @@ def report_failure(
 
 
 def check_token(token: Secret) -> Secret:
-    """Return a continuation token, if the service would take it.
-
-    Raises:
-        ConfigurationError: It is empty, too long or not Unicode text.
-    """
+    """Return a continuation token; raise ConfigurationError if the service would refuse it."""
     if not is_unicode(token.reveal()):
         raise ConfigurationError(
             "the continuation token is not Unicode text", hint="write it as UTF-8"
@@ -182,7 +178,7 @@ def read_token(path: Path | str) -> Secret:
 
 
 def parse_token(data: bytes, path: str) -> Secret:
-    """Return a continuation token out of the content of a file; errors as :func:`read_token`."""
+    """Return a continuation token from the content of a file; errors as in :func:`read_token`."""
     try:
         text = data.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError:
@@ -198,10 +194,7 @@ def parse_token(data: bytes, path: str) -> Secret:
 
 
 def end_of(text: str, most: int) -> str:
-    """Return the end of a text, as long as it may be.
-
-    Lengths are counted as Java has them (UTF-16), which no other way of counting exceeds.
-    """
+    """Return the last ``most`` UTF-16 units of a text: no other way of counting counts more."""
     units = text.encode("utf-16-le", "replace")
     return units[-2 * most :].decode("utf-16-le", "ignore") if most > 0 else ""
 

@@ -2,8 +2,7 @@
 
 :class:`JobSession` makes the clients, and refreshes the credentials through GetJobDetails. The
 artifacts of a past execution are read in the same way, with the caller's own credentials.
-:class:`Store` reads and uploads artifacts: HEAD, ranged GETs of one version, and uploads under the
-job's KMS key.
+:class:`Store` reads and uploads artifacts.
 """
 
 from __future__ import annotations
@@ -76,12 +75,10 @@ class JobSession:
 
     @cached_property
     def _credentials(self) -> JobCredentials | None:
-        """The job's credentials: a job without artifacts has none, and needs none.
-
-        None is for a past execution: the caller's own are used.
+        """The job's credentials; None for a past execution, which the caller's own read.
 
         Raises:
-            AccessDenied: The job carries no credentials.
+            AccessDenied: The job carries none; a job without artifacts needs none.
         """
         if not isinstance(self.job, Job):
             return None
@@ -97,11 +94,7 @@ class JobSession:
         return Store(s3, self.job.encryption_key, self.job.read_with)
 
     def kms(self, region: str | None) -> AwsClient:
-        """Return the KMS client of a region; None is the pipeline's region.
-
-        Raises:
-            ConfigurationError: The region is missing, or a setting is malformed.
-        """
+        """Return the KMS client of a region; None is the pipeline's region."""
         return self._client("kms", region)
 
     def _client(self, service: Literal["s3", "kms"], region: str | None) -> AwsClient:
@@ -156,9 +149,9 @@ class Store:
     """A job's artifacts in S3.
 
     Attributes:
-        s3: S3 with the job's session credentials.
+        s3: S3 with the job's session credentials, or the caller's.
         key: The KMS key of the job's outputs; None for the bucket's default key.
-        read_with: Whose credentials S3 is reached with, for messages.
+        read_with: Whose credentials, for messages.
     """
 
     s3: S3
@@ -272,11 +265,8 @@ class Store:
     def begin_upload(self, artifact: Artifact) -> UploadCheck:
         """Create a multipart upload and abort it, to test whether the job may upload.
 
-        The objects of the bucket stay unchanged.
-
         Raises:
-            AccessDenied: The session, the bucket's policy or the key's does not allow it.
-            ServiceUnavailable: S3 could not be reached.
+            AccessDenied, ServiceUnavailable: As :meth:`upload`.
         """
         from cpstage.aws.uploads import ABORT_SECONDS, StorageCheck, StorageOptions
 
@@ -346,14 +336,7 @@ class ObjectInfo(NamedTuple):
 
 @dataclass(frozen=True)
 class S3Object:
-    """An object as a blob: every read is a ranged GET with ``If-Match`` on the ETag of the HEAD.
-
-    Attributes:
-        s3: S3 with the job's session credentials.
-        artifact: The artifact of the object.
-        info: The answer of HeadObject.
-        read_with: Whose credentials S3 is reached with, for messages.
-    """
+    """An object as a blob: every read is a ranged GET with ``If-Match`` on the ETag of the HEAD."""
 
     s3: S3
     artifact: Artifact

@@ -48,12 +48,7 @@ _ALGORITHMS = ("CRC32", "SHA256", "SHA1", "CRC64NVME", "CRC32C")
 
 
 class Checksum(NamedTuple):
-    """The checksum of a whole object, from a header such as ``x-amz-checksum-crc32``.
-
-    Attributes:
-        algorithm: The name of the algorithm, such as ``CRC64NVME``.
-        value: The checksum in base64.
-    """
+    """The checksum of a whole object in base64, and its algorithm, such as ``CRC64NVME``."""
 
     algorithm: str
     value: str
@@ -82,10 +77,10 @@ def crc32_checksum(crc: int) -> Checksum:
 
 
 def full_object_checksum(answer: Mapping[str, Any]) -> Checksum | None:
-    """Return the checksum of the whole object from an answer of S3; None where it has none.
+    """Return the checksum of the whole object from an answer of S3, one that can be computed first.
 
-    One that can be computed here comes first. A composite checksum cannot be compared: it is made
-    of the checksums of parts, whose sizes are unknown.
+    A composite checksum cannot be compared: it is made of the checksums of parts, whose sizes are
+    unknown.
     """
     if answer.get("ChecksumType", "FULL_OBJECT") != "FULL_OBJECT":
         return None
@@ -110,12 +105,7 @@ class _Crc:
 
 
 class RunningChecksum(NamedTuple):
-    """A checksum being computed over an object's bytes, in their order.
-
-    Attributes:
-        expected: The checksum of the object.
-        running: What computes it: an object of ``hashlib``, or one like it.
-    """
+    """A checksum being computed over an object's bytes, by an object like those of ``hashlib``."""
 
     expected: Checksum
     running: Any
@@ -187,16 +177,9 @@ class S3:
     def get_range(
         self, bucket: str, key: str, offset: int, length: int, etag: str | None = None
     ) -> bytes:
-        """Return bytes of an object, if it still has the ETag.
+        """Return bytes of an object, all of which exist, if it still has the ETag.
 
         A body that is cut is resumed at the byte that was reached.
-
-        Args:
-            bucket: The bucket.
-            key: The key.
-            offset: The first byte.
-            length: How many bytes; all of them lie inside the object.
-            etag: What the object has to be.
 
         Raises:
             ArtifactRejected: The bytes differ from the checksum that S3 sent with them, twice.
@@ -251,23 +234,13 @@ class S3:
                     body.close()
 
     def put_object(self, body: Pieces, crc32: str, members: Mapping[str, Any]) -> Answer:
-        """Store an object in one request.
-
-        Args:
-            body: Its bytes.
-            crc32: Base64 of their CRC-32, which S3 compares.
-            members: Where, and how it is stored: members of PutObject.
-        """
+        """Store an object in one request; S3 compares the CRC-32 (base64)."""
         parameters = {**members, "Body": Body(body), "ChecksumCRC32": crc32}
         detail = f"{length_of(body)} bytes"
         return self._call("PutObject", parameters, has("ETag"), detail)
 
     def create_multipart_upload(self, members: Mapping[str, Any]) -> tuple[OpenUpload, Answer]:
-        """Create a multipart upload with a full-object CRC-32.
-
-        Args:
-            members: Where, and how it is stored: members of CreateMultipartUpload.
-        """
+        """Create a multipart upload with a full-object CRC-32."""
         checksum = {"ChecksumAlgorithm": "CRC32", "ChecksumType": "FULL_OBJECT"}
         answer = self._call("CreateMultipartUpload", {**members, **checksum}, has("UploadId"))
         upload = OpenUpload(members["Bucket"], members["Key"], answer["UploadId"])
@@ -331,9 +304,6 @@ class Body(io.RawIOBase):
     """A body in buffers as the file object that botocore sends, without joining the buffers.
 
     botocore reads it to sign it, and again to send it, and goes back to its start for each try.
-
-    Args:
-        pieces: The bytes.
     """
 
     def __init__(self, pieces: Pieces) -> None:
@@ -397,7 +367,7 @@ def _not_aborted(answer: Answer) -> str | None:
 
 
 def _changed_bytes(title: str, error: FlexibleChecksumError) -> ArtifactRejected:
-    """Say what botocore found: it compares a checksum of an answer that holds the whole object."""
+    """Return the error for a whole object whose bytes differ from its checksum."""
     return ArtifactRejected(
         f"cannot read {title}: the bytes that S3 sent differ from its checksum: {error}",
         hint="the object, the network or a proxy changed them: run the command again",

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
@@ -92,11 +93,7 @@ class StorageOptions(NamedTuple):
 
 
 class Upload(NamedTuple):
-    """The answer of S3 to an upload.
-
-    Attributes:
-        checksum: The full-object checksum that S3 compared.
-    """
+    """The answer of S3 to an upload; S3 compared the full-object checksum."""
 
     location: S3Location
     size: int
@@ -112,10 +109,6 @@ class StorageCheck:
 
     S3 reports the encryption of a multipart upload with each part and with its completion; some
     compatible stores report it with the parts only.
-
-    Args:
-        key: The job's KMS key; None for the bucket's default key.
-        options: What the upload requests.
     """
 
     _RECORDED = ("ETag", "VersionId", "ServerSideEncryption", "SSEKMSKeyId")
@@ -126,7 +119,7 @@ class StorageCheck:
         self._recorded: dict[str, str] = {}
 
     def members(self) -> dict[str, Any]:
-        """Return the members of the request, with the job's key if it has one."""
+        """Return the request members for encryption, with the job's key if it has one."""
         named = {"SSEKMSKeyId": self._key_id} if self._key_id else {}
         return {**self._options.members(), **named}
 
@@ -168,12 +161,7 @@ def _same_key(asked: str, used: str | None) -> bool:
 
 
 def in_parts(chunks: Iterator[bytes], size_bound: int) -> Iterator[Pieces]:
-    """Split a stream into parts of one size; the last part is shorter.
-
-    Args:
-        chunks: The bytes.
-        size_bound: An upper bound of their number, which sets the size of a part.
-    """
+    """Split a stream into parts of one size, set by an upper bound of the stream's bytes."""
     size = max(_PART, -(-size_bound // _MOST_PARTS))
     part: list[memoryview | bytearray] = []
     have = 0
@@ -212,9 +200,6 @@ class _Sent(NamedTuple):
 class _Creation:
     """The CreateMultipartUpload request, whose answer a caller can still get after an interrupt.
 
-    Args:
-        create: Sends the request.
-
     Attributes:
         may_exist: Whether an upload with an unknown ID may exist.
     """
@@ -236,7 +221,7 @@ class _Creation:
             return self._upload, answer
 
     def upload_within(self, seconds: float) -> OpenUpload | None:
-        """Return the upload, and wait for its creation at most so many seconds."""
+        """Return the upload, after waiting for its creation at most so many seconds."""
         if self._under_way.acquire(timeout=seconds):
             self._under_way.release()
         return self._upload
@@ -279,40 +264,31 @@ def may_be_applied(error: BaseException) -> bool:
     return isinstance(error, NetworkError) or passing
 
 
+@dataclass(frozen=True)
 class MultipartUpload:
     """One multipart upload.
 
-    Args:
+    Attributes:
         s3: S3 with the job's session credentials.
         members: Location, media type and encryption, named as in CreateMultipartUpload.
         record_answer: Is called with each answer of S3.
         uploaded: Is called with the number of bytes of each stored part.
     """
 
-    def __init__(
-        self,
-        s3: S3,
-        members: Mapping[str, Any],
-        record_answer: Callable[[Answer], object],
-        uploaded: Callable[[int], object],
-    ) -> None:
-        self._s3 = s3
-        self._members = members
-        self._record_answer = record_answer
-        self._uploaded = uploaded
+    s3: S3
+    members: Mapping[str, Any]
+    record_answer: Callable[[Answer], object]
+    uploaded: Callable[[int], object]
 
     def send(self, parts: Iterator[Pieces]) -> tuple[int, Checksum]:
-        """Upload all parts, and complete the upload.
-
-        Returns:
-            The size of the object in bytes, and the checksum that S3 has compared.
+        """Upload all parts, and complete the upload; return the size in bytes and the checksum.
 
         Raises:
             Exception: The exception of the iterator, or of S3; the upload was aborted.
         """
         pool = ThreadPoolExecutor(_UPLOADERS, thread_name_prefix="cpstage-upload")
         futures: list[Future[_Sent]] = []
-        creation = _Creation(partial(self._s3.create_multipart_upload, self._members))
+        creation = _Creation(partial(self.s3.create_multipart_upload, self.members))
         try:
             # In a thread: a signal in this one would lose the answer with the upload ID. The first
             # parts are packed meanwhile.
@@ -333,7 +309,7 @@ class MultipartUpload:
                 _LOGGER.warning("%s", left.removeprefix("; "))
             raise
         pool.shutdown()
-        self._record_answer(answer)
+        self.record_answer(answer)
         return size, crc32_checksum(crc)
 
     def _complete(
@@ -348,13 +324,13 @@ class MultipartUpload:
         """
         parts = [one.part for one in sent]
         try:
-            return self._s3.complete_multipart_upload(upload, parts, checksum.value)
+            return self.s3.complete_multipart_upload(upload, parts, checksum.value)
         except (ServiceError, NetworkError) as error:
             if not (may_be_applied(error) or _is_no_upload(error)):
                 raise
             failure = error
         try:
-            answer = self._s3.head_object(upload.bucket, upload.key, checksum=True)
+            answer = self.s3.head_object(upload.bucket, upload.key, checksum=True)
             same = (answer["ContentLength"], answer.get("ChecksumCRC32")) == (size, checksum.value)
         except (ServiceError, NetworkError):
             answer, same = {}, _is_no_upload(failure) or self._is_gone(upload)
@@ -366,7 +342,7 @@ class MultipartUpload:
     def _is_gone(self, upload: OpenUpload) -> bool:
         """Abort an upload, and return whether S3 answered NoSuchUpload."""
         try:
-            self._s3.abort_multipart_upload(upload, ABORT_SECONDS)
+            self.s3.abort_multipart_upload(upload, ABORT_SECONDS)
         except (ServiceError, NetworkError) as error:
             return _is_no_upload(error)
         return False
@@ -391,33 +367,30 @@ class MultipartUpload:
 
     def _create(self, creation: _Creation) -> OpenUpload:
         upload, answer = creation()
-        self._record_answer(answer)
+        self.record_answer(answer)
         return upload
 
     def _send_one(self, created: Future[OpenUpload], number: int, body: Pieces) -> _Sent:
         crc, size = crc32_of(body), length_of(body)
         upload = created.result()
-        part, answer = self._s3.upload_part(upload, number, body, crc32_checksum(crc).value)
-        self._record_answer(answer)
-        self._uploaded(size)
+        part, answer = self.s3.upload_part(upload, number, body, crc32_checksum(crc).value)
+        self.record_answer(answer)
+        self.uploaded(size)
         return _Sent(part, size, crc)
 
     def _give_up(self, creation: _Creation, futures: list[Future[_Sent]]) -> str:
-        """Interrupt the part uploads, then abort the upload.
+        """Interrupt the part uploads, then abort the upload; say what may be left in the bucket.
 
         A part that arrives after the abort would stay in the bucket, hence the order. The creation
         is not interrupted at once: without its answer, the upload ID is unknown.
-
-        Returns:
-            A message about what may be left in the bucket; empty after an abort.
         """
         upload = creation.upload_within(_ANSWER_SECONDS)
-        self._s3.interrupt()
+        self.s3.interrupt()
         wait_for(futures, timeout=_GIVE_UP_SECONDS)
         if upload is None:
             lost = "; a multipart upload may have been created in the bucket, without parts"
             return lost if creation.may_exist else ""
-        abort = _Abort(self._s3, upload)
+        abort = _Abort(self.s3, upload)
         abort.start()
         abort.join(ABORT_SECONDS)
         return abort.left
