@@ -1,9 +1,9 @@
 """KMS keys: which may decrypt a message, its encryption context, and the calls to KMS.
 
 The SDK's own master keys and providers turn every answer of KMS into "unable to decrypt any data
-key", and take no client whose credentials are refreshed by a job. Its keyrings come with the
-Material Providers Library, which triples the import time. Calling KMS by boto3 keeps the reason of
-a refusal, and needs no permission beyond the operation itself.
+key", and accept no client whose credentials a job refreshes. Its keyrings come with the Material
+Providers Library, which triples the import time. Calling KMS by boto3 keeps the reason of a
+refusal, and needs no permission beyond the operation itself.
 
 Anyone can write a message header, so KMS is called only with keys that the caller or the job names,
 or with keys of one account. The encryption context is plain text in the header and in CloudTrail;
@@ -33,7 +33,7 @@ from cpstage.errors import (
 from cpstage.job.masking import SecretBytes
 
 Clients = Callable[["str | None"], AwsClient]
-"""Gives KMS in a region; None asks for the pipeline's."""
+"""Returns the KMS client of a region; None is the pipeline's region."""
 
 _DATA_KEY_BYTES = 32
 
@@ -82,8 +82,8 @@ def parse_arn(text: str) -> Arn | None:
 def related(one: Arn, other: Arn) -> bool:
     """Whether two ARNs are those of one key, or of replicas of one multi-region key.
 
-    All replicas have one key material and one id, which begins with ``mrk-``, in the same account
-    (AWS KMS Developer Guide, "Multi-Region keys in AWS KMS").
+    All replicas have one id, which begins with ``mrk-``, in one account (AWS KMS Developer Guide,
+    "Multi-Region keys in AWS KMS").
     """
     if one == other:
         return True
@@ -100,19 +100,15 @@ def replicas(arn: str, region: str | None) -> list[str]:
 
 
 class Kms(NamedTuple):
-    """The three KMS operations that encrypted messages need.
+    """The three KMS operations that encrypted messages need; their errors name the key.
 
-    A key may be named by any of the four forms that KMS takes: ARN, bare id, alias ARN, alias name.
+    A key is named by any of the four forms that KMS takes: ARN, bare id, alias ARN, alias name.
     """
 
     clients: Clients
 
     def generate(self, key_id: str, context: Mapping[str, str]) -> tuple[SecretBytes, WrappedKey]:
-        """Have a data key made, and return it in plaintext and wrapped (GenerateDataKey).
-
-        Raises:
-            AccessDenied, ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
-        """
+        """Make a data key, and return it in plaintext and wrapped (GenerateDataKey)."""
         doing = f"encrypt under the KMS key {key_id}"
         parameters = {"NumberOfBytes": _DATA_KEY_BYTES, "EncryptionContext": {**context}}
         check = has("KeyId", "CiphertextBlob", "Plaintext")
@@ -121,11 +117,7 @@ class Kms(NamedTuple):
         return SecretBytes(answer["Plaintext"]), wrapped
 
     def wrap(self, key_id: str, data_key: SecretBytes, context: Mapping[str, str]) -> WrappedKey:
-        """Have a data key wrapped under one more key (Encrypt).
-
-        Raises:
-            AccessDenied, ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
-        """
+        """Wrap a data key under one more key (Encrypt)."""
         doing = f"encrypt under the KMS key {key_id}"
         parameters = {"Plaintext": data_key, "EncryptionContext": {**context}}
         check = has("KeyId", "CiphertextBlob")
@@ -133,11 +125,10 @@ class Kms(NamedTuple):
         return WrappedKey(_key_arn(answer, doing), answer["CiphertextBlob"])
 
     def unwrap(self, key_id: str, wrapped: WrappedKey, context: Mapping[str, str]) -> SecretBytes:
-        """Have a wrapped data key decrypted, by the named key and no other (Decrypt).
+        """Decrypt a wrapped data key, with the named key and no other (Decrypt).
 
         Raises:
             ArtifactRejected: The encrypted data key or the context was changed.
-            AccessDenied, ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
         """
         doing = f"decrypt with the KMS key {key_id}"
         parameters = {"CiphertextBlob": wrapped.blob, "EncryptionContext": {**context}}
@@ -169,10 +160,7 @@ class Kms(NamedTuple):
 
 @contextmanager
 def _failures(doing: str, permission: str, *, of_a_job: bool) -> Iterator[None]:
-    """Translate what KMS refuses, with its own code in the message.
-
-    Local files are encrypted and decrypted with the caller's credentials, artifacts with the job's.
-    """
+    """Translate the refusals of KMS; local files are decrypted with the caller's credentials."""
     who = "the job's session" if of_a_job else "the caller's policy"
     hint = f"{who} and the key's policy have to allow {permission} on it"
     expired_hint = SESSION_EXPIRED_HINT if of_a_job else CALLER_EXPIRED_HINT

@@ -143,7 +143,7 @@ class ActionTypeId(NamedTuple):
 
     @property
     def is_third_party(self) -> bool:
-        """Whether its jobs are those of a partner, which take a client's token."""
+        """Whether its jobs are those of a partner, which need a client token."""
         return self.owner == "ThirdParty"
 
     def __str__(self) -> str:
@@ -170,7 +170,7 @@ ReadWith = Literal["job", "caller"]
 
 @dataclass(frozen=True)
 class ArtifactSet:
-    """What a job and a past execution have in common: artifacts, and where they belong."""
+    """The common members of a job and a past execution: artifacts, and where they belong."""
 
     id: str
     account_id: str | None
@@ -194,7 +194,7 @@ class ArtifactSet:
 
     @property
     def artifacts_to_build(self) -> tuple[Artifact, ...]:
-        """The outputs that get a directory in ``out/``."""
+        """Outputs that get a directory in ``out/``."""
         return self.output_artifacts
 
     @property
@@ -261,10 +261,10 @@ def plain_name(name: str) -> str:
 
 
 def check_artifact_name(name: object) -> ArtifactName:
-    """Return the name as a trusted one.
+    """Return a trusted name, which is safe as the name of a directory.
 
-    The service allows up to 100 letters, digits, ``_`` and ``-`` (API reference, ``Artifact``);
-    a saved document may hold anything, and the name becomes a directory.
+    CodePipeline allows up to 100 letters, digits, ``_`` and ``-`` (API reference, ``Artifact``); a
+    saved document may hold anything.
 
     Raises:
         ConfigurationError: It has another form, or is a device of some operating system.
@@ -306,8 +306,8 @@ def choose(
     Args:
         artifacts: What to choose from.
         globs: Names or globs.
-        what: What they are, for the error.
-        whose: What they belong to, for the error.
+        what: The noun for the artifacts, in the error.
+        whose: The job or execution, in the error.
 
     Raises:
         UsageError: A glob matches none.
