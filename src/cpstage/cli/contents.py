@@ -23,7 +23,6 @@ from cpstage.cli.output import Terminal, counted
 from cpstage.errors import LocalIOError, NotFound, UsageError, printable
 
 if TYPE_CHECKING:
-    from cpstage import AwsConfig, Progress, Unpacking
     from cpstage.inspect.listing import Listed, Listing
 
 _LS_EXAMPLES = """\b
@@ -63,11 +62,11 @@ def ls(
     words: tuple[str, ...],
     archive: str | None,
     skip_missing: bool,
-    unpacking: Unpacking,
-    config: AwsConfig,
+    unpacking: cpstage.Unpacking,
+    config: cpstage.AwsConfig,
     credentials_max_age: float,
     terminal: Terminal,
-    progress: Progress,
+    progress: cpstage.Progress,
 ) -> None:
     """List the contents of artifacts, without fetching them.
 
@@ -185,8 +184,8 @@ def cat(
     words: tuple[str, ...],
     archive: str | None,
     force: bool,
-    unpacking: Unpacking,
-    config: AwsConfig,
+    unpacking: cpstage.Unpacking,
+    config: cpstage.AwsConfig,
     credentials_max_age: float,
     terminal: Terminal,
 ) -> None:

@@ -11,12 +11,10 @@ import cpstage
 from cpstage.cli.command import AwsCommand, Number
 from cpstage.cli.job_options import JobSource, artifact_source_options
 from cpstage.cli.options import aws_options, output_options, retry_option
-from cpstage.cli.output import took
+from cpstage.cli.output import Terminal, took
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
-    from cpstage import AwsConfig
-    from cpstage.cli.output import Terminal
     from cpstage.inspect.description import DescribedExecution, ListedExecution
 
 _SHOW_EXAMPLES = """\b
@@ -36,7 +34,7 @@ _GOOD_FOR_SECONDS = 15 * 60
 @artifact_source_options
 @aws_options()
 @output_options
-def show(source: JobSource, config: AwsConfig, terminal: Terminal) -> None:
+def show(source: JobSource, config: cpstage.AwsConfig, terminal: Terminal) -> None:
     """Show a job and the objects at its locations.
 
     The command masks secrets: session credentials, and the values of the action's configuration
@@ -176,7 +174,7 @@ def executions(
     execution: str | None,
     most: int,
     status: str | None,
-    config: AwsConfig,
+    config: cpstage.AwsConfig,
     terminal: Terminal,
 ) -> None:
     """List a pipeline's past executions, or the actions of one.

@@ -13,11 +13,10 @@ from cpstage.aws.config import DEFAULT_MAX_AGE
 from cpstage.cli.command import AwsCommand, Command, choice, flag, seconds
 from cpstage.cli.job_options import JobSource, job_options
 from cpstage.cli.options import aws_options, output_options, workspace_option
+from cpstage.cli.output import Terminal
 from cpstage.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from cpstage import AwsConfig
-    from cpstage.cli.output import Terminal
     from cpstage.runner.environment import Syntax
 
 _ENV_EXAMPLES = """\b
@@ -40,7 +39,7 @@ Examples:
 def env(
     *,
     source: JobSource,
-    config: AwsConfig,
+    config: cpstage.AwsConfig,
     terminal: Terminal,
     workspace: str,
     format: Syntax,
@@ -87,7 +86,7 @@ Example, in ~/.aws/config:
 @aws_options()
 @output_options
 def credentials(
-    source: JobSource, config: AwsConfig, terminal: Terminal, expires_in: float, force: bool
+    source: JobSource, config: cpstage.AwsConfig, terminal: Terminal, expires_in: float, force: bool
 ) -> None:
     """Print a job's session credentials, SECRETS included.
 

@@ -22,11 +22,10 @@ import click
 import cpstage
 from cpstage.cli.command import Decorator, Function, flag, gather
 from cpstage.cli.options import a_file
+from cpstage.cli.output import Terminal
 from cpstage.errors import ConfigurationError, NotFound, UsageError, local_reason
 
 if TYPE_CHECKING:
-    from cpstage import AwsConfig, Job
-    from cpstage.cli.output import Terminal
     from cpstage.job import ArtifactSet
     from cpstage.job.masking import Secret
 
@@ -48,7 +47,7 @@ class JobSource(NamedTuple):
 
     def load_artifacts(
         self,
-        config: AwsConfig,
+        config: cpstage.AwsConfig,
         terminal: Terminal,
         *,
         in_progress: bool = False,
@@ -71,7 +70,9 @@ class JobSource(NamedTuple):
             )
         return execution
 
-    def load(self, config: AwsConfig, *, uses_s3: bool = True, in_progress: bool = False) -> Job:
+    def load(
+        self, config: cpstage.AwsConfig, *, uses_s3: bool = True, in_progress: bool = False
+    ) -> cpstage.Job:
         """Fetch or read the job.
 
         Args:
@@ -111,7 +112,7 @@ class JobSource(NamedTuple):
         return self.job_id
 
 
-def _saved_job(file: str) -> Job:
+def _saved_job(file: str) -> cpstage.Job:
     # Without a name for the document: a traceback may show local variables.
     return cpstage.parse_job(_read_document(file))
 

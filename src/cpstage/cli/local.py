@@ -25,6 +25,7 @@ import click
 import cpstage
 from cpstage.cli.command import Command, Number, Option, flag, seconds
 from cpstage.cli.options import output_options, progress_option
+from cpstage.cli.output import Terminal
 from cpstage.errors import (
     ArtifactRejected,
     ConfigurationError,
@@ -37,8 +38,6 @@ from cpstage.errors import (
 from cpstage.job import check_artifact_name
 
 if TYPE_CHECKING:
-    from cpstage import FetchResult, Progress, PushResult, Workspace
-    from cpstage.cli.output import Terminal
     from cpstage.local import Call, LocalAWS, LocalAWSClient
 
 
@@ -274,7 +273,7 @@ Examples:
 )
 @output_options
 @progress_option
-def demo(terminal: Terminal, progress: Progress) -> None:
+def demo(terminal: Terminal, progress: cpstage.Progress) -> None:
     """Run a complete job on an embedded local AWS.
 
     The demo needs no AWS account. A sample pipeline offers a job; the demo fetches its inputs, runs
@@ -286,7 +285,7 @@ def demo(terminal: Terminal, progress: Progress) -> None:
         terminal.document({"narration": said})
 
 
-def _run_demo(say: Say, progress: Progress) -> None:
+def _run_demo(say: Say, progress: cpstage.Progress) -> None:
     """Run the sample pipeline's job from its id to the artifacts in the bucket.
 
     Raises:
@@ -328,7 +327,7 @@ def _run_demo(say: Say, progress: Progress) -> None:
     say("\nThe local AWS and the workspace are gone again.")
 
 
-def _tell_fetched(say: Say, result: FetchResult) -> None:
+def _tell_fetched(say: Say, result: cpstage.FetchResult) -> None:
     for staged in result.inputs:
         contents = staged.contents
         amount = f"{contents.files} files" if contents else "one file"
@@ -338,7 +337,7 @@ def _tell_fetched(say: Say, result: FetchResult) -> None:
 
 
 def _build(
-    command: tuple[str, ...], workspace: Workspace, variables: Mapping[str, str], say: Say
+    command: tuple[str, ...], workspace: cpstage.Workspace, variables: Mapping[str, str], say: Say
 ) -> None:
     """Run the build step as a script would: in the workspace, without a credential."""
     secret_free = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
@@ -356,7 +355,7 @@ def _build(
         raise ArtifactRejected(f"the build step ended with exit code {done.returncode}", hint="")
 
 
-def _tell_bucket(say: Say, aws: LocalAWS, result: PushResult) -> None:
+def _tell_bucket(say: Say, aws: LocalAWS, result: cpstage.PushResult) -> None:
     """Say what S3 has now, unpacked by another reader than our own.
 
     The administrator may read all objects, which neither the caller nor a job may.

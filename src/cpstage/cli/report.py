@@ -12,11 +12,10 @@ import cpstage
 from cpstage.cli.command import AwsCommand, flag, gather
 from cpstage.cli.job_options import JobSource, job_options, read_file
 from cpstage.cli.options import aws_options, output_options, retry_option
+from cpstage.cli.output import Terminal
 from cpstage.errors import ConfigurationError, CpstageError, FailureType, LocalIOError, UsageError
 
 if TYPE_CHECKING:
-    from cpstage import AwsConfig, Details
-    from cpstage.cli.output import Terminal
     from cpstage.job.result import Reported
 
 _SUCCESS_EXAMPLES = """\b
@@ -139,9 +138,9 @@ details_options = gather(
 def success(
     *,
     source: JobSource,
-    config: AwsConfig,
+    config: cpstage.AwsConfig,
     terminal: Terminal,
-    details: Details,
+    details: cpstage.Details,
     output_variables: tuple[str, ...],
     output_variables_file: str | None,
     continuation_token_file: str | None,
@@ -219,7 +218,7 @@ def _or_stdin(file: str) -> str:
 def failure(
     *,
     source: JobSource,
-    config: AwsConfig,
+    config: cpstage.AwsConfig,
     terminal: Terminal,
     message: str | None,
     message_file: str | None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import click
 
@@ -19,13 +18,11 @@ from cpstage.cli.options import (
     session_options,
     workspace_option,
 )
+from cpstage.cli.output import Terminal
 from cpstage.cli.report import details_options
 from cpstage.cli.transfer import fetched_text, pushed_text
 from cpstage.errors import UsageError
 from cpstage.runner.signals import Interrupts
-
-if TYPE_CHECKING:
-    from cpstage.cli.output import Terminal
 
 
 class TakesCommand(AwsCommand):

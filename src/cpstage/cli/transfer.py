@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -22,9 +22,6 @@ from cpstage.cli.options import (
 from cpstage.cli.output import Terminal, counted, relative, shortened
 from cpstage.errors import UsageError
 from cpstage.progress import amount
-
-if TYPE_CHECKING:
-    from cpstage import AwsConfig, FetchOptions, FetchResult, Progress, PushOptions, PushResult
 
 _FETCH_EXAMPLES = """\b
 Examples:
@@ -56,10 +53,10 @@ Examples:
 def fetch(
     *,
     source: JobSource,
-    config: AwsConfig,
+    config: cpstage.AwsConfig,
     terminal: Terminal,
     workspace: str,
-    fetch_options: FetchOptions,
+    fetch_options: cpstage.FetchOptions,
     dry_run: bool,
     env_file: str | None,
     codebuild_env: bool,
@@ -105,7 +102,7 @@ def fetch(
     terminal.result(result.document(), fetched_text(result))
 
 
-def fetched_text(result: FetchResult) -> str:
+def fetched_text(result: cpstage.FetchResult) -> str:
     """Return a line for each artifact."""
     lines = []
     for staged in (*result.inputs, *result.made):
@@ -156,12 +153,12 @@ def _split(context: click.Context, _: click.Parameter, values: tuple[str, ...]) 
 def push(
     *,
     source: JobSource,
-    config: AwsConfig,
+    config: cpstage.AwsConfig,
     terminal: Terminal,
-    progress: Progress,
+    progress: cpstage.Progress,
     workspace: str,
     paths: dict[str, str],
-    push_options: PushOptions,
+    push_options: cpstage.PushOptions,
     force: bool,
     **options: Any,
 ) -> None:
@@ -185,7 +182,7 @@ def push(
     terminal.result(result.document(), pushed_text(result))
 
 
-def pushed_text(result: PushResult) -> str:
+def pushed_text(result: cpstage.PushResult) -> str:
     """Return a line for each artifact."""
     lines = []
     for pushed in result.outputs:

@@ -99,7 +99,7 @@ def saved_document(document: Document, issued_at: datetime) -> MaskedDict:
 
 
 def mask_document(document: Document) -> MaskedDict:
-    """Return a copy of a job document in which every value that can be a secret is masked.
+    """Return a copy of a job document with every value masked that can be a secret.
 
     These are the three credential members, each value of the action's configuration, and the
     continuation token. Empty and absent values stay unchanged.
@@ -163,11 +163,7 @@ def _text(parent: Document, member: str) -> str | None:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text can be sent.
-
-    One out of JSON may hold half of a surrogate pair, and bytes that are not UTF-8 arrive as lone
-    surrogates (PEP 383).
-    """
+    """Whether a text has no lone surrogate, as half a pair in JSON or a byte that is not UTF-8."""
     return not _SURROGATE.search(text)
 
 

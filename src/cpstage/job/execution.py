@@ -196,9 +196,8 @@ class Execution(ArtifactSet):
     made, each object once, and ``input_artifacts`` what no action of the execution made.
 
     Attributes:
-        pipeline_region: The region of the pipeline.
         summary: What ListPipelineExecutions says of it; None where it is not listed.
-        action: The latest attempt of the action that was chosen; None for all actions.
+        action: The latest attempt of the chosen action; None for all actions.
         actions: All attempts of all actions, oldest first.
     """
 
@@ -220,7 +219,7 @@ class Execution(ArtifactSet):
 
     @property
     def title(self) -> str:
-        """What to call it in messages."""
+        """The name for messages."""
         whose = f"action {self.action.path} of " if self.action else ""
         return f"{whose}execution {self.execution_id} of pipeline {self.pipeline}"
 
@@ -252,13 +251,10 @@ def latest_attempts(actions: Iterable[ActionExecution]) -> list[ActionExecution]
 def artifacts_of(
     actions: Sequence[ActionExecution],
 ) -> tuple[tuple[Artifact, ...], tuple[Artifact, ...]]:
-    """Return what actions took from elsewhere and what they made, each object once.
+    """Return the inputs from elsewhere and the outputs of actions, each object once.
 
-    Artifacts of one name and several objects are told apart: ``App@Build`` is the one that the
-    action Build made, or took from elsewhere.
-
-    Returns:
-        The inputs, and the outputs.
+    Artifacts of one name and several objects get different names: ``App@Build`` is the one that the
+    action Build made, or read from elsewhere.
     """
     made: dict[S3Location, tuple[Artifact, ActionExecution]] = {}
     taken: dict[S3Location, tuple[Artifact, ActionExecution]] = {}
@@ -297,10 +293,7 @@ def _told_apart(found: Sequence[tuple[Artifact, ActionExecution]]) -> list[Artif
 
 
 def _apart(name: str, action: str) -> str:
-    """Return a name that is safe as the name of a directory, whatever a service answers.
-
-    CodePipeline's own names of stages and actions stay as they are, unless they are very long.
-    """
+    """Return a name that is safe as the name of a directory, whatever a service answers."""
     return f"{name}{APART}{_NOT_IN_NAMES.sub('_', action)[:_LONGEST_ACTION]}"
 
 
@@ -333,11 +326,7 @@ def parse_summary(member: Document) -> ExecutionSummary:
 
 
 def parse_action(member: Document) -> ActionExecution:
-    """Read an ``ActionExecutionDetail``.
-
-    Raises:
-        ConfigurationError: An artifact's name cannot be the name of a directory.
-    """
+    """Read an ``ActionExecutionDetail``; raise ConfigurationError for an unsafe artifact name."""
     taken, made = _mapping(member, "input"), _mapping(member, "output")
     result = _mapping(made, "executionResult")
     error = _mapping(result, "errorDetails")
@@ -393,7 +382,7 @@ def moment(value: object) -> datetime | None:
 
 
 def iso(time: datetime | None) -> str | None:
-    """Return a time as ISO 8601 in UTC, without fractions of a second."""
+    """Return a time as ISO 8601 in UTC, in seconds."""
     return f"{time.astimezone(timezone.utc):%Y-%m-%dT%H:%M:%SZ}" if time else None
 
 
