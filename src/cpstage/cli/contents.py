@@ -11,14 +11,20 @@ import click
 
 import cpstage
 from cpstage.cli.archive_options import unpacking_options
-from cpstage.cli.command import Command, flag
 from cpstage.cli.job_options import (
     JobSource,
     archive_option,
     artifact_source_options,
     skip_missing_option,
 )
-from cpstage.cli.options import log_options, output_options, progress_option, session_options
+from cpstage.cli.options import (
+    Command,
+    flag,
+    log_options,
+    output_options,
+    progress_option,
+    session_options,
+)
 from cpstage.cli.output import Terminal, counted
 from cpstage.errors import LocalIOError, NotFound, UsageError, printable
 

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import cpstage
-from cpstage.cli.command import AwsCommand, Number
 from cpstage.cli.job_options import JobSource, artifact_source_options
-from cpstage.cli.options import aws_options, output_options, retry_option
+from cpstage.cli.options import AwsCommand, Number, aws_options, output_options, retry_option
 from cpstage.cli.output import Terminal, took
 from cpstage.errors import printable
 

@@ -9,9 +9,15 @@ import click
 
 import cpstage
 from cpstage.cli.archive_options import unpacking_options
-from cpstage.cli.command import Command, flag
 from cpstage.cli.job_options import JobSource, artifact_source_options, skip_missing_option
-from cpstage.cli.options import output_options, progress_option, session_options, workspace_option
+from cpstage.cli.options import (
+    Command,
+    flag,
+    output_options,
+    progress_option,
+    session_options,
+    workspace_option,
+)
 from cpstage.cli.output import Terminal
 from cpstage.errors import UsageError, printable
 from cpstage.progress import amount

@@ -9,9 +9,14 @@ from typing import TYPE_CHECKING
 import click
 
 import cpstage
-from cpstage.cli.command import AwsCommand
 from cpstage.cli.job_options import JobSource, artifact_source_options
-from cpstage.cli.options import aws_options, output_options, retry_option, workspace_option
+from cpstage.cli.options import (
+    AwsCommand,
+    aws_options,
+    output_options,
+    retry_option,
+    workspace_option,
+)
 from cpstage.cli.output import Terminal, coloured
 from cpstage.errors import printable
 

@@ -10,9 +10,17 @@ import click
 
 import cpstage
 from cpstage.aws.config import DEFAULT_MAX_AGE
-from cpstage.cli.command import AwsCommand, Command, choice, flag, seconds
 from cpstage.cli.job_options import JobSource, job_options
-from cpstage.cli.options import aws_options, output_options, workspace_option
+from cpstage.cli.options import (
+    AwsCommand,
+    Command,
+    aws_options,
+    choice,
+    flag,
+    output_options,
+    seconds,
+    workspace_option,
+)
 from cpstage.cli.output import Terminal
 from cpstage.errors import UsageError, printable
 

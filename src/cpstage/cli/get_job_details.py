@@ -20,9 +20,8 @@ import click
 import cpstage
 from cpstage._version import __version__
 from cpstage.cli.aws_output import FORMATS, compile_query, output_format, render
-from cpstage.cli.command import Command, Function, flag
 from cpstage.cli.job_options import refuse_document
-from cpstage.cli.options import aws_options, json_options
+from cpstage.cli.options import Command, Function, aws_options, flag, json_options
 from cpstage.errors import ConfigurationError, UsageError, WorkspaceUnavailable, local_reason
 
 if TYPE_CHECKING:

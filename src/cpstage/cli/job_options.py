@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 import cpstage
-from cpstage.cli.command import Decorator, Function, flag, gather
-from cpstage.cli.options import a_file
+from cpstage.cli.options import Decorator, Function, a_file, flag, gather
 from cpstage.cli.output import Terminal
 from cpstage.errors import ConfigurationError, NotFound, UsageError, local_reason
 

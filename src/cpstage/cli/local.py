@@ -23,8 +23,15 @@ from typing import TYPE_CHECKING
 import click
 
 import cpstage
-from cpstage.cli.command import Command, Number, Option, flag, seconds
-from cpstage.cli.options import output_options, progress_option
+from cpstage.cli.options import (
+    Command,
+    Number,
+    Option,
+    flag,
+    output_options,
+    progress_option,
+    seconds,
+)
 from cpstage.cli.output import Terminal
 from cpstage.errors import (
     ArtifactRejected,

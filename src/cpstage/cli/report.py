@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 import click
 
 import cpstage
-from cpstage.cli.command import AwsCommand, flag, gather
 from cpstage.cli.job_options import JobSource, job_options, read_file
-from cpstage.cli.options import aws_options, output_options, retry_option
+from cpstage.cli.options import AwsCommand, aws_options, flag, gather, output_options, retry_option
 from cpstage.cli.output import Terminal
 from cpstage.errors import ConfigurationError, CpstageError, FailureType, LocalIOError, UsageError
 

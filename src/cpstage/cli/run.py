@@ -9,12 +9,18 @@ import click
 import cpstage
 from cpstage._posix import release_signals
 from cpstage.cli.archive_options import run_staging_options, run_upload_options
-from cpstage.cli.command import AwsCommand, Decorator, Number, Option, flag, gather, seconds
 from cpstage.cli.job_options import JobSource, force_option, job_options
 from cpstage.cli.options import (
+    AwsCommand,
+    Decorator,
+    Number,
+    Option,
+    flag,
+    gather,
     output_options,
     pairs,
     progress_option,
+    seconds,
     session_options,
     workspace_option,
 )

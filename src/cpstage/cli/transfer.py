@@ -10,10 +10,11 @@ import click
 
 import cpstage
 from cpstage.cli.archive_options import staging_options, upload_options
-from cpstage.cli.command import AwsCommand, flag
 from cpstage.cli.job_options import JobSource, artifact_source_options, force_option, job_options
 from cpstage.cli.options import (
+    AwsCommand,
     a_file,
+    flag,
     output_options,
     progress_option,
     session_options,

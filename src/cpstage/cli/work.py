@@ -15,8 +15,17 @@ import click
 import cpstage
 from cpstage._posix import SIGNALS
 from cpstage.cli.archive_options import run_staging_options, run_upload_options
-from cpstage.cli.command import AwsCommand, Number, choice, flag, gather, seconds
-from cpstage.cli.options import aws_options, json_options, session_options
+from cpstage.cli.options import (
+    AwsCommand,
+    Number,
+    aws_options,
+    choice,
+    flag,
+    gather,
+    json_options,
+    seconds,
+    session_options,
+)
 from cpstage.cli.run import TakesCommand, command_options, push_always_option
 from cpstage.errors import Stopped, UsageError
 
