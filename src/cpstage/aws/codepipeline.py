@@ -37,10 +37,7 @@ _UNKNOWN_AGE_SECONDS = 60.0
 
 
 def get_job_details(
-    job_id: str,
-    *,
-    client_token: str | Secret | None = None,
-    config: AwsConfig | None = None,
+    job_id: str, *, client_token: str | Secret | None = None, config: AwsConfig | None = None
 ) -> MaskedDict:
     """Return the job's document as the service returns it, secrets included.
 
@@ -77,10 +74,7 @@ def get_job_details(
 
 
 def get_job(
-    job_id: str,
-    *,
-    client_token: str | Secret | None = None,
-    config: AwsConfig | None = None,
+    job_id: str, *, client_token: str | Secret | None = None, config: AwsConfig | None = None
 ) -> Job:
     """Return a job: arguments and errors as in :func:`get_job_details`."""
     client_token = secret(client_token)
@@ -181,11 +175,7 @@ def require_in_progress(job_id: str, *, client_token: Secret | None, config: Aws
 
 
 def poll_for_jobs(
-    action_type: ActionTypeId,
-    *,
-    most: int,
-    query: Mapping[str, str] | None,
-    config: AwsConfig,
+    action_type: ActionTypeId, *, most: int, query: Mapping[str, str] | None, config: AwsConfig
 ) -> list[MaskedDict]:
     """Return jobs that wait for a worker of an action type, ``most`` at most.
 

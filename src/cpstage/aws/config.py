@@ -139,10 +139,7 @@ class AwsConfig:
         return self._client("s3", self.require_region(region), credentials, retries)
 
     def kms(
-        self,
-        credentials: JobCredentials | None,
-        region: str | None,
-        retries: Retries | None = None,
+        self, credentials: JobCredentials | None, region: str | None, retries: Retries | None = None
     ) -> AwsClient:
         """Return a client of KMS in the region where the key lies; otherwise as :meth:`s3`."""
         return self._client("kms", region or self.require_region(), credentials, retries)
@@ -254,11 +251,7 @@ class AwsConfig:
         return self._session._session
 
     def _client(
-        self,
-        service: str,
-        region: str,
-        credentials: JobCredentials | None,
-        retries: Retries | None,
+        self, service: str, region: str, credentials: JobCredentials | None, retries: Retries | None
     ) -> AwsClient:
         from cpstage.aws.client import AwsClient
         from cpstage.aws.client import Retries as NewRetries

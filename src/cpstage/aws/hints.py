@@ -49,36 +49,24 @@ _POLICY_HINT = (
 )
 
 _DENIED = {
-    "403",
-    "AccessDenied",
-    "AccessDeniedException",
-    "AllAccessDisabled",
-    "Forbidden",
-    "InvalidClientTokenException",
-    "NotAuthorized",
-    "OptInRequired",
+    *("403", "AccessDenied", "AccessDeniedException", "AllAccessDisabled", "Forbidden"),
+    *("InvalidClientTokenException", "NotAuthorized", "OptInRequired"),
 }
 
 _EXPLICIT_DENY = re.compile(r"explicit deny in an? ((?:[\w-]+ ){1,3}(?:policy|boundary))")
 _CUSTOMER_KEY_MESSAGE = re.compile("stored using a form of Server Side Encryption")
-"""What S3 says, under the code InvalidRequest, of a GET without the customer's key."""
+"""S3's message, with the code InvalidRequest, for a GET without the customer's key."""
 
 _SKEWED = {"RequestTimeTooSkewed", "RequestInTheFuture"}
 _SKEWED_MESSAGE = re.compile("Signature (expired|not yet current)")
-"""What CodePipeline and KMS say under the code InvalidSignatureException."""
+"""Messages of CodePipeline and KMS with the code InvalidSignatureException."""
 
 _ROWS: tuple[tuple[set[str], type[CpstageError], str | None], ...] = (
     (
-        {  # the credentials are good for nothing, whatever the call
-            "AuthFailure",
-            "IncompleteSignature",
-            "InvalidAccessKeyId",
-            "InvalidClientTokenId",
-            "InvalidSignatureException",
-            "InvalidToken",
-            "MissingAuthenticationToken",
-            "MissingAuthenticationTokenException",
-            "SignatureDoesNotMatch",
+        {  # credentials that are invalid for every call
+            *("AuthFailure", "IncompleteSignature", "InvalidAccessKeyId", "InvalidClientTokenId"),
+            *("InvalidSignatureException", "InvalidToken", "MissingAuthenticationToken"),
+            *("MissingAuthenticationTokenException", "SignatureDoesNotMatch"),
             "UnrecognizedClientException",
         },
         AccessDenied,
@@ -109,12 +97,8 @@ _ROWS: tuple[tuple[set[str], type[CpstageError], str | None], ...] = (
     ({"InvalidJobStateException", "InvalidNonceException"}, OutOfSync, None),
     (
         {  # S3's for a bucket in another region
-            "301",
-            "307",
-            "AuthorizationHeaderMalformed",
-            "IllegalLocationConstraintException",
-            "PermanentRedirect",
-            "TemporaryRedirect",
+            *("301", "307", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"),
+            *("PermanentRedirect", "TemporaryRedirect"),
         },
         ConfigurationError,
         "give the region of the pipeline with --region",
@@ -124,7 +108,7 @@ _ROWS: tuple[tuple[set[str], type[CpstageError], str | None], ...] = (
 
 
 class Hints(NamedTuple):
-    """What to do about the refusals of one call: arguments of ``aws_failures``."""
+    """Hints for the refusals of one call: arguments of ``aws_failures``."""
 
     denied: str | None = None
     policy: str | None = None
@@ -249,10 +233,7 @@ def settings_hint(why: str, other: str = _SETTINGS_HINT) -> str:
 
 
 def seconds_off(stamp: str | None) -> float | None:
-    """Return how many seconds this machine's clock is ahead of the Date header of an answer.
-
-    None is for a header that is missing or malformed.
-    """
+    """Return the seconds that this clock is ahead of a Date header; None for a malformed one."""
     from datetime import datetime, timezone
     from email.utils import parsedate_to_datetime
 

@@ -26,14 +26,7 @@ from cpstage.aws.errors import (
     ServiceError,
     aws_failures,
 )
-from cpstage.aws.s3 import (
-    S3,
-    Checksum,
-    Pieces,
-    crc32_checksum,
-    full_object_checksum,
-    length_of,
-)
+from cpstage.aws.s3 import S3, Checksum, Pieces, crc32_checksum, full_object_checksum, length_of
 from cpstage.errors import CpstageError, NotFound, OutOfSync
 from cpstage.job import Artifact, ArtifactSet, EncryptionKey, Job, ReadWith, SessionCredentials
 

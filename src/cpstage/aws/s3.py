@@ -197,7 +197,12 @@ class S3:
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
             if isinstance(failure, FlexibleChecksumError):
                 if was_changed:
-                    raise _changed_bytes(self._title(parameters), failure) from None
+                    raise ArtifactRejected(
+                        f"cannot read {self._title(parameters)}: the bytes that S3 sent differ "
+                        f"from its checksum: {failure}",
+                        hint="the object, the network or a proxy changed them: run the command "
+                        "again",
+                    ) from None
                 was_changed, done = True, 0
                 pieces.clear()
             failures = 1 if got else failures + 1
@@ -364,14 +369,6 @@ def _not_aborted(answer: Answer) -> str | None:
     """Refuse a success other than 204 (S3 API reference): a proxy's page aborts nothing."""
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
     return None if status == 204 else f"the answer to the abort has status {status}"
-
-
-def _changed_bytes(title: str, error: FlexibleChecksumError) -> ArtifactRejected:
-    """Return the error for a whole object whose bytes differ from its checksum."""
-    return ArtifactRejected(
-        f"cannot read {title}: the bytes that S3 sent differ from its checksum: {error}",
-        hint="the object, the network or a proxy changed them: run the command again",
-    )
 
 
 def _not_the_range(answer: Answer, offset: int, length: int) -> str | None:

@@ -18,18 +18,8 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from cpstage.aws.client import Answer, AwsClient, Check, has
-from cpstage.aws.errors import (
-    CALLER_EXPIRED_HINT,
-    SESSION_EXPIRED_HINT,
-    ServiceError,
-    aws_failures,
-)
-from cpstage.errors import (
-    AccessDenied,
-    ArtifactRejected,
-    ConfigurationError,
-    ServiceUnavailable,
-)
+from cpstage.aws.errors import CALLER_EXPIRED_HINT, SESSION_EXPIRED_HINT, ServiceError, aws_failures
+from cpstage.errors import AccessDenied, ArtifactRejected, ConfigurationError, ServiceUnavailable
 from cpstage.job.masking import SecretBytes
 
 Clients = Callable[["str | None"], AwsClient]
@@ -43,14 +33,10 @@ _ARN = re.compile(
 )
 _KEY_HINT = "check which key it is, its state, and its account and region"
 _KEY_UNUSABLE = {
-    "DisabledException",
-    "IncorrectKeyException",
-    "InvalidArnException",
-    "InvalidKeyUsageException",
-    "KMSInvalidStateException",
-    "NotFoundException",
+    *("DisabledException", "IncorrectKeyException", "InvalidArnException"),
+    *("InvalidKeyUsageException", "KMSInvalidStateException", "NotFoundException"),
 }
-_NOT_AS_SEALED = "InvalidCiphertextException"
+_CHANGED = "InvalidCiphertextException"
 
 
 class Arn(NamedTuple):
@@ -171,7 +157,7 @@ def _failures(doing: str, permission: str, *, of_a_job: bool) -> Iterator[None]:
             what = error.text(doing)
             if error.code in _KEY_UNUSABLE:
                 raise AccessDenied(what, hint=_KEY_HINT) from error
-            if error.code == _NOT_AS_SEALED:
+            if error.code == _CHANGED:
                 raise ArtifactRejected(what) from error
             raise
 

@@ -46,7 +46,7 @@ _PS_LITERAL = "Configuration"
 
 _PS_CLASS = r"(Amazon\.CodePipeline\.Model|System\.Collections)\.|@\{"
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 _PS_DEPTH_HINT = "PowerShell cut the document: save it with 'ConvertTo-Json -Depth 10'"
 
@@ -164,7 +164,7 @@ def _text(parent: Document, member: str) -> str | None:
 
 def is_unicode(text: str) -> bool:
     """Whether a text has no lone surrogate, as half a pair in JSON or a byte that is not UTF-8."""
-    return not _SURROGATE.search(text)
+    return not SURROGATE.search(text)
 
 
 def _header_text(parent: Document, member: str) -> str | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cpstage.errors import ConfigurationError, FailureType, UsageError, unreadable_input
-from cpstage.job.document import is_unicode
+from cpstage.job.document import SURROGATE, is_unicode
 
 _LOGGER = logging.getLogger("cpstage")
 
@@ -34,8 +34,6 @@ _ESCAPE_SEQUENCE = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]"
 )
 """Control sequences, control strings and other escape sequences (ECMA-48, 5.4 to 5.6)."""
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -198,7 +196,7 @@ def length_of(text: str) -> int:
 
 def without_control_characters(text: str) -> str:
     """Return a text without escape sequences and control characters; surrogates become U+FFFD."""
-    text = _SURROGATE.sub("\ufffd", text)
+    text = SURROGATE.sub("\ufffd", text)
     text = _ESCAPE_SEQUENCE.sub("", text.replace("\r\n", "\n"))
     return _CONTROL.sub("", text.replace("\r", "\n"))
 
