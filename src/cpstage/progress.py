@@ -93,7 +93,7 @@ class Bars:
             unit="B" if unit == "B" else " entries",
             unit_scale=unit == "B",
             unit_divisor=1024,
-            leave=None,  # of what is shown at the same time, only the first: others leave scraps
+            leave=None,  # of concurrent bars only the first stays: others leave scraps
             file=self._stream,
             **self._size(),
         ) as bar:
@@ -120,7 +120,7 @@ class LogLines:
     @contextmanager
     def phase(self, label: str, total: int | None, unit: Unit = "B") -> Iterator[Advance]:
         """Write lines such as ``AppSource: fetching: 12.0 MiB of 40.0 MiB, 8.1 MiB/s``."""
-        started = said = self._clock()
+        started = shown = self._clock()
         done = 0
 
         def line(now: float) -> str:
@@ -129,11 +129,11 @@ class LogLines:
             return f"{label}: {amount(done, unit)}{of}, {rate}/s"
 
         def advance(more: int) -> None:
-            nonlocal done, said
+            nonlocal done, shown
             done += more
             now = self._clock()
-            if now - said >= _LOG_SECONDS:
-                said = now
+            if now - shown >= _LOG_SECONDS:
+                shown = now
                 print(line(now), file=self._stream, flush=True)
 
         yield advance

@@ -163,7 +163,7 @@ class AwsConfig:
         try:
             region = self.require_region()
             key = ("job", "s3", region, self._settings)
-        except Exception:  # told by the call that is under way
+        except Exception:  # the call under way raises it
             return
 
         def make() -> None:

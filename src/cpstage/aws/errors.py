@@ -224,8 +224,8 @@ def translated(  # noqa: PLR0911 (one return for each kind)
 
 
 def _service_error(error: boto.ClientError, secrets: Iterable[Secret]) -> Exception:
-    said: Mapping[str, Any] = error.response
-    about, refused = said.get("ResponseMetadata", {}), said.get("Error", {})
+    answer: Mapping[str, Any] = error.response
+    about, refused = answer.get("ResponseMetadata", {}), answer.get("Error", {})
     headers = about.get("HTTPHeaders", {})
     status = int(about.get("HTTPStatusCode", 0))
     if status == 407:

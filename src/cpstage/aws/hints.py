@@ -193,9 +193,9 @@ def _settings_failure(error: boto.BotoCoreError, doing: str) -> CpstageError:
     """Translate what botocore says of the caller's settings and credentials."""
     if isinstance(error, boto.NoCredentialsError):
         return AccessDenied(f"cannot {doing}: no AWS credentials were found", hint=_NO_KEYS_HINT)
-    said = error.kwargs.get("report") if isinstance(error, boto.ParamValidationError) else error
+    report = error.kwargs.get("report") if isinstance(error, boto.ParamValidationError) else error
     # A container's metadata service is quoted with all that it answers.
-    text = re.sub("(from container metadata): .*", r"\1", str(said), flags=re.DOTALL)
+    text = re.sub("(from container metadata): .*", r"\1", str(report), flags=re.DOTALL)
     what = f"cannot {doing}: {text}".rstrip(".: ")
     if isinstance(error, _LOCAL_CREDENTIALS) or type(error).__name__.startswith("Login"):
         return AccessDenied(what, hint=_LOCAL_CREDENTIALS_HINT)
@@ -206,7 +206,7 @@ def _settings_failure(error: boto.BotoCoreError, doing: str) -> CpstageError:
             f"cannot {doing}: {needs} requires awscrt", hint="install cpstage[crt]"
         )
     hint = next((one for kind, one in _WRONG_SETTINGS if isinstance(error, kind)), None)
-    return ConfigurationError(what, hint=hint or settings_hint(str(said)))
+    return ConfigurationError(what, hint=hint or settings_hint(str(report)))
 
 
 def _needs_crt(error: boto.BotoCoreError) -> str | None:

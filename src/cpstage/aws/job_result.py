@@ -52,7 +52,7 @@ MOST_TOKEN_BYTES = 4 * _MOST_TOKEN + 2
 """Of a file with a token: four for each character in UTF-8, and the end of the line."""
 
 _MAYBE_PUT = "a try whose answer was lost may have put the result: look at the pipeline"
-_TAKEN = "a try whose answer was lost counts as reported; look at the pipeline"
+_COUNTS_AS_REPORTED = "a try whose answer was lost counts as reported; look at the pipeline"
 
 
 def report_success(
@@ -68,7 +68,7 @@ def report_success(
 
     Args:
         job_id: The id of the job.
-        details: What to say besides.
+        details: The details of the result.
         output_variables: The action's output variables.
         continuation_token: Ends this job and starts another, which is handed the token; the action
             goes on until a job of it ends without one.
@@ -76,7 +76,7 @@ def report_success(
         config: How to reach AWS.
 
     Raises:
-        UsageError, ConfigurationError: The service would not take what is to be said.
+        UsageError, ConfigurationError: CodePipeline would refuse a value.
         OutOfSync, NotFound: The job is not in progress, or does not exist.
         AccessDenied, ServiceUnavailable: As CodePipeline says; the latter after retries.
     """
@@ -142,12 +142,12 @@ def report_failure(
     except ConfigurationError as error:
         _LOGGER.warning("warning: %s: it is left out", error.message)
         external_execution_id = None
-    told = end_of(message, MOST_MESSAGE)
+    shown = end_of(message, MOST_MESSAGE)
     details = given(
-        type=failure_type, message=told, externalExecutionId=external_execution_id or None
+        type=failure_type, message=shown, externalExecutionId=external_execution_id or None
     )
     _put("Failure", job_id, {"failureDetails": details}, client_token, config or AwsConfig())
-    return Reported(job_id, "failure", failure_type, told)
+    return Reported(job_id, "failure", failure_type, shown)
 
 
 def check_token(token: Secret) -> Secret:
@@ -228,7 +228,7 @@ def _put(
             return
         except OutOfSync as error:
             if may_be_put or getattr(error.__cause__, "retries", None):  # botocore sent it again
-                _LOGGER.warning("job %s has ended: %s", job_id, _TAKEN)
+                _LOGGER.warning("job %s has ended: %s", job_id, _COUNTS_AS_REPORTED)
                 return
             raise OutOfSync(error.message, hint=NOT_IN_PROGRESS) from error
         except ServiceUnavailable as error:

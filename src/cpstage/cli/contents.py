@@ -109,7 +109,7 @@ def ls(
     for listing in found:
         if listing.entries or not members:
             listings.append(listing)
-            _tell(listing, terminal)
+            _print_notes(listing, terminal)
     if members and not listings:
         what = " or ".join(map(repr, members))
         raise NotFound(f"no member matches {what}", hint="leave it out to list all members")
@@ -123,14 +123,14 @@ def ls(
 def _members_among(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Separate names and globs of artifacts from names and globs of members.
 
-    Names of artifacts have neither a slash nor a dot, but for a dot behind ``@`` in those that are
-    told apart by an action.
+    Names of artifacts have neither a slash nor a dot, but for a dot behind ``@`` in those with an
+    action.
     """
     members = [one for one in words if "/" in one or ("." in one and "@" not in one)]
     return [one for one in words if one not in members], members
 
 
-def _tell(listing: Listing, terminal: Terminal) -> None:
+def _print_notes(listing: Listing, terminal: Terminal) -> None:
     """Print notes and warnings about a listing."""
     name = listing.remote.artifact.name
     if listing.remote.decrypted:

@@ -287,9 +287,9 @@ def demo(terminal: Terminal, progress: cpstage.Progress) -> None:
     a real build, pushes the outputs, and lists the bucket.
     """
     with _local_extra():
-        said: list[str] = []
-        _run_demo(said.append if terminal.json else terminal.line, progress)
-        terminal.document({"narration": said})
+        narration: list[str] = []
+        _run_demo(narration.append if terminal.json else terminal.line, progress)
+        terminal.document({"narration": narration})
 
 
 def _run_demo(say: Say, progress: cpstage.Progress) -> None:

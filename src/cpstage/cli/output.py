@@ -105,13 +105,13 @@ def _traceback(error: BaseException) -> str:
     """Format an exception, without the messages of libraries that read answers of AWS."""
     from cpstage.job.masking import MASK
 
-    said = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     for one in _chain(error):
         frames = [frame for frame, _ in traceback.walk_tb(one.__traceback__)]
         module = str(frames[-1].f_globals.get("__name__")) if frames else ""
         if module.partition(".")[0] in _READERS_OF_ANSWERS and str(one):
-            said = said.replace(f": {one}\n", f": {MASK}\n")
-    return said
+            text = text.replace(f": {one}\n", f": {MASK}\n")
+    return text
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -187,7 +187,7 @@ def success(
             )
             terminal.note("reported\tfailure")
         raise
-    _tell(reported, terminal)
+    _print_result(reported, terminal)
 
 
 def _or_stdin(file: str) -> str:
@@ -235,7 +235,7 @@ def failure(
         given = "no message is" if message is None else "both --message and --message-file are"
         raise UsageError(f"{given} given", hint="give --message or --message-file")
     job_id = source.require_id()
-    # A mistake in the arguments is told after the report: the job has failed in any case.
+    # A mistake in the arguments is raised after the report: the job has failed in any case.
     mistake: CpstageError | None = None
     if message_file is not None:
         try:
@@ -259,10 +259,10 @@ def failure(
         client_token=source.client_token,
         config=config,
     )
-    _tell(reported, terminal)
+    _print_result(reported, terminal)
     if mistake:
         raise mistake
 
 
-def _tell(reported: Reported, terminal: Terminal) -> None:
+def _print_result(reported: Reported, terminal: Terminal) -> None:
     terminal.result(reported.document(), f"reported\t{reported.result}\t{reported.job_id}")

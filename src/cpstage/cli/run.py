@@ -192,11 +192,11 @@ def run(
             warn=terminal.warn,
             interrupts=interrupts,
         )
-    _tell(result, terminal)
+    _print_result(result, terminal)
 
 
-def _tell(result: cpstage.RunResult, terminal: Terminal) -> None:
-    """Say what has been done; stdout is the command's, unless a document is wanted.
+def _print_result(result: cpstage.RunResult, terminal: Terminal) -> None:
+    """Print the result; stdout is the command's, unless a document is wanted.
 
     Raises:
         Reportable: The failure of the run.

@@ -67,7 +67,7 @@ def _queue(
             "--client-tokens and --owner ThirdParty belong together", hint="give both or neither"
         )
     if client_tokens is not None:
-        cpstage.worker.read_client_tokens(client_tokens)  # a mistake in it is told at once
+        cpstage.worker.read_client_tokens(client_tokens)  # an error in it is raised at once
     return cpstage.worker.JobQueue(
         ActionTypeId(owner=owner, **action_type), query=query, client_tokens=client_tokens
     )

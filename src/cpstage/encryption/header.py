@@ -83,9 +83,9 @@ class _Fields(io.BytesIO):
     """Big-endian fields one after the other; a ``ValueError`` where the bytes end too early."""
 
     def take(self, length: int) -> bytes:
-        taken = self.read(length)
-        _require(len(taken) == length)
-        return taken
+        data = self.read(length)
+        _require(len(data) == length)
+        return data
 
     def number(self, length: int) -> int:
         return int.from_bytes(self.take(length), "big")

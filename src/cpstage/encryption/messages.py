@@ -143,8 +143,8 @@ class _Source:
             if chunk is None:
                 return b""
             self._rest = memoryview(chunk)
-        taken, self._rest = self._rest[:length], self._rest[length:]
-        return bytes(taken)
+        piece, self._rest = self._rest[:length], self._rest[length:]
+        return bytes(piece)
 
 
 def decrypt(

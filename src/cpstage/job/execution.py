@@ -257,7 +257,7 @@ def artifacts_of(
     action Build made, or read from elsewhere.
     """
     made: dict[S3Location, tuple[Artifact, ActionExecution]] = {}
-    taken: dict[S3Location, tuple[Artifact, ActionExecution]] = {}
+    read: dict[S3Location, tuple[Artifact, ActionExecution]] = {}
     for action in actions:
         for artifact in action.outputs:
             made.setdefault(artifact.location, (artifact, action))
@@ -268,12 +268,12 @@ def artifacts_of(
             if len(actions) > 1 and (artifact.name, artifact.location.key) in copies:
                 continue
             if artifact.location not in made:
-                taken.setdefault(artifact.location, (artifact, action))
-    named = _told_apart([*taken.values(), *made.values()])
-    return tuple(named[: len(taken)]), tuple(named[len(taken) :])
+                read.setdefault(artifact.location, (artifact, action))
+    named = _with_unique_names([*read.values(), *made.values()])
+    return tuple(named[: len(read)]), tuple(named[len(read) :])
 
 
-def _told_apart(found: Sequence[tuple[Artifact, ActionExecution]]) -> list[Artifact]:
+def _with_unique_names(found: Sequence[tuple[Artifact, ActionExecution]]) -> list[Artifact]:
     """Give each artifact a unique name: first with its action, then also with its stage."""
     names = [str(artifact.name) for artifact, _ in found]
     for suffix in (lambda one: one.name, lambda one: f"{one.stage}.{one.name}"):
@@ -327,11 +327,11 @@ def parse_summary(member: Document) -> ExecutionSummary:
 
 def parse_action(member: Document) -> ActionExecution:
     """Read an ``ActionExecutionDetail``; raise ConfigurationError for an unsafe artifact name."""
-    taken, made = _mapping(member, "input"), _mapping(member, "output")
-    result = _mapping(made, "executionResult")
+    given, output = _mapping(member, "input"), _mapping(member, "output")
+    result = _mapping(output, "executionResult")
     error = _mapping(result, "errorDetails")
-    kind = _mapping(taken, "actionTypeId")
-    configuration = _mapping(taken, "resolvedConfiguration") or _mapping(taken, "configuration")
+    kind = _mapping(given, "actionTypeId")
+    configuration = _mapping(given, "resolvedConfiguration") or _mapping(given, "configuration")
     parts = [_text(kind, name) or "" for name in ("category", "owner", "provider", "version")]
     return ActionExecution(
         id=_text(member, "actionExecutionId") or "",
@@ -345,9 +345,9 @@ def parse_action(member: Document) -> ActionExecution:
         configuration={
             name: Secret(value) for name, value in configuration.items() if isinstance(value, str)
         },
-        region=_text(taken, "region"),
-        inputs=_artifacts(taken, "inputArtifacts"),
-        outputs=_artifacts(made, "outputArtifacts"),
+        region=_text(given, "region"),
+        inputs=_artifacts(given, "inputArtifacts"),
+        outputs=_artifacts(output, "outputArtifacts"),
         external_id=_text(result, "externalExecutionId"),
         external_summary=_text(result, "externalExecutionSummary"),
         external_url=_text(result, "externalExecutionUrl"),

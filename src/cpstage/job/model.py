@@ -21,8 +21,8 @@ ArtifactName = NewType("ArtifactName", str)
 """An artifact's name that has been checked, and is safe as the name of a directory."""
 
 APART = "@"
-"""Between an artifact's name and its action, in names that are told apart: artifact names never
-have it."""
+"""Joins an artifact's name and its action, where several actions have an artifact of one name. No
+artifact name contains it."""
 
 _JOB_DIRECTORY = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"
 """Any id that CodePipeline is known to issue, without path separators."""
@@ -184,7 +184,7 @@ class ArtifactSet:
 
     @property
     def title(self) -> str:
-        """What to call it in messages."""
+        """The name for messages."""
         return f"job {self.id}"
 
     @property
@@ -256,7 +256,7 @@ class Job(ArtifactSet):
 
 
 def plain_name(name: str) -> str:
-    """Return the name of an artifact in its pipeline: without the action that told it apart."""
+    """Return the name of an artifact in its pipeline, without an action behind ``@``."""
     return name.partition(APART)[0]
 
 
