@@ -259,10 +259,10 @@ def call(
     if client_token:
         operation = operation.replace("Job", "ThirdPartyJob", 1)
         parameters = {**parameters, "clientToken": client_token}
-    client = config.codepipeline(retries)
+    client = config.codepipeline()
     denied_hint = f"the caller needs codepipeline:{operation}"
     with aws_failures(f"{doing} in {client.region}", denied_hint=denied_hint):
-        answer = client.call(operation, parameters, check=check)
+        answer = client.call(operation, parameters, check=check, retries=retries)
     answer.pop("ResponseMetadata", None)
     return answer
 

@@ -110,14 +110,14 @@ class AwsConfig:
         """Take the settings of another process."""
         self.__dict__.update(state, _made=_Made())
 
-    def codepipeline(self, retries: Retries | None = None) -> AwsClient:
+    def codepipeline(self) -> AwsClient:
         """Return a client of the job API, with the caller's own credentials.
 
         Raises:
             ConfigurationError: The region or the profile is missing, or a setting is malformed.
             AccessDenied: There are no credentials, or they cannot be read.
         """
-        return self._client("codepipeline", self.require_region(), None, retries)
+        return self._client("codepipeline", self.require_region())
 
     def s3(
         self,
@@ -150,7 +150,7 @@ class AwsConfig:
         from cpstage.aws.errors import aws_failures
 
         with aws_failures("ask STS who the caller is"):
-            client = self._client("sts", self.require_region(), None, None)
+            client = self._client("sts", self.require_region())
             answer = client.call("GetCallerIdentity", {}, check=has("Account", "Arn"))
         return Caller(answer["Account"], answer["Arn"])
 
@@ -251,7 +251,11 @@ class AwsConfig:
         return self._session._session
 
     def _client(
-        self, service: str, region: str, credentials: JobCredentials | None, retries: Retries | None
+        self,
+        service: str,
+        region: str,
+        credentials: JobCredentials | None = None,
+        retries: Retries | None = None,
     ) -> AwsClient:
         from cpstage.aws.client import AwsClient
         from cpstage.aws.client import Retries as NewRetries

@@ -227,33 +227,6 @@ class _Creation:
         return self._upload
 
 
-class _Abort(threading.Thread):
-    """Aborts an upload in a daemon thread, so that an unreachable S3 cannot delay the exit.
-
-    Attributes:
-        left: The message about an upload that may still exist; empty after the abort.
-    """
-
-    def __init__(self, s3: S3, upload: OpenUpload) -> None:
-        super().__init__(name="cpstage-abort", daemon=True)
-        self._s3 = s3
-        self._upload = upload
-        self.left = (
-            f"; the multipart upload {upload.id} of s3://{upload.bucket}/{upload.key} may be left "
-            "in the bucket: abort it"
-        )
-
-    def run(self) -> None:
-        """Abort it."""
-        with suppress(Exception):  # the caller reports why the upload failed
-            try:
-                self._s3.abort_multipart_upload(self._upload, ABORT_SECONDS)
-            except ServiceError as error:
-                if not _is_no_upload(error):
-                    raise
-            self.left = ""
-
-
 def _is_no_upload(error: Exception) -> bool:
     return isinstance(error, ServiceError) and error.code == "NoSuchUpload"
 
@@ -390,7 +363,22 @@ class MultipartUpload:
         if upload is None:
             lost = "; a multipart upload may have been created in the bucket, without parts"
             return lost if creation.may_exist else ""
-        abort = _Abort(self.s3, upload)
-        abort.start()
-        abort.join(ABORT_SECONDS)
-        return abort.left
+        aborted = threading.Event()
+
+        def abort() -> None:
+            with suppress(Exception):  # the caller reports why the upload failed
+                try:
+                    self.s3.abort_multipart_upload(upload, ABORT_SECONDS)
+                except ServiceError as error:
+                    if not _is_no_upload(error):
+                        raise
+                aborted.set()
+
+        # In a daemon thread: an unreachable S3 cannot delay the exit.
+        thread = threading.Thread(target=abort, name="cpstage-abort", daemon=True)
+        thread.start()
+        thread.join(ABORT_SECONDS)
+        if aborted.is_set():
+            return ""
+        where = f"{upload.id} of s3://{upload.bucket}/{upload.key}"
+        return f"; the multipart upload {where} may be left in the bucket: abort it"
