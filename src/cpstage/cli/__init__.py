@@ -118,7 +118,7 @@ class LazyCommands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find a command; of a name that is none, say which ones are like it."""
+        """Find a command; for an unknown name, suggest similar ones."""
         if args[0] in _COMMANDS or args[0].startswith("-"):
             return super().resolve_command(ctx, args)
         from difflib import get_close_matches
@@ -136,7 +136,7 @@ class LazyCommands(click.Group):
 
 
 def _version(context: click.Context, _: click.Parameter, asked: bool) -> None:
-    """Print the versions that a report of a bug needs."""
+    """Print the versions that a bug report needs."""
     if not asked or context.resilient_parsing:
         return
     from importlib.metadata import PackageNotFoundError, version
@@ -218,14 +218,11 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _complete_command_line(instruction: str) -> None:
-    """Answer a shell that asks for its completion script, or for the words that fit.
+    """Answer a shell that requests its completion script, or the completions of a word.
 
     ``_CPSTAGE_COMPLETE=bash_source cpstage`` prints the script that a shell sources; the script
     calls ``cpstage`` with ``_CPSTAGE_COMPLETE=bash_complete``. The same holds for zsh and fish.
-    Looked at: shtab and argcomplete, which complete argparse alone.
-
-    Raises:
-        UsageError: The shell is not bash, zsh or fish.
+    shtab and argcomplete do not serve: they complete argparse alone.
     """
     from click import shell_completion
 
@@ -285,7 +282,7 @@ def _path(arguments: Sequence[str]) -> list[str]:
 
 
 def _stop(number: int, _: FrameType | None) -> NoReturn:
-    """Unwind, so that staging and uploads are cleaned up; a second signal kills as ever."""
+    """Unwind, so that staging and uploads are cleaned up; a second signal kills the process."""
     for other in _SIGNALS:
         signal.signal(other, signal.SIG_DFL)
     raise Stopped(number, signal.Signals(number).name)

@@ -43,11 +43,7 @@ _JSON_TYPES = {
 
 
 def _parameter(value: str | None, option: str) -> str | None:
-    """Return the value of an option, or the content of the file that ``file://`` names.
-
-    Raises:
-        UsageError: The file cannot be read, or is not UTF-8.
-    """
+    """Return the value of an option, or the content of the file that ``file://`` names."""
     if value is None or not value.startswith(_FILE):
         return value
     path = os.path.expandvars(os.path.expanduser(value.removeprefix(_FILE)))
@@ -62,11 +58,7 @@ def _parameter(value: str | None, option: str) -> str | None:
 
 
 def _input_members(document: str | None) -> dict[str, Any]:
-    """Read the members of ``--cli-input-json``; empty where it is not given.
-
-    Raises:
-        UsageError: It is not JSON, or no object.
-    """
+    """Read the members of ``--cli-input-json``; empty where it is not given."""
     text = _parameter(document, "--cli-input-json")
     if text is None:
         return {}
@@ -82,11 +74,7 @@ def _input_members(document: str | None) -> dict[str, Any]:
 
 
 def _check_members(members: Mapping[str, Any]) -> None:
-    """Check the input against an operation that takes one member, the string ``jobId``.
-
-    Raises:
-        UsageError: There are unknown members, or the known one is not a string.
-    """
+    """Check the input of an operation that has one member, the string ``jobId``."""
     unknown = [json.dumps(name, ensure_ascii=False) for name in members if name != "jobId"]
     if unknown:
         what = f"unknown {'member' if len(unknown) == 1 else 'members'}"
@@ -263,7 +251,7 @@ def get_job_details(
 
 
 def _is_masked(selected: object) -> bool:
-    """Whether a value that a query selected is masked, or holds one that is."""
+    """Whether a selected value is masked, or holds a masked one."""
     if isinstance(selected, dict):
         return any(_is_masked(value) for value in selected.values())
     if isinstance(selected, list):
@@ -288,11 +276,7 @@ def _job_document(
 
 
 def _save(given: str | None, token: str, config: AwsConfig, file: str) -> None:
-    """Save the document for ``--job-file``; a file that is there is replaced in one step.
-
-    Raises:
-        WorkspaceUnavailable, LocalIOError: The file cannot be written.
-    """
+    """Save the document for ``--job-file``; an existing file is replaced in one step."""
     from cpstage.errors import local_failures
     from cpstage.job import saved_document
 

@@ -50,11 +50,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def _local_extra() -> Iterator[None]:
-    """Name the line that installs the extra ``local`` where a part of it is missing.
-
-    Raises:
-        ConfigurationError: It is.
-    """
+    """Raise ConfigurationError with the command that installs the extra, if it is missing."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -75,12 +71,7 @@ _endpoint_option = click.option(
 
 @contextmanager
 def _asking(endpoint_url: str | None) -> Iterator[LocalAWSClient]:
-    """Reach the local AWS at an endpoint.
-
-    Raises:
-        UsageError: No endpoint is given, or the local AWS would not have the request.
-        ServiceUnavailable: None listens there.
-    """
+    """Reach the local AWS at an endpoint; its refusals are errors of ours."""
     from cpstage.local import LocalAWSClient
 
     if not endpoint_url:
@@ -293,12 +284,7 @@ def demo(terminal: Terminal, progress: cpstage.Progress) -> None:
 
 
 def _run_demo(say: Say, progress: cpstage.Progress) -> None:
-    """Run the sample pipeline's job from its id to the artifacts in the bucket.
-
-    Raises:
-        ModuleNotFoundError: The extra ``local`` is not installed.
-        ArtifactRejected: The build step failed.
-    """
+    """Run the sample pipeline's job from its ID to the artifacts in the bucket."""
     from cpstage.local import LocalAWS
     from cpstage.local.sample import BUILD_COMMAND, add_sample_job
     from cpstage.local.server import without_aws_settings
@@ -363,7 +349,7 @@ def _build(
 
 
 def _tell_bucket(say: Say, aws: LocalAWS, result: cpstage.PushResult) -> None:
-    """Say what S3 has now, unpacked by another reader than our own.
+    """List the objects in S3, read by Python's zipfile, not by cpstage.
 
     The administrator may read all objects, which neither the caller nor a job may.
     """

@@ -290,11 +290,7 @@ def work(
 
 
 def _work_until_stopped(worker: Worker) -> None:
-    """Let signals stop the worker.
-
-    Raises:
-        Stopped: A second signal stopped the running jobs.
-    """
+    """Run the worker; the first signal drains it, and Stopped is raised after a second one."""
     last = signal.SIGTERM
 
     def stop(number: int, _: FrameType | None) -> None:
