@@ -13,8 +13,7 @@ KMS decrypts a data key only with the same context.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cpstage.aws.client import Answer, AwsClient, Check, has
@@ -129,10 +128,22 @@ class Kms(NamedTuple):
     def _call(
         self, doing: str, operation: str, key_id: str, parameters: Mapping[str, Any], check: Check
     ) -> Answer:
+        """Call KMS; its own code stays in the message of a refusal."""
         client = self._client(key_id)
-        of_a_job = client.credentials is not None
-        with _failures(doing, f"kms:{operation}", of_a_job=of_a_job):
-            return client.call(operation, {"KeyId": key_id, **parameters}, check=check)
+        is_of_job = client.credentials is not None  # local files are the caller's
+        who = "the job's session" if is_of_job else "the caller's policy"
+        denied_hint = f"{who} and the key's policy have to allow kms:{operation} on it"
+        expired_hint = SESSION_EXPIRED_HINT if is_of_job else CALLER_EXPIRED_HINT
+        with aws_failures(doing, denied_hint=denied_hint, expired_hint=expired_hint):
+            try:
+                return client.call(operation, {"KeyId": key_id, **parameters}, check=check)
+            except ServiceError as error:
+                what = error.text(doing)
+                if error.code in _KEY_UNUSABLE:
+                    raise AccessDenied(what, hint=_KEY_HINT) from error
+                if error.code == _CHANGED:
+                    raise ArtifactRejected(what) from error
+                raise
 
     def _client(self, key_id: str) -> AwsClient:
         arn = parse_arn(key_id)
@@ -142,24 +153,6 @@ class Kms(NamedTuple):
                 hint="arn:aws:kms:REGION:ACCOUNT:key/ID is one",
             )
         return self.clients(arn.region if arn else None)
-
-
-@contextmanager
-def _failures(doing: str, permission: str, *, of_a_job: bool) -> Iterator[None]:
-    """Translate the refusals of KMS; local files are decrypted with the caller's credentials."""
-    who = "the job's session" if of_a_job else "the caller's policy"
-    hint = f"{who} and the key's policy have to allow {permission} on it"
-    expired_hint = SESSION_EXPIRED_HINT if of_a_job else CALLER_EXPIRED_HINT
-    with aws_failures(doing, denied_hint=hint, expired_hint=expired_hint):
-        try:
-            yield
-        except ServiceError as error:
-            what = error.text(doing)
-            if error.code in _KEY_UNUSABLE:
-                raise AccessDenied(what, hint=_KEY_HINT) from error
-            if error.code == _CHANGED:
-                raise ArtifactRejected(what) from error
-            raise
 
 
 def _same_key(used: str, wrapped_under: str) -> bool:
