@@ -112,7 +112,7 @@ class Retries:
 
 
 def most_tries(error: BaseException | None) -> float:
-    """Return how often a request is sent that fails this way: infinity where only time counts."""
+    """Return how often to send a request that fails this way; infinity until the time limit."""
     if isinstance(error, NetworkError):
         return math.inf if error.began else _MOST_TRIES
     return _MOST_TRIES if isinstance(error, ServiceError) and error.may_pass else 0

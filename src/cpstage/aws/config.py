@@ -43,7 +43,7 @@ class Caller(NamedTuple):
 
 
 class _Made:
-    """Sessions and clients by their settings; each takes some 50 ms to make.
+    """A cache of sessions and clients by their settings; each takes some 50 ms to make.
 
     botocore's sessions make one client at a time.
     """
@@ -107,7 +107,7 @@ class AwsConfig:
         return {name: value for name, value in self.__dict__.items() if name != "_made"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take the settings of another process."""
+        """Restore the settings of another process."""
         self.__dict__.update(state, _made=_Made())
 
     def codepipeline(self) -> AwsClient:
@@ -224,7 +224,7 @@ class AwsConfig:
 
     @property
     def _settings(self) -> tuple[Any, ...]:
-        """What makes two clients of a service and a region differ."""
+        """The settings in which two clients of a service and a region can differ."""
         return (
             self.given_session,
             self.profile,
@@ -353,7 +353,7 @@ class AwsConfig:
         return seconds if self.timeout >= known else self.timeout
 
     def _read(self, read: Callable[[], _Found], what: str = "the AWS client") -> _Found:
-        """Let botocore read settings or credentials, and translate its errors."""
+        """Read settings or credentials through botocore, and translate its errors."""
         from cpstage.aws.errors import aws_failures
         from cpstage.errors import ConfigurationError
 

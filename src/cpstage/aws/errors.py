@@ -254,7 +254,7 @@ def _refused_credentials(error: boto.ClientError) -> CredentialsRefused:
 
 
 def _tls_failure(error: boto.SSLError, ca_bundle: str | None) -> Exception:
-    """Tell a connection that broke, which may pass, from a handshake that cannot succeed."""
+    """Distinguish a broken connection, which may pass, from a handshake that cannot succeed."""
     endpoint = urlsplit(str(error.kwargs.get("endpoint_url", "")))
     origin = f"{endpoint.scheme}://{endpoint.netloc.rpartition('@')[2]}"
     causes = [*_causes(error)]
@@ -307,7 +307,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _unsigned_or_unparsed(error: Exception) -> CallFailed:
-    """Tell a request that a signer cannot sign from an answer that a parser cannot read."""
+    """Distinguish a request that cannot be signed from an answer that cannot be read."""
     frames = walk_tb(error.__traceback__)
     if any(frame.f_globals.get("__name__") == "botocore.signers" for frame, _ in frames):
         return SetupError("the request cannot be signed", SIGNATURE_HINT)
@@ -315,12 +315,12 @@ def _unsigned_or_unparsed(error: Exception) -> CallFailed:
 
 
 def _network_text(error: BaseException) -> str:
-    """Return what botocore says of the network, without login and query of URLs."""
+    """Return botocore's message about the network, without login and query of URLs."""
     return mask_queries(re.sub(_LOGIN, "//", f"{error}{_system_reason(error)}"))
 
 
 def _system_reason(error: BaseException) -> str:
-    """Return what the system says of a failure, to stand behind botocore's own words."""
+    """Return the system's message for a failure, to append to botocore's."""
     for cause in _causes(error):
         tunnel = re.search(_REFUSED_TUNNEL, str(cause)) if isinstance(cause, OSError) else None
         if tunnel:

@@ -190,7 +190,7 @@ _WRONG_SETTINGS = (
 
 
 def _settings_failure(error: boto.BotoCoreError, doing: str) -> CpstageError:
-    """Translate what botocore says of the caller's settings and credentials."""
+    """Translate botocore's errors about the caller's settings and credentials."""
     if isinstance(error, boto.NoCredentialsError):
         return AccessDenied(f"cannot {doing}: no AWS credentials were found", hint=_NO_KEYS_HINT)
     report = error.kwargs.get("report") if isinstance(error, boto.ParamValidationError) else error
@@ -210,7 +210,7 @@ def _settings_failure(error: boto.BotoCoreError, doing: str) -> CpstageError:
 
 
 def _needs_crt(error: boto.BotoCoreError) -> str | None:
-    """Return what botocore can only do with awscrt; None for other errors."""
+    """Return the feature that botocore has only with awscrt; None for other errors."""
     if isinstance(error, boto.MissingDependencyException):
         found = re.search("Using (.*?) requires", str(error))
         return found[1] if found else "the request"

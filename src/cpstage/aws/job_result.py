@@ -1,4 +1,4 @@
-"""The result of a job, checked before it is put, and put as often as that helps.
+"""The result of a job: checked, put, and put again after failures.
 
 Texts and IDs are checked against the limits of the API reference, so that hours of work do not end
 in a ValidationException.
@@ -206,7 +206,7 @@ def _put(
     client_token: Secret | None,
     config: AwsConfig,
 ) -> None:
-    """Put a result until CodePipeline accepts or refuses it, or time is over.
+    """Put a result until CodePipeline accepts or refuses it, or the time limit is reached.
 
     The number of tries within that time has no limit: hours of work may depend on the result.
     """
@@ -246,7 +246,7 @@ def _put(
 
 
 def _is_empty(answer: Answer) -> str | None:
-    """Refuse what only looks like a success: an error document, or the page of a proxy."""
+    """Refuse a false success: an error document, or the page of a proxy."""
     body = answer.get("Body", b"")
     try:
         document = json.loads(body) if body.strip() else {}

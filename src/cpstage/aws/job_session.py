@@ -295,7 +295,7 @@ def _writing(
 
 
 class ObjectInfo(NamedTuple):
-    """What S3 says of an object.
+    """The answer of HeadObject.
 
     Attributes:
         size: The size in bytes.

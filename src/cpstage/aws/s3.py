@@ -72,7 +72,7 @@ class Checksum(NamedTuple):
 
 
 def crc32_checksum(crc: int) -> Checksum:
-    """Return a CRC-32 as S3 is given it."""
+    """Return a CRC-32 as requests to S3 have it."""
     return Checksum("CRC32", base64.b64encode(crc.to_bytes(4, "big")).decode())
 
 

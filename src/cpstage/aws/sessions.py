@@ -235,7 +235,7 @@ def _check_proxy_variables() -> None:
 
 
 def _check_url(url: str, what: str, hint: str) -> None:
-    """Refuse what is not the URL of a web server, which botocore tries for minutes.
+    """Refuse any other URL than a web server's, which botocore tries for minutes.
 
     Raises:
         ConfigurationError: Its scheme, host or port is missing or malformed, or it has a query.
@@ -264,12 +264,12 @@ def _keep_body(
 
 
 def _without_expect(params: dict[str, Any], **_: Any) -> None:
-    """Send a body without asking first: each 100 Continue is a round trip for every part."""
+    """Send a body without waiting for 100 Continue, a round trip for every part."""
     params["headers"].pop("Expect", None)
 
 
 def _without_guess(response: Any, **_: Any) -> None:
-    """Keep botocore from asking HeadBucket, which a job's session may not, for the region.
+    """Keep botocore from calling HeadBucket for the region, which a job's session may not do.
 
     400 to a HEAD may be anything. S3 names the region in a header where that is the reason.
     """
@@ -281,7 +281,7 @@ def _without_guess(response: Any, **_: Any) -> None:
 
 
 def _tell_redirect(request_dict: dict[str, Any], attempts: int, **_: Any) -> None:
-    """Say that a bucket lies in another region than the one that is configured."""
+    """Warn that a bucket lies in another region than the configured one."""
     context = request_dict.get("context", {})
     redirect = context.get("s3_redirect", {})
     if attempts == 1 and redirect.get("redirected"):

@@ -1,4 +1,4 @@
-"""``cpstage show`` and ``cpstage executions``: jobs and past executions, described for a person."""
+"""``cpstage show`` and ``cpstage executions``: descriptions of jobs and past executions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Examples:
 """
 
 _GOOD_FOR_SECONDS = 15 * 60
-"""How long the AWS CodePipeline plugin for Jenkins takes session credentials for good."""
+"""How long the AWS CodePipeline plugin for Jenkins uses session credentials."""
 
 
 @click.command(cls=AwsCommand, epilog=_SHOW_EXAMPLES)

@@ -1,4 +1,4 @@
-"""``cpstage report``: the result of a job, put by hand or by a script."""
+"""``cpstage report``: the result of a job, reported by a person or a script."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ def _details(
     created: str | None,
     **others: Any,
 ) -> cpstage.Details:
-    """Return what a success says.
+    """Return the details of a success.
 
-    The values may come from a build. So they are checked when the job is known, and a malformed one
+    A build may have made the values. So they are checked when the job is known, and a malformed one
     is reported as a failure of the job.
     """
     from cpstage.job.result import Revision

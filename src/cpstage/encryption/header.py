@@ -80,7 +80,7 @@ def read_header(head: bytes) -> Header | None:
 
 
 class _Fields(io.BytesIO):
-    """Big-endian fields one after the other; a ``ValueError`` where the bytes end too early."""
+    """Consecutive big-endian fields; raises ``ValueError`` where the bytes end too early."""
 
     def take(self, length: int) -> bytes:
         data = self.read(length)

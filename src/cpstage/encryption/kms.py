@@ -47,7 +47,7 @@ class Arn(NamedTuple):
     resource: str
 
     def text(self) -> str:
-        """Return it as KMS takes it."""
+        """Return the ARN as text."""
         return f"arn:{self.partition}:kms:{self.region}:{self.account}:{self.resource}"
 
 
@@ -59,7 +59,7 @@ class WrappedKey(NamedTuple):
 
 
 def parse_arn(text: str) -> Arn | None:
-    """Read the ARN of a KMS key or alias; None for a bare id, an alias name, or nonsense."""
+    """Read the ARN of a KMS key or alias; None for any other text."""
     match = _ARN.fullmatch(text)
     return Arn(**match.groupdict()) if match else None
 
@@ -161,7 +161,7 @@ def _same_key(used: str, wrapped_under: str) -> bool:
 
 
 def _key_arn(answer: Answer, doing: str) -> str:
-    """Return the key that was used; an ARN and nothing else, since it is shown."""
+    """Return the ARN of the key that was used; other text must not be shown."""
     found = str(answer["KeyId"])
     if parse_arn(found) is None:
         raise ServiceUnavailable(f"cannot {doing}: KMS answered a KeyId that is not an ARN")

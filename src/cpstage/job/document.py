@@ -34,7 +34,7 @@ from cpstage.job.model import (
 Document = Mapping[str, Any]
 
 _OUR_MEMBER, _ISSUED_AT = "cpstage", "credentialsIssuedAt"
-"""What cpstage adds to a document that it saves."""
+"""The members that cpstage adds to a document that it saves."""
 
 _AS_IT_CAME = "save the document again, as AWS returns it"
 
@@ -52,7 +52,7 @@ _PS_DEPTH_HINT = "PowerShell cut the document: save it with 'ConvertTo-Json -Dep
 
 
 def is_document(text: str) -> bool:
-    """Whether a text is a document, given where its file or its id belongs: errors quote those."""
+    """Whether a text is a document, in place of its file or its ID, which errors quote."""
     return re.match(r"\s*[{\[]\s*[\"{}\]]", text) is not None
 
 
@@ -168,7 +168,7 @@ def is_unicode(text: str) -> bool:
 
 
 def _header_text(parent: Document, member: str) -> str | None:
-    """Read what will be sent in the header of a request, and may be a secret."""
+    """Read a text that is sent in the header of a request, and may be a secret."""
     if re.search("[^!-~]", _text(parent, member) or ""):
         why = "holds blanks, or characters that no key has"
         hint = "copy the document whole, without line breaks in its values"
@@ -276,7 +276,7 @@ def _credentials(member: Document, issued_at: datetime | None) -> SessionCredent
 
 
 def _expiry(milliseconds: object) -> datetime | None:
-    """Return a time out of milliseconds since 1970; None for other values."""
+    """Return the time of milliseconds since 1970; None for other values."""
     if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
         return None
     try:

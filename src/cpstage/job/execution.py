@@ -230,7 +230,7 @@ class Execution(ArtifactSet):
 
     @property
     def made_artifacts(self) -> tuple[Artifact, ...]:
-        """The outputs, whose objects are there already, and are staged as well."""
+        """The outputs, whose objects exist already, and are staged as well."""
         return self.output_artifacts
 
     @property

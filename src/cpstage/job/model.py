@@ -199,7 +199,7 @@ class ArtifactSet:
 
     @property
     def made_artifacts(self) -> tuple[Artifact, ...]:
-        """Outputs whose objects are there already, and are staged as well."""
+        """Outputs whose objects exist already, and are staged as well."""
         return ()
 
     @property
@@ -213,7 +213,7 @@ class ArtifactSet:
         return self._arn_parts()[1] or "aws"
 
     def _arn_parts(self) -> list[str]:
-        """Split the first ARN that says where the job belongs."""
+        """Split the ARN of the pipeline, or else of the key."""
         key_id = self.encryption_key.id if self.encryption_key else None
         for arn in (self.pipeline_context.pipeline_arn, key_id):
             parts = (arn or "").split(":", 5)

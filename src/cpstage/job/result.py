@@ -75,7 +75,7 @@ class Revision:
 
 @dataclass(frozen=True)
 class Details:
-    """What a result says besides how the job ended.
+    """The details of a result.
 
     Attributes:
         summary: A summary, shown with the action (success only).
@@ -266,7 +266,7 @@ def parse_variables(data: bytes, path: str) -> dict[str, str]:
 
 
 def check_variables(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables, if the service would take them.
+    """Return the variables, if CodePipeline accepts them.
 
     Raises:
         ConfigurationError: A name has another form, or they are too long together.
