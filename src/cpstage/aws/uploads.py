@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlencode
@@ -52,8 +50,6 @@ _ANSWER_SECONDS = 1.5
 _GIVE_UP_SECONDS = 5.0
 ABORT_SECONDS = 15.0
 """Seconds that an interrupted upload waits for its threads, and for the abort."""
-
-_Created = tuple[OpenUpload, Answer]
 
 
 class StorageOptions(NamedTuple):
@@ -204,21 +200,21 @@ class _Creation:
         may_exist: Whether an upload with an unknown ID may exist.
     """
 
-    def __init__(self, create: Callable[[], _Created]) -> None:
+    def __init__(self, create: Callable[[], OpenUpload]) -> None:
         self._create = create
         self._under_way = threading.Lock()
         self._upload: OpenUpload | None = None
         self.may_exist = False
 
-    def __call__(self) -> _Created:
+    def __call__(self) -> OpenUpload:
         with self._under_way:
             self.may_exist = True
             try:
-                self._upload, answer = self._create()
+                self._upload = self._create()
             except Exception as error:
                 self.may_exist = may_be_applied(error)
                 raise
-            return self._upload, answer
+            return self._upload
 
     def upload_within(self, seconds: float) -> OpenUpload | None:
         """Return the upload, after waiting for its creation at most so many seconds."""
@@ -261,11 +257,11 @@ class MultipartUpload:
         """
         pool = ThreadPoolExecutor(_UPLOADERS, thread_name_prefix="cpstage-upload")
         futures: list[Future[_Sent]] = []
-        creation = _Creation(partial(self.s3.create_multipart_upload, self.members))
+        creation = _Creation(self._create)
         try:
             # In a thread: a signal in this one would lose the answer with the upload ID. The first
             # parts are packed meanwhile.
-            created = pool.submit(self._create, creation)
+            created = pool.submit(creation)
             sent = self._send_all(created, parts, pool, futures)
             upload = created.result()
             size, crc = 0, 0
@@ -327,19 +323,17 @@ class MultipartUpload:
         pool: ThreadPoolExecutor,
         futures: list[Future[_Sent]],
     ) -> list[_Sent]:
-        under_way: deque[Future[_Sent]] = deque()
-        sent = []
+        sent: list[_Sent] = []
         for number, body in enumerate(parts, 1):
             if created.done():
                 created.result()  # to end at once if it failed
-            under_way.append(pool.submit(self._send_one, created, number, body))
-            futures.append(under_way[-1])
-            if len(under_way) >= _UPLOADERS:
-                sent.append(under_way.popleft().result())
-        return sent + [one.result() for one in under_way]
+            futures.append(pool.submit(self._send_one, created, number, body))
+            if len(futures) - len(sent) >= _UPLOADERS:
+                sent.append(futures[len(sent)].result())
+        return sent + [one.result() for one in futures[len(sent) :]]
 
-    def _create(self, creation: _Creation) -> OpenUpload:
-        upload, answer = creation()
+    def _create(self) -> OpenUpload:
+        upload, answer = self.s3.create_multipart_upload(self.members)
         self.record_answer(answer)
         return upload
 

@@ -10,10 +10,11 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -22,13 +23,8 @@ from cpstage._version import __version__
 from cpstage.cli.aws_output import FORMATS, compile_query, output_format, render
 from cpstage.cli.job_options import refuse_document
 from cpstage.cli.options import Command, Function, aws_options, flag, json_options
+from cpstage.cli.output import Terminal
 from cpstage.errors import ConfigurationError, UsageError, WorkspaceUnavailable, local_reason
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from cpstage import AwsConfig
-    from cpstage.cli.output import Terminal
 
 _FILE = "file://"
 _JSON_TYPES = {
@@ -207,7 +203,7 @@ def get_job_details(
     reveal_secrets: bool,
     mask: bool,
     saved: str | None,
-    config: AwsConfig,
+    config: cpstage.AwsConfig,
     terminal: Terminal,
 ) -> None:
     """Print the job's document, as the AWS CLI does.
@@ -262,7 +258,7 @@ def _is_masked(selected: object) -> bool:
 
 
 def _job_document(
-    given: str | None, token: str, config: AwsConfig, reveal_secrets: bool
+    given: str | None, token: str, config: cpstage.AwsConfig, reveal_secrets: bool
 ) -> dict[str, Any]:
     job_id = (os.environ.get("CPSTAGE_JOB_ID", "") if given is None else given).strip()
     refuse_document(job_id, "--job-id")
@@ -275,7 +271,7 @@ def _job_document(
     return document if reveal_secrets else cpstage.job.mask_document(document)
 
 
-def _save(given: str | None, token: str, config: AwsConfig, file: str) -> None:
+def _save(given: str | None, token: str, config: cpstage.AwsConfig, file: str) -> None:
     """Save the document for ``--job-file``; an existing file is replaced in one step."""
     from cpstage.errors import local_failures
     from cpstage.job import saved_document
