@@ -39,11 +39,7 @@ _LARGEST_BYTES = 32 << 20
 
 
 def require_posix() -> None:
-    """Check that this is a system to stage on.
-
-    Raises:
-        ConfigurationError: It is not.
-    """
+    """Raise ConfigurationError on a system that cannot stage."""
     try:
         import fcntl  # noqa: F401 (it is there, or it is not)
     except ImportError:
@@ -55,7 +51,7 @@ def require_posix() -> None:
 
 @contextmanager
 def blocked(numbers: Iterable[int]) -> Iterator[set[signal.Signals | int]]:
-    """Let signals wait in this thread, and give those that were blocked before."""
+    """Block signals in this thread; the context's value are those that were blocked before."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield before
@@ -64,24 +60,24 @@ def blocked(numbers: Iterable[int]) -> Iterator[set[signal.Signals | int]]:
 
 
 def signals(*names: str) -> tuple[signal.Signals, ...]:
-    """Return those signals that this system has."""
+    """Return the signals that this system has."""
     return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
 
 
 SIGNALS = signals("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
-"""Those that stop a run."""
+"""The signals that stop a run."""
 
 _held: set[signal.Signals] = set()
 
 
 def hold_signals() -> None:
-    """Let the signals wait that somebody has not held back already; not where that cannot be."""
+    """Block the signals that stop a run, unless they are blocked already."""
     if hasattr(signal, "pthread_sigmask"):
         _held.update({*SIGNALS} - signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS))
 
 
 def release_signals() -> None:
-    """Let those through that wait, and those to come; children have them as we were given them."""
+    """Unblock what :func:`hold_signals` blocked: children inherit the mask of our start."""
     if _held:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _held)
         _held.clear()
@@ -90,12 +86,10 @@ def release_signals() -> None:
 def make_no_core_file() -> None:
     """Let the system write no core file of this process, nor of those that it forks.
 
-    On Linux that is a property of the process which execve(2) takes away again, so that a program
-    which it starts has what it would have by itself; and it holds where core files are piped into
-    a program as well, which a limit does not (prctl(2), core(5)). Other users' processes, and other
-    processes of the same user, can then not look into this one through ``/proc`` either.
-
-    Elsewhere it is the soft limit, which programs inherit, and may raise again.
+    On Linux that is a property of the process which execve(2) resets, so a program that it starts
+    is not affected. It also holds where core files are piped into a program, which a limit does
+    not (prctl(2), core(5)). Other processes of the same user cannot read this one through ``/proc``
+    either. Elsewhere it is the soft limit, which programs inherit, and may raise again.
     """
     if sys.platform == "linux":
         import ctypes
@@ -113,10 +107,10 @@ def make_no_core_file() -> None:
 def reuse_freed_memory() -> None:
     """Reuse freed buffers in any thread, instead of giving them back to the system.
 
-    glibc maps a large buffer anew each time, and the system clears each page of it: fetching one
-    file of 2 GiB, 120,000 page faults and a fifth of all processor time; with this 24,000. It also
-    gives each thread a heap of its own, whose free memory the others do not have: with one heap
-    for all the same fetch peaks at 98 MB, not 123. Elsewhere this does nothing.
+    glibc maps a large buffer anew each time, and the system clears each page of it: 120,000 page
+    faults and a fifth of all processor time in a fetch of one file of 2 GiB; with this 24,000. It
+    also gives each thread a heap of its own: with one heap for all, that fetch peaks at 98 MB, not
+    123. Elsewhere this does nothing.
     """
     if sys.platform != "linux":
         return
