@@ -38,63 +38,27 @@ if TYPE_CHECKING:
     from cpstage.workspace.layout import Workspace
 
 _HOMES = {
-    "archive.options": ("Limits",),
-    "aws.codepipeline": (
-        "get_job",
-        "get_job_details",
-    ),
-    "aws.config": ("AwsConfig",),
-    "aws.executions": (
-        "get_execution",
-        "list_actions",
-        "list_executions",
-    ),
-    "aws.job_result": (
-        "report_failure",
-        "report_success",
-    ),
-    "errors": ("CpstageError",),
-    "filesystem.walk": ("Globs",),
-    "job": (
-        "ArtifactSet",
-        "Job",
-        "parse_job",
-    ),
-    "job.execution": ("Execution",),
-    "job.masking": ("Secret",),
-    "job.result": ("Details",),
-    "progress": (
-        "Progress",
-        "progress_to",
-    ),
-    "runner.command": ("CommandOptions",),
-    "runner.run": (
-        "RunResult",
-        "run",
-    ),
-    "transfer.fetch": (
-        "FetchResult",
-        "fetch",
-    ),
-    "transfer.localfiles": (
-        "MessageEncryption",
-        "pack",
-        "unpack",
-    ),
-    "transfer.options": (
-        "Encryption",
-        "FetchOptions",
-        "Packing",
-        "PushOptions",
-        "Unpacking",
-    ),
-    "transfer.push": (
-        "PushResult",
-        "push",
-    ),
-    "workspace.layout": ("Workspace",),
+    "archive.options": "Limits",
+    "aws.codepipeline": "get_job get_job_details",
+    "aws.config": "AwsConfig",
+    "aws.executions": "get_execution list_actions list_executions",
+    "aws.job_result": "report_failure report_success",
+    "errors": "CpstageError",
+    "filesystem.walk": "Globs",
+    "job": "ArtifactSet Job parse_job",
+    "job.execution": "Execution",
+    "job.masking": "Secret",
+    "job.result": "Details",
+    "progress": "Progress progress_to",
+    "runner.command": "CommandOptions",
+    "runner.run": "RunResult run",
+    "transfer.fetch": "FetchResult fetch",
+    "transfer.localfiles": "MessageEncryption pack unpack",
+    "transfer.options": "Encryption FetchOptions Packing PushOptions Unpacking",
+    "transfer.push": "PushResult push",
+    "workspace.layout": "Workspace",
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 _SUBMODULES = ("errors", "inspect", "job", "progress", "worker")
 

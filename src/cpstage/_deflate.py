@@ -58,9 +58,7 @@ _DENSE = 0.95
 def deflated(data: bytes, level: int) -> bytes | None:
     """Return data as a complete stream, or None where that would not be smaller.
 
-    Args:
-        data: All of it.
-        level: From 0, which deflates nothing, to 9.
+    The level is 0, which deflates nothing, to 9.
     """
     if not level or _is_dense(data):
         return None
@@ -71,10 +69,7 @@ def deflated(data: bytes, level: int) -> bytes | None:
 def deflated_piece(data: bytes, level: int, *, last: bool) -> bytes:
     """Return one piece of a stream; where it would not be smaller, in stored blocks (3.2.4).
 
-    Args:
-        data: The piece.
-        level: From 0, which deflates nothing, to 9.
-        last: Whether the stream ends with it.
+    The level is 0, which deflates nothing, to 9; ``last`` ends the stream.
     """
     if level and not _is_dense(data):
         packed = _deflate(data, level, zlib.Z_FINISH if last else zlib.Z_SYNC_FLUSH)
@@ -84,7 +79,7 @@ def deflated_piece(data: bytes, level: int, *, last: bool) -> bytes:
 
 
 def _is_dense(data: bytes) -> bool:
-    """Tell by its start, middle and end whether data is compressed or encrypted already."""
+    """Whether data is compressed or encrypted already, by its start, middle and end."""
     if len(data) < _SAMPLED_FROM:
         return False
     middle = (len(data) - _SAMPLE) // 2
@@ -93,12 +88,9 @@ def _is_dense(data: bytes) -> bool:
 
 
 def _deflate(data: bytes, level: int, mode: int) -> bytes:
-    """Deflate data, the same data to the same bytes.
+    """Deflate data at level 1 to 9, the same data to the same bytes.
 
-    Args:
-        data: A stream, or a piece of one.
-        level: From 1 to 9.
-        mode: ``Z_FINISH`` ends the stream, ``Z_SYNC_FLUSH`` a piece, on a byte.
+    The mode ``Z_FINISH`` ends the stream, ``Z_SYNC_FLUSH`` a piece, on a byte.
     """
     if not data or level > _HARDEST_FAST_LEVEL:
         return _flushed(zlib.compressobj(level, zlib.DEFLATED, _RAW), data, mode)
@@ -138,15 +130,10 @@ def crc32_of(pieces: Iterable[bytes | bytearray | memoryview]) -> int:
 
 
 def crc32_combine(first: int, second: int, length: int) -> int:
-    """Return the CRC-32 of two pieces of data in a row.
+    """Return the CRC-32 of two pieces of data in a row; the second has ``length`` bytes.
 
     Where the library cannot do it: appending ``length`` bytes to a piece multiplies its CRC by
     ``x ** (8 * length)`` modulo the polynomial; the second piece is added to that.
-
-    Args:
-        first: The CRC-32 of the first piece.
-        second: The CRC-32 of the second.
-        length: How many bytes the second has.
     """
     if _combine is not None:
         return cast("int", _combine(first, second, length))
@@ -202,11 +189,7 @@ class Damaged(Exception):
 
 
 class Forward:
-    """A stream of bytes that is read forwards.
-
-    Args:
-        blocks: The stream; an empty block says nothing.
-    """
+    """A stream of bytes that is read forwards; empty blocks are skipped."""
 
     __slots__ = ("_at", "_before", "_block", "_blocks")
 
@@ -233,7 +216,7 @@ class Forward:
         return b"".join(pieces)
 
     def some(self, most: int) -> bytes:
-        """Return what is at hand of the next bytes; nothing only at the end of the stream."""
+        """Return buffered next bytes, ``most`` at most; none only at the end of the stream."""
         if self._at == len(self._block):
             self._before += self._at
             self._block, self._at = next(filter(None, self._blocks), b""), 0
@@ -242,11 +225,11 @@ class Forward:
         return piece
 
     def glance(self, count: int) -> bytes:
-        """Return those of the next bytes that are at hand, without going on."""
+        """Return buffered next bytes, ``count`` at most, without consuming them."""
         return self._block[self._at : self._at + count]
 
     def window(self, most: int) -> memoryview:
-        """Return the next bytes without going on: fewer than ``most`` only at the end."""
+        """Return the next bytes without consuming them: fewer than ``most`` only at the end."""
         blocks, size = [self._block[self._at :]], len(self._block) - self._at
         while size < most and (block := next(filter(None, self._blocks), b"")):
             blocks.append(block)
@@ -291,13 +274,10 @@ def gunzip(data: bytes) -> bytes:
 
 
 def inflated(source: Forward) -> Iterator[bytes]:
-    """Return what all members of a gzip stream hold, in blocks of 1 MiB at most; some are empty.
+    """Return the contents of all members of a gzip stream, in blocks of at most 1 MiB.
 
     Every trailer is verified, and nothing but zeros may follow the last member. The work between
-    two blocks is bounded for any input, so that a caller can stop at each.
-
-    Args:
-        source: The stream, from its first byte to its last.
+    two blocks is bounded for any input, so that a caller can stop at each; some are empty.
 
     Raises:
         Damaged: It is not gzip, is damaged or cut off, or other data follows it.
@@ -318,7 +298,7 @@ def inflated(source: Forward) -> Iterator[bytes]:
 
 
 def _inflated(source: Forward) -> Iterator[bytes]:
-    """Inflate step by step, all of them of bounded time."""
+    """Inflate in steps of bounded time."""
     _pass_header(source, source.read(_GZIP_HEADER.size))
     yield from _member(source)
     while head := source.read(_GZIP_HEADER.size):
@@ -332,7 +312,7 @@ def _inflated(source: Forward) -> Iterator[bytes]:
 
 
 def _member(source: Forward) -> Iterator[bytes]:
-    """Inflate the data of a member, and hold it against its trailer (2.3.1)."""
+    """Inflate the data of a member, and compare it with the trailer (2.3.1)."""
     decoder = inflater()
     crc = size = 0
     data, most = b"", _FIRST_INPUT
@@ -356,7 +336,7 @@ def _member(source: Forward) -> Iterator[bytes]:
 
 
 def _pass_header(source: Forward, header: bytes) -> None:
-    """Read the rest of a header (2.3) whose fixed part is given; nothing in it is of use here."""
+    """Skip the rest of a header (2.3) whose fixed part is given."""
     if len(header) < _GZIP_HEADER.size:
         raise _cut_off("header")
     magic, method, flags = _GZIP_HEADER.unpack(header)

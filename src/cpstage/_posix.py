@@ -1,4 +1,4 @@
-"""The operating system: what only POSIX has, signals that wait, core files, and the allocator.
+"""The operating system: what only POSIX has, signals, streams, core files, and the allocator.
 
 cpstage stages on POSIX systems alone, and says so elsewhere: it needs locks that end with their
 process, access below directory descriptors, and permission bits. On Windows every module can be
@@ -8,12 +8,15 @@ loaded come from here.
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 
 from cpstage.errors import ConfigurationError
 
@@ -29,6 +32,10 @@ DIRECTORY = os.O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
 NOT_OFFERED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
 """What a system or a file system says that does not have a call."""
 
+_STDERR = 2
+
+_SOON_SECONDS = 0.001
+
 _PR_SET_DUMPABLE = 4
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 """Numbers of glibc's mallopt(3)."""
@@ -39,11 +46,7 @@ _LARGEST_BYTES = 32 << 20
 
 
 def require_posix() -> None:
-    """Check that this is a system to stage on.
-
-    Raises:
-        ConfigurationError: It is not.
-    """
+    """Raise ConfigurationError on a system that cannot stage."""
     try:
         import fcntl  # noqa: F401 (it is there, or it is not)
     except ImportError:
@@ -55,7 +58,7 @@ def require_posix() -> None:
 
 @contextmanager
 def blocked(numbers: Iterable[int]) -> Iterator[set[signal.Signals | int]]:
-    """Let signals wait in this thread, and give those that were blocked before."""
+    """Block signals in this thread; the context's value are those that were blocked before."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
         yield before
@@ -64,38 +67,76 @@ def blocked(numbers: Iterable[int]) -> Iterator[set[signal.Signals | int]]:
 
 
 def signals(*names: str) -> tuple[signal.Signals, ...]:
-    """Return those signals that this system has."""
+    """Return the signals that this system has."""
     return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
 
 
 SIGNALS = signals("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")
-"""Those that stop a run."""
+"""The signals that stop a run."""
 
 _held: set[signal.Signals] = set()
 
 
 def hold_signals() -> None:
-    """Let the signals wait that somebody has not held back already; not where that cannot be."""
+    """Block the signals that stop a run, unless they are blocked already."""
     if hasattr(signal, "pthread_sigmask"):
         _held.update({*SIGNALS} - signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS))
 
 
 def release_signals() -> None:
-    """Let those through that wait, and those to come; children have them as we were given them."""
+    """Unblock what :func:`hold_signals` blocked: children inherit the mask of our start."""
     if _held:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _held)
         _held.clear()
 
 
+_LOCKING = {"__enter__", "__exit__", "_acquire_restore", "_release_save"}
+"""Functions of :class:`threading.Condition`, which events, semaphores, futures and queues use."""
+
+
+def is_postponed(number: int, frame: FrameType | None) -> bool:
+    """Whether a signal came while a lock was taken or released; its handler then is called again.
+
+    An exception there would leave the lock taken, and cleaning up would wait for it without end, or
+    leave it released, and the lock's next step would fail.
+    """
+    if frame is None or frame.f_globals.get("__name__") != "threading":
+        return False
+    code = frame.f_code
+    # wait() has released the lock when it knows that it has not got it yet, and is ready from then.
+    is_releasing = "gotit" in code.co_varnames and "gotit" not in frame.f_locals
+    if code.co_name not in _LOCKING and not is_releasing:
+        return False
+    try:
+        _thread.start_new_thread(_send_soon, (number,))
+    except RuntimeError:  # the system starts no more threads
+        return False
+    return True
+
+
+def _send_soon(number: int) -> None:
+    time.sleep(_SOON_SECONDS)
+    os.kill(os.getpid(), number)
+
+
+def open_missing_streams() -> None:
+    """Open ``/dev/null`` in the place of a closed stdin, stdout or stderr.
+
+    Else the next file or connection gets its number, and what a command of a run prints goes there.
+    """
+    with suppress(OSError):
+        while (opened := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+            os.set_inheritable(opened, True)
+        os.close(opened)
+
+
 def make_no_core_file() -> None:
     """Let the system write no core file of this process, nor of those that it forks.
 
-    On Linux that is a property of the process which execve(2) takes away again, so that a program
-    which it starts has what it would have by itself; and it holds where core files are piped into
-    a program as well, which a limit does not (prctl(2), core(5)). Other users' processes, and other
-    processes of the same user, can then not look into this one through ``/proc`` either.
-
-    Elsewhere it is the soft limit, which programs inherit, and may raise again.
+    On Linux that is a property of the process which execve(2) resets, so a program that it starts
+    is not affected. It also holds where core files are piped into a program, which a limit does
+    not (prctl(2), core(5)). Other processes of the same user cannot read this one through ``/proc``
+    either. Elsewhere it is the soft limit, which programs inherit, and may raise again.
     """
     if sys.platform == "linux":
         import ctypes
@@ -113,10 +154,10 @@ def make_no_core_file() -> None:
 def reuse_freed_memory() -> None:
     """Reuse freed buffers in any thread, instead of giving them back to the system.
 
-    glibc maps a large buffer anew each time, and the system clears each page of it: fetching one
-    file of 2 GiB, 120,000 page faults and a fifth of all processor time; with this 24,000. It also
-    gives each thread a heap of its own, whose free memory the others do not have: with one heap
-    for all the same fetch peaks at 98 MB, not 123. Elsewhere this does nothing.
+    glibc maps a large buffer anew each time, and the system clears each page of it: 120,000 page
+    faults and a fifth of all processor time in a fetch of one file of 2 GiB; with this 24,000. It
+    also gives each thread a heap of its own: with one heap for all, that fetch peaks at 98 MB, not
+    123. Elsewhere this does nothing.
     """
     if sys.platform != "linux":
         return

@@ -8,11 +8,12 @@ terminals.
 
 from __future__ import annotations
 
+import copyreg
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,15 +30,11 @@ FailureType = Literal[
     "SystemUnavailable",
 ]
 
-_Error = TypeVar("_Error", bound="Reportable")
-
 
 class Reportable(BaseException):
     """What happened, where, and what to do about it, on one line.
 
-    Args:
-        message: What was wrong and where, without a full stop at the end.
-        hint: What to do; the class's own hint where none is given.
+    The message says what was wrong and where, without a full stop; a class has a default hint.
     """
 
     exit_code: int = 70
@@ -52,15 +49,13 @@ class Reportable(BaseException):
     def __str__(self) -> str:
         return f"{self.message}; {self.hint}" if self.hint else self.message
 
-    def __reduce__(
-        self: _Error,
-    ) -> tuple[Callable[..., _Error], tuple[type[_Error], tuple[Any, ...]], Mapping[str, Any]]:
-        """Copy and pickle what it says, not how it was made: subclasses take other arguments."""
-        return _again, (type(self), self.args), self.__dict__
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle what it says, not how it was made: subclasses have other arguments."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class CpstageError(Reportable, Exception):
-    """Whatever cpstage raises because it could not do what it was asked to."""
+    """An error of cpstage: it could not do what it was asked to do."""
 
 
 class UsageError(CpstageError):
@@ -116,11 +111,7 @@ class WorkspaceUnavailable(CpstageError):
 
 
 class WorkspaceInUse(WorkspaceUnavailable):
-    """Another run is in the workspace.
-
-    Attributes:
-        job_id: The job that it works on, where it says so.
-    """
+    """Another run is in the workspace; ``job_id`` is its job, where it says so."""
 
     job_id: str | None = None
 
@@ -141,7 +132,7 @@ class OutOfSync(CpstageError):
 
 
 class ObjectChanged(OutOfSync):
-    """The object is not the one any more that was looked at first."""
+    """The object was replaced since the first request for it."""
 
 
 class AccessDenied(CpstageError):
@@ -159,12 +150,7 @@ class ConfigurationError(CpstageError):
 
 
 class CommandFailed(CpstageError):
-    """The command of a run failed, or took longer than it may.
-
-    Args:
-        message: How it ended.
-        exit_code: Its exit code, as a shell would tell it.
-    """
+    """The command of a run failed, or exceeded its time limit; the exit code is the command's."""
 
     exit_code = 1
     failure_type: ClassVar[FailureType] = "JobFailed"
@@ -175,7 +161,7 @@ class CommandFailed(CpstageError):
 
 
 class CommandNotStarted(CommandFailed):
-    """The command of a run cannot be started: it is not there (127), or cannot run (126)."""
+    """The command of a run cannot be started: it does not exist (127), or cannot run (126)."""
 
     exit_code = 127
     failure_type = "ConfigurationError"
@@ -183,14 +169,10 @@ class CommandNotStarted(CommandFailed):
 
 
 class Stopped(Reportable):
-    """A signal ended the command.
+    """A signal ended the command; the exit code is 128 plus its number, as in a shell.
 
     It is a ``BaseException``: it can be raised anywhere, and code that handles ``Exception``, such
     as botocore's retries, must not continue.
-
-    Args:
-        signal_number: The signal; the exit code is 128 plus its number, as in a shell.
-        signal_name: Its name, such as ``SIGTERM``.
     """
 
     failure_type = "JobFailed"
@@ -201,11 +183,11 @@ class Stopped(Reportable):
 
 
 NO_ROOM_HINT = "raise its limits (ulimit -u and -v), or run less at a time"
-"""What to do where the system gives no more processes, threads or memory."""
+"""For a system that gives no more processes, threads or memory."""
 
 
 def reportable(error: BaseException) -> Reportable:
-    """Give every failure its row of the table and its one line: the last line of defence."""
+    """Return the error of the exit-code table for any exception: the last line of defence."""
     if isinstance(error, Reportable):
         return error
     found: Reportable
@@ -226,11 +208,9 @@ def reportable(error: BaseException) -> Reportable:
 
 
 def unreadable_input(error: OSError, what: str) -> ConfigurationError | LocalIOError:
-    """Return our error for a file of the caller's that cannot be read.
+    """Return our error for a file of the caller that cannot be read; ``what`` has its path.
 
-    Args:
-        error: What the system says: that the disk failed is not the fault of what was configured.
-        what: What was to be read, with its path.
+    A failing disk is no fault of the configuration.
     """
     text = f"cannot read {what}: {local_reason(error)}"
     if error.errno in (errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE):
@@ -239,12 +219,8 @@ def unreadable_input(error: OSError, what: str) -> ConfigurationError | LocalIOE
 
 
 def local_reason(error: OSError) -> str:
-    """Return what the system says of a failure, without the names that it concerns."""
+    """Return the system's message for a failure, without file names."""
     return os.strerror(error.errno) if error.errno else type(error).__name__
-
-
-def _again(kind: type[_Error], arguments: tuple[Any, ...]) -> _Error:
-    return kind.__new__(kind, *arguments)
 
 
 def printable(text: str) -> str:
@@ -268,6 +244,12 @@ def listing(texts: Iterable[str], shown: int = MOST_SHOWN) -> str:
 
 _OCCUPIED = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOTEMPTY}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_HINTS = {
+    **dict.fromkeys([errno.ENOSPC, errno.EDQUOT], "free some space, or give another --workspace"),
+    errno.ENOENT: "check that its directory is there",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.EFBIG: "raise the limit of the size of a file (ulimit -f)",
+}
 
 
 @contextmanager
@@ -299,8 +281,4 @@ def local_failure(
         return WorkspaceUnavailable(what, hint="something else is in its place")
     if error.errno in _FORBIDDEN:
         return WorkspaceUnavailable(what, hint="check the owner and mode of it")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return LocalIOError(what, hint="free some space, or give another --workspace")
-    if error.errno == errno.ENOENT:
-        return LocalIOError(what, hint="check that its directory is there")
-    return LocalIOError(what)
+    return LocalIOError(what, hint=_HINTS.get(error.errno or 0))

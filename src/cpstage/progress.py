@@ -27,31 +27,18 @@ _STEP = 1000
 
 
 class Progress(Protocol):
-    """Takes note of phases of work."""
+    """Shows phases of work."""
 
     def phase(
         self, label: str, total: int | None, unit: Unit = "B"
     ) -> AbstractContextManager[Advance]:
-        """Begin a phase; the context's value is to be called with each amount that is done.
+        """Begin a phase; the context's value is called with each amount that is done.
 
         Args:
             label: What is done to what.
-            total: How much there is to do, or None where that is not known.
+            total: How much work the phase has, or None where that is not known.
             unit: Bytes, or entries of a directory.
         """
-
-
-class Stream(Protocol):
-    """Where progress is written to."""
-
-    def write(self, text: str, /) -> object:
-        """Write text."""
-
-    def flush(self) -> None:
-        """Write what is buffered."""
-
-    def fileno(self) -> int:
-        """Return the descriptor."""
 
 
 class Silence:
@@ -59,7 +46,7 @@ class Silence:
 
     @contextmanager
     def phase(self, label: str, total: int | None, unit: Unit = "B") -> Iterator[Advance]:  # noqa: ARG002 (the protocol's)
-        """Take note of nothing."""
+        """Show nothing."""
         yield lambda _: None
 
 
@@ -69,11 +56,7 @@ def phase_of_many(
 ) -> Iterator[Advance | None]:
     """Begin a phase for work on entries, if they are many; else the context's value is None.
 
-    Args:
-        progress: Shows it.
-        label: What is done to what.
-        total: How many entries the phase counts.
-        among: How many decide, if they are others.
+    ``total`` entries are counted; ``among`` is the number that decides, if that is another one.
     """
     if not total or (total if among is None else among) < _MANY:
         yield None
@@ -96,7 +79,7 @@ def _in_steps(items: Iterator[Item], advance: Advance) -> Iterator[Item]:
 class Bars:
     """A tqdm bar for each phase, on a terminal."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: TextIO | _Forgiving) -> None:
         self._stream = stream
 
     @contextmanager
@@ -110,7 +93,7 @@ class Bars:
             unit="B" if unit == "B" else " entries",
             unit_scale=unit == "B",
             unit_divisor=1024,
-            leave=None,  # of what is shown at the same time, only the first: others leave scraps
+            leave=None,  # of concurrent bars only the first stays: others leave scraps
             file=self._stream,
             **self._size(),
         ) as bar:
@@ -128,14 +111,16 @@ class Bars:
 class LogLines:
     """A line every few seconds and one at the end of each long phase, for the log of a build."""
 
-    def __init__(self, stream: Stream, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, stream: TextIO | _Forgiving, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._stream = stream
         self._clock = clock
 
     @contextmanager
     def phase(self, label: str, total: int | None, unit: Unit = "B") -> Iterator[Advance]:
         """Write lines such as ``AppSource: fetching: 12.0 MiB of 40.0 MiB, 8.1 MiB/s``."""
-        started = said = self._clock()
+        started = shown = self._clock()
         done = 0
 
         def line(now: float) -> str:
@@ -144,11 +129,11 @@ class LogLines:
             return f"{label}: {amount(done, unit)}{of}, {rate}/s"
 
         def advance(more: int) -> None:
-            nonlocal done, said
+            nonlocal done, shown
             done += more
             now = self._clock()
-            if now - said >= _LOG_SECONDS:
-                said = now
+            if now - shown >= _LOG_SECONDS:
+                shown = now
                 print(line(now), file=self._stream, flush=True)
 
         yield advance
@@ -158,11 +143,9 @@ class LogLines:
 
 
 def progress_to(stream: TextIO | None, mode: Mode) -> Progress:
-    """Choose how to show progress.
+    """Choose how to show progress: ``auto`` shows bars where the stream is a terminal, else lines.
 
-    Args:
-        stream: Where to; None, as Python has it for a closed stderr, shows nothing.
-        mode: ``auto`` shows bars where the stream is a terminal, else lines.
+    None, Python's value for a closed stderr, shows nothing.
     """
     if stream is None or stream.closed or mode == "none":
         return Silence()

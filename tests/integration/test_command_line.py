@@ -13,7 +13,7 @@ import click
 import pytest
 
 from cpstage.cli import cpstage as command_line
-from cpstage.cli.command import SECTIONS, long_name
+from cpstage.cli.options import SECTIONS, long_name
 from cpstage.local import Input, LocalAWS
 from samples import zip_of
 

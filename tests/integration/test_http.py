@@ -15,7 +15,7 @@ import pytest
 
 from constant_server import answering_server
 from cpstage import AwsConfig
-from cpstage.aws.client import JobCredentials, Retries
+from cpstage.aws.client import JobCredentials, Retries, has
 from cpstage.aws.config import DEFAULT_TIMEOUT
 from cpstage.aws.errors import NetworkError, ServiceError
 from cpstage.aws.s3 import S3
@@ -52,7 +52,9 @@ def _client(
 
 
 def _get(client: AwsClient) -> bytes:
-    return S3(client).get_object("bucket", "key")
+    members = {"Bucket": "bucket", "Key": "key"}
+    body = client.call("GetObject", members, check=has("ETag", "Body"))["Body"]
+    return bytes(body.read())
 
 
 def _range(client: AwsClient) -> bytes:

@@ -9,6 +9,6 @@ the last progress, resumed bodies, checked answers, and requests that can be int
              └──▶ errors (what botocore raises, in few kinds) ──▶ hints (exit code and hint of each)
 
     codepipeline (the job API) and s3 (operations on objects) call through client;
-    job_session, multipart, uploads and checksum read and upload a job's artifacts through s3;
+    job_session and uploads read and upload a job's artifacts through s3;
     job_result puts the result of a job through codepipeline, executions reads past executions.
 """

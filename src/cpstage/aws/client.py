@@ -1,22 +1,19 @@
 """A boto3 client as cpstage calls it: retried, refreshed, checked, logged, and stopped at once.
 
-:meth:`AwsClient.call` is the way of every request to AWS. It sends one operation of the API
-reference, again and again where that helps, and returns the members of the answer.
+:meth:`AwsClient.call` sends every request to AWS: one operation of the API reference, repeated
+where that helps.
 
 One :class:`Retries` serves all requests of a command. The time limit counts from the last progress,
 which is any request that succeeded: a transfer does not fail because it is long. Delays have full
-jitter (a random time up to a bound that doubles), so that many workers that were interrupted
-together do not come back together.
+jitter, so that many workers that were interrupted together do not come back together. botocore's
+own retries do not serve: a signal cannot wake them, they count attempts only, and they do not
+resume a body. They are used where the caller has configured them (``AWS_MAX_ATTEMPTS``,
+``AWS_RETRY_MODE``, the profile, a session's default config).
 
-A signal cannot wake botocore's own retries, which count attempts only and do not resume a body.
-They are used where the caller has configured them (``AWS_MAX_ATTEMPTS``, ``AWS_RETRY_MODE``, the
-profile, a session's default config).
-
-CodePipeline issues a job's credentials without an expiry date, and a large transfer outlives
-them. They are refreshed both ways: ahead of time, when they reach a certain age, and when AWS says
-that they have expired, in the middle of whatever call that was. botocore's
-``RefreshableCredentials`` need an expiry date, and botocore retries no ExpiredToken. So the clients
-of a job sign with :class:`JobCredentials`.
+CodePipeline issues a job's credentials without an expiry date, and a large transfer outlives them.
+They are refreshed when they reach a certain age, and when AWS says that they have expired.
+botocore's ``RefreshableCredentials`` need an expiry date, and botocore retries no ExpiredToken. So
+the clients of a job sign with :class:`JobCredentials`.
 """
 
 from __future__ import annotations
@@ -73,7 +70,7 @@ def has(*members: str) -> Check:
 
 
 class Retries:
-    """How long to go on after failures, and how often that was necessary.
+    """The time limit of retries, and their number.
 
     Args:
         timeout: Seconds since the last progress after which nothing is tried again.
@@ -115,7 +112,7 @@ class Retries:
 
 
 def most_tries(error: BaseException | None) -> float:
-    """Return how often a request is sent that fails this way: infinity where only time counts."""
+    """Return how often to send a request that fails this way; infinity until the time limit."""
     if isinstance(error, NetworkError):
         return math.inf if error.began else _MOST_TRIES
     return _MOST_TRIES if isinstance(error, ServiceError) and error.may_pass else 0
@@ -125,11 +122,11 @@ class JobCredentials:
     """A job's session credentials.
 
     Any number of threads refresh them once per expiry: a thread whose token has expired refreshes
-    only if that token is still the current one. Otherwise another thread has done it.
+    only if that token is still the current one.
 
     Args:
         first: The credentials that came with the job.
-        refresh: Asks for new ones. Its errors reach the caller of whatever needed them.
+        refresh: Requests new ones. Its errors reach the caller of whatever needed them.
         max_age: Seconds after which they are refreshed ahead of time.
         clock: Seconds that never go back.
 
@@ -154,11 +151,11 @@ class JobCredentials:
         return f"JobCredentials({MASK})"
 
     def before_sign(self, request: Any, **_: Any) -> None:
-        """Have botocore sign a request with these credentials, and with no others."""
+        """Make botocore sign a request with these credentials, and with no others."""
         request.context.setdefault("signing", {})["request_credentials"] = self
 
     def get_frozen_credentials(self) -> SessionCredentials:
-        """Return what to sign the next request with; botocore calls this for each request."""
+        """Return the credentials for the next request; botocore calls this for each."""
         if self._is_old():
             with self._lock:
                 if self._is_old():
@@ -166,11 +163,7 @@ class JobCredentials:
         return self.current
 
     def refresh_after(self, token: str | None) -> None:
-        """Refresh, unless another thread has done it since a request was signed with this token.
-
-        Raises:
-            CpstageError: The refresh failed.
-        """
+        """Refresh, unless another thread has done so since a request was signed with this token."""
         with self._lock:
             if token == self.current.token:
                 self._use(self._refresh())
@@ -231,11 +224,6 @@ class AwsClient:
         """Where requests are sent to."""
         return str(self.boto3_client.meta.endpoint_url)
 
-    @property
-    def is_of_a_job(self) -> bool:
-        """Whether requests are signed with a job's session credentials."""
-        return self.credentials is not None
-
     def interrupt(self) -> None:
         """Interrupt pending requests, and retry none."""
         self.retries.stopped.set()
@@ -257,8 +245,8 @@ class AwsClient:
             parameters: Its members; a :class:`~cpstage.job.masking.Secret` is sent in plain, and
                 masked in what the service says. A ``Body`` with ``seek`` is sent from its start.
             about: What the call is about, for the log.
-            check: Says what a good answer lacks; such an answer is asked for again.
-            retries: How long to go on, where not as long as with all others.
+            check: Says what a good answer lacks; such a request is retried.
+            retries: The time limit, where it is not that of all other calls.
 
         Raises:
             ServiceError: The service refuses.
@@ -303,8 +291,7 @@ class AwsClient:
     ) -> tuple[MaskedDict, Exception | None]:
         """Send a request once; return the answer, or the failure.
 
-        The failure is returned, not raised, and comes without botocore's frames and without what
-        botocore raised: their variables and texts hold tokens.
+        The failure comes without botocore's frames and exceptions: they hold tokens.
         """
         if until.stopped.is_set():
             return MaskedDict(), NetworkError("the request was interrupted")
@@ -343,7 +330,6 @@ class _Record:
     request_id: str | None = None
 
     def note(self, answer: Answer, failure: Exception | None) -> None:
-        """Record the result of a try."""
         about = answer.get("ResponseMetadata", {})
         self.retries += int(about.get("RetryAttempts", 0))
         if isinstance(failure, ServiceError):
@@ -353,7 +339,6 @@ class _Record:
             self.request_id = about.get("RequestId")
 
     def log(self) -> None:
-        """Log the result of the call."""
         milliseconds = (time.monotonic() - self.began) * 1000
         request = f", request ID {self.request_id}" if self.request_id else ""
         line = "%s: status %s, %s retries, %.0f ms%s"

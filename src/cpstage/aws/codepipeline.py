@@ -37,10 +37,7 @@ _UNKNOWN_AGE_SECONDS = 60.0
 
 
 def get_job_details(
-    job_id: str,
-    *,
-    client_token: str | Secret | None = None,
-    config: AwsConfig | None = None,
+    job_id: str, *, client_token: str | Secret | None = None, config: AwsConfig | None = None
 ) -> MaskedDict:
     """Return the job's document as the service returns it, secrets included.
 
@@ -77,10 +74,7 @@ def get_job_details(
 
 
 def get_job(
-    job_id: str,
-    *,
-    client_token: str | Secret | None = None,
-    config: AwsConfig | None = None,
+    job_id: str, *, client_token: str | Secret | None = None, config: AwsConfig | None = None
 ) -> Job:
     """Return a job: arguments and errors as in :func:`get_job_details`."""
     client_token = secret(client_token)
@@ -90,11 +84,7 @@ def get_job(
 
 
 def is_in_progress(job_id: str, *, client_token: Secret | None, config: AwsConfig) -> bool:
-    """Whether a job that existed is still in progress, as far as CodePipeline says.
-
-    Raises:
-        AccessDenied, ServiceUnavailable, ConfigurationError: As :func:`get_job_details`.
-    """
+    """Whether a job that existed is in progress; errors as in :func:`get_job_details`."""
     try:
         get_job_details(job_id, client_token=client_token, config=_briefly(config))
     except NotFound:
@@ -110,8 +100,8 @@ def _briefly(config: AwsConfig) -> AwsConfig:
 def current_job(job: Job, *, config: AwsConfig) -> Job:
     """Return a saved job with the credentials that the API has now.
 
-    A caller who may not call GetJobDetails gets the saved job, and so does one of a job without
-    credentials.
+    A job without credentials is returned unchanged, and so is one whose caller may not call
+    GetJobDetails.
 
     Raises:
         OutOfSync: The job is no longer in progress.
@@ -131,13 +121,13 @@ def current_job(job: Job, *, config: AwsConfig) -> Job:
 def process_credentials(job: Job, *, lifetime: float) -> dict[str, str | int]:
     """Return a job's session credentials as a ``credential_process`` prints them.
 
-    AWS tools keep credentials without an expiry until they exit, so this states one that is earlier
-    than the true one.
+    AWS tools keep credentials without an expiry until they exit. So the document has an expiry,
+    which is earlier than the true one.
 
     Args:
         job: The job, with its session credentials.
-        lifetime: Seconds after CodePipeline returned them at which tools are to ask for new ones.
-            Where that time is unknown, tools are to ask soon.
+        lifetime: Seconds after CodePipeline returned them at which tools request new ones. Where
+            that time is unknown, tools request them within a minute.
 
     Raises:
         AccessDenied: The job carries none, or they are older than that.
@@ -185,20 +175,13 @@ def require_in_progress(job_id: str, *, client_token: Secret | None, config: Aws
 
 
 def poll_for_jobs(
-    action_type: ActionTypeId,
-    *,
-    most: int,
-    query: Mapping[str, str] | None,
-    config: AwsConfig,
+    action_type: ActionTypeId, *, most: int, query: Mapping[str, str] | None, config: AwsConfig
 ) -> list[MaskedDict]:
     """Return jobs that wait for a worker of an action type, ``most`` at most.
 
     Each has ``id``, ``nonce`` and ``data``, secrets included, or, for the owner ``ThirdParty``,
     ``clientId`` and ``jobId``. The query is a configuration property that the jobs must have, and
-    its value; it is not for third-party jobs.
-
-    Raises:
-        AccessDenied, ServiceUnavailable, ConfigurationError: As :func:`get_job_details`.
+    its value; it is not for third-party jobs. Errors are those of :func:`get_job_details`.
     """
     parameters: dict[str, Any] = {"actionTypeId": action_type._asdict(), "maxBatchSize": most}
     if query:
@@ -211,15 +194,14 @@ def poll_for_jobs(
 def acknowledge_job(
     job_id: str, nonce: str, *, client_token: Secret | None, config: AwsConfig
 ) -> str:
-    """Claim a job that a poll has brought, and return its status.
+    """Claim a job that a poll has returned, and return its status.
 
     Only the status ``InProgress`` means that the job is the caller's. The nonce is that of the
-    poll, or of the details of a third-party job.
+    poll, or of the details of a third-party job. Other errors are those of
+    :func:`get_job_details`.
 
     Raises:
         OutOfSync: Another worker has polled for it since.
-        NotFound, AccessDenied, ServiceUnavailable, ConfigurationError: As
-            :func:`get_job_details`.
     """
     parameters = {"jobId": job_id, "nonce": nonce}
     doing = f"acknowledge job {job_id}"
@@ -267,23 +249,20 @@ def call(
 
     Args:
         config: How to reach AWS.
-        operation: The operation, whose name is that of the permission, too.
+        operation: The operation, whose name is also that of the permission.
         parameters: Its members.
         doing: What the call does, as in "cannot <doing>".
         check: Says what a good answer lacks.
         client_token: Makes the call that of a third-party job.
-        retries: How long to go on after failures.
-
-    Raises:
-        CpstageError: The row of the exit-code table that the failure belongs to.
+        retries: The time limit of retries.
     """
     if client_token:
         operation = operation.replace("Job", "ThirdPartyJob", 1)
         parameters = {**parameters, "clientToken": client_token}
-    client = config.codepipeline(retries)
+    client = config.codepipeline()
     denied_hint = f"the caller needs codepipeline:{operation}"
     with aws_failures(f"{doing} in {client.region}", denied_hint=denied_hint):
-        answer = client.call(operation, parameters, check=check)
+        answer = client.call(operation, parameters, check=check, retries=retries)
     answer.pop("ResponseMetadata", None)
     return answer
 

@@ -43,7 +43,7 @@ class Caller(NamedTuple):
 
 
 class _Made:
-    """Sessions and clients by their settings; each takes some 50 ms to make.
+    """A cache of sessions and clients by their settings; each takes some 50 ms to make.
 
     botocore's sessions make one client at a time.
     """
@@ -107,20 +107,17 @@ class AwsConfig:
         return {name: value for name, value in self.__dict__.items() if name != "_made"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take the settings of another process."""
+        """Restore the settings of another process."""
         self.__dict__.update(state, _made=_Made())
 
-    def codepipeline(self, retries: Retries | None = None) -> AwsClient:
+    def codepipeline(self) -> AwsClient:
         """Return a client of the job API, with the caller's own credentials.
-
-        Args:
-            retries: How long to go on after failures.
 
         Raises:
             ConfigurationError: The region or the profile is missing, or a setting is malformed.
             AccessDenied: There are no credentials, or they cannot be read.
         """
-        return self._client("codepipeline", self.require_region(), None, retries)
+        return self._client("codepipeline", self.require_region())
 
     def s3(
         self,
@@ -132,9 +129,9 @@ class AwsConfig:
 
         Args:
             credentials: The job's: then the caller's are never looked up. None is for work without
-                a job, which is done with the caller's.
-            region: Where the pipeline lies, for callers who have no region of their own.
-            retries: How long to go on after failures.
+                a job.
+            region: The pipeline's, for callers who have no region of their own.
+            retries: The time limit of retries.
 
         Raises:
             ConfigurationError, AccessDenied: As :meth:`codepipeline`.
@@ -142,40 +139,31 @@ class AwsConfig:
         return self._client("s3", self.require_region(region), credentials, retries)
 
     def kms(
-        self,
-        credentials: JobCredentials | None,
-        region: str | None,
-        retries: Retries | None = None,
+        self, credentials: JobCredentials | None, region: str | None, retries: Retries | None = None
     ) -> AwsClient:
         """Return a client of KMS in the region where the key lies; otherwise as :meth:`s3`."""
         return self._client("kms", region or self.require_region(), credentials, retries)
 
     def caller(self) -> Caller:
-        """Ask STS whose the caller's credentials are, which takes no permission.
-
-        Raises:
-            ConfigurationError: The region or the profile is missing, or a setting is malformed.
-            AccessDenied: There are no credentials, or STS refuses them.
-            ServiceUnavailable: STS did not answer.
-        """
+        """Call GetCallerIdentity, which needs no permission; errors are those of other calls."""
         from cpstage.aws.client import has
         from cpstage.aws.errors import aws_failures
 
         with aws_failures("ask STS who the caller is"):
-            client = self._client("sts", self.require_region(), None, None)
+            client = self._client("sts", self.require_region())
             answer = client.call("GetCallerIdentity", {}, check=has("Account", "Arn"))
         return Caller(answer["Account"], answer["Arn"])
 
     def prepare_s3(self) -> None:
-        """Make a client of S3 ahead of time, in a thread, while a request is under way.
+        """Make a client of S3 ahead of time, in a thread, while GetJobDetails is answered.
 
-        Loading botocore's model of S3 and making a client takes some 30 ms, which a fetch has while
-        GetJobDetails is answered. A failure here is raised when S3 is needed.
+        Loading botocore's model of S3 and making a client takes some 30 ms. A failure here is
+        raised when S3 is needed.
         """
         try:
             region = self.require_region()
             key = ("job", "s3", region, self._settings)
-        except Exception:  # told by the call that is under way
+        except Exception:  # the call under way raises it
             return
 
         def make() -> None:
@@ -208,11 +196,7 @@ class AwsConfig:
         return str(found)
 
     def setting(self, name: str, environment_variable: str) -> str | None:
-        """Look up a setting of the AWS CLI: first the environment, then the profile.
-
-        Raises:
-            ConfigurationError: The profile is missing, or the configuration cannot be read.
-        """
+        """Look up a setting of the AWS CLI: first the environment, then the profile."""
         value = os.environ.get(environment_variable)
         if not value:
             value = self._read(lambda: self._botocore.get_scoped_config().get(name))
@@ -240,7 +224,7 @@ class AwsConfig:
 
     @property
     def _settings(self) -> tuple[Any, ...]:
-        """What makes two clients of a service and a region differ."""
+        """The settings in which two clients of a service and a region can differ."""
         return (
             self.given_session,
             self.profile,
@@ -270,8 +254,8 @@ class AwsConfig:
         self,
         service: str,
         region: str,
-        credentials: JobCredentials | None,
-        retries: Retries | None,
+        credentials: JobCredentials | None = None,
+        retries: Retries | None = None,
     ) -> AwsClient:
         from cpstage.aws.client import AwsClient
         from cpstage.aws.client import Retries as NewRetries
@@ -354,10 +338,9 @@ class AwsConfig:
         return self._made.once(key, lambda: self._read(read))
 
     def _seconds(self, name: str) -> float | None:
-        """Return a time-out, which the retry timeout bounds; 0 waits without limit.
+        """Return ``connect_timeout`` or ``read_timeout``, which the retry timeout bounds.
 
-        Args:
-            name: ``connect_timeout`` or ``read_timeout``; None is that of the session.
+        0 waits without limit; None is the timeout of the session.
         """
         seconds: float | None = getattr(self, name)
         known = seconds
@@ -370,7 +353,7 @@ class AwsConfig:
         return seconds if self.timeout >= known else self.timeout
 
     def _read(self, read: Callable[[], _Found], what: str = "the AWS client") -> _Found:
-        """Let botocore read settings or credentials, and translate its errors."""
+        """Read settings or credentials through botocore, and translate its errors."""
         from cpstage.aws.errors import aws_failures
         from cpstage.errors import ConfigurationError
 

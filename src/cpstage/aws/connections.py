@@ -1,9 +1,9 @@
 """The HTTP connections of one boto3 client: interruptible, with a minimum rate of data.
 
-botocore waits for each piece of an answer as long as the read timeout, so that a peer that sends a
-byte now and then is never given up; and it has no way to end a request from another thread. Both
-are added by connection classes that urllib3's pools are given. Two attributes of botocore's HTTP
-session that are not documented are set for that, in :class:`Connections` and nowhere else.
+botocore waits for each piece of an answer as long as the read timeout, so a peer that sends a byte
+now and then is never given up; and it cannot end a request from another thread. Both are added by
+connection classes for urllib3's pools. For that, :class:`Connections`, and nothing else, sets two
+undocumented attributes of botocore's HTTP session.
 """
 
 from __future__ import annotations
@@ -76,13 +76,13 @@ class Connections:
         patience: float = 1.0,
         keeps_cut: bool = False,
     ) -> Iterator[None]:
-        """Say what the answers to requests of this thread may be.
+        """Set the limits of answers to requests of this thread.
 
         Args:
             most_bytes: Bytes of the body.
             patience: How many read timeouts the peer has for each KiB.
-            keeps_cut: Whether a body that is cut ends there, for a caller who counts its bytes and
-                resumes it. Otherwise what has come of it is lost in buffers.
+            keeps_cut: Whether a body that is cut ends there, for a caller that counts its bytes
+                and resumes it. Otherwise the received bytes are lost in buffers.
         """
         bounds = self.bounds
         bounds.most_bytes, bounds.patience, bounds.keeps_cut = most_bytes, patience, keeps_cut
@@ -96,9 +96,9 @@ class _Answer(io.RawIOBase):
     """The bytes of one answer as they come from the socket.
 
     Args:
-        raw: Where they come from.
+        raw: The file of the socket.
         seconds: The read timeout; None waits without limit.
-        bounds: What the answer may be.
+        bounds: The limits of the answer.
     """
 
     def __init__(self, raw: io.RawIOBase, seconds: float | None, bounds: _Bounds) -> None:
@@ -145,7 +145,7 @@ class _Answer(io.RawIOBase):
         return count
 
     def close(self) -> None:
-        """Close the file, and release the socket."""
+        """Close the file, which releases the socket."""
         self._raw.close()
         super().close()
 

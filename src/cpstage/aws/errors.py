@@ -22,13 +22,13 @@ from urllib3 import exceptions as http
 from cpstage.job.masking import Secret, mask_queries, masked
 
 CALLER_EXPIRED_HINT = "renew them (for example with 'aws sso login') and run the command again"
-"""What to do about the caller's own credentials."""
+"""For the caller's own credentials."""
 
 SESSION_EXPIRED_HINT = "the job's session credentials expire faster than they can be refreshed"
-"""What to do about a job's own credentials, which are refreshed before this is ever said."""
+"""For a job's credentials, which are refreshed before anybody reads this."""
 
 SIGNATURE_HINT = "check signature_version in the AWS configuration"
-"""What to do about a signature version that is unknown, or is not one for the service."""
+"""For a signature version that is unknown, or does not suit the service."""
 
 _PROXY_HINT = "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY"
 
@@ -36,29 +36,17 @@ _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
 _UNREADABLE = "UnreadableAnswer"
 _BUSY = {
     _UNREADABLE,
-    "BandwidthLimitExceeded",
-    "DependencyTimeoutException",
-    "InternalError",
-    "KMSInternalException",
-    "KeyUnavailableException",
-    "LimitExceededException",
-    "PriorRequestNotComplete",
-    "ProvisionedThroughputExceededException",
-    "RequestLimitExceeded",
-    "RequestThrottled",
-    "RequestThrottledException",
-    "RequestTimeout",
-    "RequestTimeoutException",
-    "SlowDown",
-    "Throttling",
-    "ThrottlingException",
-    "TooManyRequestsException",
+    *("BandwidthLimitExceeded", "DependencyTimeoutException", "InternalError"),
+    *("KMSInternalException", "KeyUnavailableException", "LimitExceededException"),
+    *("PriorRequestNotComplete", "ProvisionedThroughputExceededException", "RequestLimitExceeded"),
+    *("RequestThrottled", "RequestThrottledException", "RequestTimeout", "RequestTimeoutException"),
+    *("SlowDown", "Throttling", "ThrottlingException", "TooManyRequestsException"),
 }
 _DAMAGED = {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch"}
 """The received bytes differ from the sent bytes."""
 
 _UNPARSED = (AttributeError, KeyError, TypeError, ValueError)
-"""What botocore's parsers raise for an answer that is well-formed, and of another shape."""
+"""Exceptions of botocore's parsers for a well-formed answer of another shape."""
 
 # Patterns are compiled on first use: a command that succeeds needs none.
 _CODE = r"[A-Za-z0-9._]{1,100}"
@@ -113,10 +101,9 @@ class ServiceError(CallFailed):
     """A service refused a request.
 
     Attributes:
-        status: The HTTP status.
         code: The service's own code; the status where the answer has none.
-        message: What the service says, secrets masked.
-        request_id: AWS's id of the request, where the answer has one.
+        message: The service's message, secrets masked.
+        request_id: AWS's ID of the request, where the answer has one.
         date: The Date header of the answer, where it has one.
         retries: How often botocore itself sent the request again.
     """
@@ -132,7 +119,7 @@ class ServiceError(CallFailed):
         return f"{self.code}: {self.message}"
 
     def text(self, doing: str) -> str:
-        """Return the line about the refusal: what failed, why, and AWS's request id."""
+        """Return one line about the refusal: what failed, why, and AWS's request ID."""
         request = f" (request ID {self.request_id})" if self.request_id else ""
         return f"cannot {doing}: {self.code}: {self.message}".rstrip(".") + request + self.also
 
@@ -152,10 +139,7 @@ class ServiceError(CallFailed):
 
 
 class UnreadableAnswer(ServiceError):
-    """An answer with a good status that lacks what the operation returns.
-
-    A proxy's login page is one, and so is an answer that was cut between two headers.
-    """
+    """An answer with a good status that lacks members, such as a proxy's login page."""
 
     def __init__(self, status: int, what: str, request_id: str | None = None) -> None:
         super().__init__(status, _UNREADABLE, what, request_id)
@@ -182,17 +166,17 @@ def aws_failures(
     expired_hint: str | None = None,
     key_hint: str | None = None,
 ) -> Iterator[None]:
-    """Turn what fails inside, on the way to AWS or there, into a CpstageError.
+    """Turn a failure of the calls inside into a CpstageError, with a hint for its cause.
 
     Args:
         doing: What the call does and to what, as in "cannot <doing>".
-        denied_hint: What to do when the call is denied, such as the permission that is missing.
-        policy_hint: What to do when the policy of the bucket denies the call explicitly.
-        expired_hint: What to do when the credentials of the call have expired.
-        key_hint: What to do when the KMS key cannot be used.
+        denied_hint: For a denied call, such as the permission that is missing.
+        policy_hint: For a call that the bucket's policy denies explicitly.
+        expired_hint: For expired credentials of the call.
+        key_hint: For a KMS key that cannot be used.
 
     Raises:
-        CpstageError: The row of the exit-code table that the failure belongs to.
+        CpstageError: The error of the exit-code table.
     """
     try:
         yield
@@ -240,8 +224,8 @@ def translated(  # noqa: PLR0911 (one return for each kind)
 
 
 def _service_error(error: boto.ClientError, secrets: Iterable[Secret]) -> Exception:
-    said: Mapping[str, Any] = error.response
-    about, refused = said.get("ResponseMetadata", {}), said.get("Error", {})
+    answer: Mapping[str, Any] = error.response
+    about, refused = answer.get("ResponseMetadata", {}), answer.get("Error", {})
     headers = about.get("HTTPHeaders", {})
     status = int(about.get("HTTPStatusCode", 0))
     if status == 407:
@@ -259,8 +243,8 @@ def _service_error(error: boto.ClientError, secrets: Iterable[Secret]) -> Except
 def _refused_credentials(error: boto.ClientError) -> CredentialsRefused:
     """Translate the answer of a service that botocore asked for the caller's credentials.
 
-    What STS says of a wrong signature repeats all that was signed, a session token too. Only the
-    words of AccessDenied, which name who may not do what, are shown.
+    The message of STS about a wrong signature repeats all that was signed, a session token too.
+    Only messages of AccessDenied, which name the caller and the operation, are shown.
     """
     refused, about = error.response.get("Error", {}), error.response.get("ResponseMetadata", {})
     code, words = str(refused.get("Code", "")), str(refused.get("Message", ""))
@@ -270,7 +254,7 @@ def _refused_credentials(error: boto.ClientError) -> CredentialsRefused:
 
 
 def _tls_failure(error: boto.SSLError, ca_bundle: str | None) -> Exception:
-    """Tell a connection that broke, which may pass, from a handshake that cannot succeed."""
+    """Distinguish a broken connection, which may pass, from a handshake that cannot succeed."""
     endpoint = urlsplit(str(error.kwargs.get("endpoint_url", "")))
     origin = f"{endpoint.scheme}://{endpoint.netloc.rpartition('@')[2]}"
     causes = [*_causes(error)]
@@ -301,7 +285,7 @@ def _is_passing_tls(cause: BaseException) -> bool:
 
 
 def _unsent(error: boto.HTTPClientError) -> Exception:
-    """Translate what botocore has no class for; texts of these may quote a header or a password."""
+    """Translate errors without a class in botocore; texts may quote a header or a password."""
     causes = [*_causes(error)]
     if any(isinstance(one, (http.LocationValueError, http.URLSchemeUnknown)) for one in causes):
         return SetupError("the proxy's URL cannot be used", _PROXY_HINT)
@@ -323,7 +307,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _unsigned_or_unparsed(error: Exception) -> CallFailed:
-    """Tell a request that a signer cannot sign from an answer that a parser cannot read."""
+    """Distinguish a request that cannot be signed from an answer that cannot be read."""
     frames = walk_tb(error.__traceback__)
     if any(frame.f_globals.get("__name__") == "botocore.signers" for frame, _ in frames):
         return SetupError("the request cannot be signed", SIGNATURE_HINT)
@@ -331,12 +315,12 @@ def _unsigned_or_unparsed(error: Exception) -> CallFailed:
 
 
 def _network_text(error: BaseException) -> str:
-    """Return what botocore says of the network, without login and query of URLs."""
+    """Return botocore's message about the network, without login and query of URLs."""
     return mask_queries(re.sub(_LOGIN, "//", f"{error}{_system_reason(error)}"))
 
 
 def _system_reason(error: BaseException) -> str:
-    """Return what the system says of a failure, to stand behind botocore's own words."""
+    """Return the system's message for a failure, to append to botocore's."""
     for cause in _causes(error):
         tunnel = re.search(_REFUSED_TUNNEL, str(cause)) if isinstance(cause, OSError) else None
         if tunnel:

@@ -168,7 +168,7 @@ def previous_success(execution: Execution, *, config: AwsConfig) -> ExecutionSum
 
     Raises:
         NotFound: No earlier execution succeeded.
-        AccessDenied, ServiceUnavailable, ConfigurationError: As :func:`list_executions`.
+        CpstageError: As in :func:`list_executions`.
     """
     where = replace(config, region=execution.region)
     is_before = False
@@ -239,8 +239,8 @@ def _stores(
 ) -> tuple[str | None, Mapping[str | None, EncryptionKey | None]]:
     """Return the ARN of a pipeline, and the KMS keys of its artifact stores by region.
 
-    The key of a pipeline with one store is that of the region None. GetPipeline only tells the keys
-    of encrypted messages: it may be denied.
+    A pipeline with one store has the region None. GetPipeline may be denied: only encrypted
+    messages need the keys.
     """
     try:
         answer = call(where, "GetPipeline", {"name": name}, f"get pipeline {name}", has("pipeline"))

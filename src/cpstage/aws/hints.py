@@ -49,36 +49,24 @@ _POLICY_HINT = (
 )
 
 _DENIED = {
-    "403",
-    "AccessDenied",
-    "AccessDeniedException",
-    "AllAccessDisabled",
-    "Forbidden",
-    "InvalidClientTokenException",
-    "NotAuthorized",
-    "OptInRequired",
+    *("403", "AccessDenied", "AccessDeniedException", "AllAccessDisabled", "Forbidden"),
+    *("InvalidClientTokenException", "NotAuthorized", "OptInRequired"),
 }
 
 _EXPLICIT_DENY = re.compile(r"explicit deny in an? ((?:[\w-]+ ){1,3}(?:policy|boundary))")
 _CUSTOMER_KEY_MESSAGE = re.compile("stored using a form of Server Side Encryption")
-"""What S3 says, under the code InvalidRequest, of a GET without the customer's key."""
+"""S3's message, with the code InvalidRequest, for a GET without the customer's key."""
 
 _SKEWED = {"RequestTimeTooSkewed", "RequestInTheFuture"}
 _SKEWED_MESSAGE = re.compile("Signature (expired|not yet current)")
-"""What CodePipeline and KMS say under the code InvalidSignatureException."""
+"""Messages of CodePipeline and KMS with the code InvalidSignatureException."""
 
 _ROWS: tuple[tuple[set[str], type[CpstageError], str | None], ...] = (
     (
-        {  # the credentials are good for nothing, whatever the call
-            "AuthFailure",
-            "IncompleteSignature",
-            "InvalidAccessKeyId",
-            "InvalidClientTokenId",
-            "InvalidSignatureException",
-            "InvalidToken",
-            "MissingAuthenticationToken",
-            "MissingAuthenticationTokenException",
-            "SignatureDoesNotMatch",
+        {  # credentials that are invalid for every call
+            *("AuthFailure", "IncompleteSignature", "InvalidAccessKeyId", "InvalidClientTokenId"),
+            *("InvalidSignatureException", "InvalidToken", "MissingAuthenticationToken"),
+            *("MissingAuthenticationTokenException", "SignatureDoesNotMatch"),
             "UnrecognizedClientException",
         },
         AccessDenied,
@@ -109,12 +97,8 @@ _ROWS: tuple[tuple[set[str], type[CpstageError], str | None], ...] = (
     ({"InvalidJobStateException", "InvalidNonceException"}, OutOfSync, None),
     (
         {  # S3's for a bucket in another region
-            "301",
-            "307",
-            "AuthorizationHeaderMalformed",
-            "IllegalLocationConstraintException",
-            "PermanentRedirect",
-            "TemporaryRedirect",
+            *("301", "307", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"),
+            *("PermanentRedirect", "TemporaryRedirect"),
         },
         ConfigurationError,
         "give the region of the pipeline with --region",
@@ -124,7 +108,7 @@ _ROWS: tuple[tuple[set[str], type[CpstageError], str | None], ...] = (
 
 
 class Hints(NamedTuple):
-    """What to do about the refusals of one call: arguments of ``aws_failures``."""
+    """Hints for the refusals of one call: arguments of ``aws_failures``."""
 
     denied: str | None = None
     policy: str | None = None
@@ -206,12 +190,12 @@ _WRONG_SETTINGS = (
 
 
 def _settings_failure(error: boto.BotoCoreError, doing: str) -> CpstageError:
-    """Translate what botocore says of the caller's settings and credentials."""
+    """Translate botocore's errors about the caller's settings and credentials."""
     if isinstance(error, boto.NoCredentialsError):
         return AccessDenied(f"cannot {doing}: no AWS credentials were found", hint=_NO_KEYS_HINT)
-    said = error.kwargs.get("report") if isinstance(error, boto.ParamValidationError) else error
+    report = error.kwargs.get("report") if isinstance(error, boto.ParamValidationError) else error
     # A container's metadata service is quoted with all that it answers.
-    text = re.sub("(from container metadata): .*", r"\1", str(said), flags=re.DOTALL)
+    text = re.sub("(from container metadata): .*", r"\1", str(report), flags=re.DOTALL)
     what = f"cannot {doing}: {text}".rstrip(".: ")
     if isinstance(error, _LOCAL_CREDENTIALS) or type(error).__name__.startswith("Login"):
         return AccessDenied(what, hint=_LOCAL_CREDENTIALS_HINT)
@@ -222,11 +206,11 @@ def _settings_failure(error: boto.BotoCoreError, doing: str) -> CpstageError:
             f"cannot {doing}: {needs} requires awscrt", hint="install cpstage[crt]"
         )
     hint = next((one for kind, one in _WRONG_SETTINGS if isinstance(error, kind)), None)
-    return ConfigurationError(what, hint=hint or settings_hint(str(said)))
+    return ConfigurationError(what, hint=hint or settings_hint(str(report)))
 
 
 def _needs_crt(error: boto.BotoCoreError) -> str | None:
-    """Return what botocore can only do with awscrt; None for other errors."""
+    """Return the feature that botocore has only with awscrt; None for other errors."""
     if isinstance(error, boto.MissingDependencyException):
         found = re.search("Using (.*?) requires", str(error))
         return found[1] if found else "the request"
@@ -249,10 +233,7 @@ def settings_hint(why: str, other: str = _SETTINGS_HINT) -> str:
 
 
 def seconds_off(stamp: str | None) -> float | None:
-    """Return how many seconds this machine's clock is ahead of the Date header of an answer.
-
-    None is for a header that is missing or malformed.
-    """
+    """Return the seconds that this clock is ahead of a Date header; None for a malformed one."""
     from datetime import datetime, timezone
     from email.utils import parsedate_to_datetime
 

@@ -1,4 +1,4 @@
-"""The result of a job, checked before it is put, and put as often as that helps.
+"""The result of a job: checked, put, and put again after failures.
 
 Texts and IDs are checked against the limits of the API reference, so that hours of work do not end
 in a ValidationException.
@@ -52,7 +52,7 @@ MOST_TOKEN_BYTES = 4 * _MOST_TOKEN + 2
 """Of a file with a token: four for each character in UTF-8, and the end of the line."""
 
 _MAYBE_PUT = "a try whose answer was lost may have put the result: look at the pipeline"
-_TAKEN = "a try whose answer was lost counts as reported; look at the pipeline"
+_COUNTS_AS_REPORTED = "a try whose answer was lost counts as reported; look at the pipeline"
 
 
 def report_success(
@@ -68,7 +68,7 @@ def report_success(
 
     Args:
         job_id: The id of the job.
-        details: What to say besides.
+        details: The details of the result.
         output_variables: The action's output variables.
         continuation_token: Ends this job and starts another, which is handed the token; the action
             goes on until a job of it ends without one.
@@ -76,7 +76,7 @@ def report_success(
         config: How to reach AWS.
 
     Raises:
-        UsageError, ConfigurationError: The service would not take what is to be said.
+        UsageError, ConfigurationError: CodePipeline would refuse a value.
         OutOfSync, NotFound: The job is not in progress, or does not exist.
         AccessDenied, ServiceUnavailable: As CodePipeline says; the latter after retries.
     """
@@ -142,20 +142,16 @@ def report_failure(
     except ConfigurationError as error:
         _LOGGER.warning("warning: %s: it is left out", error.message)
         external_execution_id = None
-    told = end_of(message, MOST_MESSAGE)
+    shown = end_of(message, MOST_MESSAGE)
     details = given(
-        type=failure_type, message=told, externalExecutionId=external_execution_id or None
+        type=failure_type, message=shown, externalExecutionId=external_execution_id or None
     )
     _put("Failure", job_id, {"failureDetails": details}, client_token, config or AwsConfig())
-    return Reported(job_id, "failure", failure_type, told)
+    return Reported(job_id, "failure", failure_type, shown)
 
 
 def check_token(token: Secret) -> Secret:
-    """Return a continuation token, if the service would take it.
-
-    Raises:
-        ConfigurationError: It is empty, too long or not Unicode text.
-    """
+    """Return a continuation token; raise ConfigurationError if the service would refuse it."""
     if not is_unicode(token.reveal()):
         raise ConfigurationError(
             "the continuation token is not Unicode text", hint="write it as UTF-8"
@@ -182,7 +178,7 @@ def read_token(path: Path | str) -> Secret:
 
 
 def parse_token(data: bytes, path: str) -> Secret:
-    """Return a continuation token out of the content of a file; errors as :func:`read_token`."""
+    """Return a continuation token from the content of a file; errors as in :func:`read_token`."""
     try:
         text = data.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError:
@@ -198,10 +194,7 @@ def parse_token(data: bytes, path: str) -> Secret:
 
 
 def end_of(text: str, most: int) -> str:
-    """Return the end of a text, as long as it may be.
-
-    Lengths are counted as Java has them (UTF-16), which no other way of counting exceeds.
-    """
+    """Return the last ``most`` UTF-16 units of a text: no other way of counting counts more."""
     units = text.encode("utf-16-le", "replace")
     return units[-2 * most :].decode("utf-16-le", "ignore") if most > 0 else ""
 
@@ -213,7 +206,7 @@ def _put(
     client_token: Secret | None,
     config: AwsConfig,
 ) -> None:
-    """Put a result until CodePipeline accepts or refuses it, or time is over.
+    """Put a result until CodePipeline accepts or refuses it, or the time limit is reached.
 
     The number of tries within that time has no limit: hours of work may depend on the result.
     """
@@ -235,7 +228,7 @@ def _put(
             return
         except OutOfSync as error:
             if may_be_put or getattr(error.__cause__, "retries", None):  # botocore sent it again
-                _LOGGER.warning("job %s has ended: %s", job_id, _TAKEN)
+                _LOGGER.warning("job %s has ended: %s", job_id, _COUNTS_AS_REPORTED)
                 return
             raise OutOfSync(error.message, hint=NOT_IN_PROGRESS) from error
         except ServiceUnavailable as error:
@@ -253,7 +246,7 @@ def _put(
 
 
 def _is_empty(answer: Answer) -> str | None:
-    """Refuse what only looks like a success: an error document, or the page of a proxy."""
+    """Refuse a false success: an error document, or the page of a proxy."""
     body = answer.get("Body", b"")
     try:
         document = json.loads(body) if body.strip() else {}

@@ -2,8 +2,7 @@
 
 :class:`JobSession` makes the clients, and refreshes the credentials through GetJobDetails. The
 artifacts of a past execution are read in the same way, with the caller's own credentials.
-:class:`Store` reads and uploads artifacts: HEAD, ranged GETs of one version, and uploads under the
-job's KMS key.
+:class:`Store` reads and uploads artifacts.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cpstage._deflate import crc32_of
-from cpstage.aws.checksum import Checksum, crc32_checksum, full_object_checksum
 from cpstage.aws.client import Answer, AwsClient, JobCredentials, Retries
 from cpstage.aws.codepipeline import get_job
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
@@ -28,15 +26,14 @@ from cpstage.aws.errors import (
     ServiceError,
     aws_failures,
 )
-from cpstage.aws.s3 import S3, Pieces, length_of
+from cpstage.aws.s3 import S3, Checksum, Pieces, crc32_checksum, full_object_checksum, length_of
 from cpstage.errors import CpstageError, NotFound, OutOfSync
 from cpstage.job import Artifact, ArtifactSet, EncryptionKey, Job, ReadWith, SessionCredentials
 
 if TYPE_CHECKING:
     from cpstage.aws.uploads import StorageOptions, Upload
 
-# A fetch uploads nothing, and most artifacts are uploaded in one part: what uploads is imported
-# where it is used.
+# A fetch uploads nothing: what uploads is imported where it is used.
 
 
 class JobSession:
@@ -71,12 +68,10 @@ class JobSession:
 
     @cached_property
     def _credentials(self) -> JobCredentials | None:
-        """The job's credentials: a job without artifacts has none, and needs none.
-
-        None is for a past execution: the caller's own are used.
+        """The job's credentials; None for a past execution, which the caller's own read.
 
         Raises:
-            AccessDenied: The job carries no credentials.
+            AccessDenied: The job carries none; a job without artifacts needs none.
         """
         if not isinstance(self.job, Job):
             return None
@@ -92,11 +87,7 @@ class JobSession:
         return Store(s3, self.job.encryption_key, self.job.read_with)
 
     def kms(self, region: str | None) -> AwsClient:
-        """Return the KMS client of a region; None is the pipeline's region.
-
-        Raises:
-            ConfigurationError: The region is missing, or a setting is malformed.
-        """
+        """Return the KMS client of a region; None is the pipeline's region."""
         return self._client("kms", region)
 
     def _client(self, service: Literal["s3", "kms"], region: str | None) -> AwsClient:
@@ -151,9 +142,9 @@ class Store:
     """A job's artifacts in S3.
 
     Attributes:
-        s3: S3 with the job's session credentials.
+        s3: S3 with the job's session credentials, or the caller's.
         key: The KMS key of the job's outputs; None for the bucket's default key.
-        read_with: Whose credentials S3 is reached with, for messages.
+        read_with: Whose credentials, for messages.
     """
 
     s3: S3
@@ -231,7 +222,7 @@ class Store:
                 encrypted it differently than requested.
             ServiceUnavailable: S3 could not be reached.
         """
-        from cpstage.aws.uploads import StorageCheck, StorageOptions, in_parts
+        from cpstage.aws.uploads import MultipartUpload, StorageCheck, StorageOptions, in_parts
 
         location, options = artifact.location, options or StorageOptions()
         stored = StorageCheck(self.key, options)
@@ -249,7 +240,6 @@ class Store:
                 stored.record(self._put(first, checksum, members))
                 uploaded(length)
                 return stored.check(location, length, checksum)
-            from cpstage.aws.multipart import MultipartUpload
 
             upload = MultipartUpload(self.s3, members, stored.record, uploaded)
             size, checksum = upload.send(chain((first, second), parts))
@@ -259,7 +249,7 @@ class Store:
         try:
             return self.s3.put_object(body, checksum.value, members)
         except (NetworkError, ServiceError) as error:
-            from cpstage.aws.multipart import may_be_applied
+            from cpstage.aws.uploads import may_be_applied
 
             if may_be_applied(error):
                 error.also = "; the object may have been stored"
@@ -268,14 +258,10 @@ class Store:
     def begin_upload(self, artifact: Artifact) -> UploadCheck:
         """Create a multipart upload and abort it, to test whether the job may upload.
 
-        The objects of the bucket stay unchanged.
-
         Raises:
-            AccessDenied: The session, the bucket's policy or the key's does not allow it.
-            ServiceUnavailable: S3 could not be reached.
+            AccessDenied, ServiceUnavailable: As :meth:`upload`.
         """
-        from cpstage.aws.multipart import ABORT_SECONDS
-        from cpstage.aws.uploads import StorageCheck, StorageOptions
+        from cpstage.aws.uploads import ABORT_SECONDS, StorageCheck, StorageOptions
 
         location, options = artifact.location, StorageOptions()
         members = StorageCheck(self.key, options).members()
@@ -309,7 +295,7 @@ def _writing(
 
 
 class ObjectInfo(NamedTuple):
-    """What S3 says of an object.
+    """The answer of HeadObject.
 
     Attributes:
         size: The size in bytes.
@@ -343,14 +329,7 @@ class ObjectInfo(NamedTuple):
 
 @dataclass(frozen=True)
 class S3Object:
-    """An object as a blob: every read is a ranged GET with ``If-Match`` on the ETag of the HEAD.
-
-    Attributes:
-        s3: S3 with the job's session credentials.
-        artifact: The artifact of the object.
-        info: The answer of HeadObject.
-        read_with: Whose credentials S3 is reached with, for messages.
-    """
+    """An object as a blob: every read is a ranged GET with ``If-Match`` on the ETag of the HEAD."""
 
     s3: S3
     artifact: Artifact

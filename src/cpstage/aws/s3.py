@@ -1,22 +1,29 @@
-"""Operations on the objects of a job that its session credentials allow.
+"""Operations on the objects of a job that its session credentials allow, and their checksums.
 
 These are GetObject, HeadObject, PutObject and the multipart operations (Amazon S3 API Reference).
-Keys are sent as they are. s3transfer, boto3's own transfer manager,
-does not serve: it cannot be stopped within seconds, resumes no body, and computes no checksum over
-a whole object that was uploaded in parts.
+Keys are sent as they are. s3transfer, boto3's own transfer manager, does not serve: it cannot be
+stopped within seconds, resumes no body, and computes no checksum over a whole object that was
+uploaded in parts.
+
+S3 sends no checksum with a range of an object, so the reader of many ranges compares the checksum
+of the whole. cpstage always computes CRC32 and SHA; CRC32C and CRC64NVME need ``awscrt`` (the extra
+``crt``).
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from botocore.exceptions import FlexibleChecksumError
 
+from cpstage._deflate import crc32
 from cpstage.aws.client import Answer, AwsClient, Retries, has
 from cpstage.aws.errors import NetworkError, translated
 from cpstage.errors import ArtifactRejected
@@ -35,6 +42,91 @@ Pieces = Sequence[Piece]
 def length_of(pieces: Pieces) -> int:
     """Return the size of a body in bytes."""
     return sum(map(len, pieces))
+
+
+_ALGORITHMS = ("CRC32", "SHA256", "SHA1", "CRC64NVME", "CRC32C")
+
+
+class Checksum(NamedTuple):
+    """The checksum of a whole object in base64, and its algorithm, such as ``CRC64NVME``."""
+
+    algorithm: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.value}"
+
+    def begin(self) -> RunningChecksum | None:
+        """Begin to compute the checksum; return None where the algorithm is not installed."""
+        if self.algorithm in ("SHA1", "SHA256"):
+            return RunningChecksum(self, hashlib.new(self.algorithm.lower(), usedforsecurity=False))
+        crc: Callable[[bytes, int], int] | None = crc32
+        if self.algorithm != "CRC32":
+            try:
+                from awscrt import checksums
+            except ImportError:
+                return None
+            crc = getattr(checksums, self.algorithm.lower(), None)
+        size = 8 if "64" in self.algorithm else 4
+        return RunningChecksum(self, _Crc(crc, size)) if crc else None
+
+
+def crc32_checksum(crc: int) -> Checksum:
+    """Return a CRC-32 as requests to S3 have it."""
+    return Checksum("CRC32", base64.b64encode(crc.to_bytes(4, "big")).decode())
+
+
+def full_object_checksum(answer: Mapping[str, Any]) -> Checksum | None:
+    """Return the checksum of the whole object from an answer of S3, one that can be computed first.
+
+    A composite checksum cannot be compared: it is made of the checksums of parts, whose sizes are
+    unknown.
+    """
+    if answer.get("ChecksumType", "FULL_OBJECT") != "FULL_OBJECT":
+        return None
+    values = {name: answer.get(f"Checksum{name}") or "-" for name in _ALGORITHMS}
+    found = [Checksum(name, value) for name, value in values.items() if "-" not in value]
+    return next((one for one in found if one.begin()), found[0] if found else None)
+
+
+class _Crc:
+    """A CRC in the form of ``hashlib``."""
+
+    def __init__(self, crc: Callable[[bytes, int], int], size: int) -> None:
+        self._crc = crc
+        self._size = size
+        self._value = 0
+
+    def update(self, data: bytes) -> None:
+        self._value = self._crc(data, self._value)
+
+    def digest(self) -> bytes:
+        return self._value.to_bytes(self._size, "big")
+
+
+class RunningChecksum(NamedTuple):
+    """A checksum being computed over an object's bytes, by an object like those of ``hashlib``."""
+
+    expected: Checksum
+    running: Any
+
+    def update(self, data: bytes) -> None:
+        """Add the next bytes."""
+        self.running.update(data)
+
+    def verify(self) -> None:
+        """Compare, after the last byte.
+
+        Raises:
+            ArtifactRejected: The checksums differ.
+        """
+        found = base64.b64encode(self.running.digest()).decode()
+        if found != self.expected.value:
+            raise ArtifactRejected(
+                f"the bytes that S3 sent have the {self.expected.algorithm} {found}, and the "
+                f"object has {self.expected.value}",
+                hint="the network or a proxy changed them: run the command again",
+            )
 
 
 class Part(NamedTuple):
@@ -82,25 +174,12 @@ class S3:
             "HeadObject", {"Bucket": bucket, "Key": key, **mode}, has("ETag", "ContentLength")
         )
 
-    def get_object(self, bucket: str, key: str) -> bytes:
-        """Return the whole of a small object."""
-        answer = self._call("GetObject", {"Bucket": bucket, "Key": key}, has("ETag", "Body"))
-        body: bytes = answer["Body"].read()
-        return body
-
     def get_range(
         self, bucket: str, key: str, offset: int, length: int, etag: str | None = None
     ) -> bytes:
-        """Return bytes of an object, if it still has the ETag.
+        """Return bytes of an object, all of which exist, if it still has the ETag.
 
         A body that is cut is resumed at the byte that was reached.
-
-        Args:
-            bucket: The bucket.
-            key: The key.
-            offset: The first byte.
-            length: How many bytes; all of them lie inside the object.
-            etag: What the object has to be.
 
         Raises:
             ArtifactRejected: The bytes differ from the checksum that S3 sent with them, twice.
@@ -118,7 +197,12 @@ class S3:
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
             if isinstance(failure, FlexibleChecksumError):
                 if was_changed:
-                    raise _changed_bytes(self._title(parameters), failure) from None
+                    raise ArtifactRejected(
+                        f"cannot read {self._title(parameters)}: the bytes that S3 sent differ "
+                        f"from its checksum: {failure}",
+                        hint="the object, the network or a proxy changed them: run the command "
+                        "again",
+                    ) from None
                 was_changed, done = True, 0
                 pieces.clear()
             failures = 1 if got else failures + 1
@@ -155,23 +239,13 @@ class S3:
                     body.close()
 
     def put_object(self, body: Pieces, crc32: str, members: Mapping[str, Any]) -> Answer:
-        """Store an object in one request.
-
-        Args:
-            body: Its bytes.
-            crc32: Base64 of their CRC-32, which S3 compares.
-            members: Where, and how it is stored: members of PutObject.
-        """
+        """Store an object in one request; S3 compares the CRC-32 (base64)."""
         parameters = {**members, "Body": Body(body), "ChecksumCRC32": crc32}
         detail = f"{length_of(body)} bytes"
         return self._call("PutObject", parameters, has("ETag"), detail)
 
     def create_multipart_upload(self, members: Mapping[str, Any]) -> tuple[OpenUpload, Answer]:
-        """Create a multipart upload with a full-object CRC-32.
-
-        Args:
-            members: Where, and how it is stored: members of CreateMultipartUpload.
-        """
+        """Create a multipart upload with a full-object CRC-32."""
         checksum = {"ChecksumAlgorithm": "CRC32", "ChecksumType": "FULL_OBJECT"}
         answer = self._call("CreateMultipartUpload", {**members, **checksum}, has("UploadId"))
         upload = OpenUpload(members["Bucket"], members["Key"], answer["UploadId"])
@@ -235,9 +309,6 @@ class Body(io.RawIOBase):
     """A body in buffers as the file object that botocore sends, without joining the buffers.
 
     botocore reads it to sign it, and again to send it, and goes back to its start for each try.
-
-    Args:
-        pieces: The bytes.
     """
 
     def __init__(self, pieces: Pieces) -> None:
@@ -298,14 +369,6 @@ def _not_aborted(answer: Answer) -> str | None:
     """Refuse a success other than 204 (S3 API reference): a proxy's page aborts nothing."""
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
     return None if status == 204 else f"the answer to the abort has status {status}"
-
-
-def _changed_bytes(title: str, error: FlexibleChecksumError) -> ArtifactRejected:
-    """Say what botocore found: it compares a checksum of an answer that holds the whole object."""
-    return ArtifactRejected(
-        f"cannot read {title}: the bytes that S3 sent differ from its checksum: {error}",
-        hint="the object, the network or a proxy changed them: run the command again",
-    )
 
 
 def _not_the_range(answer: Answer, offset: int, length: int) -> str | None:

@@ -46,7 +46,7 @@ parts are sent. One that finds no room is closed, and costs its next request a h
 
 
 class TrackedClient(NamedTuple):
-    """A boto3 client, and its connections."""
+    """A boto3 client and its connections."""
 
     client: Any
     connections: Connections
@@ -66,9 +66,9 @@ def new_session(profile: str | None, region: str | None) -> boto3.Session:
 
 
 def require_credentials(session: Callable[[], boto3.Session]) -> None:
-    """Have botocore find and read the caller's credentials, before the first request.
+    """Make botocore find and read the caller's credentials, before the first request.
 
-    A helper program or a file may hold anything at all, and botocore raises whatever that is, also
+    A helper program or a file may hold anything, and botocore raises what its parsers raise, also
     while the session is made.
 
     Raises:
@@ -134,10 +134,7 @@ def _register_handlers(events: Any) -> None:
 
 
 class _FileLoader(JSONFileLoader):
-    """Reads botocore's models into plain dictionaries, which takes half the time.
-
-    botocore's own reader makes an OrderedDict of each object, through a hook of the JSON parser.
-    """
+    """Reads botocore's models into plain dictionaries: an OrderedDict each takes twice the time."""
 
     def load_file(self, file_path: str) -> Any:
         """Return a model, whose file is named without its ending; None without a file."""
@@ -150,11 +147,7 @@ class _FileLoader(JSONFileLoader):
 
 
 class _KnownServices(Loader):
-    """Lists the services that are called, and no others.
-
-    To see whether a service exists, botocore looks into the directories of all 400. Those that
-    are called here exist, and a start is a tenth shorter.
-    """
+    """Lists the services that are called: botocore would look into the directories of all 400."""
 
     def list_available_services(self, type_name: str) -> list[str]:  # noqa: ARG002
         return _SERVICES
@@ -242,7 +235,7 @@ def _check_proxy_variables() -> None:
 
 
 def _check_url(url: str, what: str, hint: str) -> None:
-    """Refuse what is not the URL of a web server, which botocore tries for minutes.
+    """Refuse any other URL than a web server's, which botocore tries for minutes.
 
     Raises:
         ConfigurationError: Its scheme, host or port is missing or malformed, or it has a query.
@@ -271,12 +264,12 @@ def _keep_body(
 
 
 def _without_expect(params: dict[str, Any], **_: Any) -> None:
-    """Send a body without asking first: each 100 Continue is a round trip for every part."""
+    """Send a body without waiting for 100 Continue, a round trip for every part."""
     params["headers"].pop("Expect", None)
 
 
 def _without_guess(response: Any, **_: Any) -> None:
-    """Keep botocore from asking HeadBucket, which a job's session may not, for the region.
+    """Keep botocore from calling HeadBucket for the region, which a job's session may not do.
 
     400 to a HEAD may be anything. S3 names the region in a header where that is the reason.
     """
@@ -288,7 +281,7 @@ def _without_guess(response: Any, **_: Any) -> None:
 
 
 def _tell_redirect(request_dict: dict[str, Any], attempts: int, **_: Any) -> None:
-    """Say that a bucket lies in another region than the one that is configured."""
+    """Warn that a bucket lies in another region than the configured one."""
     context = request_dict.get("context", {})
     redirect = context.get("s3_redirect", {})
     if attempts == 1 and redirect.get("redirected"):

@@ -1,25 +1,37 @@
-"""How an object is uploaded: its parts, the members of a request, and the check of the answers.
+"""Uploads of an object: the members of a request, its parts, and the check of the answers.
 
 Every upload requests SSE-KMS, since the policy of CodePipeline's buckets denies anything else.
 A request names a key where the job has one; otherwise S3 uses the bucket's default key.
+
+A multipart upload sends its parts in a thread pool and in bounded memory. S3 compares the
+full-object CRC-32. An upload that fails or is interrupted is aborted, which removes its parts from
+the bucket.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as wait_for
+from contextlib import suppress
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 from urllib.parse import urlencode
 
-from cpstage.aws.checksum import Checksum
+from cpstage._deflate import crc32_combine, crc32_of
 from cpstage.aws.client import Answer
-from cpstage.aws.s3 import Pieces
+from cpstage.aws.errors import CallFailed, NetworkError, ServiceError
+from cpstage.aws.s3 import S3, Checksum, OpenUpload, Part, Pieces, crc32_checksum, length_of
 from cpstage.errors import AccessDenied
 from cpstage.job import EncryptionKey, S3Location
 
+_LOGGER = logging.getLogger("cpstage")
+
 ServerSideEncryption = Literal["aws:kms", "aws:kms:dsse"]
 CannedAcl = Literal["private", "bucket-owner-read", "bucket-owner-full-control"]
-
 
 _PART = 8 << 20
 
@@ -28,6 +40,16 @@ _SMALL = 64 << 10
 _MOST_PARTS = 9_000
 """S3 accepts 10,000 parts (Amazon S3 User Guide, multipart upload limits). The reserve covers the
 headers of an archive, whose size is estimated."""
+
+_UPLOADERS = 4
+"""Parts that are sent at the same time, while the next part is collected."""
+
+_ANSWER_SECONDS = 1.5
+"""Seconds that an interrupted upload waits for the answer with its upload ID."""
+
+_GIVE_UP_SECONDS = 5.0
+ABORT_SECONDS = 15.0
+"""Seconds that an interrupted upload waits for its threads, and for the abort."""
 
 
 class StorageOptions(NamedTuple):
@@ -67,11 +89,7 @@ class StorageOptions(NamedTuple):
 
 
 class Upload(NamedTuple):
-    """The answer of S3 to an upload.
-
-    Attributes:
-        checksum: The full-object checksum that S3 compared.
-    """
+    """The answer of S3 to an upload; S3 compared the full-object checksum."""
 
     location: S3Location
     size: int
@@ -87,10 +105,6 @@ class StorageCheck:
 
     S3 reports the encryption of a multipart upload with each part and with its completion; some
     compatible stores report it with the parts only.
-
-    Args:
-        key: The job's KMS key; None for the bucket's default key.
-        options: What the upload requests.
     """
 
     _RECORDED = ("ETag", "VersionId", "ServerSideEncryption", "SSEKMSKeyId")
@@ -101,7 +115,7 @@ class StorageCheck:
         self._recorded: dict[str, str] = {}
 
     def members(self) -> dict[str, Any]:
-        """Return the members of the request, with the job's key if it has one."""
+        """Return the request members for encryption, with the job's key if it has one."""
         named = {"SSEKMSKeyId": self._key_id} if self._key_id else {}
         return {**self._options.members(), **named}
 
@@ -143,12 +157,7 @@ def _same_key(asked: str, used: str | None) -> bool:
 
 
 def in_parts(chunks: Iterator[bytes], size_bound: int) -> Iterator[Pieces]:
-    """Split a stream into parts of one size; the last part is shorter.
-
-    Args:
-        chunks: The bytes.
-        size_bound: An upper bound of their number, which sets the size of a part.
-    """
+    """Split a stream into parts of one size, set by an upper bound of the stream's bytes."""
     size = max(_PART, -(-size_bound // _MOST_PARTS))
     part: list[memoryview | bytearray] = []
     have = 0
@@ -174,3 +183,196 @@ def _append(part: list[memoryview | bytearray], piece: memoryview) -> None:
         last += piece
     else:
         part.append(bytearray(piece))
+
+
+class _Sent(NamedTuple):
+    """A part that S3 has stored."""
+
+    part: Part
+    size: int
+    crc: int
+
+
+class _Creation:
+    """The CreateMultipartUpload request, whose answer a caller can still get after an interrupt.
+
+    Attributes:
+        may_exist: Whether an upload with an unknown ID may exist.
+    """
+
+    def __init__(self, create: Callable[[], OpenUpload]) -> None:
+        self._create = create
+        self._under_way = threading.Lock()
+        self._upload: OpenUpload | None = None
+        self.may_exist = False
+
+    def __call__(self) -> OpenUpload:
+        with self._under_way:
+            self.may_exist = True
+            try:
+                self._upload = self._create()
+            except Exception as error:
+                self.may_exist = may_be_applied(error)
+                raise
+            return self._upload
+
+    def upload_within(self, seconds: float) -> OpenUpload | None:
+        """Return the upload, after waiting for its creation at most so many seconds."""
+        if self._under_way.acquire(timeout=seconds):
+            self._under_way.release()
+        return self._upload
+
+
+def _is_no_upload(error: Exception) -> bool:
+    return isinstance(error, ServiceError) and error.code == "NoSuchUpload"
+
+
+def may_be_applied(error: BaseException) -> bool:
+    """Whether the failed request may have taken effect: its answer was lost or unreadable."""
+    passing = isinstance(error, ServiceError) and error.may_pass
+    return isinstance(error, NetworkError) or passing
+
+
+@dataclass(frozen=True)
+class MultipartUpload:
+    """One multipart upload.
+
+    Attributes:
+        s3: S3 with the job's session credentials.
+        members: Location, media type and encryption, named as in CreateMultipartUpload.
+        record_answer: Is called with each answer of S3.
+        uploaded: Is called with the number of bytes of each stored part.
+    """
+
+    s3: S3
+    members: Mapping[str, Any]
+    record_answer: Callable[[Answer], object]
+    uploaded: Callable[[int], object]
+
+    def send(self, parts: Iterator[Pieces]) -> tuple[int, Checksum]:
+        """Upload all parts, and complete the upload; return the size in bytes and the checksum.
+
+        Raises:
+            Exception: The exception of the iterator, or of S3; the upload was aborted.
+        """
+        pool = ThreadPoolExecutor(_UPLOADERS, thread_name_prefix="cpstage-upload")
+        futures: list[Future[_Sent]] = []
+        creation = _Creation(self._create)
+        try:
+            # In a thread: a signal in this one would lose the answer with the upload ID. The first
+            # parts are packed meanwhile.
+            created = pool.submit(creation)
+            sent = self._send_all(created, parts, pool, futures)
+            upload = created.result()
+            size, crc = 0, 0
+            for one in sent:
+                size += one.size
+                crc = crc32_combine(crc, one.crc, one.size)
+            answer = self._complete(upload, sent, size, crc32_checksum(crc))
+        except BaseException as error:
+            pool.shutdown(wait=False, cancel_futures=True)
+            left = self._give_up(creation, futures)
+            if isinstance(error, CallFailed):
+                error.also = left
+            elif left:
+                _LOGGER.warning("%s", left.removeprefix("; "))
+            raise
+        pool.shutdown()
+        self.record_answer(answer)
+        return size, crc32_checksum(crc)
+
+    def _complete(
+        self, upload: OpenUpload, sent: Sequence[_Sent], size: int, checksum: Checksum
+    ) -> Answer:
+        """Complete the upload.
+
+        After a lost answer, the next try gets NoSuchUpload. HeadObject then shows whether the
+        object exists, by its size and checksum. Where the job's session may not call HeadObject,
+        AbortMultipartUpload shows it: S3 answers NoSuchUpload for a completed upload, whose ID
+        only this process knows.
+        """
+        parts = [one.part for one in sent]
+        try:
+            return self.s3.complete_multipart_upload(upload, parts, checksum.value)
+        except (ServiceError, NetworkError) as error:
+            if not (may_be_applied(error) or _is_no_upload(error)):
+                raise
+            failure = error
+        try:
+            answer = self.s3.head_object(upload.bucket, upload.key, checksum=True)
+            same = (answer["ContentLength"], answer.get("ChecksumCRC32")) == (size, checksum.value)
+        except (ServiceError, NetworkError):
+            answer, same = {}, _is_no_upload(failure) or self._is_gone(upload)
+        if not same:
+            raise failure
+        _LOGGER.warning("the answer to CompleteMultipartUpload was lost; S3 has the object")
+        return answer
+
+    def _is_gone(self, upload: OpenUpload) -> bool:
+        """Abort an upload, and return whether S3 answered NoSuchUpload."""
+        try:
+            self.s3.abort_multipart_upload(upload, ABORT_SECONDS)
+        except (ServiceError, NetworkError) as error:
+            return _is_no_upload(error)
+        return False
+
+    def _send_all(
+        self,
+        created: Future[OpenUpload],
+        parts: Iterator[Pieces],
+        pool: ThreadPoolExecutor,
+        futures: list[Future[_Sent]],
+    ) -> list[_Sent]:
+        sent: list[_Sent] = []
+        for number, body in enumerate(parts, 1):
+            if created.done():
+                created.result()  # to end at once if it failed
+            futures.append(pool.submit(self._send_one, created, number, body))
+            if len(futures) - len(sent) >= _UPLOADERS:
+                sent.append(futures[len(sent)].result())
+        return sent + [one.result() for one in futures[len(sent) :]]
+
+    def _create(self) -> OpenUpload:
+        upload, answer = self.s3.create_multipart_upload(self.members)
+        self.record_answer(answer)
+        return upload
+
+    def _send_one(self, created: Future[OpenUpload], number: int, body: Pieces) -> _Sent:
+        crc, size = crc32_of(body), length_of(body)
+        upload = created.result()
+        part, answer = self.s3.upload_part(upload, number, body, crc32_checksum(crc).value)
+        self.record_answer(answer)
+        self.uploaded(size)
+        return _Sent(part, size, crc)
+
+    def _give_up(self, creation: _Creation, futures: list[Future[_Sent]]) -> str:
+        """Interrupt the part uploads, then abort the upload; say what may be left in the bucket.
+
+        A part that arrives after the abort would stay in the bucket, hence the order. The creation
+        is not interrupted at once: without its answer, the upload ID is unknown.
+        """
+        upload = creation.upload_within(_ANSWER_SECONDS)
+        self.s3.interrupt()
+        wait_for(futures, timeout=_GIVE_UP_SECONDS)
+        if upload is None:
+            lost = "; a multipart upload may have been created in the bucket, without parts"
+            return lost if creation.may_exist else ""
+        aborted = threading.Event()
+
+        def abort() -> None:
+            with suppress(Exception):  # the caller reports why the upload failed
+                try:
+                    self.s3.abort_multipart_upload(upload, ABORT_SECONDS)
+                except ServiceError as error:
+                    if not _is_no_upload(error):
+                        raise
+                aborted.set()
+
+        # In a daemon thread: an unreachable S3 cannot delay the exit.
+        thread = threading.Thread(target=abort, name="cpstage-abort", daemon=True)
+        thread.start()
+        thread.join(ABORT_SECONDS)
+        if aborted.is_set():
+            return ""
+        where = f"{upload.id} of s3://{upload.bucket}/{upload.key}"
+        return f"; the multipart upload {where} may be left in the bucket: abort it"

@@ -16,13 +16,19 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import click
 
-from cpstage._posix import make_no_core_file, reuse_freed_memory, signals
+from cpstage._posix import (
+    is_postponed,
+    make_no_core_file,
+    open_missing_streams,
+    reuse_freed_memory,
+    signals,
+)
 from cpstage._version import __version__
 from cpstage.cli.output import Terminal, flush_or_drop
 from cpstage.errors import Reportable, Stopped, UsageError, reportable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import FrameType
 
 _SIGNALS = signals("SIGINT", "SIGTERM", "SIGHUP")
@@ -40,31 +46,29 @@ class _Command(NamedTuple):
 
 GROUPS = {
     "Job artifacts": {
-        "fetch": _Command("fetch", "Stage a job's input artifacts."),
-        "push": _Command("push", "Upload a job's output artifacts."),
+        "fetch": _Command("transfer", "Stage a job's input artifacts."),
+        "push": _Command("transfer", "Upload a job's output artifacts."),
     },
     "Running jobs and reporting results": {
         "run": _Command("run", "Fetch a job's inputs, run CMD, push its outputs."),
         "work": _Command("work", "Run the jobs of an action type, until stopped."),
         "claim": _Command("work", "Acknowledge a waiting job, and print its id."),
         "report": _Command("report", "Report the result of a job to CodePipeline."),
-        "env": _Command("env", "Print the variables of a job in a workspace."),
-        "credentials": _Command(
-            "credentials", "Print a job's session credentials, SECRETS included."
-        ),
+        "env": _Command("export", "Print the variables of a job in a workspace."),
+        "credentials": _Command("export", "Print a job's session credentials, SECRETS included."),
     },
     "Job details": {
-        "show": _Command("show", "Show a job and the objects at its locations."),
+        "show": _Command("description", "Show a job and the objects at its locations."),
         "get-job-details": _Command(
             "get_job_details", "Print the job's document, as the AWS CLI does."
         ),
     },
     "Inspecting artifacts and finding problems": {
         "executions": _Command(
-            "executions", "List a pipeline's past executions, or the actions of one."
+            "description", "List a pipeline's past executions, or the actions of one."
         ),
-        "ls": _Command("ls", "List the contents of artifacts, without fetching them."),
-        "cat": _Command("cat", "Write members of an artifact to stdout."),
+        "ls": _Command("contents", "List the contents of artifacts, without fetching them."),
+        "cat": _Command("contents", "Write members of an artifact to stdout."),
         "diff": _Command("diff", "Compare a fetched tree, two executions, or two local archives."),
         "doctor": _Command("doctor", "Check everything that a run of a job needs."),
     },
@@ -73,7 +77,7 @@ GROUPS = {
         "pack": _Command("archives", "Pack a directory into a zip, tar or tar.gz."),
     },
     "Without an AWS account": {
-        "demo": _Command("demo", "Run a complete job on an embedded local AWS."),
+        "demo": _Command("local", "Run a complete job on an embedded local AWS."),
         "local": _Command(
             "local", "Run an embedded local AWS: S3, KMS and the job API, on loopback."
         ),
@@ -120,7 +124,7 @@ class LazyCommands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find a command; of a name that is none, say which ones are like it."""
+        """Find a command; for an unknown name, suggest similar ones."""
         if args[0] in _COMMANDS or args[0].startswith("-"):
             return super().resolve_command(ctx, args)
         from difflib import get_close_matches
@@ -138,7 +142,7 @@ class LazyCommands(click.Group):
 
 
 def _version(context: click.Context, _: click.Parameter, asked: bool) -> None:
-    """Print the versions that a report of a bug needs."""
+    """Print the versions that a bug report needs."""
     if not asked or context.resilient_parsing:
         return
     from importlib.metadata import PackageNotFoundError, version
@@ -181,8 +185,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command, and exit with its code."""
     if hasattr(signal, "SIGCHLD"):  # ignored by the caller, exit codes of commands are lost
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    code = _run(sys.argv[1:] if arguments is None else arguments)
-    flush_or_drop()
+    open_missing_streams()
+    terminal = Terminal()
+    try:
+        code = _run(sys.argv[1:] if arguments is None else arguments, terminal)
+        flush_or_drop()
+        _handle_signals_with(signal.SIG_DFL)  # there is nothing left to clean up
+    except Stopped as stopped:  # it came when the command had ended
+        terminal.fail(stopped)
+        code = stopped.exit_code
     if code > _SIGNALLED:
         # All is cleaned up; a thread that still waits for an answer is not worth waiting for.
         os._exit(code)
@@ -190,11 +201,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
-def _run(arguments: Sequence[str]) -> int:
-    terminal = Terminal()
+def _handle_signals_with(
+    handler: Callable[[int, FrameType | None], None] | signal.Handlers,
+) -> None:
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) wants it
-            signal.signal(number, _stop)
+            signal.signal(number, handler)
+
+
+def _run(arguments: Sequence[str], terminal: Terminal) -> int:
+    _handle_signals_with(_stop)
     try:
         if instruction := os.environ.get(_COMPLETE):
             _complete_command_line(instruction)
@@ -220,14 +236,11 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _complete_command_line(instruction: str) -> None:
-    """Answer a shell that asks for its completion script, or for the words that fit.
+    """Answer a shell that requests its completion script, or the completions of a word.
 
     ``_CPSTAGE_COMPLETE=bash_source cpstage`` prints the script that a shell sources; the script
     calls ``cpstage`` with ``_CPSTAGE_COMPLETE=bash_complete``. The same holds for zsh and fish.
-    Looked at: shtab and argcomplete, which complete argparse alone.
-
-    Raises:
-        UsageError: The shell is not bash, zsh or fish.
+    shtab and argcomplete do not serve: they complete argparse alone.
     """
     from click import shell_completion
 
@@ -286,8 +299,9 @@ def _path(arguments: Sequence[str]) -> list[str]:
     return path
 
 
-def _stop(number: int, _: FrameType | None) -> NoReturn:
-    """Unwind, so that staging and uploads are cleaned up; a second signal kills as ever."""
-    for other in _SIGNALS:
-        signal.signal(other, signal.SIG_DFL)
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Unwind, so that staging and uploads are cleaned up; a second signal kills the process."""
+    if is_postponed(number, frame):
+        return
+    _handle_signals_with(signal.SIG_DFL)
     raise Stopped(number, signal.Signals(number).name)

@@ -13,7 +13,8 @@ from urllib.parse import parse_qsl
 import click
 
 import cpstage
-from cpstage.cli.command import (
+from cpstage.cli.job_options import skip_missing_option
+from cpstage.cli.options import (
     MOST_SECONDS,
     Decorator,
     Number,
@@ -22,10 +23,9 @@ from cpstage.cli.command import (
     choice,
     flag,
     gather,
+    pairs,
     seconds,
 )
-from cpstage.cli.job_options import skip_missing_option
-from cpstage.cli.options import pairs
 from cpstage.errors import UsageError
 
 DEFAULT_LEVEL = 2

@@ -10,8 +10,15 @@ from cpstage.cli.archive_options import (
     message_encryption_options,
     packing_options,
 )
-from cpstage.cli.command import Command, flag
-from cpstage.cli.options import a_directory, a_file, aws_options, output_options, progress_option
+from cpstage.cli.options import (
+    Command,
+    a_directory,
+    a_file,
+    aws_options,
+    flag,
+    output_options,
+    progress_option,
+)
 from cpstage.cli.output import Terminal, counted
 from cpstage.progress import amount
 

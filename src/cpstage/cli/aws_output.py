@@ -33,10 +33,6 @@ def output_format(
     """Choose the format: ``--output`` or ``--json``, then the environment, then the profile.
 
     ``note`` is called with a line about a configured format that is printed as JSON.
-
-    Raises:
-        UsageError: The two options contradict each other.
-        ConfigurationError: The configured format is not a format of the AWS CLI.
     """
     if as_json and option not in (None, "json"):
         raise UsageError(f"both --json and --output {option} are given", hint="give one of them")
@@ -57,11 +53,7 @@ def output_format(
 
 
 def render(document: Any, output: str, title: str) -> str:
-    """Return a JSON value as the text to print, in one of ``FORMATS``; a table has a title.
-
-    Raises:
-        UsageError: A table cannot hold a document of this form.
-    """
+    """Return a JSON value as text in one of ``FORMATS``; a table has a title."""
     if output == "json":
         # An operation without output prints nothing; so does an empty document.
         return "" if document == {} else json.dumps(document, indent=4, ensure_ascii=False) + "\n"
@@ -120,14 +112,10 @@ def _terminal_width() -> int:
 
 
 def compile_query(expression: str | None) -> Callable[[Any], Any]:
-    """Return what applies the expression to a document; without one, what returns the document.
+    """Return a function that applies a JMESPath expression to a document; None returns all of it.
 
-    The messages of jmespath have several lines, and those of a failed search contain the value
-    that failed. The errors raised here have one line without the value.
-
-    Raises:
-        UsageError: It is not a JMESPath expression. The query itself raises this for an expression
-            that the document does not suit.
+    Messages of jmespath have several lines, and quote the value on which a search failed. The
+    UsageError of the function and of its compilation has one line without the value.
     """
     if expression is None:
         return lambda document: document

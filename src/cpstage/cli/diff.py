@@ -9,15 +9,20 @@ import click
 
 import cpstage
 from cpstage.cli.archive_options import unpacking_options
-from cpstage.cli.command import Command, flag
 from cpstage.cli.job_options import JobSource, artifact_source_options, skip_missing_option
-from cpstage.cli.options import output_options, progress_option, session_options, workspace_option
+from cpstage.cli.options import (
+    Command,
+    flag,
+    output_options,
+    progress_option,
+    session_options,
+    workspace_option,
+)
+from cpstage.cli.output import Terminal
 from cpstage.errors import UsageError, printable
 from cpstage.progress import amount
 
 if TYPE_CHECKING:
-    from cpstage import ArtifactSet, AwsConfig, Execution
-    from cpstage.cli.output import Terminal
     from cpstage.inspect.comparison import Changes, Comparison
 
 _EXAMPLES = """\b
@@ -98,7 +103,7 @@ def diff(
     """
     texts = cpstage.inspect.Texts(() if unified else content, wanted=unified or bool(content))
     _check_options(source, words, other, local, is_detailed=texts.wanted or skip_missing)
-    job: ArtifactSet | None = None
+    job: cpstage.ArtifactSet | None = None
     between: dict[str, str] | None = None
     compared: list[Comparison] = []
     changed: list[Changes] = []
@@ -161,12 +166,13 @@ def _check_options(
 
 
 def _executions(
-    source: JobSource, wanted: str, config: AwsConfig, terminal: Terminal
-) -> tuple[Execution, Execution]:
+    source: JobSource, wanted: str, config: cpstage.AwsConfig, terminal: Terminal
+) -> tuple[cpstage.Execution, cpstage.Execution]:
     """Return the execution and the one to compare it with: of the same action, if one is chosen."""
     from cpstage.aws.executions import previous_success
 
-    after = cast("Execution", source.load_artifacts(config, terminal, needs_artifacts=False))
+    found = source.load_artifacts(config, terminal, needs_artifacts=False)
+    after = cast("cpstage.Execution", found)
     where = replace(config, region=after.region)
     other = previous_success(after, config=where).id if wanted == "previous" else wanted
     action = after.action.path if after.action else None

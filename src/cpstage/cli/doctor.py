@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING
 import click
 
 import cpstage
-from cpstage.cli.command import AwsCommand
 from cpstage.cli.job_options import JobSource, artifact_source_options
-from cpstage.cli.options import aws_options, output_options, retry_option, workspace_option
-from cpstage.cli.output import coloured
+from cpstage.cli.options import (
+    AwsCommand,
+    aws_options,
+    output_options,
+    retry_option,
+    workspace_option,
+)
+from cpstage.cli.output import Terminal, coloured
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
-    from cpstage import AwsConfig
-    from cpstage.cli.output import Terminal
     from cpstage.inspect.doctor import Check
 
 _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
@@ -37,7 +40,9 @@ Examples:
 @workspace_option
 @aws_options(retry_option(20, help="How long each check retries when the network or AWS fails."))
 @output_options
-def doctor(*, source: JobSource, workspace: str, config: AwsConfig, terminal: Terminal) -> None:
+def doctor(
+    *, source: JobSource, workspace: str, config: cpstage.AwsConfig, terminal: Terminal
+) -> None:
     """Check everything that a run of a job needs.
 
     The command checks region, network, clock, the caller's credentials, the job, its session, each

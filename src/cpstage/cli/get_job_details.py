@@ -10,26 +10,21 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 import cpstage
 from cpstage._version import __version__
 from cpstage.cli.aws_output import FORMATS, compile_query, output_format, render
-from cpstage.cli.command import Command, Function, flag
 from cpstage.cli.job_options import refuse_document
-from cpstage.cli.options import aws_options, json_options
+from cpstage.cli.options import Command, Function, aws_options, flag, json_options
+from cpstage.cli.output import Terminal
 from cpstage.errors import ConfigurationError, UsageError, WorkspaceUnavailable, local_reason
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from cpstage import AwsConfig
-    from cpstage.cli.output import Terminal
 
 _FILE = "file://"
 _JSON_TYPES = {
@@ -44,11 +39,7 @@ _JSON_TYPES = {
 
 
 def _parameter(value: str | None, option: str) -> str | None:
-    """Return the value of an option, or the content of the file that ``file://`` names.
-
-    Raises:
-        UsageError: The file cannot be read, or is not UTF-8.
-    """
+    """Return the value of an option, or the content of the file that ``file://`` names."""
     if value is None or not value.startswith(_FILE):
         return value
     path = os.path.expandvars(os.path.expanduser(value.removeprefix(_FILE)))
@@ -63,11 +54,7 @@ def _parameter(value: str | None, option: str) -> str | None:
 
 
 def _input_members(document: str | None) -> dict[str, Any]:
-    """Read the members of ``--cli-input-json``; empty where it is not given.
-
-    Raises:
-        UsageError: It is not JSON, or no object.
-    """
+    """Read the members of ``--cli-input-json``; empty where it is not given."""
     text = _parameter(document, "--cli-input-json")
     if text is None:
         return {}
@@ -83,11 +70,7 @@ def _input_members(document: str | None) -> dict[str, Any]:
 
 
 def _check_members(members: Mapping[str, Any]) -> None:
-    """Check the input against an operation that takes one member, the string ``jobId``.
-
-    Raises:
-        UsageError: There are unknown members, or the known one is not a string.
-    """
+    """Check the input of an operation that has one member, the string ``jobId``."""
     unknown = [json.dumps(name, ensure_ascii=False) for name in members if name != "jobId"]
     if unknown:
         what = f"unknown {'member' if len(unknown) == 1 else 'members'}"
@@ -220,7 +203,7 @@ def get_job_details(
     reveal_secrets: bool,
     mask: bool,
     saved: str | None,
-    config: AwsConfig,
+    config: cpstage.AwsConfig,
     terminal: Terminal,
 ) -> None:
     """Print the job's document, as the AWS CLI does.
@@ -264,7 +247,7 @@ def get_job_details(
 
 
 def _is_masked(selected: object) -> bool:
-    """Whether a value that a query selected is masked, or holds one that is."""
+    """Whether a selected value is masked, or holds a masked one."""
     if isinstance(selected, dict):
         return any(_is_masked(value) for value in selected.values())
     if isinstance(selected, list):
@@ -275,7 +258,7 @@ def _is_masked(selected: object) -> bool:
 
 
 def _job_document(
-    given: str | None, token: str, config: AwsConfig, reveal_secrets: bool
+    given: str | None, token: str, config: cpstage.AwsConfig, reveal_secrets: bool
 ) -> dict[str, Any]:
     job_id = (os.environ.get("CPSTAGE_JOB_ID", "") if given is None else given).strip()
     refuse_document(job_id, "--job-id")
@@ -288,12 +271,8 @@ def _job_document(
     return document if reveal_secrets else cpstage.job.mask_document(document)
 
 
-def _save(given: str | None, token: str, config: AwsConfig, file: str) -> None:
-    """Save the document for ``--job-file``; a file that is there is replaced in one step.
-
-    Raises:
-        WorkspaceUnavailable, LocalIOError: The file cannot be written.
-    """
+def _save(given: str | None, token: str, config: cpstage.AwsConfig, file: str) -> None:
+    """Save the document for ``--job-file``; an existing file is replaced in one step."""
     from cpstage.errors import local_failures
     from cpstage.job import saved_document
 

@@ -20,23 +20,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 import cpstage
-from cpstage.cli.command import Decorator, Function, flag, gather
-from cpstage.cli.options import a_file
+from cpstage.cli.options import Decorator, Function, a_file, flag, gather
+from cpstage.cli.output import Terminal
 from cpstage.errors import ConfigurationError, NotFound, UsageError, local_reason
 
 if TYPE_CHECKING:
-    from cpstage import AwsConfig, Job
-    from cpstage.cli.output import Terminal
     from cpstage.job import ArtifactSet
     from cpstage.job.masking import Secret
 
 
 class JobSource(NamedTuple):
-    """A job that has been named and not yet loaded.
+    """A job that is named and not yet loaded.
 
     Attributes:
-        job_id: Its id, for the API.
-        client_token: The client's token, for a third-party job.
+        job_id: Its ID, for the API.
+        client_token: The client token of a third-party job.
         file: A saved document instead; ``-`` is stdin.
         past: A past execution instead: the arguments of ``get_execution``.
     """
@@ -48,17 +46,16 @@ class JobSource(NamedTuple):
 
     def load_artifacts(
         self,
-        config: AwsConfig,
+        config: cpstage.AwsConfig,
         terminal: Terminal,
         *,
         in_progress: bool = False,
         needs_artifacts: bool = True,
     ) -> ArtifactSet:
-        """Fetch or read the job, or the past execution, and say who reads its artifacts.
+        """Load the job as :meth:`load`, or the past execution, and say who reads its artifacts.
 
         Raises:
             NotFound: The execution does not exist, or lacks the artifacts that are needed.
-            CpstageError: As :meth:`load`.
         """
         if self.past is None:
             return self.load(config, in_progress=in_progress)
@@ -71,18 +68,20 @@ class JobSource(NamedTuple):
             )
         return execution
 
-    def load(self, config: AwsConfig, *, uses_s3: bool = True, in_progress: bool = False) -> Job:
-        """Fetch or read the job.
+    def load(
+        self, config: cpstage.AwsConfig, *, uses_s3: bool = True, in_progress: bool = False
+    ) -> cpstage.Job:
+        """Get the job from CodePipeline, or read its document.
 
         Args:
             config: The caller's settings.
             uses_s3: Whether the command goes on to S3, whose client is made meanwhile.
-            in_progress: Whether a job out of a saved document has to be in progress still.
+            in_progress: Whether the job of a saved document has to be in progress.
 
         Raises:
-            UsageError: Neither an id nor a file is given.
-            OutOfSync: It is not in progress.
-            CpstageError: It cannot be had, or the document holds no job.
+            UsageError: Neither an ID nor a file is given.
+            OutOfSync: The job is not in progress.
+            CpstageError: CodePipeline refuses, or the document holds no job.
         """
         if self.file is not None:
             job = replace(_saved_job(self.file), client_token=self.client_token)
@@ -98,12 +97,7 @@ class JobSource(NamedTuple):
         return cpstage.get_job(job_id, client_token=self.client_token, config=config)
 
     def require_id(self) -> str:
-        """Return the id of the job, which a saved document tells as well.
-
-        Raises:
-            UsageError: None is given.
-            ConfigurationError: The document holds no job.
-        """
+        """Return the ID of the job, from a saved document too; errors as in :meth:`load`."""
         if self.file is not None:
             return _saved_job(self.file).id
         if not self.job_id:
@@ -111,7 +105,7 @@ class JobSource(NamedTuple):
         return self.job_id
 
 
-def _saved_job(file: str) -> Job:
+def _saved_job(file: str) -> cpstage.Job:
     # Without a name for the document: a traceback may show local variables.
     return cpstage.parse_job(_read_document(file))
 
@@ -128,11 +122,7 @@ def _read_document(file: str) -> Any:
 
 
 def read_file(file: str, what: str) -> bytes:
-    """Read a file, or stdin where its name is ``-``.
-
-    Raises:
-        ConfigurationError: It cannot be read.
-    """
+    """Read a file, or stdin for ``-``; raise ConfigurationError where it cannot be read."""
     where = f"{what} {'stdin' if file == '-' else file}"
     try:
         if file != "-":
@@ -145,11 +135,7 @@ def read_file(file: str, what: str) -> bytes:
 
 
 def refuse_document(text: str, what: str) -> None:
-    """Refuse a job document where its file or its id belongs: errors quote such values.
-
-    Raises:
-        UsageError: The text is a JSON object or list.
-    """
+    """Raise UsageError for a job document in place of a file or an ID: errors quote such values."""
     from cpstage.job.document import is_document
 
     if is_document(text):
@@ -210,10 +196,10 @@ def artifact_source_options(function: Function) -> Function:
 
 
 def _split(arguments: tuple[str, ...], *, is_given: bool) -> tuple[str | None, tuple[str, ...]]:
-    """Take JOB_ID, if it is there, from before the other arguments.
+    """Separate JOB_ID, if it is given, from the other arguments.
 
-    The first argument is the job, unless another option says what the command is about. With
-    ``CPSTAGE_JOB_ID``, the first argument is the job if it looks like the id of one.
+    The first argument is the job, unless another option names one. With ``CPSTAGE_JOB_ID``, the
+    first argument is the job if it looks like the ID of one.
     """
     if not arguments:
         return None, ()

@@ -29,13 +29,13 @@ _READERS_OF_ANSWERS = {"botocore", "boto3", "http", "json", "s3transfer", "urlli
 
 
 class Terminal:
-    """How much to say, and in which form.
+    """How much to print, and in which form.
 
     Attributes:
         json: Whether the result is one JSON document.
-        verbosity: -1 says errors only, 1 each call to AWS as well.
+        verbosity: -1 prints errors only, 1 also logs each call to AWS.
         debug: Whether an error comes with its traceback.
-        select: Selects what is printed of a document.
+        select: Applies ``--query`` to a document.
     """
 
     def __init__(self) -> None:
@@ -52,7 +52,7 @@ class Terminal:
             self.line(text)
 
     def document(self, document: Mapping[str, Any]) -> None:
-        """Print a document, where documents are wanted."""
+        """Print a document with ``--json``."""
         if self.json:
             self.line(
                 json.dumps(self.select(document), indent=2, ensure_ascii=not _speaks_unicode())
@@ -72,27 +72,27 @@ class Terminal:
             click.echo(data, nl=False)
 
     def note(self, message: str) -> None:
-        """Say something that a person may want to know."""
+        """Print a note on stderr."""
         if self.verbosity >= 0:
             _say(message)
 
     def warn(self, message: str) -> None:
-        """Say something that a person should know."""
+        """Print a warning on stderr."""
         if self.verbosity >= 0:
             _say(f"cpstage: {coloured('warning:', 'yellow', sys.stderr)} {message}")
 
     def fail(self, error: Reportable) -> None:
-        """Say on one line what went wrong; before it the traceback, if that is wanted.
+        """Print an error on one line; with ``--debug`` the traceback before it.
 
-        A traceback shows source lines and messages, and no values of variables. Our
-        messages hold no secret; those of libraries are left out where they may quote an answer.
+        A traceback shows source lines and messages, and no values of variables. Our messages hold
+        no secret; those of libraries are left out where they may quote an answer.
         """
         if self.debug:
             _say(_traceback(error))
         _say(f"cpstage: {coloured('error:', 'red', sys.stderr)} {error}")
 
     def log_calls(self) -> None:
-        """Send the log to stderr: what a person should know, and each call if that is wanted."""
+        """Send the log to stderr: warnings, and each call where that is wanted."""
         if sys.stderr is not None and (self.verbosity >= 0 or self.debug):
             everything = self.verbosity > 0 or self.debug
             _log_to_stderr("cpstage", logging.INFO if everything else logging.WARNING, "")
@@ -105,13 +105,13 @@ def _traceback(error: BaseException) -> str:
     """Format an exception, without the messages of libraries that read answers of AWS."""
     from cpstage.job.masking import MASK
 
-    said = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     for one in _chain(error):
         frames = [frame for frame, _ in traceback.walk_tb(one.__traceback__)]
         module = str(frames[-1].f_globals.get("__name__")) if frames else ""
         if module.partition(".")[0] in _READERS_OF_ANSWERS and str(one):
-            said = said.replace(f": {one}\n", f": {MASK}\n")
-    return said
+            text = text.replace(f": {one}\n", f": {MASK}\n")
+    return text
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -124,7 +124,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _without_exception(record: logging.LogRecord) -> bool:
-    """Drop the exception that a record comes with: its text may quote what was signed."""
+    """Drop the exception of a record: its text may quote what was signed."""
     record.exc_info = record.exc_text = None
     return True
 
@@ -171,7 +171,7 @@ def took(seconds: int | None) -> str:
 
 
 def relative(path: str | os.PathLike[str]) -> str:
-    """Return a path as it is written from the current directory, if it lies below it."""
+    """Return a path relative to the current directory, if it lies below it."""
     try:
         below = os.path.relpath(path)
     except OSError:  # a command has removed the current directory
@@ -206,11 +206,7 @@ def _speaks_unicode() -> bool:
 
 @contextmanager
 def _stdout_failures() -> Iterator[None]:
-    """Name stdout where it cannot be written; that nobody reads it is not a failure (EPIPE).
-
-    Raises:
-        LocalIOError: The disk is full, or failed.
-    """
+    """Raise LocalIOError where stdout cannot be written, unless its reader has left (EPIPE)."""
     try:
         yield
     except BrokenPipeError:

@@ -1,23 +1,20 @@
-"""``cpstage report``: the result of a job, put by hand or by a script."""
+"""``cpstage report``: the result of a job, reported by a person or a script."""
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import click
 
 import cpstage
-from cpstage.cli.command import AwsCommand, flag
 from cpstage.cli.job_options import JobSource, job_options, read_file
-from cpstage.cli.options import aws_options, output_options, retry_option
-from cpstage.cli.run_options import details_options, execution_id_option
+from cpstage.cli.options import AwsCommand, aws_options, flag, gather, output_options, retry_option
+from cpstage.cli.output import Terminal
 from cpstage.errors import ConfigurationError, CpstageError, FailureType, LocalIOError, UsageError
 
 if TYPE_CHECKING:
-    from cpstage import AwsConfig, Details
-    from cpstage.cli.output import Terminal
     from cpstage.job.result import Reported
 
 _SUCCESS_EXAMPLES = """\b
@@ -61,6 +58,56 @@ _force_option = flag(
 )
 
 
+_execution_id_option = click.option(
+    "--external-execution-id",
+    "--execution-id",
+    metavar="ID",
+    help="ID of the job in an external system.",
+)
+
+
+def _details(
+    *,
+    revision: str | None,
+    change_identifier: str | None,
+    revision_summary: str | None,
+    created: str | None,
+    **others: Any,
+) -> cpstage.Details:
+    """Return the details of a success.
+
+    A build may have made the values. So they are checked when the job is known, and a malformed one
+    is reported as a failure of the job.
+    """
+    from cpstage.job.result import Revision
+
+    made = None
+    if revision is not None and change_identifier is not None:
+        made = Revision(revision, change_identifier, revision_summary, created)
+    elif (revision, change_identifier, revision_summary, created) != (None,) * 4:
+        raise UsageError(
+            "a revision needs both --revision and --change-identifier", hint="give both"
+        )
+    return cpstage.Details(revision=made, **others)
+
+
+details_options = gather(
+    "details",
+    _details,
+    click.option("--summary", metavar="TEXT", help="Summary, shown with the action."),
+    _execution_id_option,
+    click.option("--percent-complete", metavar="N", help="Progress, 0 to 100."),
+    click.option("--revision", metavar="ID", help="ID of the revision that was built or deployed."),
+    click.option(
+        "--change-identifier", metavar="ID", help="ID of the change that caused the revision."
+    ),
+    click.option("--revision-summary", metavar="TEXT", help="Summary of the revision."),
+    click.option(
+        "--created", metavar="TIME", help="Time of the revision, such as 2030-01-31T12:00:00Z."
+    ),
+)
+
+
 @report.command(cls=AwsCommand, epilog=_SUCCESS_EXAMPLES)
 @click.argument("job_id", required=False)
 @job_options
@@ -90,9 +137,9 @@ _force_option = flag(
 def success(
     *,
     source: JobSource,
-    config: AwsConfig,
+    config: cpstage.AwsConfig,
     terminal: Terminal,
-    details: Details,
+    details: cpstage.Details,
     output_variables: tuple[str, ...],
     output_variables_file: str | None,
     continuation_token_file: str | None,
@@ -140,7 +187,7 @@ def success(
             )
             terminal.note("reported\tfailure")
         raise
-    _tell(reported, terminal)
+    _print_result(reported, terminal)
 
 
 def _or_stdin(file: str) -> str:
@@ -164,13 +211,13 @@ def _or_stdin(file: str) -> str:
     show_default=True,
     help=f"Failure type: {', '.join(get_args(FailureType))}.",
 )
-@execution_id_option
+@_execution_id_option
 @aws_options(retry_option())
 @output_options
 def failure(
     *,
     source: JobSource,
-    config: AwsConfig,
+    config: cpstage.AwsConfig,
     terminal: Terminal,
     message: str | None,
     message_file: str | None,
@@ -188,7 +235,7 @@ def failure(
         given = "no message is" if message is None else "both --message and --message-file are"
         raise UsageError(f"{given} given", hint="give --message or --message-file")
     job_id = source.require_id()
-    # A mistake in the arguments is told after the report: the job has failed in any case.
+    # A mistake in the arguments is raised after the report: the job has failed in any case.
     mistake: CpstageError | None = None
     if message_file is not None:
         try:
@@ -212,10 +259,10 @@ def failure(
         client_token=source.client_token,
         config=config,
     )
-    _tell(reported, terminal)
+    _print_result(reported, terminal)
     if mistake:
         raise mistake
 
 
-def _tell(reported: Reported, terminal: Terminal) -> None:
+def _print_result(reported: Reported, terminal: Terminal) -> None:
     terminal.result(reported.document(), f"reported\t{reported.result}\t{reported.job_id}")

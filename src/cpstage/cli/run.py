@@ -3,35 +3,102 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import click
 
 import cpstage
 from cpstage._posix import release_signals
 from cpstage.cli.archive_options import run_staging_options, run_upload_options
-from cpstage.cli.command import Option, flag
-from cpstage.cli.fetch import fetched_text
 from cpstage.cli.job_options import JobSource, force_option, job_options
 from cpstage.cli.options import (
+    AwsCommand,
+    Decorator,
+    Number,
+    Option,
+    flag,
+    gather,
     output_options,
     pairs,
     progress_option,
+    seconds,
     session_options,
     workspace_option,
 )
-from cpstage.cli.push import pushed_text
-from cpstage.cli.run_options import (
-    TakesCommand,
-    command_options,
-    details_options,
-    push_always_option,
-)
+from cpstage.cli.output import Terminal
+from cpstage.cli.report import details_options
+from cpstage.cli.transfer import fetched_text, pushed_text
 from cpstage.errors import UsageError
 from cpstage.runner.signals import Interrupts
 
-if TYPE_CHECKING:
-    from cpstage.cli.output import Terminal
+
+class TakesCommand(AwsCommand):
+    """A command of ours that runs another one, which stands behind ``--`` and is left alone."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Set aside what is behind the first ``--``: the argument ``command`` of ours."""
+        ours, theirs = args, []
+        if "--" in args:
+            at = args.index("--")
+            ours, theirs = args[:at], args[at + 1 :]
+        ctx.params["command"] = tuple(theirs)
+        try:
+            return super().parse_args(ctx, ours)
+        except click.UsageError as error:
+            message = error.format_message().rstrip(".")
+            is_of_cmd = isinstance(error, click.NoSuchOption) or "extra argument" in message
+            if "--" in args or not is_of_cmd:
+                raise
+            hint = f"write CMD behind --, as in '{ctx.command_path} ... -- make'"
+            raise UsageError(message, hint=hint) from error
+
+
+def command_options(*, kills_orphans: bool) -> Decorator:
+    """Add how the command is run; ours gets ``command_options``."""
+    return gather(
+        "command_options",
+        "CommandOptions",
+        click.option(
+            "--cwd",
+            "directory",
+            default=".",
+            metavar="DIR",
+            help="Working directory of CMD: an input artifact's name, or a path. [the workspace]",
+        ),
+        seconds("--timeout", "time_limit", help="Time limit for CMD. [none]"),
+        seconds(
+            "--kill-after",
+            help="Kill CMD if it still runs this long after its first signal. [10 after "
+            "--timeout; after a signal, when a second signal arrives]",
+        ),
+        click.option(
+            "--report-tail",
+            "tail_lines",
+            type=Number(0, 1000),
+            default=0,
+            metavar="N",
+            help="Report the last N lines of CMD's output if it fails; CMD then writes to "
+            "pipes. [0]",
+        ),
+        click.option(
+            "--kill-orphans/--keep-orphans",
+            default=kills_orphans,
+            show_default=True,
+            help="Kill processes that CMD leaves behind, or leave them with a warning.",
+        ),
+        flag(
+            "--pass-configuration",
+            help="Pass the action's configuration to CMD in the file CPSTAGE_CONFIGURATION.",
+        ),
+        flag(
+            "--pass-credentials",
+            help="Keep your own AWS credential variables in CMD's environment. CMD never "
+            "gets the job's session credentials.",
+        ),
+        flag("--codebuild-env", "codebuild", help="Add CODEBUILD_SRC_DIR variables."),
+    )
+
+
+push_always_option = flag("--push-always", help="Push even if CMD fails.")
 
 _EXAMPLES = """\b
 Examples:
@@ -125,11 +192,11 @@ def run(
             warn=terminal.warn,
             interrupts=interrupts,
         )
-    _tell(result, terminal)
+    _print_result(result, terminal)
 
 
-def _tell(result: cpstage.RunResult, terminal: Terminal) -> None:
-    """Say what has been done; stdout is the command's, unless a document is wanted.
+def _print_result(result: cpstage.RunResult, terminal: Terminal) -> None:
+    """Print the result; stdout is the command's, unless a document is wanted.
 
     Raises:
         Reportable: The failure of the run.

@@ -15,9 +15,18 @@ import click
 import cpstage
 from cpstage._posix import SIGNALS
 from cpstage.cli.archive_options import run_staging_options, run_upload_options
-from cpstage.cli.command import AwsCommand, Number, choice, flag, gather, seconds
-from cpstage.cli.options import aws_options, json_options, session_options
-from cpstage.cli.run_options import TakesCommand, command_options, push_always_option
+from cpstage.cli.options import (
+    AwsCommand,
+    Number,
+    aws_options,
+    choice,
+    flag,
+    gather,
+    json_options,
+    seconds,
+    session_options,
+)
+from cpstage.cli.run import TakesCommand, command_options, push_always_option
 from cpstage.errors import Stopped, UsageError
 
 if TYPE_CHECKING:
@@ -58,7 +67,7 @@ def _queue(
             "--client-tokens and --owner ThirdParty belong together", hint="give both or neither"
         )
     if client_tokens is not None:
-        cpstage.worker.read_client_tokens(client_tokens)  # a mistake in it is told at once
+        cpstage.worker.read_client_tokens(client_tokens)  # an error in it is raised at once
     return cpstage.worker.JobQueue(
         ActionTypeId(owner=owner, **action_type), query=query, client_tokens=client_tokens
     )
@@ -281,11 +290,7 @@ def work(
 
 
 def _work_until_stopped(worker: Worker) -> None:
-    """Let signals stop the worker.
-
-    Raises:
-        Stopped: A second signal stopped the running jobs.
-    """
+    """Run the worker; the first signal drains it, and Stopped is raised after a second one."""
     last = signal.SIGTERM
 
     def stop(number: int, _: FrameType | None) -> None:

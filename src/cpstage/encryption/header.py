@@ -1,9 +1,9 @@
 """The header of an encrypted message, read without KMS and without the SDK.
 
-It follows the "AWS Encryption SDK message format reference", versions 1 and 2. Anyone can make such
-bytes, and nothing here is authentic before the message is decrypted: it serves to recognise
-messages, and to tell people what an artifact is. Objects of the Amazon S3 Encryption Client, which
-cpstage does not decrypt, are recognised by their metadata.
+It follows the "AWS Encryption SDK message format reference", versions 1 and 2. Nothing in it is
+authentic before the message is decrypted: it serves to recognise messages, and to describe an
+artifact. Objects of the Amazon S3 Encryption Client, which cpstage does not decrypt, are recognised
+by their metadata.
 """
 
 from __future__ import annotations
@@ -69,13 +69,9 @@ class Header(NamedTuple):
 
 
 def read_header(head: bytes) -> Header | None:
-    """Read the header of a message.
+    """Return the header at the start of an object; None where it is not complete, or not a header.
 
-    Args:
-        head: The first :data:`HEAD_BYTES` bytes of something, or all of it where it is shorter.
-
-    Returns:
-        The header; None where the bytes are not the complete header of a message.
+    The first :data:`HEAD_BYTES` bytes suffice.
     """
     try:
         return _header(_Fields(head[:HEAD_BYTES]))
@@ -84,12 +80,12 @@ def read_header(head: bytes) -> Header | None:
 
 
 class _Fields(io.BytesIO):
-    """Big-endian fields one after the other; a ``ValueError`` where the bytes end too early."""
+    """Consecutive big-endian fields; raises ``ValueError`` where the bytes end too early."""
 
     def take(self, length: int) -> bytes:
-        taken = self.read(length)
-        _require(len(taken) == length)
-        return taken
+        data = self.read(length)
+        _require(len(data) == length)
+        return data
 
     def number(self, length: int) -> int:
         return int.from_bytes(self.take(length), "big")
@@ -159,11 +155,9 @@ S3_CLIENT_HINT = (
 
 
 def s3_client_object(metadata: Mapping[str, str]) -> str | None:
-    """Say what an object of the S3 Encryption Client is; None for any other object.
+    """Describe an object of the S3 Encryption Client by its metadata; None for any other object.
 
-    Args:
-        metadata: The user's metadata as HeadObject and GetObject return it: names in lower case,
-            without ``x-amz-meta-``.
+    Names of metadata are in lower case, without ``x-amz-meta-``.
     """
     for name, version in _FORMATS:
         if name in metadata:

@@ -1,9 +1,9 @@
 """KMS keys: which may decrypt a message, its encryption context, and the calls to KMS.
 
 The SDK's own master keys and providers turn every answer of KMS into "unable to decrypt any data
-key", and take no client whose credentials are refreshed by a job. Its keyrings come with the
-Material Providers Library, which triples the import time. Calling KMS by boto3 keeps the reason of
-a refusal, and needs no permission beyond the operation itself.
+key", and accept no client whose credentials a job refreshes. Its keyrings come with the Material
+Providers Library, which triples the import time. Calling KMS by boto3 keeps the reason of a
+refusal, and needs no permission beyond the operation itself.
 
 Anyone can write a message header, so KMS is called only with keys that the caller or the job names,
 or with keys of one account. The encryption context is plain text in the header and in CloudTrail;
@@ -13,27 +13,16 @@ KMS decrypts a data key only with the same context.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cpstage.aws.client import Answer, AwsClient, Check, has
-from cpstage.aws.errors import (
-    CALLER_EXPIRED_HINT,
-    SESSION_EXPIRED_HINT,
-    ServiceError,
-    aws_failures,
-)
-from cpstage.errors import (
-    AccessDenied,
-    ArtifactRejected,
-    ConfigurationError,
-    ServiceUnavailable,
-)
+from cpstage.aws.errors import CALLER_EXPIRED_HINT, SESSION_EXPIRED_HINT, ServiceError, aws_failures
+from cpstage.errors import AccessDenied, ArtifactRejected, ConfigurationError, ServiceUnavailable
 from cpstage.job.masking import SecretBytes
 
 Clients = Callable[["str | None"], AwsClient]
-"""Gives KMS in a region; None asks for the pipeline's."""
+"""Returns the KMS client of a region; None is the pipeline's region."""
 
 _DATA_KEY_BYTES = 32
 
@@ -43,14 +32,10 @@ _ARN = re.compile(
 )
 _KEY_HINT = "check which key it is, its state, and its account and region"
 _KEY_UNUSABLE = {
-    "DisabledException",
-    "IncorrectKeyException",
-    "InvalidArnException",
-    "InvalidKeyUsageException",
-    "KMSInvalidStateException",
-    "NotFoundException",
+    *("DisabledException", "IncorrectKeyException", "InvalidArnException"),
+    *("InvalidKeyUsageException", "KMSInvalidStateException", "NotFoundException"),
 }
-_NOT_AS_SEALED = "InvalidCiphertextException"
+_CHANGED = "InvalidCiphertextException"
 
 
 class Arn(NamedTuple):
@@ -62,7 +47,7 @@ class Arn(NamedTuple):
     resource: str
 
     def text(self) -> str:
-        """Return it as KMS takes it."""
+        """Return the ARN as text."""
         return f"arn:{self.partition}:kms:{self.region}:{self.account}:{self.resource}"
 
 
@@ -74,7 +59,7 @@ class WrappedKey(NamedTuple):
 
 
 def parse_arn(text: str) -> Arn | None:
-    """Read the ARN of a KMS key or alias; None for a bare id, an alias name, or nonsense."""
+    """Read the ARN of a KMS key or alias; None for any other text."""
     match = _ARN.fullmatch(text)
     return Arn(**match.groupdict()) if match else None
 
@@ -82,8 +67,8 @@ def parse_arn(text: str) -> Arn | None:
 def related(one: Arn, other: Arn) -> bool:
     """Whether two ARNs are those of one key, or of replicas of one multi-region key.
 
-    All replicas have one key material and one id, which begins with ``mrk-``, in the same account
-    (AWS KMS Developer Guide, "Multi-Region keys in AWS KMS").
+    All replicas have one id, which begins with ``mrk-``, in one account (AWS KMS Developer Guide,
+    "Multi-Region keys in AWS KMS").
     """
     if one == other:
         return True
@@ -100,19 +85,15 @@ def replicas(arn: str, region: str | None) -> list[str]:
 
 
 class Kms(NamedTuple):
-    """The three KMS operations that encrypted messages need.
+    """The three KMS operations that encrypted messages need; their errors name the key.
 
-    A key may be named by any of the four forms that KMS takes: ARN, bare id, alias ARN, alias name.
+    A key is named by any of the four forms that KMS takes: ARN, bare id, alias ARN, alias name.
     """
 
     clients: Clients
 
     def generate(self, key_id: str, context: Mapping[str, str]) -> tuple[SecretBytes, WrappedKey]:
-        """Have a data key made, and return it in plaintext and wrapped (GenerateDataKey).
-
-        Raises:
-            AccessDenied, ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
-        """
+        """Make a data key, and return it in plaintext and wrapped (GenerateDataKey)."""
         doing = f"encrypt under the KMS key {key_id}"
         parameters = {"NumberOfBytes": _DATA_KEY_BYTES, "EncryptionContext": {**context}}
         check = has("KeyId", "CiphertextBlob", "Plaintext")
@@ -121,11 +102,7 @@ class Kms(NamedTuple):
         return SecretBytes(answer["Plaintext"]), wrapped
 
     def wrap(self, key_id: str, data_key: SecretBytes, context: Mapping[str, str]) -> WrappedKey:
-        """Have a data key wrapped under one more key (Encrypt).
-
-        Raises:
-            AccessDenied, ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
-        """
+        """Wrap a data key under one more key (Encrypt)."""
         doing = f"encrypt under the KMS key {key_id}"
         parameters = {"Plaintext": data_key, "EncryptionContext": {**context}}
         check = has("KeyId", "CiphertextBlob")
@@ -133,11 +110,10 @@ class Kms(NamedTuple):
         return WrappedKey(_key_arn(answer, doing), answer["CiphertextBlob"])
 
     def unwrap(self, key_id: str, wrapped: WrappedKey, context: Mapping[str, str]) -> SecretBytes:
-        """Have a wrapped data key decrypted, by the named key and no other (Decrypt).
+        """Decrypt a wrapped data key, with the named key and no other (Decrypt).
 
         Raises:
             ArtifactRejected: The encrypted data key or the context was changed.
-            AccessDenied, ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
         """
         doing = f"decrypt with the KMS key {key_id}"
         parameters = {"CiphertextBlob": wrapped.blob, "EncryptionContext": {**context}}
@@ -152,9 +128,22 @@ class Kms(NamedTuple):
     def _call(
         self, doing: str, operation: str, key_id: str, parameters: Mapping[str, Any], check: Check
     ) -> Answer:
+        """Call KMS; its own code stays in the message of a refusal."""
         client = self._client(key_id)
-        with _failures(doing, f"kms:{operation}", of_a_job=client.is_of_a_job):
-            return client.call(operation, {"KeyId": key_id, **parameters}, check=check)
+        is_of_job = client.credentials is not None  # local files are the caller's
+        who = "the job's session" if is_of_job else "the caller's policy"
+        denied_hint = f"{who} and the key's policy have to allow kms:{operation} on it"
+        expired_hint = SESSION_EXPIRED_HINT if is_of_job else CALLER_EXPIRED_HINT
+        with aws_failures(doing, denied_hint=denied_hint, expired_hint=expired_hint):
+            try:
+                return client.call(operation, {"KeyId": key_id, **parameters}, check=check)
+            except ServiceError as error:
+                what = error.text(doing)
+                if error.code in _KEY_UNUSABLE:
+                    raise AccessDenied(what, hint=_KEY_HINT) from error
+                if error.code == _CHANGED:
+                    raise ArtifactRejected(what) from error
+                raise
 
     def _client(self, key_id: str) -> AwsClient:
         arn = parse_arn(key_id)
@@ -166,34 +155,13 @@ class Kms(NamedTuple):
         return self.clients(arn.region if arn else None)
 
 
-@contextmanager
-def _failures(doing: str, permission: str, *, of_a_job: bool) -> Iterator[None]:
-    """Translate what KMS refuses, with its own code in the message.
-
-    Local files are encrypted and decrypted with the caller's credentials, artifacts with the job's.
-    """
-    who = "the job's session" if of_a_job else "the caller's policy"
-    hint = f"{who} and the key's policy have to allow {permission} on it"
-    expired_hint = SESSION_EXPIRED_HINT if of_a_job else CALLER_EXPIRED_HINT
-    with aws_failures(doing, denied_hint=hint, expired_hint=expired_hint):
-        try:
-            yield
-        except ServiceError as error:
-            what = error.text(doing)
-            if error.code in _KEY_UNUSABLE:
-                raise AccessDenied(what, hint=_KEY_HINT) from error
-            if error.code == _NOT_AS_SEALED:
-                raise ArtifactRejected(what) from error
-            raise
-
-
 def _same_key(used: str, wrapped_under: str) -> bool:
     one, other = parse_arn(used), parse_arn(wrapped_under)
     return one is not None and other is not None and related(one, other)
 
 
 def _key_arn(answer: Answer, doing: str) -> str:
-    """Return the key that was used; an ARN and nothing else, since it is shown."""
+    """Return the ARN of the key that was used; other text must not be shown."""
     found = str(answer["KeyId"])
     if parse_arn(found) is None:
         raise ServiceUnavailable(f"cannot {doing}: KMS answered a KeyId that is not an ARN")

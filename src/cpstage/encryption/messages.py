@@ -61,12 +61,7 @@ _SHOWN = 200
 
 
 class EncryptedMessage(NamedTuple):
-    """A message that is being encrypted.
-
-    Attributes:
-        header: The header; KMS has returned the data keys.
-        chunks: The bytes of the message, an iterator to be read once.
-    """
+    """A message that is being encrypted: its header, and an iterator over all its bytes."""
 
     header: Header
     chunks: Iterator[bytes]
@@ -89,13 +84,12 @@ def encrypt(
         key_ids: The keys, each of which can decrypt the message: ARNs, bare ids or aliases, of
             any region and account. The first makes the data key.
         context: The encryption context.
-        kms: Returns the KMS client of a region; None is the pipeline's region.
+        kms: Returns the KMS client of a region.
         frame_length: Bytes of plaintext in a frame.
 
     Raises:
-        AccessDenied: KMS refuses a key; the message has KMS's own code.
         ConfigurationError: There are no keys or too many, or the context is invalid.
-        ServiceUnavailable: KMS could not be reached.
+        AccessDenied, ServiceUnavailable: As KMS says, with its own code.
     """
     if not 0 < len(key_ids) <= MOST_KEYS:
         raise ConfigurationError(
@@ -149,8 +143,8 @@ class _Source:
             if chunk is None:
                 return b""
             self._rest = memoryview(chunk)
-        taken, self._rest = self._rest[:length], self._rest[length:]
-        return bytes(taken)
+        piece, self._rest = self._rest[:length], self._rest[length:]
+        return bytes(piece)
 
 
 def decrypt(
@@ -173,7 +167,7 @@ def decrypt(
         account_id: An account whose keys may decrypt it too.
         partition: The partition of that account.
         region: Where replicas of multi-region keys are asked first.
-        kms: Returns the KMS client of a region; None is the pipeline's region.
+        kms: Returns the KMS client of a region.
         requires_commitment: Whether a message without key commitment is refused.
 
     Raises:
@@ -243,7 +237,7 @@ def _refusals() -> Iterator[None]:
 
 @dataclass
 class KmsMaterials(CryptoMaterialsManager):  # type: ignore[misc] # the SDK has no types
-    """Has data keys wrapped under all of some KMS keys, and unwrapped by the first that can.
+    """Wraps data keys under all allowed KMS keys, and unwraps them with the first that can.
 
     Attributes:
         kms: The calls.
@@ -256,11 +250,7 @@ class KmsMaterials(CryptoMaterialsManager):  # type: ignore[misc] # the SDK has 
     expected: Mapping[str, str]
 
     def get_encryption_materials(self, request: Any) -> EncryptionMaterials:
-        """Have a data key made by the first key, and wrapped by the others.
-
-        Raises:
-            AccessDenied, ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
-        """
+        """Make a data key with the first key, and wrap it under the others."""
         context = request.encryption_context
         first, *others = self.allowed.key_ids
         plaintext, made = self.kms.generate(first, context)

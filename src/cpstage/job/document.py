@@ -34,7 +34,7 @@ from cpstage.job.model import (
 Document = Mapping[str, Any]
 
 _OUR_MEMBER, _ISSUED_AT = "cpstage", "credentialsIssuedAt"
-"""What cpstage adds to a document that it saves."""
+"""The members that cpstage adds to a document that it saves."""
 
 _AS_IT_CAME = "save the document again, as AWS returns it"
 
@@ -46,13 +46,13 @@ _PS_LITERAL = "Configuration"
 
 _PS_CLASS = r"(Amazon\.CodePipeline\.Model|System\.Collections)\.|@\{"
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 _PS_DEPTH_HINT = "PowerShell cut the document: save it with 'ConvertTo-Json -Depth 10'"
 
 
 def is_document(text: str) -> bool:
-    """Whether a text is a document, given where its file or its id belongs: errors quote those."""
+    """Whether a text is a document, in place of its file or its ID, which errors quote."""
     return re.match(r"\s*[{\[]\s*[\"{}\]]", text) is not None
 
 
@@ -99,7 +99,7 @@ def saved_document(document: Document, issued_at: datetime) -> MaskedDict:
 
 
 def mask_document(document: Document) -> MaskedDict:
-    """Return a copy of a job document in which every value that can be a secret is masked.
+    """Return a copy of a job document with every value masked that can be a secret.
 
     These are the three credential members, each value of the action's configuration, and the
     continuation token. Empty and absent values stay unchanged.
@@ -163,16 +163,12 @@ def _text(parent: Document, member: str) -> str | None:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text can be sent.
-
-    One out of JSON may hold half of a surrogate pair, and bytes that are not UTF-8 arrive as lone
-    surrogates (PEP 383).
-    """
-    return not _SURROGATE.search(text)
+    """Whether a text has no lone surrogate, as half a pair in JSON or a byte that is not UTF-8."""
+    return not SURROGATE.search(text)
 
 
 def _header_text(parent: Document, member: str) -> str | None:
-    """Read what will be sent in the header of a request, and may be a secret."""
+    """Read a text that is sent in the header of a request, and may be a secret."""
     if re.search("[^!-~]", _text(parent, member) or ""):
         why = "holds blanks, or characters that no key has"
         hint = "copy the document whole, without line breaks in its values"
@@ -280,7 +276,7 @@ def _credentials(member: Document, issued_at: datetime | None) -> SessionCredent
 
 
 def _expiry(milliseconds: object) -> datetime | None:
-    """Return a time out of milliseconds since 1970; None for other values."""
+    """Return the time of milliseconds since 1970; None for other values."""
     if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
         return None
     try:

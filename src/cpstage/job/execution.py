@@ -196,9 +196,8 @@ class Execution(ArtifactSet):
     made, each object once, and ``input_artifacts`` what no action of the execution made.
 
     Attributes:
-        pipeline_region: The region of the pipeline.
         summary: What ListPipelineExecutions says of it; None where it is not listed.
-        action: The latest attempt of the action that was chosen; None for all actions.
+        action: The latest attempt of the chosen action; None for all actions.
         actions: All attempts of all actions, oldest first.
     """
 
@@ -220,7 +219,7 @@ class Execution(ArtifactSet):
 
     @property
     def title(self) -> str:
-        """What to call it in messages."""
+        """The name for messages."""
         whose = f"action {self.action.path} of " if self.action else ""
         return f"{whose}execution {self.execution_id} of pipeline {self.pipeline}"
 
@@ -231,7 +230,7 @@ class Execution(ArtifactSet):
 
     @property
     def made_artifacts(self) -> tuple[Artifact, ...]:
-        """The outputs, whose objects are there already, and are staged as well."""
+        """The outputs, whose objects exist already, and are staged as well."""
         return self.output_artifacts
 
     @property
@@ -252,16 +251,13 @@ def latest_attempts(actions: Iterable[ActionExecution]) -> list[ActionExecution]
 def artifacts_of(
     actions: Sequence[ActionExecution],
 ) -> tuple[tuple[Artifact, ...], tuple[Artifact, ...]]:
-    """Return what actions took from elsewhere and what they made, each object once.
+    """Return the inputs from elsewhere and the outputs of actions, each object once.
 
-    Artifacts of one name and several objects are told apart: ``App@Build`` is the one that the
-    action Build made, or took from elsewhere.
-
-    Returns:
-        The inputs, and the outputs.
+    Artifacts of one name and several objects get different names: ``App@Build`` is the one that the
+    action Build made, or read from elsewhere.
     """
     made: dict[S3Location, tuple[Artifact, ActionExecution]] = {}
-    taken: dict[S3Location, tuple[Artifact, ActionExecution]] = {}
+    read: dict[S3Location, tuple[Artifact, ActionExecution]] = {}
     for action in actions:
         for artifact in action.outputs:
             made.setdefault(artifact.location, (artifact, action))
@@ -272,12 +268,12 @@ def artifacts_of(
             if len(actions) > 1 and (artifact.name, artifact.location.key) in copies:
                 continue
             if artifact.location not in made:
-                taken.setdefault(artifact.location, (artifact, action))
-    named = _told_apart([*taken.values(), *made.values()])
-    return tuple(named[: len(taken)]), tuple(named[len(taken) :])
+                read.setdefault(artifact.location, (artifact, action))
+    named = _with_unique_names([*read.values(), *made.values()])
+    return tuple(named[: len(read)]), tuple(named[len(read) :])
 
 
-def _told_apart(found: Sequence[tuple[Artifact, ActionExecution]]) -> list[Artifact]:
+def _with_unique_names(found: Sequence[tuple[Artifact, ActionExecution]]) -> list[Artifact]:
     """Give each artifact a unique name: first with its action, then also with its stage."""
     names = [str(artifact.name) for artifact, _ in found]
     for suffix in (lambda one: one.name, lambda one: f"{one.stage}.{one.name}"):
@@ -297,10 +293,7 @@ def _told_apart(found: Sequence[tuple[Artifact, ActionExecution]]) -> list[Artif
 
 
 def _apart(name: str, action: str) -> str:
-    """Return a name that is safe as the name of a directory, whatever a service answers.
-
-    CodePipeline's own names of stages and actions stay as they are, unless they are very long.
-    """
+    """Return a name that is safe as the name of a directory, whatever a service answers."""
     return f"{name}{APART}{_NOT_IN_NAMES.sub('_', action)[:_LONGEST_ACTION]}"
 
 
@@ -333,16 +326,12 @@ def parse_summary(member: Document) -> ExecutionSummary:
 
 
 def parse_action(member: Document) -> ActionExecution:
-    """Read an ``ActionExecutionDetail``.
-
-    Raises:
-        ConfigurationError: An artifact's name cannot be the name of a directory.
-    """
-    taken, made = _mapping(member, "input"), _mapping(member, "output")
-    result = _mapping(made, "executionResult")
+    """Read an ``ActionExecutionDetail``; raise ConfigurationError for an unsafe artifact name."""
+    given, output = _mapping(member, "input"), _mapping(member, "output")
+    result = _mapping(output, "executionResult")
     error = _mapping(result, "errorDetails")
-    kind = _mapping(taken, "actionTypeId")
-    configuration = _mapping(taken, "resolvedConfiguration") or _mapping(taken, "configuration")
+    kind = _mapping(given, "actionTypeId")
+    configuration = _mapping(given, "resolvedConfiguration") or _mapping(given, "configuration")
     parts = [_text(kind, name) or "" for name in ("category", "owner", "provider", "version")]
     return ActionExecution(
         id=_text(member, "actionExecutionId") or "",
@@ -356,9 +345,9 @@ def parse_action(member: Document) -> ActionExecution:
         configuration={
             name: Secret(value) for name, value in configuration.items() if isinstance(value, str)
         },
-        region=_text(taken, "region"),
-        inputs=_artifacts(taken, "inputArtifacts"),
-        outputs=_artifacts(made, "outputArtifacts"),
+        region=_text(given, "region"),
+        inputs=_artifacts(given, "inputArtifacts"),
+        outputs=_artifacts(output, "outputArtifacts"),
         external_id=_text(result, "externalExecutionId"),
         external_summary=_text(result, "externalExecutionSummary"),
         external_url=_text(result, "externalExecutionUrl"),
@@ -393,7 +382,7 @@ def moment(value: object) -> datetime | None:
 
 
 def iso(time: datetime | None) -> str | None:
-    """Return a time as ISO 8601 in UTC, without fractions of a second."""
+    """Return a time as ISO 8601 in UTC, in seconds."""
     return f"{time.astimezone(timezone.utc):%Y-%m-%dT%H:%M:%SZ}" if time else None
 
 

@@ -1,9 +1,8 @@
 """Secrets: values that never print themselves, and texts of others with secrets removed.
 
 A traceback that shows local variables (``traceback.TracebackException(capture_locals=True)``,
-``rich``, ``pytest -l``) calls ``repr`` on whatever a function holds. So secrets travel as
-:class:`Secret`, and documents that hold secrets as :class:`MaskedDict`, until the call that needs
-the plain value.
+``rich``, ``pytest -l``) calls ``repr`` on them. So secrets travel as :class:`Secret`, and documents
+that hold secrets as :class:`MaskedDict`, until the call that needs the plain value.
 """
 
 from __future__ import annotations

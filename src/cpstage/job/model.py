@@ -21,8 +21,8 @@ ArtifactName = NewType("ArtifactName", str)
 """An artifact's name that has been checked, and is safe as the name of a directory."""
 
 APART = "@"
-"""Between an artifact's name and its action, in names that are told apart: artifact names never
-have it."""
+"""Joins an artifact's name and its action, where several actions have an artifact of one name. No
+artifact name contains it."""
 
 _JOB_DIRECTORY = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"
 """Any id that CodePipeline is known to issue, without path separators."""
@@ -143,7 +143,7 @@ class ActionTypeId(NamedTuple):
 
     @property
     def is_third_party(self) -> bool:
-        """Whether its jobs are those of a partner, which take a client's token."""
+        """Whether its jobs are those of a partner, which need a client token."""
         return self.owner == "ThirdParty"
 
     def __str__(self) -> str:
@@ -170,7 +170,7 @@ ReadWith = Literal["job", "caller"]
 
 @dataclass(frozen=True)
 class ArtifactSet:
-    """What a job and a past execution have in common: artifacts, and where they belong."""
+    """The common members of a job and a past execution: artifacts, and where they belong."""
 
     id: str
     account_id: str | None
@@ -184,7 +184,7 @@ class ArtifactSet:
 
     @property
     def title(self) -> str:
-        """What to call it in messages."""
+        """The name for messages."""
         return f"job {self.id}"
 
     @property
@@ -194,12 +194,12 @@ class ArtifactSet:
 
     @property
     def artifacts_to_build(self) -> tuple[Artifact, ...]:
-        """The outputs that get a directory in ``out/``."""
+        """Outputs that get a directory in ``out/``."""
         return self.output_artifacts
 
     @property
     def made_artifacts(self) -> tuple[Artifact, ...]:
-        """Outputs whose objects are there already, and are staged as well."""
+        """Outputs whose objects exist already, and are staged as well."""
         return ()
 
     @property
@@ -213,7 +213,7 @@ class ArtifactSet:
         return self._arn_parts()[1] or "aws"
 
     def _arn_parts(self) -> list[str]:
-        """Split the first ARN that says where the job belongs."""
+        """Split the ARN of the pipeline, or else of the key."""
         key_id = self.encryption_key.id if self.encryption_key else None
         for arn in (self.pipeline_context.pipeline_arn, key_id):
             parts = (arn or "").split(":", 5)
@@ -256,15 +256,15 @@ class Job(ArtifactSet):
 
 
 def plain_name(name: str) -> str:
-    """Return the name of an artifact in its pipeline: without the action that told it apart."""
+    """Return the name of an artifact in its pipeline, without an action behind ``@``."""
     return name.partition(APART)[0]
 
 
 def check_artifact_name(name: object) -> ArtifactName:
-    """Return the name as a trusted one.
+    """Return a trusted name, which is safe as the name of a directory.
 
-    The service allows up to 100 letters, digits, ``_`` and ``-`` (API reference, ``Artifact``);
-    a saved document may hold anything, and the name becomes a directory.
+    CodePipeline allows up to 100 letters, digits, ``_`` and ``-`` (API reference, ``Artifact``); a
+    saved document may hold anything.
 
     Raises:
         ConfigurationError: It has another form, or is a device of some operating system.
@@ -306,8 +306,8 @@ def choose(
     Args:
         artifacts: What to choose from.
         globs: Names or globs.
-        what: What they are, for the error.
-        whose: What they belong to, for the error.
+        what: The noun for the artifacts, in the error.
+        whose: The job or execution, in the error.
 
     Raises:
         UsageError: A glob matches none.

@@ -1,10 +1,9 @@
-r"""What a job's result says besides how the job ended, within the limits of the API reference.
+r"""The details and output variables of a job's result, within the limits of the API reference.
 
-Details are texts, IDs and times. Output variables come from arguments and files. A file holds
-``NAME=value`` lines or one JSON object of strings. Lines may be empty or comments, and may begin
-with ``export``. A value that is all in quotes may go over several lines: in single quotes it is
-read as it is, in double quotes ``\n``, ``\t``, ``\"`` and ``\\`` are what they are elsewhere. Of a
-name that comes twice the last value counts, so that a file can be appended to.
+A file of output variables holds ``NAME=value`` lines or one JSON object of strings. Lines may be
+empty or comments, and may begin with ``export``. A quoted value may span several lines: in single
+quotes it is literal, in double quotes ``\n``, ``\t``, ``\"`` and ``\\`` are escapes. The last value
+of a name counts, so a file can be appended to.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cpstage.errors import ConfigurationError, FailureType, UsageError, unreadable_input
-from cpstage.job.document import is_unicode
+from cpstage.job.document import SURROGATE, is_unicode
 
 _LOGGER = logging.getLogger("cpstage")
 
@@ -35,8 +34,6 @@ _ESCAPE_SEQUENCE = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]"
 )
 """Control sequences, control strings and other escape sequences (ECMA-48, 5.4 to 5.6)."""
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -58,7 +55,7 @@ class Revision:
     created: datetime | str | None = None
 
     def members(self) -> dict[str, Any]:
-        """Return the request member of the API; raise what :meth:`check` does."""
+        """Return the members of the API; errors as in :meth:`Details.check`."""
         self.check()
         created = _parse_time(self.created) if isinstance(self.created, str) else self.created
         return given(
@@ -69,7 +66,7 @@ class Revision:
         )
 
     def check(self) -> None:
-        """Check the IDs and the time against the limits of the service; see Details.check."""
+        """Check the IDs and the time; errors as in :meth:`Details.check`."""
         check_id("revision", self.revision, 1500)
         check_id("change identifier", self.change_identifier, 100)
         if isinstance(self.created, str):
@@ -78,7 +75,7 @@ class Revision:
 
 @dataclass(frozen=True)
 class Details:
-    """What a result says besides how the job ended.
+    """The details of a result.
 
     Attributes:
         summary: A summary, shown with the action (success only).
@@ -105,7 +102,7 @@ class Details:
             self.revision.check()
 
     def success_members(self) -> dict[str, Any]:
-        """Return the request members of a success that say it."""
+        """Return the request members for a success."""
         self.check()
         execution = given(
             summary=_fit("summary", self.summary),
@@ -121,9 +118,6 @@ class Reported:
     """A result that CodePipeline has accepted.
 
     Attributes:
-        job_id: The job's.
-        result: Which it was.
-        failure_type, message: Of a failure.
         output_variables: The names of the output variables.
         continued: Whether a continuation token went with it: another job will follow.
     """
@@ -201,14 +195,14 @@ def length_of(text: str) -> int:
 
 
 def without_control_characters(text: str) -> str:
-    """Return a text of a build without terminal escapes and the like; surrogates become U+FFFD."""
-    text = _SURROGATE.sub("\ufffd", text)
+    """Return a text without escape sequences and control characters; surrogates become U+FFFD."""
+    text = SURROGATE.sub("\ufffd", text)
     text = _ESCAPE_SEQUENCE.sub("", text.replace("\r\n", "\n"))
     return _CONTROL.sub("", text.replace("\r", "\n"))
 
 
 def given(**members: Any) -> dict[str, Any]:
-    """Return the members that are given."""
+    """Return the members that are not None."""
     return {name: value for name, value in members.items() if value is not None}
 
 
@@ -253,10 +247,9 @@ def read_variables(path: Path | str) -> dict[str, str]:
 
 
 def parse_variables(data: bytes, path: str) -> dict[str, str]:
-    """Return the output variables out of the content of a file, named by its path in messages.
+    """Return the output variables from the content of a file; errors as in :func:`read_variables`.
 
-    Raises:
-        ConfigurationError: It holds something else, or more than ``MOST_READ`` bytes.
+    Messages have the path.
     """
     if len(data) > MOST_READ:
         raise ConfigurationError(
@@ -273,7 +266,7 @@ def parse_variables(data: bytes, path: str) -> dict[str, str]:
 
 
 def check_variables(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables, if the service would take them.
+    """Return the variables, if CodePipeline accepts them.
 
     Raises:
         ConfigurationError: A name has another form, or they are too long together.

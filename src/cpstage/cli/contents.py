@@ -1,30 +1,37 @@
-"""``cpstage ls``: the contents of artifacts, listed where they are."""
+"""``cpstage ls`` and ``cpstage cat``: the contents of artifacts, read where they are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import cpstage
 from cpstage.cli.archive_options import unpacking_options
-from cpstage.cli.command import Command
 from cpstage.cli.job_options import (
     JobSource,
     archive_option,
     artifact_source_options,
     skip_missing_option,
 )
-from cpstage.cli.options import output_options, progress_option, session_options
+from cpstage.cli.options import (
+    Command,
+    flag,
+    log_options,
+    output_options,
+    progress_option,
+    session_options,
+)
 from cpstage.cli.output import Terminal, counted
-from cpstage.errors import NotFound, printable
+from cpstage.errors import LocalIOError, NotFound, UsageError, printable
 
 if TYPE_CHECKING:
-    from cpstage import AwsConfig, Progress, Unpacking
     from cpstage.inspect.listing import Listed, Listing
 
-_EXAMPLES = """\b
+_LS_EXAMPLES = """\b
 Examples:
   cpstage ls JOB_ID
   cpstage ls JOB_ID AppSource
@@ -46,7 +53,7 @@ _UNREADABLE = "?---------"
 """Of an entry that cannot be read or unpacked; the warning says why."""
 
 
-@click.command(cls=Command, epilog=_EXAMPLES)
+@click.command(cls=Command, epilog=_LS_EXAMPLES)
 @click.argument("arguments", nargs=-1, metavar="[JOB_ID] [ARTIFACT|MEMBER]...")
 @artifact_source_options
 @archive_option
@@ -61,11 +68,11 @@ def ls(
     words: tuple[str, ...],
     archive: str | None,
     skip_missing: bool,
-    unpacking: Unpacking,
-    config: AwsConfig,
+    unpacking: cpstage.Unpacking,
+    config: cpstage.AwsConfig,
     credentials_max_age: float,
     terminal: Terminal,
-    progress: Progress,
+    progress: cpstage.Progress,
 ) -> None:
     """List the contents of artifacts, without fetching them.
 
@@ -102,7 +109,7 @@ def ls(
     for listing in found:
         if listing.entries or not members:
             listings.append(listing)
-            _tell(listing, terminal)
+            _print_notes(listing, terminal)
     if members and not listings:
         what = " or ".join(map(repr, members))
         raise NotFound(f"no member matches {what}", hint="leave it out to list all members")
@@ -116,14 +123,14 @@ def ls(
 def _members_among(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Separate names and globs of artifacts from names and globs of members.
 
-    Names of artifacts have neither a slash nor a dot, but for a dot behind ``@`` in those that are
-    told apart by an action.
+    Names of artifacts have neither a slash nor a dot, but for a dot behind ``@`` in those with an
+    action.
     """
     members = [one for one in words if "/" in one or ("." in one and "@" not in one)]
     return [one for one in words if one not in members], members
 
 
-def _tell(listing: Listing, terminal: Terminal) -> None:
+def _print_notes(listing: Listing, terminal: Terminal) -> None:
     """Print notes and warnings about a listing."""
     name = listing.remote.artifact.name
     if listing.remote.decrypted:
@@ -153,3 +160,91 @@ def _row(entry: Listed) -> str:
     mtime = entry.mtime or "-"
     row = f"{mode} {entry.size:>14,} {packed:>14} {crc:>8} {mtime:>20}  {entry.name}{leads}"
     return printable(row)
+
+
+_CAT_EXAMPLES = """\b
+Examples:
+  cpstage cat JOB_ID AppSource build.py
+  cpstage cat JOB_ID AppSource assets/logo.png > logo.png
+  cpstage cat JOB_ID AppReport tests.json 'logs/*.txt'
+  cpstage cat --job-file saved.json AppSource build.py
+  cpstage cat --pipeline release --failed AppReport tests.txt
+  cpstage cat --archive dist.zip VERSION
+"""
+
+_CONTROL = re.compile(rb"[\x00-\x07\x0e-\x1f\x7f]|\xc2[\x80-\x9f]")
+"""What a terminal would take for an order, in ASCII and in UTF-8."""
+
+
+@click.command(cls=Command, epilog=_CAT_EXAMPLES)
+@click.argument("arguments", nargs=-1, metavar="[JOB_ID] ARTIFACT PATH...")
+@artifact_source_options
+@archive_option
+@flag("--force", help="Write binary data to a terminal.")
+@unpacking_options
+@session_options
+@log_options
+def cat(
+    *,
+    source: JobSource,
+    words: tuple[str, ...],
+    archive: str | None,
+    force: bool,
+    unpacking: cpstage.Unpacking,
+    config: cpstage.AwsConfig,
+    credentials_max_age: float,
+    terminal: Terminal,
+) -> None:
+    """Write members of an artifact to stdout.
+
+    PATH is the name of a member, or else a glob, which takes all files that it matches. Several
+    members are written one after the other: those of a zip in the order of the command line, those
+    of a tar in the order of the archive. With --archive, all arguments are PATHs.
+
+    The command reads the central directory and the member of a zip, and a tar up to the member. It
+    compares the CRC-32 of a zip's member after the last byte: if it differs, the output is wrong,
+    and the exit code is 65. An encrypted message is decrypted completely before anything is
+    written.
+
+    Binary data is written to a terminal only with --force.
+
+    JOB_ID may also be given as CPSTAGE_JOB_ID.
+    """
+    chunks: Iterable[bytes | memoryview]
+    if archive is not None:
+        if not words:
+            raise UsageError("PATH is missing", hint="see 'cpstage cat --help'")
+        paths = [*words]
+        chunks = cpstage.inspect.read_archive(archive, paths, unpacking=unpacking, config=config)
+    else:
+        if len(words) < 2:
+            missing = "PATH is" if words else "ARTIFACT and PATH are"
+            raise UsageError(f"{missing} missing", hint="write 'cpstage cat JOB_ID ARTIFACT PATH'")
+        artifact, *paths = words
+        chunks = cpstage.inspect.read_member(
+            source.load_artifacts(config, terminal),
+            artifact,
+            paths,
+            unpacking=unpacking,
+            config=config,
+            credentials_max_age=credentials_max_age,
+        )
+    if sys.stdout is None:
+        raise LocalIOError("cannot write to stdout: it is closed")
+    if sys.stdout.isatty() and not force:
+        chunks = _text_only(chunks, paths)
+    for chunk in chunks:
+        sys.stdout.buffer.write(chunk)
+    sys.stdout.buffer.flush()  # what cannot be written is an error here: it is the result
+
+
+def _text_only(
+    chunks: Iterable[bytes | memoryview], paths: Sequence[str]
+) -> Iterator[bytes | memoryview]:
+    for chunk in chunks:
+        if _CONTROL.search(chunk):
+            raise UsageError(
+                f"{', '.join(map(repr, paths))} is not plain text, and stdout is a terminal",
+                hint="redirect it to a file, or give --force",
+            )
+        yield chunk

@@ -1,0 +1,259 @@
+"""``cpstage show`` and ``cpstage executions``: descriptions of jobs and past executions."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import cpstage
+from cpstage.cli.job_options import JobSource, artifact_source_options
+from cpstage.cli.options import AwsCommand, Number, aws_options, output_options, retry_option
+from cpstage.cli.output import Terminal, took
+from cpstage.errors import printable
+
+if TYPE_CHECKING:
+    from cpstage.inspect.description import DescribedExecution, ListedExecution
+
+_SHOW_EXAMPLES = """\b
+Examples:
+  cpstage show JOB_ID
+  cpstage show JOB_ID --json
+  cpstage show --job-file saved.json
+  cpstage show --pipeline release --failed --failed-action
+"""
+
+_GOOD_FOR_SECONDS = 15 * 60
+"""How long the AWS CodePipeline plugin for Jenkins uses session credentials."""
+
+
+@click.command(cls=AwsCommand, epilog=_SHOW_EXAMPLES)
+@click.argument("job_id", required=False)
+@artifact_source_options
+@aws_options()
+@output_options
+def show(source: JobSource, config: cpstage.AwsConfig, terminal: Terminal) -> None:
+    """Show a job and the objects at its locations.
+
+    The command masks secrets: session credentials, and the values of the action's configuration
+    that may be secret. It shows a value where the action type says that the property is not secret;
+    this needs codepipeline:ListActionTypes for custom action types, and codepipeline:GetActionType
+    for others.
+
+    With --pipeline, it shows a past execution and the objects of all its artifacts.
+
+    JOB_ID may also be given as CPSTAGE_JOB_ID.
+    """
+    job = source.load_artifacts(config, terminal, needs_artifacts=False)
+    described = cpstage.inspect.describe(job, config=config)
+    terminal.result(described, _job_text(described))
+
+
+def _job_text(job: dict[str, Any]) -> str:
+    context = job["pipeline_context"]
+    names = (context["pipeline_name"], context["stage_name"], context["action_name"])
+    key = job["encryption_key"] or {}
+    rows = [
+        ("Job" if job["read_with"] == "job" else "Past run", job["id"]),
+        ("Pipeline", " / ".join(name or "?" for name in names)),
+        ("Execution", context["pipeline_execution_id"]),
+        *_execution_rows(job["execution"]),
+        ("Action type", job["action_type"]),
+        ("Account", job["account_id"]),
+        ("Region", job["region"]),
+        ("Key", key.get("id") or "none: S3 uses the bucket's own"),
+        ("Credentials", _credentials(job)),
+        ("Continuation", job["continuation_token"]),
+        *(("Configuration", f"{name} = {value}") for name, value in job["configuration"].items()),
+    ]
+    lines = [f"{label:<14}{value}" for label, value in rows if value]
+    for one in job["inputs"]:
+        lines += ["", f"Input         {one['name']}", *_artifact(one)]
+    for one in job["outputs"]:
+        lines += ["", f"Output        {one['name']}", *_artifact(one)]
+    return "\n".join(map(printable, lines))
+
+
+def _execution_rows(execution: dict[str, Any] | None) -> list[tuple[str, str | None]]:
+    if execution is None:
+        return []
+    took_seconds = execution["duration_seconds"]
+    started = f"{execution['start_time'] or '?'}, {took(took_seconds)}"
+    revisions = [
+        ("Revision", " ".join(filter(None, (one["action"], one["id"], one["summary"]))))
+        for one in execution["source_revisions"]
+    ]
+    return [
+        ("Status", execution["status"]),
+        ("Started", started),
+        *revisions,
+        ("Action status", execution["action_status"]),
+        ("Error", execution["action_error"]),
+        ("URL", execution["action_url"]),
+    ]
+
+
+def _credentials(job: dict[str, Any]) -> str:
+    credentials = job["credentials"]
+    if job["read_with"] == "caller":
+        return "the caller's own read the objects"
+    if not credentials["present"]:
+        return "none"
+    age = credentials["age_seconds"]
+    if credentials["expires_at"]:
+        return f"expire at {credentials['expires_at']}, masked"
+    if age is None:
+        return "of unknown age, masked"
+    expired = ": may have expired" if age > _GOOD_FOR_SECONDS else ""
+    old = f"{int(age // 60)} minutes old" if age >= 60 else "handed out just now"
+    return f"{old}{expired}, masked"
+
+
+def _artifact(one: dict[str, Any]) -> list[str]:
+    """Return a line for each fact; of an output that is still to be made, its location."""
+    location, error = one["location"], one.get("error")
+    rows = [
+        ("location", f"s3://{location['bucket']}/{location['key']}"),
+        ("revision", one.get("revision")),
+        ("error", error),
+    ]
+    if "error" in one and not error:
+        kind = "encrypted" if one["format"] == "sealed" else one["format"]
+        envelope, checksum = one["envelope"], one["checksum"]
+        unverified = ", not verified without the extra crt" if one["unverified_checksum"] else ""
+        rows += [
+            ("size", f"{one['size']:,} bytes, {kind}"),
+            ("stored", f"{one['last_modified'] or '?'}, storage class {one['storage_class']}"),
+            ("encryption", f"{one['encryption'] or 'none'} {one['kms_key_id'] or ''}".rstrip()),
+            (
+                "encrypted",
+                envelope and f"{envelope['format']}, under {', '.join(envelope['keys'])}",
+            ),
+            ("encrypted", one["client_side"]),
+            ("checksum", checksum and f"{checksum}{unverified}"),
+        ]
+    return [f"  {label:<12}{value}" for label, value in rows if value]
+
+
+_EXECUTIONS_EXAMPLES = """\b
+Examples:
+  cpstage executions release
+  cpstage executions release --status Failed --max 3
+  cpstage executions release 3137f7cb
+  cpstage executions 'https://console.aws.amazon.com/codesuite/...' --json
+"""
+
+_STATUSES = ["Cancelled", "InProgress", "Stopped", "Stopping", "Succeeded", "Superseded", "Failed"]
+_SHORT_REVISION = 12
+
+
+@click.command(cls=AwsCommand, epilog=_EXECUTIONS_EXAMPLES)
+@click.argument("pipeline")
+@click.argument("execution", required=False)
+@click.option(
+    "--max",
+    "most",
+    type=Number(1),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="How many executions to list.",
+)
+@click.option(
+    "--status",
+    type=click.Choice(_STATUSES, case_sensitive=False),
+    help="List only executions of this status.",
+)
+@aws_options(retry_option())
+@output_options
+def executions(
+    *,
+    pipeline: str,
+    execution: str | None,
+    most: int,
+    status: str | None,
+    config: cpstage.AwsConfig,
+    terminal: Terminal,
+) -> None:
+    """List a pipeline's past executions, or the actions of one.
+
+    PIPELINE is the name or the ARN of a pipeline, or the console's URL of the pipeline or of an
+    execution. The list has the newest execution first: id, status, start, duration, trigger, source
+    revisions, and the failed action with its error.
+
+    With EXECUTION, an id or its start, or with the URL of an execution, the command prints its
+    actions, oldest first: status, duration, error, external URL, and artifacts. An action that was
+    retried appears once for each attempt.
+
+    The command needs codepipeline:ListPipelineExecutions and codepipeline:ListActionExecutions.
+    CodePipeline keeps executions for 12 months.
+    """
+    from cpstage.job.execution import parse_pipeline
+
+    if execution is not None or parse_pipeline(pipeline).execution_id:
+        described = cpstage.inspect.describe_execution(pipeline, execution, config=config)
+        terminal.result(described.document(), _described(described))
+        return
+    found = [*islice(cpstage.inspect.past_executions(pipeline, status, config=config), most)]
+    document = {
+        "pipeline": parse_pipeline(pipeline).name,
+        "executions": [one.document() for one in found],
+    }
+    terminal.result(document, "\n".join(_listed(one) for one in found))
+    if not found:
+        what = f"{status} " if status else ""
+        terminal.note(f"cpstage: the pipeline has no {what}executions in the last 12 months")
+
+
+def _listed(one: ListedExecution) -> str:
+    summary = one.summary
+    document = summary.document()
+    head = [
+        summary.id,
+        summary.status,
+        document["start_time"] or "?",
+        took(document["duration_seconds"]),
+        " ".join(filter(None, (summary.trigger, summary.trigger_detail))),
+    ]
+    lines = ["  ".join(filter(None, head))]
+    for revision in summary.source_revisions:
+        lines.append(f"    {_revision(revision)}")
+    if summary.status_summary:
+        lines.append(f"    {summary.status_summary}")
+    if summary.stop_reason:
+        lines.append(f"    stopped: {summary.stop_reason}")
+    for action in one.failed_actions:
+        lines.append(f"    failed: {action.path}: {action.error or 'CodePipeline tells no error'}")
+    return "\n".join(map(printable, lines))
+
+
+def _described(one: DescribedExecution) -> str:
+    lines = [_listed(one.listed).partition("\n    failed: ")[0]] if one.listed else []
+    for action in one.actions:
+        document = action.document()
+        kind = f"  {action.action_type_id}" if action.action_type_id else ""
+        region = f"  in {action.region}" if action.region and action.region != one.region else ""
+        row = [
+            f"{action.path:<32}",
+            f"{action.status:<10}",
+            document["start_time"] or "?",
+            took(document["duration_seconds"]),
+        ]
+        lines.append("  ".join(row) + kind + region)
+        facts = [
+            ("error", action.error),
+            ("summary", action.external_summary),
+            ("url", action.external_url),
+            *(("input", f"{one.name} at {one.location}") for one in action.inputs),
+            *(("output", f"{one.name} at {one.location}") for one in action.outputs),
+        ]
+        lines += [f"    {label:<8}{value}" for label, value in facts if value]
+    return "\n".join(printable(line) for whole in lines for line in whole.split("\n"))
+
+
+def _revision(revision: Any) -> str:
+    source, text = revision["action"], revision["summary"]
+    short = (revision["id"] or "?")[:_SHORT_REVISION]
+    first = (text or "").strip().partition("\n")[0]
+    return f"{source}: {short}{f' {first}' if first else ''}"
