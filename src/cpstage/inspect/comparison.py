@@ -209,7 +209,8 @@ class _Fetched(NamedTuple):
         entries: dict[str, Listed] = {}
         replaced = []
         for artifact in artifacts:
-            known, how = self._as_fetched(artifact)
+            known = self.manifest.get(artifact.name, {})
+            how = self._as_fetched(known)
             with open_artifact(self.session, artifact, how, self.progress) as remote:
                 found = archive_entries(remote, how, self.progress)
                 if found.refused:
@@ -228,16 +229,16 @@ class _Fetched(NamedTuple):
         )
         return Comparison(path, (*artifacts,), (*replaced,), len(entries), differences)
 
-    def _as_fetched(self, artifact: Artifact) -> tuple[Mapping[str, Any], Unpacking]:
-        """Return the manifest's entry and the options of the fetch; a kept file stays a file."""
-        known, how = self.manifest.get(artifact.name, {}), self.unpacking
+    def _as_fetched(self, known: Mapping[str, Any]) -> Unpacking:
+        """Return the options of the fetch by an entry of the manifest; a kept file stays a file."""
+        how = self.unpacking
         if known.get("unpack") is False:
             how = replace(how, unpack=False)
         if known.get("envelopes") == "keep":
             how = replace(how, encrypted_messages="keep")
         if known.get("unsafe_link_handling") in ("skip", "keep"):
             how = replace(how, unsafe_links=known["unsafe_link_handling"])
-        return known, how
+        return how
 
     def _differences(self, path: Path, entries: Mapping[str, Listed]) -> Iterator[Difference]:
         tree = tree_entries(path)

@@ -1,12 +1,11 @@
-"""A job, or the past executions of a pipeline, for a person; nothing that is secret is shown.
+"""Descriptions of a job with its artifacts, and of the past executions of a pipeline.
 
-Of a job: what it is, and what lies at its locations. Of executions: what failed, and what each
-action did.
+Secrets are masked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,15 +30,11 @@ from cpstage.transfer.artifact import identify, read_head
 from cpstage.transfer.options import Unpacking
 
 
-def describe(
-    job: ArtifactSet,
-    *,
-    config: AwsConfig | None = None,
-) -> dict[str, Any]:
+def describe(job: ArtifactSet, *, config: AwsConfig | None = None) -> dict[str, Any]:
     """Describe a job, with what S3 says of its inputs; secrets are masked.
 
-    An input whose HEAD fails is described by the error: a person who debugs a job wants
-    to see the rest of it all the same. Of a past execution, the outputs are described as well.
+    An input whose HEAD fails is described by the error: a person who debugs a job wants to see the
+    rest of it all the same. Of a past execution, the outputs are described as well.
 
     A value of the action's configuration is shown where the action type says that the property is
     not secret.
@@ -49,6 +44,7 @@ def describe(
         config: How to reach AWS.
     """
     where = config or AwsConfig()
+    session = JobSession(job, where)
     token = job.continuation_token if isinstance(job, Job) else None
     return {
         "id": job.id,
@@ -62,23 +58,19 @@ def describe(
         "credentials": _credentials(job),
         "read_with": job.read_with,
         "execution": _execution(job) if isinstance(job, Execution) else None,
-        "inputs": _objects(job, job.input_artifacts, where),
-        "outputs": _objects(job, job.made_artifacts, where)
-        or [
-            {"name": artifact.name, "location": location_document(artifact)}
-            for artifact in job.output_artifacts
-        ],
+        "inputs": [_object(one, session) for one in job.input_artifacts],
+        "outputs": [_object(one, session) for one in job.made_artifacts]
+        or [{"name": one.name, "location": location_document(one)} for one in job.output_artifacts],
     }
 
 
 def _credentials(job: ArtifactSet) -> dict[str, Any]:
     found = job.credentials if isinstance(job, Job) else None
     age = found.age_seconds if found else None
-    expires_at = found.expires_at if found else None
     return {
         "present": found is not None,
         "age_seconds": None if age is None else round(age),
-        "expires_at": iso(expires_at),
+        "expires_at": iso(found.expires_at if found else None),
     }
 
 
@@ -111,19 +103,9 @@ def _configuration(job: ArtifactSet, config: AwsConfig) -> dict[str, str]:
     }
 
 
-def _objects(
-    job: ArtifactSet, artifacts: Sequence[Artifact], config: AwsConfig
-) -> list[dict[str, Any]]:
-    session = JobSession(job, config)
-    return [_object(artifact, session) for artifact in artifacts]
-
-
 def _object(artifact: Artifact, session: JobSession) -> dict[str, Any]:
-    known = {
-        "name": artifact.name,
-        "location": location_document(artifact),
-        "revision": artifact.revision,
-    }
+    location = location_document(artifact)
+    known = {"name": artifact.name, "location": location, "revision": artifact.revision}
     try:
         store = session.store
         info = store.head(artifact)
@@ -148,10 +130,8 @@ def _identity(head: bytes, artifact: Artifact, info: ObjectInfo) -> dict[str, An
         found = identify(head, Unpacking(), name=name, content_type=content_type)
     except ArtifactRejected as error:
         return {"envelope": None, "format": error.message}
-    return {
-        "envelope": found.message,
-        "format": "sealed" if found.header else found.format or "file",
-    }
+    kind = "sealed" if found.header else found.format or "file"
+    return {"envelope": found.message, "format": kind}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Checks of everything that a run of a job needs, in the order of a run.
 
-A failed check says what to change. The other checks are still made where they can be. The check of
-an output creates a multipart upload and aborts it at once.
+After a failed check, the other checks are still made where they can be. The check of an output
+creates a multipart upload and aborts it at once.
 """
 
 from __future__ import annotations
@@ -94,7 +94,10 @@ def diagnose(
     elif isinstance(job, Job):
         yield from _of_the_job(job, where, sizes)
     else:
-        yield from _of_the_past(job, where, sizes)
+        yield Check("credentials", "ok", "the caller's own read the artifacts of a past execution")
+        yield from _readable("input", job, job.input_artifacts, where, sizes)
+        yield from _readable("output", job, job.made_artifacts, where, sizes)
+        yield from _skipped(("key",), "nothing is uploaded for a past execution")
     size = sum(sizes) if job else None
     yield _tried("workspace", lambda: _examine_workspace(workspace, size))
 
@@ -120,14 +123,6 @@ def _of_the_caller(where: AwsConfig) -> Iterator[Check]:
         yield Check("network", "ok", f"{endpoint} answers")
         yield _clock(stamp)
     yield _tried("caller", lambda: _whose_credentials(where))
-
-
-def _of_the_past(job: ArtifactSet, where: AwsConfig, sizes: list[int]) -> Iterator[Check]:
-    """Check whether the caller may read the artifacts of a past execution."""
-    yield Check("credentials", "ok", "the caller's own read the artifacts of a past execution")
-    yield from _readable("input", job, job.input_artifacts, where, sizes)
-    yield from _readable("output", job, job.made_artifacts, where, sizes)
-    yield from _skipped(("key",), "nothing is uploaded for a past execution")
 
 
 def _of_the_job(job: Job, where: AwsConfig, sizes: list[int]) -> Iterator[Check]:
@@ -204,9 +199,8 @@ def _writable(job: Job, where: AwsConfig) -> Iterator[Check]:
     if about_key:
         yield _failed("key", about_key[0])
     elif not used:
-        why = (
-            "no upload could be begun with it" if job.output_artifacts else "the job has no outputs"
-        )
+        failed, unused = "no upload could be begun with it", "the job has no outputs"
+        why = failed if job.output_artifacts else unused
         yield Check("key", "skipped", f"{wanted}: {why}")
     else:
         names = ", ".join(sorted(one for one in used if one)) or wanted
@@ -239,21 +233,16 @@ def _whose_credentials(where: AwsConfig) -> str:
     A run does not call STS, so an unreachable STS is not a failure.
     """
     where.codepipeline()
-    origin = _origin_of_credentials(where)
+    origin = "credentials that the AWS configuration leads to"
+    if profile := where.profile or os.environ.get("AWS_PROFILE"):
+        origin = f"credentials of the profile {profile}"
+    elif os.environ.get("AWS_ACCESS_KEY_ID"):
+        origin = "credentials of the environment, AWS_ACCESS_KEY_ID"
     try:
         caller = replace(where, timeout=min(where.timeout, _SECONDS_FOR_STS)).caller()
     except CpstageError as error:
         return f"{origin}; the identity, which a run does not need, is unknown: {error.message}"
     return f"{caller.arn} of account {caller.account}, by {origin}"
-
-
-def _origin_of_credentials(where: AwsConfig) -> str:
-    profile = where.profile or os.environ.get("AWS_PROFILE")
-    if profile:
-        return f"credentials of the profile {profile}"
-    if os.environ.get("AWS_ACCESS_KEY_ID"):
-        return "credentials of the environment, AWS_ACCESS_KEY_ID"
-    return "credentials that the AWS configuration leads to"
 
 
 def _clock(stamp: str | None) -> Check:

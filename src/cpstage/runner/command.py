@@ -226,8 +226,6 @@ def _start(
 
 def _found(program: str, environment: Mapping[str, str]) -> str:
     """Return the path of a program, looked up as execvp(3) does."""
-    if "/" in program:
-        return program
     return shutil.which(program, path=environment.get("PATH")) or program
 
 
