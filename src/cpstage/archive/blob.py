@@ -104,12 +104,12 @@ _FEWEST = 4
 """Blocks that are on their way or waiting, besides the one being consumed."""
 
 _MORE_PER_THREAD = 2
-"""How many more there may be for each thread that unpacks: a faster machine takes more bytes in one
-round trip, and has more memory."""
+"""More blocks for each thread that unpacks: a faster machine takes more bytes in a round trip, and
+has more memory."""
 
 _MORE = 2
 _GAIN = 1.1
-"""How many more are tried at once, and how many times as many bytes have to come by them."""
+"""How many more are tried at once, and by what factor they have to raise the rate."""
 
 
 class InFlight:
@@ -170,7 +170,7 @@ class ReadAhead(io.RawIOBase):
 
     Args:
         blob: What to read.
-        consumed: Is told of every byte once, as its block is reached.
+        consumed: Is called with the number of bytes of each block as it is reached.
         digest: Is given every byte, in order.
 
     Attributes:
@@ -262,7 +262,7 @@ class ReadAhead(io.RawIOBase):
             self._digest.verify()
 
     def close(self) -> None:
-        """Drop the buffers; reads that are on their way end when they end, and nobody waits."""
+        """Drop the buffers, and do not wait for reads in progress."""
         if not self.closed and self._pool:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._coming.clear()

@@ -1,7 +1,6 @@
-"""Which format an artifact has: magic bytes decide, the key's suffix and Content-Type are hints.
+"""The format of an artifact: magic bytes decide, the key's suffix and Content-Type are hints.
 
-CodePipeline gives no format away: keys of outputs have no extension, and Content-Type is what an
-earlier action happened to write. The bytes are the only honest source.
+Keys of CodePipeline's outputs have no extension, and Content-Type is what an earlier action wrote.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from cpstage.errors import ArtifactRejected
 Format = Literal["zip", "tar", "tar.gz"]
 
 HEAD_BYTES = 4096
-"""How much of the start :func:`recognise` wants to see."""
+"""Bytes of the start that :func:`recognise` needs."""
 
 CONTENT_TYPES: dict[Format, str] = {
     "zip": "application/zip",
     "tar": "application/tar",
     "tar.gz": "application/gzip",
 }
-"""What the CodePipeline plugin for Jenkins writes, and other actions read."""
+"""The media types that the CodePipeline plugin for Jenkins writes, and other actions read."""
 
 _FULL_CLONE_KEYS = (b"ConnectionArn", b"FullRepositoryName", b"CommitId")
 

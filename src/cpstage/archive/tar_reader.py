@@ -107,7 +107,7 @@ def tar_members(
         compressed: Whether it is tar.gz.
         budget: Counts headers, data that is passed over, and what follows the last member. The
             caller counts members and their data.
-        note: Is told what is unusual about the archive, and accepted.
+        note: Is called with a line about each unusual thing that is accepted.
         is_tolerant: Whether a member that cannot be unpacked, such as a device, gets a ``fault``
             instead of an error.
 

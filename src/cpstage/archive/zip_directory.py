@@ -56,8 +56,8 @@ _SMALLEST_DESCRIPTOR = 12
 
 _SHORTEST_TAIL, _LONGEST_TAIL = 256 << 10, 4 << 20
 _TAIL_SHARE = 20
-"""What is read at once from the end, and what share of the archive: with small files, as source
-code has them, the directory is some twentieth of it."""
+"""Bytes that are read at once from the end, and their share of the archive: with small files, as in
+source code, the directory is some twentieth of it."""
 
 _UNIX_HOSTS = {UNIX, OS_X}
 

@@ -1,4 +1,4 @@
-"""What differs: between a fetched tree and its artifact, two executions, or two local archives.
+"""Differences between a fetched tree and its artifact, two executions, or two local archives.
 
 Two zips are compared by their central directories alone: names, kinds, sizes, CRC-32 and execute
 bits. Members are read only for a unified diff of their text. A tar is read from start to end. A
@@ -163,9 +163,9 @@ def compare(
         workspace: The workspace that they were fetched into.
         artifacts: Names or globs of inputs; all where none is given.
         unpacking: Limits, and the keys that may decrypt. A kept file is compared as a file.
-        config: How to reach AWS.
+        config: The configuration of the AWS clients.
         credentials_max_age: Seconds after which the job's session is renewed ahead of time.
-        progress: Is told of what is read as a whole.
+        progress: Shows what is read as a whole.
 
     Raises:
         UsageError: A glob matches no input.
@@ -271,8 +271,8 @@ def compare_executions(
         missing: Is called with a line for each object that does not exist any more, whose artifact
             is left out; None makes it an error.
         unpacking: Limits, and the keys that may decrypt.
-        config: How to reach AWS.
-        progress: Is told of what is read as a whole.
+        config: The configuration of the AWS clients.
+        progress: Shows what is read as a whole.
 
     Raises:
         UsageError: A glob matches nothing.
@@ -324,8 +324,8 @@ def compare_local(
         after: Another one.
         texts: Which members are compared as text.
         unpacking: Limits, and the keys that may decrypt.
-        config: How to reach KMS, with the caller's own credentials.
-        progress: Is told of messages that are decrypted.
+        config: The configuration of the KMS client, with the caller's own credentials.
+        progress: Shows messages that are decrypted.
 
     Raises:
         NotFound: The file does not exist.

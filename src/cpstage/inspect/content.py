@@ -98,7 +98,7 @@ class OpenArtifact:
 
     Attributes:
         artifact: The job's artifact.
-        info: What S3 says of the object.
+        info: The metadata of the object.
         format: The archive format; None for any other file.
         blob: The bytes; the plaintext, where the object was decrypted.
         counted: The object, with the number of bytes that were read.
@@ -305,7 +305,7 @@ def read_member(
         artifact: The name of an input, or of an output that may be read.
         path: The name of the member, or names and globs.
         unpacking: Limits, and the keys that may decrypt.
-        config: How to reach AWS.
+        config: The configuration of the AWS clients.
         credentials_max_age: Seconds after which the job's session is renewed ahead of time.
 
     Raises:

@@ -41,7 +41,7 @@ def describe(job: ArtifactSet, *, config: AwsConfig | None = None) -> dict[str, 
 
     Args:
         job: The job, or a past execution.
-        config: How to reach AWS.
+        config: The configuration of the AWS clients.
     """
     where = config or AwsConfig()
     session = JobSession(job, where)
@@ -179,7 +179,7 @@ def past_executions(
     Args:
         pipeline: The pipeline: its name, its ARN, or a URL of the console.
         status: Only executions of this status.
-        config: How to reach AWS, with the caller's own credentials.
+        config: The configuration of the AWS clients, with the caller's own credentials.
 
     Raises:
         UsageError, NotFound, AccessDenied, ServiceUnavailable, ConfigurationError: As
@@ -200,7 +200,7 @@ def describe_execution(
     Args:
         pipeline: The pipeline: its name, its ARN, or a URL of the console.
         execution: The id, or its start; by default the one of the URL, or the latest one.
-        config: How to reach AWS, with the caller's own credentials.
+        config: The configuration of the AWS clients, with the caller's own credentials.
 
     Raises:
         UsageError, NotFound, AccessDenied, ServiceUnavailable, ConfigurationError: As

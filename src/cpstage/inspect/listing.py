@@ -1,7 +1,7 @@
-"""What is in an artifact, without fetching it; in a local archive or tree too.
+"""The entries of an artifact, a local archive or a tree, without fetching it.
 
-A zip is listed from the directory at its end, whatever its size. A tar has none: it is read from
-its start to its end. An encrypted message is decrypted first.
+A zip is listed from its central directory, whatever its size. A tar is read from start to end. An
+encrypted message is decrypted first.
 """
 
 from __future__ import annotations
@@ -168,9 +168,9 @@ def list_artifacts(
         missing: Is called with a line for each object that does not exist any more; None makes it
             an error.
         unpacking: Limits, and the keys that may decrypt.
-        config: How to reach AWS.
+        config: The configuration of the AWS clients.
         credentials_max_age: Seconds after which the job's session is renewed ahead of time.
-        progress: Is told of what is read as a whole.
+        progress: Shows what is read as a whole.
 
     Raises:
         UsageError: A glob matches nothing.

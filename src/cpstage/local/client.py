@@ -16,7 +16,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 CONTROL_PREFIX = "/_cpstage/"
 CONTROL_HEADER = "X-Cpstage-Local"
-"""What a request to the control endpoint must have: a web page may not send it across origins."""
+"""A header of each request to the control endpoint: a web page may not send it across origins."""
 
 SESSION_ACTIONS = frozenset(
     {

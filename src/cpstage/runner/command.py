@@ -98,7 +98,7 @@ class Finished:
         exit_code: Its exit code; 128 plus the number of the signal that ended it, as in a shell.
         seconds: How long it took.
         timed_out: Whether it took longer than it may.
-        stopped_by: The first signal from outside that it was handed.
+        stopped_by: The first signal that was forwarded to it.
         tail: The last lines that it printed, where they were wanted.
         signalled: Whether a signal ended it.
         orphans: Processes that it left behind when it ended by itself; killed where asked for.

@@ -58,10 +58,10 @@ _CREDENTIALS = _SECRETS | {
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_WEB_IDENTITY_TOKEN_FILE",
 }
-"""What is a caller's credential, or buys one."""
+"""Variables with credentials of the caller, or with what they can be obtained by."""
 
 _BEARERS = "AWS_BEARER_TOKEN_"
-"""What the names of bearer tokens begin with: botocore has one for each service."""
+"""The prefix of the names of bearer tokens: botocore has one for each service."""
 
 _CLIENT_TOKEN = "CPSTAGE_CLIENT_TOKEN"  # noqa: S105 (the name of a variable)
 
@@ -199,7 +199,7 @@ def env_file(
 
 @dataclass(frozen=True)
 class Left:
-    """What a command has left behind: output variables, or a token for the job that follows."""
+    """The output of a command in its files: variables, or a token for the job that follows."""
 
     output_variables: Mapping[str, str] = field(default_factory=dict, repr=False)
     continuation_token: Secret | None = field(default=None, repr=False)

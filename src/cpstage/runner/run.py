@@ -60,13 +60,13 @@ _STOPPED_SECONDS = 20.0
 
 @dataclass
 class RunResult:
-    """What a run has done, as far as it came.
+    """The result of a run, as far as it came.
 
     Attributes:
         job_id: The job's.
         fetched, command, pushed, reported: The result of each step; None where it was not reached.
         left: What the command has left behind.
-        failure: What went wrong; None where nothing did.
+        failure: The failure of the work; None where it succeeded.
         report_failure: Why the result could not be put, where it was to be.
     """
 
@@ -133,18 +133,18 @@ def run(
     lasts: SIGINT, SIGTERM, SIGHUP and SIGQUIT end the run and are its failure.
 
     Args:
-        job: The job, or the id of one that is still to be asked for.
+        job: The job, or the id of one that is to be loaded.
         command: The command and its arguments.
         workspace: Where the artifacts are.
         client_token: The client's token, for the id of a third-party job.
         fetch_options: What to fetch, and how.
         command_options: How the command runs.
         push_options: What to push, and how.
-        report: What to say besides; None puts no result.
-        config: How to reach AWS.
+        report: Details of the result; None reports none.
+        config: The configuration of the AWS clients.
         credentials_max_age: Seconds after which the job's session is renewed ahead of time.
-        progress: Is told of all phases.
-        warn: Is given warnings, a line each.
+        progress: Shows all phases.
+        warn: Is called with the line of each warning.
         watch_seconds: Seconds after which CodePipeline is asked again, while the command runs,
             whether the job is still in progress.
         commanding: Is called with True before the command starts, and with False when it ended.
@@ -200,7 +200,7 @@ class _Run:
     is_reported: bool
     config: AwsConfig
     transfer: Mapping[str, Any]
-    """What fetch and push are given alike, besides the config."""
+    """Arguments of both fetch and push, besides the config."""
     warn: Warn
     interrupts: Interrupts
     commanding: Callable[[bool], object]

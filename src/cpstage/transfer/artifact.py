@@ -98,7 +98,7 @@ def job_keys(
 
 @dataclass(frozen=True)
 class Identified:
-    """What the first bytes of an artifact say.
+    """The identification of an artifact by its first bytes.
 
     Attributes:
         header: The header of an encrypted message; None for plain bytes.
@@ -217,7 +217,7 @@ class Source:
         keys: Returns what decrypts them, for encrypted messages.
         hint: The key or file name, whose suffix announces a format.
         content_type: The media type, which announces one too.
-        doing: What progress says is done.
+        doing: The verb of its progress.
         checksum: The checksum of all bytes, where it is known and can be computed.
     """
 
@@ -234,7 +234,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Extracted:
-    """What an artifact was found to be while it was extracted.
+    """The result of extracting an artifact.
 
     Attributes:
         format: The archive format; None for a kept file.

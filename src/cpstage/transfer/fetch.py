@@ -117,8 +117,8 @@ def fetch(
         dry_run: Report what would be done, and change nothing.
         config: The configuration of the AWS clients.
         credentials_max_age: Seconds after which the job's credentials are refreshed.
-        progress: Is told of all phases.
-        warn: Is called with each warning, a line.
+        progress: Shows all phases.
+        warn: Is called with the line of each warning.
 
     Raises:
         UsageError: A glob matches no input.

@@ -33,7 +33,7 @@ from cpstage.transfer.options import Unpacking
 from cpstage.workspace.layout import Workspace
 
 _OBJECT = ("path", "location", "version_id", "etag", "size")
-"""What of an object has to be the same for an artifact to count as unchanged."""
+"""Members that have to be the same for an artifact to count as unchanged."""
 
 _CONTEXT = ("pipeline", "stage", "action", "action_execution_id", "pipeline_arn", "execution_id")
 """The members of a pipeline context, in the order of its fields."""
@@ -48,7 +48,7 @@ class Staged:
         path: Where it is, or would be, staged.
         status: ``staged`` now; ``unchanged`` or ``modified`` since an earlier fetch; or ``planned``
             by a dry run.
-        info: What S3 says of the object.
+        info: The metadata of the object.
         format: The archive format; None for a kept file.
         contents: What was unpacked; None for a kept file.
         verified: What was compared to prove that the bytes are those of the object.

@@ -1,7 +1,7 @@
 """unpack() and pack() on local archives, without a job.
 
-The directory or archive is there whole in the end, or what was in its place still is. Encrypted
-archives use KMS with the caller's own AWS credentials.
+The directory or archive is created as a whole, or nothing changes. Encrypted archives use KMS with
+the caller's own AWS credentials.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Unpacked:
         format: The archive format, or None for an encrypted message that was kept.
         contents: Counts of what was unpacked.
         envelope: The header of the encrypted message as JSON has it.
-        notes: What is not as the archive had it.
+        notes: What differs from the archive.
     """
 
     archive: Path
@@ -94,8 +94,8 @@ def unpack(
         archive: A zip, tar or tar.gz, or an encrypted message that contains one.
         into: The directory.
         unpacking: Limits, and the keys that may decrypt.
-        config: How to reach KMS, with the caller's own credentials.
-        progress: Is told of all phases.
+        config: The configuration of the KMS client, with the caller's own credentials.
+        progress: Shows all phases.
 
     Raises:
         ConfigurationError: This system is not POSIX.
@@ -144,7 +144,7 @@ def _opened(file: Path) -> closing[FileBlob]:
 def _staging_for(target: Path) -> Iterator[Path]:
     """Make a hidden directory from which a rename leads to the target; it is gone at the end."""
     with local_failures(target):
-        # A directory that is there stays the same one: it may be somebody's current directory.
+        # An existing directory is not replaced: it may be the current directory of a process.
         parent = target if target.is_dir() else target.absolute().parent
         sweep(parent)
         if os.path.lexists(target) and not target.is_dir():
@@ -246,8 +246,8 @@ def pack(
         packing: How to pack.
         encryption: The keys to encrypt it under; None leaves it as it is packed.
         overwrite: Whether a file in its place is replaced.
-        config: How to reach KMS, with the caller's own credentials.
-        progress: Is told of all phases.
+        config: The configuration of the KMS client, with the caller's own credentials.
+        progress: Shows all phases.
 
     Raises:
         NotFound: The directory does not exist.

@@ -69,8 +69,8 @@ class JobQueue:
     """The jobs of one action type that wait in CodePipeline.
 
     Attributes:
-        action_type: What the worker can do.
-        config: How to reach AWS, with the worker's own credentials.
+        action_type: The action type of the worker.
+        config: The configuration of the AWS clients, with the worker's own credentials.
         query: A configuration property that jobs must have, and its value.
         client_tokens: A JSON file with the token of each client by the client's id, for
             third-party jobs; it is read anew for every job.
@@ -153,10 +153,10 @@ def claim_job(
     """Poll for jobs, and acknowledge the first one that no other worker has.
 
     Args:
-        queue: Where jobs come from.
+        queue: The queue of the jobs.
         wait: Seconds to go on polling; 0 polls once.
         interval: Seconds between two polls.
-        tell: Is told about each job that a poll brought and that was not claimed.
+        tell: Is called with a line about each job that was polled and not claimed.
 
     Raises:
         OutOfSync: No job waits, or other workers acknowledged all of them first.

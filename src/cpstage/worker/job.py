@@ -54,7 +54,7 @@ from cpstage.workspace.state import left_workspaces, lock_new_directory, note_en
 _PROGRAM = "import sys; from cpstage.worker.job import main; main(*map(int, sys.argv[1:]))"
 
 _BEGINS, _ENDS = b"<", b">"
-"""What the process of a job writes when its command begins and ends."""
+"""Bytes that the process of a job writes when its command begins and ends."""
 
 _SPARE_SECONDS = 30.0
 """After the deadline that the process of a job itself has for its command."""
@@ -62,7 +62,7 @@ _SPARE_SECONDS = 30.0
 _TURN_MILLISECONDS = 1000
 
 _NOT_FOR_THE_JOB = ("CPSTAGE_JOB_ID", "CPSTAGE_CLIENT_TOKEN", "CPSTAGE_WORKSPACE")
-"""Variables of ours that a command would take for its job's."""
+"""Variables of the worker that a command would take for its job's."""
 
 _PROBE_BYTES = 64 << 10
 _LEAST_FREE_BYTES = 1 << 20
@@ -121,7 +121,7 @@ class JobPlaces:
 
 @dataclass(frozen=True)
 class JobCommand:
-    """What is done with every job: the arguments of :func:`cpstage.run`.
+    """The arguments of :func:`cpstage.run` for every job.
 
     Raises:
         UsageError: The command is empty.
@@ -141,7 +141,7 @@ class JobCommand:
 
 @dataclass(frozen=True)
 class _Order:
-    """What a process is to do; it goes through a pipe, with the secrets in plain."""
+    """The order for a process; it goes through a pipe, with the secrets in plain."""
 
     document: Mapping[str, Any] = field(repr=False)
     client_token: str | None = field(repr=False)
@@ -183,7 +183,7 @@ class WorkingJob:
         self._stopping = threading.RLock()  # a signal may come while it is held
 
     def start(self, ended: Callable[[WorkingJob], object]) -> None:
-        """Work on it in a thread, and call a function at the end, whatever that is."""
+        """Work on it in a thread, and call a function at the end, also after a failure."""
         self._event("claimed")
         thread = threading.Thread(target=self._work, args=(ended,), name=self.job_id)
         try:

@@ -74,7 +74,7 @@ class WorkerTerms:
 
 @dataclass
 class Counts:
-    """What has become of the jobs so far."""
+    """Counts of the jobs so far."""
 
     claimed: int = 0
     dropped: int = 0
@@ -87,13 +87,13 @@ class Worker:
     """Works on the jobs of a queue.
 
     Args:
-        queue: Where jobs come from.
-        command: What is done with each.
+        queue: The queue of the jobs.
+        command: The command for each job.
         places: Where their workspaces are, and what is kept of them.
         terms: How many, and how often to ask.
-        health: Is told how it goes.
+        health: The health of the worker, which is updated.
         health_file: Is written whenever the loop turns.
-        tell: Is told each change of state; from several threads.
+        tell: Is called with each change of state, from several threads.
     """
 
     def __init__(

@@ -27,11 +27,11 @@ DEFAULT_PATIENCE = 300.0
 """Seconds for which polling may fail before the worker counts as unwell."""
 
 _STANDSTILL = 150.0
-"""Seconds in which the loop of a worker turns at least once, whatever AWS does."""
+"""Seconds in which the loop of a worker turns at least once, also when AWS does not answer."""
 
 
 class WorkerHealth:
-    """What is known of a worker's health; safe to ask and to tell in several threads.
+    """The health of a worker; safe to use in several threads.
 
     Args:
         patience: Seconds for which polling may fail.
@@ -234,7 +234,7 @@ class WorkerEvent:
         seconds: How long it took.
         exit_code: Of the job's process.
         workspace: What is kept of it.
-        message: What a person should know besides.
+        message: More about it, for people.
         time: When, in UTC.
     """
 

@@ -3,14 +3,14 @@
 ::
 
     WORKSPACE/
-      in/<artifact>/     there whole, or not there
+      in/<artifact>/     whole, or absent
       out/<artifact>/    where the job's results are put
-      made/<artifact>/   what a past execution made: there whole, or not there
+      made/<artifact>/   an output of a past execution: whole, or absent
       .cpstage/          0700
         lock             held by the run that is at work; holder.json says which that is
         staging/         what is not verified yet; swept by the next run
         journal.json     there while things are published
-        run.lock, run/   held by the run of a command, and what is handed to that
+        run.lock, run/   held by the run of a command, and the files of the command
         job.json, manifest.json
 
 Nothing in ``in/`` exists before every byte of it has been verified. Then all that was staged, and

@@ -1,4 +1,4 @@
-"""Publishing: what was staged is renamed into its places, all of it or none, whatever stops it.
+"""Publishing: what was staged is renamed into its places, all of it or none.
 
 Several renames are not one step, and a process can be killed between any two of them. So a journal
 is written before the first, and removed after the last::
@@ -63,7 +63,7 @@ class Move(NamedTuple):
 
     @property
     def replaced(self) -> Path:
-        """Where what stood in the place is kept, if it could not be swapped for the new."""
+        """Where the old is kept, if it could not be swapped for the new."""
         return self.staged.with_name(f"{self.staged.name}.replaced")
 
 

@@ -1,4 +1,4 @@
-"""The files in ``.cpstage/``: the lock that tells who is in a workspace, and documents in JSON.
+"""The files in ``.cpstage/``: the lock of the workspace, and documents in JSON.
 
 One run at a time is in a workspace. The lock is the kernel's (flock(2)): it ends with its process,
 so that nothing has to be guessed about what a killed run has left. A file beside it names the
@@ -53,7 +53,7 @@ with suppress(ImportError):  # Windows, where this module can be imported
     import fcntl
 
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP} | NOT_OFFERED
-"""What a file system without flock(2) says."""
+"""Errors of a file system without flock(2)."""
 
 _POLL = 0.05
 _NAMING_SECONDS = 3.0
@@ -61,14 +61,14 @@ _NAMING_POLL = 0.02
 
 _NOTE = "ended.json"
 _JOB_ID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}")
-"""What a build cannot take away from a workspace: its name."""
+"""The name of a workspace, which a build cannot change."""
 
 _MOST_JSON = 16 << 20
 """Bytes of a JSON file: some thousand times as much as a job needs."""
 
 
 class NotOurs(ValueError):
-    """What stands in the place of a file of ours is another thing, or too long."""
+    """A file of ours was replaced by something else, or is too long."""
 
 
 def read_own(path: Path, most: int) -> bytes:
