@@ -330,11 +330,10 @@ def processes() -> list[Process]:
     return found
 
 
-class Orphans:
+class Orphans(NamedTuple):
     """The processes that a command leaves behind; others are those of this process."""
 
-    def __init__(self, others: frozenset[int]) -> None:
-        self._others = others
+    others: frozenset[int]
 
     def settled(self, group: int) -> list[int]:
         """Return the IDs of those that still run a moment after the command, if any do."""
@@ -374,7 +373,7 @@ class Orphans:
         return found
 
     def _is_adopted(self, one: Process, command: int | None) -> bool:
-        return one.parent == os.getpid() and one.pid != command and one.pid not in self._others
+        return one.parent == os.getpid() and one.pid != command and one.pid not in self.others
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cpstage.archive.blob import Blob, at_once, early_reads
 from cpstage.archive.formats import Format
@@ -208,16 +208,13 @@ def _fingerprints(compared: Sequence[Staged]) -> dict[Path, str]:
     }
 
 
-class _Fetch:
+class _Fetch(NamedTuple):
     """The steps of one fetch."""
 
-    def __init__(
-        self, session: JobSession, workspace: Workspace, options: Unpacking, progress: Progress
-    ) -> None:
-        self._session = session
-        self._workspace = workspace
-        self._options = options
-        self._progress = progress
+    session: JobSession
+    workspace: Workspace
+    options: Unpacking
+    progress: Progress
 
     def look_at(
         self, artifacts: Sequence[Artifact], options: FetchOptions, warn: Warn
@@ -237,7 +234,7 @@ class _Fetch:
                 try:
                     found.append(answer.result())
                 except ObjectNotFound as error:
-                    if self._session.job.read_with == "job" and not options.skip_missing:
+                    if self.session.job.read_with == "job" and not options.skip_missing:
                         raise
                     missing.append((artifact, error))
         for artifact, _ in missing if options.skip_missing or len(missing) > 1 else []:
@@ -248,11 +245,11 @@ class _Fetch:
 
     def look(self, artifact: Artifact) -> Staged:
         """Ask S3 about an artifact's object, and decide where it goes."""
-        info = self._session.store.head(artifact)
-        refuse_s3_client(artifact, info.metadata, self._options)
-        made = artifact in self._session.job.made_artifacts
-        parent = self._workspace.made if made else self._workspace.inputs
-        path = parent if self._options.layout == "merged" else parent / artifact.name
+        info = self.session.store.head(artifact)
+        refuse_s3_client(artifact, info.metadata, self.options)
+        made = artifact in self.session.job.made_artifacts
+        parent = self.workspace.made if made else self.workspace.inputs
+        path = parent if self.options.layout == "merged" else parent / artifact.name
         return Staged(artifact, path, "planned", info, made=made)
 
     def identify(self, todo: Sequence[Staged]) -> list[Staged]:
@@ -261,11 +258,11 @@ class _Fetch:
             return [one.result() for one in identified]
 
     def _identify(self, planned: Staged) -> Staged:
-        source = self._source(planned, self._open(planned))
+        source = self._source_of(planned, self._open(planned))
         with naming(source.title):
             found = identify(
                 read_head(source.blob),
-                self._options.of_artifact(planned.artifact.name),
+                self.options.of_artifact(planned.artifact.name),
                 name=source.hint,
                 content_type=source.content_type,
             )
@@ -282,7 +279,7 @@ class _Fetch:
             What was staged, the moves that publish it, and the fingerprints of the trees by the
             places of the artifacts.
         """
-        self._workspace.require_space(sum(one.info.size for one in todo))
+        self.workspace.require_space(sum(one.info.size for one in todo))
         groups: dict[Path, list[Staged]] = {}  # in a merged layout, several have one place
         for one in todo:
             groups.setdefault(one.path, []).append(one)
@@ -334,8 +331,8 @@ class _Fetch:
     ) -> tuple[list[Staged], str]:
         """Stage the artifacts of one directory, and take its fingerprint."""
         root.mkdir()
-        with Tree(root) as tree, Unpacker(tree, self._options, self._progress) as unpacker:
-            sources = map(self._source, group, blobs)
+        with Tree(root) as tree, Unpacker(tree, self.options, self.progress) as unpacker:
+            sources = map(self._source_of, group, blobs)
             done = [
                 self._stage_one(one, source, unpacker, staging)
                 for one, source in zip(group, sources, strict=True)
@@ -346,8 +343,8 @@ class _Fetch:
     def _stage_one(
         self, planned: Staged, source: Source, unpacker: Unpacker, staging: Path
     ) -> Staged:
-        how = self._options.of_artifact(planned.artifact.name)
-        extracted = extract(source, unpacker, how, staging, self._progress)
+        how = self.options.of_artifact(planned.artifact.name)
+        extracted = extract(source, unpacker, how, staging, self.progress)
         verified = _VERIFIED[extracted.format]
         if source.checksum:
             verified = (*verified, f"{source.checksum.expected.algorithm} of the object")
@@ -364,16 +361,16 @@ class _Fetch:
         )
 
     def _open(self, planned: Staged) -> Blob:
-        return self._session.store.open(planned.artifact, planned.info)
+        return self.session.store.open(planned.artifact, planned.info)
 
-    def _source(self, planned: Staged, blob: Blob) -> Source:
+    def _source_of(self, planned: Staged, blob: Blob) -> Source:
         artifact, info = planned.artifact, planned.info
         return Source(
             name=artifact.name,
             title=artifact.title,
             file_name=lambda: artifact.location.file_name,
             blob=blob,
-            keys=partial(job_keys, self._session.job, artifact, self._session.kms, self._options),
+            keys=partial(job_keys, self.session.job, artifact, self.session.kms, self.options),
             hint=artifact.location.key,
             content_type=info.content_type,
             checksum=begin_checksum(artifact, info),

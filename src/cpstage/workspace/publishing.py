@@ -67,23 +67,22 @@ class Move(NamedTuple):
         return self.staged.with_name(f"{self.staged.name}.replaced")
 
 
-class Journal:
+class Journal(NamedTuple):
     """Publishes below one directory, and rolls back what is incomplete.
 
-    Args:
+    Attributes:
         path: The file to keep the journal in, on the same file system.
         root: The directory, locked and without links in its path, that all moves lie below.
     """
 
-    def __init__(self, path: Path, root: Path) -> None:
-        self._path = path
-        self._root = root
+    path: Path
+    root: Path
 
     @property
     def is_open(self) -> bool:
         """Whether something has begun and is not done: what was staged for it is still needed."""
         try:
-            return _is_there(self._path)
+            return _is_there(self.path)
         except OSError:  # what is staged may be all that there is of the old
             return True
 
@@ -103,8 +102,8 @@ class Journal:
                     move.target.parent.mkdir(exist_ok=True)
                     _make_movable(move)
                     _put(move, replace=replace)
-            with local_failures(self._path, "remove"):
-                self._path.unlink()
+            with local_failures(self.path, "remove"):
+                self.path.unlink()
         except BaseException:
             self.roll_back()
             raise
@@ -116,8 +115,8 @@ class Journal:
             WorkspaceUnavailable: The journal is damaged, or a place cannot be written to.
             LocalIOError: The disk failed.
         """
-        with local_failures(self._path, "remove"):
-            unfinished(self._path).unlink(missing_ok=True)
+        with local_failures(self.path, "remove"):
+            unfinished(self.path).unlink(missing_ok=True)
         if not self.is_open:
             return
         begun, made = self._read()
@@ -128,16 +127,16 @@ class Journal:
         for directory in made:
             with suppress(OSError):  # it is not empty any more, or was never made
                 directory.rmdir()
-        with local_failures(self._path, "remove"):
-            self._path.unlink()
+        with local_failures(self.path, "remove"):
+            self.path.unlink()
 
     def _begin(self, moves: Sequence[Move]) -> None:
         """Write down all that is to be done."""
         parents = dict.fromkeys(move.target.parent for move in moves)
-        with local_failures(self._root, "look at"):
+        with local_failures(self.root, "look at"):
             made = [self._name(one) for one in parents if not _is_there(one)]
         document = {"moves": [self._entry(move) for move in moves], "made": made}
-        write_json_durably(self._path, document)
+        write_json_durably(self.path, document)
 
     def _entry(self, move: Move) -> dict[str, Any]:
         with local_failures(move.staged, "look at"):
@@ -147,7 +146,7 @@ class Journal:
     def _read(self) -> tuple[list[tuple[Move, int]], list[Path]]:
         """Read what was to be done; the journal may be corrupt or edited."""
         try:
-            document = read_json(self._path)
+            document = read_json(self.path)
             begun = [
                 (Move(self._place(one["staged"]), self._place(one["target"])), int(one["is"]))
                 for one in document["moves"]
@@ -155,16 +154,16 @@ class Journal:
             return begun, [self._place(name) for name in document["made"]]
         except (KeyError, TypeError, ValueError) as error:
             raise WorkspaceUnavailable(
-                f"{self._path}, which a run that was killed has left, is damaged",
+                f"{self.path}, which a run that was killed has left, is damaged",
                 hint="look at what is there, remove that file, and run the command again",
             ) from error
 
     def _name(self, path: Path) -> str:
-        return path.relative_to(self._root).as_posix()
+        return path.relative_to(self.root).as_posix()
 
     def _place(self, name: str) -> Path:
         """Return the path of a name, which leads neither out of the root nor through a link."""
-        place = self._root / name
+        place = self.root / name
         parts = PurePosixPath(name).parts
         if not parts or {"/", ".."} & set(parts) or place.parent.resolve() != place.parent:
             raise ValueError
