@@ -61,10 +61,7 @@ class Check:
 
 
 def diagnose(
-    load: Callable[[], ArtifactSet],
-    workspace: Path | str = ".",
-    *,
-    config: AwsConfig | None = None,
+    load: Callable[[], ArtifactSet], workspace: Path | str = ".", *, config: AwsConfig | None = None
 ) -> Iterator[Check]:
     """Check everything that a run of a job needs.
 
@@ -145,11 +142,7 @@ def _of_the_job(job: Job, where: AwsConfig, sizes: list[int]) -> Iterator[Check]
 
 
 def _readable(
-    name: str,
-    job: ArtifactSet,
-    artifacts: Iterable[Artifact],
-    where: AwsConfig,
-    sizes: list[int],
+    name: str, job: ArtifactSet, artifacts: Iterable[Artifact], where: AwsConfig, sizes: list[int]
 ) -> Iterator[Check]:
     """Check whether objects can be read, and add their sizes in bytes to a list."""
 

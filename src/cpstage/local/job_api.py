@@ -24,14 +24,7 @@ from botocore.model import MapShape, ServiceModel, Shape, StructureShape
 from werkzeug.wrappers import Response
 
 from cpstage.local.access import ACCOUNT, Refusal, json_reply
-from cpstage.local.jobs import (
-    OPEN,
-    REDELIVER_SECONDS,
-    ActionType,
-    Artifact,
-    JobService,
-    JobState,
-)
+from cpstage.local.jobs import OPEN, REDELIVER_SECONDS, ActionType, Artifact, JobService, JobState
 
 if TYPE_CHECKING:
     from moto.codepipeline.responses import CodePipelineResponse

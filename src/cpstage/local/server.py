@@ -28,13 +28,7 @@ from werkzeug.wrappers import Response
 
 from cpstage.local.access import Identity, Request, json_reply
 from cpstage.local.backend import Backend
-from cpstage.local.client import (
-    CONTROL_HEADER,
-    CONTROL_PREFIX,
-    SESSION_ACTIONS,
-    Call,
-    NewJob,
-)
+from cpstage.local.client import CONTROL_HEADER, CONTROL_PREFIX, SESSION_ACTIONS, Call, NewJob
 from cpstage.local.gate import Gate
 from cpstage.local.history import ActionTypeKey, History, Properties
 from cpstage.local.job_api import OPERATIONS, JobWorkerAPI

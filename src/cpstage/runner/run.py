@@ -38,13 +38,7 @@ from cpstage.job.masking import MASK, SHORTEST_SECRET, Secret
 from cpstage.job.result import Details, Reported, length_of, without_control_characters
 from cpstage.progress import Progress
 from cpstage.runner.command import CommandOptions, Finished, execute
-from cpstage.runner.environment import (
-    Left,
-    handed_files,
-    inherited,
-    job_environment,
-    secrets_of,
-)
+from cpstage.runner.environment import Left, handed_files, inherited, job_environment, secrets_of
 from cpstage.runner.signals import KILL_AFTER, Interrupts
 from cpstage.transfer.fetch import FetchResult, fetch
 from cpstage.transfer.options import FetchOptions, PushOptions
@@ -101,11 +95,7 @@ class RunResult:
 def _error_document(error: Reportable | None) -> dict[str, Any] | None:
     if error is None:
         return None
-    return {
-        "exit_code": error.exit_code,
-        "failure_type": error.failure_type,
-        "message": str(error),
-    }
+    return {"exit_code": error.exit_code, "failure_type": error.failure_type, "message": str(error)}
 
 
 def run(

@@ -303,11 +303,7 @@ def _extract(
 
 
 def _write(
-    stream: ReadAhead,
-    found: Format | None,
-    source: Source,
-    unpacker: Unpacker,
-    options: Unpacking,
+    stream: ReadAhead, found: Format | None, source: Source, unpacker: Unpacker, options: Unpacking
 ) -> Extracted:
     """Unpack an archive, and write any other file as it came."""
     if found is None:

@@ -34,14 +34,7 @@ from cpstage.errors import (
 )
 from cpstage.filesystem.tree import RelativePath, Tree
 from cpstage.progress import Progress, Silence
-from cpstage.transfer.artifact import (
-    Extracted,
-    Source,
-    callers_keys,
-    extract,
-    naming,
-    read_head,
-)
+from cpstage.transfer.artifact import Extracted, Source, callers_keys, extract, naming, read_head
 from cpstage.transfer.options import Packing, Unpacking
 from cpstage.workspace.publishing import Move, journal_in, staging_in, sweep
 

@@ -212,11 +212,7 @@ class Workspace:
             )
 
     def outputs_to_replace(
-        self,
-        job_id: str,
-        declared: Collection[str],
-        choice: Outputs,
-        warn: Callable[[str], object],
+        self, job_id: str, declared: Collection[str], choice: Outputs, warn: Callable[[str], object]
     ) -> bool:
         """Return whether a fetch of a job with some outputs replaces ``out/`` by an empty one.
 
