@@ -93,11 +93,11 @@ def list_entries(
 class Packer:
     """Lists directories and packs what was listed; the same entries and level give the same bytes.
 
-    It is a context, which ends with nothing at work: no thread, no process, no stream.
+    It is a context, which ends all threads, processes and streams of it.
 
     Args:
-        options: How to pack.
-        threads: How many read and deflate; as many as there are processors where none is given.
+        options: The options of packing.
+        threads: How many read and deflate; by default as many as there are processors.
         is_eager: Whether an archive is begun while its entries are still listed.
     """
 
@@ -133,10 +133,10 @@ class Packer:
 
         LocalIOError is raised also for a file that changed since it was listed.
         """
+        how = self._options
         begin: Begin = _not_yet
         if self._is_eager and archive_format != "raw":
             begin = self._pool(archive_format).begin
-        how = self._options
         found = list_entries(root, how.globs, how.symlinks, listed, archive=archive, begin=begin)
         for note in limit_notes(found, archive_format):
             _LOGGER.warning("%s: %s", root, note)

@@ -126,7 +126,12 @@ def open_artifact(
         ArtifactRejected: It cannot be decrypted, or lacks the format that its name announces.
         LocalIOError: The disk is too small for the plaintext.
     """
-    info = _head_object(session, artifact)
+    try:
+        info = session.store.head(artifact)
+    except AccessDenied as error:
+        if session.job.read_with == "caller" or artifact in session.job.input_artifacts:
+            raise
+        raise AccessDenied(error.message, hint=_OUTPUT_HINT) from error
     refuse_s3_client(artifact, info.metadata, options)
     counted = Counted(session.store.open(artifact, info))
     with naming(artifact.title):
@@ -137,16 +142,6 @@ def open_artifact(
     keys = partial(job_keys, session.job, artifact, session.kms, options)
     with _decrypted(opened, found.header, keys, options, progress) as plain:
         yield plain
-
-
-def _head_object(session: JobSession, artifact: Artifact) -> ObjectInfo:
-    try:
-        return session.store.head(artifact)
-    except AccessDenied as error:
-        job = session.job
-        if job.read_with == "caller" or artifact in job.input_artifacts:
-            raise
-        raise AccessDenied(error.message, hint=_OUTPUT_HINT) from error
 
 
 class FileLocation(S3Location):

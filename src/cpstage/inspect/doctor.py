@@ -170,7 +170,10 @@ def _writable(job: Job, where: AwsConfig) -> Iterator[Check]:
             trial = JobSession(job, where).store.begin_upload(artifact)
         except CpstageError as error:
             yield _failed("output", error, artifact.name)
-            if _is_about_key(error):
+            cause = error.__cause__
+            if isinstance(cause, ServiceError) and (
+                cause.code.startswith("KMS.") or "kms:" in cause.message
+            ):
                 about_key.append(error)
             continue
         used.add(trial.kms_key_id)
@@ -198,13 +201,6 @@ def _writable(job: Job, where: AwsConfig) -> Iterator[Check]:
     else:
         names = ", ".join(sorted(one for one in used if one)) or wanted
         yield Check("key", "ok", f"S3 encrypts uploads under {names}")
-
-
-def _is_about_key(error: CpstageError) -> bool:
-    cause = error.__cause__
-    if not isinstance(cause, ServiceError):
-        return False
-    return cause.code.startswith("KMS.") or "kms:" in cause.message
 
 
 def _ask_for_time(where: AwsConfig) -> tuple[str, str | None]:

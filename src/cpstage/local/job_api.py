@@ -90,20 +90,13 @@ class JobWorkerAPI:
             raise Refusal(400, "InvalidClientTokenException", "The client token does not match")
 
     def _poll(self, document: _Document) -> _Document:
-        return {
-            "jobs": [
-                {**self._job(job), "nonce": job.nonce, "accountId": ACCOUNT}
-                for job in self._dispatch(document, third_party=False)
-            ]
-        }
+        jobs = self._dispatch(document, third_party=False)
+        own = [{**self._job(one), "nonce": one.nonce, "accountId": ACCOUNT} for one in jobs]
+        return {"jobs": own}
 
     def _poll_third_party(self, document: _Document) -> _Document:
-        return {
-            "jobs": [
-                {"clientId": job.client_id, "jobId": job.id}
-                for job in self._dispatch(document, third_party=True)
-            ]
-        }
+        jobs = self._dispatch(document, third_party=True)
+        return {"jobs": [{"clientId": one.client_id, "jobId": one.id} for one in jobs]}
 
     def _dispatch(self, document: _Document, third_party: bool) -> list[JobState]:
         action_type = ActionType(**document["actionTypeId"])

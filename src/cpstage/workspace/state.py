@@ -351,10 +351,7 @@ def note_ending(workspace: Path, **facts: Any) -> None:
 
 
 def remove_secrets(workspace: Path) -> list[str]:
-    """Remove the files that a command got, secrets included; return what is left.
-
-    The process of a job does so itself, unless it was killed.
-    """
+    """Remove the files of a command, secrets included, if it was killed; return what is left."""
     return remove_tree(workspace / ".cpstage" / "run")
 
 

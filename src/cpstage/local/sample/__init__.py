@@ -13,7 +13,7 @@ import stat
 import tarfile
 import time
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -35,6 +35,7 @@ CONFIGURATION = {
 
 _EPOCH_DOS = (2020, 1, 1, 0, 0, 0)
 _EPOCH_UNIX = 1_577_836_800
+_FILE = stat.S_IFREG | 0o644
 _EXECUTABLE = frozenset({"build.sh"})
 
 
@@ -67,15 +68,20 @@ def add_sample_job(aws: TakesJobs, *, queued: bool = False) -> str:
 def source_archive(changes: Mapping[str, bytes] | None = None) -> bytes:
     """Return the source tree as a zip archive, with other contents for some of its files."""
     changed = changes or {}
+    return _zip(
+        [one._replace(content=changed.get(one.name, one.content)) for one in _entries("AppSource")]
+    )
+
+
+def _zip(entries: Iterable[_Entry]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for entry in _entries("AppSource"):
-            content = changed.get(entry.name, entry.content)
+        for entry in entries:
             info = zipfile.ZipInfo(entry.name, _EPOCH_DOS)
             info.create_system = 3
             info.external_attr = entry.mode << 16
             info.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(info, content)
+            archive.writestr(info, entry.content)
     return buffer.getvalue()
 
 
@@ -141,7 +147,7 @@ def add_sample_history(aws: LocalAWS) -> str:
         (Revision("Source", "5f3a1c9", "Greet by name"), {}, now - 2 * _DAY),
     )
     for revision, changes, started in commits:
-        built = Input("AppBuild", _zip({"version.txt": revision.id.encode()}), "")
+        built = Input("AppBuild", _zip([_Entry("version.txt", _FILE, revision.id.encode())]), "")
         aws.history.add(
             PIPELINE,
             [_source(changes), _build(built), deploy],
@@ -150,8 +156,13 @@ def add_sample_history(aws: LocalAWS) -> str:
             trigger=("WebhookV2", "push to main"),
         )
     broken = {_GREETING: source_file(_GREETING).replace(b"Hello", b"Helo")}
-    tests = {"tests.txt": b"FAIL: test_greeting\n", "tests.json": b'{"passed": false}\n'}
-    failed = _build(Input("AppReport", _zip(tests), ""), status="Failed", error=_ERROR)
+    report = _zip(
+        [
+            _Entry("tests.txt", _FILE, b"FAIL: test_greeting\n"),
+            _Entry("tests.json", _FILE, b'{"passed": false}\n'),
+        ]
+    )
+    failed = _build(Input("AppReport", report, ""), status="Failed", error=_ERROR)
     return aws.history.add(
         PIPELINE,
         [_source(broken), failed],
@@ -190,11 +201,3 @@ def _build(
         external_id="greeter:417",
         external_url="https://ci.example.com/job/greeter/417/",
     )
-
-
-def _zip(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
-            archive.writestr(zipfile.ZipInfo(name, _EPOCH_DOS), content)
-    return buffer.getvalue()
