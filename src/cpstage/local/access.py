@@ -281,20 +281,20 @@ class Identities:
                 if identity.job_id == job_id:
                     identity.expires_at = 0.0
 
-    def authenticate(self, request: Request, claim: Claim) -> Identity:
+    def authenticate(self, request: Request, authorization: Authorization) -> Identity:
         """Return the identity that signed a request.
 
         Raises:
-            Refusal: The key is unknown or has expired, or :meth:`Claim.prove` refuses.
+            Refusal: The key is unknown or has expired, or :meth:`Authorization.prove` refuses.
         """
-        identity = self.find(claim.access_key)
-        if identity is None or (identity.token is not None and claim.token is None):
-            refuse("unknown key", claim.service)
-        if identity.token != claim.token:
-            refuse("wrong token", claim.service)
-        claim.prove(request, identity.secret)
+        identity = self.find(authorization.access_key)
+        if identity is None or (identity.token is not None and authorization.token is None):
+            refuse("unknown key", authorization.service)
+        if identity.token != authorization.token:
+            refuse("wrong token", authorization.service)
+        authorization.prove(request, identity.secret)
         if not identity.spend_request():
-            refuse("expired", claim.service)
+            refuse("expired", authorization.service)
         return identity
 
     def _add(self, identity: Identity) -> Identity:
@@ -312,8 +312,8 @@ def _secret(length: int) -> str:
 
 
 @dataclass(frozen=True)
-class Claim:
-    """The identity that a request claims, and the proof.
+class Authorization:
+    """The credential scope and signature of a request (Signature Version 4).
 
     Attributes:
         timestamp: When the request was signed, as sent (`20150830T123600Z`).
@@ -333,8 +333,8 @@ class Claim:
     lifetime: int | None = None
 
     @classmethod
-    def read(cls, request: Request) -> Claim | None:
-        """Read the claim of a request; None if the request is not signed.
+    def read(cls, request: Request) -> Authorization | None:
+        """Read the authorization of a request; None if the request is not signed.
 
         Raises:
             Refusal: The signature is malformed, or is not Signature Version 4.
@@ -375,7 +375,7 @@ class Claim:
             raise Refusal(400, "AuthorizationHeaderMalformed", message) from None
 
     def prove(self, request: Request, secret: str) -> None:
-        """Check the claim against the secret of the identity that it names.
+        """Check the signature against the secret of the identity.
 
         Raises:
             Refusal: The signature is another request's, does not cover a required header, or is
@@ -397,7 +397,7 @@ class Claim:
 
     def _signature_of(self, request: Request, secret: str) -> bytes:
         """Return the signature that the request must have, in hex."""
-        signer, path = _ClaimSigner, request.raw_path
+        signer, path = _HeaderSigner, request.raw_path
         if self.service == "s3":
             signer = _S3Signer if self.lifetime is None else _S3QuerySigner
             # S3 signs the path encoded in one way, however the client has encoded it.
@@ -428,8 +428,8 @@ class Claim:
             raise Refusal(403, "AccessDenied", "Request has expired")
 
 
-class _ClaimSigner(SigV4Auth):
-    """Signs the headers that the claim names, where botocore has its own rule for them."""
+class _HeaderSigner(SigV4Auth):
+    """Signs the headers that the authorization names, where botocore has its own rule for them."""
 
     def headers_to_sign(self, request: AWSRequest) -> HTTPHeaders:
         chosen = HTTPHeaders()
@@ -438,10 +438,10 @@ class _ClaimSigner(SigV4Auth):
         return chosen
 
 
-class _S3Signer(_ClaimSigner, S3SigV4Auth): ...
+class _S3Signer(_HeaderSigner, S3SigV4Auth): ...
 
 
-class _S3QuerySigner(_ClaimSigner, S3SigV4QueryAuth): ...
+class _S3QuerySigner(_HeaderSigner, S3SigV4QueryAuth): ...
 
 
 def _as_sent(name: str) -> str:

@@ -21,7 +21,15 @@ from botocore.loaders import Loader
 from botocore.model import OperationModel, ServiceModel
 from werkzeug.wrappers import Response
 
-from cpstage.local.access import ACCOUNT, Claim, Identities, Identity, Refusal, Request, refuse
+from cpstage.local.access import (
+    ACCOUNT,
+    Authorization,
+    Identities,
+    Identity,
+    Refusal,
+    Request,
+    refuse,
+)
 from cpstage.local.backend import MANAGED_KEY, Backend, json_object
 from cpstage.local.client import Call
 from cpstage.local.history import History
@@ -56,12 +64,14 @@ class Operation(NamedTuple):
         return f"arn:aws:s3:::{self.bucket}" + (f"/{self.key}" if self.key else "")
 
 
-def _asked(request: Request, claim: Claim | None) -> Operation:
+def _asked(request: Request, authorization: Authorization | None) -> Operation:
     """Read what a request asks for; the service is that of the signature, or else guessed."""
     prefix, _, operation = request.headers.get("x-amz-target", "").partition(".")
     is_form = request.mimetype == "application/x-www-form-urlencoded"
     action = request.form.get("Action", "") if is_form else ""
-    service = claim.service if claim else _TARGETS.get(prefix, "sts" if action else "s3")
+    service = (
+        authorization.service if authorization else _TARGETS.get(prefix, "sts" if action else "s3")
+    )
     if service == "s3":
         return understand(request.method, request.uri, request.headers.keys(lower=True))
     return Operation(service, operation or action or request.method)
@@ -87,29 +97,31 @@ class Gate:
 
     def answer(self, request: Request) -> Response:
         """Answer a request, and record it."""
-        claim: Claim | None = None
+        authorization: Authorization | None = None
         asked = _asked(request, None)
         error = None
         try:
-            claim = Claim.read(request)
-            asked = _asked(request, claim)
-            reply = self._serve(request, asked, claim)
+            authorization = Authorization.read(request)
+            asked = _asked(request, authorization)
+            reply = self._serve(request, asked, authorization)
         except Refusal as refusal:
             reply, error = refusal.reply(asked.service), refusal.code
         except Exception:
             _LOG.exception("the local AWS failed on %s %s", request.method, request.raw_path)
             failure = Refusal(500, "InternalError", "The local AWS failed; see its log.")
             reply, error = failure.reply(asked.service), failure.code
-        call = self._call(request, asked, claim, reply, error)
+        call = self._call(request, asked, authorization, reply, error)
         with self._lock:
             self._calls.append(replace(call, sequence=len(self._calls) + 1))
         return reply
 
-    def _serve(self, request: Request, asked: Operation, claim: Claim | None) -> Response:
-        if claim is None:
+    def _serve(
+        self, request: Request, asked: Operation, authorization: Authorization | None
+    ) -> Response:
+        if authorization is None:
             refuse("anonymous", asked.service)
-        identity = self._identities.authenticate(request, claim)
-        region = claim.region
+        identity = self._identities.authenticate(request, authorization)
+        region = authorization.region
         if asked.service == "s3":
             return self._serve_s3(request, asked, identity, region)
         if asked.service == "kms":
@@ -128,12 +140,12 @@ class Gate:
         self,
         request: Request,
         asked: Operation,
-        claim: Claim | None,
+        authorization: Authorization | None,
         reply: Response,
         error: str | None,
     ) -> Call:
-        identity = self._identities.find(claim.access_key) if claim else None
-        stranger = "unknown" if claim else "anonymous"
+        identity = self._identities.find(authorization.access_key) if authorization else None
+        stranger = "unknown" if authorization else "anonymous"
         is_s3, headers = asked.service == "s3", request.headers
         document = {} if is_s3 else json_object(request.get_data())
         return Call(

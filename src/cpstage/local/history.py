@@ -22,7 +22,7 @@ from werkzeug.wrappers import Response
 from cpstage.local.access import ACCOUNT, Refusal, json_reply
 from cpstage.local.client import ActionRun, Input, Revision
 from cpstage.local.job_api import read_request
-from cpstage.local.jobs import Artifact, JobService, place
+from cpstage.local.jobs import JobService, StoredArtifact, place
 
 HISTORY_SECONDS = 365 * 24 * 3600.0
 """How long CodePipeline keeps executions (CodePipeline User Guide, quotas)."""
@@ -37,14 +37,14 @@ Properties = Mapping[str, bool]
 """The properties of an action type, and whether each is secret."""
 
 
-class _Run(NamedTuple):
+class _KeptRun(NamedTuple):
     """A run of an action with what the history adds to it."""
 
     run: ActionRun
     id: str
     started: float
-    inputs: list[Artifact]
-    outputs: list[Artifact]
+    inputs: list[StoredArtifact]
+    outputs: list[StoredArtifact]
 
 
 class _Execution(NamedTuple):
@@ -53,7 +53,7 @@ class _Execution(NamedTuple):
     id: str
     started: float
     summary: _Document
-    runs: list[_Run]
+    runs: list[_KeptRun]
 
 
 class History:
@@ -123,8 +123,8 @@ class History:
         latest = [one.started for one in self._pipelines[pipeline]]
         return max(latest) + 1 if latest else time.time() - _HOUR
 
-    def _keep(self, pipeline: str, runs: Sequence[ActionRun], began: float) -> Iterator[_Run]:
-        made: dict[str, tuple[Artifact, Input]] = {}
+    def _keep(self, pipeline: str, runs: Sequence[ActionRun], began: float) -> Iterator[_KeptRun]:
+        made: dict[str, tuple[StoredArtifact, Input]] = {}
         for run in runs:
             bucket, key = self._jobs.store_of(run.region or self._jobs.region)
             inputs = [self._input(made, name, bucket, key) for name in run.inputs]
@@ -132,19 +132,19 @@ class History:
             for item, artifact in zip(run.outputs, outputs, strict=True):
                 self._jobs.store(artifact, item, key)
                 made[item.name] = (artifact, item)
-            yield _Run(run, str(uuid.uuid4()), began, inputs, outputs)
+            yield _KeptRun(run, str(uuid.uuid4()), began, inputs, outputs)
             began += run.seconds
 
     def _input(
-        self, made: Mapping[str, tuple[Artifact, Input]], name: str, bucket: str, key: str
-    ) -> Artifact:
+        self, made: Mapping[str, tuple[StoredArtifact, Input]], name: str, bucket: str, key: str
+    ) -> StoredArtifact:
         """Return an input; CodePipeline copies it into the bucket of the action's region."""
         if name not in made:
             raise ValueError(f"no earlier action of the execution made an artifact {name}")
         artifact, item = made[name]
         if artifact.bucket == bucket or item.bucket is not None:
             return artifact
-        copy = Artifact(name, bucket, artifact.key, artifact.revision)
+        copy = StoredArtifact(name, bucket, artifact.key, artifact.revision)
         self._jobs.store(copy, item, key)
         return copy
 
@@ -293,7 +293,7 @@ def _given(**members: object) -> _Document:
     return {name: value for name, value in members.items() if value}
 
 
-def _detail(execution_id: str, kept: _Run, region: str) -> _Document:
+def _detail(execution_id: str, kept: _KeptRun, region: str) -> _Document:
     run = kept.run
     code, message = run.error or ("", "")
     result = _given(
@@ -328,7 +328,7 @@ def _detail(execution_id: str, kept: _Run, region: str) -> _Document:
     return detail
 
 
-def _artifact(one: Artifact) -> _Document:
+def _artifact(one: StoredArtifact) -> _Document:
     return {"name": one.name, "s3location": {"bucket": one.bucket, "key": one.key}}
 
 
@@ -336,9 +336,9 @@ def _type_id(key: ActionTypeKey) -> _Document:
     return dict(zip(("category", "owner", "provider", "version"), key, strict=True))
 
 
-def _stages(runs: Sequence[_Run], home: str) -> Iterator[_Document]:
+def _stages(runs: Sequence[_KeptRun], home: str) -> Iterator[_Document]:
     """Yield the stages that the runs were of, in their order."""
-    stages: dict[str, dict[str, _Run]] = {}
+    stages: dict[str, dict[str, _KeptRun]] = {}
     for kept in runs:
         stages.setdefault(kept.run.stage, {}).setdefault(kept.run.name, kept)
     for stage, actions in stages.items():

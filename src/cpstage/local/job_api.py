@@ -24,7 +24,14 @@ from botocore.model import MapShape, ServiceModel, Shape, StructureShape
 from werkzeug.wrappers import Response
 
 from cpstage.local.access import ACCOUNT, Refusal, json_reply
-from cpstage.local.jobs import OPEN, REDELIVER_SECONDS, ActionType, Artifact, JobService, JobState
+from cpstage.local.jobs import (
+    OPEN,
+    REDELIVER_SECONDS,
+    ActionType,
+    JobService,
+    JobState,
+    StoredArtifact,
+)
 
 if TYPE_CHECKING:
     from moto.codepipeline.responses import CodePipelineResponse
@@ -176,7 +183,7 @@ class JobWorkerAPI:
         return {"id": job.id, "data": data}
 
 
-def _artifact(artifact: Artifact) -> _Document:
+def _artifact(artifact: StoredArtifact) -> _Document:
     place = {"bucketName": artifact.bucket, "objectKey": artifact.key}
     location = {"type": "S3", "s3Location": place}
     revision = {} if artifact.revision is None else {"revision": artifact.revision}

@@ -41,7 +41,7 @@ class ActionType:
 
 
 @dataclass(frozen=True)
-class Artifact:
+class StoredArtifact:
     """An artifact of a job, with its place in S3."""
 
     name: str
@@ -78,8 +78,8 @@ class JobState:
     action: str
     action_execution_id: str
     pipeline_execution_id: str
-    inputs: tuple[Artifact, ...]
-    outputs: tuple[Artifact, ...]
+    inputs: tuple[StoredArtifact, ...]
+    outputs: tuple[StoredArtifact, ...]
     encryption_key: Mapping[str, str] | None
     continuation_token: str | None
     session_seconds: float
@@ -254,7 +254,7 @@ class JobService(TakesJobs):
         """Create another versioned bucket, in any region."""
         self._backend.create_bucket(name, region)
 
-    def store(self, artifact: Artifact, item: Input, key_arn: str) -> None:
+    def store(self, artifact: StoredArtifact, item: Input, key_arn: str) -> None:
         """Put the object of an artifact into its bucket, if it has one."""
         if item.body is not None:
             self._backend.put_object(
@@ -311,7 +311,7 @@ class JobService(TakesJobs):
         self.book.add(state)
         return state.id
 
-    def _input_key(self, item: Input, artifact: Artifact, state: JobState) -> str:
+    def _input_key(self, item: Input, artifact: StoredArtifact, state: JobState) -> str:
         """Return the ARN of the key of an input's object."""
         region = self._backend.bucket_region(artifact.bucket)
         if region is None:
@@ -356,7 +356,7 @@ class JobService(TakesJobs):
         )
 
 
-def _objects(artifacts: tuple[Artifact, ...]) -> frozenset[str]:
+def _objects(artifacts: tuple[StoredArtifact, ...]) -> frozenset[str]:
     return frozenset(f"arn:aws:s3:::{artifact.bucket}/{artifact.key}" for artifact in artifacts)
 
 
@@ -364,7 +364,7 @@ def _bucket_name(region: str) -> str:
     return f"codepipeline-{region}-{ACCOUNT}"
 
 
-def place(pipeline: str, item: Input | Output, bucket: str) -> Artifact:
+def place(pipeline: str, item: Input | Output, bucket: str) -> StoredArtifact:
     """Return an artifact with a key like those of CodePipeline, and a bucket if it names none.
 
     CodePipeline cuts the pipeline's name to 20 characters in keys, the artifact's to 10.
@@ -374,7 +374,7 @@ def place(pipeline: str, item: Input | Output, bucket: str) -> Artifact:
         suffix, revision = item.suffix, item.revision
     name = "".join(secrets.choice(_KEY_ALPHABET) for _ in range(7))
     key = item.key or f"{pipeline[:20]}/{item.name[:10]}/{name}{suffix}"
-    return Artifact(item.name, item.bucket or bucket, key, revision)
+    return StoredArtifact(item.name, item.bucket or bucket, key, revision)
 
 
 def _action_type(job: NewJob) -> ActionType:

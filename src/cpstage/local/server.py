@@ -225,7 +225,7 @@ def _message(status: int, message: str) -> Response:
     return _json({"message": message}, status)
 
 
-class _Handler(MotoRequestHandler):
+class _RequestHandler(MotoRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "cpstage-local"
     # The reply goes out at once, not when the client has acknowledged the one before.
@@ -268,7 +268,7 @@ class LoopbackServer(ThreadedWSGIServer):
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind((LOOPBACK, port))
             listening.listen(self.request_queue_size)
-            super().__init__(LOOPBACK, port, application, _Handler, fd=listening.fileno())
+            super().__init__(LOOPBACK, port, application, _RequestHandler, fd=listening.fileno())
         self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 

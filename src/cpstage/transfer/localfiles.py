@@ -10,7 +10,7 @@ import logging
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -133,8 +133,7 @@ def _opened(file: Path) -> closing[FileBlob]:
     return closing(FileBlob(file))
 
 
-@contextmanager
-def _staging_for(target: Path) -> Iterator[Path]:
+def _staging_for(target: Path) -> AbstractContextManager[Path]:
     """Make a hidden directory from which a rename leads to the target; it is gone at the end."""
     with local_failures(target):
         # An existing directory is not replaced: it may be the current directory of a process.
@@ -145,8 +144,7 @@ def _staging_for(target: Path) -> Iterator[Path]:
         if target.is_dir() and any(target.iterdir()):
             raise WorkspaceUnavailable(f"{target} is not empty", hint="give another --into")
         parent.mkdir(parents=True, exist_ok=True)
-    with staging_in(parent, target) as staging:
-        yield staging
+    return staging_in(parent, target)
 
 
 def _publish(staging: Path, root: Path, target: Path) -> None:

@@ -145,7 +145,7 @@ def health_page(health: WorkerHealth, host: str, port: int) -> Iterator[int]:
         ConfigurationError: The port is not available.
     """
     try:
-        server = _Server((host, port), health)
+        server = _HealthServer((host, port), health)
     except OSError as error:
         why = error.strerror or type(error).__name__
         raise ConfigurationError(
@@ -161,14 +161,14 @@ def health_page(health: WorkerHealth, host: str, port: int) -> Iterator[int]:
         server.server_close()
 
 
-class _Server(ThreadingHTTPServer):
+class _HealthServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, address: tuple[str, int], health: WorkerHealth) -> None:
         self.health = health
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
-        super().__init__(address, _Handler)
+        super().__init__(address, _HealthHandler)
 
     def server_bind(self) -> None:
         """Bind, and do not ask for the name of the host as an HTTPServer does: it may take long."""
@@ -179,8 +179,8 @@ class _Server(ThreadingHTTPServer):
         """Ignore a client that disconnected."""
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: _Server
+class _HealthHandler(BaseHTTPRequestHandler):
+    server: _HealthServer
     server_version = "cpstage"
     sys_version = ""
     timeout = 10
