@@ -199,10 +199,10 @@ def bytes_of(name: str) -> bytes:
 
 def is_too_long(path: str) -> bool:
     """Whether Linux refuses a path, or one of its components, for its length."""
-    there = bytes_of(path)
-    if len(there) <= _NAME_MAX:
+    encoded = bytes_of(path)
+    if len(encoded) <= _NAME_MAX:
         return False
-    return len(there) > _PATH_MAX or max(map(len, there.split(b"/"))) > _NAME_MAX
+    return len(encoded) > _PATH_MAX or max(map(len, encoded.split(b"/"))) > _NAME_MAX
 
 
 class Planned(NamedTuple):
@@ -433,17 +433,17 @@ def _followed(path: RelativePath, links: Links) -> tuple[RelativePath | None, in
                 return owner, steps
             here.pop()
             continue
-        there = RelativePath(f"{here[-1]}/{part}".lstrip("/"))
-        target = links.get(there)
+        below = RelativePath(f"{here[-1]}/{part}".lstrip("/"))
+        target = links.get(below)
         if target is None:
-            here.append(there)
+            here.append(below)
             continue
         followed += 1
         if followed > bound:
             return next((one for part, one in todo if part == ".."), None), steps
         if target.startswith("/"):
-            return there, steps
-        todo += [(part, there) for part in target.split("/")[::-1]]
+            return below, steps
+        todo += [(part, below) for part in target.split("/")[::-1]]
         if steps > _MOST_STEPS:
             break
     return None, steps

@@ -138,8 +138,8 @@ def _read_end64(tail: bytes, offset: int, at: int) -> tuple[tuple[int, ...], int
         the tail; and how much less than that, from the start of the blob, the locator says.
     """
     locator = at - LOCATOR64_FIELDS.size
-    _, disk, said, disks = LOCATOR64_FIELDS.unpack_from(tail, locator)
-    record = said - offset
+    _, disk, declared, disks = LOCATOR64_FIELDS.unpack_from(tail, locator)
+    record = declared - offset
     if tail[max(0, record) : record + 4] != END64 or record < 0:
         # Behind a self-extractor that was put before an archive, places have shifted.
         record = locator - END64_FIELDS.size
@@ -149,7 +149,7 @@ def _read_end64(tail: bytes, offset: int, at: int) -> tuple[tuple[int, ...], int
     _, length, _, _, *values = END64_FIELDS.unpack_from(tail, record)
     if record + 12 + length != locator or length != END64_FIELDS.size - 12:
         raise damaged("its zip64 end of central directory record has a wrong length")
-    return tuple(values), record, offset + record - said
+    return tuple(values), record, offset + record - declared
 
 
 def _refuse_another_end(tail: bytes, at: int) -> None:

@@ -261,9 +261,9 @@ def data_start(entry: ZipEntry, head: bytes | memoryview) -> int:
     if (crc, packed, size) != (entry.crc, entry.packed, entry.size):
         if MAX32 in (packed, size):
             size, packed = large_values(entry.name, parts, ((size, MAX32, 8), (packed, MAX32, 8)))
-        said = ((crc, entry.crc), (packed, entry.packed), (size, entry.size))
+        declared = ((crc, entry.crc), (packed, entry.packed), (size, entry.size))
         later = bool(flags & DESCRIPTOR_FOLLOWS)
-        if any(value != known and (value or not later) for value, known in said):
+        if any(value != known and (value or not later) for value, known in declared):
             raise refused(entry.name, "has other sizes or another CRC-32 in its local file header")
     if start + entry.packed > entry.end - entry.offset:
         raise refused(entry.name, "overlaps what follows it")
@@ -313,8 +313,8 @@ def _descriptor_length(entry: ZipEntry, after: bytes | memoryview) -> int:
     for layout in ("<2L", "<2Q"):
         if layout == "<2L" and max(entry.packed, entry.size) > MAX32:
             continue
-        said = struct.pack("<L", entry.crc) + struct.pack(layout, entry.packed, entry.size)
-        for descriptor in (DESCRIPTOR + said, said):
+        sizes = struct.pack("<L", entry.crc) + struct.pack(layout, entry.packed, entry.size)
+        for descriptor in (DESCRIPTOR + sizes, sizes):
             if after[: len(descriptor)] == descriptor:
                 return len(descriptor)
     raise refused(entry.name, "has a data descriptor that disagrees with the directory, or none")

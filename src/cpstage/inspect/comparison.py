@@ -220,12 +220,12 @@ class _Fetched(NamedTuple):
                 if known.get("etag", remote.info.etag) != remote.info.etag:
                     replaced.append(artifact)
         compared = {artifact.name for artifact in artifacts}
-        there = {name for name, one in self.manifest.items() if one.get("path") == str(path)}
+        merged = {name for name, one in self.manifest.items() if one.get("path") == str(path)}
         differences = tuple(
             one
             for one in self._differences(path, entries)
             # The rest of a merged directory belongs to artifacts that are not compared.
-            if one.what != "added" or there <= compared
+            if one.what != "added" or merged <= compared
         )
         return Comparison(path, (*artifacts,), (*replaced,), len(entries), differences)
 

@@ -254,15 +254,15 @@ def _examine_workspace(workspace: Path | str, size: int | None) -> str:
     ``size`` is that of the packed inputs in bytes; None without a job.
     """
     root = Workspace(workspace).root
-    there = next((path for path in (root, *root.parents) if path.exists()), root)
-    require_locks(root, there)
-    Workspace(there).require_space(size or 0)
+    existing = next((path for path in (root, *root.parents) if path.exists()), root)
+    require_locks(root, existing)
+    Workspace(existing).require_space(size or 0)
     if left := Workspace(root).leftovers():
         raise WorkspaceUnavailable(
             f"an earlier run left {', '.join(map(str, left))}, which cannot be removed",
             hint="remove it as its owner, for example as root after a build in a container",
         )
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(existing).free
     needed = "" if size is None else f", and the inputs have {size:,} packed"
     return f"{root} can be written to; {free:,} bytes are free{needed}"
 

@@ -242,9 +242,9 @@ def _missing_interpreter(
     shebang = re.match(rb"#![ \t]*([^ \t\n]*)", line)
     if shebang is None:
         return None
-    said = f"its interpreter {os.fsdecode(shebang[1])!r} does not exist"
+    missing = f"its interpreter {os.fsdecode(shebang[1])!r} does not exist"
     is_windows = line.rstrip(b"\n").endswith(b"\r")
-    return f"{said}: the script has Windows line endings" if is_windows else said
+    return f"{missing}: the script has Windows line endings" if is_windows else missing
 
 
 class _Tee:

@@ -307,7 +307,7 @@ class _Run:
 
 def _message(result: RunResult, failure: Reportable, job: Job | None) -> str:
     """Return the failure, and then the end of the command's output; secrets are masked."""
-    said = str(failure)
+    message = str(failure)
     tail = without_control_characters(result.command.tail if result.command else "")
     secrets: list[Secret] = []  # that a command may have printed
     if job:
@@ -317,8 +317,8 @@ def _message(result: RunResult, failure: Reportable, job: Job | None) -> str:
         secrets += [one for one in known if one]
     for secret in sorted(secrets, key=len, reverse=True):
         text = secret.reveal()
-        said, tail = said.replace(text, MASK), tail.replace(text, MASK)
-    return f"{said}\n{end_of(tail, MOST_MESSAGE - 1 - length_of(said))}" if tail else said
+        message, tail = message.replace(text, MASK), tail.replace(text, MASK)
+    return f"{message}\n{end_of(tail, MOST_MESSAGE - 1 - length_of(message))}" if tail else message
 
 
 def _directory(name: str, place: Workspace, inputs: Mapping[str, Path]) -> Path:

@@ -318,8 +318,8 @@ class _Fetch(NamedTuple):
                 different[move.target] = differences(move.target, move.staged)
         for path, names in different.items():
             if names:
-                what = ", ".join(map(repr, names))
-                warn(f"{path} differs from its object: {what}; --replace stages it anew")
+                named = ", ".join(map(repr, names))
+                warn(f"{path} differs from its object: {named}; --replace stages it anew")
         remove_tree(scratch)
         return [
             replace(one, status="modified" if different[one.path] else "unchanged")

@@ -325,9 +325,9 @@ class _JobProcess:
         with self._process, os.fdopen(self._answer, "rb", buffering=0) as answer:
             with suppress(BrokenPipeError), self._process.stdin as stdin:
                 pickle.dump(order, stdin)
-            told = self._listen(answer.fileno(), _longest(command.options))
-        if told:
-            outcome: _Outcome = pickle.loads(told)  # noqa: S301 (it comes from ourselves)
+            answered = self._listen(answer.fileno(), _longest(command.options))
+        if answered:
+            outcome: _Outcome = pickle.loads(answered)  # noqa: S301 (it comes from ourselves)
             return outcome
         self.kill()  # what it has left
         if self._is_overdue:
@@ -346,22 +346,22 @@ class _JobProcess:
         The command may have stopped the process (SIGSTOP), which then holds no deadline any more.
         The longest time is in seconds from the start of the command to its end.
         """
-        said, deadline = b"", None
+        received, deadline = b"", None
         ready = select.poll()
         ready.register(answer, select.POLLIN)
         while True:
             if ready.poll(_TURN_MILLISECONDS):
-                some = os.read(answer, 1 << 16)
-                if not some:
-                    return said.lstrip(_BEGINS + _ENDS)
-                said += some
+                chunk = os.read(answer, 1 << 16)
+                if not chunk:
+                    return received.lstrip(_BEGINS + _ENDS)
+                received += chunk
                 deadline = deadline or (longest and time.monotonic() + longest)
-            if said.lstrip(_BEGINS) != b"":  # the command has ended
+            if received.lstrip(_BEGINS) != b"":  # the command has ended
                 deadline = None
             with suppress(OSError):  # let it go on where it was stopped
                 if os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WNOHANG):
                     os.kill(self._process.pid, signal.SIGCONT)
-            if deadline and said and time.monotonic() >= deadline:
+            if deadline and received and time.monotonic() >= deadline:
                 self._is_overdue, deadline = True, None
                 self.kill()
 

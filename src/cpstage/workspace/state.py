@@ -275,11 +275,11 @@ def _flock(descriptor: int, place: Path) -> bool:
     except BlockingIOError:
         return False
     except OSError as error:
-        what = f"cannot lock {place}: {local_reason(error)}"
+        message = f"cannot lock {place}: {local_reason(error)}"
         if error.errno not in _NO_LOCKS:
-            raise LocalIOError(what) from error
+            raise LocalIOError(message) from error
         hint = "its file system has no locks (flock): give a --workspace on another one"
-        raise WorkspaceUnavailable(what, hint=hint) from error
+        raise WorkspaceUnavailable(message, hint=hint) from error
     return True
 
 
