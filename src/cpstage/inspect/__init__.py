@@ -1,23 +1,12 @@
 """Reading without staging: show, ls, cat, diff, doctor, and past executions.
 
-The names of comparisons are imported when they are first used, which keeps other commands fast.
+Every name is loaded on first use, which keeps each command fast.
 """
 
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING
-
-from cpstage.inspect.content import read_archive, read_member
-from cpstage.inspect.description import (
-    DescribedExecution,
-    ListedExecution,
-    describe,
-    describe_execution,
-    past_executions,
-)
-from cpstage.inspect.doctor import Check, diagnose
-from cpstage.inspect.listing import Listing, list_archive, list_artifacts
 
 if TYPE_CHECKING:
     from cpstage.inspect.comparison import (
@@ -29,6 +18,25 @@ if TYPE_CHECKING:
         compare_executions,
         compare_local,
     )
+    from cpstage.inspect.content import read_archive, read_member
+    from cpstage.inspect.description import (
+        DescribedExecution,
+        ListedExecution,
+        describe,
+        describe_execution,
+        past_executions,
+    )
+    from cpstage.inspect.doctor import Check, diagnose
+    from cpstage.inspect.listing import Listing, list_archive, list_artifacts
+
+_HOMES = {
+    "comparison": "Change Changes Comparison Texts compare compare_executions compare_local",
+    "content": "read_archive read_member",
+    "description": "DescribedExecution ListedExecution describe describe_execution past_executions",
+    "doctor": "Check diagnose",
+    "listing": "Listing list_archive list_artifacts",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
     "Change",
@@ -54,7 +62,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Return a public name that is not imported above (PEP 562)."""
-    if name not in __all__:
+    """Import a public name on first use (PEP 562)."""
+    if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.comparison"), name)
+    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
