@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cpstage.runner.command import CommandOptions
     from cpstage.runner.run import RunResult, run
     from cpstage.transfer.fetch import FetchResult, fetch
-    from cpstage.transfer.localfiles import MessageEncryption, pack, unpack
+    from cpstage.transfer.local_archives import MessageEncryption, pack, unpack
     from cpstage.transfer.options import Encryption, FetchOptions, Packing, PushOptions, Unpacking
     from cpstage.transfer.push import PushResult, push
     from cpstage.workspace.layout import Workspace
@@ -53,7 +53,7 @@ _HOMES = {
     "runner.command": "CommandOptions",
     "runner.run": "RunResult run",
     "transfer.fetch": "FetchResult fetch",
-    "transfer.localfiles": "MessageEncryption pack unpack",
+    "transfer.local_archives": "MessageEncryption pack unpack",
     "transfer.options": "Encryption FetchOptions Packing PushOptions Unpacking",
     "transfer.push": "PushResult push",
     "workspace.layout": "Workspace",

@@ -15,7 +15,7 @@ import pytest
 from cpstage import Workspace, parse_job
 from cpstage.local import Input, LocalAWS
 from cpstage.runner.environment import Syntax, render, staged_environment
-from cpstage.transfer.inventory import record_of
+from cpstage.transfer.manifest import record_of
 from samples import zip_of
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cpstage.errors import ArtifactRejected
-from cpstage.transfer.localfiles import unpack as unpack_file
+from cpstage.transfer.local_archives import unpack as unpack_file
 from samples import tar_of, zip_of
 from tar_bytes import END, TEXT_FLAG, gzip, member, tar
 from tar_checks import PEERS, accepted, members_of, refused

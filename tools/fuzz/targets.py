@@ -17,7 +17,7 @@ from cpstage import CpstageError, Limits, parse_job
 from cpstage.encryption.header import read_header
 from cpstage.errors import InternalError
 from cpstage.job import mask_document
-from cpstage.transfer.inventory import record_of
+from cpstage.transfer.manifest import record_of
 from unpacked_archives import unpack
 
 if TYPE_CHECKING:

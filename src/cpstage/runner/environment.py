@@ -38,7 +38,7 @@ from cpstage.filesystem.tree import write_private
 from cpstage.job import ArtifactSet, Job
 from cpstage.job.masking import Secret, reveal
 from cpstage.job.result import MOST_READ, parse_variables
-from cpstage.transfer.inventory import job_of, staged_inputs
+from cpstage.transfer.manifest import job_of, staged_inputs
 from cpstage.workspace.layout import Workspace
 from cpstage.workspace.publishing import staging_in, sweep
 from cpstage.workspace.state import NotOurs, read_own

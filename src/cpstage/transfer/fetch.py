@@ -35,7 +35,7 @@ from cpstage.transfer.artifact import (
     read_head,
     refuse_s3_client,
 )
-from cpstage.transfer.inventory import Inventory, Staged, record_of
+from cpstage.transfer.manifest import Manifest, Staged, record_of
 from cpstage.transfer.options import FetchOptions, Unpacking
 from cpstage.workspace.layout import Outputs, Workspace
 from cpstage.workspace.publishing import Move
@@ -141,8 +141,8 @@ def fetch(
         if job.made_artifacts:
             place.require_made()
         with nullcontext() if dry_run else place.locked(options.wait):
-            inventory = Inventory(place, options.unpacking, progress)
-            known = inventory.sort(found, replace=options.replace, verify=options.verify)
+            manifest = Manifest(place, options.unpacking, progress)
+            known = manifest.sort(found, replace=options.replace, verify=options.verify)
             place.require_outputs([*outputs.values()])
             choice: Outputs = (
                 "replace" if options.replace else "keep" if options.keep_out else "refuse"
@@ -159,7 +159,7 @@ def fetch(
                     staged, moves, fingerprints = fetching.stage(known.todo, staging)
                     result = _in_order(found, staged, known.settled, compared)
                     _warn_of_modified(known.settled, warn)
-                    entries = inventory.entries(result, {**fingerprints, **_fingerprints(compared)})
+                    entries = manifest.entries(result, {**fingerprints, **_fingerprints(compared)})
                     moves += place.output_moves([*outputs.values()], staging, replace=new_out)
                     moves += place.record_moves(record_of(job), entries, staging)
                     place.publish(moves)

@@ -106,8 +106,8 @@ class Sorted(NamedTuple):
     doubtful: list[Staged]
 
 
-class Inventory:
-    """The artifacts of a locked workspace, by its manifest, and how they are staged now."""
+class Manifest:
+    """The manifest of a locked workspace, and the options that artifacts are staged with now."""
 
     def __init__(self, workspace: Workspace, unpacking: Unpacking, progress: Progress) -> None:
         self._workspace = workspace
