@@ -17,16 +17,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from cpstage.archive.workers import bounded, thread_count
+from cpstage.archive.workers import Result, Unit, bounded, thread_count
 from cpstage.errors import ArtifactRejected, LocalIOError, local_reason
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
-
-Unit = TypeVar("Unit")
-Result = TypeVar("Result")
 
 
 class Blob(Protocol):
