@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import boto3
 
     from cpstage.aws.client import AwsClient, JobCredentials, Retries
-    from cpstage.aws.sessions import TrackedClient
+    from cpstage.aws.connections import Connections
     from cpstage.job.masking import Secret
 
 DEFAULT_TIMEOUT: float = 300
@@ -277,7 +277,12 @@ class AwsConfig:
             ca_bundle=self._ca_bundle(),
         )
 
-    def _new_client(self, service: str, region: str, *, is_of_a_job: bool) -> TrackedClient:
+    def _new_client(
+        self, service: str, region: str, *, is_of_a_job: bool
+    ) -> tuple[Any, Connections]:
+        """Return a boto3 client, and its connections."""
+        from botocore import UNSIGNED
+
         from cpstage.aws.sessions import new_client, require_credentials
 
         signs = self.sign_requests or service != "codepipeline"
@@ -290,19 +295,20 @@ class AwsConfig:
         if not self._has_retry_settings():
             options["retries"] = {"total_max_attempts": 1}
 
-        def make() -> TrackedClient:
-            return new_client(
-                self._session,
-                service,
-                region,
-                options,
-                endpoint_url=self.endpoint_url,
-                verify=self.ca_bundle if self.verify_ssl else False,
-                signs=signs,
-                is_of_a_job=is_of_a_job,
-            )
-
-        return self._read(make, f"the AWS client of {service}")
+        if not signs:
+            options["signature_version"] = UNSIGNED
+        settings = {
+            "region_name": region,
+            "endpoint_url": self.endpoint_url,
+            "verify": self.ca_bundle if self.verify_ssl else False,
+        }
+        if is_of_a_job:
+            # Placeholders: a job's credentials take their place when a request is signed.
+            settings |= {"aws_access_key_id": "job", "aws_secret_access_key": "job"}
+        return self._read(
+            lambda: new_client(self._session, service, options, settings),
+            f"the AWS client of {service}",
+        )
 
     def callers_secrets(self) -> list[Secret]:
         """Return the secret values of the caller's credentials; empty if unreadable."""

@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
@@ -43,13 +43,6 @@ _SENDABLE = re.compile("[!-~]*")
 _S3_CONNECTIONS = 32
 """Connections that are kept: as many as ranges are read at once (:mod:`cpstage.archive.blob`), and
 parts are sent. One that finds no room is closed, and costs its next request a handshake."""
-
-
-class TrackedClient(NamedTuple):
-    """A boto3 client and its connections."""
-
-    client: Any
-    connections: Connections
 
 
 def new_session(profile: str | None, region: str | None) -> boto3.Session:
@@ -167,20 +160,11 @@ def _loader(data_path: str | None) -> Loader:
 
 
 def new_client(
-    session: Any,
-    service: str,
-    region: str,
-    options: Mapping[str, Any],
-    *,
-    endpoint_url: str | None,
-    verify: str | bool | None,
-    signs: bool,
-    is_of_a_job: bool,
-) -> TrackedClient:
-    """Make a client, with options of ``botocore.config.Config``.
+    session: Any, service: str, options: Mapping[str, Any], settings: Mapping[str, Any]
+) -> tuple[Any, Connections]:
+    """Make a client, and return it with its connections.
 
-    ``verify`` is a file of CA certificates, False for none, None for those that are configured. A
-    client of a job never signs with the session's credentials.
+    ``options`` are those of ``botocore.config.Config``, ``settings`` those of ``Session.client``.
 
     Raises:
         ConfigurationError: The endpoint or the proxy is not the URL of a web server.
@@ -194,18 +178,7 @@ def new_client(
     if service == "s3":
         least = getattr(default, "max_pool_connections", 0)
         options["max_pool_connections"] = max(least, _S3_CONNECTIONS)
-    if not signs:
-        options["signature_version"] = botocore.UNSIGNED
-    # Placeholders: a job's credentials take their place when a request is signed.
-    keys = {"aws_access_key_id": "job", "aws_secret_access_key": "job"} if is_of_a_job else {}
-    client = session.client(
-        service,
-        region_name=region,
-        endpoint_url=endpoint_url,
-        verify=verify,
-        config=Config(**options),
-        **keys,
-    )
+    client = session.client(service, config=Config(**options), **settings)
     url = client.meta.endpoint_url
     _check_url(url, "the endpoint", "check --endpoint-url and AWS_ENDPOINT_URL")
     scheme = url.partition(":")[0].lower()
@@ -219,7 +192,7 @@ def new_client(
         events.register_last("needs-retry.s3", _tell_redirect)
     if service == "codepipeline":
         events.register("before-parse.codepipeline", _keep_body)
-    return TrackedClient(client, Connections(client))
+    return client, Connections(client)
 
 
 def _check_proxy_variables() -> None:
