@@ -1,4 +1,4 @@
-"""The operating system: what only POSIX has, signals that wait, core files, and the allocator.
+"""The operating system: what only POSIX has, signals, streams, core files, and the allocator.
 
 cpstage stages on POSIX systems alone, and says so elsewhere: it needs locks that end with their
 process, access below directory descriptors, and permission bits. On Windows every module can be
@@ -8,12 +8,15 @@ loaded come from here.
 
 from __future__ import annotations
 
+import _thread
 import errno
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 
 from cpstage.errors import ConfigurationError
 
@@ -28,6 +31,10 @@ DIRECTORY = os.O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC
 
 NOT_OFFERED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}
 """What a system or a file system says that does not have a call."""
+
+_STDERR = 2
+
+_SOON_SECONDS = 0.001
 
 _PR_SET_DUMPABLE = 4
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
@@ -81,6 +88,46 @@ def release_signals() -> None:
     if _held:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _held)
         _held.clear()
+
+
+_LOCKING = {"__enter__", "__exit__", "_acquire_restore", "_release_save"}
+"""Functions of :class:`threading.Condition`, which events, semaphores, futures and queues use."""
+
+
+def is_postponed(number: int, frame: FrameType | None) -> bool:
+    """Whether a signal came while a lock was taken or released; its handler then is called again.
+
+    An exception there would leave the lock taken, and cleaning up would wait for it without end, or
+    leave it released, and the lock's next step would fail.
+    """
+    if frame is None or frame.f_globals.get("__name__") != "threading":
+        return False
+    code = frame.f_code
+    # wait() has released the lock when it knows that it has not got it yet, and is ready from then.
+    is_releasing = "gotit" in code.co_varnames and "gotit" not in frame.f_locals
+    if code.co_name not in _LOCKING and not is_releasing:
+        return False
+    try:
+        _thread.start_new_thread(_send_soon, (number,))
+    except RuntimeError:  # the system starts no more threads
+        return False
+    return True
+
+
+def _send_soon(number: int) -> None:
+    time.sleep(_SOON_SECONDS)
+    os.kill(os.getpid(), number)
+
+
+def open_missing_streams() -> None:
+    """Open ``/dev/null`` in the place of a closed stdin, stdout or stderr.
+
+    Else the next file or connection gets its number, and what a command of a run prints goes there.
+    """
+    with suppress(OSError):
+        while (opened := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+            os.set_inheritable(opened, True)
+        os.close(opened)
 
 
 def make_no_core_file() -> None:

@@ -244,6 +244,12 @@ def listing(texts: Iterable[str], shown: int = MOST_SHOWN) -> str:
 
 _OCCUPIED = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOTEMPTY}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_HINTS = {
+    **dict.fromkeys([errno.ENOSPC, errno.EDQUOT], "free some space, or give another --workspace"),
+    errno.ENOENT: "check that its directory is there",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.EFBIG: "raise the limit of the size of a file (ulimit -f)",
+}
 
 
 @contextmanager
@@ -275,8 +281,4 @@ def local_failure(
         return WorkspaceUnavailable(what, hint="something else is in its place")
     if error.errno in _FORBIDDEN:
         return WorkspaceUnavailable(what, hint="check the owner and mode of it")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return LocalIOError(what, hint="free some space, or give another --workspace")
-    if error.errno == errno.ENOENT:
-        return LocalIOError(what, hint="check that its directory is there")
-    return LocalIOError(what)
+    return LocalIOError(what, hint=_HINTS.get(error.errno or 0))

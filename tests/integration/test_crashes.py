@@ -197,6 +197,8 @@ def test_a_fetch_that_is_stopped_before_any_step_of_publishing(
         if number is signal.SIGKILL:
             expect_old_or_whole(cli, before, number)
             assert cli("fetch", old["id"]).returncode in {0, 73}
+        else:
+            assert os.listdir(cli.directory / STATE / "staging") == []
         if what_is_in(cli.directory) != before:
             break
 
@@ -204,6 +206,19 @@ def test_a_fetch_that_is_stopped_before_any_step_of_publishing(
     done = cli("fetch", job_id, "--json")
     assert [one["status"] for one in json.loads(done.stdout)["inputs"]] == ["unchanged"] * 2
     expect_complete(cli, job_id)
+
+
+def test_a_run_that_is_stopped_while_it_removes_what_its_command_got(
+    aws: LocalAWS, cli: Cli
+) -> None:
+    job_id = aws.add_job(configuration={"Password": "secret"})
+    arguments = ("run", job_id, "--pass-configuration", "--", "true")
+
+    command = stopping(signal.SIGTERM, "removing configuration.json", 1, *arguments)
+    done = finish(start(cli, command))
+
+    expect_stop(done, signal.SIGTERM)
+    assert not (cli.directory / STATE / "run").exists()
 
 
 def test_a_fetch_that_is_killed_at_random_moments(aws: LocalAWS, cli: Cli) -> None:

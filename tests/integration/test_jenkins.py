@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     Built = subprocess.CompletedProcess[str]
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples/jenkins"
 PIPELINES = ("Jenkinsfile", "with-library/Jenkinsfile")

@@ -116,6 +116,23 @@ def test_a_signal_in_a_multipart_upload_leaves_no_parts(
     assert [upload for upload in uploads if upload["Key"] == artifact.key] == []
 
 
+STOP_AT_EXIT = """
+import atexit, os, signal
+atexit.register(os.kill, os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_signal_when_the_command_has_ended_shows_no_traceback(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(STOP_AT_EXIT)
+
+    path = f"{tmp_path}{os.pathsep}{cli.environment['PYTHONPATH']}"
+    done = cli("pack", "--help", PYTHONPATH=path)
+
+    assert done.returncode == -signal.SIGTERM
+    assert done.stdout.startswith("Usage: cpstage pack")
+    assert done.stderr == ""
+
+
 INTERRUPT_CHILDREN = """
 import os, signal
 def interrupt():

@@ -42,15 +42,21 @@ def left_in(directory: Path) -> list[str]:
     return [path.name for path in directory.rglob(f"{PREFIX}*")]
 
 
-def killed(cli: Cli, steps: str, nth: int, *arguments: str) -> int:
-    done = subprocess.run(
-        stopping(signal.SIGKILL, steps, nth, *arguments),
+def stopped(
+    cli: Cli, number: signal.Signals, steps: str, nth: int, *arguments: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        stopping(number, steps, nth, *arguments),
         cwd=cli.directory,
         env=cli.environment,
         capture_output=True,
+        text=True,
         timeout=60,
     )
-    return done.returncode
+
+
+def killed(cli: Cli, steps: str, nth: int, *arguments: str) -> int:
+    return stopped(cli, signal.SIGKILL, steps, nth, *arguments).returncode
 
 
 def content_of(directory: Path) -> dict[str, str]:
@@ -71,6 +77,22 @@ def test_an_unpack_that_was_killed_is_swept_by_the_next(cli: Cli, there: bool) -
     done = cli("unpack", str(archive), "--into", "into")
     assert done.returncode == 0, done.stderr
     assert content_of(into) == FILES
+    assert left_in(cli.directory) == []
+
+
+@pytest.mark.parametrize("steps", [f"opening {PREFIX}*", f"removing {PREFIX}*"])
+@pytest.mark.parametrize("command", ["unpack", "pack"])
+def test_a_signal_while_staging_is_made_or_removed_leaves_none(
+    cli: Cli, steps: str, command: str
+) -> None:
+    archive = cli.directory / "app.zip"
+    archive.write_bytes(zip_of(FILES))
+    arguments = {"unpack": ["app.zip", "--into", "into"], "pack": [".", "--output", "new.zip"]}
+
+    done = stopped(cli, signal.SIGTERM, steps, 1, command, *arguments[command])
+
+    assert done.returncode == 128 + signal.SIGTERM
+    assert done.stderr == "cpstage: error: stopped by SIGTERM\n"
     assert left_in(cli.directory) == []
 
 

@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import uuid
-import venv
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -45,7 +44,8 @@ LEGACY = AlgorithmSuite.AES_128_GCM_IV12_TAG16
 LEGACY_SIGNED = AlgorithmSuite.AES_256_GCM_IV12_TAG16_HKDF_SHA384_ECDSA_P384
 LEGACY_SIGNED_P256 = AlgorithmSuite.AES_128_GCM_IV12_TAG16_HKDF_SHA256_ECDSA_P256
 
-_CLI = "aws-encryption-sdk-cli==4.3.0"
+_CLI = ("aws-encryption-sdk-cli==4.3.0", "aws-encryption-sdk~=3.1", "base64io")
+"""With an SDK of its own, which is older than that of cpstage, and found before it."""
 
 
 @dataclass
@@ -190,22 +190,23 @@ def kms_that_answers(status: int, code: str) -> Iterator[AwsClient]:
 
 def official_cli(root: Path) -> Path:
     """Install the official CLI once for all workers of a test run; skip where it cannot be."""
-    program = root / "aws-encryption-cli" / "bin" / "aws-encryption-cli"
+    packages = root / "aws-encryption-cli"
+    program = packages / "bin" / "aws-encryption-cli"
     with (root / "aws-encryption-cli.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not program.exists():
-            venv.create(program.parent.parent, with_pip=True)
-            pip = [str(program.with_name("python")), "-m", "pip", "install", "-q", _CLI]
-            done = subprocess.run(pip, capture_output=True, text=True)
+            pip = (sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target")
+            done = subprocess.run([*pip, str(packages), *_CLI], capture_output=True, text=True)
             if done.returncode:
                 program.unlink(missing_ok=True)
-                pytest.skip(f"{_CLI} cannot be installed: {done.stderr.strip()[-300:]}")
+                pytest.skip(f"{_CLI[0]} cannot be installed: {done.stderr.strip()[-300:]}")
     return program
 
 
 def run_cli(program: Path, aws: LocalAWS, directory: Path, *arguments: str) -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    environment = {**clean, **aws.admin_environment, "HOME": str(directory)}
+    packages = str(program.parents[1])
+    environment = {**clean, **aws.admin_environment, "HOME": str(directory), "PYTHONPATH": packages}
     wrapping = ("--wrapping-keys", f"key={aws.key_arn}", "--suppress-metadata")
     done = subprocess.run(
         [str(program), *arguments, *wrapping],

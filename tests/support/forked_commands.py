@@ -112,20 +112,17 @@ def _load_aws() -> None:
 
 def _load_cpstage() -> None:
     """Load what commands load; the local AWS is not among it."""
-    import boto3
-
     import cpstage
-    from botocore_files import read_once
 
-    read_once()
     importlib.import_module("ctypes")  # which commands load late
     for module in pkgutil.walk_packages(cpstage.__path__, "cpstage."):
         if not module.name.startswith(("cpstage.local", "cpstage.cli.local", "cpstage.__main__")):
             importlib.import_module(module.name)
-    for service in ("codepipeline", "s3"):  # this loads the models' parsers and serializers
-        boto3.Session().client(
-            service, "us-east-1", aws_access_key_id="none", aws_secret_access_key="none"
-        )
+    os.environ.update(AWS_ACCESS_KEY_ID="none", AWS_SECRET_ACCESS_KEY="none")
+    config = cpstage.AwsConfig(region="us-east-1")
+    # Making clients loads the models of the services, and parsers and serializers.
+    for client in (config.codepipeline(), config.s3(None), config.kms(None, None)):
+        client.boto3_client.close()
 
 
 def _serve(program: str, address: str, tests: int) -> None:

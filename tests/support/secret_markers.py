@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aws_clients import codepipeline
-from cpstage.local import Input, LocalAWS, identities
+from cpstage.local import Input, LocalAWS, access
 from samples import zip_of
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def planted(length: int) -> str:
 def planted_aws() -> Iterator[LocalAWS]:
     """A local AWS that hands out no secret without the canary in it."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(identities, "_secret", planted)
+        patch.setattr(access, "_secret", planted)
         with LocalAWS() as running:
             assert CANARY in running.environment["AWS_SECRET_ACCESS_KEY"]
             yield running

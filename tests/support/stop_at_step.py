@@ -2,6 +2,7 @@
 
     python stopping.py SIGKILL publishing 3 fetch JOB_ID --replace
     python stopping.py SIGTERM 'opening f7' 1 fetch JOB_ID
+    python stopping.py SIGTERM 'removing f*' 1 fetch JOB_ID
     python stopping.py SIGTERM 'importing click' 1 run JOB_ID -- true
 
 The steps are what Python tells its audit hooks before it does it: nothing of cpstage is changed.
@@ -13,6 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +30,13 @@ def stopping(number: signal.Signals, steps: str, nth: int, *arguments: str) -> l
 def stop_before(number: signal.Signals, steps: str, nth: int) -> None:
     """Send this process a signal before the nth step of some kind."""
     kind, _, name = steps.partition(" ")
-    is_step = {"publishing": _publishing, "opening": _opening, "importing": _importing}[kind](name)
+    kinds = {
+        "publishing": _publishing,
+        "opening": _opening,
+        "removing": _removing,
+        "importing": _importing,
+    }
+    is_step = kinds[kind](name)
     left = nth
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -59,10 +67,20 @@ def _publishing(_: str) -> Step:
 
 
 def _opening(name: str) -> Step:
-    """Each time that a file of some name is opened, in whatever directory."""
+    """Each time that a file is opened whose name matches a glob, in whatever directory."""
 
     def is_step(event: str, arguments: tuple[Any, ...]) -> bool:
-        return event == "open" and os.path.basename(str(arguments[0])) == name
+        return event == "open" and fnmatch(os.path.basename(str(arguments[0])), name)
+
+    return is_step
+
+
+def _removing(name: str) -> Step:
+    """Each time that a file or directory is removed whose name matches a glob."""
+
+    def is_step(event: str, arguments: tuple[Any, ...]) -> bool:
+        is_removal = event in ("os.remove", "os.rmdir")
+        return is_removal and fnmatch(os.path.basename(str(arguments[0])), name)
 
     return is_step
 

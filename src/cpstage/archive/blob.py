@@ -1,9 +1,10 @@
-"""Random access to immutable bytes (:class:`Blob`), and reading them forwards (:class:`ReadAhead`).
+"""Random access to immutable bytes (:class:`Blob`), and reading them ahead of their use.
 
 Archive readers take an S3 object, a local file and a decrypted temporary file alike. A
 :class:`ReadAhead` reads a blob once, from its start to its end, in blocks that several threads
-fetch in parallel and within bounds; bytes are handed on without a copy as far as they lie in one
-block.
+fetch in parallel and within bounds; bytes are not copied as far as they lie in one block.
+:func:`early_reads` reads several small blobs at once, so that a job of many small artifacts does
+not wait for each. They are used one after the other: only the waiting overlaps.
 """
 
 from __future__ import annotations
@@ -12,16 +13,20 @@ import io
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
-from cpstage.archive.workers import thread_count
+from cpstage.archive.workers import bounded, thread_count
 from cpstage.errors import ArtifactRejected, LocalIOError, local_reason
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+
+Unit = TypeVar("Unit")
+Result = TypeVar("Result")
 
 
 class Blob(Protocol):
@@ -48,11 +53,7 @@ class BytesBlob:
 
 
 class FileBlob:
-    """A local file as a :class:`Blob`.
-
-    Args:
-        path: Where it is.
-        descriptor: One of it that is open, where it has no name.
+    """A local file as a :class:`Blob`, by its path or, without a name, an open descriptor.
 
     Raises:
         LocalIOError: It cannot be read, or it became shorter meanwhile.
@@ -114,12 +115,8 @@ _GAIN = 1.1
 class InFlight:
     """How many blocks are on their way or waiting: as many as the network makes use of.
 
-    That is its bandwidth times its delay. While the consumer has to wait, more are tried. They stay
-    if more bytes come by them.
-
-    Args:
-        most: The bound, which bounds the memory too.
-        now: The time, in seconds.
+    That is its bandwidth times its delay. While the consumer has to wait, more are tried, up to a
+    bound that bounds the memory too. They stay if more bytes come by them.
 
     Attributes:
         count: How many.
@@ -136,13 +133,7 @@ class InFlight:
         self._began = now
 
     def take(self, length: int, *, waited: bool, now: float) -> None:
-        """Count a block that was reached.
-
-        Args:
-            length: Its size in bytes.
-            waited: Whether the consumer had to wait for it.
-            now: The time, in seconds.
-        """
+        """Count a block that was reached: its bytes, whether it was waited for, and when."""
         if not self._rate and not self._blocks:
             self.is_far = waited and now - self._began > _FAR_SECONDS
         self._blocks += 1
@@ -320,3 +311,50 @@ class ReadAhead(io.RawIOBase):
         length = min(most, self.blob.size - self._wanted)
         self._coming.append(pool.submit(self.blob.read, self._wanted, length))
         self._wanted += length
+
+
+_REQUESTS = 6
+"""Requests at the same time, each on a connection."""
+
+SMALL_BYTES = 1 << 20
+"""An artifact up to this size is read, or packed, before its turn: a larger one takes longer than
+the wait for its first byte, and the memory of several."""
+
+
+@contextmanager
+def at_once(
+    request: Callable[[Unit], Result], units: Iterable[Unit]
+) -> Iterator[Iterator[Future[Result]]]:
+    """Make requests in threads, a few at once; give their futures in the order of the units.
+
+    The caller's thread iterates over the units. The context does not wait for its threads
+    when it is left early: a caller who stops because of a failure interrupts the requests.
+    """
+    pool = ThreadPoolExecutor(_REQUESTS, thread_name_prefix="cpstage-request")
+    begun = (pool.submit(request, unit) for unit in units)
+    try:
+        yield bounded(begun, lambda future: future, _REQUESTS)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def early_reads(blobs: Sequence[Blob]) -> Iterator[Iterator[Blob]]:
+    """Read the small ones of some blobs before their turn; give all of them in their order."""
+    small = [blob for blob in blobs if blob.size <= SMALL_BYTES]
+    with at_once(lambda blob: blob.read(0, blob.size), small) as contents:
+        yield (
+            _EarlyBlob(blob.size, next(contents)) if blob.size <= SMALL_BYTES else blob
+            for blob in blobs
+        )
+
+
+class _EarlyBlob(NamedTuple):
+    """A small blob that is being read, or was."""
+
+    size: int
+    content: Future[bytes]
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return the bytes ``[offset, offset + length)``."""
+        return self.content.result()[offset : offset + length]

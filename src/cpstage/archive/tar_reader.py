@@ -15,9 +15,8 @@ from functools import partial
 from typing import IO
 
 from cpstage._deflate import Damaged, Forward, inflated
-from cpstage.archive.members import CHUNK, Member, MemberKind
+from cpstage.archive.members import CHUNK, Member, MemberKind, refused, text_of
 from cpstage.archive.options import Budget
-from cpstage.archive.paths import refused, text_of
 from cpstage.archive.tar_headers import (
     BLOCK,
     EXTENDED,

@@ -12,10 +12,11 @@ from operator import attrgetter
 
 from cpstage.archive.blob import ReadAhead
 from cpstage.archive.formats import Format
-from cpstage.archive.members import Contents, Member, UnsafeLink
-from cpstage.archive.options import Budget, ExtractOptions
-from cpstage.archive.paths import (
+from cpstage.archive.members import (
+    Contents,
+    Member,
     Plan,
+    UnsafeLink,
     bytes_of,
     check_links,
     check_name,
@@ -25,6 +26,7 @@ from cpstage.archive.paths import (
     unsafe_links,
     without_unsafe,
 )
+from cpstage.archive.options import Budget, ExtractOptions
 from cpstage.archive.tar_headers import BLOCK
 from cpstage.archive.unpacking_pool import Directory, UnpackingPool
 from cpstage.archive.workers import ahead

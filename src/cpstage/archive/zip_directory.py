@@ -2,7 +2,7 @@
 
 It is read and validated before anything else of the archive: its end, counts, names, methods,
 sizes, and where each entry lies. An archive that two readers could understand differently is
-refused. Names are validated elsewhere (:mod:`cpstage.archive.paths`).
+refused. Names are validated elsewhere (:mod:`cpstage.archive.members`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from operator import attrgetter
 from typing import Any
 
 from cpstage.archive.blob import Blob
-from cpstage.archive.members import MemberKind, printable_text
+from cpstage.archive.members import MemberKind, bytes_of, printable_text, refused, text_of
 from cpstage.archive.options import ZIP_RECORD_ROOM, Budget
-from cpstage.archive.paths import bytes_of, refused, text_of
 from cpstage.archive.zip_format import (
     DESCRIPTOR_FOLLOWS,
     DOS_DIRECTORY,

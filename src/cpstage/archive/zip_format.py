@@ -6,6 +6,7 @@ directory record of their entry: else the archive is refused, by :class:`Artifac
 
 from __future__ import annotations
 
+import stat
 import struct
 import time
 from collections.abc import Mapping
@@ -15,8 +16,7 @@ from importlib.util import find_spec
 from typing import NamedTuple
 
 from cpstage._deflate import crc32
-from cpstage.archive.members import OWNER_EXECUTES, MemberKind
-from cpstage.archive.paths import bytes_of, refused, text_of
+from cpstage.archive.members import MemberKind, bytes_of, refused, text_of
 from cpstage.errors import ArtifactRejected
 from cpstage.filesystem.tree import RelativePath
 
@@ -215,7 +215,7 @@ class ZipEntry:
     @property
     def executable(self) -> bool:
         """Whether its owner may execute it."""
-        return bool(self.mode & OWNER_EXECUTES)
+        return bool(self.mode & stat.S_IXUSR)
 
     @property
     def mtime(self) -> int | None:

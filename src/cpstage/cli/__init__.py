@@ -16,13 +16,19 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import click
 
-from cpstage._posix import make_no_core_file, reuse_freed_memory, signals
+from cpstage._posix import (
+    is_postponed,
+    make_no_core_file,
+    open_missing_streams,
+    reuse_freed_memory,
+    signals,
+)
 from cpstage._version import __version__
 from cpstage.cli.output import Terminal, flush_or_drop
 from cpstage.errors import Reportable, Stopped, UsageError, reportable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import FrameType
 
 _SIGNALS = signals("SIGINT", "SIGTERM", "SIGHUP")
@@ -179,8 +185,15 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command, and exit with its code."""
     if hasattr(signal, "SIGCHLD"):  # ignored by the caller, exit codes of commands are lost
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    code = _run(sys.argv[1:] if arguments is None else arguments)
-    flush_or_drop()
+    open_missing_streams()
+    terminal = Terminal()
+    try:
+        code = _run(sys.argv[1:] if arguments is None else arguments, terminal)
+        flush_or_drop()
+        _handle_signals_with(signal.SIG_DFL)  # there is nothing left to clean up
+    except Stopped as stopped:  # it came when the command had ended
+        terminal.fail(stopped)
+        code = stopped.exit_code
     if code > _SIGNALLED:
         # All is cleaned up; a thread that still waits for an answer is not worth waiting for.
         os._exit(code)
@@ -188,11 +201,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
-def _run(arguments: Sequence[str]) -> int:
-    terminal = Terminal()
+def _handle_signals_with(
+    handler: Callable[[int, FrameType | None], None] | signal.Handlers,
+) -> None:
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) wants it
-            signal.signal(number, _stop)
+            signal.signal(number, handler)
+
+
+def _run(arguments: Sequence[str], terminal: Terminal) -> int:
+    _handle_signals_with(_stop)
     try:
         if instruction := os.environ.get(_COMPLETE):
             _complete_command_line(instruction)
@@ -281,8 +299,9 @@ def _path(arguments: Sequence[str]) -> list[str]:
     return path
 
 
-def _stop(number: int, _: FrameType | None) -> NoReturn:
+def _stop(number: int, frame: FrameType | None) -> None:
     """Unwind, so that staging and uploads are cleaned up; a second signal kills the process."""
-    for other in _SIGNALS:
-        signal.signal(other, signal.SIG_DFL)
+    if is_postponed(number, frame):
+        return
+    _handle_signals_with(signal.SIG_DFL)
     raise Stopped(number, signal.Signals(number).name)

@@ -15,7 +15,8 @@ import errno
 import logging
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +56,31 @@ def remove_tree(tree: Path) -> list[str]:
     if removal.left:
         _LOGGER.warning("warning: cannot remove %s", "; ".join(removal.left))
     return removal.left
+
+
+@contextmanager
+def removed_at_end(tree: Path, *, unless: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Remove a tree at the end of the context, in which it is made, unless it is still needed.
+
+    A signal may come between its making and its use, or in its removal, which then begins again.
+    """
+
+    def remove() -> None:
+        # Removing what is not there would make its parent writable.
+        if os.path.lexists(tree) and not unless():
+            remove_tree(tree)
+
+    is_removed = False
+    try:
+        try:
+            yield
+        finally:
+            remove()
+            is_removed = True
+    except BaseException:
+        if not is_removed:
+            remove()
+        raise
 
 
 def make_writable(directory: Path) -> None:

@@ -185,7 +185,7 @@ def compare(
 
 
 class _Fetched(NamedTuple):
-    """The directories of a workspace that artifacts of one job were fetched into."""
+    """The directories of a workspace into which artifacts of one job were fetched."""
 
     session: JobSession
     manifest: Mapping[str, Mapping[str, Any]]
@@ -443,8 +443,7 @@ def _local_entries(
     path: Path, how: Unpacking, config: AwsConfig, progress: Progress
 ) -> Iterator[Entries]:
     if path.is_dir():
-        # One byte more than is compared as text.
-        yield tree_entries(path, _LONGEST_TEXT + 1)
+        yield tree_entries(path, _LONGEST_TEXT + 1)  # a byte more than is compared as text
         return
     with open_archive(path, how, config, progress) as opened:
         yield archive_entries(opened, how, progress)

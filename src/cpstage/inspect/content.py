@@ -1,11 +1,9 @@
 """The content of an artifact or of a local archive, read without staging it.
 
-The object in S3 is read where a command needs it. An encrypted one is decrypted as a whole into a
-temporary file first, since every frame has to be authenticated before a byte of it is shown. A
-local archive is opened in the same way, with the file in the place of the object.
-
-Of a zip, the central directory is read, and then a member's own bytes in parallel ranges; of a tar,
-everything up to the member.
+The object in S3 is read where a command needs it: of a zip, the central directory and then a
+member's own bytes in parallel ranges; of a tar, everything up to the member. An encrypted object is
+decrypted as a whole into a temporary file first, since every frame has to be authenticated before a
+byte of it is shown.
 """
 
 from __future__ import annotations
@@ -17,10 +15,10 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Any
+from typing import Any, NamedTuple
 
 from cpstage._posix import require_posix
 from cpstage.archive.blob import Blob, BytesBlob, FileBlob, ReadAhead
@@ -49,6 +47,7 @@ from cpstage.transfer.artifact import (
     DecryptionKeys,
     archive_format,
     begin_checksum,
+    callers_keys,
     decrypted,
     identify,
     job_keys,
@@ -66,7 +65,7 @@ _BUFFER = 1 << 18
 
 
 class Counted:
-    """A blob that counts the bytes that are read of another one."""
+    """A blob that counts the bytes that are read from another one."""
 
     def __init__(self, blob: Blob) -> None:
         self._blob = blob
@@ -81,17 +80,16 @@ class Counted:
         return self._blob.read(offset, length)
 
 
-class Slice:
+class Slice(NamedTuple):
     """A part of a blob as a blob: so many bytes from a start."""
 
-    def __init__(self, blob: Blob, start: int, size: int) -> None:
-        self._blob = blob
-        self._start = start
-        self.size = size
+    blob: Blob
+    start: int
+    size: int
 
     def read(self, offset: int, length: int) -> bytes:
         """Return the bytes ``[offset, offset + length)`` of the part."""
-        return self._blob.read(self._start + offset, length)
+        return self.blob.read(self.start + offset, length)
 
 
 @dataclass(frozen=True)
@@ -122,8 +120,6 @@ def open_artifact(
     session: JobSession, artifact: Artifact, options: Unpacking, progress: Progress
 ) -> Iterator[OpenArtifact]:
     """Ask S3 about an artifact's object, and read its start; decrypt all of an encrypted one.
-
-    ``progress`` is told of messages that are decrypted.
 
     Raises:
         ObjectNotFound, AccessDenied, ServiceUnavailable: As S3 and KMS say.
@@ -187,13 +183,7 @@ def open_archive(
             found = identify(read_head(counted), options, name=path.name, content_type="")
         info = ObjectInfo(blob.size, "", None, "", None, None)
         opened = OpenArtifact(artifact, info, found.format, counted, counted, found.message)
-        keys = partial(
-            DecryptionKeys,
-            cache(partial(config.kms, None)),  # a client for each region
-            key_ids=options.key_ids,
-            requires_commitment=options.requires_commitment,
-            context=options.context,
-        )
+        keys = partial(callers_keys, config, options)
         with _decrypted(opened, found.header, keys, options, progress) as plain:
             yield plain
 
@@ -215,16 +205,16 @@ def _decrypted(
         return
     artifact, info = opened.artifact, opened.info
     checksum = begin_checksum(artifact, info)
+    hints = {"name": artifact.location.key, "content_type": info.content_type}
     with ExitStack() as stack:
-        with (
-            naming(artifact.title),
-            progress.phase(f"{artifact.name}: decrypting", info.size) as advance,
-            ReadAhead(opened.counted, advance, checksum) as stream,
-        ):
-            plain = stack.enter_context(decrypted(stream, keys(), _temporary_directory(info.size)))
-            stream.finish()
-        hints = {"name": artifact.location.key, "content_type": info.content_type}
         with naming(artifact.title):
+            with (
+                progress.phase(f"{artifact.name}: decrypting", info.size) as advance,
+                ReadAhead(opened.counted, advance, checksum) as stream,
+            ):
+                directory = _temporary_directory(info.size)
+                plain = stack.enter_context(decrypted(stream, keys(), directory))
+                stream.finish()
             found = archive_format(read_head(plain), options, **hints)
         yield replace(opened, format=found, blob=plain, decrypted=True)
 
@@ -368,6 +358,7 @@ def each_member(
 
 
 def _whole(remote: OpenArtifact, path: str) -> Iterator[memoryview]:
+    """Read an object that is not an archive, under its own name."""
     name = remote.artifact.location.file_name
     if plain_path(path) != name and not _is_glob_of(path, name):
         raise _missing(remote, path)

@@ -15,9 +15,16 @@ from typing import Any, Literal, NamedTuple
 from cpstage._deflate import crc32_of
 from cpstage.archive.blob import ReadAhead
 from cpstage.archive.formats import Format
-from cpstage.archive.members import Member, MemberKind, printable_text
+from cpstage.archive.members import (
+    Member,
+    MemberKind,
+    Plan,
+    check_links,
+    is_root,
+    printable_text,
+    without_unsafe,
+)
 from cpstage.archive.options import Budget, Limits, UnsafeLinks
-from cpstage.archive.paths import Plan, check_links, is_root, without_unsafe
 from cpstage.archive.zip_reader import link_targets
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
@@ -95,11 +102,11 @@ class Listed:
 
 @dataclass(frozen=True)
 class Listing:
-    """What is in one artifact.
+    """The entries of one artifact, in the order of the archive.
 
     Attributes:
         remote: The artifact.
-        entries: In the order of the archive.
+        entries: The entries.
         refused: Why fetch would refuse the archive, as far as its names and links tell.
     """
 
@@ -109,16 +116,16 @@ class Listing:
 
     @property
     def read(self) -> Literal["directory", "stream", "object"]:
-        """What of it had to be read: a zip's directory, all of it, or next to nothing."""
+        """How much had to be read: the central directory, all of it, or next to nothing."""
         if self.remote.decrypted:
             return "stream"
         if self.remote.format is None:
             return "object"
         return "directory" if self.remote.format == "zip" else "stream"
 
-    def only(self, members: Globs) -> Listing:
-        """Return it with the entries that any of the globs matches."""
-        if not members.include:
+    def only(self, members: Globs | None) -> Listing:
+        """Return it with the entries that any of the globs matches; all without globs."""
+        if members is None:
             return self
         kept = (one for one in self.entries if members.takes(plain_path(one.name)))
         return replace(self, entries=tuple(kept))
@@ -183,7 +190,7 @@ def list_artifacts(
                 raise
             missing(error.message)
             continue
-        yield listing.only(members or Globs())
+        yield listing.only(members)
 
 
 def list_remote(
@@ -220,13 +227,13 @@ def _zip_entries(remote: OpenArtifact, limits: Limits) -> Iterator[Listed]:
 
 
 def _listed(member: Member) -> Listed:
+    name, kind, when = member.name, member.kind, member.mtime_ns
     if member.fault:
-        return Listed(member.name, member.kind, member.size, refused=member.fault)
-    if member.kind != "file":
-        return Listed(member.name, member.kind, target=member.target, mtime_ns=member.mtime_ns)
+        return Listed(name, kind, member.size, refused=member.fault)
+    if kind != "file":
+        return Listed(name, kind, target=member.target, mtime_ns=when)
     crc = crc32_of(member.chunks())
-    facts = (member.size, None, crc, member.executable)
-    return Listed(member.name, "file", *facts, mtime_ns=member.mtime_ns)
+    return Listed(name, kind, member.size, None, crc, member.executable, mtime_ns=when)
 
 
 def _validated(
@@ -281,7 +288,7 @@ def list_archive(
     """
     how, shown = unpacking or Unpacking(), progress or Silence()
     with open_archive(file, how, config or AwsConfig(), shown) as opened:
-        return list_remote(opened, how, shown).only(members or Globs())
+        return list_remote(opened, how, shown).only(members)
 
 
 class Entries(NamedTuple):
@@ -341,11 +348,8 @@ def archive_entries(remote: OpenArtifact, options: Unpacking, progress: Progress
 
 
 def _crc_of_object(remote: OpenArtifact, progress: Progress) -> int:
-    size = remote.blob.size
-    with (
-        progress.phase(f"{remote.artifact.name}: reading", size) as advance,
-        ReadAhead(remote.blob, advance) as stream,
-    ):
+    label, size = f"{remote.artifact.name}: reading", remote.blob.size
+    with progress.phase(label, size) as advance, ReadAhead(remote.blob, advance) as stream:
         return crc32_of(stream.pieces(size))
 
 
@@ -356,16 +360,10 @@ def tree_entries(root: Path, most: int = 0) -> Entries:
         LocalIOError: It cannot be read.
     """
     found = {str(entry.path): entry for entry in walk(root, Globs())}
-    listed = {
-        path: Listed(
-            path,
-            entry.kind,
-            entry.size,
-            executable=entry.kind == "file" and entry.executable,
-            target=entry.target,
-        )
-        for path, entry in found.items()
-    }
+    listed = {}
+    for path, one in found.items():
+        executable = one.kind == "file" and one.executable
+        listed[path] = Listed(path, one.kind, one.size, executable=executable, target=one.target)
 
     def read(paths: Sequence[str]) -> Iterator[tuple[str, bytes]]:
         for path in paths:

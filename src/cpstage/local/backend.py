@@ -1,10 +1,8 @@
-"""moto: the S3, KMS, STS and IAM behind the gate, and the rules of KMS that moto leaves out.
+"""moto: S3, KMS, STS and IAM behind the gate, and the rules of KMS that moto leaves out.
 
-Requests go to moto as WSGI calls, already judged by the gate. Its state is global to the
-process, so that only one local AWS can live in a process at a time.
-
-A KMS key must exist in the region and be enabled ("Key states of AWS KMS keys", KMS Developer
-Guide).
+Requests go to moto as WSGI calls. Its state is global to the process, so that only one local AWS
+can live in a process at a time. A KMS key must exist in the region and be enabled ("Key states of
+AWS KMS keys", KMS Developer Guide).
 """
 
 from __future__ import annotations
@@ -17,7 +15,6 @@ import threading
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, Literal, cast
-from urllib.parse import urlencode
 
 from flask import Flask
 from moto.core.base_backend import BackendDict
@@ -26,27 +23,13 @@ from moto.moto_server.werkzeug_app import create_backend_app
 from moto.s3.models import S3Backend, s3_backends
 from werkzeug.wrappers import Response
 
-from cpstage.local.identities import ACCOUNT, Identity
-from cpstage.local.wire import Refusal, Request
+from cpstage.local.access import ACCOUNT, Identity, Refusal, Request
 
 MANAGED_KEY = "alias/aws/s3"
 _PARTITION = "aws"
 _Service = Literal["iam", "kms", "s3", "sts"]
-_PRESIGNED = frozenset(
-    {
-        "x-amz-algorithm",
-        "x-amz-credential",
-        "x-amz-date",
-        "x-amz-expires",
-        "x-amz-security-token",
-        "x-amz-signature",
-        "x-amz-signedheaders",
-    }
-)
-_CRYPTOGRAPHIC = frozenset(
-    {"Decrypt", "Encrypt", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext"}
-)
-_BARE_ID_ONLY = frozenset({"DisableKey", "EnableKey", "ScheduleKeyDeletion", "CancelKeyDeletion"})
+_CRYPTOGRAPHIC = {"Decrypt", "Encrypt", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext"}
+_BARE_ID_ONLY = {"DisableKey", "EnableKey", "ScheduleKeyDeletion", "CancelKeyDeletion"}
 _STATES = {
     "Disabled": ("DisabledException", "is disabled."),
     "PendingDeletion": ("KMSInvalidStateException", "is pending deletion."),
@@ -76,14 +59,9 @@ class Backend:
         body: bytes | None = None,
         key_arn: str | None = None,
     ) -> Response:
-        """Let moto answer a request that the gate has let through.
+        """Let moto answer a request that the gate has admitted.
 
-        Args:
-            request: The request.
-            service: Its service: `s3`, `kms`, `sts` or `iam`.
-            region: The region it was signed for.
-            body: The body to put in place of the client's.
-            key_arn: The KMS key to put in place of the one the client named, for S3.
+        A body takes the place of the client's, and a KMS key that of the one in an S3 request.
         """
         sent = request.get_data() if body is None else body
         environ = dict(request.environ)
@@ -94,10 +72,8 @@ class Backend:
         scope = f"AKIDLOCAL/20150830/{region}/{service}/aws4_request"
         environ["HTTP_AUTHORIZATION"] = f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host"
         if "X-Amz-Signature" in request.args:
-            pairs = request.args.items(multi=True)
-            query = urlencode([pair for pair in pairs if pair[0].lower() not in _PRESIGNED])
-            environ["QUERY_STRING"] = query
-            environ["RAW_URI"] = f"{request.raw_path}?{query}"
+            environ["QUERY_STRING"] = request.unsigned_query
+            environ["RAW_URI"] = f"{request.raw_path}?{request.unsigned_query}"
         if key_arn is not None:
             environ["HTTP_X_AMZ_SERVER_SIDE_ENCRYPTION_AWS_KMS_KEY_ID"] = key_arn
         with self._moto_lock:
@@ -183,7 +159,7 @@ class Backend:
         """
         document = json_object(request.get_data())
         key = self._named_key(document, region)
-        identity.require("kms", f"kms:{operation}", key or "*")
+        identity.require(f"kms:{operation}", key or "*")
         body = None
         if key is not None:
             if operation in _CRYPTOGRAPHIC:
@@ -205,12 +181,7 @@ class Backend:
         return found[0] if found else None
 
     def enabled_key(self, key_id: str, region: str, prefix: str = "") -> str:
-        """Return the ARN of a key.
-
-        Args:
-            key_id: The key.
-            region: Its region.
-            prefix: What the service that asks for the key puts before KMS's error code.
+        """Return the ARN of a key; S3 puts a prefix before the error codes of KMS.
 
         Raises:
             Refusal: The key does not exist, or is not enabled.

@@ -1,6 +1,6 @@
-"""What callers of a local AWS describe and read, and a client of one in another process.
+"""Descriptions of jobs, executions and calls, and the client of a local AWS in another process.
 
-Jobs, artifacts, past executions and recorded calls. This module needs only the standard library.
+This module needs only the standard library.
 """
 
 from __future__ import annotations

@@ -1,13 +1,10 @@
-"""The gate: every request comes through here, and everything AWS would refuse is refused.
+"""The gate authenticates, authorizes and records every request, and hands it to what answers it.
 
-It proves who is calling, asks whether they may, hands the request to the job-worker API, to the
-past executions or to moto, and records every call, the refused ones too.
-
-S3 has the rules that moto leaves out: region, permissions, a bucket policy that refuses unencrypted
-uploads, SSE-KMS under an enabled key, and AccessDenied in place of NoSuchKey for callers without
-s3:ListBucket. Operations are recognised by the HTTP bindings of botocore's S3 model; permissions
-follow "Required permissions for Amazon S3 API operations" (S3 User Guide). Buckets are named in
-the path.
+Of S3, it has the rules that moto leaves out: region, permissions, a bucket policy that refuses
+unencrypted uploads, SSE-KMS under an enabled key, and AccessDenied in place of NoSuchKey for
+callers without s3:ListBucket. Operations are recognised by the HTTP bindings of botocore's S3
+model; permissions follow "Required permissions for Amazon S3 API operations" (S3 User Guide).
+Buckets are named in the path.
 """
 
 from __future__ import annotations
@@ -24,12 +21,11 @@ from botocore.loaders import Loader
 from botocore.model import OperationModel, ServiceModel
 from werkzeug.wrappers import Response
 
+from cpstage.local.access import ACCOUNT, Claim, Identities, Identity, Refusal, Request, refuse
 from cpstage.local.backend import MANAGED_KEY, Backend, json_object
 from cpstage.local.client import Call
 from cpstage.local.history import History
-from cpstage.local.identities import ACCOUNT, Claim, Identities, Identity
 from cpstage.local.job_api import JobWorkerAPI
-from cpstage.local.wire import Refusal, Request, refuse
 
 _LOG = logging.getLogger(__name__)
 _TARGETS = {"CodePipeline_20150709": "codepipeline", "TrentService": "kms"}
@@ -44,40 +40,31 @@ _PARTS = frozenset({"UploadPart", "UploadPartCopy"})
 _ON_UPLOADS = _PARTS | {"ListParts", "AbortMultipartUpload"}
 
 
-class S3Request(NamedTuple):
-    """The operation of an S3 request, its bucket, and its object key, decoded."""
+class Operation(NamedTuple):
+    """The service and operation of a request; of S3, the bucket and the object key, decoded."""
 
+    service: str
     operation: str
     bucket: str | None = None
     key: str | None = None
 
     @property
     def resource(self) -> str:
-        """The ARN that the permission is asked on."""
+        """The ARN of the bucket or object, which permissions of S3 are about."""
         if self.bucket is None:
             return "*"
         return f"arn:aws:s3:::{self.bucket}" + (f"/{self.key}" if self.key else "")
 
 
-class _Asked(NamedTuple):
-    """The service, operation and resource of a request."""
-
-    service: str
-    action: str
-    s3: S3Request = S3Request("")
-
-    @classmethod
-    def of(cls, request: Request, claim: Claim | None) -> _Asked:
-        """Read the call of a request; the service is that of the signature, or else guessed."""
-        prefix, _, operation = request.headers.get("x-amz-target", "").partition(".")
-        is_form = request.mimetype == "application/x-www-form-urlencoded"
-        action = request.form.get("Action", "") if is_form else ""
-        guess = _TARGETS.get(prefix, "sts" if action else "s3")
-        service = claim.service if claim else guess
-        if service == "s3":
-            s3 = understand(request.method, request.uri, request.headers.keys(lower=True))
-            return cls(service, s3.operation, s3)
-        return cls(service, operation or action or request.method)
+def _asked(request: Request, claim: Claim | None) -> Operation:
+    """Read what a request asks for; the service is that of the signature, or else guessed."""
+    prefix, _, operation = request.headers.get("x-amz-target", "").partition(".")
+    is_form = request.mimetype == "application/x-www-form-urlencoded"
+    action = request.form.get("Action", "") if is_form else ""
+    service = claim.service if claim else _TARGETS.get(prefix, "sts" if action else "s3")
+    if service == "s3":
+        return understand(request.method, request.uri, request.headers.keys(lower=True))
+    return Operation(service, operation or action or request.method)
 
 
 class Gate:
@@ -101,11 +88,11 @@ class Gate:
     def answer(self, request: Request) -> Response:
         """Answer a request, and record it."""
         claim: Claim | None = None
-        asked = _Asked.of(request, None)
+        asked = _asked(request, None)
         error = None
         try:
             claim = Claim.read(request)
-            asked = _Asked.of(request, claim)
+            asked = _asked(request, claim)
             reply = self._serve(request, asked, claim)
         except Refusal as refusal:
             reply, error = refusal.reply(asked.service), refusal.code
@@ -118,21 +105,21 @@ class Gate:
             self._calls.append(replace(call, sequence=len(self._calls) + 1))
         return reply
 
-    def _serve(self, request: Request, asked: _Asked, claim: Claim | None) -> Response:
+    def _serve(self, request: Request, asked: Operation, claim: Claim | None) -> Response:
         if claim is None:
             refuse("anonymous", asked.service)
-        identity = self._identities.authenticate(request, claim, asked.service)
+        identity = self._identities.authenticate(request, claim)
         region = claim.region
         if asked.service == "s3":
-            return self._serve_s3(request, asked.s3, identity, region)
+            return self._serve_s3(request, asked, identity, region)
         if asked.service == "kms":
-            return self._backend.answer_kms(request, asked.action, identity, region)
-        if (asked.service, asked.action) == ("sts", "GetCallerIdentity"):
+            return self._backend.answer_kms(request, asked.operation, identity, region)
+        if (asked.service, asked.operation) == ("sts", "GetCallerIdentity"):
             return _caller_identity(identity)  # which takes no permission
-        identity.require(asked.service, f"{asked.service}:{asked.action}", "*")
+        identity.require(f"{asked.service}:{asked.operation}", "*")
         if asked.service == "codepipeline":
-            api = self._history if asked.action in self._history.operations else self._api
-            return api.answer(asked.action, request.get_data(), region)
+            api = self._history if asked.operation in self._history.operations else self._api
+            return api.answer(asked.operation, request.get_data(), region)
         if asked.service not in ("iam", "sts"):
             refuse("denied", asked.service, f"The local AWS has no {asked.service}.")
         return self._backend.answer(request, asked.service, region)
@@ -140,7 +127,7 @@ class Gate:
     def _call(
         self,
         request: Request,
-        asked: _Asked,
+        asked: Operation,
         claim: Claim | None,
         reply: Response,
         error: str | None,
@@ -152,12 +139,12 @@ class Gate:
         return Call(
             sequence=0,
             service=asked.service,
-            action=asked.action,
+            action=asked.operation,
             identity=identity.name if identity else stranger,
             session=identity.session if identity else None,
             job_id=_text(document.get("jobId")) or (identity.job_id if identity else None),
-            bucket=asked.s3.bucket,
-            key=asked.s3.key,
+            bucket=asked.bucket,
+            key=asked.key,
             server_side_encryption=headers.get(_SSE) if is_s3 else None,
             kms_key_id=headers.get(_SSE_KEY) if is_s3 else _text(document.get("KeyId")),
             bucket_key=headers.get(_SSE_BUCKET_KEY) == "true",
@@ -167,12 +154,12 @@ class Gate:
         )
 
     def _serve_s3(
-        self, request: Request, asked: S3Request, identity: Identity, region: str
+        self, request: Request, asked: Operation, identity: Identity, region: str
     ) -> Response:
         """Answer an S3 request of a proved identity, or refuse what S3 would refuse."""
         self._check_region(asked, region)
         for action, resource in _permissions(request, asked):
-            identity.require("s3", action, resource)
+            identity.require(action, resource)
         _check_policy(request, asked, identity)
         self._check_upload(request, asked, identity, region)
         key = None
@@ -183,7 +170,7 @@ class Gate:
         if reply.status_code == 404 and asked.operation in ("GetObject", "HeadObject"):
             # "If you don't have the s3:ListBucket permission, S3 returns 403": GetObject, API
             # Reference. Otherwise an answer would reveal that the object exists.
-            identity.require("s3", "s3:ListBucket", f"arn:aws:s3:::{asked.bucket}")
+            identity.require("s3:ListBucket", f"arn:aws:s3:::{asked.bucket}")
         self._add_key(request, asked, reply)
         # HEAD decrypts nothing, unless it is asked for the checksum.
         wants_plaintext = request.method == "GET" or "x-amz-checksum-mode" in request.headers
@@ -191,7 +178,7 @@ class Gate:
             self._use_key(reply.headers[_SSE_KEY], "Decrypt", identity, region)
         return reply
 
-    def _check_region(self, asked: S3Request, region: str) -> None:
+    def _check_region(self, asked: Operation, region: str) -> None:
         if asked.bucket is None or asked.operation == "CreateBucket":
             return
         home = self._backend.bucket_region(asked.bucket)
@@ -209,7 +196,7 @@ class Gate:
             raise Refusal(400, code, message, headers, members={"Region": home})
 
     def _check_upload(
-        self, request: Request, asked: S3Request, identity: Identity, region: str
+        self, request: Request, asked: Operation, identity: Identity, region: str
     ) -> None:
         """Refuse work on a multipart upload that is over, or under a key that cannot be used."""
         upload_id = request.args.get("uploadId")
@@ -227,7 +214,7 @@ class Gate:
             raise Refusal(403, "AccessDenied", identity.denial(action, arn))
         return arn
 
-    def _add_key(self, request: Request, asked: S3Request, reply: Response) -> None:
+    def _add_key(self, request: Request, asked: Operation, reply: Response) -> None:
         """Add the key of an object under DSSE-KMS, which moto leaves out of the headers."""
         is_dsse = reply.headers.get(_SSE) == "aws:kms:dsse"
         if is_dsse and _SSE_KEY not in reply.headers and asked.bucket and asked.key:
@@ -236,7 +223,7 @@ class Gate:
                 reply.headers[_SSE_KEY] = key
 
 
-def _check_policy(request: Request, asked: S3Request, identity: Identity) -> None:
+def _check_policy(request: Request, asked: Operation, identity: Identity) -> None:
     """Apply the DenyUnEncryptedObjectUploads statement of CodePipeline's bucket policy."""
     if asked.operation not in _WRITES or request.headers.get(_SSE) in _SSE_KMS:
         return
@@ -267,15 +254,11 @@ def _error_of(reply: Response) -> str | None:
 # Operations whose permission is not called as they are.
 _PERMISSIONS = {
     "HeadObject": "GetObject",
-    "CopyObject": "PutObject",
-    "CreateMultipartUpload": "PutObject",
-    "UploadPart": "PutObject",
-    "UploadPartCopy": "PutObject",
-    "CompleteMultipartUpload": "PutObject",
+    **dict.fromkeys(
+        ("CopyObject", "CreateMultipartUpload", "CompleteMultipartUpload", *_PARTS), "PutObject"
+    ),
     "ListParts": "ListMultipartUploadParts",
-    "HeadBucket": "ListBucket",
-    "ListObjects": "ListBucket",
-    "ListObjectsV2": "ListBucket",
+    **dict.fromkeys(("HeadBucket", "ListObjects", "ListObjectsV2"), "ListBucket"),
     "ListObjectVersions": "ListBucketVersions",
     "ListMultipartUploads": "ListBucketMultipartUploads",
     "ListBuckets": "ListAllMyBuckets",
@@ -283,7 +266,7 @@ _PERMISSIONS = {
 _VERSIONED = frozenset({"GetObject", "DeleteObject", "GetObjectTagging"})
 
 
-def _permissions(request: Request, asked: S3Request) -> Iterator[tuple[str, str]]:
+def _permissions(request: Request, asked: Operation) -> Iterator[tuple[str, str]]:
     """Yield each action and resource that a request needs to be allowed."""
     action = _PERMISSIONS.get(asked.operation, asked.operation)
     if action in _VERSIONED and request.args.get("versionId"):
@@ -299,14 +282,8 @@ def _permissions(request: Request, asked: S3Request) -> Iterator[tuple[str, str]
         yield "s3:GetObject", f"arn:aws:s3:::{path}"
 
 
-def understand(method: str, uri: str, headers: Iterable[str]) -> S3Request:
-    """Recognise the operation, bucket and key of an S3 request.
-
-    Args:
-        method: The HTTP method.
-        uri: The path and the query, as they were sent.
-        headers: The names of the headers, in lower case.
-    """
+def understand(method: str, uri: str, headers: Iterable[str]) -> Operation:
+    """Recognise an S3 request by its path and query, as sent, and its headers' names."""
     path, _, query = uri.partition("?")
     bucket, _, key = path.lstrip("/").partition("/")
     level = "key" if key else "bucket" if bucket else "service"
@@ -319,7 +296,7 @@ def understand(method: str, uri: str, headers: Iterable[str]) -> S3Request:
         if needed <= present
     ]
     operation = max(candidates, default=(0, f"{method} {level}"), key=lambda c: c[0])[1]
-    return S3Request(operation, unquote(bucket) or None, unquote(key) or None)
+    return Operation("s3", operation, unquote(bucket) or None, unquote(key) or None)
 
 
 @cache

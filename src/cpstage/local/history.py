@@ -1,12 +1,10 @@
 """Past executions of pipelines, and the operations of the CodePipeline API about them.
 
-ListPipelines, GetPipeline, ListPipelineExecutions, ListActionExecutions, ListActionTypes and
-GetActionType, as the CodePipeline API Reference describes them: newest first, at most 100 on a
-page, and a token that leads to the next one.
+The operations are those of the CodePipeline API Reference: newest first, at most 100 on a page, and
+a token that leads to the next one.
 
 A pipeline has executions, an execution has runs of actions, and a run has input and output
-artifacts. :class:`History` keeps them, and puts the artifacts' objects into the pipeline's buckets:
-one bucket for each region that has an action.
+artifacts, whose objects are in the pipeline's bucket of the action's region.
 """
 
 from __future__ import annotations
@@ -17,15 +15,14 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from werkzeug.wrappers import Response
 
+from cpstage.local.access import ACCOUNT, Refusal, json_reply
 from cpstage.local.client import ActionRun, Input, Revision
-from cpstage.local.identities import ACCOUNT
 from cpstage.local.job_api import read_request
 from cpstage.local.jobs import Artifact, JobService, place
-from cpstage.local.wire import Refusal, json_reply
 
 HISTORY_SECONDS = 365 * 24 * 3600.0
 """How long CodePipeline keeps executions (CodePipeline User Guide, quotas)."""
@@ -60,14 +57,11 @@ class _Execution(NamedTuple):
 
 
 class History:
-    """The executions of all pipelines of one region.
-
-    Args:
-        jobs: The jobs of the region; it stores the objects of the artifacts.
+    """The executions of all pipelines of one region; their artifacts are stored as those of jobs.
 
     Attributes:
         action_types: Action types with their configuration properties.
-        operations: What :meth:`answer` answers.
+        operations: The operations that :meth:`answer` answers.
     """
 
     def __init__(self, jobs: JobService) -> None:
@@ -111,7 +105,7 @@ class History:
             summary = {
                 "pipelineExecutionId": execution_id,
                 "status": status,
-                **({"statusSummary": status_summary} if status_summary else {}),
+                **_given(statusSummary=status_summary),
                 "startTime": began,
                 "lastUpdateTime": began + sum(run.seconds for run in runs),
                 "sourceRevisions": [_revision(one) for one in revisions],
@@ -276,14 +270,10 @@ def _page(
 def _offset(token: str, member: str) -> int:
     try:
         of, offset = json.loads(base64.urlsafe_b64decode(token))
+        if of == member and isinstance(offset, int):
+            return offset
     except (ValueError, TypeError):
-        _bad_token()
-    if of != member or not isinstance(offset, int):
-        _bad_token()
-    return offset
-
-
-def _bad_token() -> NoReturn:
+        pass
     raise Refusal(400, "InvalidNextTokenException", "The next token is invalid")
 
 
@@ -294,25 +284,24 @@ def _succeeded_in(execution: _Execution, stage: str) -> bool:
 
 
 def _revision(revision: Revision) -> _Document:
-    return {
-        "actionName": revision.action,
-        "revisionId": revision.id,
-        **({"revisionSummary": revision.summary} if revision.summary else {}),
-        **({"revisionUrl": revision.url} if revision.url else {}),
-    }
+    named = {"actionName": revision.action, "revisionId": revision.id}
+    return {**named, **_given(revisionSummary=revision.summary, revisionUrl=revision.url)}
+
+
+def _given(**members: object) -> _Document:
+    """Return members without those that are empty."""
+    return {name: value for name, value in members.items() if value}
 
 
 def _detail(execution_id: str, kept: _Run, region: str) -> _Document:
     run = kept.run
-    result: _Document = {}
-    if run.external_id:
-        result["externalExecutionId"] = run.external_id
-    if run.summary:
-        result["externalExecutionSummary"] = run.summary
-    if run.external_url:
-        result["externalExecutionUrl"] = run.external_url
-    if run.error:
-        result["errorDetails"] = {"code": run.error[0], "message": run.error[1]}
+    code, message = run.error or ("", "")
+    result = _given(
+        externalExecutionId=run.external_id,
+        externalExecutionSummary=run.summary,
+        externalExecutionUrl=run.external_url,
+        errorDetails=_given(code=code, message=message),
+    )
     detail: _Document = {
         "pipelineExecutionId": execution_id,
         "actionExecutionId": kept.id,

@@ -1,9 +1,8 @@
 """The job-worker operations of the CodePipeline API, version 2015-07-09, in JSON 1.1.
 
 PollForJobs, AcknowledgeJob, GetJobDetails, PutJobSuccessResult, PutJobFailureResult and their
-third-party twins, as the CodePipeline API Reference describes them. The gate decides who may call
-them. Requests are checked against botocore's own model of the service: required members, types,
-lengths, ranges, enumerations and patterns.
+third-party twins, as the CodePipeline API Reference describes them. Requests are checked against
+botocore's model of the service: required members, types, lengths, ranges, enumerations, patterns.
 
 `mock_jobs` adds the operations to moto's `mock_aws`, for tests within one process: moto has
 CodePipeline's pipelines, but no jobs. `mock_aws` checks neither signatures nor permissions, and
@@ -24,7 +23,7 @@ from botocore.loaders import Loader
 from botocore.model import MapShape, ServiceModel, Shape, StructureShape
 from werkzeug.wrappers import Response
 
-from cpstage.local.identities import ACCOUNT
+from cpstage.local.access import ACCOUNT, Refusal, json_reply
 from cpstage.local.jobs import (
     OPEN,
     REDELIVER_SECONDS,
@@ -33,7 +32,6 @@ from cpstage.local.jobs import (
     JobService,
     JobState,
 )
-from cpstage.local.wire import Refusal, json_reply
 
 if TYPE_CHECKING:
     from moto.codepipeline.responses import CodePipelineResponse
@@ -69,7 +67,7 @@ class JobWorkerAPI:
         for kind in ("", "ThirdParty"):
             self._handlers[f"Acknowledge{kind}Job"] = self._acknowledge
             self._handlers[f"Put{kind}JobSuccessResult"] = self._put_success
-            self._handlers[f"Put{kind}JobFailureResult"] = self._put_failure
+            self._handlers[f"Put{kind}JobFailureResult"] = self._finish
 
     def answer(self, operation: str, body: bytes, region: str) -> Response:
         """Answer one call.
@@ -117,7 +115,7 @@ class JobWorkerAPI:
     def _dispatch(self, document: _Document, third_party: bool) -> list[JobState]:
         action_type = ActionType(**document["actionTypeId"])
         owner = "ThirdParty" if third_party else "Custom"
-        if action_type.owner != owner or not self._book.knows(action_type):
+        if action_type.owner != owner or action_type not in self._book.action_types:
             message = f"The action type {'/'.join(document['actionTypeId'].values())} is not known"
             raise Refusal(400, "ActionTypeNotFoundException", message)
         query = (document.get("queryParam") or {}).items()
@@ -154,10 +152,7 @@ class JobWorkerAPI:
             raise Refusal(400, "OutputVariablesSizeExceededException", message)
         return self._finish(document, "Succeeded")
 
-    def _put_failure(self, document: _Document) -> _Document:
-        return self._finish(document, "Failed")
-
-    def _finish(self, document: _Document, status: str) -> _Document:
+    def _finish(self, document: _Document, status: str = "Failed") -> _Document:
         kept = {k: v for k, v in document.items() if k not in ("jobId", "clientToken")}
         if not self._book.finish(document["jobId"], status, kept):
             message = f"Job {document['jobId']} is not in progress"
@@ -197,13 +192,9 @@ class JobWorkerAPI:
 
 def _artifact(artifact: Artifact) -> _Document:
     place = {"bucketName": artifact.bucket, "objectKey": artifact.key}
-    document: _Document = {
-        "name": artifact.name,
-        "location": {"type": "S3", "s3Location": place},
-    }
-    if artifact.revision is not None:
-        document["revision"] = artifact.revision
-    return document
+    location = {"type": "S3", "s3Location": place}
+    revision = {} if artifact.revision is None else {"revision": artifact.revision}
+    return {"name": artifact.name, "location": location, **revision}
 
 
 def _not_found(job_id: str) -> NoReturn:
@@ -248,13 +239,19 @@ def _faults(value: Any, shape: Shape, path: str) -> Iterator[str]:
     if not _has_type(value, shape):
         raise Refusal(400, "SerializationException", f"{path or 'The body'} has a wrong type")
     for constraint in _broken(value, shape):
-        yield f"Value at '{path}' failed to satisfy constraint: Member must {constraint}"
+        yield _fault(path, constraint)
+    prefix = f"{path}." if path else ""
     if isinstance(shape, StructureShape):
-        yield from _structure_faults(value, shape, path)
+        for name, member in shape.members.items():
+            # A null member counts as one left out.
+            if value.get(name) is not None:
+                yield from _faults(value[name], member, prefix + name)
+            elif name in shape.required_members:
+                yield _fault(prefix + name, "not be null")
     elif isinstance(shape, MapShape):
         for key, item in value.items():
-            yield from _faults(key, shape.key, f"{path}.key")
-            yield from _faults(item, shape.value, f"{path}.{key}")
+            yield from _faults(key, shape.key, f"{prefix}key")
+            yield from _faults(item, shape.value, f"{prefix}{key}")
 
 
 def _has_type(value: Any, shape: Shape) -> bool:
@@ -262,15 +259,8 @@ def _has_type(value: Any, shape: Shape) -> bool:
     return isinstance(value, _TYPES[shape.type_name]) and not isinstance(value, bool)
 
 
-def _structure_faults(value: dict[str, Any], shape: StructureShape, path: str) -> Iterator[str]:
-    prefix = f"{path}." if path else ""
-    for name, member in shape.members.items():
-        # A null member counts as one left out.
-        if value.get(name) is not None:
-            yield from _faults(value[name], member, prefix + name)
-        elif name in shape.required_members:
-            member_path = prefix + name
-            yield f"Value at '{member_path}' failed to satisfy constraint: Member must not be null"
+def _fault(path: str, constraint: str) -> str:
+    return f"Value at '{path}' failed to satisfy constraint: Member must {constraint}"
 
 
 def _broken(value: Any, shape: Shape) -> Iterator[str]:
@@ -304,11 +294,9 @@ class MockJobs(JobService):
         self._open()
         self._api = JobWorkerAPI(self)
 
-    def methods(self) -> dict[str, Any]:
-        """Return the job-worker operations as methods of moto's CodePipeline."""
-        return {xform_name(operation): self._method(operation) for operation in OPERATIONS}
+    def method(self, operation: str) -> Callable[[CodePipelineResponse], _Answer]:
+        """Return an operation as a method of moto's CodePipeline."""
 
-    def _method(self, operation: str) -> Callable[[CodePipelineResponse], _Answer]:
         def answer(call: CodePipelineResponse) -> _Answer:
             try:
                 reply = self._api.answer(operation, call.body.encode(), call.region)
@@ -355,5 +343,6 @@ def mock_jobs(
     if not botocore_stubber.enabled:
         raise RuntimeError("mock_aws is not active: write `with mock_aws(), mock_jobs() as jobs:`")
     jobs = MockJobs(region, redeliver_seconds)
-    with patch.multiple(CodePipelineResponse, create=True, **jobs.methods()):
+    methods: dict[str, Any] = {xform_name(name): jobs.method(name) for name in OPERATIONS}
+    with patch.multiple(CodePipelineResponse, create=True, **methods):
         yield jobs

@@ -1,8 +1,7 @@
 """The jobs of the local pipeline on top of moto: their state, artifacts and session credentials.
 
-The life of a job follows the CodePipeline API Reference: Queued, Dispatched by a poll, InProgress
-after an acknowledgement with the nonce of that poll, Succeeded or Failed by a result. A dispatched
-job that is not acknowledged for a while is returned by another poll, with another nonce.
+The statuses of a job follow the CodePipeline API Reference: Queued, Dispatched by a poll,
+InProgress after an acknowledgement with the nonce of that poll, Succeeded or Failed by a result.
 
 The pipeline stores the input objects encrypted, under keys like those of CodePipeline. The session
 credentials of a job may read its input objects, write its output objects and use its key.
@@ -19,9 +18,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from cpstage.local.access import ACCOUNT, Identities, Identity, Statement
 from cpstage.local.backend import MANAGED_KEY, Backend
 from cpstage.local.client import SESSION_ACTIONS, Input, NewJob, Output, TakesJobs
-from cpstage.local.identities import ACCOUNT, Identities, Identity, Statement
 
 REDELIVER_SECONDS = 60.0
 """How long a dispatched job waits for its acknowledgement before another poll returns it."""
@@ -55,19 +54,16 @@ class Artifact:
 class JobState:
     """A job as it stands at one moment.
 
+    Members that are not here are those of :class:`NewJob`.
+
     Attributes:
-        nonce: What AcknowledgeJob must give.
-        client_id: Who a third-party job is for; None for a custom one.
-        client_token: What every call on a third-party job must give; None for a custom one.
-        encryption_key: The job's `encryptionKey`, if it has one.
-        continuation_token: The token that an earlier job left.
-        session_seconds: Lifetime of its session credentials.
-        session_requests: How many requests a session is good for; any number if None.
-        session_actions: What its sessions may do.
-        dispatched_at: When a poll last brought it (`time.monotonic`).
+        nonce: The nonce of the last poll, for AcknowledgeJob.
+        client_id: The client of a third-party job; None for a custom one.
+        client_token: The token that calls on a third-party job must have; None for a custom one.
+        dispatched_at: When a poll last returned it (`time.monotonic`).
         sessions: How many sessions have been issued.
         result: The members of the result that was put, without id and client token.
-        continued_as: The job that a continuation token brought about.
+        continued_as: The id of the job that continues the action.
     """
 
     id: str
@@ -111,29 +107,21 @@ def _new_nonce() -> str:
 class Book:
     """Every job of one local AWS, by id; each change is one step under a lock.
 
-    Args:
-        redeliver_seconds: How long a dispatched job waits for its acknowledgement.
+    Attributes:
+        action_types: The action types that polls may name.
     """
 
     def __init__(self, redeliver_seconds: float) -> None:
         self._redeliver_seconds = redeliver_seconds
         self._lock = threading.RLock()
         self._jobs: dict[str, JobState] = {}
-        self._types: set[ActionType] = set()
+        self.action_types = {_action_type(NewJob(third_party=one)) for one in (False, True)}
 
     def add(self, job: JobState) -> None:
         """Enter a job, and with it its action type."""
         with self._lock:
             self._jobs[job.id] = job
-            self._types.add(job.action_type)
-
-    def add_type(self, action_type: ActionType) -> None:
-        """Make an action type known, so that polling for it finds nothing rather than fails."""
-        self._types.add(action_type)
-
-    def knows(self, action_type: ActionType) -> bool:
-        """Whether there is such an action type."""
-        return action_type in self._types
+            self.action_types.add(job.action_type)
 
     def find(self, job_id: str) -> JobState | None:
         """Return the current state of a job, or None."""
@@ -154,12 +142,9 @@ class Book:
     def dispatch(
         self, action_type: ActionType, query: Iterable[tuple[str, str]], limit: int
     ) -> list[JobState]:
-        """Hand queued jobs out to a poll, each with a new nonce.
+        """Return jobs to a poll, each with a new nonce; dispatched ones again after a while.
 
-        Args:
-            action_type: The jobs' action type.
-            query: Configuration values that the jobs must have.
-            limit: How many at most.
+        They have the action type, and the configuration values of the query.
         """
         wanted = set(query)
         now = time.monotonic()
@@ -181,11 +166,7 @@ class Book:
         return job.status == "Queued" or (job.status == "Dispatched" and forgotten)
 
     def acknowledge(self, job_id: str, nonce: str) -> str | None:
-        """Start a dispatched job.
-
-        Returns:
-            The job's status then, or None if the nonce is not that of the last poll.
-        """
+        """Start a dispatched job; return its status, or None for another nonce than the last."""
         with self._lock:
             job = self._jobs[job_id]
             if job.nonce != nonce:
@@ -195,12 +176,9 @@ class Book:
             return job.status
 
     def finish(self, job_id: str, status: str, result: Mapping[str, Any]) -> bool:
-        """End a job in progress with a result.
+        """End a job in progress with a result; return False for a job that is not in progress.
 
-        A result with a continuation token brings a new job for the same action into the queue.
-
-        Returns:
-            Whether the job was in progress.
+        A result with a continuation token adds a new job for the same action.
         """
         with self._lock:
             job = self._jobs[job_id]
@@ -226,14 +204,7 @@ class Book:
 
 
 class JobService(TakesJobs):
-    """The jobs of one region.
-
-    Args:
-        region: The pipeline's region.
-        session_seconds: Lifetime of the session credentials that come with a job.
-        session_actions: Actions that these credentials allow, unless a job says otherwise.
-        redeliver_seconds: How long a dispatched job waits for its acknowledgement before it goes
-            to another poll.
+    """The jobs of one region; the arguments are those of :class:`LocalAWS`.
 
     Attributes:
         region: The pipeline's region.
@@ -268,8 +239,6 @@ class JobService(TakesJobs):
         self._identities = Identities()
         self.stores = {}
         _, self.key_arn = self.store_of(self.region)
-        for third_party in (False, True):
-            self.book.add_type(_action_type(NewJob(third_party=third_party)))
 
     def store_of(self, region: str) -> tuple[str, str]:
         """Return the artifact bucket and the KMS key of a region; make them if missing."""
@@ -396,19 +365,15 @@ def _bucket_name(region: str) -> str:
 
 
 def place(pipeline: str, item: Input | Output, bucket: str) -> Artifact:
-    """Return an artifact with a key like those of CodePipeline.
+    """Return an artifact with a key like those of CodePipeline, and a bucket if it names none.
 
     CodePipeline cuts the pipeline's name to 20 characters in keys, the artifact's to 10.
-
-    Args:
-        pipeline: The pipeline's name.
-        item: The artifact.
-        bucket: The bucket of an artifact that names none.
     """
-    suffix = item.suffix if isinstance(item, Input) else ""
+    suffix, revision = "", None
+    if isinstance(item, Input):
+        suffix, revision = item.suffix, item.revision
     name = "".join(secrets.choice(_KEY_ALPHABET) for _ in range(7))
     key = item.key or f"{pipeline[:20]}/{item.name[:10]}/{name}{suffix}"
-    revision = item.revision if isinstance(item, Input) else None
     return Artifact(item.name, item.bucket or bucket, key, revision)
 
 

@@ -1,10 +1,10 @@
-"""The embedded local AWS: its parts put together, started and stopped, on the loopback address.
+"""The embedded local AWS as a server on the loopback address.
 
 werkzeug's server listens and reads the requests. Its request handler closes the connection after
 every answer; the handler here keeps the connection open, as AWS does and boto3 expects.
 
-Under `/_cpstage/`, beside the AWS APIs, another process asks for jobs and for the record, in JSON.
-A web page in a browser cannot: the control endpoint takes a header that a page may not send across
+Under `/_cpstage/`, beside the AWS APIs, another process adds jobs and reads the record, in JSON. A
+web page in a browser cannot: the control endpoint requires a header that a page may not send across
 origins, and a loopback Host, which a rebound DNS name is not.
 """
 
@@ -26,6 +26,7 @@ from werkzeug.serving import ThreadedWSGIServer
 from werkzeug.test import run_wsgi_app
 from werkzeug.wrappers import Response
 
+from cpstage.local.access import Identity, Request, json_reply
 from cpstage.local.backend import Backend
 from cpstage.local.client import (
     CONTROL_HEADER,
@@ -36,10 +37,8 @@ from cpstage.local.client import (
 )
 from cpstage.local.gate import Gate
 from cpstage.local.history import ActionTypeKey, History, Properties
-from cpstage.local.identities import Identity
 from cpstage.local.job_api import OPERATIONS, JobWorkerAPI
 from cpstage.local.jobs import REDELIVER_SECONDS, JobService
-from cpstage.local.wire import Request, json_reply
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -120,21 +119,18 @@ class LocalAWS(JobService):
         if not _RUNNING.acquire(blocking=False):
             raise RuntimeError("This process has a local AWS running already; stop that first")
         try:
-            self._build()
+            Backend.clear()
+            self._open()
+            self.history = History(self)
+            self.action_types = self.history.action_types
+            self._admin = self._identities.add_user("admin", {"*"})
+            self._caller = self._identities.add_user("caller", self._caller_actions)
+            api = JobWorkerAPI(self)
+            self._gate = Gate(self._identities, self._backend, api, self.history)
             self._server = LoopbackServer(self._port, self._answer)
         except BaseException:
             _RUNNING.release()
             raise
-
-    def _build(self) -> None:
-        Backend.clear()
-        self._open()
-        self.history = History(self)
-        self.action_types = self.history.action_types
-        self._admin = self._identities.add_user("admin", {"*"})
-        self._caller = self._identities.add_user("caller", self._caller_actions)
-        api = JobWorkerAPI(self)
-        self._gate = Gate(self._identities, self._backend, api, self.history)
 
     def _answer(self, request: Request) -> Response:
         is_control = request.raw_path.startswith(CONTROL_PREFIX)
@@ -196,7 +192,7 @@ class LocalAWS(JobService):
         """Make another identity, and return the variables that make AWS tools that one.
 
         Args:
-            name: How the record will call it.
+            name: Its name in the record of calls.
             actions: What it may do, on every resource, such as `codepipeline:GetJobDetails`.
         """
         return self._environment(self._identities.add_user(name, actions))
@@ -260,11 +256,7 @@ class _Handler(MotoRequestHandler):
 
 
 class LoopbackServer(ThreadedWSGIServer):
-    """A server in a thread, on 127.0.0.1 only.
-
-    Args:
-        port: The port; 0 for a free one.
-        answer: Answers each request; called in many threads at once.
+    """A server in a thread, on 127.0.0.1 only; it calls ``answer`` in many threads at once.
 
     Raises:
         OSError: The port is taken.
@@ -287,7 +279,7 @@ class LoopbackServer(ThreadedWSGIServer):
         self._thread.start()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Remember the connection, and handle its requests in a new thread."""
+        """Note the connection, and handle its requests in a new thread."""
         self._connections.add(request)
         super().process_request(request, client_address)
 

@@ -33,7 +33,7 @@ from cpstage.errors import (
     local_failures,
     local_reason,
 )
-from cpstage.filesystem.removal import remove_tree
+from cpstage.filesystem.removal import removed_at_end
 from cpstage.filesystem.tree import write_private
 from cpstage.job import ArtifactSet, Job
 from cpstage.job.masking import Secret, reveal
@@ -268,7 +268,7 @@ def handed_files(directory: Path, job: Job, *, pass_configuration: bool) -> Iter
     Raises:
         WorkspaceUnavailable, LocalIOError: They cannot be written.
     """
-    try:
+    with removed_at_end(directory):
         with local_failures(directory, "create"):
             directory.mkdir(mode=0o700)
         files = HandedFiles(directory)
@@ -283,8 +283,6 @@ def handed_files(directory: Path, job: Job, *, pass_configuration: bool) -> Iter
                 json.dumps(reveal(job.action_configuration), indent=2) + "\n",
             )
         yield files
-    finally:
-        remove_tree(directory)
 
 
 def _left_in(path: Path, most: int, what: str) -> bytes:

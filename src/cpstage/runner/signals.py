@@ -30,9 +30,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
-from cpstage._posix import SIGNALS, blocked, signals
+from cpstage._posix import SIGNALS, blocked, is_postponed, signals
 from cpstage.errors import ConfigurationError, Stopped
 
 KILL_AFTER = 10.0
@@ -67,14 +68,17 @@ class Interrupts:
             for number in SIGNALS:
                 # One that is ignored stays so, as nohup(1) wants it.
                 if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                    handler = signal.signal(number, lambda got, _: self.receive(got))
-                    self._handlers[number] = handler
+                    self._handlers[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._depth -= 1
         while self._depth == 0 and self._handlers:
             signal.signal(*self._handlers.popitem())
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if not is_postponed(number, frame):
+            self.receive(number)
 
     def receive(self, number: int) -> None:
         """Handle a signal, in any thread, as the innermost context decides."""

@@ -1,8 +1,8 @@
 """One artifact's bytes: whether they are encrypted, which format they have, and what is in them.
 
-This is the one place that decides both, for artifacts in S3 and for local files. The start of the
-bytes tells: a message of the AWS Encryption SDK is decrypted first, and its plaintext identified in
-its turn. :func:`extract` reads all bytes once, as a stream, and writes what is in them into a tree.
+Artifacts in S3 and local files are identified by their first bytes. A message of the AWS Encryption
+SDK is decrypted first, and its plaintext identified in its turn. :func:`extract` reads all bytes
+once, as a stream, and writes what is in them into a tree.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ import io
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from cpstage.archive.blob import Blob, FileBlob, ReadAhead
 from cpstage.archive.formats import HEAD_BYTES as FORMAT_HEAD_BYTES
 from cpstage.archive.formats import Format, not_unpacked, recognise
 from cpstage.archive.members import Contents
 from cpstage.archive.unpack import Unpacker
+from cpstage.aws.config import AwsConfig
 from cpstage.aws.job_session import ObjectInfo
 from cpstage.aws.s3 import RunningChecksum
 from cpstage.encryption.header import (
@@ -46,25 +48,31 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class DecryptionKeys:
-    """The keys and the context that an encrypted artifact is decrypted with.
+    """The arguments that an encrypted artifact is decrypted with.
 
     Attributes:
         kms: Returns the KMS client of a region.
         key_ids: Keys that may decrypt it.
+        context: Pairs that its encryption context must have.
+        requires_commitment: Whether messages without key commitment are refused.
         account_id: An account whose keys may decrypt it too.
         partition: The partition of that account.
         region: Where replicas of multi-region keys are asked first.
-        requires_commitment: Whether messages without key commitment are refused.
-        context: Pairs that its encryption context must have.
     """
 
     kms: Clients
-    key_ids: Sequence[str] = ()
+    key_ids: Sequence[str]
+    context: Mapping[str, str]
+    requires_commitment: bool
     account_id: str | None = None
     partition: str = "aws"
     region: str | None = None
-    requires_commitment: bool = True
-    context: Mapping[str, str] = field(default_factory=dict)
+
+
+def callers_keys(config: AwsConfig, options: Unpacking) -> DecryptionKeys:
+    """Return what decrypts a local archive: keys that the caller's own credentials may use."""
+    kms = cache(partial(config.kms, None))  # a client for each region
+    return DecryptionKeys(kms, options.key_ids, options.context, options.requires_commitment)
 
 
 def job_keys(
@@ -79,12 +87,12 @@ def job_keys(
     place = job_context(pipeline=job.pipeline_context.pipeline_name, artifact=name)
     return DecryptionKeys(
         kms,
-        key_ids=[*([own] if own else []), *options.key_ids],
+        [*([own] if own else []), *options.key_ids],
+        {**options.context, **place},
+        options.requires_commitment,
         account_id=job.account_id,
         partition=job.partition,
         region=job.region,
-        requires_commitment=options.requires_commitment,
-        context={**options.context, **place},
     )
 
 
@@ -109,11 +117,8 @@ class Identified:
 def identify(head: bytes, options: Unpacking, *, name: str, content_type: str) -> Identified:
     """Tell encrypted messages, archives and other files apart.
 
-    Args:
-        head: The first ``HEAD_BYTES`` bytes, or all where there are fewer.
-        options: Whether archives are unpacked, and whether encryption is required.
-        name: The key or file name, whose suffix announces a format.
-        content_type: The media type, which announces one too.
+    ``head`` is the start of the bytes, from :func:`read_head`. The suffix of the name and the media
+    type announce a format.
 
     Raises:
         ArtifactRejected: It must be encrypted and is not, or lacks the announced format.
@@ -189,27 +194,15 @@ def decrypted(stream: ReadAhead, keys: DecryptionKeys, directory: Path) -> Itera
     """
     from cpstage.encryption.messages import decrypt
 
-    chunks = decrypt(
-        io.BufferedReader(stream, _CHUNK),
-        context=keys.context,
-        key_ids=keys.key_ids,
-        account_id=keys.account_id,
-        partition=keys.partition,
-        region=keys.region,
-        requires_commitment=keys.requires_commitment,
-        kms=keys.kms,
-    )
-    with _unlinked_file(directory) as file:
+    chunks = decrypt(io.BufferedReader(stream, _CHUNK), **vars(keys))
+    with local_failures(directory):
+        unlinked = TemporaryFile(buffering=0, dir=directory)  # noqa: SIM115 (closed below)
+    with unlinked as file:
         for chunk in chunks:
             with local_failures(directory):
                 write_all(file.fileno(), chunk)
         with closing(FileBlob(directory, file.fileno())) as plain:
             yield plain
-
-
-def _unlinked_file(directory: Path) -> IO[bytes]:
-    with local_failures(directory):
-        return TemporaryFile(buffering=0, dir=directory)
 
 
 @dataclass(frozen=True)
@@ -263,12 +256,7 @@ def extract(
 ) -> Extracted:
     """Read an artifact from start to end, and write its contents into a tree.
 
-    Args:
-        source: The artifact.
-        unpacker: What writes the tree.
-        options: Whether and how to decrypt and to unpack.
-        scratch: A directory with room for the plaintext of encrypted messages.
-        progress: Is told of all phases.
+    ``scratch`` is a directory with room for the plaintext of encrypted messages.
 
     Raises:
         ArtifactRejected: It is unsafe, damaged, over a limit, or cannot be decrypted.

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from cpstage.archive.blob import Blob
+from cpstage.archive.blob import Blob, at_once, early_reads
 from cpstage.archive.formats import Format
 from cpstage.archive.unpack import Unpacker
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
@@ -36,7 +37,6 @@ from cpstage.transfer.artifact import (
 )
 from cpstage.transfer.inventory import Inventory, Staged, record_of
 from cpstage.transfer.options import FetchOptions, Unpacking
-from cpstage.transfer.overlap import at_once, early_reads
 from cpstage.workspace.layout import Outputs, Workspace
 from cpstage.workspace.publishing import Move
 
@@ -55,7 +55,7 @@ _AUTHENTICATED = "authentication tag of every frame"
 
 @dataclass(frozen=True)
 class FetchResult:
-    """What a fetch has done: the inputs it was asked for, and where outputs go.
+    """The result of a fetch.
 
     Attributes:
         job: The job, or the past execution.
@@ -153,17 +153,24 @@ def fetch(
             if dry_run:
                 planned = fetching.identify(known.todo)
                 result = _in_order(found, planned, known.settled, known.doubtful)
-                return _result(job, result, outputs, session, missing)
-            with place.staging() as staging:
-                compared = fetching.compare(known.doubtful, staging, warn)
-                staged, moves, fingerprints = fetching.stage(known.todo, staging)
-                result = _in_order(found, staged, known.settled, compared)
-                _warn_of_modified(known.settled, warn)
-                entries = inventory.entries(result, {**fingerprints, **_fingerprints(compared)})
-                moves += place.output_moves([*outputs.values()], staging, replace=new_out)
-                moves += place.record_moves(record_of(job), entries, staging)
-                place.publish(moves)
-    return _result(job, result, outputs, session, missing)
+            else:
+                with place.staging() as staging:
+                    compared = fetching.compare(known.doubtful, staging, warn)
+                    staged, moves, fingerprints = fetching.stage(known.todo, staging)
+                    result = _in_order(found, staged, known.settled, compared)
+                    _warn_of_modified(known.settled, warn)
+                    entries = inventory.entries(result, {**fingerprints, **_fingerprints(compared)})
+                    moves += place.output_moves([*outputs.values()], staging, replace=new_out)
+                    moves += place.record_moves(record_of(job), entries, staging)
+                    place.publish(moves)
+    return FetchResult(
+        job,
+        tuple(one for one in result if not one.made),
+        outputs,
+        session.retries.count,
+        tuple(one for one in result if one.made),
+        tuple(missing),
+    )
 
 
 def _choose(job: ArtifactSet, globs: Sequence[str]) -> list[Artifact]:
@@ -173,32 +180,10 @@ def _choose(job: ArtifactSet, globs: Sequence[str]) -> list[Artifact]:
     return choose([*job.input_artifacts, *job.made_artifacts], globs, "artifact", "the execution")
 
 
-def _result(
-    job: ArtifactSet,
-    staged: Sequence[Staged],
-    outputs: dict[str, Path],
-    session: JobSession,
-    missing: Sequence[Artifact],
-) -> FetchResult:
-    return FetchResult(
-        job,
-        tuple(one for one in staged if not one.made),
-        outputs,
-        session.retries.count,
-        tuple(one for one in staged if one.made),
-        tuple(missing),
-    )
-
-
 def _in_order(found: Sequence[Staged], *done: Sequence[Staged]) -> tuple[Staged, ...]:
     """Return results in the order in which the job has the artifacts."""
     by_name = {one.artifact.name: one for some in done for one in some}
     return tuple(by_name[one.artifact.name] for one in found)
-
-
-def _paths(staged: Sequence[Staged]) -> list[Path]:
-    """Return the places of artifacts, each once, in their order."""
-    return [*dict.fromkeys(one.path for one in staged)]
 
 
 def _all_missing(errors: Sequence[ObjectNotFound], *, is_rest: bool) -> ObjectNotFound:
@@ -224,14 +209,7 @@ def _fingerprints(compared: Sequence[Staged]) -> dict[Path, str]:
 
 
 class _Fetch:
-    """The steps of one fetch.
-
-    Args:
-        session: The job's session, which reads and decrypts.
-        workspace: Where the artifacts go.
-        options: How they are staged.
-        progress: Is told of all phases.
-    """
+    """The steps of one fetch."""
 
     def __init__(
         self, session: JobSession, workspace: Workspace, options: Unpacking, progress: Progress
@@ -298,34 +276,30 @@ class _Fetch:
     ) -> tuple[list[Staged], list[Move], dict[Path, str]]:
         """Read, verify and unpack artifacts below a staging directory.
 
-        Where an object changes while it is read, everything read so far is discarded, and it is
-        read once more from its start.
+        An object that changes while it is read is read once more from its start.
 
         Returns:
             What was staged, the moves that publish it, and the fingerprints of the trees by the
             places of the artifacts.
         """
         self._workspace.require_space(sum(one.info.size for one in todo))
-        merged = self._options.layout == "merged"
-        groups = [[one] for one in todo]
-        if merged:
-            groups = [[one for one in todo if one.path == path] for path in _paths(todo)]
+        groups: dict[Path, list[Staged]] = {}  # in a merged layout, several have one place
+        for one in todo:
+            groups.setdefault(one.path, []).append(one)
         done: list[Staged] = []
         moves: list[Move] = []
         fingerprints: dict[Path, str] = {}
-        objects: dict[str, Blob] = {
-            one.artifact.name: self._open(one) for group in groups for one in group
-        }
-        with early_reads(objects) as take:
-            for group in groups:
-                target = group[0].path
+        objects = [self._open(one) for group in groups.values() for one in group]
+        with early_reads(objects) as blobs:
+            for target, group in groups.items():
                 root = staging / target.name
+                ours = islice(blobs, len(group))
                 try:
-                    blobs = (take(one.artifact.name) for one in group)
-                    staged, found = self._stage_group(group, blobs, root, staging)
+                    staged, found = self._stage_group(group, ours, root, staging)
                 except ObjectChanged as error:
                     _LOGGER.info("%s: beginning again", error.message)
                     remove_tree(root)
+                    _ = [*ours]  # the next group has the next blobs
                     again = [self.look(one.artifact) for one in group]
                     staged, found = self._stage_group(again, map(self._open, again), root, staging)
                 done += staged
@@ -336,13 +310,7 @@ class _Fetch:
     def compare(self, doubtful: Sequence[Staged], staging: Path, warn: Warn) -> list[Staged]:
         """Compare staged artifacts with the contents of their objects, which are read again.
 
-        Args:
-            doubtful: The staged artifacts.
-            staging: Where to unpack the objects.
-            warn: Is called with the differences.
-
-        Returns:
-            The same artifacts, each ``unchanged`` or ``modified``.
+        Return the same artifacts, each ``unchanged`` or ``modified``.
         """
         scratch = staging / "compared"
         with local_failures(scratch):

@@ -1,8 +1,8 @@
-"""What is staged in a workspace already, and what counts as unchanged.
+"""The staged artifacts of a workspace, by its manifest, and which of them are unchanged.
 
-The manifest says for each artifact which object it came from and how it was staged. An artifact is
-unchanged when the same object would be staged the same way again, and its tree has the fingerprint
-that the manifest has.
+The manifest has for each artifact the object it came from and the options it was staged with. An
+artifact is unchanged when the same object would be staged the same way again, and its tree has the
+fingerprint that the manifest has.
 """
 
 from __future__ import annotations
@@ -14,12 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from cpstage.archive.formats import Format
-from cpstage.archive.members import (
-    Contents,
-    contents_document,
-    read_contents,
-    unsafe_links_document,
-)
+from cpstage.archive.members import Contents, contents_document, read_contents
 from cpstage.aws.job_session import ObjectInfo
 from cpstage.errors import ConfigurationError, WorkspaceUnavailable
 from cpstage.filesystem.tree import fingerprint
@@ -40,14 +35,7 @@ from cpstage.workspace.layout import Workspace
 _OBJECT = ("path", "location", "version_id", "etag", "size")
 """What of an object has to be the same for an artifact to count as unchanged."""
 
-_CONTEXT = (
-    "pipeline",
-    "stage",
-    "action",
-    "action_execution_id",
-    "pipeline_arn",
-    "execution_id",
-)
+_CONTEXT = ("pipeline", "stage", "action", "action_execution_id", "pipeline_arn", "execution_id")
 """The members of a pipeline context, in the order of its fields."""
 
 
@@ -99,7 +87,6 @@ class Staged:
             "envelope": self.envelope,
             "format": self.format,
             **contents_document(self.contents),
-            "unsafe_links": unsafe_links_document(self.contents),
             "verified": list(self.verified),
             "notes": list(self.notes),
         }
@@ -109,9 +96,9 @@ class Sorted(NamedTuple):
     """The inputs of a fetch, by what is to be done with them.
 
     Attributes:
-        todo: What is to be staged.
-        settled: What is staged already: ``unchanged``, or ``modified`` since.
-        doubtful: What is staged already, and has to be compared with its object's contents.
+        todo: Inputs to be staged.
+        settled: Inputs that are staged: ``unchanged``, or ``modified`` since.
+        doubtful: Inputs that are staged, and have to be compared with their objects' contents.
     """
 
     todo: list[Staged]
@@ -120,13 +107,7 @@ class Sorted(NamedTuple):
 
 
 class Inventory:
-    """The artifacts of a workspace, by its manifest.
-
-    Args:
-        workspace: The workspace, locked.
-        unpacking: How artifacts are staged now.
-        progress: Shows how large trees are looked through.
-    """
+    """The artifacts of a locked workspace, by its manifest, and how they are staged now."""
 
     def __init__(self, workspace: Workspace, unpacking: Unpacking, progress: Progress) -> None:
         self._workspace = workspace
@@ -152,10 +133,7 @@ class Inventory:
     ) -> Sorted:
         """Separate inputs that must be staged from those that the workspace has.
 
-        Args:
-            found: The inputs, as S3 has them now.
-            replace: Stage all of them.
-            verify: Compare the contents of what is staged already.
+        ``replace`` stages all of them; ``verify`` compares the contents of staged ones.
 
         Raises:
             WorkspaceUnavailable: ``in/`` was fetched in the other layout.
@@ -182,9 +160,7 @@ class Inventory:
     def entries(self, result: Sequence[Staged], fingerprints: Mapping[Path, str]) -> dict[str, Any]:
         """Return the manifest's new entries: those of this fetch, and others that still hold.
 
-        Args:
-            result: The inputs of this fetch.
-            fingerprints: Those of the trees that were staged or compared now, by their places.
+        The fingerprints are of the trees that were staged or compared now, by their places.
         """
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         kept = {one.artifact.name for one in result if one.status in ("unchanged", "modified")}
@@ -225,7 +201,15 @@ class Inventory:
         with phase_of_many(self._progress, label, total) as advance:
             is_same = entry.get("fingerprint") == fingerprint(staged.path, advance)
         try:
-            return _as_recorded(staged, entry, "unchanged" if is_same else "modified")
+            return replace(
+                staged,
+                status="unchanged" if is_same else "modified",
+                format=entry["format"],
+                contents=read_contents(entry),
+                verified=tuple(entry["verified"]),
+                envelope=entry["envelope"],
+                notes=tuple(entry.get("notes", ())),
+            )
         except (KeyError, TypeError, ValueError):
             return None  # the manifest was edited
 
@@ -287,18 +271,15 @@ def _text(record: Mapping[str, Any], name: str) -> str | None:
 
 
 def _artifacts_of(documents: Mapping[str, Mapping[str, str]]) -> tuple[Artifact, ...]:
+    for name in documents:
+        # An action's name may stand before that of the artifact.
+        check_artifact_name(plain_name(name))
+        if "/" in name or not name.isprintable():
+            raise ConfigurationError(f"{name!r} is not the name of an artifact")
     return tuple(
-        Artifact(_staged_name(name), S3Location(place["bucket"], place["key"]))
+        Artifact(ArtifactName(name), S3Location(place["bucket"], place["key"]))
         for name, place in documents.items()
     )
-
-
-def _staged_name(name: str) -> ArtifactName:
-    """Return the name of a staged artifact, which may be told apart by its action."""
-    check_artifact_name(plain_name(name))
-    if "/" in name or not name.isprintable():
-        raise ConfigurationError(f"{name!r} is not the name of an artifact")
-    return ArtifactName(name)
 
 
 def _is_there(path: Path, entry: Mapping[str, Any]) -> bool:
@@ -306,18 +287,3 @@ def _is_there(path: Path, entry: Mapping[str, Any]) -> bool:
     if path.is_symlink() or not path.is_dir():
         return False
     return entry.get("files") == 0 or any(path.iterdir())
-
-
-def _as_recorded(
-    staged: Staged, entry: Mapping[str, Any], status: Literal["unchanged", "modified"]
-) -> Staged:
-    """Return a staged artifact with what the manifest says of its contents."""
-    return replace(
-        staged,
-        status=status,
-        format=entry["format"],
-        contents=read_contents(entry),
-        verified=tuple(entry["verified"]),
-        envelope=entry["envelope"],
-        notes=tuple(entry.get("notes", ())),
-    )

@@ -10,7 +10,7 @@ import logging
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 from cpstage._posix import require_posix
 from cpstage.archive.blob import FileBlob
 from cpstage.archive.formats import Format, format_of_name, other_format
-from cpstage.archive.members import Contents, contents_document, unsafe_links_document
+from cpstage.archive.members import Contents, contents_document
 from cpstage.archive.pack import Packer
 from cpstage.archive.packing_list import ratio_note
 from cpstage.archive.unpack import Unpacker
@@ -35,9 +35,9 @@ from cpstage.errors import (
 from cpstage.filesystem.tree import RelativePath, Tree
 from cpstage.progress import Progress, Silence
 from cpstage.transfer.artifact import (
-    DecryptionKeys,
     Extracted,
     Source,
+    callers_keys,
     extract,
     naming,
     read_head,
@@ -50,13 +50,13 @@ _LOGGER = logging.getLogger("cpstage")
 
 @dataclass(frozen=True)
 class Unpacked:
-    """What :func:`unpack` has done.
+    """The result of :func:`unpack`.
 
     Attributes:
         archive: The file.
         path: The directory.
         format: The archive format, or None for an encrypted message that was kept.
-        contents: What came out of it.
+        contents: Counts of what was unpacked.
         envelope: The header of the encrypted message as JSON has it.
         notes: What is not as the archive had it.
     """
@@ -76,7 +76,6 @@ class Unpacked:
             "format": self.format,
             "envelope": self.envelope,
             **contents_document(self.contents),
-            "unsafe_links": unsafe_links_document(self.contents),
             "notes": list(self.notes),
         }
 
@@ -110,30 +109,20 @@ def unpack(
     require_posix()
     file, target, how = Path(archive), Path(into), unpacking or Unpacking()
     with _opened(file) as blob, _staging_for(target) as staging:
-        kms = cache(partial((config or AwsConfig()).kms, None))  # a client for each region
-        keys = partial(
-            DecryptionKeys,
-            kms,
-            key_ids=how.key_ids,
-            requires_commitment=how.requires_commitment,
-            context=how.context,
-        )
+        keys = partial(callers_keys, config or AwsConfig(), how)
         source = Source(
             file.name, str(file), lambda: file.name, blob, keys, file.name, doing="unpacking"
         )
         root = staging / "tree"
         root.mkdir()
-        extracted = _extract(source, root, staging, how, progress or Silence())
+        done = _extract(source, root, how, progress or Silence())
         _publish(staging, root, target)
-    what = (extracted.format, extracted.contents, extracted.envelope, extracted.notes)
-    return Unpacked(file, target, *what)
+    return Unpacked(file, target, done.format, done.contents, done.envelope, done.notes)
 
 
-def _extract(
-    source: Source, root: Path, staging: Path, how: Unpacking, progress: Progress
-) -> Extracted:
+def _extract(source: Source, root: Path, how: Unpacking, progress: Progress) -> Extracted:
     with Tree(root) as tree, Unpacker(tree, how, progress) as unpacker:
-        extracted = extract(source, unpacker, how, staging, progress)
+        extracted = extract(source, unpacker, how, root.parent, progress)
         if extracted.format is None and extracted.envelope is None:
             other = other_format(read_head(source.blob))
             what = f"is in the format {other}, and" if other else "is"
@@ -143,17 +132,12 @@ def _extract(
     return extracted
 
 
-@contextmanager
-def _opened(file: Path) -> Iterator[FileBlob]:
+def _opened(file: Path) -> closing[FileBlob]:
     if not os.path.lexists(file):
         raise NotFound(f"{file} does not exist", hint="give an archive")
     if not file.is_file():
         raise ArtifactRejected(f"{file} is not a regular file", hint="give an archive")
-    blob = FileBlob(file)
-    try:
-        yield blob
-    finally:
-        blob.close()
+    return closing(FileBlob(file))
 
 
 @contextmanager
@@ -178,23 +162,19 @@ def _publish(staging: Path, root: Path, target: Path) -> None:
         if not target.is_dir():
             root.rename(target)
             return
-        place = target.resolve()
-        moves = [Move(inside, place / inside.name) for inside in sorted(root.iterdir())]
+        directory = target.resolve()
+        moves = [Move(inside, directory / inside.name) for inside in sorted(root.iterdir())]
         # Only a directory that its owner may write to can be moved into another one (rename(2)).
-        modes = {
-            move.target: mode
-            for move in moves
-            if not move.staged.is_symlink()
-            and stat.S_ISDIR(mode := move.staged.lstat().st_mode)
-            and not mode & stat.S_IWUSR
-        }
-        for move in moves:
-            if move.target in modes:
-                move.staged.chmod(stat.S_IMODE(modes[move.target]) | stat.S_IWUSR)
+        modes: dict[Path, int] = {}
+        for staged, place in moves:
+            mode = staged.lstat().st_mode
+            if stat.S_ISDIR(mode) and not mode & stat.S_IWUSR:
+                modes[place] = stat.S_IMODE(mode)
+                staged.chmod(modes[place] | stat.S_IWUSR)
     journal_in(staging).publish(moves, replace=False)
     for path, mode in modes.items():
         with local_failures(path):
-            path.chmod(stat.S_IMODE(mode))
+            path.chmod(mode)
 
 
 @dataclass(frozen=True)
@@ -212,7 +192,7 @@ class MessageEncryption:
 
 @dataclass(frozen=True)
 class Packed:
-    """What :func:`pack` has done.
+    """The result of :func:`pack`.
 
     Attributes:
         source: The directory.
@@ -281,7 +261,11 @@ def pack(
     source, target, how = Path(directory), Path(output), packing or Packing()
     shown = progress or Silence()
     found = _format(how, target)
-    _require_directory(source)
+    with local_failures(source, "read"):
+        if not os.path.lexists(source):
+            raise NotFound(f"{source} does not exist", hint="give a directory")
+        if not source.is_dir():
+            raise ConfigurationError(f"{source} is not a directory", hint="give one to pack")
     if os.path.lexists(target) and (target.is_dir() or not overwrite):
         raise WorkspaceUnavailable(
             f"{target} exists already", hint="give another --output, or --overwrite to replace it"
@@ -302,21 +286,8 @@ def pack(
 
 
 _OTHER_SUFFIXES = {
-    *(
-        ".rar",
-        ".7z",
-        ".xz",
-        ".txz",
-        ".bz2",
-        ".tbz",
-        ".tbz2",
-        ".zst",
-        ".tzst",
-        ".lz4",
-        ".lz",
-        ".lzma",
-    ),
-    *(".gz", ".Z", ".cpio", ".ar", ".iso", ".cab", ".arj"),
+    *(".rar", ".7z", ".xz", ".txz", ".bz2", ".tbz", ".tbz2", ".zst", ".tzst", ".lz4", ".lz"),
+    *(".lzma", ".gz", ".Z", ".cpio", ".ar", ".iso", ".cab", ".arj"),
 }
 """Suffixes of formats that are not written."""
 
@@ -332,14 +303,6 @@ def _format(how: Packing, target: Path) -> Format:
             hint="give an --output that ends in .zip, .tar, .tar.gz or .tgz, or another --format",
         )
     return found
-
-
-def _require_directory(source: Path) -> None:
-    with local_failures(source, "read"):
-        if not os.path.lexists(source):
-            raise NotFound(f"{source} does not exist", hint="give a directory")
-        if not source.is_dir():
-            raise ConfigurationError(f"{source} is not a directory", hint="give one to pack")
 
 
 def _write(

@@ -7,26 +7,29 @@ uploaded. An output is packed, encrypted and uploaded as one stream.
 from __future__ import annotations
 
 import logging
+import mimetypes
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from cpstage.archive.formats import Format
+from cpstage.archive.blob import SMALL_BYTES, FileBlob, at_once
+from cpstage.archive.formats import CONTENT_TYPES, HEAD_BYTES, Format, recognise
+from cpstage.archive.members import quoted
 from cpstage.archive.pack import Packer
-from cpstage.archive.packing_list import ratio_note
+from cpstage.archive.packing_list import PackingList, ratio_note
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
 from cpstage.aws.uploads import StorageOptions, Upload
 from cpstage.encryption.header import Header
-from cpstage.errors import ConfigurationError
-from cpstage.filesystem.walk import read_file
+from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound, local_failures
+from cpstage.filesystem.walk import read_file, single
 from cpstage.job import Artifact, EncryptionKey, Job, location_document
 from cpstage.progress import Advance, Progress, Silence
-from cpstage.transfer.options import Encryption, PushOptions
-from cpstage.transfer.outputs import ListedOutput, find_sources, list_outputs, require_files
-from cpstage.transfer.overlap import at_once
+from cpstage.transfer.options import Encryption, OutputFormat, PushOptions
 from cpstage.workspace.layout import Workspace
 
 PushStatus = Literal["pushed", "planned", "skipped"]
@@ -138,31 +141,149 @@ def push(
         AccessDenied, ServiceUnavailable: As S3 and KMS say, or S3 did not encrypt as asked.
     """
     options = options or PushOptions()
-    packing = options.packing
+    packing, how = options.packing, options.encryption
     given = {name: Path(path) for name, path in options.paths.items()}
     shown = progress or Silence()
     place = Workspace(workspace)
     if any(one.name not in given for one in job.output_artifacts):
         place.require_own_outputs(job.id)
-    sources = find_sources(job, place, given)
+    sources = _find_sources(job, place, given)
     with Packer(packing, is_eager=not dry_run) as packer:
-        outputs = list_outputs(sources, packing, packer, shown)
-        if options.if_empty == "error":
-            require_files(outputs)
-        if options.if_empty == "warn":
-            for output in (one for one in outputs if one.is_empty):
+        outputs = []
+        for artifact, source in sources:
+            with shown.phase(f"{artifact.name}: listing", None, "entries") as listed:
+                outputs.append(_listed(artifact, source, packing.format, packer, listed))
+        for output in (one for one in outputs if one.is_empty):
+            if options.if_empty == "error":
+                raise _nothing_to_push(output)
+            if options.if_empty == "warn":
                 warn(f"nothing to push for output {output.artifact.name} in {output.source}")
         if dry_run:
             return PushResult(job, tuple(_planned(output) for output in outputs))
 
-        how = options.encryption
         keyed = _with_key(job, how.sse_kms_key_id)
         session = JobSession(keyed, config or AwsConfig(), credentials_max_age)
         storage = StorageOptions(how.sse, how.bucket_key, options.acl, options.tags)
-        uploader = _Uploader(session, how, storage, packer=packer, progress=shown)
+        key_ids = _encryption_keys(keyed, how) if how.encrypt else ()
+        uploader = _Uploader(session, packer, storage, key_ids, how.context, shown)
         with session:
             done = tuple(uploader.upload_all(outputs))
     return PushResult(job, done, session.retries.count)
+
+
+@dataclass(frozen=True)
+class ListedOutput:
+    """An output artifact, the directory or file that it is made of, and its entries."""
+
+    artifact: Artifact
+    source: Path
+    format: Format | Literal["raw"]
+    entries: PackingList
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the output has no files."""
+        return self.entries.directories == len(self.entries)
+
+    @property
+    def size_bound(self) -> int:
+        """How many bytes the artifact can have, roughly and at the most."""
+        size = self.entries.size
+        return size + size // 100 + 4096 * (len(self.entries) + 1)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the packed artifact is kept in memory until its turn."""
+        return not self.is_empty and self.size_bound <= SMALL_BYTES
+
+    @property
+    def content_type(self) -> str:
+        """The media type to store it under."""
+        if self.format != "raw":
+            return CONTENT_TYPES[self.format]
+        file = next(iter(self.entries))
+        # A raw file is uploaded even if its content contradicts its suffix.
+        with suppress(ArtifactRejected), closing(FileBlob(Path(file.source))) as blob:
+            found = recognise(blob.read(0, min(HEAD_BYTES, blob.size)), name=file.path)
+            if found:
+                return CONTENT_TYPES[found]
+        return mimetypes.guess_type(file.path)[0] or "application/octet-stream"
+
+
+def _find_sources(
+    job: Job, workspace: Workspace, paths: Mapping[str, Path]
+) -> list[tuple[Artifact, Path]]:
+    """Find the directory or file of each output of the job: in the workspace, or a given path."""
+    _refuse_undeclared(job, workspace, paths)
+    for name, path in paths.items():
+        with local_failures(path, "read"):
+            exists = path.exists()
+        if not exists:
+            raise NotFound(f"{path} does not exist; output {name} is packed from it")
+    return [
+        (one, paths[one.name] if one.name in paths else _own_output(one.name, workspace))
+        for one in job.output_artifacts
+    ]
+
+
+def _own_output(name: str, workspace: Workspace) -> Path:
+    """Return the directory of an output, which a build did not replace by a symlink."""
+    source = workspace.output(name)
+    with local_failures(source, "read"):
+        target = os.readlink(source) if source.is_symlink() else None
+    if target is not None:
+        raise ArtifactRejected(
+            f"{source} is a symlink to {quoted(target)}",
+            hint=f"write the results into a directory {source}, or name the other directory with "
+            f"{name}=PATH (cpstage run: --output-path {name}=PATH); nothing was uploaded",
+        )
+    return source
+
+
+def _refuse_undeclared(job: Job, workspace: Workspace, paths: Mapping[str, Path]) -> None:
+    declared = [artifact.name for artifact in job.output_artifacts]
+    known = f"the job declares {', '.join(declared) or 'no outputs'}"
+    for name in paths:
+        if name not in declared:
+            raise ConfigurationError(f"{name} is not an output of job {job.id}", hint=known)
+    with local_failures(workspace.outputs, "read"):
+        inside = sorted(workspace.outputs.iterdir()) if workspace.outputs.is_dir() else []
+    for path in inside:
+        if path.name not in declared and not path.name.startswith("."):
+            raise ConfigurationError(
+                f"{path} is for no output of job {job.id}", hint=f"{known}: move it elsewhere"
+            )
+
+
+def _listed(
+    artifact: Artifact, source: Path, output_format: OutputFormat, packer: Packer, listed: Advance
+) -> ListedOutput:
+    """List the files of an output; the packer may begin to pack them now."""
+    with local_failures(source, "read"):
+        is_directory, exists = source.is_dir(), source.exists()
+    if output_format == "auto":
+        output_format = "raw" if exists and not is_directory else "zip"
+    if is_directory:
+        entries = packer.list_entries(source, output_format, listed)
+    else:
+        entries = PackingList([single(source)] if exists else [])
+    if output_format == "raw" and entries and (entries.files, len(entries)) != (1, 1):
+        raise ConfigurationError(
+            f"cannot upload output {artifact.name} as raw: {source} has {len(entries)} entries",
+            hint="raw takes one regular file: give the file, or another --format",
+        )
+    return ListedOutput(artifact, source, output_format, entries)
+
+
+def _nothing_to_push(output: ListedOutput) -> NotFound:
+    name, there = output.artifact.name, output.source.exists()
+    return NotFound(
+        f"there is nothing to push for output {name} in {output.source}"
+        + ("" if there else ", which is not there"),
+        hint="put the results there, look at "
+        + ("--include and --exclude" if there else "--workspace")
+        + f", or give {name}=PATH or --if-empty ignore",
+    )
 
 
 def _with_key(job: Job, key_id: str | None) -> Job:
@@ -182,35 +303,15 @@ def _with_key(job: Job, key_id: str | None) -> Job:
     return replace(job, encryption_key=EncryptionKey(key_id, "KMS"))
 
 
-class _Uploader:
-    """Uploads output artifacts of one job.
+class _Uploader(NamedTuple):
+    """Packs, encrypts under some KMS keys, and uploads output artifacts of one job."""
 
-    Args:
-        session: The job's session, which encrypts and uploads.
-        encryption: How they are encrypted.
-        storage: How S3 is to store them.
-        packer: What packs them.
-        progress: Shows all phases.
-
-    Raises:
-        ConfigurationError: Encryption is requested without a key.
-    """
-
-    def __init__(
-        self,
-        session: JobSession,
-        encryption: Encryption,
-        storage: StorageOptions,
-        *,
-        packer: Packer,
-        progress: Progress,
-    ) -> None:
-        self._session = session
-        self._encryption = encryption
-        self._storage = storage
-        self._packer = packer
-        self._progress = progress
-        self._key_ids = self._encryption_keys() if encryption.encrypt else ()
+    session: JobSession
+    packer: Packer
+    storage: StorageOptions
+    key_ids: Sequence[str]
+    context: Mapping[str, str]
+    progress: Progress
 
     def upload_all(self, outputs: Iterable[ListedOutput]) -> Iterator[Pushed]:
         """Pack and upload outputs in their order; while small ones are sent, others are packed.
@@ -230,20 +331,20 @@ class _Uploader:
             return _planned(output)
         name = output.artifact.name
         with (
-            self._progress.phase(f"{name}: uploading", None) as uploaded,
-            self._progress.phase(f"{name}: packing", output.size) as packed,
+            self.progress.phase(f"{name}: uploading", None) as uploaded,
+            self.progress.phase(f"{name}: packing", output.entries.size) as packed,
         ):
-            upload, header = self._send(output, self._packed(output, packed), uploaded)
-        return self._uploaded(output, upload, header)
+            sent = self._send(output, self._packed(output, packed), uploaded)
+        return _uploaded(output, *sent)
 
     def _upload_small(self, outputs: Sequence[ListedOutput]) -> Iterator[Pushed]:
         """Pack outputs into memory one after the other, and send several at once."""
         with at_once(lambda packed: self._send(*packed), map(self._collected, outputs)) as sent:
             for output, answer in zip(outputs, sent, strict=True):
-                with self._progress.phase(f"{output.artifact.name}: uploading", None) as uploaded:
+                with self.progress.phase(f"{output.artifact.name}: uploading", None) as uploaded:
                     upload, header = answer.result()
                     uploaded(upload.size)
-                yield self._uploaded(output, upload, header)
+                yield _uploaded(output, upload, header)
 
     def _collected(self, output: ListedOutput) -> tuple[ListedOutput, Iterator[bytes]]:
         """Pack an output into memory, which takes milliseconds and has no phase of its own."""
@@ -254,39 +355,31 @@ class _Uploader:
     ) -> tuple[Upload, Header | None]:
         """Encrypt and upload a packed output."""
         chunks, header = self._encrypted(output, chunks)
-        upload = self._session.store.upload(
+        upload = self.session.store.upload(
             chunks,
             output.artifact,
             content_type=_ENCRYPTED_CONTENT_TYPE if header else output.content_type,
             size_bound=output.size_bound,
-            options=self._storage,
+            options=self.storage,
             uploaded=uploaded,
         )
         return upload, header
 
-    def _uploaded(self, output: ListedOutput, upload: Upload, header: Header | None) -> Pushed:
-        envelope = header.document() if header else None
-        if output.format != "raw":
-            for note in ratio_note(output.size, upload.size):
-                _LOGGER.warning("%s: %s", output.source, note)
-                output.entries.notes.append(note)
-        return _pushed(output, "pushed", upload=upload, envelope=envelope)
-
     def _packed(self, output: ListedOutput, advance: Advance) -> Iterator[bytes]:
         if output.format == "raw":
             return read_file(next(iter(output.entries)), advance)
-        return self._packer.pack(output.entries, output.format, advance)
+        return self.packer.pack(output.entries, output.format, advance)
 
     def _encrypted(
         self, output: ListedOutput, chunks: Iterator[bytes]
     ) -> tuple[Iterator[bytes], Header | None]:
         """Encrypt a stream, bound to its place, if requested."""
-        if not self._key_ids:
+        if not self.key_ids:
             return chunks, None
         from cpstage.encryption.kms import job_context
         from cpstage.encryption.messages import encrypt
 
-        job = self._session.job
+        job = self.session.job
         place = job_context(
             account=job.account_id,
             pipeline=job.pipeline_context.pipeline_name,
@@ -294,42 +387,40 @@ class _Uploader:
             action=job.pipeline_context.action_name,
             artifact=output.artifact.name,
         )
-        context = {**self._encryption.context, **place}
-        message = encrypt(chunks, key_ids=self._key_ids, context=context, kms=self._session.kms)
+        context = {**self.context, **place}
+        message = encrypt(chunks, key_ids=self.key_ids, context=context, kms=self.session.kms)
         return message.chunks, message.header
 
-    def _encryption_keys(self) -> Sequence[str]:
-        key = self._session.job.encryption_key
-        own = [key.kms_key_id] if key and key.kms_key_id else []
-        key_ids = self._encryption.key_ids or own
-        if not key_ids:
-            raise ConfigurationError(
-                f"job {self._session.job.id} has no KMS key to encrypt artifacts under",
-                hint="give one with --encrypt-key",
-            )
-        return key_ids
+
+def _encryption_keys(job: Job, encryption: Encryption) -> Sequence[str]:
+    key = job.encryption_key
+    own = [key.kms_key_id] if key and key.kms_key_id else []
+    key_ids = encryption.key_ids or own
+    if not key_ids:
+        raise ConfigurationError(
+            f"job {job.id} has no KMS key to encrypt artifacts under",
+            hint="give one with --encrypt-key",
+        )
+    return key_ids
+
+
+def _uploaded(output: ListedOutput, upload: Upload, header: Header | None) -> Pushed:
+    if output.format != "raw":
+        for note in ratio_note(output.entries.size, upload.size):
+            _LOGGER.warning("%s: %s", output.source, note)
+            output.entries.notes.append(note)
+    envelope = header.document() if header else None
+    return replace(_planned(output), status="pushed", upload=upload, envelope=envelope)
 
 
 def _planned(output: ListedOutput) -> Pushed:
     """Return the planned result of an output; an empty output is skipped."""
-    return _pushed(output, "skipped" if output.is_empty else "planned")
-
-
-def _pushed(
-    output: ListedOutput,
-    status: PushStatus,
-    *,
-    upload: Upload | None = None,
-    envelope: Mapping[str, Any] | None = None,
-) -> Pushed:
     return Pushed(
         artifact=output.artifact,
         source=output.source,
-        status=status,
+        status="skipped" if output.is_empty else "planned",
         format=output.format,
-        files=output.files,
-        unpacked_size=output.size,
-        upload=upload,
-        envelope=envelope,
+        files=output.entries.files,
+        unpacked_size=output.entries.size,
         notes=tuple(output.entries.notes),
     )

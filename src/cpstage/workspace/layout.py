@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,11 +29,10 @@ from typing import Any, Literal
 
 from cpstage._posix import require_posix
 from cpstage.errors import CpstageError, LocalIOError, WorkspaceUnavailable, local_failures
-from cpstage.filesystem.removal import make_writable, remove_tree
+from cpstage.filesystem.removal import make_writable, remove_tree, removed_at_end
 from cpstage.filesystem.tree import boot_id
-from cpstage.workspace.lock import HeldLock, locked
 from cpstage.workspace.publishing import Journal, Move
-from cpstage.workspace.state import read_json, write_json
+from cpstage.workspace.state import HeldLock, locked, read_json, write_json
 
 Outputs = Literal["refuse", "replace", "keep"]
 """What a fetch does with an ``out/`` that holds the outputs of another job."""
@@ -148,14 +146,12 @@ class Workspace:
     def staging(self) -> Iterator[Path]:
         """Make a hidden directory on the same file system, which is gone at the end."""
         parent = self._state / "staging"
-        with local_failures(parent, "create a directory in"):
-            parent.mkdir(mode=0o700, exist_ok=True)
-            staging = Path(tempfile.mkdtemp(dir=parent))
-        try:
+        staging = parent / os.urandom(8).hex()
+        with removed_at_end(staging, unless=lambda: self._journal.is_open):
+            with local_failures(parent, "create a directory in"):
+                parent.mkdir(mode=0o700, exist_ok=True)
+                staging.mkdir(mode=0o700)
             yield staging
-        finally:
-            if not self._journal.is_open:
-                remove_tree(staging)
 
     def leftovers(self) -> list[Path]:
         """Return what earlier runs left in ``.cpstage/`` that this user cannot remove."""

@@ -36,17 +36,17 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from cpstage._posix import NOT_OFFERED
 from cpstage.errors import CpstageError, WorkspaceUnavailable, local_failures
-from cpstage.filesystem.removal import make_writable, remove_tree
-from cpstage.workspace.lock import lock_new_directory, locked_directory
+from cpstage.filesystem.removal import make_writable, remove_tree, removed_at_end
 from cpstage.workspace.state import (
+    lock_new_directory,
+    locked_directory,
     read_json,
     unfinished,
     write_json_durably,
@@ -257,14 +257,12 @@ def staging_in(directory: Path, target: Path) -> Iterator[Path]:
         WorkspaceUnavailable, LocalIOError: It cannot be made.
     """
     with local_failures(target):
-        staging, lock = _make_staging(directory)
-    try:
+        staging = directory.resolve() / f"{_STAGING}{os.urandom(8).hex()}"
+    journal = journal_in(staging)
+    with ExitStack() as stack, removed_at_end(staging, unless=lambda: journal.is_open):
+        with local_failures(target):
+            stack.callback(_close, _make_staging(staging))
         yield staging
-    finally:
-        if not journal_in(staging).is_open:
-            remove_tree(staging)
-        with suppress(OSError):  # what was done stands
-            os.close(lock)
 
 
 def journal_in(staging: Path) -> Journal:
@@ -285,13 +283,19 @@ def sweep(directory: Path) -> None:
                 remove_tree(staging)
 
 
-def _make_staging(directory: Path) -> tuple[Path, int]:
+def _close(lock: int) -> None:
+    with suppress(OSError):  # what was done stands
+        os.close(lock)
+
+
+def _make_staging(staging: Path) -> int:
+    """Make a directory, and return the descriptor that holds its lock."""
     while True:
-        staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=directory.resolve()))
+        staging.mkdir(mode=0o700)
         try:
             lock = lock_new_directory(staging)
         except FileNotFoundError:
             continue  # swept before it was locked
         if os.path.lexists(staging):
-            return staging, lock
+            return lock
         os.close(lock)  # swept meanwhile

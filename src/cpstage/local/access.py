@@ -1,46 +1,176 @@
-"""Callers of the local AWS: their access keys, what each may do, and the proof of who calls.
+"""Access to the local AWS: requests, their signatures, what a caller may do, and refusals.
 
-An identity is an access key with a secret, sometimes a session token and an expiry, and a list of
-statements. A request that no statement allows is denied.
+An identity is an access key with a secret and a list of statements; that of a job has a session
+token and an expiry. A request that no statement allows is denied.
 
 Callers prove themselves by Signature Version 4: botocore signs the request once more, and the two
 signatures are compared. The rules are those of "Signature Version 4 signing process" (IAM User
 Guide) and "Authenticating Requests" (S3 API Reference), for signatures in the Authorization header
 and in the query. The chunk signatures inside an aws-chunked body are not checked, only the seed
 signature.
+
+S3 answers errors in REST XML, CodePipeline and KMS in JSON 1.1, STS and IAM in the Query protocol.
+The codes are those of "Common error types" in each service's API reference and of "Error responses"
+in the S3 API Reference: S3 answers 403 AccessDenied where a JSON service answers
+400 AccessDeniedException.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import re
 import secrets
-import string
 import threading
 import time
-from collections.abc import Iterable, Iterator
+import uuid
+from base64 import b32encode, b64encode
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 from urllib.parse import quote, unquote, urlencode
+from xml.sax.saxutils import escape
 
 from botocore.auth import S3SigV4Auth, S3SigV4QueryAuth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.compat import HTTPHeaders
 from botocore.credentials import Credentials
 from botocore.utils import percent_encode
-
-from cpstage.local.wire import Refusal, Request, refuse
+from werkzeug import wrappers
+from werkzeug.wrappers import Response
 
 ACCOUNT = "123456789012"
-_KEY_ALPHABET = string.ascii_uppercase + "234567"
-_SECRET_ALPHABET = string.ascii_letters + string.digits + "+/"
+
+_JSON_TYPE = "application/x-amz-json-1.1"
+_JSON_SERVICES = frozenset({"codepipeline", "kms"})
+_QUERY_SERVICES = frozenset({"sts", "iam"})
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
 _QUERY = ("Credential", "SignedHeaders", "Signature", "Security-Token", "Date", "Expires")
 _CLOCK_SKEW = timedelta(minutes=15)
 _HEX_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class Request(wrappers.Request):
+    """One HTTP request."""
+
+    max_form_memory_size = None  # an object may have the content type of a form
+
+    @property
+    def uri(self) -> str:
+        """The path and the query as they were sent, percent-encoding untouched."""
+        return str(self.environ["RAW_URI"])
+
+    @property
+    def raw_path(self) -> str:
+        """The path as it was sent."""
+        return self.uri.partition("?")[0]
+
+    @property
+    def unsigned_query(self) -> str:
+        """The query without the signature of a presigned URL."""
+        signature = {f"x-amz-{name}".lower() for name in ("Algorithm", *_QUERY)}
+        pairs = self.args.items(multi=True)
+        return urlencode([pair for pair in pairs if pair[0].lower() not in signature])
+
+
+def json_reply(document: object, status: int = 200, content_type: str = _JSON_TYPE) -> Response:
+    """Return a reply with a JSON document."""
+    return Response(json.dumps(document), status, content_type=content_type)
+
+
+class Refusal(Exception):
+    """An error to answer with; S3's error documents may have members beyond code and message."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        headers: Mapping[str, str] | None = None,
+        members: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.headers = dict(headers or {})
+        self.members = dict(members or {})
+
+    def reply(self, service: str) -> Response:
+        """Return the error in the protocol of a service."""
+        message, request_id = str(self), str(uuid.uuid4())
+        if service in _JSON_SERVICES:
+            reply = json_reply({"__type": self.code, "message": message}, self.status)
+            reply.headers["x-amzn-ErrorType"] = self.code
+            return reply
+        if service in _QUERY_SERVICES:
+            details = _elements({"Type": "Sender", "Code": self.code, "Message": message})
+            body = (
+                f"<ErrorResponse><Error>{details}</Error>"
+                f"<RequestId>{request_id}</RequestId></ErrorResponse>"
+            )
+            return Response(body, self.status, self.headers, content_type="text/xml")
+        members = {"Code": self.code, "Message": message, **self.members, "RequestId": request_id}
+        body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error>{_elements(members)}</Error>'
+        headers = {**self.headers, "x-amz-request-id": request_id}
+        return Response(body, self.status, headers, content_type="application/xml")
+
+
+def _elements(members: Mapping[str, str]) -> str:
+    return "".join(f"<{name}>{escape(value)}</{name}>" for name, value in members.items())
+
+
+class _Fault(NamedTuple):
+    """A message, and its codes: that of S3, of JSON services (400) and of Query services (403)."""
+
+    message: str
+    codes: tuple[str, str, str]
+    s3_status: int = 403
+
+
+_FAULTS = {
+    "anonymous": _Fault(
+        "Access Denied: the request is not signed.",
+        ("AccessDenied", "MissingAuthenticationTokenException", "MissingAuthenticationToken"),
+    ),
+    "unknown key": _Fault(
+        "The AWS access key id you provided does not exist in our records.",
+        ("InvalidAccessKeyId", "UnrecognizedClientException", "InvalidClientTokenId"),
+    ),
+    "wrong token": _Fault(
+        "The provided token is malformed or otherwise not valid.",
+        ("InvalidToken", "UnrecognizedClientException", "InvalidClientTokenId"),
+        s3_status=400,
+    ),
+    "wrong signature": _Fault(
+        "The request signature we calculated does not match the signature you provided.",
+        ("SignatureDoesNotMatch", "InvalidSignatureException", "SignatureDoesNotMatch"),
+    ),
+    "clock skew": _Fault(
+        "The difference between the request time and the current time is too large.",
+        ("RequestTimeTooSkewed", "InvalidSignatureException", "SignatureDoesNotMatch"),
+    ),
+    "expired": _Fault(
+        "The provided token has expired.",
+        ("ExpiredToken", "ExpiredTokenException", "ExpiredToken"),
+        s3_status=400,
+    ),
+    "denied": _Fault("Access Denied", ("AccessDenied", "AccessDeniedException", "AccessDenied")),
+}
+
+
+def refuse(fault: str, service: str, message: str | None = None) -> NoReturn:
+    """Raise a :class:`Refusal` with the status and code of a service."""
+    found = _FAULTS[fault]
+    s3_code, json_code, query_code = found.codes
+    status, code = found.s3_status, s3_code
+    if service in _JSON_SERVICES:
+        status, code = 400, json_code
+    elif service in _QUERY_SERVICES:
+        status, code = 403, query_code
+    raise Refusal(status, code, message or found.message)
 
 
 class Statement(NamedTuple):
@@ -59,15 +189,13 @@ class Identity:
     """One access key and what it may do.
 
     Attributes:
-        name: How the record calls it: `caller`, `admin`, `job:<id>`.
-        arn: How AWS calls it in messages.
-        statements: What it is allowed.
-        access_key: The access key id.
-        secret: The secret access key.
+        name: Its name in the record of calls: `caller`, `admin`, `job:<id>`.
+        arn: Its name in messages.
         token: The session token; None for a lasting key.
         expires_at: End of life in seconds since the epoch; None for a lasting key.
         job_id: The job whose session this is.
         session: Which of the job's sessions this is, from 1.
+        requests: Counts the requests that a session is good for; None for any number.
     """
 
     name: str
@@ -79,34 +207,30 @@ class Identity:
     expires_at: float | None = None
     job_id: str | None = None
     session: int | None = None
-    _requests: Iterator[int] | None = field(default=None, repr=False)
+    requests: Iterator[int] | None = field(default=None, repr=False)
 
     def spend_request(self) -> bool:
         """Count a request; return False if the life of the credentials is over."""
         if self.expires_at is not None and time.time() >= self.expires_at:
             return False
-        return self._requests is None or next(self._requests, None) is not None
+        return self.requests is None or next(self.requests, None) is not None
 
     def allows(self, action: str, resource: str) -> bool:
         """Whether any statement allows the action on the resource."""
         return any(statement.allows(action, resource) for statement in self.statements)
 
     def denial(self, action: str, resource: str) -> str:
-        """Word the refusal of an action as AWS does."""
+        """Return AWS's message for an action that is not allowed."""
         policy = "identity-based" if self.job_id is None else "session"
         return (
             f"User: {self.arn} is not authorized to perform: {action} "
             f'on resource: "{resource}" because no {policy} policy allows the {action} action'
         )
 
-    def require(self, service: str, action: str, resource: str) -> None:
-        """Refuse an action of a service that is not allowed.
-
-        Raises:
-            Refusal: No statement allows the action on the resource.
-        """
+    def require(self, action: str, resource: str) -> None:
+        """Raise a :class:`Refusal` if no statement allows the action on the resource."""
         if not self.allows(action, resource):
-            refuse("denied", service, self.denial(action, resource))
+            refuse("denied", action.partition(":")[0], self.denial(action, resource))
 
 
 class Identities:
@@ -130,23 +254,23 @@ class Identities:
         self,
         job_id: str,
         number: int,
-        statements: Iterable[Statement],
+        statements: tuple[Statement, ...],
         seconds: float,
-        requests: int | None = None,
+        requests: int | None,
     ) -> Identity:
         """Make the session credentials of a job, which end after some seconds or requests."""
         return self._add(
             Identity(
                 name=f"job:{job_id}",
                 arn=f"arn:aws:sts::{ACCOUNT}:assumed-role/CodePipelineJob/{job_id}",
-                statements=tuple(statements),
+                statements=statements,
                 access_key=_access_key("ASIA"),
                 secret=_secret(40),
                 token=_secret(320),
                 expires_at=time.time() + seconds,
                 job_id=job_id,
                 session=number,
-                _requests=None if requests is None else iter(range(requests)),
+                requests=None if requests is None else iter(range(requests)),
             )
         )
 
@@ -157,21 +281,20 @@ class Identities:
                 if identity.job_id == job_id:
                     identity.expires_at = 0.0
 
-    def authenticate(self, request: Request, claim: Claim, service: str) -> Identity:
+    def authenticate(self, request: Request, claim: Claim) -> Identity:
         """Return the identity that signed a request.
 
         Raises:
-            Refusal: The key is unknown or has expired, the signature does not belong to the
-                request, or was made more than 15 minutes away from now.
+            Refusal: The key is unknown or has expired, or :meth:`Claim.prove` refuses.
         """
         identity = self.find(claim.access_key)
         if identity is None or (identity.token is not None and claim.token is None):
-            refuse("unknown key", service)
+            refuse("unknown key", claim.service)
         if identity.token != claim.token:
-            refuse("wrong token", service)
-        claim.prove(request, identity.secret, service)
+            refuse("wrong token", claim.service)
+        claim.prove(request, identity.secret)
         if not identity.spend_request():
-            refuse("expired", service)
+            refuse("expired", claim.service)
         return identity
 
     def _add(self, identity: Identity) -> Identity:
@@ -181,11 +304,11 @@ class Identities:
 
 
 def _access_key(prefix: str) -> str:
-    return prefix + "".join(secrets.choice(_KEY_ALPHABET) for _ in range(16))
+    return prefix + b32encode(secrets.token_bytes(10)).decode()
 
 
 def _secret(length: int) -> str:
-    return "".join(secrets.choice(_SECRET_ALPHABET) for _ in range(length))
+    return b64encode(secrets.token_bytes(length * 3 // 4)).decode()
 
 
 @dataclass(frozen=True)
@@ -193,11 +316,8 @@ class Claim:
     """The identity that a request claims, and the proof.
 
     Attributes:
-        access_key: The access key id.
-        token: The session token, if any.
         timestamp: When the request was signed, as sent (`20150830T123600Z`).
-        region: The region of the credential scope.
-        service: The service of the credential scope.
+        region: The region of the credential scope, and `service` its service.
         signed_headers: Names of the headers that the signature covers.
         signature: The signature, in hex.
         lifetime: Seconds for which a presigned URL is valid; None for a signature in a header.
@@ -254,21 +374,20 @@ class Claim:
             message = "The authorization header is malformed; the Credential is mal-formed."
             raise Refusal(400, "AuthorizationHeaderMalformed", message) from None
 
-    def prove(self, request: Request, secret: str, service: str) -> None:
+    def prove(self, request: Request, secret: str) -> None:
         """Check the claim against the secret of the identity that it names.
 
         Raises:
-            Refusal: The signature is another request's, leaves out a header that it must cover, or
-                was made too far from now; the presigned URL expired; or the body is not the one
-                that was signed.
+            Refusal: The signature is another request's, does not cover a required header, or is
+                more than 15 minutes off; the presigned URL expired; or the body was not signed.
         """
         covered = {_as_sent(name) for name in self.signed_headers} | {"x-amz-content-sha256"}
         sent = request.headers.keys(lower=True)
         required = {name for name in sent if name.startswith("x-amz-")} | {"host"}
         expected = self._signature_of(request, secret)
         if not (required <= covered and hmac.compare_digest(expected, self.signature.encode())):
-            refuse("wrong signature", service)
-        self._check_time(service)
+            refuse("wrong signature", self.service)
+        self._check_time()
         # S3 has values of this header that are not digests.
         signed = request.headers.get("x-amz-content-sha256", "")
         body = request.get_data()
@@ -296,15 +415,15 @@ class Claim:
         text = auth.string_to_sign(signed, auth.canonical_request(signed))
         return auth.signature(text, signed).encode()
 
-    def _check_time(self, service: str) -> None:
+    def _check_time(self) -> None:
         try:
             signed = datetime.strptime(f"{self.timestamp}+0000", "%Y%m%dT%H%M%SZ%z")
         except ValueError:
-            refuse("clock skew", service)
+            refuse("clock skew", self.service)
         now = datetime.now(timezone.utc)
         if self.lifetime is None:
             if abs(now - signed) > _CLOCK_SKEW:
-                refuse("clock skew", service)
+                refuse("clock skew", self.service)
         elif signed - _CLOCK_SKEW > now or now > signed + timedelta(seconds=self.lifetime):
             raise Refusal(403, "AccessDenied", "Request has expired")
 
