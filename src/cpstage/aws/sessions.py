@@ -188,8 +188,8 @@ def new_client(
     events = client.meta.events
     if service == "s3":
         events.register_last("before-call.s3", _without_expect)
-        events.register_first("needs-retry.s3.HeadObject", _without_guess)
-        events.register_last("needs-retry.s3", _tell_redirect)
+        events.register_first("needs-retry.s3.HeadObject", _without_head_bucket)
+        events.register_last("needs-retry.s3", _warn_of_redirect)
     if service == "codepipeline":
         events.register("before-parse.codepipeline", _keep_body)
     return client, Connections(client)
@@ -241,7 +241,7 @@ def _without_expect(params: dict[str, Any], **_: Any) -> None:
     params["headers"].pop("Expect", None)
 
 
-def _without_guess(response: Any, **_: Any) -> None:
+def _without_head_bucket(response: Any, **_: Any) -> None:
     """Keep botocore from calling HeadBucket for the region, which a job's session may not do.
 
     400 to a HEAD may be anything. S3 names the region in a header where that is the reason.
@@ -253,7 +253,7 @@ def _without_guess(response: Any, **_: Any) -> None:
         error["Code"] = "BadRequest"
 
 
-def _tell_redirect(request_dict: dict[str, Any], attempts: int, **_: Any) -> None:
+def _warn_of_redirect(request_dict: dict[str, Any], attempts: int, **_: Any) -> None:
     """Warn that a bucket lies in another region than the configured one."""
     context = request_dict.get("context", {})
     redirect = context.get("s3_redirect", {})
