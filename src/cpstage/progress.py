@@ -163,18 +163,15 @@ class _Forgiving:
         self.encoding = stream.encoding
 
     def write(self, text: str) -> object:
-        """Write, or do not."""
         with suppress(OSError, ValueError):
             return self._stream.write(text)
         return None
 
     def flush(self) -> None:
-        """Flush, or do not."""
         with suppress(OSError, ValueError):
             self._stream.flush()
 
     def fileno(self) -> int:
-        """Return the descriptor, whose terminal has a size."""
         return self._stream.fileno()
 
 

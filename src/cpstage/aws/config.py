@@ -53,7 +53,6 @@ class _Cache:
         self._objects: dict[Any, Any] = {}
 
     def once(self, key: Any, make: Callable[[], _Found]) -> _Found:
-        """Return the object of a key; make it the first time."""
         if key not in self._objects:  # a made object needs no lock
             with self.lock:
                 if key not in self._objects:

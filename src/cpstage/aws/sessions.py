@@ -130,7 +130,6 @@ class _FileLoader(JSONFileLoader):
     """Reads botocore's models into plain dictionaries: an OrderedDict each takes twice the time."""
 
     def load_file(self, file_path: str) -> Any:
-        """Return a model, whose file is named without its ending; None without a file."""
         for ending, contents in ((".json", bytes), (".json.gz", gunzip)):
             path = file_path + ending
             if os.path.isfile(path):
