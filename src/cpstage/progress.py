@@ -143,9 +143,11 @@ class LogLines:
 
 
 def progress_to(stream: TextIO | None, mode: Mode) -> Progress:
-    """Choose how to show progress: ``auto`` shows bars where the stream is a terminal, else lines.
+    """Choose how to show progress.
 
-    None, Python's value for a closed stderr, shows nothing.
+    Args:
+        stream: Where to; None, Python's value for a closed stderr, shows nothing.
+        mode: ``auto`` shows bars where the stream is a terminal, else lines.
     """
     if stream is None or stream.closed or mode == "none":
         return Silence()
