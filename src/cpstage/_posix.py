@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -69,6 +69,15 @@ def blocked(numbers: Iterable[int]) -> Iterator[set[signal.Signals | int]]:
 def signals(*names: str) -> tuple[signal.Signals, ...]:
     """Return the signals that this system has."""
     return tuple(getattr(signal, name) for name in names if hasattr(signal, name))
+
+
+def handle_signals(
+    numbers: Iterable[int], handler: Callable[[int, FrameType | None], None] | signal.Handlers
+) -> None:
+    """Handle signals, unless the caller ignores them, as nohup(1) does."""
+    for number in numbers:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 SIGNALS = signals("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT")

@@ -143,9 +143,11 @@ class LogLines:
 
 
 def progress_to(stream: TextIO | None, mode: Mode) -> Progress:
-    """Choose how to show progress: ``auto`` shows bars where the stream is a terminal, else lines.
+    """Choose how to show progress.
 
-    None, Python's value for a closed stderr, shows nothing.
+    Args:
+        stream: Where to; None, Python's value for a closed stderr, shows nothing.
+        mode: ``auto`` shows bars where the stream is a terminal, else lines.
     """
     if stream is None or stream.closed or mode == "none":
         return Silence()
@@ -163,18 +165,15 @@ class _Forgiving:
         self.encoding = stream.encoding
 
     def write(self, text: str) -> object:
-        """Write, or do not."""
         with suppress(OSError, ValueError):
             return self._stream.write(text)
         return None
 
     def flush(self) -> None:
-        """Flush, or do not."""
         with suppress(OSError, ValueError):
             self._stream.flush()
 
     def fileno(self) -> int:
-        """Return the descriptor, whose terminal has a size."""
         return self._stream.fileno()
 
 

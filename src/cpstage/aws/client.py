@@ -254,17 +254,17 @@ class AwsClient:
             CredentialsRefused, botocore.exceptions.BotoCoreError: The caller's credentials or
                 settings cannot be used.
         """
-        until = retries or self.retries
+        retries = retries or self.retries
         service = self.boto3_client.meta.service_model.service_name
         record = _Record(f"{service}.{operation} {about}".rstrip())
         failures, refreshes = 0, 0
         try:
             while True:
                 signed_with = self.credentials.current if self.credentials else None
-                answer, failure = self._try(operation, parameters, signed_with, check, until)
+                answer, failure = self._try(operation, parameters, signed_with, check, retries)
                 record.note(answer, failure)
                 if failure is None:
-                    until.progressed()
+                    retries.progressed()
                     return answer
                 if self.credentials and signed_with and getattr(failure, "is_expired", False):
                     refreshes += 1
@@ -274,7 +274,7 @@ class AwsClient:
                     continue
                 failures += 1
                 most = 0 if self.retries_itself else most_tries(failure)
-                if not until.wait(failures, record.began, most):
+                if not retries.wait(failures, record.began, most):
                     raise failure
                 record.retries += 1
                 _LOGGER.info("%s: trying again: %s", record.what, failure)
@@ -287,13 +287,13 @@ class AwsClient:
         parameters: Mapping[str, Any],
         signed_with: SessionCredentials | None,
         check: Check,
-        until: Retries,
+        retries: Retries,
     ) -> tuple[MaskedDict, Exception | None]:
         """Send a request once; return the answer, or the failure.
 
         The failure comes without botocore's frames and exceptions: they hold tokens.
         """
-        if until.stopped.is_set():
+        if retries.stopped.is_set():
             return MaskedDict(), NetworkError("the request was interrupted")
         body = parameters.get("Body")
         if body is not None and hasattr(body, "seek"):

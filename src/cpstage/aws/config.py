@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import boto3
 
     from cpstage.aws.client import AwsClient, JobCredentials, Retries
-    from cpstage.aws.sessions import TrackedClient
+    from cpstage.aws.connections import Connections
     from cpstage.job.masking import Secret
 
 DEFAULT_TIMEOUT: float = 300
@@ -42,7 +42,7 @@ class Caller(NamedTuple):
     arn: str
 
 
-class _Made:
+class _Cache:
     """A cache of sessions and clients by their settings; each takes some 50 ms to make.
 
     botocore's sessions make one client at a time.
@@ -50,21 +50,20 @@ class _Made:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self._kept: dict[Any, Any] = {}
+        self._objects: dict[Any, Any] = {}
 
     def once(self, key: Any, make: Callable[[], _Found]) -> _Found:
-        """Return the object of a key; make it the first time."""
-        if key not in self._kept:  # a made object needs no lock
+        if key not in self._objects:  # a made object needs no lock
             with self.lock:
-                if key not in self._kept:
-                    self._kept[key] = make()
-        found: _Found = self._kept[key]
+                if key not in self._objects:
+                    self._objects[key] = make()
+        found: _Found = self._objects[key]
         return found
 
     def take(self, key: Any) -> Any:
         """Remove the object of a key, and return it; None without one. Waits while it is made."""
         with self.lock:
-            return self._kept.pop(key, None)
+            return self._objects.pop(key, None)
 
 
 @dataclass(frozen=True)
@@ -98,17 +97,17 @@ class AwsConfig:
     timeout: float = DEFAULT_TIMEOUT
     sign_requests: bool = True
     session: boto3.Session | None = field(default=None, repr=False)
-    _made: _Made = field(default_factory=_Made, repr=False, compare=False)
+    _cache: _Cache = field(default_factory=_Cache, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the settings without sessions and clients, which another process makes itself."""
         if self.given_session is not None:
             raise TypeError("a boto3 session cannot be handed to another process: give a profile")
-        return {name: value for name, value in self.__dict__.items() if name != "_made"}
+        return {name: value for name, value in self.__dict__.items() if name != "_cache"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the settings of another process."""
-        self.__dict__.update(state, _made=_Made())
+        self.__dict__.update(state, _cache=_Cache())
 
     def codepipeline(self) -> AwsClient:
         """Return a client of the job API, with the caller's own credentials.
@@ -168,7 +167,7 @@ class AwsConfig:
 
         def make() -> None:
             with suppress(Exception):
-                self._made.once(key, lambda: self._new_client("s3", region, is_of_a_job=True))
+                self._cache.once(key, lambda: self._new_client("s3", region, is_of_a_job=True))
 
         threading.Thread(target=make, name="cpstage-client", daemon=True).start()
 
@@ -243,7 +242,7 @@ class AwsConfig:
         from cpstage.aws.sessions import new_session
 
         profile, region = self.profile, self._region_of_options
-        return self._made.once(("session", profile, region), lambda: new_session(profile, region))
+        return self._cache.once(("session", profile, region), lambda: new_session(profile, region))
 
     @property
     def _botocore(self) -> Any:
@@ -262,11 +261,11 @@ class AwsConfig:
 
         key = (service, region, self._settings)
         if credentials is None:
-            client = self._made.once(
+            client = self._cache.once(
                 key, lambda: self._new_client(service, region, is_of_a_job=False)
             )
         else:  # each signs with its own credentials
-            client = self._made.take(("job", *key))
+            client = self._cache.take(("job", *key))
             client = client or self._new_client(service, region, is_of_a_job=True)
         return AwsClient(
             *client,
@@ -277,7 +276,12 @@ class AwsConfig:
             ca_bundle=self._ca_bundle(),
         )
 
-    def _new_client(self, service: str, region: str, *, is_of_a_job: bool) -> TrackedClient:
+    def _new_client(
+        self, service: str, region: str, *, is_of_a_job: bool
+    ) -> tuple[Any, Connections]:
+        """Return a boto3 client, and its connections."""
+        from botocore import UNSIGNED
+
         from cpstage.aws.sessions import new_client, require_credentials
 
         signs = self.sign_requests or service != "codepipeline"
@@ -290,19 +294,20 @@ class AwsConfig:
         if not self._has_retry_settings():
             options["retries"] = {"total_max_attempts": 1}
 
-        def make() -> TrackedClient:
-            return new_client(
-                self._session,
-                service,
-                region,
-                options,
-                endpoint_url=self.endpoint_url,
-                verify=self.ca_bundle if self.verify_ssl else False,
-                signs=signs,
-                is_of_a_job=is_of_a_job,
-            )
-
-        return self._read(make, f"the AWS client of {service}")
+        if not signs:
+            options["signature_version"] = UNSIGNED
+        settings = {
+            "region_name": region,
+            "endpoint_url": self.endpoint_url,
+            "verify": self.ca_bundle if self.verify_ssl else False,
+        }
+        if is_of_a_job:
+            # Placeholders: a job's credentials take their place when a request is signed.
+            settings |= {"aws_access_key_id": "job", "aws_secret_access_key": "job"}
+        return self._read(
+            lambda: new_client(self._session, service, options, settings),
+            f"the AWS client of {service}",
+        )
 
     def callers_secrets(self) -> list[Secret]:
         """Return the secret values of the caller's credentials; empty if unreadable."""
@@ -335,7 +340,7 @@ class AwsConfig:
     def _once(self, name: str, read: Callable[[], _Found]) -> _Found:
         """Read a setting through botocore once."""
         key = (name, self.given_session, self.profile, self.region)
-        return self._made.once(key, lambda: self._read(read))
+        return self._cache.once(key, lambda: self._read(read))
 
     def _seconds(self, name: str) -> float | None:
         """Return ``connect_timeout`` or ``read_timeout``, which the retry timeout bounds.
@@ -359,7 +364,7 @@ class AwsConfig:
 
         with aws_failures(f"set up {what}"):
             try:
-                with self._made.lock:
+                with self._cache.lock:
                     return read()
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 if type(error).__module__.startswith("botocore"):

@@ -112,7 +112,6 @@ class _Answer(io.RawIOBase):
         self.has_ended = False
 
     def readable(self) -> bool:
-        """An answer can be read."""
         return True
 
     def readinto(self, buffer: Any) -> int | None:
@@ -145,7 +144,6 @@ class _Answer(io.RawIOBase):
         return count
 
     def close(self) -> None:
-        """Close the file, which releases the socket."""
         self._raw.close()
         super().close()
 
@@ -162,7 +160,6 @@ class _Socket:
         return getattr(self._sock, name)
 
     def makefile(self, mode: str, buffering: int | None = None, **_: Any) -> Any:
-        """Return the file that an answer is read from."""
         raw = self._sock.makefile(mode, buffering=0)
         self.answer = _Answer(raw, self._sock.gettimeout(), self._bounds)
         return self.answer if buffering == 0 else io.BufferedReader(self.answer)

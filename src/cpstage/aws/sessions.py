@@ -12,7 +12,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
@@ -43,13 +43,6 @@ _SENDABLE = re.compile("[!-~]*")
 _S3_CONNECTIONS = 32
 """Connections that are kept: as many as ranges are read at once (:mod:`cpstage.archive.blob`), and
 parts are sent. One that finds no room is closed, and costs its next request a handshake."""
-
-
-class TrackedClient(NamedTuple):
-    """A boto3 client and its connections."""
-
-    client: Any
-    connections: Connections
 
 
 def new_session(profile: str | None, region: str | None) -> boto3.Session:
@@ -137,7 +130,6 @@ class _FileLoader(JSONFileLoader):
     """Reads botocore's models into plain dictionaries: an OrderedDict each takes twice the time."""
 
     def load_file(self, file_path: str) -> Any:
-        """Return a model, whose file is named without its ending; None without a file."""
         for ending, contents in ((".json", bytes), (".json.gz", gunzip)):
             path = file_path + ending
             if os.path.isfile(path):
@@ -167,20 +159,11 @@ def _loader(data_path: str | None) -> Loader:
 
 
 def new_client(
-    session: Any,
-    service: str,
-    region: str,
-    options: Mapping[str, Any],
-    *,
-    endpoint_url: str | None,
-    verify: str | bool | None,
-    signs: bool,
-    is_of_a_job: bool,
-) -> TrackedClient:
-    """Make a client, with options of ``botocore.config.Config``.
+    session: Any, service: str, options: Mapping[str, Any], settings: Mapping[str, Any]
+) -> tuple[Any, Connections]:
+    """Make a client, and return it with its connections.
 
-    ``verify`` is a file of CA certificates, False for none, None for those that are configured. A
-    client of a job never signs with the session's credentials.
+    ``options`` are those of ``botocore.config.Config``, ``settings`` those of ``Session.client``.
 
     Raises:
         ConfigurationError: The endpoint or the proxy is not the URL of a web server.
@@ -194,18 +177,7 @@ def new_client(
     if service == "s3":
         least = getattr(default, "max_pool_connections", 0)
         options["max_pool_connections"] = max(least, _S3_CONNECTIONS)
-    if not signs:
-        options["signature_version"] = botocore.UNSIGNED
-    # Placeholders: a job's credentials take their place when a request is signed.
-    keys = {"aws_access_key_id": "job", "aws_secret_access_key": "job"} if is_of_a_job else {}
-    client = session.client(
-        service,
-        region_name=region,
-        endpoint_url=endpoint_url,
-        verify=verify,
-        config=Config(**options),
-        **keys,
-    )
+    client = session.client(service, config=Config(**options), **settings)
     url = client.meta.endpoint_url
     _check_url(url, "the endpoint", "check --endpoint-url and AWS_ENDPOINT_URL")
     scheme = url.partition(":")[0].lower()
@@ -215,11 +187,11 @@ def new_client(
     events = client.meta.events
     if service == "s3":
         events.register_last("before-call.s3", _without_expect)
-        events.register_first("needs-retry.s3.HeadObject", _without_guess)
-        events.register_last("needs-retry.s3", _tell_redirect)
+        events.register_first("needs-retry.s3.HeadObject", _without_head_bucket)
+        events.register_last("needs-retry.s3", _warn_of_redirect)
     if service == "codepipeline":
         events.register("before-parse.codepipeline", _keep_body)
-    return TrackedClient(client, Connections(client))
+    return client, Connections(client)
 
 
 def _check_proxy_variables() -> None:
@@ -268,7 +240,7 @@ def _without_expect(params: dict[str, Any], **_: Any) -> None:
     params["headers"].pop("Expect", None)
 
 
-def _without_guess(response: Any, **_: Any) -> None:
+def _without_head_bucket(response: Any, **_: Any) -> None:
     """Keep botocore from calling HeadBucket for the region, which a job's session may not do.
 
     400 to a HEAD may be anything. S3 names the region in a header where that is the reason.
@@ -280,7 +252,7 @@ def _without_guess(response: Any, **_: Any) -> None:
         error["Code"] = "BadRequest"
 
 
-def _tell_redirect(request_dict: dict[str, Any], attempts: int, **_: Any) -> None:
+def _warn_of_redirect(request_dict: dict[str, Any], attempts: int, **_: Any) -> None:
     """Warn that a bucket lies in another region than the configured one."""
     context = request_dict.get("context", {})
     redirect = context.get("s3_redirect", {})

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 import click
 
 from cpstage._posix import (
+    handle_signals,
     is_postponed,
     make_no_core_file,
     open_missing_streams,
@@ -28,7 +29,7 @@ from cpstage.cli.output import Terminal, flush_or_drop
 from cpstage.errors import Reportable, Stopped, UsageError, reportable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from types import FrameType
 
 _SIGNALS = signals("SIGINT", "SIGTERM", "SIGHUP")
@@ -190,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         code = _run(sys.argv[1:] if arguments is None else arguments, terminal)
         flush_or_drop()
-        _handle_signals_with(signal.SIG_DFL)  # there is nothing left to clean up
+        handle_signals(_SIGNALS, signal.SIG_DFL)  # there is nothing left to clean up
     except Stopped as stopped:  # it came when the command had ended
         terminal.fail(stopped)
         code = stopped.exit_code
@@ -201,16 +202,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code)
 
 
-def _handle_signals_with(
-    handler: Callable[[int, FrameType | None], None] | signal.Handlers,
-) -> None:
-    for number in _SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) wants it
-            signal.signal(number, handler)
-
-
 def _run(arguments: Sequence[str], terminal: Terminal) -> int:
-    _handle_signals_with(_stop)
+    handle_signals(_SIGNALS, _stop)
     try:
         if instruction := os.environ.get(_COMPLETE):
             _complete_command_line(instruction)
@@ -303,5 +296,5 @@ def _stop(number: int, frame: FrameType | None) -> None:
     """Unwind, so that staging and uploads are cleaned up; a second signal kills the process."""
     if is_postponed(number, frame):
         return
-    _handle_signals_with(signal.SIG_DFL)
+    handle_signals(_SIGNALS, signal.SIG_DFL)
     raise Stopped(number, signal.Signals(number).name)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from typing import Any
-from urllib.parse import parse_qsl
 
 import click
 
@@ -303,6 +302,8 @@ message_encryption_options = gather("encryption", _message_encryption, *_MESSAGE
 
 def _tags(_: click.Context, __: click.Parameter, value: str) -> dict[str, str]:
     """Read tags in the form of the header ``x-amz-tagging``."""
+    from urllib.parse import parse_qsl
+
     try:
         found = parse_qsl(value, keep_blank_values=True, strict_parsing=bool(value))
     except ValueError:

@@ -1,6 +1,6 @@
-"""Which job a command is about, and arguments behind it.
+"""Options that name a job, and those for the details of its result.
 
-A job is given by its id for the API, or by a saved document. Commands that write nothing to S3 take
+A job is given by its ID for the API, or by a saved document. Commands that write nothing to S3 take
 a past execution of a pipeline in its place.
 """
 
@@ -303,4 +303,53 @@ skip_missing_option = flag(
 
 force_option = flag(
     "--force", help="Go on with a saved job document also when its job is no longer in progress."
+)
+
+execution_id_option = click.option(
+    "--external-execution-id",
+    "--execution-id",
+    metavar="ID",
+    help="ID of the job in an external system.",
+)
+
+
+def _details(
+    *,
+    revision: str | None,
+    change_identifier: str | None,
+    revision_summary: str | None,
+    created: str | None,
+    **others: Any,
+) -> cpstage.Details:
+    """Return the details of a success.
+
+    A build may have made the values. So they are checked when the job is known, and a malformed one
+    is reported as a failure of the job.
+    """
+    from cpstage.job.result import Revision
+
+    made = None
+    if revision is not None and change_identifier is not None:
+        made = Revision(revision, change_identifier, revision_summary, created)
+    elif (revision, change_identifier, revision_summary, created) != (None,) * 4:
+        raise UsageError(
+            "a revision needs both --revision and --change-identifier", hint="give both"
+        )
+    return cpstage.Details(revision=made, **others)
+
+
+details_options = gather(
+    "details",
+    _details,
+    click.option("--summary", metavar="TEXT", help="Summary, shown with the action."),
+    execution_id_option,
+    click.option("--percent-complete", metavar="N", help="Progress, 0 to 100."),
+    click.option("--revision", metavar="ID", help="ID of the revision that was built or deployed."),
+    click.option(
+        "--change-identifier", metavar="ID", help="ID of the change that caused the revision."
+    ),
+    click.option("--revision-summary", metavar="TEXT", help="Summary of the revision."),
+    click.option(
+        "--created", metavar="TIME", help="Time of the revision, such as 2030-01-31T12:00:00Z."
+    ),
 )

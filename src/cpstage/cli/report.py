@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, cast, get_args
 
 import click
 
 import cpstage
-from cpstage.cli.job_options import JobSource, job_options, read_file
-from cpstage.cli.options import AwsCommand, aws_options, flag, gather, output_options, retry_option
+from cpstage.cli.job_options import (
+    JobSource,
+    details_options,
+    execution_id_option,
+    job_options,
+    read_file,
+)
+from cpstage.cli.options import AwsCommand, aws_options, flag, output_options, retry_option
 from cpstage.cli.output import Terminal
 from cpstage.errors import ConfigurationError, CpstageError, FailureType, LocalIOError, UsageError
 
@@ -55,56 +61,6 @@ def _variables(values: tuple[str, ...]) -> dict[str, str]:
 
 _force_option = flag(
     "--force", help="Report without asking CodePipeline first whether the job is in progress."
-)
-
-
-_execution_id_option = click.option(
-    "--external-execution-id",
-    "--execution-id",
-    metavar="ID",
-    help="ID of the job in an external system.",
-)
-
-
-def _details(
-    *,
-    revision: str | None,
-    change_identifier: str | None,
-    revision_summary: str | None,
-    created: str | None,
-    **others: Any,
-) -> cpstage.Details:
-    """Return the details of a success.
-
-    A build may have made the values. So they are checked when the job is known, and a malformed one
-    is reported as a failure of the job.
-    """
-    from cpstage.job.result import Revision
-
-    made = None
-    if revision is not None and change_identifier is not None:
-        made = Revision(revision, change_identifier, revision_summary, created)
-    elif (revision, change_identifier, revision_summary, created) != (None,) * 4:
-        raise UsageError(
-            "a revision needs both --revision and --change-identifier", hint="give both"
-        )
-    return cpstage.Details(revision=made, **others)
-
-
-details_options = gather(
-    "details",
-    _details,
-    click.option("--summary", metavar="TEXT", help="Summary, shown with the action."),
-    _execution_id_option,
-    click.option("--percent-complete", metavar="N", help="Progress, 0 to 100."),
-    click.option("--revision", metavar="ID", help="ID of the revision that was built or deployed."),
-    click.option(
-        "--change-identifier", metavar="ID", help="ID of the change that caused the revision."
-    ),
-    click.option("--revision-summary", metavar="TEXT", help="Summary of the revision."),
-    click.option(
-        "--created", metavar="TIME", help="Time of the revision, such as 2030-01-31T12:00:00Z."
-    ),
 )
 
 
@@ -211,7 +167,7 @@ def _or_stdin(file: str) -> str:
     show_default=True,
     help=f"Failure type: {', '.join(get_args(FailureType))}.",
 )
-@_execution_id_option
+@execution_id_option
 @aws_options(retry_option())
 @output_options
 def failure(

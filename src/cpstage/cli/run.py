@@ -9,7 +9,7 @@ import click
 import cpstage
 from cpstage._posix import release_signals
 from cpstage.cli.archive_options import run_staging_options, run_upload_options
-from cpstage.cli.job_options import JobSource, force_option, job_options
+from cpstage.cli.job_options import JobSource, details_options, force_option, job_options
 from cpstage.cli.options import (
     AwsCommand,
     Decorator,
@@ -25,7 +25,6 @@ from cpstage.cli.options import (
     workspace_option,
 )
 from cpstage.cli.output import Terminal
-from cpstage.cli.report import details_options
 from cpstage.cli.transfer import fetched_text, pushed_text
 from cpstage.errors import UsageError
 from cpstage.runner.signals import Interrupts

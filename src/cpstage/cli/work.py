@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 import cpstage
-from cpstage._posix import SIGNALS
+from cpstage._posix import SIGNALS, handle_signals
 from cpstage.cli.archive_options import run_staging_options, run_upload_options
 from cpstage.cli.options import (
     AwsCommand,
@@ -298,9 +298,7 @@ def _work_until_stopped(worker: Worker) -> None:
         last = signal.Signals(number)
         worker.stop()
 
-    for number in SIGNALS:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup(1) wants it
-            signal.signal(number, stop)
+    handle_signals(SIGNALS, stop)
     worker.work()
     if worker.was_stopped:
         raise Stopped(last, last.name)

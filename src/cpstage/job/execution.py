@@ -196,7 +196,8 @@ class Execution(ArtifactSet):
     made, each object once, and ``input_artifacts`` what no action of the execution made.
 
     Attributes:
-        summary: What ListPipelineExecutions says of it; None where it is not listed.
+        pipeline_region: The region of the pipeline.
+        summary: The entry of ListPipelineExecutions; None where it is not listed.
         action: The latest attempt of the chosen action; None for all actions.
         actions: All attempts of all actions, oldest first.
     """
