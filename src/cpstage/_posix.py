@@ -120,7 +120,8 @@ def is_postponed(number: int, frame: FrameType | None) -> bool:
 
 def _send_soon(number: int) -> None:
     time.sleep(_SOON_SECONDS)
-    os.kill(os.getpid(), number)
+    if callable(signal.getsignal(number)):  # another one has stopped the run else, and this kills
+        os.kill(os.getpid(), number)
 
 
 def open_missing_streams() -> None:

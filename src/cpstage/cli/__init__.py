@@ -314,5 +314,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
     """Unwind, so that staging and uploads are cleaned up; a second signal kills as ever."""
     if is_postponed(number, frame):
         return
+    # Python would show a traceback for another one that comes at the same time, and go on.
+    sys.unraisablehook = lambda _: None
     _handle_signals_with(signal.SIG_DFL)
     raise Stopped(number, signal.Signals(number).name)
