@@ -104,17 +104,13 @@ _LOCKING = {"__enter__", "__exit__", "_acquire_restore", "_release_save"}
 
 
 def is_postponed(number: int, frame: FrameType | None) -> bool:
-    """Whether a signal came while a lock was taken or released; its handler then is called again.
+    """Whether a signal came where an exception does harm; its handler is then called again soon.
 
-    An exception there would leave the lock taken, and cleaning up would wait for it without end, or
-    leave it released, and the lock's next step would fail.
+    While a lock is taken or released, an exception would leave it taken, and cleaning up would wait
+    for it without end, or leave it released, and the lock's next step would fail. While a context
+    is entered or left, what it has made would not be removed.
     """
-    if frame is None or frame.f_globals.get("__name__") != "threading":
-        return False
-    code = frame.f_code
-    # wait() has released the lock when it knows that it has not got it yet, and is ready from then.
-    is_releasing = "gotit" in code.co_varnames and "gotit" not in frame.f_locals
-    if code.co_name not in _LOCKING and not is_releasing:
+    if frame is None or not _is_delicate(frame):
         return False
     try:
         _thread.start_new_thread(_send_soon, (number,))
@@ -123,9 +119,19 @@ def is_postponed(number: int, frame: FrameType | None) -> bool:
     return True
 
 
+def _is_delicate(frame: FrameType) -> bool:
+    module, code = frame.f_globals.get("__name__"), frame.f_code
+    if module == "contextlib":
+        return True
+    # wait() has released the lock when it knows that it has not got it yet, and is ready from then.
+    is_releasing = "gotit" in code.co_varnames and "gotit" not in frame.f_locals
+    return module == "threading" and (code.co_name in _LOCKING or is_releasing)
+
+
 def _send_soon(number: int) -> None:
     time.sleep(_SOON_SECONDS)
-    os.kill(os.getpid(), number)
+    if callable(signal.getsignal(number)):  # another one has stopped the run else, and this kills
+        os.kill(os.getpid(), number)
 
 
 def open_missing_streams() -> None:

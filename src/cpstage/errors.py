@@ -247,6 +247,7 @@ _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 _HINTS = {
     **dict.fromkeys([errno.ENOSPC, errno.EDQUOT], "free some space, or give another --workspace"),
     errno.ENOENT: "check that its directory is there",
+    errno.ENAMETOOLONG: "give shorter names, or a shorter path",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.EFBIG: "raise the limit of the size of a file (ulimit -f)",
 }

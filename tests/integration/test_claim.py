@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -48,6 +52,50 @@ def test_a_waiting_job_is_acknowledged_and_its_id_is_all_of_stdout(aws: LocalAWS
     assert (done.returncode, done.stdout) == (0, f"{job_id}\n"), done.stderr
     assert aws.job(job_id).status == "InProgress"
     assert cli("fetch", job_id).returncode == 0
+
+
+def claim_into(cli: Cli, stdout: int) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "cpstage", "claim", *ACTION],
+        env=dict(cli.environment),
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("why", ["the disk is full", "the reader has ended"])
+def test_a_job_whose_id_cannot_be_printed_is_named(aws: LocalAWS, cli: Cli, why: str) -> None:
+    """It is in progress, and nobody else would know."""
+    job_id = queued(aws)
+    if why == "the disk is full":
+        stdout = os.open("/dev/full", os.O_WRONLY)
+    else:
+        reader, stdout = os.pipe()
+        os.close(reader)
+
+    done = claim_into(cli, stdout)
+
+    os.close(stdout)
+    assert done.returncode in (74, 128 + signal.SIGPIPE)
+    assert f"job {job_id} is acknowledged, and was not printed: report its result" in done.stderr
+
+
+def test_without_stdout_no_job_is_claimed(aws: LocalAWS, cli: Cli) -> None:
+    job_id = queued(aws)
+
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m cpstage claim {' '.join(ACTION)} >&-"],
+        env=dict(cli.environment),
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 74
+    assert done.stderr == (
+        "cpstage: error: stdout is closed: no job is claimed; the job's id goes there\n"
+    )
+    assert aws.job(job_id).status == "Queued"
 
 
 def test_the_document_says_where_the_job_runs(aws: LocalAWS, cli: Cli) -> None:

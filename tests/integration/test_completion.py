@@ -45,6 +45,23 @@ def test_commands_and_options_are_completed(tmp_path: Path, shell: str) -> None:
     assert "--layout" in "\n".join(options).replace(",", "\n").replace("\t", "\n").split()
 
 
+@pytest.mark.parametrize(
+    ("words", "at", "completed"),
+    [
+        ("cpstage --region eu-west-1 fe", "3", ["plain,fetch"]),
+        ("cpstage --region eu-west-1 fetch --lay", "4", ["plain,--layout"]),
+        ("cpstage nope fe", "2", []),
+        ("cpstage --json nope fe", "3", []),
+    ],
+)
+def test_a_line_that_is_not_complete_or_wrong_is_no_error(
+    tmp_path: Path, words: str, at: str, completed: list[str]
+) -> None:
+    found = _completed(tmp_path, "bash_complete", words, at)
+
+    assert [one for one in found if one in completed] == completed
+
+
 def test_values_and_paths_are_completed(tmp_path: Path) -> None:
     complete = "bash_complete"
 
@@ -109,10 +126,11 @@ def test_fish_shows_descriptions_with_commas(tmp_path: Path) -> None:
     assert said.startswith("run\tFetch a job's inputs, run CMD,")  # fish cuts the rest
 
 
-def test_another_shell_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("instruction", ["tcsh_source", "bash_complete"])
+def test_what_is_no_script_of_a_shell_is_refused(tmp_path: Path, instruction: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "cpstage"],
-        env={**plain_environment(tmp_path), "_CPSTAGE_COMPLETE": "tcsh_source"},
+        env={**plain_environment(tmp_path), "_CPSTAGE_COMPLETE": instruction},
         capture_output=True,
         text=True,
     )

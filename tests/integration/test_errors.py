@@ -319,6 +319,32 @@ def test_what_a_command_prints_into_a_closed_stream_goes_nowhere(aws: LocalAWS, 
     assert (cli.directory / ".cpstage/run.lock").read_text() == ""
 
 
+@pytest.mark.parametrize("kind", ["FIFO", "symlink"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "fetch JOB --env-file out",
+        "get-job-details --job-id JOB --save out",
+        "pack tree --output out --overwrite",
+        "work --category Build --provider Mine --version 1 --once --health-file out -- true",
+    ],
+)
+def test_only_a_regular_file_is_replaced(aws: LocalAWS, cli: Cli, command: str, kind: str) -> None:
+    """Not /dev/null or /dev/stdout, which root could replace."""
+    (cli.directory / "tree").mkdir()
+    out = cli.directory / "out"
+    os.mkfifo(out) if kind == "FIFO" else out.symlink_to("/dev/null")
+
+    done = cli(*command.replace("JOB", _job(aws)).split())
+
+    assert done.returncode == 73
+    assert done.stderr == (
+        "cpstage: error: out is not a regular file; give the name of a new file\n"
+    )
+    assert out.is_fifo() or out.is_symlink()
+    assert not (cli.directory / "in").exists()
+
+
 @pytest.mark.parametrize("limit", ["-f", "-n"])
 def test_a_limit_of_the_shell_is_named(cli: Cli, limit: str) -> None:
     deep = cli.directory / "a/b/c/d/e/f/g"

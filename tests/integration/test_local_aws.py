@@ -26,6 +26,7 @@ from botocore.credentials import Credentials
 
 from aws_clients import aws_cli, codepipeline, kms, options, refused, s3, session
 from cpstage.local import SESSION_ACTIONS, Call, Input, LocalAWS, LocalAWSClient, Output, sample
+from cpstage.local.backend import Backend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -554,6 +555,28 @@ def test_abort_is_allowed_unless_the_session_is_narrowed(aws: LocalAWS, job: str
         s3(session(aws, narrow)).create_multipart_upload(
             **put_options(aws, narrow), SSEKMSKeyId=aws.key_arn
         )
+
+
+def test_a_part_that_comes_beside_the_abort_is_refused(
+    aws: LocalAWS, job: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = s3(session(aws, job))
+    asked = {**put_options(aws, job), "SSEKMSKeyId": aws.key_arn}
+    place = {key: asked[key] for key in ("Bucket", "Key")}
+    upload = client.create_multipart_upload(**asked)["UploadId"]
+    find_key = Backend.upload_key
+    calls: list[str] = []
+
+    def find_key_and_abort(backend: Backend, bucket: str, upload_id: str) -> str | None:
+        calls.append(upload_id)
+        key = find_key(backend, bucket, upload_id)
+        if len(calls) == 1:
+            client.abort_multipart_upload(**place, UploadId=upload)
+        return key
+
+    monkeypatch.setattr(Backend, "upload_key", find_key_and_abort)
+    with refused("NoSuchUpload", 404):
+        client.upload_part(**place, UploadId=upload, PartNumber=1, Body=b"x")
 
 
 def test_streamed_bodies_arrive_whole(aws: LocalAWS, job: str) -> None:

@@ -133,6 +133,33 @@ def test_a_signal_when_the_command_has_ended_shows_no_traceback(cli: Cli, tmp_pa
     assert done.stderr == ""
 
 
+FAIL_ON_THE_WAY_OUT = """
+import os, signal, sys
+class Failing:
+    def __del__(self):
+        raise OSError("Signal 15 ignored due to race condition")
+def stop(event, arguments):
+    if event == "open" and str(arguments[0]).endswith("app.zip"):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            Failing()
+sys.addaudithook(stop)
+"""
+
+
+def test_what_fails_after_a_signal_is_not_shown(cli: Cli, tmp_path: Path) -> None:
+    """As what Python says of two signals at once: it cannot be made to say so in a test."""
+    (tmp_path / "sitecustomize.py").write_text(FAIL_ON_THE_WAY_OUT)
+    (cli.directory / "app.zip").touch()
+
+    path = f"{tmp_path}{os.pathsep}{cli.environment['PYTHONPATH']}"
+    done = cli("unpack", "app.zip", "--into", "app", PYTHONPATH=path)
+
+    assert done.returncode == 128 + signal.SIGTERM
+    assert done.stderr == "cpstage: error: stopped by SIGTERM\n"
+
+
 INTERRUPT_CHILDREN = """
 import os, signal
 def interrupt():

@@ -1,9 +1,10 @@
-"""Signals while a lock of the standard library is taken or released: they stop the run after it."""
+"""Signals while a lock is taken or released or a context is entered: they stop the run after it."""
 
 from __future__ import annotations
 
 import signal
 import threading
+from contextlib import contextmanager
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -58,3 +59,29 @@ def test_a_lock_that_is_released_to_wait_is_taken_again_before_the_run_stops() -
         condition.wait(LONGEST)
 
     assert done == ["taken again"]
+
+
+def test_a_context_that_is_entered_is_left_when_the_run_stops() -> None:
+    """Else what it has made would stay."""
+    done = []
+
+    class Made:
+        """What a function with ``yield`` returns."""
+
+        __next__ = interrupt
+
+        def throw(self, *error: object) -> None:  # Python before 3.12 gives its type first
+            done.append("removed")
+            raise next(one for one in error if isinstance(one, BaseException))
+
+    made: Any = Made
+
+    with (
+        Interrupts() as interrupts,
+        interrupts.stopping(),
+        pytest.raises(Stopped),
+        contextmanager(made)(),
+    ):
+        threading.Event().wait(LONGEST)
+
+    assert done == ["removed"]

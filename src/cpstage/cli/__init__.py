@@ -101,12 +101,14 @@ class LazyCommands(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Move common options behind the command, and read ``help COMMAND`` as ``--help``."""
         common, rest = _common_options(args)
+        if ctx.resilient_parsing and not rest:
+            return super().parse_args(ctx, [])  # a shell completes the command
         if rest[:1] == ["help"]:
             rest = [*rest[1:], "--help"]
         depth = len(_path(rest)) if common else 0
         if common and not rest:
             raise UsageError("the command is missing", hint="'cpstage --help' lists all")
-        if common and not depth:
+        if common and not depth and not ctx.resilient_parsing:
             self.resolve_command(ctx, rest)
         return super().parse_args(ctx, [*rest[:depth], *common, *rest[depth:]])
 
@@ -126,7 +128,7 @@ class LazyCommands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find a command; for an unknown name, suggest similar ones."""
-        if args[0] in _COMMANDS or args[0].startswith("-"):
+        if args[0] in _COMMANDS or args[0].startswith("-") or ctx.resilient_parsing:
             return super().resolve_command(ctx, args)
         from difflib import get_close_matches
 
@@ -251,7 +253,11 @@ def _complete_command_line(instruction: str) -> None:
 
     shell_completion.add_completion_class(Zsh)
     shell_completion.add_completion_class(Fish)
-    if shell_completion.shell_complete(cpstage, {}, "cpstage", _COMPLETE, instruction):
+    is_answered = False
+    with suppress(KeyError):  # a person calls it, and not a shell's function with its variables
+        code = shell_completion.shell_complete(cpstage, {}, "cpstage", _COMPLETE, instruction)
+        is_answered = code == 0
+    if not is_answered:
         raise UsageError(
             f"unknown shell completion {instruction!r}",
             hint="use bash_source, zsh_source or fish_source",
@@ -296,5 +302,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
     """Unwind, so that staging and uploads are cleaned up; a second signal kills the process."""
     if is_postponed(number, frame):
         return
+    # Python would show a traceback for another one that comes at the same time, and go on.
+    sys.unraisablehook = lambda _: None
     handle_signals(_SIGNALS, signal.SIG_DFL)
     raise Stopped(number, signal.Signals(number).name)

@@ -24,7 +24,7 @@ from cpstage.cli.aws_output import FORMATS, compile_query, output_format, render
 from cpstage.cli.job_options import refuse_document
 from cpstage.cli.options import Command, Function, aws_options, flag, json_options
 from cpstage.cli.output import Terminal
-from cpstage.errors import ConfigurationError, UsageError, WorkspaceUnavailable, local_reason
+from cpstage.errors import ConfigurationError, UsageError, local_reason
 
 _FILE = "file://"
 _JSON_TYPES = {
@@ -274,15 +274,13 @@ def _job_document(
 def _save(given: str | None, token: str, config: cpstage.AwsConfig, file: str) -> None:
     """Save the document for ``--job-file``; an existing file is replaced in one step."""
     from cpstage.errors import local_failures
+    from cpstage.filesystem.tree import require_replaceable
     from cpstage.job import saved_document
 
     asked_at = datetime.now(timezone.utc)
     document = saved_document(_job_document(given, token, config, True), asked_at)
     path = Path(file)
-    if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
-        raise WorkspaceUnavailable(
-            f"{file} is not a regular file", hint="give the name of a new file"
-        )
+    require_replaceable(path)
     with local_failures(path):
         descriptor, new = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
         try:

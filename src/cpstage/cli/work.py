@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +28,7 @@ from cpstage.cli.options import (
     session_options,
 )
 from cpstage.cli.run import TakesCommand, command_options, push_always_option
-from cpstage.errors import Stopped, UsageError
+from cpstage.errors import LocalIOError, Stopped, UsageError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -179,13 +180,21 @@ def claim(queue: JobQueue, wait: float, config: AwsConfig, terminal: Terminal) -
     with 'cpstage report'. If no job waits, the command prints nothing on stdout and exits with 75.
     With --json, the document of a third-party job holds its client token, which is a SECRET.
     """
+    if sys.stdout is None:
+        raise LocalIOError("stdout is closed: no job is claimed", hint="the job's id goes there")
     claimed = cpstage.worker.claim_job(
         replace(queue, config=config),
         wait=wait,
         interval=cpstage.worker.WorkerTerms().interval,
         tell=terminal.warn,
     )
-    terminal.result(claimed.members(), claimed.job_id)
+    try:
+        terminal.result(claimed.members(), claimed.job_id)
+    except BaseException:
+        terminal.warn(
+            f"job {claimed.job_id} is acknowledged, and was not printed: report its result"
+        )
+        raise
 
 
 _WORK_EXAMPLES = """\b

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import NewType
 
 from cpstage._posix import DIRECTORY, O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK
-from cpstage.errors import local_failure, local_failures
+from cpstage.errors import WorkspaceUnavailable, local_failure, local_failures
 from cpstage.progress import Advance, counted
 
 RelativePath = NewType("RelativePath", str)
@@ -269,6 +269,15 @@ def write_all(descriptor: int, chunk: bytes | memoryview) -> int:
     while written < len(chunk):
         written += os.write(descriptor, memoryview(chunk)[written:])
     return written
+
+
+def require_replaceable(path: Path) -> None:
+    """Raise WorkspaceUnavailable if what stands at a path is no regular file: a device or link."""
+    with local_failures(path, "look at"):
+        if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+            raise WorkspaceUnavailable(
+                f"{path} is not a regular file", hint="give the name of a new file"
+            )
 
 
 def write_private(path: Path, text: str) -> None:

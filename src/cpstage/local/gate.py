@@ -178,7 +178,11 @@ class Gate:
         if asked.operation in _WRITES and request.headers.get(_SSE) in _SSE_KMS:
             key_id = request.headers.get(_SSE_KEY) or MANAGED_KEY
             key = self._use_key(key_id, "GenerateDataKey", identity, region)
-        reply = self._backend.answer(request, "s3", region, key_arn=key)
+        try:
+            reply = self._backend.answer(request, "s3", region, key_arn=key)
+        except KeyError:  # moto does not look whether there is such an upload
+            self._check_upload(request, asked, identity, region)
+            raise
         if reply.status_code == 404 and asked.operation in ("GetObject", "HeadObject"):
             # "If you don't have the s3:ListBucket permission, S3 returns 403": GetObject, API
             # Reference. Otherwise an answer would reveal that the object exists.

@@ -34,7 +34,7 @@ from cpstage.errors import (
     local_reason,
 )
 from cpstage.filesystem.removal import removed_at_end
-from cpstage.filesystem.tree import write_private
+from cpstage.filesystem.tree import require_replaceable, write_private
 from cpstage.job import ArtifactSet, Job
 from cpstage.job.masking import Secret, reveal
 from cpstage.job.result import MOST_READ, parse_variables
@@ -187,6 +187,7 @@ def env_file(
         WorkspaceUnavailable, LocalIOError: It cannot be written.
     """
     place = Path(path)
+    require_replaceable(place)
     if place.parent.resolve() == workspace.root:
         workspace.create()
     sweep(place.parent)

@@ -32,7 +32,7 @@ from cpstage.errors import (
     WorkspaceUnavailable,
     local_failures,
 )
-from cpstage.filesystem.tree import RelativePath, Tree
+from cpstage.filesystem.tree import RelativePath, Tree, require_replaceable
 from cpstage.progress import Progress, Silence
 from cpstage.transfer.artifact import Extracted, Source, callers_keys, extract, naming, read_head
 from cpstage.transfer.options import Packing, Unpacking
@@ -261,6 +261,7 @@ def pack(
         raise WorkspaceUnavailable(
             f"{target} exists already", hint="give another --output, or --overwrite to replace it"
         )
+    require_replaceable(target)
     sweep(target.absolute().parent)
     with Packer(how) as packer:
         with shown.phase(f"{target.name}: listing", None, "entries") as listed:

@@ -22,6 +22,7 @@ from socketserver import TCPServer
 from typing import Any
 
 from cpstage.errors import ConfigurationError, local_failures, printable
+from cpstage.filesystem.tree import require_replaceable
 
 DEFAULT_PATIENCE = 300.0
 """Seconds for which polling may fail before the worker counts as unwell."""
@@ -103,6 +104,7 @@ class HealthFile:
     def __init__(self, path: Path, health: WorkerHealth) -> None:
         self._path = path
         self._health = health
+        require_replaceable(path)
         with local_failures(path):
             self._write()
 
