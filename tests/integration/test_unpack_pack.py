@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cpstage.archive.members import Plan
 from cpstage.archive.options import Budget, Limits
+from cpstage.archive.paths import Plan
 from cpstage.errors import ArtifactRejected
 from mounts import with_processes
 from samples import tar_of, zip_of, zip_with_link

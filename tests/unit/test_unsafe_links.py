@@ -9,9 +9,10 @@ import pytest
 
 import zip_bytes
 from cpstage import Globs, Packing
-from cpstage.archive.members import UnsafeLink, without_unsafe
+from cpstage.archive.members import UnsafeLink
 from cpstage.archive.options import ExtractOptions
 from cpstage.archive.pack import Packer
+from cpstage.archive.paths import without_unsafe
 from cpstage.errors import ArtifactRejected
 from cpstage.filesystem.tree import RelativePath
 from tar_bytes import directory, gzip, link, member, tar

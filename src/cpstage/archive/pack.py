@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cpstage.archive.formats import Format
-from cpstage.archive.members import check_name, leaving, unsafe_links
 from cpstage.archive.options import PackOptions
 from cpstage.archive.packing_list import Begin, PackingList, PackingPool, limit_notes
+from cpstage.archive.paths import check_name, leaving, unsafe_links
 from cpstage.archive.workers import thread_count
 from cpstage.archive.zip_writer import pack_unit, zip_stream
 from cpstage.errors import ArtifactRejected, listing

@@ -15,8 +15,9 @@ from functools import partial
 from typing import IO
 
 from cpstage._deflate import Damaged, Forward, inflated
-from cpstage.archive.members import CHUNK, Member, MemberKind, refused, text_of
+from cpstage.archive.members import CHUNK, Member, MemberKind, text_of
 from cpstage.archive.options import Budget
+from cpstage.archive.paths import refused
 from cpstage.archive.tar_headers import (
     BLOCK,
     EXTENDED,

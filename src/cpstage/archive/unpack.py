@@ -12,12 +12,10 @@ from operator import attrgetter
 
 from cpstage.archive.blob import ReadAhead
 from cpstage.archive.formats import Format
-from cpstage.archive.members import (
-    Contents,
-    Member,
+from cpstage.archive.members import Contents, Member, UnsafeLink, bytes_of
+from cpstage.archive.options import Budget, ExtractOptions
+from cpstage.archive.paths import (
     Plan,
-    UnsafeLink,
-    bytes_of,
     check_links,
     check_name,
     check_target_length,
@@ -26,7 +24,6 @@ from cpstage.archive.members import (
     unsafe_links,
     without_unsafe,
 )
-from cpstage.archive.options import Budget, ExtractOptions
 from cpstage.archive.tar_headers import BLOCK
 from cpstage.archive.unpacking_pool import Directory, UnpackingPool
 from cpstage.archive.workers import ahead

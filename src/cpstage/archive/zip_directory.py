@@ -16,8 +16,9 @@ from operator import attrgetter
 from typing import Any
 
 from cpstage.archive.blob import Blob
-from cpstage.archive.members import MemberKind, bytes_of, printable_text, refused, text_of
+from cpstage.archive.members import MemberKind, bytes_of, printable_text, text_of
 from cpstage.archive.options import ZIP_RECORD_ROOM, Budget
+from cpstage.archive.paths import refused
 from cpstage.archive.zip_format import (
     DESCRIPTOR_FOLLOWS,
     DOS_DIRECTORY,

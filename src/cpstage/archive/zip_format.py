@@ -16,7 +16,8 @@ from importlib.util import find_spec
 from typing import NamedTuple
 
 from cpstage._deflate import crc32
-from cpstage.archive.members import MemberKind, bytes_of, refused, text_of
+from cpstage.archive.members import MemberKind, bytes_of, text_of
+from cpstage.archive.paths import refused
 from cpstage.errors import ArtifactRejected
 from cpstage.filesystem.tree import RelativePath
 

@@ -18,8 +18,9 @@ from typing import NamedTuple
 
 from cpstage._deflate import ERRORS, crc32, inflater
 from cpstage.archive.blob import READ_SIZE, Blob, ReadAhead
-from cpstage.archive.members import CHUNK, LONGEST_TARGET, check_target_length, refused, text_of
+from cpstage.archive.members import CHUNK, text_of
 from cpstage.archive.options import Budget
+from cpstage.archive.paths import LONGEST_TARGET, check_target_length, refused
 from cpstage.archive.zip_directory import ZipTail, read_directory, read_tail
 from cpstage.archive.zip_format import (
     BZIP2,

@@ -21,7 +21,7 @@ from cpstage.aws.job_session import JobSession
 from cpstage.errors import AccessDenied, CpstageError, UsageError, WorkspaceUnavailable
 from cpstage.job import Artifact, ArtifactSet, Job
 from cpstage.workspace.layout import Workspace
-from cpstage.workspace.state import require_locks
+from cpstage.workspace.lock import require_locks
 
 Status = Literal["ok", "warning", "failed", "skipped"]
 

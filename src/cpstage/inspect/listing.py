@@ -15,16 +15,9 @@ from typing import Any, Literal, NamedTuple
 from cpstage._deflate import crc32_of
 from cpstage.archive.blob import ReadAhead
 from cpstage.archive.formats import Format
-from cpstage.archive.members import (
-    Member,
-    MemberKind,
-    Plan,
-    check_links,
-    is_root,
-    printable_text,
-    without_unsafe,
-)
+from cpstage.archive.members import Member, MemberKind, printable_text
 from cpstage.archive.options import Budget, Limits, UnsafeLinks
+from cpstage.archive.paths import Plan, check_links, is_root, without_unsafe
 from cpstage.archive.zip_reader import link_targets
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession

@@ -18,9 +18,9 @@ from typing import Any, Literal, NamedTuple
 
 from cpstage.archive.blob import SMALL_BYTES, FileBlob, at_once
 from cpstage.archive.formats import CONTENT_TYPES, HEAD_BYTES, Format, recognise
-from cpstage.archive.members import quoted
 from cpstage.archive.pack import Packer
 from cpstage.archive.packing_list import PackingList, ratio_note
+from cpstage.archive.paths import quoted
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
 from cpstage.aws.uploads import StorageOptions, Upload

@@ -49,7 +49,7 @@ from cpstage.transfer.options import FetchOptions, PushOptions
 from cpstage.worker.claims import Claim
 from cpstage.worker.monitoring import Tell, WorkerEvent, described
 from cpstage.workspace.layout import Workspace
-from cpstage.workspace.state import left_workspaces, lock_new_directory, note_ending, remove_secrets
+from cpstage.workspace.lock import left_workspaces, lock_new_directory, note_ending, remove_secrets
 
 _PROGRAM = "import sys; from cpstage.worker.job import main; main(*map(int, sys.argv[1:]))"
 
