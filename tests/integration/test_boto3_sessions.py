@@ -672,7 +672,7 @@ def _work(local: LocalAWS, config: AwsConfig, directory: Path) -> None:
         queue,
         cpstage.worker.JobCommand(["true"]),
         cpstage.worker.JobPlaces(directory / "jobs"),
-        terms=cpstage.worker.WorkerTerms(once=True),
+        options=cpstage.worker.WorkerOptions(once=True),
     )
     worker.work()
 

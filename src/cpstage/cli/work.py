@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from cpstage import AwsConfig, CommandOptions, FetchOptions, PushOptions
     from cpstage.cli.output import Terminal
-    from cpstage.worker import JobPlaces, JobQueue, Worker, WorkerEvent, WorkerTerms
+    from cpstage.worker import JobPlaces, JobQueue, Worker, WorkerEvent, WorkerOptions
 
 _QUERY_VALUE = re.compile(r"[A-Za-z0-9_-]{1,50}")
 
@@ -96,9 +96,9 @@ _queue_options = gather(
 )
 
 
-_terms_options = gather(
-    "terms",
-    "worker.WorkerTerms",
+_worker_options = gather(
+    "options",
+    "worker.WorkerOptions",
     click.option(
         "--concurrency",
         type=Number(1, 1000),
@@ -185,7 +185,7 @@ def claim(queue: JobQueue, wait: float, config: AwsConfig, terminal: Terminal) -
     claimed = cpstage.worker.claim_job(
         replace(queue, config=config),
         wait=wait,
-        interval=cpstage.worker.WorkerTerms().interval,
+        interval=cpstage.worker.WorkerOptions().interval,
         tell=terminal.warn,
     )
     try:
@@ -208,7 +208,7 @@ Examples:
 
 @click.command(cls=TakesCommand, epilog=_WORK_EXAMPLES, options_metavar="[OPTIONS] -- CMD [ARG]...")
 @_queue_options
-@_terms_options
+@_worker_options
 @_places_options
 @choice("--log-format", values=["text", "json"], help="Format of the log on stderr.")
 @click.option(
@@ -245,7 +245,7 @@ def work(
     *,
     queue: JobQueue,
     config: AwsConfig,
-    terms: WorkerTerms,
+    options: WorkerOptions,
     places: JobPlaces,
     command: tuple[str, ...],
     command_options: CommandOptions,
@@ -283,7 +283,7 @@ def work(
             credentials_max_age=credentials_max_age,
         ),
         places,
-        terms=terms,
+        options=options,
         health=health,
         health_file=health_file,
         tell=tell,

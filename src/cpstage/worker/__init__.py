@@ -2,7 +2,7 @@
 
 from cpstage.worker.claims import JobQueue, claim_job, read_client_tokens
 from cpstage.worker.job import JobCommand, JobPlaces
-from cpstage.worker.loop import Worker, WorkerTerms
+from cpstage.worker.loop import Worker, WorkerOptions
 from cpstage.worker.monitoring import WorkerEvent, WorkerHealth, health_page
 
 __all__ = [
@@ -12,7 +12,7 @@ __all__ = [
     "Worker",
     "WorkerEvent",
     "WorkerHealth",
-    "WorkerTerms",
+    "WorkerOptions",
     "claim_job",
     "health_page",
     "read_client_tokens",

@@ -49,7 +49,7 @@ _LONGEST_TURN = 30.0
 
 
 @dataclass(frozen=True)
-class WorkerTerms:
+class WorkerOptions:
     """How a worker works.
 
     Attributes:
@@ -90,7 +90,7 @@ class Worker:
         queue: The queue of the jobs.
         command: The command for each job.
         places: Where their workspaces are, and what is kept of them.
-        terms: How many, and how often to ask.
+        options: How many jobs, and how often to poll.
         health: The health of the worker, which is updated.
         health_file: Is written whenever the loop turns.
         tell: Is called with each change of state, from several threads.
@@ -102,7 +102,7 @@ class Worker:
         command: JobCommand,
         places: JobPlaces,
         *,
-        terms: WorkerTerms | None = None,
+        options: WorkerOptions | None = None,
         health: WorkerHealth | None = None,
         health_file: Path | None = None,
         tell: Tell = lambda _: None,
@@ -115,11 +115,11 @@ class Worker:
         self._queue = queue
         self._command = command
         self._places = places
-        self._terms = terms or WorkerTerms()
+        self._options = options or WorkerOptions()
         self._health = health or WorkerHealth()
         self._file = HealthFile(health_file, self._health) if health_file else None
         self._tell = tell
-        self._pace = Pace(self._terms.interval)
+        self._pace = Pace(self._options.interval)
         self._mail: SimpleQueue[WorkingJob | None] = SimpleQueue()
         self._jobs: dict[str, WorkingJob] = {}
         self._signals = 0
@@ -143,13 +143,13 @@ class Worker:
         self._signals += 1
         self._mail.put(None)
         if self._signals > 1:
-            self._next_stop = time.monotonic() + self._terms.grace
+            self._next_stop = time.monotonic() + self._options.grace
             # At once, also where the loop waits for an answer of AWS.
             for job in [*self._jobs.values()]:
                 job.stop()
 
     def work(self) -> None:
-        """Work until stopped, or until the terms say that it is enough.
+        """Work until stopped, or until no more jobs are to be claimed.
 
         Raises:
             AccessDenied, ConfigurationError: The first poll was refused, as others would be.
@@ -182,22 +182,22 @@ class Worker:
         return not self._jobs and not self._may_claim()
 
     def _may_claim(self) -> bool:
-        terms = self._terms
-        enough = terms.most is not None and self.counts.claimed >= terms.most
-        return not (self._signals or enough or (terms.once and self._has_polled))
+        options = self._options
+        enough = options.most is not None and self.counts.claimed >= options.most
+        return not (self._signals or enough or (options.once and self._has_polled))
 
     def _wants_jobs(self) -> bool:
-        return self._may_claim() and len(self._jobs) < self._terms.concurrency
+        return self._may_claim() and len(self._jobs) < self._options.concurrency
 
     def _poll(self) -> None:
         """Ask for jobs, and claim what comes; settle when to ask again."""
         if not self._has_room():
             return
-        terms = self._terms
+        options = self._options
         most = min(
-            terms.concurrency - len(self._jobs),
-            sys.maxsize if terms.batch is None else terms.batch,
-            sys.maxsize if terms.most is None else terms.most - self.counts.claimed,
+            options.concurrency - len(self._jobs),
+            sys.maxsize if options.batch is None else options.batch,
+            sys.maxsize if options.most is None else options.most - self.counts.claimed,
         )
         began = time.monotonic()
         try:
@@ -216,7 +216,7 @@ class Worker:
         try:
             self._places.check()
         except CpstageError as error:
-            if self._terms.once:
+            if self._options.once:
                 raise
             if self._health.problem(str(error)):
                 self._tell(WorkerEvent("unwell", message=str(error)))
@@ -258,7 +258,7 @@ class Worker:
     def _poll_failed(self, error: CpstageError, seconds: float) -> None:
         """Go on where the error may pass; a refusal of the first poll is a configuration error."""
         may_pass = isinstance(error, ServiceUnavailable) or self._has_polled
-        if not may_pass or self._terms.once:
+        if not may_pass or self._options.once:
             raise error
         if self._health.poll_failed(str(error), seconds):
             self._tell(WorkerEvent("poll-failed", message=str(error)))
@@ -294,15 +294,15 @@ class Worker:
         if self._signals and not self._has_told:
             self._has_told = True
             self._tell(WorkerEvent("draining", message=f"{len(self._jobs)} running"))
-            if self._terms.drain is not None:
-                self._next_stop = time.monotonic() + self._terms.drain
+            if self._options.drain is not None:
+                self._next_stop = time.monotonic() + self._options.drain
                 if self.was_stopped:  # by a second signal, which came meanwhile
-                    self._next_stop = time.monotonic() + self._terms.grace
+                    self._next_stop = time.monotonic() + self._options.grace
 
     def _wait(self) -> None:
         """Wait for mail, or until there is something to do without."""
         now = time.monotonic()
-        until = min(now + min(self._terms.interval, _LONGEST_TURN), self._next_stop)
+        until = min(now + min(self._options.interval, _LONGEST_TURN), self._next_stop)
         if self._wants_jobs():
             until = min(until, self._next_poll)
         with suppress(Empty):
@@ -332,7 +332,7 @@ _LEAST_BACKOFF, _LONGEST_BACKOFF = 0.1, 300.0
 
 
 class Pace:
-    """The waits of one worker, in seconds; ``interval`` is that of :class:`WorkerTerms`."""
+    """The waits of one worker, in seconds; ``interval`` is that of :class:`WorkerOptions`."""
 
     def __init__(self, interval: float) -> None:
         self._interval = interval
