@@ -123,14 +123,14 @@ def _is_delicate(frame: FrameType) -> bool:
     module, code = frame.f_globals.get("__name__"), frame.f_code
     if module == "contextlib":
         return True
-    # wait() has released the lock when it knows that it has not got it yet, and is ready from then.
+    # Condition.wait() cleans up after an exception only from its "gotit = False" on.
     is_releasing = "gotit" in code.co_varnames and "gotit" not in frame.f_locals
     return module == "threading" and (code.co_name in _LOCKING or is_releasing)
 
 
 def _send_soon(number: int) -> None:
     time.sleep(_SOON_SECONDS)
-    if callable(signal.getsignal(number)):  # another one has stopped the run else, and this kills
+    if callable(signal.getsignal(number)):  # after the first signal, a second one kills
         os.kill(os.getpid(), number)
 
 
