@@ -44,7 +44,7 @@ SMALL = random.Random(1).randbytes(2000)
 LARGE = SMALL * 4500
 """Two parts."""
 
-QUICK = "1.5"
+QUICK = "2.5"
 """Seconds for which a request is tried again that is struck for ever."""
 
 QUICK_IN_PARTS = "4"
