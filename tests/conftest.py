@@ -39,6 +39,11 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 1
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tests: no worker is left with them when all others have ended."""
+    items.sort(key=lambda item: item.path.name != "test_release.py")
+
+
 @pytest.fixture(autouse=True)
 def _no_default_session(monkeypatch: pytest.MonkeyPatch) -> None:
     """What boto3 keeps for a program that calls ``boto3.client``: the caller of another test."""
