@@ -17,6 +17,8 @@ from run_jobs import BUILD, add_job, failure, puts, run, shell
 from samples import zip_of
 from trees import names
 
+pytestmark = pytest.mark.e2e
+
 
 def statuses(cli: Cli, *arguments: str) -> tuple[dict[str, str], str]:
     """What a fetch says of each input, and on stderr."""

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from command_line import Cli
     from cpstage.local import LocalAWS
 
+pytestmark = pytest.mark.e2e
+
 _VARIABLES = '"$CPSTAGE_OUTPUT_VARIABLES"'
 _TOKEN = '"$CPSTAGE_NEXT_CONTINUATION_TOKEN_FILE"'
 

@@ -159,6 +159,7 @@ def test_a_bare_400_to_head_is_asked_about_and_taken_for_no_expired_session(
     assert len(operations) <= 4
 
 
+@pytest.mark.slow
 def test_a_transfer_is_not_given_up_for_being_long(aws: LocalAWS, cli: Cli) -> None:
     """Its time limit counts from the last progress."""
     body = tar_of({"noise": bytes(8 * MIB + MIB // 2)})

@@ -98,6 +98,7 @@ def _by_7z(root: Path, data: bytes, *options: str) -> bytes:
     return (root / "a.zip").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0, 1, 100, 3 * MIB])
 @pytest.mark.parametrize("method", SEVEN_ZIP)
 def test_methods_of_7z(tmp_path: Path, method: str, size: int) -> None:
@@ -108,6 +109,7 @@ def test_methods_of_7z(tmp_path: Path, method: str, size: int) -> None:
     assert (tmp_path / "d/in.bin").read_bytes() == data
 
 
+@pytest.mark.slow
 def test_deflate64_comes_out_in_bounded_pieces(tmp_path: Path) -> None:
     body = _by_7z(tmp_path, bytes(96 * MIB), "-mm=Deflate64")
     blob = BytesBlob(body)

@@ -70,6 +70,7 @@ def held() -> Iterator[None]:
         os.waitpid(pid, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_processes_that_the_host_forks_meanwhile_hold_nothing_up(
     held: None, source: Path, tmp_path: Path

@@ -178,6 +178,7 @@ def test_a_link_with_an_endless_target(tmp_path: Path, length: int) -> None:
     assert "'link' is a link with a" in refused(body, tmp_path / "into")
 
 
+@pytest.mark.slow
 def test_links_that_lead_through_one_another_without_end(tmp_path: Path) -> None:
     members = [
         (tar_member(f"l{index}", tarfile.SYMTYPE, "x/../" * 800 + "x"), "") for index in range(3000)

@@ -154,6 +154,7 @@ def test_a_checked_header_is_protected_as_a_whole(tmp_path: Path) -> None:
             unpack(bytes(body), tmp_path / str(at), name="app.tar.gz")
 
 
+@pytest.mark.slow
 def test_a_tar_gz_that_is_cut_off_anywhere() -> None:
     whole = gzip(BODY[:1000], name=b"n", header_crc=True) + gzip(BODY[1000:])
 

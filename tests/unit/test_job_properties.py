@@ -13,6 +13,7 @@ import traceback
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +26,8 @@ from secret_markers import CANARY, is_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+pytestmark = pytest.mark.slow
 
 _PROFILE = settings(derandomize=True, database=None, deadline=None, max_examples=300)
 

@@ -244,6 +244,7 @@ def _write_sparsely(chunks: Iterator[bytes], path: Path) -> None:
                     file.write(piece)
 
 
+@pytest.mark.slow
 def test_70_000_entries_are_counted_in_zip64_fields(tmp_path: Path) -> None:
     needs("unzip", "bsdtar")
     tree = tree_of_sizes(tmp_path / "tree", 10)

@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from archive_checks import Listing
     from cpstage.archive.formats import Format
 
+pytestmark = pytest.mark.slow
+
 _MANY = settings(PROFILE, max_examples=400)
 _FORMS = st.sampled_from(["pax", "GNU"])
 _PACKED: st.SearchStrategy[Format] = st.sampled_from(["tar", "tar.gz"])

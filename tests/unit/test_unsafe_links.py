@@ -214,6 +214,7 @@ def test_links_that_become_unsafe_are_left_out_too() -> None:
     assert without_unsafe({**_chain(10), RelativePath("good"): "l0"}) == {"good": "l0"}
 
 
+@pytest.mark.slow
 def test_a_chain_that_would_take_hours_is_refused() -> None:
     with pytest.raises(ArtifactRejected, match="too many links through one another"):
         without_unsafe(_chain(800))

@@ -47,6 +47,8 @@ from zip_checks import read_by
 if TYPE_CHECKING:
     from archive_checks import Listing
 
+pytestmark = pytest.mark.slow
+
 Tree = Mapping[str, object]
 """Names, and below them: another tree, a file as content and execute bit, or a link as its target
 and how many levels up that begins."""

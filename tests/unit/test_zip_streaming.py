@@ -84,6 +84,7 @@ def test_a_zip_is_unpacked_from_a_pipe(tmp_path: Path, reader: str) -> None:
         assert (tmp_path / "into" / path.name).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_zip_is_read_by_javas_stream(tree: Path, archive: bytes, tmp_path: Path) -> None:
     needs("java")
     (tmp_path / "Read.java").write_text(JAVA)
