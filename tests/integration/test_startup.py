@@ -140,13 +140,13 @@ def test_every_public_name_is_there() -> None:
 
 def test_every_public_name_of_inspect_is_there() -> None:
     assert all(getattr(cpstage.inspect, name) is not None for name in cpstage.inspect.__all__)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = cpstage.inspect.no_such_name
 
 
 def test_public_names_are_completed_in_an_interactive_python() -> None:
     assert {*cpstage.__all__, "inspect", "worker"} <= {*dir(cpstage)}
     assert {*cpstage.inspect.__all__} <= {*dir(cpstage.inspect)}
-    with pytest.raises(AttributeError, match="no_such_name"):
-        _ = cpstage.inspect.no_such_name
 
 
 def test_no_module_takes_the_place_of_a_public_name() -> None:
