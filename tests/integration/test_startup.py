@@ -19,7 +19,7 @@ from samples import zip_of
 if TYPE_CHECKING:
     from command_line import Cli
 
-MOST_MODULES = 57
+MOST_MODULES = 54
 """Modules of cpstage that a fetch of a small zip loads, at most."""
 
 RUN_AND_NAME_THE_MODULES = """
