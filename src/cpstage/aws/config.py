@@ -207,7 +207,8 @@ class AwsConfig:
         if self.session is not None or self.profile is not None:
             return self.session
         loaded = sys.modules.get("boto3")
-        return loaded.DEFAULT_SESSION if loaded else None
+        # A signal may come while another thread imports boto3, which then has no such name yet.
+        return getattr(loaded, "DEFAULT_SESSION", None)
 
     @property
     def _region_of_options(self) -> str | None:
