@@ -10,12 +10,14 @@ import os
 import pickle
 import socket
 import ssl
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from importlib.util import find_spec
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import boto3
@@ -739,3 +741,12 @@ def test_a_model_that_cannot_be_unpacked_is_a_failure_of_the_disk(
 
     with pytest.raises(OSError, match="the gzip file is "):
         AwsConfig(region="eu-west-1", sign_requests=False).codepipeline()
+
+
+def test_a_boto3_that_another_thread_is_importing_has_no_default_session(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A signal may come then, and the result is reported all the same."""
+    monkeypatch.setitem(sys.modules, "boto3", ModuleType("boto3"))
+
+    assert AwsConfig().given_session is None
