@@ -171,8 +171,8 @@ def reuse_freed_memory() -> None:
 
     glibc maps a large buffer anew each time, and the system clears each page of it: 120,000 page
     faults and a fifth of all processor time in a fetch of one file of 2 GiB; with this 24,000. It
-    also gives each thread a heap of its own: with one heap for all, that fetch peaks at 98 MB, not
-    123. Elsewhere this does nothing.
+    also gives each thread a separate heap: that fetch peaks at 98 MB with one heap, at 123 with
+    many. With other C libraries this does nothing.
     """
     if sys.platform != "linux":
         return

@@ -303,17 +303,22 @@ def test_closed_streams_do_no_harm(aws: LocalAWS, cli: Cli) -> None:
     assert failed.returncode == 66
 
 
-def test_what_a_command_prints_into_a_closed_stream_goes_nowhere(aws: LocalAWS, cli: Cli) -> None:
-    """Nothing that cpstage opens takes its number: not the lock, and no connection to AWS."""
-    job_id = aws.add_job()
-    command = f"run {job_id} --report --report-tail 5 -- sh -c 'echo built'"
-    done = subprocess.run(
-        ["sh", "-c", f"{sys.executable} -m cpstage {command} <&- >&-"],
+def _by_shell(cli: Cli, line: str) -> subprocess.CompletedProcess[str]:
+    """Run a line of sh as the user of the command line does."""
+    return subprocess.run(
+        ["sh", "-c", line],
         cwd=cli.directory,
         env=dict(cli.environment),
         capture_output=True,
         text=True,
     )
+
+
+def test_what_a_command_prints_into_a_closed_stream_goes_nowhere(aws: LocalAWS, cli: Cli) -> None:
+    """Nothing that cpstage opens takes its number: not the lock, and no connection to AWS."""
+    job_id = aws.add_job()
+    command = f"run {job_id} --report --report-tail 5 -- sh -c 'echo built'"
+    done = _by_shell(cli, f"{sys.executable} -m cpstage {command} <&- >&-")
 
     assert done.returncode == 0, done.stderr
     assert (cli.directory / ".cpstage/run.lock").read_text() == ""
@@ -351,13 +356,7 @@ def test_a_limit_of_the_shell_is_named(cli: Cli, limit: str) -> None:
     deep.mkdir(parents=True)
     (deep / "noise").write_bytes(os.urandom(1 << 20))
     assert cli("pack", "a", "--output", "a.zip").returncode == 0
-    done = subprocess.run(
-        ["sh", "-c", f"ulimit {limit} 9; {sys.executable} -m cpstage unpack a.zip --into b"],
-        cwd=cli.directory,
-        env=dict(cli.environment),
-        capture_output=True,
-        text=True,
-    )
+    done = _by_shell(cli, f"ulimit {limit} 9; {sys.executable} -m cpstage unpack a.zip --into b")
 
     assert done.returncode == 74
     assert f"(ulimit {limit})" in done.stderr

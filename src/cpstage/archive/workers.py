@@ -180,7 +180,7 @@ class Processes:
         most_ahead: Units that may be in progress, or done while their results wait.
 
     Raises:
-        LocalIOError: There is no room for more processes.
+        LocalIOError: The system cannot start more processes.
     """
 
     def __init__(self, work: Work, count: int) -> None:

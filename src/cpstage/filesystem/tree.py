@@ -272,7 +272,7 @@ def write_all(descriptor: int, chunk: bytes | memoryview) -> int:
 
 
 def require_replaceable(path: Path) -> None:
-    """Raise WorkspaceUnavailable if what stands at a path is no regular file: a device or link."""
+    """Raise WorkspaceUnavailable if a path leads to a device, a directory, a FIFO or a symlink."""
     with local_failures(path, "look at"):
         if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
             raise WorkspaceUnavailable(

@@ -7,6 +7,7 @@ has been verified; a fetch that fails leaves the workspace as it was.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -296,7 +297,7 @@ class _Fetch(NamedTuple):
                 except ObjectChanged as error:
                     _LOGGER.info("%s: beginning again", error.message)
                     remove_tree(root)
-                    _ = [*ours]  # the next group has the next blobs
+                    deque(ours, 0)  # passed over: the next group has the next blobs
                     again = [self.look(one.artifact) for one in group]
                     staged, found = self._stage_group(again, map(self._open, again), root, staging)
                 done += staged

@@ -85,7 +85,7 @@ class Workspace:
 
     @contextmanager
     def locked(self, wait: float = 0) -> Iterator[None]:
-        """Keep every other run out, for whose end to wait some seconds; clear up after killed ones.
+        """Keep other runs out, after waiting for one some seconds; clear up after killed ones.
 
         Raises:
             WorkspaceUnavailable: Another run is in it, or it cannot be created or written to.

@@ -82,7 +82,7 @@ class HeldLock:
 def locked(
     place: Path, lock_file: Path, holder: Path, wait: float, job_id: str | None = None
 ) -> Iterator[HeldLock]:
-    """Keep every other run out of a place, for whose end to wait some seconds.
+    """Keep other runs out of a place; wait some seconds for one that is in it.
 
     The file ``holder`` names this process, and the job that it works on.
 
@@ -255,7 +255,7 @@ def note_ending(workspace: Path, **facts: Any) -> None:
 
 
 def remove_secrets(workspace: Path) -> list[str]:
-    """Remove the files of a command, secrets included, if it was killed; return what is left."""
+    """Remove the files of a command, secrets included; return what is left."""
     return remove_tree(workspace / ".cpstage" / "run")
 
 
