@@ -235,6 +235,11 @@ def printable(text: str) -> str:
     )
 
 
+def printable_lines(text: str) -> str:
+    """Return text of several lines, with control characters but tabs as escapes."""
+    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
+
+
 def listing(texts: Iterable[str], shown: int = MOST_SHOWN) -> str:
     """Return the first texts in one line, and how many more there are."""
     found = list(texts)

@@ -25,7 +25,7 @@ from cpstage._posix import (
     signals,
 )
 from cpstage._version import __version__
-from cpstage.cli.output import Terminal, flush_or_drop
+from cpstage.cli.output import Terminal, flush_or_drop, replace_closed_stdout
 from cpstage.errors import Reportable, Stopped, UsageError, reportable
 
 if TYPE_CHECKING:
@@ -189,6 +189,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if hasattr(signal, "SIGCHLD"):  # ignored by the caller, exit codes of commands are lost
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     open_missing_streams()
+    replace_closed_stdout()
     terminal = Terminal()
     try:
         code = _run(sys.argv[1:] if arguments is None else arguments, terminal)

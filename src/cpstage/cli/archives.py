@@ -20,6 +20,7 @@ from cpstage.cli.options import (
     progress_option,
 )
 from cpstage.cli.output import Terminal, counted
+from cpstage.errors import printable
 from cpstage.progress import amount
 
 _UNPACK_EXAMPLES = """\b
@@ -60,7 +61,8 @@ def unpack(
     """
     done = cpstage.unpack(archive, into, unpacking=unpacking, config=config, progress=progress)
     what = counted(done.contents.files, "file") if done.contents else "the encrypted message"
-    terminal.result(done.document(), f"unpacked\t{done.path}\t{what} from {done.archive}")
+    text = f"unpacked\t{printable(str(done.path))}\t{what} from {printable(str(done.archive))}"
+    terminal.result(done.document(), text)
 
 
 _PACK_EXAMPLES = """\b
@@ -107,4 +109,5 @@ def pack(
         progress=progress,
     )
     what = f"{amount(done.size)}, {done.format}, {counted(done.files, 'file')}"
-    terminal.result(done.document(), f"packed\t{done.path}\t{what} of {done.source}")
+    text = f"packed\t{printable(str(done.path))}\t{what} of {printable(str(done.source))}"
+    terminal.result(done.document(), text)

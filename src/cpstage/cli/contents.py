@@ -25,8 +25,8 @@ from cpstage.cli.options import (
     progress_option,
     session_options,
 )
-from cpstage.cli.output import Terminal, counted
-from cpstage.errors import LocalIOError, NotFound, UsageError, printable
+from cpstage.cli.output import Terminal, counted, stdout_failures
+from cpstage.errors import NotFound, UsageError, printable
 
 if TYPE_CHECKING:
     from cpstage.inspect.listing import Listed, Listing
@@ -132,7 +132,7 @@ def _members_among(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def _print_notes(listing: Listing, terminal: Terminal) -> None:
     """Print notes and warnings about a listing."""
-    name = listing.remote.artifact.name
+    name = printable(listing.remote.artifact.name)
     if listing.remote.decrypted:
         terminal.note(f"cpstage: {name} is an encrypted message: all of it was read")
     elif listing.read == "stream":
@@ -147,7 +147,8 @@ def _listing_text(listing: Listing) -> str:
     size = counted(remote.info.size, "byte")
     encrypted = ", encrypted" if remote.envelope else ""
     what = f"{remote.format or 'file'}, {size}{encrypted} at {remote.artifact.location}"
-    return "\n".join([f"{remote.artifact.name}: {what}", *map(_row, listing.entries)])
+    head = printable(f"{remote.artifact.name}: {what}")
+    return "\n".join([head, *map(_row, listing.entries)])
 
 
 def _row(entry: Listed) -> str:
@@ -229,13 +230,13 @@ def cat(
             config=config,
             credentials_max_age=credentials_max_age,
         )
-    if sys.stdout is None:
-        raise LocalIOError("cannot write to stdout: it is closed")
     if sys.stdout.isatty() and not force:
         chunks = _text_only(chunks, paths)
     for chunk in chunks:
-        sys.stdout.buffer.write(chunk)
-    sys.stdout.buffer.flush()  # what cannot be written is an error here: it is the result
+        with stdout_failures():
+            sys.stdout.buffer.write(chunk)
+    with stdout_failures():
+        sys.stdout.buffer.flush()
 
 
 def _text_only(

@@ -229,7 +229,7 @@ def _listed(one: ListedExecution) -> str:
 
 
 def _described(one: DescribedExecution) -> str:
-    lines = [_listed(one.listed).partition("\n    failed: ")[0]] if one.listed else []
+    lines = []
     for action in one.actions:
         document = action.document()
         kind = f"  {action.action_type_id}" if action.action_type_id else ""
@@ -249,7 +249,8 @@ def _described(one: DescribedExecution) -> str:
             *(("output", f"{one.name} at {one.location}") for one in action.outputs),
         ]
         lines += [f"    {label:<8}{value}" for label, value in facts if value]
-    return "\n".join(printable(line) for whole in lines for line in whole.split("\n"))
+    head = [_listed(one.listed).partition("\n    failed: ")[0]] if one.listed else []
+    return "\n".join([*head, *map(printable, lines)])
 
 
 def _revision(revision: Any) -> str:

@@ -22,7 +22,7 @@ from cpstage.cli.options import (
     workspace_option,
 )
 from cpstage.cli.output import Terminal
-from cpstage.errors import UsageError, printable
+from cpstage.errors import UsageError
 
 if TYPE_CHECKING:
     from cpstage.runner.environment import Syntax
@@ -67,7 +67,7 @@ def env(
     variables = staged_environment(place, job.id if job else source.job_id, codebuild=codebuild_env)
     if variables is None:
         job = job or source.load(config, uses_s3=False)
-        terminal.warn(printable(f"job {job.id} has not been fetched into {place.root}"))
+        terminal.warn(f"job {job.id} has not been fetched into {place.root}")
         variables = job_environment(job, place, codebuild=codebuild_env)
     terminal.raw(render(variables, "json" if terminal.json else format))
 
@@ -108,7 +108,7 @@ def credentials(
     """
     from cpstage.aws.codepipeline import current_job, process_credentials
 
-    if not force and sys.stdout is not None and sys.stdout.isatty():
+    if not force and sys.stdout.isatty():
         raise UsageError(
             "secrets are not printed to a terminal",
             hint="use it as a credential_process (see --help), or give --force",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
@@ -12,10 +13,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from cpstage.errors import LocalIOError, local_reason, printable
+from cpstage.errors import LocalIOError, local_reason, printable, printable_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+    from _typeshed import ReadableBuffer
 
     from cpstage.errors import Reportable
     from cpstage.job import S3Location
@@ -45,11 +48,14 @@ class Terminal:
         self.select: Callable[[Any], Any] = lambda document: document
 
     def result(self, document: Mapping[str, Any], text: str) -> None:
-        """Print the result of a command, as a document or as text."""
+        """Print the result of a command, as a document or as text.
+
+        A path or name in the text has been made printable: here, its newlines look like ours.
+        """
         if self.json:
             self.document(document)
         elif text:
-            self.line(text)
+            self.line(printable_lines(text))
 
     def document(self, document: Mapping[str, Any]) -> None:
         """Print a document with ``--json``."""
@@ -63,23 +69,23 @@ class Terminal:
         if not _speaks_unicode():
             text = text.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding)
         # Without color=True escape sequences would be cut out of values on a pipe.
-        with _stdout_failures():
+        with stdout_failures():
             click.echo(text.encode(errors="backslashreplace").decode(), color=True)
 
     def raw(self, data: bytes) -> None:
         """Print bytes on stdout as they are: names of files may be no text."""
-        with _stdout_failures():
+        with stdout_failures():
             click.echo(data, nl=False)
 
     def note(self, message: str) -> None:
         """Print a note on stderr."""
         if self.verbosity >= 0:
-            _say(message)
+            _say(printable_lines(message))
 
     def warn(self, message: str) -> None:
-        """Print a warning on stderr."""
+        """Print a warning on stderr, on one line."""
         if self.verbosity >= 0:
-            _say(f"cpstage: {coloured('warning:', 'yellow', sys.stderr)} {message}")
+            _say(f"cpstage: {coloured('warning:', 'yellow', sys.stderr)} {printable(message)}")
 
     def fail(self, error: Reportable) -> None:
         """Print an error on one line; with ``--debug`` the traceback before it.
@@ -88,7 +94,7 @@ class Terminal:
         no secret; those of libraries are left out where they may quote an answer.
         """
         if self.debug:
-            _say(_traceback(error))
+            _say(printable_lines(_traceback(error)))
         _say(f"cpstage: {coloured('error:', 'red', sys.stderr)} {error}")
 
     def log_calls(self) -> None:
@@ -139,11 +145,18 @@ def _without_quotes(record: logging.LogRecord) -> bool:
     return True
 
 
+class _OneLine(logging.Formatter):
+    """Formats a record as one line, without control characters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def _log_to_stderr(name: str, level: int, prefix: str) -> None:
     logger = logging.getLogger(name)
     logger.setLevel(level)
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter(f"cpstage: {prefix}%(message)s"))
+    handler.setFormatter(_OneLine(f"cpstage: {prefix}%(message)s"))
     handler.addFilter(_without_exception)
     if prefix:
         handler.addFilter(_without_quotes)
@@ -201,11 +214,40 @@ def flush_or_drop() -> None:
 
 
 def _speaks_unicode() -> bool:
-    return sys.stdout is None or sys.stdout.encoding.lower().replace("-", "") == "utf8"
+    return sys.stdout.encoding.lower().replace("-", "") == "utf8"
+
+
+class _ClosedStdout(io.BufferedIOBase):
+    """Refuses a result, which nobody would get."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        if not memoryview(data).nbytes:
+            return 0  # click tries that
+        raise LocalIOError(
+            "cannot write to stdout: it is closed", hint="redirect it to a file or to /dev/null"
+        )
+
+
+def replace_closed_stdout() -> None:
+    """Let each result that is printed on a closed stdout raise LocalIOError.
+
+    Python has None in its place, to which click prints without an error. As with coreutils,
+    a closed stdout is no error where nothing is printed.
+    """
+    if sys.stdout is None:
+        sys.stdout = io.TextIOWrapper(_ClosedStdout(), encoding="utf-8", write_through=True)
+
+
+def is_stdout_closed() -> bool:
+    """Whether stdout was closed when cpstage started."""
+    return isinstance(sys.stdout.buffer, _ClosedStdout)
 
 
 @contextmanager
-def _stdout_failures() -> Iterator[None]:
+def stdout_failures() -> Iterator[None]:
     """Raise LocalIOError where stdout cannot be written, unless its reader has left (EPIPE)."""
     try:
         yield

@@ -26,7 +26,7 @@ from cpstage.cli.options import (
 )
 from cpstage.cli.output import Terminal
 from cpstage.cli.transfer import fetched_text, pushed_text
-from cpstage.errors import UsageError
+from cpstage.errors import LocalIOError, UsageError
 from cpstage.runner.signals import Interrupts
 
 
@@ -200,7 +200,13 @@ def _print_result(result: cpstage.RunResult, terminal: Terminal) -> None:
     Raises:
         Reportable: The failure of the run.
     """
-    terminal.document(result.document())
+    try:
+        terminal.document(result.document())
+    except (BrokenPipeError, LocalIOError) as error:
+        if result.error is None:
+            raise
+        if isinstance(error, LocalIOError):  # the failure of the run counts more
+            terminal.fail(error)
     for text in (
         fetched_text(result.fetched) if result.fetched else "",
         pushed_text(result.pushed) if result.pushed else "",

@@ -21,7 +21,7 @@ from cpstage.cli.options import (
     workspace_option,
 )
 from cpstage.cli.output import Terminal, counted, relative, shortened
-from cpstage.errors import UsageError
+from cpstage.errors import UsageError, printable
 from cpstage.progress import amount
 
 _FETCH_EXAMPLES = """\b
@@ -110,8 +110,8 @@ def fetched_text(result: cpstage.FetchResult) -> str:
         what = f"{amount(staged.info.size)} from {shortened(staged.artifact.location)}"
         if staged.contents:
             what = f"{counted(staged.contents.files, 'file')}, {what}"
-        lines.append(f"{staged.status}\t{relative(staged.path)}\t{what}")
-    lines += [f"output\t{relative(path)}" for path in result.outputs.values()]
+        lines.append(f"{staged.status}\t{printable(relative(staged.path))}\t{what}")
+    lines += [f"output\t{printable(relative(path))}" for path in result.outputs.values()]
     return "\n".join(lines)
 
 
@@ -191,5 +191,5 @@ def pushed_text(result: cpstage.PushResult) -> str:
         if pushed.upload:
             what = f"{amount(pushed.upload.size)}, {what}"
         to = shortened(pushed.artifact.location)
-        lines.append(f"{pushed.status}\t{relative(pushed.source)}\t{what}, to {to}")
+        lines.append(f"{pushed.status}\t{printable(relative(pushed.source))}\t{what}, to {to}")
     return "\n".join(lines)

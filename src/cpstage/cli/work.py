@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import signal
-import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from cpstage.cli.options import (
     seconds,
     session_options,
 )
+from cpstage.cli.output import is_stdout_closed
 from cpstage.cli.run import TakesCommand, command_options, push_always_option
 from cpstage.errors import LocalIOError, Stopped, UsageError
 
@@ -180,7 +180,7 @@ def claim(queue: JobQueue, wait: float, config: AwsConfig, terminal: Terminal) -
     with 'cpstage report'. If no job waits, the command prints nothing on stdout and exits with 75.
     With --json, the document of a third-party job holds its client token, which is a SECRET.
     """
-    if sys.stdout is None:
+    if is_stdout_closed():
         raise LocalIOError("stdout is closed: no job is claimed", hint="the job's id goes there")
     claimed = cpstage.worker.claim_job(
         replace(queue, config=config),
