@@ -12,6 +12,8 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import islice
 from typing import Any, Literal, Protocol, TextIO, TypeVar
 
+from cpstage.errors import printable
+
 Mode = Literal["auto", "bar", "log", "none"]
 Unit = Literal["B", "entries"]
 Advance = Callable[[int], object]
@@ -88,7 +90,7 @@ class Bars:
         from tqdm import tqdm
 
         with tqdm(
-            desc=label,
+            desc=printable(label),
             total=total,
             unit="B" if unit == "B" else " entries",
             unit_scale=unit == "B",
@@ -120,6 +122,7 @@ class LogLines:
     @contextmanager
     def phase(self, label: str, total: int | None, unit: Unit = "B") -> Iterator[Advance]:
         """Write lines such as ``AppSource: fetching: 12.0 MiB of 40.0 MiB, 8.1 MiB/s``."""
+        label = printable(label)
         started = shown = self._clock()
         done = 0
 

@@ -620,6 +620,14 @@ def test_a_port_that_is_taken_is_told(aws: LocalAWS, cli: Cli) -> None:
     assert f"cannot listen on 127.0.0.1 port {port}" in done.stderr
 
 
+@pytest.mark.parametrize("host", ["ä" * 64, "\udcff"])
+def test_a_malformed_health_host_is_named(cli: Cli, host: str) -> None:
+    done = cli("work", *ACTION, "--health-port", "0", "--health-host", host, *BUILD)
+
+    assert done.returncode == 78
+    assert "the host name is malformed; give another --health-port or" in done.stderr
+
+
 def page(url: str) -> tuple[int, dict[str, Any]]:
     try:
         with urllib.request.urlopen(url, timeout=10) as answer:

@@ -57,4 +57,4 @@ def on_terminal(
                     shown += piece
         os.close(ours)
         other.seek(0)
-        return Shown(process.returncode, shown.decode(), other.read().decode())
+        return Shown(process.returncode, shown.decode(errors="replace"), other.read().decode())

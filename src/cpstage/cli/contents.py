@@ -242,10 +242,12 @@ def cat(
 def _text_only(
     chunks: Iterable[bytes | memoryview], paths: Sequence[str]
 ) -> Iterator[bytes | memoryview]:
+    last = b""  # a character in UTF-8 may be in two chunks
     for chunk in chunks:
-        if _CONTROL.search(chunk):
+        if _CONTROL.search(chunk) or _CONTROL.search(last + bytes(chunk[:1])):
             raise UsageError(
                 f"{', '.join(map(repr, paths))} is not plain text, and stdout is a terminal",
                 hint="redirect it to a file, or give --force",
             )
+        last = bytes(chunk[-1:])
         yield chunk

@@ -144,12 +144,12 @@ def health_page(health: WorkerHealth, host: str, port: int) -> Iterator[int]:
         The port.
 
     Raises:
-        ConfigurationError: The port is not available.
+        ConfigurationError: The port is not available, or the host is malformed.
     """
     try:
         server = _HealthServer((host, port), health)
-    except OSError as error:
-        why = error.strerror or type(error).__name__
+    except (OSError, TypeError, UnicodeError) as error:  # what the socket says of a bad host name
+        why = getattr(error, "strerror", None) or "the host name is malformed"
         raise ConfigurationError(
             f"cannot listen on {printable(host)} port {port}: {why}",
             hint="give another --health-port or --health-host",
