@@ -95,6 +95,20 @@ def test_a_saved_document_says_how_old_its_credentials_are(aws: LocalAWS, cli: C
     assert re.search(r"are 9[0-9]{2} seconds old", done.stderr)
 
 
+def test_the_age_is_unknown_where_the_clock_was_set_back_since(aws: LocalAWS, cli: Cli) -> None:
+    """They may have expired: without an answer of CodePipeline, they are good for a minute."""
+    saved = cli.directory / "job.json"
+    cli("get-job-details", "--job-id", aws.add_job(), "--save", "job.json")
+    text = saved.read_text()
+    for issued, least, most in (timedelta(days=1), 0, 1), (timedelta(minutes=2), 12, 14):
+        ours = {"credentialsIssuedAt": (_now() + issued).isoformat()}
+        saved.write_text(json.dumps({**json.loads(text), "cpstage": ours}))
+        done = cli("credentials", "--job-file", str(saved), without=CALLER)
+        expiration = json.loads(done.stdout)["Expiration"].replace("Z", "+00:00")
+        left = datetime.fromisoformat(expiration) - _now()
+        assert timedelta(minutes=least) < left <= timedelta(minutes=most)
+
+
 def test_credentials_of_unknown_age_are_asked_for_again_or_expire_soon(
     aws: LocalAWS, cli: Cli
 ) -> None:

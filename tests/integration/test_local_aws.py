@@ -392,6 +392,7 @@ def test_a_clock_more_than_15_minutes_off_is_refused(
     post = _signed(caller, "POST", url, body, SigV4Auth, "codepipeline", target)
     status, answer = _send(aws, "POST", "/", dict(post.headers), body)
     assert (status == 400 and "InvalidSignatureException" in answer) is is_refused
+    assert ("Signature expired: " in answer) is is_refused
 
 
 def test_presigned_urls_hold_for_their_time_and_their_object(aws: LocalAWS, job: str) -> None:

@@ -115,6 +115,6 @@ def credentials(
         )
     job = source.load(config, uses_s3=False)
     found = job.require_credentials()
-    if found.issued_at is None and found.expires_at is None:
+    if found.age_seconds is None and found.expires_at is None:
         job = current_job(job, config=config)
     terminal.line(json.dumps(process_credentials(job, lifetime=expires_in), indent=2))

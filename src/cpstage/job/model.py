@@ -33,6 +33,9 @@ _LONGEST_FILE_NAME = 255
 
 _DEVICE_NAME = re.compile(r"CON|PRN|AUX|NUL|COM[0-9]|LPT[0-9]", re.IGNORECASE)
 
+_MOST_SKEW_SECONDS = 300
+"""How far the clocks of two machines may be apart."""
+
 
 class S3Location(NamedTuple):
     """``S3ArtifactLocation``: a bucket, and a key that is sent as it is."""
@@ -107,10 +110,14 @@ class SessionCredentials(NamedTuple):
 
     @property
     def age_seconds(self) -> float | None:
-        """How old they are, in seconds; None where that is unknown."""
+        """How old they are, in seconds; None where that is unknown.
+
+        It is unknown, too, where they were issued in the future: the clock has been set back since.
+        """
         if self.issued_at is None:
             return None
-        return max(0.0, (datetime.now(timezone.utc) - self.issued_at).total_seconds())
+        age = (datetime.now(timezone.utc) - self.issued_at).total_seconds()
+        return max(0.0, age) if age > -_MOST_SKEW_SECONDS else None
 
     @property
     def access_key(self) -> str:

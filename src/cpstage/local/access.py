@@ -149,7 +149,7 @@ _FAULTS = {
         ("SignatureDoesNotMatch", "InvalidSignatureException", "SignatureDoesNotMatch"),
     ),
     "clock skew": _Fault(
-        "The difference between the request time and the current time is too large.",
+        "Signature expired: the request time is too far from the current time.",
         ("RequestTimeTooSkewed", "InvalidSignatureException", "SignatureDoesNotMatch"),
     ),
     "expired": _Fault(
