@@ -16,6 +16,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command, and exit with its code."""
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
 
+    import signal
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # without a traceback, until ours is there
+
     from cpstage._posix import hold_signals
 
     given = sys.argv[1:] if arguments is None else arguments

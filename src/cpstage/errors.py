@@ -191,7 +191,11 @@ def reportable(error: BaseException) -> Reportable:
     if isinstance(error, Reportable):
         return error
     found: Reportable
-    if isinstance(error, OSError):
+    if isinstance(error, FileNotFoundError) and _is_in_removed_directory():
+        found = LocalIOError(
+            "the current directory was removed", hint="change to a directory that exists"
+        )
+    elif isinstance(error, OSError):
         where = (
             f" of {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
         )
@@ -205,6 +209,14 @@ def reportable(error: BaseException) -> Reportable:
         found = InternalError(f"unexpected {type(error).__name__}")
     found.__cause__ = error
     return found
+
+
+def _is_in_removed_directory() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def unreadable_input(error: OSError, what: str) -> ConfigurationError | LocalIOError:

@@ -5,17 +5,21 @@
     python stopping.py SIGTERM 'removing f*' 1 fetch JOB_ID
     python stopping.py SIGTERM 'importing click' 1 run JOB_ID -- true
 
+    python stopping.py SIGTERM 'making .*' 1 get-job-details --job-id JOB_ID --save FILE
+
 The steps are what Python tells its audit hooks before it does it: nothing of cpstage is changed.
+``making`` comes as soon as a file is there: a tracer looks for it after each instruction.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import os
 import signal
 import sys
 from collections.abc import Callable
-from fnmatch import fnmatch
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 Step = Callable[[str, tuple[Any, ...]], bool]
@@ -30,6 +34,9 @@ def stopping(number: signal.Signals, steps: str, nth: int, *arguments: str) -> l
 def stop_before(number: signal.Signals, steps: str, nth: int) -> None:
     """Send this process a signal before the nth step of some kind."""
     kind, _, name = steps.partition(" ")
+    if kind == "making":
+        _stop_after_making(number, name)
+        return
     kinds = {
         "publishing": _publishing,
         "opening": _opening,
@@ -47,6 +54,23 @@ def stop_before(number: signal.Signals, steps: str, nth: int) -> None:
                 os.kill(os.getpid(), number)
 
     sys.addaudithook(watch)
+
+
+def _stop_after_making(number: signal.Signals, name: str) -> None:
+    """Send this process a signal when a file is in the current directory."""
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        if event == "call":
+            module = str(frame.f_globals.get("__name__"))
+            if not module.startswith(("cpstage.", "tempfile")):
+                return None
+            frame.f_trace_opcodes = True
+        elif fnmatch.filter(os.listdir("."), name):
+            sys.settrace(None)
+            os.kill(os.getpid(), number)
+        return trace
+
+    sys.settrace(trace)
 
 
 def _publishing(_: str) -> Step:
@@ -70,7 +94,7 @@ def _opening(name: str) -> Step:
     """Each time that a file is opened whose name matches a glob, in whatever directory."""
 
     def is_step(event: str, arguments: tuple[Any, ...]) -> bool:
-        return event == "open" and fnmatch(os.path.basename(str(arguments[0])), name)
+        return event == "open" and fnmatch.fnmatch(os.path.basename(str(arguments[0])), name)
 
     return is_step
 
@@ -80,7 +104,7 @@ def _removing(name: str) -> Step:
 
     def is_step(event: str, arguments: tuple[Any, ...]) -> bool:
         is_removal = event in ("os.remove", "os.rmdir")
-        return is_removal and fnmatch(os.path.basename(str(arguments[0])), name)
+        return is_removal and fnmatch.fnmatch(os.path.basename(str(arguments[0])), name)
 
     return is_step
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from functools import partial
@@ -19,6 +18,7 @@ from typing import Any
 import click
 
 import cpstage
+from cpstage._posix import O_CLOEXEC
 from cpstage._version import __version__
 from cpstage.cli.aws_output import FORMATS, compile_query, output_format, render
 from cpstage.cli.job_options import refuse_document
@@ -282,14 +282,16 @@ def _save(given: str | None, token: str, config: cpstage.AwsConfig, file: str) -
     path = Path(file)
     require_replaceable(path)
     with local_failures(path):
-        descriptor, new = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
+        # Named before it is made: a signal may come at any step.
+        new = path.with_name(f".cpstage-{os.urandom(8).hex()}")
         try:
+            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_CLOEXEC, 0o600)
             with os.fdopen(descriptor, "w", encoding="ascii") as output:
                 json.dump(document, output, indent=4)
                 output.write("\n")
-            Path(new).replace(path)
+            new.replace(path)
         except BaseException:
-            Path(new).unlink(missing_ok=True)
+            new.unlink(missing_ok=True)
             raise
 
 

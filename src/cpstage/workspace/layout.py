@@ -28,7 +28,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cpstage._posix import require_posix
-from cpstage.errors import CpstageError, LocalIOError, WorkspaceUnavailable, local_failures
+from cpstage.errors import (
+    CpstageError,
+    LocalIOError,
+    WorkspaceUnavailable,
+    local_failures,
+    reportable,
+)
 from cpstage.filesystem.removal import make_writable, remove_tree, removed_at_end
 from cpstage.filesystem.tree import boot_id
 from cpstage.workspace.lock import HeldLock, locked
@@ -47,6 +53,7 @@ class Workspace:
 
     Raises:
         ConfigurationError: This system is not POSIX.
+        WorkspaceUnavailable, LocalIOError: The path cannot be resolved.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -57,6 +64,8 @@ class Workspace:
             raise WorkspaceUnavailable(
                 f"the links of {path} lead in a circle", hint="give another --workspace"
             ) from error
+        except FileNotFoundError as error:  # the current directory was removed
+            raise reportable(error) from error
         self.inputs = self.root / "in"
         self.outputs = self.root / "out"
         self.made = self.root / "made"

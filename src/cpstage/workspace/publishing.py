@@ -285,6 +285,7 @@ def _make_staging(staging: Path) -> int:
     while True:
         staging.mkdir(mode=0o700)
         try:
+            staging.chmod(0o700)  # the umask may take that away
             lock = lock_new_directory(staging)
         except FileNotFoundError:
             continue  # swept before it was locked
