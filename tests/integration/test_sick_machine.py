@@ -87,12 +87,20 @@ def test_an_interrupt_during_the_start_shows_no_traceback(cli: Cli, module: str)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_leaves_nothing_of_a_document_with_secrets(
-    aws: LocalAWS, cli: Cli, number: signal.Signals
+@pytest.mark.parametrize(
+    "command",
+    [
+        "get-job-details --job-id JOB --save file",
+        "fetch JOB --env-file file",
+        "work --category Build --provider Mine --version 1 --health-file file -- true",
+    ],
+)
+def test_a_signal_leaves_nothing_of_a_file_that_is_written(
+    aws: LocalAWS, cli: Cli, number: signal.Signals, command: str
 ) -> None:
-    command = ("get-job-details", "--job-id", aws.add_job(), "--save", "job.json")
+    words = command.replace("JOB", aws.add_job()).split()
 
-    done = _run(cli, *stopping(number, "making .*", 1, *command))
+    done = _run(cli, *stopping(number, "making .*", 1, *words))
 
     assert done.returncode == 128 + number
     assert os.listdir(cli.directory) == []

@@ -18,7 +18,6 @@ from typing import Any
 import click
 
 import cpstage
-from cpstage._posix import O_CLOEXEC
 from cpstage._version import __version__
 from cpstage.cli.aws_output import FORMATS, compile_query, output_format, render
 from cpstage.cli.job_options import refuse_document
@@ -274,7 +273,7 @@ def _job_document(
 def _save(given: str | None, token: str, config: cpstage.AwsConfig, file: str) -> None:
     """Save the document for ``--job-file``; an existing file is replaced in one step."""
     from cpstage.errors import local_failures
-    from cpstage.filesystem.tree import require_replaceable
+    from cpstage.filesystem.tree import replace_file, require_replaceable
     from cpstage.job import saved_document
 
     asked_at = datetime.now(timezone.utc)
@@ -282,17 +281,7 @@ def _save(given: str | None, token: str, config: cpstage.AwsConfig, file: str) -
     path = Path(file)
     require_replaceable(path)
     with local_failures(path):
-        # Named before it is made: a signal may come at any step.
-        new = path.with_name(f".cpstage-{os.urandom(8).hex()}")
-        try:
-            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "w", encoding="ascii") as output:
-                json.dump(document, output, indent=4)
-                output.write("\n")
-            new.replace(path)
-        except BaseException:
-            new.unlink(missing_ok=True)
-            raise
+        replace_file(path, f"{json.dumps(document, indent=4)}\n".encode())
 
 
 def _print(text: str) -> None:

@@ -286,6 +286,18 @@ def write_private(path: Path, text: str) -> None:
         file.write(text.encode(errors="surrogatepass"))
 
 
+def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Write a file, in one step in the place of another; raise OSError."""
+    new = path.with_name(f".cpstage-{os.urandom(8).hex()}")  # named before a signal can come
+    try:
+        with os.fdopen(os.open(new, _NEW_FILE, 0o600), "wb") as file:
+            file.write(data)
+        new.chmod(mode)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
 def fingerprint(root: Path, advance: Advance | None = None) -> str:
     """Return the fingerprint of a tree, in hexadecimal, and count entries as they are read.
 

@@ -7,9 +7,7 @@ polls that have failed for too long. An event for each change of state holds no 
 from __future__ import annotations
 
 import json
-import os
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +20,7 @@ from socketserver import TCPServer
 from typing import Any
 
 from cpstage.errors import ConfigurationError, local_failures, printable
-from cpstage.filesystem.tree import require_replaceable
+from cpstage.filesystem.tree import replace_file, require_replaceable
 
 DEFAULT_PATIENCE = 300.0
 """Seconds for which polling may fail before the worker counts as unwell."""
@@ -119,16 +117,7 @@ class HealthFile:
             self._path.unlink()
 
     def _write(self) -> None:
-        descriptor, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
-        new = Path(name)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(_body(self._health.report()[1]))
-            new.chmod(0o644)
-            new.replace(self._path)
-        except BaseException:
-            new.unlink(missing_ok=True)
-            raise
+        replace_file(self._path, _body(self._health.report()[1]), 0o644)
 
 
 @contextmanager
