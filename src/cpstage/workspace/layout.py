@@ -37,7 +37,7 @@ from cpstage.errors import (
 )
 from cpstage.filesystem.removal import make_writable, remove_tree, removed_at_end
 from cpstage.filesystem.tree import boot_id
-from cpstage.workspace.lock import HeldLock, locked
+from cpstage.workspace.lock import HeldLock, left_by_others, locked
 from cpstage.workspace.publishing import Journal, Move
 from cpstage.workspace.state import read_json, write_json
 
@@ -125,6 +125,18 @@ class Workspace:
         self, name: str, holder_name: str, wait: float, job_id: str | None = None
     ) -> Iterator[HeldLock]:
         made = [one for one in (self.root, *self.root.parents) if not os.path.lexists(one)]
+        self._make()
+        file, holder = self._state / name, self._state / holder_name
+        try:
+            with locked(self.root, file, holder, wait, job_id, make=self._make) as held:
+                yield held
+        except BaseException:
+            if made:
+                self._remove_new(made)
+            raise
+
+    def _make(self) -> None:
+        """Make the directory with ``.cpstage/``; a run that failed may have removed its new one."""
         self.create()
         self._refuse_links()
         if self._state.is_dir():  # else it is a directory that is not a workspace yet
@@ -133,17 +145,15 @@ class Workspace:
             self._state.mkdir(mode=0o700, exist_ok=True)
         with suppress(OSError):
             self._state.chmod(0o700)
-        file, holder = self._state / name, self._state / holder_name
-        try:
-            with locked(self.root, file, holder, wait, job_id) as held:
-                yield held
-        except BaseException:
-            if made and not (os.path.lexists(self.inputs) or os.path.lexists(self.outputs)):
+
+    def _remove_new(self, made: Sequence[Path]) -> None:
+        """Remove the directories that a failed run has made, unless they are in use."""
+        with left_by_others(self._state / "lock", self._state / "run.lock") as is_left:
+            if is_left and not (os.path.lexists(self.inputs) or os.path.lexists(self.outputs)):
                 remove_tree(self._state)
                 with suppress(OSError):  # another process has put something there
                     for directory in made:
                         directory.rmdir()
-            raise
 
     @contextmanager
     def staging(self) -> Iterator[Path]:

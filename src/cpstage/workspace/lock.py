@@ -27,8 +27,8 @@ import socket
 import stat
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -80,18 +80,25 @@ class HeldLock:
 
 @contextmanager
 def locked(
-    place: Path, lock_file: Path, holder: Path, wait: float, job_id: str | None = None
+    place: Path,
+    lock_file: Path,
+    holder: Path,
+    wait: float,
+    job_id: str | None = None,
+    *,
+    make: Callable[[], object] = lambda: None,
 ) -> Iterator[HeldLock]:
     """Keep other runs out of a place; wait some seconds for one that is in it.
 
-    The file ``holder`` names this process, and the job that it works on.
+    The file ``holder`` names this process, and the job that it works on. ``make`` makes the
+    directories of both files, which a run that is waited for may remove.
 
     Raises:
         WorkspaceInUse: Another run is in it.
         WorkspaceUnavailable: It cannot be locked.
         LocalIOError: The disk failed.
     """
-    descriptor = _acquire(lock_file, wait, holder, place)
+    descriptor = _acquire(lock_file, wait, holder, place, make)
     try:
         held = HeldLock(place, lock_file)
         write_json(holder, _this_process(job_id))
@@ -121,13 +128,36 @@ def require_locks(place: Path, state: Path) -> None:
         _flock(probe.fileno(), place)
 
 
-def _acquire(lock_file: Path, wait: float, holder: Path, place: Path) -> int:
+@contextmanager
+def left_by_others(*lock_files: Path) -> Iterator[bool]:
+    """Keep other runs out where none is in; the context's value is whether none is."""
+    with ExitStack() as stack:
+        yield all(_is_free(one, stack) for one in lock_files)
+
+
+def _is_free(lock_file: Path, stack: ExitStack) -> bool:
+    """Whether no run has a lock, which is held until a stack is closed."""
+    try:
+        descriptor = os.open(lock_file, os.O_RDWR | O_NOFOLLOW | O_CLOEXEC)
+        stack.callback(os.close, descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # it is not there, or no run can lock it
+        return True
+    return True
+
+
+def _acquire(
+    lock_file: Path, wait: float, holder: Path, place: Path, make: Callable[[], object]
+) -> int:
     """Acquire the lock; return its descriptor."""
     until = time.monotonic() + wait
     while (descriptor := _try(lock_file, place)) is None:
         late = time.monotonic() - until
         if late < 0:
             time.sleep(min(_POLL, -late))
+            make()
             continue
         found = read_json(holder)
         if _is_there(found) or late >= _NAMING_SECONDS:
@@ -138,6 +168,7 @@ def _acquire(lock_file: Path, wait: float, holder: Path, place: Path) -> int:
             in_use.job_id = found.get("job_id")
             raise in_use
         time.sleep(_NAMING_POLL)
+        make()
     return descriptor
 
 
@@ -146,7 +177,10 @@ def _try(lock_file: Path, place: Path) -> int | None:
     with local_failures(lock_file, "lock"):
         _require_own_file(lock_file)
         flags = os.O_RDWR | os.O_CREAT | O_NOFOLLOW | O_CLOEXEC
-        descriptor = os.open(lock_file, flags, 0o600)
+        try:
+            descriptor = os.open(lock_file, flags, 0o600)
+        except FileNotFoundError:  # a run that failed has removed its new workspace
+            return None
     is_ours = False
     try:
         # A run that failed may have removed its new workspace, and the lock with it, meanwhile.
