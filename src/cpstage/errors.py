@@ -260,7 +260,7 @@ def listing(texts: Iterable[str], shown: int = MOST_SHOWN) -> str:
 
 
 _OCCUPIED = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOTEMPTY}
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+_FORBIDDEN = {errno.EACCES, errno.EPERM}
 _HINTS = {
     **dict.fromkeys([errno.ENOSPC, errno.EDQUOT], "free some space, or give another --workspace"),
     errno.ENOENT: "check that its directory is there",
@@ -297,6 +297,8 @@ def local_failure(
     what = f"cannot {doing} {path}: {local_reason(error)}"
     if error.errno in _OCCUPIED:
         return WorkspaceUnavailable(what, hint="something else is in its place")
+    if error.errno == errno.EROFS:
+        return WorkspaceUnavailable(what, hint="give a path on another file system")
     if error.errno in _FORBIDDEN:
         return WorkspaceUnavailable(what, hint="check the owner and mode of it")
     return LocalIOError(what, hint=_HINTS.get(error.errno or 0))

@@ -323,7 +323,7 @@ def test_a_read_only_file_system_is_named(aws: LocalAWS, cli: Cli, tmp_path: Pat
         assert disk.names() == []
     assert (new.returncode, below.returncode, looked.returncode) == (73, 73, 0), looked.stderr
     for done in (new, below):
-        assert "Read-only file system" in done.stderr
+        assert "Read-only file system; give a path on another file system" in done.stderr
         assert str(disk.place) in done.stderr.splitlines()[-1]
 
 
