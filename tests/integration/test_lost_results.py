@@ -90,3 +90,13 @@ def test_the_failure_of_a_run_counts_more_than_its_result(
     assert done.returncode == 3
     assert "cannot write to stdout" in done.stderr
     assert "exit code 3" in done.stderr.splitlines()[-1]
+
+
+def test_a_worker_runs_jobs_where_stdout_is_closed(aws: LocalAWS, cli: Cli) -> None:
+    job_id = aws.add_job([Input("App", zip_of({"f": "x"}))], status="Queued")
+    action = "--category Build --provider CpstageLocal --version 1"
+
+    done = _by_shell(cli, f"work {action} --once --job-output stdout >&- -- echo built")
+
+    assert done.returncode == 0
+    assert aws.job(job_id).status == "Succeeded", done.stderr

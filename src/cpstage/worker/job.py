@@ -61,6 +61,9 @@ _SPARE_SECONDS = 30.0
 
 _TURN_MILLISECONDS = 1000
 
+_STDOUT = 1
+"""Python has no stdout where it is closed; the descriptor is open in any case."""
+
 _NOT_FOR_THE_JOB = ("CPSTAGE_JOB_ID", "CPSTAGE_CLIENT_TOKEN", "CPSTAGE_WORKSPACE")
 """Variables of the worker that a command would take for its job's."""
 
@@ -298,7 +301,7 @@ class _JobProcess:
             self._process = subprocess.Popen(  # noqa: S603 (ourselves)
                 [sys.executable, "-c", _PROGRAM, str(answer), str(lock)],
                 stdin=subprocess.PIPE,
-                stdout=output,
+                stdout=_STDOUT if output is None else output,
                 stderr=subprocess.STDOUT,
                 pass_fds=[answer, lock],
                 cwd=workspace.parent,
