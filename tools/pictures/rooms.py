@@ -37,8 +37,8 @@ FLOORS: tuple[tuple[tuple[str, float, float, str], ...], ...] = (
 """From the top: the rooms of each floor, from which column to which, and what they are."""
 
 GROUND: tuple[tuple[str, ...], ...] = (
-    ("job", "_posix"),
-    ("errors", "progress", "_deflate", "_version"),
+    ("job", "progress", "_posix"),
+    ("errors", "_deflate", "_version"),
 )
 """Below them: what any room may use, and what knows nothing of AWS, archives or the workspace."""
 
