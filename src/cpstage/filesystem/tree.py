@@ -87,13 +87,6 @@ class Tree:
             cache.close()
         os.close(self._root)
 
-    def make_directory(self, path: RelativePath) -> None:
-        """Create a directory and its parents; one that exists is fine."""
-        try:
-            self._open(path)
-        except OSError as error:
-            raise local_failure(error, self.root / path, "create") from error
-
     def write_file(
         self,
         path: RelativePath,
@@ -148,7 +141,7 @@ class Tree:
             Its part of the tree's fingerprint: the sum of the hashes of it and of what is in it,
             without its subdirectories. 0 where it is not to be hashed.
         """
-        with local_failures(self.root / path, "set the mode and mtime of"):
+        try:
             directory = self._open(path)
             hashed = hash_files(directory, path) if hashes else 0
             if mode != DIRECTORY_MODE:
@@ -157,6 +150,9 @@ class Tree:
             if mtime_ns is not None:
                 _set_mtime(directory, self._read_at, mtime_ns)
             return hashed + hash_directory(directory, path) if hashes and path else hashed
+        except (OSError, UnicodeEncodeError) as error:
+            doing = "set the mode and mtime of"
+            raise local_failure(error, self.root / path, doing) from error
 
     def _find_umask(self) -> int:
         """Return the process's umask by a file: umask(2) would change it for other threads."""
