@@ -25,7 +25,7 @@ for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.SIG_DFL)
 
-# What is compiled is kept, also where PYTHONDONTWRITEBYTECODE is set, as it is in many containers:
+# What is compiled is kept, also where PYTHONDONTWRITEBYTECODE is set (many containers set it):
 # the tests start some hundred interpreters.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

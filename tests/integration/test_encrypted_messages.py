@@ -678,7 +678,7 @@ class TestS3EncryptionClient:
 
 
 class TestOfficialCli:
-    """The official command-line tool, with an SDK of its own."""
+    """The official command-line tool, with a separate SDK."""
 
     @pytest.mark.parametrize(
         "arguments",

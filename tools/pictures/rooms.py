@@ -40,7 +40,7 @@ GROUND: tuple[tuple[str, ...], ...] = (
     ("job", "_posix"),
     ("errors", "progress", "_deflate", "_version"),
 )
-"""Below them: what any room may use, and what knows nothing of AWS, archives or the workspace."""
+"""Below them: what any room may use; these modules import neither AWS, archives nor workspaces."""
 
 APART = frozenset({"local"})
 _TITLE = "The rooms of cpstage, and which imports which: arrows go down only"

@@ -35,7 +35,7 @@ _DEVICE_NAME = re.compile(r"CON|PRN|AUX|NUL|COM[0-9]|LPT[0-9]", re.IGNORECASE)
 
 
 class S3Location(NamedTuple):
-    """``S3ArtifactLocation``: a bucket, and a key that is sent as it is."""
+    """``S3ArtifactLocation``: a bucket, and a key that is sent unchanged."""
 
     bucket: str
     key: str

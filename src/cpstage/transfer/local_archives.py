@@ -235,7 +235,7 @@ def pack(
         directory: What to pack.
         output: The archive; its suffix decides the format where ``packing`` leaves it open.
         packing: How to pack.
-        encryption: The keys to encrypt it under; None leaves it as it is packed.
+        encryption: The keys to encrypt it under; None leaves the archive unencrypted.
         overwrite: Whether a file in its place is replaced.
         config: The configuration of the KMS client, with the caller's own credentials.
         progress: Shows all phases.

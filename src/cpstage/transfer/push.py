@@ -347,7 +347,7 @@ class _Uploader(NamedTuple):
                 yield _uploaded(output, upload, header)
 
     def _collected(self, output: ListedOutput) -> tuple[ListedOutput, Iterator[bytes]]:
-        """Pack an output into memory, which takes milliseconds and has no phase of its own."""
+        """Pack an output into memory, which takes milliseconds and shows no progress."""
         return output, iter([*self._packed(output, lambda _: None)])
 
     def _send(
