@@ -60,9 +60,7 @@ GROUPS = {
     },
     "Job details": {
         "show": _Command("description", "Show a job and the objects at its locations."),
-        "get-job-details": _Command(
-            "get_job_details", "Print the job's document, as the AWS CLI does."
-        ),
+        "get-job-details": _Command("export", "Print the job's document, as the AWS CLI does."),
     },
     "Inspecting artifacts and finding problems": {
         "executions": _Command(
@@ -70,12 +68,14 @@ GROUPS = {
         ),
         "ls": _Command("contents", "List the contents of artifacts, without fetching them."),
         "cat": _Command("contents", "Write members of an artifact to stdout."),
-        "diff": _Command("diff", "Compare a fetched tree, two executions, or two local archives."),
-        "doctor": _Command("doctor", "Check everything that a run of a job needs."),
+        "diff": _Command(
+            "contents", "Compare a fetched tree, two executions, or two local archives."
+        ),
+        "doctor": _Command("description", "Check everything that a run of a job needs."),
     },
     "Local files": {
-        "unpack": _Command("archives", "Unpack a zip, tar or tar.gz."),
-        "pack": _Command("archives", "Pack a directory into a zip, tar or tar.gz."),
+        "unpack": _Command("transfer", "Unpack a zip, tar or tar.gz."),
+        "pack": _Command("transfer", "Pack a directory into a zip, tar or tar.gz."),
     },
     "Without an AWS account": {
         "demo": _Command("local", "Run a complete job on an embedded local AWS."),

@@ -1,4 +1,4 @@
-"""``cpstage fetch`` and ``cpstage push``: a job's input and output artifacts."""
+"""``cpstage fetch`` and ``cpstage push``, and ``unpack`` and ``pack`` for local archives."""
 
 from __future__ import annotations
 
@@ -9,11 +9,20 @@ from typing import Any
 import click
 
 import cpstage
-from cpstage.cli.archive_options import staging_options, upload_options
+from cpstage.cli.archive_options import (
+    extraction_options,
+    message_encryption_options,
+    packing_options,
+    staging_options,
+    upload_options,
+)
 from cpstage.cli.job_options import JobSource, artifact_source_options, force_option, job_options
 from cpstage.cli.options import (
     AwsCommand,
+    Command,
+    a_directory,
     a_file,
+    aws_options,
     flag,
     output_options,
     progress_option,
@@ -193,3 +202,91 @@ def pushed_text(result: cpstage.PushResult) -> str:
         to = shortened(pushed.artifact.location)
         lines.append(f"{pushed.status}\t{relative(pushed.source)}\t{what}, to {to}")
     return "\n".join(lines)
+
+
+_UNPACK_EXAMPLES = """\b
+Examples:
+  cpstage unpack app.zip --into app
+  cpstage unpack build.tar.gz --into build --max-size 100000000
+  cpstage unpack encrypted.zip --into app --decrypt-key ARN
+"""
+
+
+@click.command(cls=Command, epilog=_UNPACK_EXAMPLES)
+@click.argument("archive", shell_complete=a_file)
+@click.option(
+    "--into",
+    required=True,
+    metavar="DIR",
+    shell_complete=a_directory,
+    help="New or empty directory.",
+)
+@extraction_options
+@aws_options()
+@output_options
+@progress_option
+def unpack(
+    *,
+    archive: str,
+    into: str,
+    unpacking: cpstage.Unpacking,
+    config: cpstage.AwsConfig,
+    terminal: Terminal,
+    progress: cpstage.Progress,
+) -> None:
+    """Unpack a zip, tar or tar.gz.
+
+    DIR contains the whole archive in the end, or is unchanged if the archive is unsafe, damaged or
+    over a limit. An encrypted message is decrypted with the keys given with --decrypt-key, and your
+    own AWS credentials.
+    """
+    done = cpstage.unpack(archive, into, unpacking=unpacking, config=config, progress=progress)
+    what = counted(done.contents.files, "file") if done.contents else "the encrypted message"
+    terminal.result(done.document(), f"unpacked\t{done.path}\t{what} from {done.archive}")
+
+
+_PACK_EXAMPLES = """\b
+Examples:
+  cpstage pack dist --output dist.zip
+  cpstage pack dist --output dist.tar.gz --exclude '*.o'
+  cpstage pack dist --output encrypted.zip --encrypt --encrypt-key ARN
+"""
+
+
+@click.command(cls=Command, epilog=_PACK_EXAMPLES)
+@click.argument("directory", shell_complete=a_directory)
+@click.option(
+    "--output", required=True, metavar="FILE", shell_complete=a_file, help="Archive to write."
+)
+@flag("--overwrite", help="Replace FILE if it exists.")
+@packing_options
+@message_encryption_options
+@aws_options()
+@output_options
+@progress_option
+def pack(
+    *,
+    directory: str,
+    output: str,
+    overwrite: bool,
+    packing: cpstage.Packing,
+    encryption: cpstage.MessageEncryption | None,
+    config: cpstage.AwsConfig,
+    terminal: Terminal,
+    progress: cpstage.Progress,
+) -> None:
+    """Pack a directory into a zip, tar or tar.gz.
+
+    The same tree gives the same bytes. If packing fails, FILE is unchanged.
+    """
+    done = cpstage.pack(
+        directory,
+        output,
+        packing=packing,
+        encryption=encryption,
+        overwrite=overwrite,
+        config=config,
+        progress=progress,
+    )
+    what = f"{amount(done.size)}, {done.format}, {counted(done.files, 'file')}"
+    terminal.result(done.document(), f"packed\t{done.path}\t{what} of {done.source}")
