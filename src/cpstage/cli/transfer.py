@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
@@ -89,26 +89,25 @@ def fetch(
     job = source.load_artifacts(config, terminal)
 
     place = cpstage.Workspace(workspace)
-    writing: AbstractContextManager[Any] = nullcontext()
     if env_file is not None and not dry_run:
         from cpstage.runner import environment
 
         # Names that collide are found before the fetch, and so is a file that cannot be written.
         environment.job_environment(job, place, codebuild=codebuild_env)
-        writing = environment.env_file(env_file, place)
-    with writing as write:
-        result = cpstage.fetch(
-            job,
-            workspace,
-            fetch_options,
-            dry_run=dry_run,
-            config=config,
-            warn=terminal.warn,
-            **options,
-        )
-        if write is not None:
-            inputs = {str(one.artifact.name): one.path for one in result.inputs}
-            write(environment.job_environment(job, place, inputs, codebuild=codebuild_env))
+        environment.check_env_file(Path(env_file), place)
+    result = cpstage.fetch(
+        job,
+        workspace,
+        fetch_options,
+        dry_run=dry_run,
+        config=config,
+        warn=terminal.warn,
+        **options,
+    )
+    if env_file is not None and not dry_run:
+        inputs = {str(one.artifact.name): one.path for one in result.inputs}
+        variables = environment.job_environment(job, place, inputs, codebuild=codebuild_env)
+        environment.write_env_file(Path(env_file), variables)
     terminal.result(result.document(), fetched_text(result))
 
 

@@ -20,7 +20,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,14 +33,13 @@ from cpstage.errors import (
     local_failures,
     local_reason,
 )
+from cpstage.filesystem.files import replaced_file, require_writable, write_private
 from cpstage.filesystem.removal import removed_at_end
-from cpstage.filesystem.tree import require_replaceable, write_private
 from cpstage.job import ArtifactSet, Job
 from cpstage.job.masking import Secret, reveal
 from cpstage.job.result import MOST_READ, parse_variables
 from cpstage.transfer.manifest import job_of, staged_inputs
 from cpstage.workspace.layout import Workspace
-from cpstage.workspace.publishing import staging_in, sweep
 from cpstage.workspace.state import NotOurs, read_own
 
 _SECRETS = {
@@ -174,28 +173,25 @@ def _line(name: str, value: str, syntax: Syntax) -> str:
     return line if syntax == "dotenv" else f"export {line}"
 
 
-@contextmanager
-def env_file(
-    path: Path | str, workspace: Workspace
-) -> Iterator[Callable[[Mapping[str, str]], object]]:
-    """Make a file of ``NAME=value`` lines, quoted only where a shell needs it.
-
-    The context's value writes the variables. The file takes its place when the context ends without
-    an error. A workspace that it is to lie in is made for it.
+def check_env_file(path: Path, workspace: Workspace) -> None:
+    """Check that :func:`write_env_file` can write a file; make the workspace that it lies in.
 
     Raises:
         WorkspaceUnavailable, LocalIOError: It cannot be written.
     """
-    place = Path(path)
-    require_replaceable(place)
-    if place.parent.resolve() == workspace.root:
+    if path.parent.resolve() == workspace.root:
         workspace.create()
-    sweep(place.parent)
-    with staging_in(place.parent, place) as staging, local_failures(place):
-        new = os.open(staging / "variables", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(new, "wb") as file:
-            yield lambda variables: file.write(render(variables, "dotenv"))
-        (staging / "variables").replace(place)
+    require_writable(path)
+
+
+def write_env_file(path: Path, variables: Mapping[str, str]) -> None:
+    """Write ``NAME=value`` lines, quoted only where a shell needs it, into a file.
+
+    Raises:
+        WorkspaceUnavailable, LocalIOError: It cannot be written.
+    """
+    with replaced_file(path) as file:
+        file.write(render(variables, "dotenv"))
 
 
 @dataclass(frozen=True)

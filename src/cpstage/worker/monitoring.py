@@ -7,9 +7,7 @@ polls that have failed for too long. An event for each change of state holds no 
 from __future__ import annotations
 
 import json
-import os
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,8 +19,8 @@ from pathlib import Path
 from socketserver import TCPServer
 from typing import Any
 
-from cpstage.errors import ConfigurationError, local_failures, printable
-from cpstage.filesystem.tree import require_replaceable
+from cpstage.errors import ConfigurationError, CpstageError, printable
+from cpstage.filesystem.files import replaced_file
 
 DEFAULT_PATIENCE = 300.0
 """Seconds for which polling may fail before the worker counts as unwell."""
@@ -104,13 +102,11 @@ class HealthFile:
     def __init__(self, path: Path, health: WorkerHealth) -> None:
         self._path = path
         self._health = health
-        require_replaceable(path)
-        with local_failures(path):
-            self._write()
+        self._write()
 
     def write(self) -> None:
         """Write it again; a full disk shows in the file's age."""
-        with suppress(OSError):
+        with suppress(CpstageError):
             self._write()
 
     def remove(self) -> None:
@@ -119,16 +115,8 @@ class HealthFile:
             self._path.unlink()
 
     def _write(self) -> None:
-        descriptor, name = tempfile.mkstemp(prefix=f".{self._path.name}.", dir=self._path.parent)
-        new = Path(name)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(_body(self._health.report()[1]))
-            new.chmod(0o644)
-            new.replace(self._path)
-        except BaseException:
-            new.unlink(missing_ok=True)
-            raise
+        with replaced_file(self._path, mode=0o644) as file:
+            file.write(_body(self._health.report()[1]))
 
 
 @contextmanager
