@@ -54,7 +54,7 @@ GROUPS = {
         "run": _Command("run", "Fetch a job's inputs, run CMD, push its outputs."),
         "work": _Command("work", "Run the jobs of an action type, until stopped."),
         "claim": _Command("work", "Acknowledge a waiting job, and print its id."),
-        "report": _Command("report", "Report the result of a job to CodePipeline."),
+        "report": _Command("run", "Report the result of a job to CodePipeline."),
         "env": _Command("export", "Print the variables of a job in a workspace."),
         "credentials": _Command("export", "Print a job's session credentials, SECRETS included."),
     },
