@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
-from typing import Literal, NamedTuple, NewType
+from typing import Any, Literal, NamedTuple, NewType
 
 from cpstage.errors import AccessDenied, ConfigurationError, UsageError, printable
 from cpstage.job.masking import MASK, SHORTEST_SECRET, Secret
@@ -327,3 +327,8 @@ def choose(
 def location_document(artifact: Artifact) -> dict[str, str]:
     """Return an artifact's location as JSON has it."""
     return {"bucket": artifact.location.bucket, "key": artifact.location.key}
+
+
+def artifact_document(artifact: Artifact) -> dict[str, Any]:
+    """Return an artifact's name and location as JSON has them."""
+    return {"name": artifact.name, "location": location_document(artifact)}
