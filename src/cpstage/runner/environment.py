@@ -174,11 +174,7 @@ def _line(name: str, value: str, syntax: Syntax) -> str:
 
 
 def check_env_file(path: Path, workspace: Workspace) -> None:
-    """Check that :func:`write_env_file` can write a file; make the workspace that it lies in.
-
-    Raises:
-        WorkspaceUnavailable, LocalIOError: It cannot be written.
-    """
+    """Check that :func:`write_env_file` can write a file; make the workspace that it lies in."""
     if path.parent.resolve() == workspace.root:
         workspace.create()
     require_writable(path)
@@ -203,19 +199,22 @@ class Left:
 
 
 class HandedFiles:
-    """The files of one command, in a directory of their own."""
+    """The files of one command, in a directory of their own, and the variables that name them."""
 
     def __init__(self, directory: Path) -> None:
-        self._variables = directory / "output-variables"
-        self._next_token = directory / "next-continuation-token"
+        self._directory = directory
         self.environment: dict[str, str] = {}
-        self.write("CPSTAGE_OUTPUT_VARIABLES", self._variables, "")
-        self.write("CPSTAGE_NEXT_CONTINUATION_TOKEN_FILE", self._next_token, "")
+        self._variables = self.write("CPSTAGE_OUTPUT_VARIABLES", "output-variables")
+        self._next_token = self.write(
+            "CPSTAGE_NEXT_CONTINUATION_TOKEN_FILE", "next-continuation-token"
+        )
 
-    def write(self, variable: str, path: Path, text: str) -> None:
-        """Write one more, and note the variable that names it."""
+    def write(self, variable: str, name: str, text: str = "") -> Path:
+        """Write a file, note the variable that names it, and return its path."""
+        path = self._directory / name
         write_private(path, text)
         self.environment[variable] = str(path)
+        return path
 
     def collect(self, secrets: Iterable[Secret]) -> Left:
         """Read what the command has left; no value may contain one of the secrets.
@@ -248,23 +247,18 @@ class HandedFiles:
 
 @contextmanager
 def handed_files(directory: Path, job: Job, *, pass_configuration: bool) -> Iterator[HandedFiles]:
-    """Make the files of a command in a new directory, and remove it at the end.
-
-    Raises:
-        WorkspaceUnavailable, LocalIOError: They cannot be written.
-    """
+    """Make the files of a command in a new directory, and remove it at the end."""
     with removed_at_end(directory):
         with local_failures(directory, "create"):
             directory.mkdir(mode=0o700)
         files = HandedFiles(directory)
         if job.continuation_token is not None:
-            path = directory / "continuation-token"
-            files.write("CPSTAGE_CONTINUATION_TOKEN_FILE", path, job.continuation_token.reveal())
+            token = job.continuation_token
+            files.write("CPSTAGE_CONTINUATION_TOKEN_FILE", "continuation-token", token.reveal())
         if pass_configuration:  # in no variable of this function: a traceback may show those
-            path = directory / "configuration.json"
             files.write(
                 "CPSTAGE_CONFIGURATION",
-                path,
+                "configuration.json",
                 json.dumps(reveal(job.action_configuration), indent=2) + "\n",
             )
         yield files
