@@ -16,6 +16,7 @@ from cpstage.cli.job_options import (
     JobSource,
     archive_option,
     artifact_source_options,
+    both_given,
     skip_missing_option,
 )
 from cpstage.cli.options import (
@@ -72,11 +73,9 @@ def ls(
     words: tuple[str, ...],
     archive: str | None,
     skip_missing: bool,
-    unpacking: cpstage.Unpacking,
-    config: cpstage.AwsConfig,
     credentials_max_age: float,
     terminal: Terminal,
-    progress: cpstage.Progress,
+    **common: Any,
 ) -> None:
     """List the contents of artifacts, without fetching them.
 
@@ -95,12 +94,11 @@ def ls(
     """
     artifacts, members = _members_among(words) if archive is None else ([], [*words])
     only = cpstage.Globs(tuple(members))
-    common: dict[str, Any] = {"unpacking": unpacking, "config": config, "progress": progress}
     found: Iterable[Listing]
     if archive is not None:
         job, found = None, [cpstage.inspect.list_archive(archive, members=only, **common)]
     else:
-        job = source.load_artifacts(config, terminal)
+        job = source.load_artifacts(common["config"], terminal)
         found = cpstage.inspect.list_artifacts(
             job,
             artifacts,
@@ -194,10 +192,9 @@ def cat(
     words: tuple[str, ...],
     archive: str | None,
     force: bool,
-    unpacking: cpstage.Unpacking,
-    config: cpstage.AwsConfig,
     credentials_max_age: float,
     terminal: Terminal,
+    **common: Any,
 ) -> None:
     """Write members of an artifact to stdout.
 
@@ -211,27 +208,21 @@ def cat(
     written.
 
     Binary data is written to a terminal only with --force.
-
-    JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     chunks: Iterable[bytes | memoryview]
     if archive is not None:
         if not words:
             raise UsageError("PATH is missing", hint="see 'cpstage cat --help'")
         paths = [*words]
-        chunks = cpstage.inspect.read_archive(archive, paths, unpacking=unpacking, config=config)
+        chunks = cpstage.inspect.read_archive(archive, paths, **common)
     else:
         if len(words) < 2:
             missing = "PATH is" if words else "ARTIFACT and PATH are"
             raise UsageError(f"{missing} missing", hint="write 'cpstage cat JOB_ID ARTIFACT PATH'")
         artifact, *paths = words
+        job = source.load_artifacts(common["config"], terminal)
         chunks = cpstage.inspect.read_member(
-            source.load_artifacts(config, terminal),
-            artifact,
-            paths,
-            unpacking=unpacking,
-            config=config,
-            credentials_max_age=credentials_max_age,
+            job, artifact, paths, credentials_max_age=credentials_max_age, **common
         )
     if sys.stdout is None:
         raise LocalIOError("cannot write to stdout: it is closed")
@@ -384,7 +375,7 @@ def _check_options(
 ) -> None:
     """Refuse options that say nothing together."""
     if other is not None and local:
-        raise UsageError("both --with and --local are given", hint="give one of them")
+        raise both_given("--with", "--local")
     if other is not None and source.past is None:
         raise UsageError("--with is given without --pipeline", hint="give --pipeline too")
     if local and artifacts:

@@ -52,8 +52,6 @@ def show(source: JobSource, config: cpstage.AwsConfig, terminal: Terminal) -> No
     for others.
 
     With --pipeline, it shows a past execution and the objects of all its artifacts.
-
-    JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     job = source.load_artifacts(config, terminal, needs_artifacts=False)
     described = cpstage.inspect.describe(job, config=config)
@@ -298,8 +296,6 @@ def doctor(
 
     With --pipeline, the command checks whether the caller may read the artifacts of a past
     execution, and starts no upload.
-
-    JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     from cpstage.inspect.doctor import exit_code
 

@@ -71,8 +71,6 @@ def env(
 
     The variables name the directory of each artifact. They contain no credentials. Without JOB_ID,
     or with the job that was fetched into the workspace, the command calls no AWS service.
-
-    JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     from cpstage.runner import environment
 
@@ -118,8 +116,6 @@ def credentials(
     printed expiry makes tools ask again in time. A document that 'get-job-details --save' saved
     says how old its credentials are. For other documents, cpstage asks CodePipeline for current
     credentials; where it cannot, the printed expiry is one minute from now.
-
-    JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     from cpstage.aws.codepipeline import current_job, process_credentials
 

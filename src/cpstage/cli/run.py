@@ -175,8 +175,6 @@ def run(
 
     cpstage forwards a signal to CMD, and kills CMD at the second signal. With --json, CMD's stdout
     goes to stderr.
-
-    JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     if not report and (
         command_options.tail_lines or any(one is not None for one in vars(details).values())
@@ -323,11 +321,7 @@ def success(
         if not force:
             require_in_progress(job_id, **asked)
         reported = cpstage.report_success(
-            job_id,
-            details=details,
-            output_variables=variables,
-            continuation_token=token,
-            **asked,
+            job_id, details=details, output_variables=variables, continuation_token=token, **asked
         )
     except (UsageError, ConfigurationError, LocalIOError) as error:
         # What cannot be reported must not leave the job open until it times out.
@@ -373,10 +367,7 @@ def failure(
     external_execution_id: str | None,
     force: bool,
 ) -> None:
-    """Report that a job has failed.
-
-    JOB_ID may also be given as CPSTAGE_JOB_ID.
-    """
+    """Report that a job has failed."""
     from cpstage.aws.codepipeline import require_in_progress
 
     if (message is None) == (message_file is None):

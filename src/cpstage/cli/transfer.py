@@ -81,8 +81,6 @@ def fetch(
     and what they made to WORKSPACE/made/<artifact>/. Without --action, made/ gets everything that
     the execution made; an artifact that several actions made is named <artifact>@<action>. The
     caller's credentials read the objects.
-
-    JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     if codebuild_env and env_file is None:
         raise UsageError("--codebuild-env has no file to go to", hint="give --env-file FILE")
@@ -96,13 +94,7 @@ def fetch(
         environment.job_environment(job, place, codebuild=codebuild_env)
         environment.check_env_file(Path(env_file), place)
     result = cpstage.fetch(
-        job,
-        workspace,
-        fetch_options,
-        dry_run=dry_run,
-        config=config,
-        warn=terminal.warn,
-        **options,
+        job, workspace, fetch_options, dry_run=dry_run, config=config, warn=terminal.warn, **options
     )
     if env_file is not None and not dry_run:
         inputs = {str(one.artifact.name): one.path for one in result.inputs}
@@ -164,7 +156,6 @@ def push(
     source: JobSource,
     config: cpstage.AwsConfig,
     terminal: Terminal,
-    progress: cpstage.Progress,
     workspace: str,
     paths: dict[str, str],
     push_options: cpstage.PushOptions,
@@ -176,15 +167,12 @@ def push(
     Every output artifact is packed from WORKSPACE/out/<artifact>/, or from the PATH given for it,
     and uploaded to the S3 location that CodePipeline assigned, with the job's session credentials
     and KMS key.
-
-    JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     result = cpstage.push(
         source.load(config, in_progress=not (force or options.get("dry_run"))),
         workspace,
         replace(push_options, paths=paths),
         config=config,
-        progress=progress,
         warn=terminal.warn,
         **options,
     )
@@ -224,22 +212,14 @@ Examples:
 @aws_options()
 @output_options
 @progress_option
-def unpack(
-    *,
-    archive: str,
-    into: str,
-    unpacking: cpstage.Unpacking,
-    config: cpstage.AwsConfig,
-    terminal: Terminal,
-    progress: cpstage.Progress,
-) -> None:
+def unpack(*, archive: str, into: str, terminal: Terminal, **options: Any) -> None:
     """Unpack a zip, tar or tar.gz.
 
     DIR contains the whole archive in the end, or is unchanged if the archive is unsafe, damaged or
     over a limit. An encrypted message is decrypted with the keys given with --decrypt-key, and your
     own AWS credentials.
     """
-    done = cpstage.unpack(archive, into, unpacking=unpacking, config=config, progress=progress)
+    done = cpstage.unpack(archive, into, **options)
     what = counted(done.contents.files, "file") if done.contents else "the encrypted message"
     terminal.result(done.document(), f"unpacked\t{done.path}\t{what} from {done.archive}")
 
@@ -263,29 +243,11 @@ Examples:
 @aws_options()
 @output_options
 @progress_option
-def pack(
-    *,
-    directory: str,
-    output: str,
-    overwrite: bool,
-    packing: cpstage.Packing,
-    encryption: cpstage.MessageEncryption | None,
-    config: cpstage.AwsConfig,
-    terminal: Terminal,
-    progress: cpstage.Progress,
-) -> None:
+def pack(*, directory: str, output: str, terminal: Terminal, **options: Any) -> None:
     """Pack a directory into a zip, tar or tar.gz.
 
     The same tree gives the same bytes. If packing fails, FILE is unchanged.
     """
-    done = cpstage.pack(
-        directory,
-        output,
-        packing=packing,
-        encryption=encryption,
-        overwrite=overwrite,
-        config=config,
-        progress=progress,
-    )
+    done = cpstage.pack(directory, output, **options)
     what = f"{amount(done.size)}, {done.format}, {counted(done.files, 'file')}"
     terminal.result(done.document(), f"packed\t{done.path}\t{what} of {done.source}")

@@ -58,11 +58,7 @@ class PipelineReference(NamedTuple):
 
 
 def parse_pipeline(text: str) -> PipelineReference:
-    """Read the name of a pipeline, its ARN, or the URL of its page or of an execution's page.
-
-    Raises:
-        UsageError: The text is malformed.
-    """
+    """Read a pipeline's name, ARN or URL, or an execution's URL; raise UsageError for others."""
     found: PipelineReference | None = None
     if "://" in text:
         found = _of_url(text)

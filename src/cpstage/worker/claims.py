@@ -171,12 +171,7 @@ class Poller:
         self._polls: list[threading.Thread] = []
 
     def poll(self, most: int) -> list[Offer]:
-        """Ask for jobs.
-
-        Raises:
-            ServiceUnavailable: The poll did not end within the read timeout.
-            CpstageError: As :meth:`JobQueue.poll`.
-        """
+        """Ask for jobs; raise ServiceUnavailable if no answer comes within the read timeout."""
         answers: SimpleQueue[list[Offer] | BaseException] = SimpleQueue()
 
         def poll() -> None:
