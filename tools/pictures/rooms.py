@@ -38,7 +38,7 @@ FLOORS: tuple[tuple[tuple[str, float, float, str], ...], ...] = (
 
 GROUND: tuple[tuple[str, ...], ...] = (
     ("job", "_posix"),
-    ("errors", "progress", "_deflate", "_version"),
+    ("errors", "progress", "_deflate", "_package"),
 )
 """Below them: what any room may use; these modules import neither AWS, archives nor workspaces."""
 

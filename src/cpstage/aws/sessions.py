@@ -26,7 +26,7 @@ from botocore.parsers import ResponseParserError
 from botocore.utils import get_environ_proxies
 
 from cpstage._deflate import gunzip
-from cpstage._version import __version__
+from cpstage._package import __version__
 from cpstage.aws.connections import Connections
 from cpstage.aws.errors import CALLER_EXPIRED_HINT, translated
 from cpstage.errors import AccessDenied, ConfigurationError, ServiceUnavailable, local_reason

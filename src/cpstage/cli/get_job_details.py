@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from functools import partial
@@ -19,7 +18,7 @@ from typing import Any
 import click
 
 import cpstage
-from cpstage._version import __version__
+from cpstage._package import __version__
 from cpstage.cli.aws_output import FORMATS, compile_query, output_format, render
 from cpstage.cli.job_options import refuse_document
 from cpstage.cli.options import Command, Function, aws_options, flag, json_options
@@ -273,24 +272,13 @@ def _job_document(
 
 def _save(given: str | None, token: str, config: cpstage.AwsConfig, file: str) -> None:
     """Save the document for ``--job-file``; an existing file is replaced in one step."""
-    from cpstage.errors import local_failures
-    from cpstage.filesystem.tree import require_replaceable
+    from cpstage.filesystem.files import replaced_file
     from cpstage.job import saved_document
 
     asked_at = datetime.now(timezone.utc)
     document = saved_document(_job_document(given, token, config, True), asked_at)
-    path = Path(file)
-    require_replaceable(path)
-    with local_failures(path):
-        descriptor, new = tempfile.mkstemp(prefix=f".{path.name[:100]}.", dir=path.parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="ascii") as output:
-                json.dump(document, output, indent=4)
-                output.write("\n")
-            Path(new).replace(path)
-        except BaseException:
-            Path(new).unlink(missing_ok=True)
-            raise
+    with replaced_file(Path(file)) as output:
+        output.write(f"{json.dumps(document, indent=4)}\n".encode("ascii"))
 
 
 def _print(text: str) -> None:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import NewType
 
 from cpstage._posix import DIRECTORY, O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK
-from cpstage.errors import WorkspaceUnavailable, local_failure, local_failures
+from cpstage.errors import local_failure, local_failures
 from cpstage.progress import Advance, counted
 
 RelativePath = NewType("RelativePath", str)
@@ -265,21 +265,6 @@ def write_all(descriptor: int, chunk: bytes | memoryview) -> int:
     while written < len(chunk):
         written += os.write(descriptor, memoryview(chunk)[written:])
     return written
-
-
-def require_replaceable(path: Path) -> None:
-    """Raise WorkspaceUnavailable if a path leads to a device, a directory, a FIFO or a symlink."""
-    with local_failures(path, "look at"):
-        if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
-            raise WorkspaceUnavailable(
-                f"{path} is not a regular file", hint="give the name of a new file"
-            )
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a new file that only its owner may read; raise WorkspaceUnavailable or LocalIOError."""
-    with local_failures(path), os.fdopen(os.open(path, _NEW_FILE, 0o600), "wb") as file:
-        file.write(text.encode(errors="surrogatepass"))
 
 
 def fingerprint(root: Path, advance: Advance | None = None) -> str:

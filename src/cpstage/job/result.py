@@ -157,11 +157,7 @@ def _percentage(value: int | str | None) -> int | None:
 
 
 def check_id(what: str, value: str | None, most: int) -> None:
-    """Check an ID, which cannot be cut; one that is None is not sent.
-
-    Raises:
-        ConfigurationError: It is empty, too long or not Unicode text.
-    """
+    """Raise ConfigurationError for an ID that is empty, not Unicode text, or too long to send."""
     if value is None:
         return
     if not is_unicode(value):
@@ -233,11 +229,7 @@ _ELSEWHERE = "put large values into an output artifact"
 
 
 def read_variables(path: Path | str) -> dict[str, str]:
-    """Read a file of output variables.
-
-    Raises:
-        ConfigurationError: It cannot be read, or holds something else.
-    """
+    """Read a file of output variables; raise ConfigurationError if it holds something else."""
     try:
         with open(path, "rb") as file:
             data = file.read(MOST_READ + 1)
@@ -247,10 +239,7 @@ def read_variables(path: Path | str) -> dict[str, str]:
 
 
 def parse_variables(data: bytes, path: str) -> dict[str, str]:
-    """Return the output variables from the content of a file; errors as in :func:`read_variables`.
-
-    Messages have the path.
-    """
+    """Return the output variables from the content of a file, whose path messages have."""
     if len(data) > MOST_READ:
         raise ConfigurationError(
             f"the output variables {path} are longer than {MOST_READ:,} bytes", hint=_ELSEWHERE
@@ -266,11 +255,7 @@ def parse_variables(data: bytes, path: str) -> dict[str, str]:
 
 
 def check_variables(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables, if CodePipeline accepts them.
-
-    Raises:
-        ConfigurationError: A name has another form, or they are too long together.
-    """
+    """Return the variables; raise ConfigurationError if CodePipeline would refuse them."""
     for name in variables:
         if not _VARIABLE_NAME.fullmatch(name):
             raise ConfigurationError(

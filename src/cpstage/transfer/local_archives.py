@@ -32,7 +32,8 @@ from cpstage.errors import (
     WorkspaceUnavailable,
     local_failures,
 )
-from cpstage.filesystem.tree import RelativePath, Tree, require_replaceable
+from cpstage.filesystem.files import require_replaceable
+from cpstage.filesystem.tree import RelativePath, Tree
 from cpstage.progress import Progress, Silence
 from cpstage.transfer.artifact import Extracted, Source, callers_keys, extract, naming, read_head
 from cpstage.transfer.options import Packing, Unpacking

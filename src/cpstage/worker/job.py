@@ -46,8 +46,7 @@ from cpstage.runner.command import TIMED_OUT, CommandOptions
 from cpstage.runner.run import run
 from cpstage.runner.signals import KILL_AFTER, processes, stopped_by
 from cpstage.transfer.options import FetchOptions, PushOptions
-from cpstage.worker.claims import Claim
-from cpstage.worker.monitoring import Tell, WorkerEvent, described
+from cpstage.worker.claims import Claim, Tell, WorkerEvent, described
 from cpstage.workspace.layout import Workspace
 from cpstage.workspace.lock import left_workspaces, lock_new_directory, note_ending, remove_secrets
 
