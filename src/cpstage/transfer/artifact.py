@@ -29,6 +29,7 @@ from cpstage.encryption.header import (
     HEAD_BYTES,
     S3_CLIENT_HINT,
     Header,
+    job_context,
     read_header,
     s3_client_object,
 )
@@ -39,7 +40,7 @@ from cpstage.progress import Progress
 from cpstage.transfer.options import Unpacking
 
 if TYPE_CHECKING:
-    from cpstage.encryption.kms import Clients
+    from cpstage.encryption.messages import Clients
 
 _LOGGER = logging.getLogger("cpstage")
 
@@ -79,8 +80,6 @@ def job_keys(
     job: ArtifactSet, artifact: Artifact, kms: Clients, options: Unpacking
 ) -> DecryptionKeys:
     """Return what decrypts a job's artifact: the job's key and account, and the caller's keys."""
-    from cpstage.encryption.kms import job_context  # most artifacts are not encrypted messages
-
     own = job.encryption_key.kms_key_id if job.encryption_key else None
     # The context has the name that the artifact has in its pipeline.
     name = plain_name(artifact.name)

@@ -24,7 +24,7 @@ from cpstage.archive.paths import quoted
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
 from cpstage.aws.uploads import StorageOptions, Upload
-from cpstage.encryption.header import Header
+from cpstage.encryption.header import Header, job_context
 from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound, local_failures
 from cpstage.filesystem.walk import read_file, single
 from cpstage.job import Artifact, EncryptionKey, Job, location_document
@@ -376,7 +376,6 @@ class _Uploader(NamedTuple):
         """Encrypt a stream, bound to its place, if requested."""
         if not self.key_ids:
             return chunks, None
-        from cpstage.encryption.kms import job_context
         from cpstage.encryption.messages import encrypt
 
         job = self.session.job
