@@ -4,7 +4,7 @@ This package adds what botocore lacks: job credentials that refresh themselves, 
 the last progress, resumed bodies, checked answers, and requests that can be interrupted. ::
 
     config (AwsConfig: the caller's settings)
-      ├──▶ sessions (boto3 sessions and clients) ──▶ connections (their sockets)
+      ├──▶ sessions (boto3 sessions, clients and connections)
       └──▶ client (one call: retried, checked, logged; a job's credentials, refreshed)
              └──▶ errors (what botocore raises, in few kinds) ──▶ hints (exit code and hint of each)
 

@@ -26,15 +26,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore import xform_name
 
-from cpstage.aws.connections import Connections
 from cpstage.aws.errors import NetworkError, ServiceError, UnreadableAnswer, translated
 from cpstage.errors import CpstageError, Reportable
 from cpstage.job import SessionCredentials
 from cpstage.job.masking import MASK, MaskedDict, Secret, reveal, secrets_in
+
+if TYPE_CHECKING:
+    from cpstage.aws.sessions import Connections
 
 _LOGGER = logging.getLogger("cpstage")
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import boto3
 
     from cpstage.aws.client import AwsClient, JobCredentials, Retries
-    from cpstage.aws.connections import Connections
+    from cpstage.aws.sessions import Connections
     from cpstage.job.masking import Secret
 
 DEFAULT_TIMEOUT: float = 300
