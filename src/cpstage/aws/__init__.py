@@ -10,5 +10,5 @@ the last progress, resumed bodies, checked answers, and requests that can be int
 
     codepipeline (the job API) and s3 (operations on objects) call through client;
     job_session and uploads read and upload a job's artifacts through s3;
-    job_result puts the result of a job through codepipeline, executions reads past executions.
+    executions reads past executions through codepipeline.
 """
