@@ -57,7 +57,6 @@ class JobWorkerAPI:
 
     def __init__(self, jobs: JobService) -> None:
         self._jobs = jobs
-        self._book = jobs.book
         self._handlers: dict[str, Callable[[_Document], _Document]] = {
             "PollForJobs": self._poll,
             "PollForThirdPartyJobs": self._poll_third_party,
@@ -88,7 +87,7 @@ class JobWorkerAPI:
 
     def _check_job(self, job_id: str, third_party: bool, document: _Document, region: str) -> None:
         """Refuse a job that is unknown in the region, or of the other kind."""
-        job = self._book.find(job_id)
+        job = self._jobs.find(job_id)
         if job is None or region != self._jobs.region or (job.third_party and not third_party):
             _not_found(job_id)
         if third_party and not job.third_party:
@@ -108,14 +107,14 @@ class JobWorkerAPI:
     def _dispatch(self, document: _Document, third_party: bool) -> list[JobState]:
         action_type = ActionType(**document["actionTypeId"])
         owner = "ThirdParty" if third_party else "Custom"
-        if action_type.owner != owner or action_type not in self._book.action_types:
+        if action_type.owner != owner or action_type not in self._jobs.polled_types:
             message = f"The action type {'/'.join(document['actionTypeId'].values())} is not known"
             raise Refusal(400, "ActionTypeNotFoundException", message)
         query = (document.get("queryParam") or {}).items()
-        return self._book.dispatch(action_type, query, document.get("maxBatchSize") or 1)
+        return self._jobs.dispatch(action_type, query, document.get("maxBatchSize") or 1)
 
     def _acknowledge(self, document: _Document) -> _Document:
-        status = self._book.acknowledge(document["jobId"], document["nonce"])
+        status = self._jobs.acknowledge(document["jobId"], document["nonce"])
         if status is None:
             message = "The nonce is not valid: another worker has polled for the job since"
             raise Refusal(400, "InvalidNonceException", message)
@@ -129,7 +128,7 @@ class JobWorkerAPI:
         return {"jobDetails": {**self._job(job), "nonce": job.nonce}}
 
     def _open(self, document: _Document) -> JobState:
-        job = self._book.find(document["jobId"])
+        job = self._jobs.find(document["jobId"])
         if job is None or job.status not in OPEN:
             _not_found(document["jobId"])
         return job
@@ -147,7 +146,7 @@ class JobWorkerAPI:
 
     def _finish(self, document: _Document, status: str = "Failed") -> _Document:
         kept = {k: v for k, v in document.items() if k not in ("jobId", "clientToken")}
-        if not self._book.finish(document["jobId"], status, kept):
+        if not self._jobs.finish(document["jobId"], status, kept):
             message = f"Job {document['jobId']} is not in progress"
             raise Refusal(400, "InvalidJobStateException", message)
         return {}

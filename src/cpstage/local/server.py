@@ -225,7 +225,7 @@ class LocalAWS(JobService):
             except (TypeError, ValueError, AttributeError) as error:
                 return _message(400, f"not a description of a job: {error}")
             return _json({"job_id": new})
-        job = self.book.find(job_id) if resource == "jobs" else None
+        job = self.find(job_id) if resource == "jobs" else None
         if request.method == "GET" and job is not None:
             return _json(job.to_json())
         return _message(404, "There is nothing here")
