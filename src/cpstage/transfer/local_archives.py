@@ -101,7 +101,11 @@ def unpack(
     """
     require_posix()
     file, target, how = Path(archive), Path(into), unpacking or Unpacking()
-    with _opened(file) as blob, _staging_for(target) as staging:
+    if not os.path.lexists(file):
+        raise NotFound(f"{file} does not exist", hint="give an archive")
+    if not file.is_file():
+        raise ArtifactRejected(f"{file} is not a regular file", hint="give an archive")
+    with closing(FileBlob(file)) as blob, _staging_for(target) as staging:
         keys = partial(callers_keys, config or AwsConfig(), how)
         source = Source(
             file.name, str(file), lambda: file.name, blob, keys, file.name, doing="unpacking"
@@ -123,14 +127,6 @@ def _extract(source: Source, root: Path, how: Unpacking, progress: Progress) -> 
         with naming(source.title):
             unpacker.finish()
     return extracted
-
-
-def _opened(file: Path) -> closing[FileBlob]:
-    if not os.path.lexists(file):
-        raise NotFound(f"{file} does not exist", hint="give an archive")
-    if not file.is_file():
-        raise ArtifactRejected(f"{file} is not a regular file", hint="give an archive")
-    return closing(FileBlob(file))
 
 
 def _staging_for(target: Path) -> AbstractContextManager[Path]:
