@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from cpstage.local.access import ACCOUNT, Identities, Identity, Statement
 from cpstage.local.backend import MANAGED_KEY, Backend
@@ -30,8 +30,7 @@ _STATUSES = OPEN | {"TimedOut", "Succeeded", "Failed"}
 _KEY_ALPHABET = string.ascii_letters + string.digits
 
 
-@dataclass(frozen=True)
-class ActionType:
+class ActionType(NamedTuple):
     """The action type that a job belongs to and a worker polls for."""
 
     category: str
@@ -94,7 +93,8 @@ class JobState:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON document."""
-        return {**asdict(self), "session_actions": sorted(self.session_actions)}
+        named = {"action_type": self.action_type._asdict()}
+        return {**asdict(self), **named, "session_actions": sorted(self.session_actions)}
 
 
 class JobService(TakesJobs):
