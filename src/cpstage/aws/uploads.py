@@ -69,23 +69,18 @@ class StorageOptions(NamedTuple):
 
     def members(self) -> dict[str, Any]:
         """Return the members of PutObject and CreateMultipartUpload."""
-        asked: dict[str, Any] = {"ServerSideEncryption": self.sse}
-        if self.bucket_key:
-            asked["BucketKeyEnabled"] = True
-        if self.acl:
-            asked["ACL"] = self.acl
-        if self.tags:
-            asked["Tagging"] = urlencode(self.tags)
-        return asked
+        more = {
+            "BucketKeyEnabled": self.bucket_key,
+            "ACL": self.acl,
+            "Tagging": urlencode(self.tags),
+        }
+        asked = {name: value for name, value in more.items() if value}
+        return {"ServerSideEncryption": self.sse, **asked}
 
     def permissions(self) -> str:
         """Return the S3 actions that the upload needs, for a hint."""
-        actions = ["s3:PutObject"]
-        if self.acl:
-            actions.append("s3:PutObjectAcl")
-        if self.tags:
-            actions.append("s3:PutObjectTagging")
-        return ", ".join(actions)
+        more = {"s3:PutObjectAcl": self.acl, "s3:PutObjectTagging": self.tags}
+        return ", ".join(["s3:PutObject", *(action for action, asked in more.items() if asked)])
 
 
 class Upload(NamedTuple):

@@ -115,7 +115,8 @@ def _header(fields: _Fields) -> Header:
     if version == 1:
         _require(fields.number(4) == 0 and fields.number(1) == _IV_BYTES)
     frame_length = fields.number(4)
-    _require(_is_possible(content_type, frame_length))
+    is_framed = content_type == _FRAMED and 0 < frame_length <= _LONGEST_FRAME
+    _require(is_framed or (content_type == _NOT_FRAMED and frame_length == 0))
     fields.take(_IV_BYTES if version == 1 else _COMMITMENT_BYTES)
     fields.take(_TAG_BYTES)
     return Header(version, algorithm, context, keys, frame_length, fields.tell())
@@ -138,12 +139,6 @@ def _wrapping_key(fields: _Fields) -> str:
     fields.counted()
     shown = name.decode(errors="backslashreplace")
     return shown if provider == "aws-kms" else f"{provider}/{shown}"
-
-
-def _is_possible(content_type: int, frame_length: int) -> bool:
-    if content_type == _FRAMED:
-        return 0 < frame_length <= _LONGEST_FRAME
-    return content_type == _NOT_FRAMED and frame_length == 0
 
 
 def _require(holds: bool) -> None:
@@ -186,10 +181,6 @@ class Arn(NamedTuple):
     account: str
     resource: str
 
-    def text(self) -> str:
-        """Return the ARN as text."""
-        return f"arn:{self.partition}:kms:{self.region}:{self.account}:{self.resource}"
-
 
 class WrappedKey(NamedTuple):
     """A data key, encrypted under the KMS key with this ARN."""
@@ -221,7 +212,8 @@ def replicas(arn: str, region: str | None) -> list[str]:
     found = parse_arn(arn)
     if found is None or region is None or not found.resource.startswith("key/mrk-"):
         return [arn]
-    return list(dict.fromkeys((found._replace(region=region).text(), arn)))
+    near = ":".join(("arn", found.partition, "kms", region, found.account, found.resource))
+    return list(dict.fromkeys((near, arn)))
 
 
 class AllowedKeys(NamedTuple):

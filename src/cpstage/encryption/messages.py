@@ -129,7 +129,9 @@ def encrypt(
             f"cannot encrypt under {len(key_ids)} KMS keys", hint=f"give 1 to {MOST_KEYS} of them"
         )
     check_new(context)
-    stream = _client(CommitmentPolicy.REQUIRE_ENCRYPT_REQUIRE_DECRYPT).stream(
+    policy = CommitmentPolicy.REQUIRE_ENCRYPT_REQUIRE_DECRYPT
+    client = EncryptionSDKClient(commitment_policy=policy, max_encrypted_data_keys=MOST_KEYS)
+    stream = client.stream(
         mode="e",
         source=_Source(chunks),
         materials_manager=KmsMaterials(kms, AllowedKeys(key_ids), {}),
@@ -154,10 +156,6 @@ def _ciphertext(stream: Any, frame_length: int) -> Iterator[bytes]:
         # Otherwise the overhead of each frame stays in the SDK's buffer and is copied again.
         if rest := stream.read(len(stream.output_buffer)):
             yield rest
-
-
-def _client(policy: CommitmentPolicy) -> EncryptionSDKClient:
-    return EncryptionSDKClient(commitment_policy=policy, max_encrypted_data_keys=MOST_KEYS)
 
 
 class _Source:
@@ -213,7 +211,8 @@ def decrypt(
     if not requires_commitment:
         policy = CommitmentPolicy.REQUIRE_ENCRYPT_ALLOW_DECRYPT
     allowed = AllowedKeys(key_ids, account_id, partition, region)
-    stream = _client(policy).stream(
+    client = EncryptionSDKClient(commitment_policy=policy, max_encrypted_data_keys=MOST_KEYS)
+    stream = client.stream(
         mode="d",
         source=source,
         materials_manager=KmsMaterials(kms, allowed, context),
