@@ -289,10 +289,8 @@ class ObjectInfo(NamedTuple):
     """The answer of HeadObject.
 
     Attributes:
-        size: The size in bytes.
         etag: The ETag, with its quotes.
         version_id: The version ID; None in a bucket without versions.
-        content_type: The media type that the uploader set.
         encryption: The server-side encryption: ``aws:kms``, ``aws:kms:dsse``, ``AES256`` or None.
         kms_key_id: The ARN of the KMS key, for ``aws:kms`` and ``aws:kms:dsse``.
         checksum: The full-object checksum, where S3 has one.

@@ -46,10 +46,7 @@ class Unpacked:
     """The result of :func:`unpack`.
 
     Attributes:
-        archive: The file.
-        path: The directory.
         format: The archive format, or None for an encrypted message that was kept.
-        contents: Counts of what was unpacked.
         envelope: The header of the encrypted message as JSON has it.
         notes: What differs from the archive.
     """
@@ -184,9 +181,7 @@ class Packed:
     Attributes:
         source: The directory.
         path: The archive.
-        format: Its format.
-        files: How many files it holds.
-        unpacked_size: How many bytes they have together.
+        unpacked_size: How many bytes the files have together.
         size: How many bytes the archive has.
         envelope: The header of the encrypted message as JSON has it.
         notes: What was left out, or differs from the directory.

@@ -45,13 +45,10 @@ class Pushed:
     """One output artifact.
 
     Attributes:
-        artifact: The job's artifact.
         source: The directory or file that is packed.
         status: ``pushed`` now, ``planned`` by a dry run, or ``skipped`` since it is empty.
         format: The archive format, or ``raw`` for a single file.
-        files: How many files it holds.
-        unpacked_size: How many bytes they have together.
-        upload: The answer of S3 to the upload.
+        unpacked_size: How many bytes its files have together.
         envelope: The header of the encrypted message as JSON has it.
         notes: What was left out, differs from the directory, or hinders a fetch; a line each.
     """

@@ -226,8 +226,11 @@ def _acquire(lock_file: Path, wait: float, holder: Path, place: Path) -> int:
             continue
         found = read_json(holder)
         if _is_there(found) or late >= _NAMING_SECONDS:
+            whom = "another run, whose process is unknown"
+            if "pid" in found:
+                whom = f"process {found['pid']} on {found.get('host')} since {found.get('since')}"
             in_use = WorkspaceInUse(
-                f"the workspace {place} is in use by {_describe(found)}",
+                f"the workspace {place} is in use by {whom}",
                 hint="wait for that run with --wait, or give another --workspace",
             )
             in_use.job_id = found.get("job_id")
@@ -309,12 +312,6 @@ def _is_there(holder: Mapping[str, Any]) -> bool:
     except OSError:  # a process of another user
         return True
     return True
-
-
-def _describe(holder: Mapping[str, Any]) -> str:
-    if "pid" not in holder:
-        return "another run, whose process is unknown"
-    return f"process {holder['pid']} on {holder.get('host')} since {holder.get('since')}"
 
 
 @contextmanager
