@@ -277,14 +277,27 @@ _SHOWN = 100
 """Characters of a value in an error: the writer of the message chose its length."""
 
 
-def job_context(**place: str | None) -> dict[str, str]:
+def job_context(
+    *,
+    account: str | None = None,
+    pipeline: str | None = None,
+    stage: str | None = None,
+    action: str | None = None,
+    artifact: str | None = None,
+) -> dict[str, str]:
     """Return the pairs that name a place in a pipeline; None leaves a pair out.
 
-    The place is ``account``, ``pipeline``, ``stage``, ``action`` and ``artifact``. A message is
-    encrypted with all pairs. A later action knows the account, the pipeline and the
+    A message is encrypted with all pairs. A later action knows the account, the pipeline and the
     artifact, but not the stage and the action that encrypted it, so it compares those three.
     """
-    return {f"cpstage:{name}": value for name, value in place.items() if value}
+    parts = {
+        "cpstage:account": account,
+        "cpstage:pipeline": pipeline,
+        "cpstage:stage": stage,
+        "cpstage:action": action,
+        "cpstage:artifact": artifact,
+    }
+    return {name: value for name, value in parts.items() if value}
 
 
 def check_new(context: Mapping[str, str]) -> None:
