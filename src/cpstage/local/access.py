@@ -22,7 +22,6 @@ import hmac
 import json
 import re
 import secrets
-import threading
 import time
 import uuid
 from base64 import b32encode, b64encode
@@ -224,7 +223,6 @@ class Identities:
     """Every identity of one local AWS, by access key."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._by_key: dict[str, Identity] = {}
 
     def find(self, access_key: str) -> Identity | None:
@@ -263,10 +261,9 @@ class Identities:
 
     def expire(self, job_id: str) -> None:
         """End every session of a job now."""
-        with self._lock:
-            for identity in self._by_key.values():
-                if identity.job_id == job_id:
-                    identity.expires_at = 0.0
+        for identity in [*self._by_key.values()]:  # a copy: sessions are added meanwhile
+            if identity.job_id == job_id:
+                identity.expires_at = 0.0
 
     def authenticate(self, request: Request, authorization: Authorization) -> Identity:
         """Return the identity that signed a request; raise a :class:`Refusal` for any other."""
@@ -281,8 +278,7 @@ class Identities:
         return identity
 
     def _add(self, identity: Identity) -> Identity:
-        with self._lock:
-            self._by_key[identity.access_key] = identity
+        self._by_key[identity.access_key] = identity
         return identity
 
 
