@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import boto3
 import pytest
+from moto.core.utils import get_service_model
 
 from botocore_files import read_once
 from command_line import Cli, end_forks, plain_environment
@@ -30,6 +31,8 @@ for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# The local AWS recognises requests by this model; botocore's clients change the one they share.
+get_service_model("s3")
 read_once()
 
 

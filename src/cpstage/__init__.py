@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     from cpstage import progress as progress
     from cpstage import worker as worker
     from cpstage.archive.options import Limits
-    from cpstage.aws.codepipeline import get_job, get_job_details
+    from cpstage.aws.codepipeline import get_job, get_job_details, report_failure, report_success
     from cpstage.aws.config import AwsConfig
     from cpstage.aws.executions import get_execution, list_actions, list_executions
-    from cpstage.aws.job_result import report_failure, report_success
     from cpstage.errors import CpstageError
     from cpstage.filesystem.walk import Globs
     from cpstage.job import ArtifactSet, Job, parse_job
@@ -39,10 +38,9 @@ if TYPE_CHECKING:
 _HOMES = {
     "_package": "__version__",
     "archive.options": "Limits",
-    "aws.codepipeline": "get_job get_job_details",
+    "aws.codepipeline": "get_job get_job_details report_failure report_success",
     "aws.config": "AwsConfig",
     "aws.executions": "get_execution list_actions list_executions",
-    "aws.job_result": "report_failure report_success",
     "errors": "CpstageError",
     "filesystem.walk": "Globs",
     "job": "ArtifactSet Job parse_job",

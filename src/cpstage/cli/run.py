@@ -303,9 +303,8 @@ def success(
     given as CPSTAGE_JOB_ID.
     """
     from cpstage.aws.codepipeline import require_in_progress
-    from cpstage.aws.job_result import read_token
     from cpstage.job.masking import secret
-    from cpstage.job.result import read_variables
+    from cpstage.job.result import read_token, read_variables
 
     job_id = source.require_id()
     asked: dict[str, Any] = {"client_token": source.client_token, "config": config}

@@ -37,10 +37,10 @@ from cpstage.filesystem.files import replaced_file, require_writable, write_priv
 from cpstage.filesystem.removal import removed_at_end
 from cpstage.job import ArtifactSet, Job
 from cpstage.job.masking import Secret, reveal
-from cpstage.job.result import MOST_READ, parse_variables
+from cpstage.job.result import MOST_READ, MOST_TOKEN_BYTES, parse_token, parse_variables
 from cpstage.transfer.manifest import job_of, staged_inputs
 from cpstage.workspace.layout import Workspace
-from cpstage.workspace.state import NotOurs, read_own
+from cpstage.workspace.lock import NotOurs, read_own
 
 _SECRETS = {
     "AWS_SECRET_ACCESS_KEY",
@@ -224,8 +224,6 @@ class HandedFiles:
             ConfigurationError: They are not what was made, or hold what cannot be reported.
             LocalIOError: They cannot be read.
         """
-        from cpstage.aws.job_result import MOST_TOKEN_BYTES, parse_token
-
         written = _left_in(self._variables, MOST_READ, "output variables")
         variables = parse_variables(written, str(self._variables))
         text = _left_in(self._next_token, MOST_TOKEN_BYTES, "continuation token")

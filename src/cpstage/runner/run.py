@@ -19,9 +19,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cpstage.aws.codepipeline import get_job, is_in_progress
+from cpstage.aws.codepipeline import get_job, is_in_progress, report_failure, report_success
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
-from cpstage.aws.job_result import MOST_MESSAGE, end_of, report_failure, report_success
 from cpstage.errors import (
     AccessDenied,
     ConfigurationError,
@@ -36,7 +35,14 @@ from cpstage.errors import (
 )
 from cpstage.job import Job
 from cpstage.job.masking import MASK, SHORTEST_SECRET, Secret
-from cpstage.job.result import Details, Reported, length_of, without_control_characters
+from cpstage.job.result import (
+    MOST_MESSAGE,
+    Details,
+    Reported,
+    end_of,
+    length_of,
+    without_control_characters,
+)
 from cpstage.progress import Progress
 from cpstage.runner.command import CommandOptions, Finished, execute
 from cpstage.runner.environment import Left, handed_files, inherited, job_environment, secrets_of

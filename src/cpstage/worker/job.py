@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cpstage._posix import make_no_core_file, reuse_freed_memory
+from cpstage.aws.codepipeline import report_failure
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
-from cpstage.aws.job_result import report_failure
 from cpstage.errors import (
     CommandFailed,
     FailureType,
