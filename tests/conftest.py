@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import boto3
 import pytest
+from moto.core.utils import get_service_model
 
 from botocore_files import read_once
 from command_line import Cli, end_forks, plain_environment
@@ -25,11 +26,13 @@ for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.SIG_DFL)
 
-# What is compiled is kept, also where PYTHONDONTWRITEBYTECODE is set, as it is in many containers:
+# What is compiled is kept, also where PYTHONDONTWRITEBYTECODE is set (many containers set it):
 # the tests start some hundred interpreters.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# The local AWS recognises requests by this model; botocore's clients change the one they share.
+get_service_model("s3")
 read_once()
 
 

@@ -6,10 +6,9 @@ is in the submodules :mod:`cpstage.errors`, :mod:`cpstage.inspect` and :mod:`cps
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
-from cpstage._version import __version__
+from cpstage._package import __version__, loaded_on_first_use
 
 if TYPE_CHECKING:
     from cpstage import errors as errors
@@ -18,10 +17,9 @@ if TYPE_CHECKING:
     from cpstage import progress as progress
     from cpstage import worker as worker
     from cpstage.archive.options import Limits
-    from cpstage.aws.codepipeline import get_job, get_job_details
+    from cpstage.aws.codepipeline import get_job, get_job_details, report_failure, report_success
     from cpstage.aws.config import AwsConfig
     from cpstage.aws.executions import get_execution, list_actions, list_executions
-    from cpstage.aws.job_result import report_failure, report_success
     from cpstage.errors import CpstageError
     from cpstage.filesystem.walk import Globs
     from cpstage.job import ArtifactSet, Job, parse_job
@@ -38,11 +36,11 @@ if TYPE_CHECKING:
     from cpstage.workspace.layout import Workspace
 
 _HOMES = {
+    "_package": "__version__",
     "archive.options": "Limits",
-    "aws.codepipeline": "get_job get_job_details",
+    "aws.codepipeline": "get_job get_job_details report_failure report_success",
     "aws.config": "AwsConfig",
     "aws.executions": "get_execution list_actions list_executions",
-    "aws.job_result": "report_failure report_success",
     "errors": "CpstageError",
     "filesystem.walk": "Globs",
     "job": "ArtifactSet Job parse_job",
@@ -58,9 +56,6 @@ _HOMES = {
     "transfer.push": "PushResult push",
     "workspace.layout": "Workspace",
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
-
-_SUBMODULES = ("errors", "inspect", "job", "progress", "worker")
 
 __all__ = [
     "ArtifactSet",
@@ -101,16 +96,4 @@ __all__ = [
     "unpack",
 ]
 
-
-def __getattr__(name: str) -> object:
-    """Import a public name, or a submodule, on first use (PEP 562)."""
-    if name in _SUBMODULES:
-        return import_module(f"{__name__}.{name}")
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    """Return the public names, for completion in an interactive Python."""
-    return [*__all__, *_SUBMODULES]
+__getattr__, __dir__ = loaded_on_first_use(__name__, _HOMES, "errors inspect job progress worker")

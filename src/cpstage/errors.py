@@ -220,10 +220,7 @@ def _is_in_removed_directory() -> bool:
 
 
 def unreadable_input(error: OSError, what: str) -> ConfigurationError | LocalIOError:
-    """Return our error for a file of the caller that cannot be read; ``what`` has its path.
-
-    A failure of the disk or of the system is a LocalIOError.
-    """
+    """Return our error for a file of the caller that cannot be read; ``what`` has its path."""
     text = f"cannot read {what}: {local_reason(error)}"
     if error.errno in (errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE):
         return LocalIOError(text)

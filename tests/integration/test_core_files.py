@@ -61,7 +61,7 @@ def crash(running: subprocess.Popen[bytes], number: signal.Signals) -> bool:
 
 
 def require_core_files(directory: Path) -> None:
-    """Skip a test where the system would not dump a process that knows nothing of this."""
+    """Skip a test where the system dumps no other process either."""
     with subprocess.Popen(
         [*UNLIMITED, "cat"], cwd=directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as control:

@@ -170,7 +170,7 @@ def test_a_fetch_that_is_stopped_while_it_reads(
 def test_a_fetch_that_is_stopped_while_it_unpacks(
     aws: LocalAWS, cli: Cli, before: Listing, number: signal.Signals
 ) -> None:
-    """The second artifact is half there, the first one whole, and the file of variables begun."""
+    """The second artifact is half there, the first one whole, and the file of variables to come."""
     job_id = add_job(aws, NEW)
     arguments = ("fetch", job_id, "--replace", "--env-file", "job.env")
 
@@ -182,6 +182,22 @@ def test_a_fetch_that_is_stopped_while_it_unpacks(
     (cli.directory / "job.env").unlink()
     assert sorted(os.listdir(cli.directory)) == [STATE, "in", "out"]
     expect_complete(cli, job_id)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize("file", ["--save", "--env-file"])
+def test_a_file_that_is_stopped_while_it_is_written_leaves_nothing(
+    aws: LocalAWS, cli: Cli, number: signal.Signals, file: str
+) -> None:
+    job_id = add_job(aws, OLD)
+    command = ["get-job-details", "--job-id"] if file == "--save" else ["fetch"]
+    (cli.directory / "target").mkdir()
+    arguments = (*command, job_id, file, "target/file")
+
+    done = finish(start(cli, stopping(number, "opening .cpstage-new-*", 1, *arguments)))
+
+    expect_stop(done, number)
+    assert os.listdir(cli.directory / "target") == []
 
 
 @each_signal

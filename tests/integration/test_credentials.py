@@ -17,7 +17,7 @@ from constant_server import answering_server
 from cpstage import AwsConfig, CpstageError, get_job
 from cpstage.aws.client import JobCredentials
 from cpstage.aws.job_session import JobSession
-from cpstage.aws.s3 import S3, OpenUpload, Part
+from cpstage.aws.s3 import S3, OpenUpload
 from cpstage.errors import AccessDenied, OutOfSync
 from cpstage.job import SessionCredentials
 from cpstage.job.masking import Secret
@@ -177,9 +177,10 @@ def test_eight_threads_write_through_many_expiries(
         aws.expire_sessions(job_id)
         return client.create_multipart_upload(members)[0]
 
-    def put(number: int) -> Part:
+    def put(number: int) -> dict[str, object]:
         part = body[(number - 1) * 5 * MIB : number * 5 * MIB]
-        return client.upload_part(upload, number, (part,), _crc32(part))[0]
+        etag = client.upload_part(upload, number, (part,), _crc32(part))["ETag"]
+        return {"PartNumber": number, "ETag": etag, "ChecksumCRC32": _crc32(part)}
 
     upload = begin()
     with ThreadPoolExecutor(8) as pool:

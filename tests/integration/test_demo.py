@@ -31,7 +31,7 @@ def plain(tmp_path: Path) -> Cli:
 
 @pytest.fixture
 def served(plain: Cli) -> Iterator[tuple[dict[str, Any], subprocess.Popen[str]]]:
-    """A local AWS in a process of its own, and what it said at its start."""
+    """A local AWS in another process, and what it said at its start."""
     with subprocess.Popen(
         [sys.executable, "-m", "cpstage", "local", "serve", "--json"],
         env=dict(plain.environment),

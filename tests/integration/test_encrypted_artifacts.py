@@ -345,7 +345,7 @@ def test_a_large_artifact_is_sealed_as_a_stream(aws: LocalAWS, cli: Cli, tmp_pat
     job_id = aws.add_job(outputs=["App"])
     push = ("push", job_id, f"App={tmp_path / 'large'}", "--encrypt", "--compression-level", "0")
 
-    # A process of its own measures: a child of this one begins with what this one has in memory.
+    # A separate process measures: a child of this one begins with what this one has in memory.
     done = subprocess.run(
         [sys.executable, "-c", _PEAK, sys.executable, "-m", "cpstage", *push],
         cwd=cli.directory,

@@ -19,8 +19,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from aws_clients import kms, session
-from cpstage.encryption.header import HEAD_BYTES, Header, read_header, s3_client_object
-from cpstage.encryption.kms import AllowedKeys, Kms, job_context
+from cpstage.encryption.header import (
+    HEAD_BYTES,
+    AllowedKeys,
+    Header,
+    job_context,
+    read_header,
+    s3_client_object,
+)
 from cpstage.encryption.messages import FRAME_LENGTH, KmsMaterials, decrypt, encrypt
 from cpstage.errors import (
     AccessDenied,
@@ -285,7 +291,7 @@ class TestKeys:
     def test_more_than_five_keys_are_refused(self, aws: LocalAWS, keeper: Keeper) -> None:
         six = [new_key(aws) for _ in range(6)]
         client = EncryptionSDKClient()
-        materials = KmsMaterials(Kms(keeper.kms), AllowedKeys(six), {})
+        materials = KmsMaterials(keeper.kms, AllowedKeys(six), {})
         options = {"algorithm": COMMITTING, "encryption_context": CONTEXT}
         message, _ = client.encrypt(source=b"text", materials_manager=materials, **options)
         before = kms_calls(aws)
@@ -678,7 +684,7 @@ class TestS3EncryptionClient:
 
 
 class TestOfficialCli:
-    """The official command-line tool, with an SDK of its own."""
+    """The official command-line tool, with a separate SDK."""
 
     @pytest.mark.parametrize(
         "arguments",

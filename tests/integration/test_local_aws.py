@@ -288,7 +288,7 @@ def test_sessions_last_as_long_as_asked(aws: LocalAWS) -> None:
 def _send(
     aws: LocalAWS, method: str, path: str, headers: dict[str, str], body: bytes = b""
 ) -> tuple[int, str]:
-    """Send a request as it is, and return status and body."""
+    """Send a request unchanged, and return status and body."""
     connection = http.client.HTTPConnection(urlsplit(aws.endpoint_url).netloc, timeout=10)
     connection.request(method, path, body, headers)
     response = connection.getresponse()

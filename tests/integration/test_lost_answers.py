@@ -148,7 +148,7 @@ class Done:
 
 
 class Bench:
-    """Runs commands through a fault proxy, each in a directory of its own."""
+    """Runs commands through a fault proxy, each in a new directory."""
 
     def __init__(self, aws: LocalAWS, forks: Forks, directory: Path) -> None:
         self.aws = aws
@@ -204,7 +204,7 @@ class Bench:
         command: Sequence[str] = ("true",),
         **members: Any,
     ) -> Done:
-        """Have a worker poll once, for a job of an action type of its own."""
+        """Have a worker poll once, for a job of a new action type."""
         provider = f"Provider{next(self._numbers)}"
         job_id = self.aws.add_job(status="Queued", provider=provider, **members)
         action = ("--category", "Build", "--provider", provider, "--version", "1")

@@ -428,7 +428,7 @@ def test_what_a_killed_run_left_for_its_command_is_removed_by_the_next(
     assert stat.S_IMODE((cli.directory / ".cpstage").stat().st_mode) == 0o700
 
 
-def test_a_run_in_another_thread_is_stopped_by_whoever_started_it(
+def test_a_run_in_another_thread_is_stopped_by_its_caller(
     aws: LocalAWS, workspace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = add_job(aws)

@@ -51,7 +51,7 @@ def profile(text: str) -> str:
 
 
 def in_partition(region: str, suffix: str, *operations: str) -> Setting:
-    """Return the setting of a region in a partition of its own."""
+    """Return the setting of a region in a partition that no other region is in."""
     hosts = {JOB: f"codepipeline.{region}.{suffix}", HEAD: f"{BUCKET}.s3.{region}.{suffix}"}
     return Setting(
         region,

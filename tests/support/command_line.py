@@ -22,7 +22,7 @@ SOURCE = str(Path(cpstage.__file__).parent.parent)
 
 @dataclass(frozen=True)
 class Cli:
-    """Runs the command in a directory of its own, as the caller that the local AWS knows.
+    """Runs the command in a new directory, as the caller that the local AWS knows.
 
     Each command is a process, forked off one that has loaded cpstage; where a test changes what
     Python itself reads from its environment, the command gets a new interpreter.

@@ -45,7 +45,7 @@ LEGACY_SIGNED = AlgorithmSuite.AES_256_GCM_IV12_TAG16_HKDF_SHA384_ECDSA_P384
 LEGACY_SIGNED_P256 = AlgorithmSuite.AES_128_GCM_IV12_TAG16_HKDF_SHA256_ECDSA_P256
 
 _CLI = ("aws-encryption-sdk-cli==4.3.0", "aws-encryption-sdk~=3.1", "base64io")
-"""With an SDK of its own, which is older than that of cpstage, and found before it."""
+"""With a separate SDK, which is older than that of cpstage, and found before it."""
 
 
 @dataclass

@@ -78,7 +78,7 @@ class Sockets:
         self._release.close()
 
     def end_all(self) -> None:
-        """End every connection, and wake whoever waits for one."""
+        """End every connection, and wake the threads that wait for one."""
         self.closing.set()
         with self._lock:
             for sock in self._open:
@@ -295,6 +295,6 @@ def _sent(piece: bytes, upstream: Stream) -> bool:
 
 
 def _end(sock: socket.socket) -> None:
-    """Wake whoever waits for a socket."""
+    """Wake the threads that wait for a socket."""
     with suppress(OSError):  # it may have ended already
         sock.shutdown(socket.SHUT_RDWR)

@@ -13,7 +13,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from cpstage.local.gate import understand
+from werkzeug.test import create_environ
+
+from cpstage.local.access import Request as LocalRequest
+from cpstage.local.backend import s3_operation
 from fault_connection import Connection, Exchange, Sockets
 from fault_plans import Plan, Rule, Rules
 from faults import Request
@@ -108,7 +111,9 @@ def _understand(head: Head) -> Request:
     method, target, _ = head.first_line
     path, _, query = target.partition("?")
     _, is_json, operation = head.headers.get("x-amz-target", "").partition(".")
-    s3 = understand(method, target, head.headers)
+    environ = create_environ(method=method, headers=head.headers)
+    environ |= {"RAW_URI": target, "QUERY_STRING": query}
+    s3 = s3_operation(LocalRequest(environ, populate_request=False))
     return Request(
         method=method,
         path=path,

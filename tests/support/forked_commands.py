@@ -1,7 +1,7 @@
 """Commands of cpstage or the AWS CLI, each forked off a process that has loaded the program.
 
 A start takes a third of the time that a new interpreter takes. Everything else is as in a shell: a
-directory, an environment and descriptors of its own, and an exit code. Commands have no terminal.
+directory, an environment, descriptors and an exit code. Commands have no terminal.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Forks:
 
 
 def _load_aws() -> None:
-    """Load the AWS CLI, which has a botocore of its own."""
+    """Load the AWS CLI, which includes a second botocore."""
     import awscli.clidriver
 
     from botocore_files import read_once  # of the botocore that is imported by now
@@ -190,7 +190,7 @@ def _become(
         threading._shutdown()  # type: ignore[attr-defined]
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(int(request.code or 0))  # a process of its own would take memory apart first
+        os._exit(int(request.code or 0))  # a separate process would take memory apart first
 
 
 def _cpstage(arguments: list[str]) -> int | None:

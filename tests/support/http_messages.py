@@ -1,6 +1,6 @@
 """HTTP/1.1 messages as the bytes they are: read from a socket without changing any of them.
 
-It knows what RFC 9112 says of where a head and a body end. It knows nothing of AWS and of faults.
+It finds where a head and a body end (RFC 9112). AWS and faults are those of its callers.
 """
 
 from __future__ import annotations

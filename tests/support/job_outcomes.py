@@ -37,7 +37,7 @@ class Fate:
     refused: int
 
     def is_right(self, lost: Iterable[str] = ()) -> bool:
-        """Tell whether it was claimed by one worker, and reported once or left to time out.
+        """Whether it was claimed by one worker, and reported once or left to time out.
 
         Args:
             lost: The workers that were killed or cut off, and may leave a job.

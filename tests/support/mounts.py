@@ -1,4 +1,4 @@
-"""What only a kernel does to a run: a file system of its own, and modes that hold for root."""
+"""What only a kernel does to a run: a separate file system, and modes that hold for root."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def stream(
     kind: Format | Literal["raw"],
     consumed: Callable[[int], object] = lambda _: None,
 ) -> Iterator[bytes]:
-    """The bytes that go up: an archive, or the one file as it is."""
+    """The bytes that go up: an archive, or the one file unchanged."""
     if kind == "raw":
         return read_file(entries[0], consumed)
     return pack(entries, kind, consumed=consumed)

@@ -61,7 +61,7 @@ def _needles(secret: str) -> Iterator[bytes]:
 
 
 def is_in(data: bytes | str, others: Iterable[str] = ()) -> bool:
-    """Tell whether a canary, or one of some other secrets, is in there in any form."""
+    """Whether a marker, or one of some other secrets, is in there in any form."""
     lowered = (data.encode(errors="surrogatepass") if isinstance(data, str) else data).lower()
     return any(needle in lowered for one in (CANARY, *others) for needle in _needles(one))
 
@@ -104,7 +104,7 @@ def noisy(*arguments: str) -> list[str]:
 
 
 def variables(cli: Cli, others: Mapping[str, str], without: Collection[str] = ()) -> dict[str, str]:
-    """The environment of a run, with a directory of its own for temporary files."""
+    """The environment of a run, with a separate directory for temporary files."""
     scratch = places(cli) / "tmp"
     scratch.mkdir(exist_ok=True)
     known = {**cli.environment, "TMPDIR": str(scratch), **others}

@@ -91,7 +91,7 @@ def worker(
     prefix: tuple[str, ...] = (),
     **environment: str,
 ) -> Iterator[Working]:
-    """Start a worker; whoever is left at the end is killed."""
+    """Start a worker; workers that are left at the end are killed."""
     process = subprocess.Popen(
         [*prefix, sys.executable, "-m", "cpstage", "work", *action, *QUICK, *arguments],
         cwd=cli.directory,

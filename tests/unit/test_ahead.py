@@ -1,4 +1,4 @@
-"""An iterator in a thread of its own: bounded, and over as soon as its consumer is."""
+"""An iterator in a separate thread: bounded, and over as soon as its consumer is."""
 
 from __future__ import annotations
 

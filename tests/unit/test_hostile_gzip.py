@@ -47,7 +47,7 @@ ACCEPTED = {
     "a member for each byte": gzip(BODY[:512])
     + b"".join(gzip(BODY[at : at + 1]) for at in range(512, len(BODY))),
     "empty members": gzip(BODY[:512]) + gzip(b"") * 3 + gzip(BODY[512:]) + gzip(b"", name=b"x"),
-    "an end marker of its own": gzip(BODY[: -len(END)]) + gzip(END),
+    "a separate end marker": gzip(BODY[: -len(END)]) + gzip(END),
     "zeros at the end": _PLAIN + b"\0",
     "a record of zeros at the end": _PLAIN + bytes(10240),
 }

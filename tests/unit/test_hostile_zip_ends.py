@@ -148,7 +148,7 @@ def test_a_comment_of_another_length(tmp_path: Path, length: int) -> None:
 SECOND_ENDS = {
     "at the end of the comment": zip_bytes(),
     "in the middle of the comment": b"before" + zip_bytes() + b"after",
-    "with a comment of its own": b"before" + zip_bytes(comment=b"after"),
+    "with a second comment": b"before" + zip_bytes(comment=b"after"),
     "with a comment that is cut off": zip_bytes(comment=b"after")[:-1],
     "padded": zip_bytes() + bytes(9),
     "of the same directory": WHOLE[START + SIZE :],
@@ -174,7 +174,7 @@ def test_two_whole_archives(tmp_path: Path) -> None:
 
 
 def test_a_zip64_archive_and_one_that_is_none(tmp_path: Path) -> None:
-    """A 32-bit end record and a zip64 one, each with a directory of its own."""
+    """A 32-bit end record and a zip64 one, each with another directory."""
     first = zip_bytes(file("one"))
     start = len(first) - 22 - 49
     body = zip_bytes(

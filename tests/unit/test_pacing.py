@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from statistics import mean
 
-from cpstage.worker.loop import Pace
+from cpstage.worker.claims import Pace
 
 MANY = 5000
 

@@ -136,7 +136,7 @@ BAD_MAPS = {
     "no count": map_10(b"\n0\n8\n", 1000),
     "more than there is": map_10(b"99999999999\n0\n8\n", 1000),
     "text": map_10(b"map of a sparse file", 1000),
-    "a base of its own": sparse("holes", [(b"\xff" * 12, 8)], DATA, 1000),
+    "another base": sparse("holes", [(b"\xff" * 12, 8)], DATA, 1000),
     "letters": sparse("holes", [(b"zero".ljust(12), 8)], DATA, 1000),
 }
 

@@ -89,7 +89,7 @@ WITHOUT_MEANING = {
     ("locator", "disks"),
 }
 """Fields that say nothing of names, kinds and contents, and that nothing else repeats: what is
-damaged in them may be taken as it is."""
+damaged in them may be accepted."""
 
 OF_THE_KIND = {("central", "host"), ("central", "external")}
 """Fields that alone say of an entry whether it is a link, a directory, or executable."""
@@ -118,7 +118,7 @@ def outcome(body: bytes, root: Path) -> Listing | None:
 
 
 def says_nothing(archive: Archive, field: Field, offset: int, pattern: int) -> bool:
-    """Tell whether damage to a byte may be without effect."""
+    """Whether damage to a byte may be without effect."""
     if field.name == "flags":
         return not pattern & ~FLAGS_WITHOUT_MEANING[offset - field.start]
     if field.name == "data":
@@ -129,7 +129,7 @@ def says_nothing(archive: Archive, field: Field, offset: int, pattern: int) -> b
 
 
 def _is_slack(data: bytes, offset: int) -> bool:
-    """Tell whether a byte of data may have bits that no decoder looks at."""
+    """Whether a byte of data may have bits that no decoder looks at."""
     if data.startswith((b"BZh", LZMA_START)):
         # Tables of codes that do not occur; the version and the size of the dictionary.
         return True

@@ -1,6 +1,6 @@
 """What one would write in a few lines with boto3 and `zipfile`: one of the measured peers.
 
-It runs in a venv of its own, which has boto3 and nothing of cpstage.
+It runs in a separate venv, which has boto3 and lacks cpstage.
 """
 
 import argparse

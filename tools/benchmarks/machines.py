@@ -1,7 +1,7 @@
 """Machines to run one program on each: namespaces of Linux where that is allowed, else processes.
 
-A namespace has nothing but a loopback of its own, from which a relay leads to the local AWS, and
-processes of its own. What is cut off there is cut off by the kernel; without namespaces a proxy
+A namespace has only a loopback, from which a relay leads to the local AWS, and
+separate processes. What is cut off there is cut off by the kernel; without namespaces a proxy
 drops every connection.
 """
 
@@ -176,7 +176,7 @@ class Site:
 
 @cache
 def has_namespaces() -> bool:
-    """Tell whether this machine lets us make namespaces."""
+    """Whether this machine lets us make namespaces."""
     if os.geteuid() != 0 or not all(map(shutil.which, ("ip", "unshare"))):
         return False
     name = f"cpstage-{os.getpid()}-probe"
@@ -194,8 +194,8 @@ def has_namespaces() -> bool:
 def isolation() -> str:
     """Say what separates the machines."""
     if has_namespaces():
-        return "each in a network namespace and a process namespace of its own"
-    return "each a process behind a proxy of its own"
+        return "each in a network namespace and a process namespace"
+    return "each a process behind another proxy"
 
 
 def _relay(stack: ExitStack, inside: Sequence[str], listen: str, connect: str) -> None:

@@ -1,4 +1,4 @@
-"""Run commands one after the other, and say what each cost: a program of its own.
+"""Run commands one after the other, and say what each cost: a separate program.
 
 It reads from stdin `{"log": FILE, "steps": [{"name", "commands": [[ARGUMENT...]...], "cwd"}...],
 "watch": BOOLEAN}` and prints one result per step: `{"name", "wall", "cpu", "largest", "together"}`

@@ -1,6 +1,6 @@
 r"""Look for input that is met with anything but one of our own errors, guided by coverage.
 
-Needs Atheris, which nothing else does: make a venv of its own, and in it
+Needs Atheris, which nothing else does: make a venv for it, and in it
 
     python -m pip install . atheris
     PYTHONPATH=tools:tests/support python -m fuzz zip -max_total_time=600

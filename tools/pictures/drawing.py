@@ -110,7 +110,7 @@ def arrow(*points: Point, both: bool = False) -> str:
 
 
 def card(width: float, height: float, title: str, parts: Sequence[str]) -> str:
-    """Return a drawing on a card of its own, so that it can be read on any page."""
+    """Return a drawing on a card, so that it can be read on any page."""
     size = f'width="{width:g}" height="{height:g}"'
     return "\n".join(
         [

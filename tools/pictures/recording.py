@@ -1,6 +1,6 @@
 """Record the README's session: ``python tools/pictures/recording.py`` writes docs/session.svg.
 
-The sample job of the local AWS is worked on for real, each command on a terminal of its own. What
+The sample job of the local AWS is worked on for real, each command on a new terminal. What
 is random, or of this machine, is shown by a stand-in (:class:`StandIns`), so that two recordings
 differ in timing and little else.
 """
@@ -60,7 +60,7 @@ class StandIns:
         self._shown = {job_id: JOB_ID}
 
     def shown(self, text: str) -> str:
-        """Return a text as it is shown."""
+        """Return the shown form of a text."""
         text = _TIME.sub(_STORED, text.replace(self._workspace, "/srv/job"))
         return _UUID.sub(self._identifier, text)
 

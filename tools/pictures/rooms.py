@@ -38,9 +38,9 @@ FLOORS: tuple[tuple[tuple[str, float, float, str], ...], ...] = (
 
 GROUND: tuple[tuple[str, ...], ...] = (
     ("job", "progress", "_posix"),
-    ("errors", "_deflate", "_version"),
+    ("errors", "_deflate", "_package"),
 )
-"""Below them: what any room may use, and what knows nothing of AWS, archives or the workspace."""
+"""Below them: what any room may use; these modules import neither AWS, archives nor workspaces."""
 
 APART = frozenset({"local"})
 _TITLE = "The rooms of cpstage, and which imports which: arrows go down only"

@@ -69,7 +69,7 @@ def _runs_along(line: Line, other: Line) -> bool:
 
 
 def _close(a: Point, b: Point, c: Point, d: Point) -> bool:
-    """Tell whether two lines, both level or both upright, are beside each other."""
+    """Whether two lines, both level or both upright, are beside each other."""
     if a.x == b.x and c.x == d.x:
         return abs(a.x - c.x) < _APART and max(a.y, c.y) < min(b.y, d.y)
     if a.y == b.y and c.y == d.y:

@@ -5,7 +5,7 @@
 - the container image, where Docker or Podman is there and answers;
 - ``SHA256SUMS`` of the files.
 
-``nox -s release`` runs it in an environment of its own.
+``nox -s release`` runs it in a separate environment.
 
 The executable is a pex and not a shiv: both unpack themselves at the first start. Later starts of
 the pex take 1.05 times as long as those of a virtual environment (``--version``; 1.2 with boto3),
@@ -91,9 +91,9 @@ def _write_checksums(files: list[Path], into: Path) -> None:
 
 def version() -> str:
     """Return the version of the checkout."""
-    found = re.search(r'__version__ = "(.+)"', (ROOT / "src/cpstage/_version.py").read_text())
+    found = re.search(r'__version__ = "(.+)"', (ROOT / "src/cpstage/_package.py").read_text())
     if not found:
-        raise SystemExit("src/cpstage/_version.py holds no version")
+        raise SystemExit("src/cpstage/_package.py holds no version")
     return found[1]
 
 

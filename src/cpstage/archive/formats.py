@@ -86,7 +86,7 @@ def recognise(head: bytes, *, name: str = "", content_type: str = "") -> Format 
 
 
 def format_of_name(name: str) -> Format | None:
-    """Tell the format that the suffix of a file name stands for."""
+    """Return the format that the suffix of a file name stands for."""
     lowered = name.lower()
     return next((kind for suffix, kind in _SUFFIXES.items() if lowered.endswith(suffix)), None)
 

@@ -86,13 +86,14 @@ class UnpackingPool:
         deque(written, 0)
 
     def write_entry(self, entry: ZipEntry, chunks: Iterable[bytes | memoryview]) -> None:
-        """Write an entry to its place; its bytes are checked also where it has none."""
+        """Write a file to its place; the bytes of others are checked alone.
+
+        A directory is made with the first file in it, or when it is finished.
+        """
         if entry.kind == "file" and entry.place:
             self.write_file(entry.place, chunks, entry.mode, entry.mtime)
-            return
-        deque(chunks, 0)
-        if entry.kind == "directory" and entry.place:
-            self._tree.make_directory(entry.place)
+        else:
+            deque(chunks, 0)
 
     def write_file(
         self,

@@ -205,7 +205,7 @@ class Processes:
         self.close()
 
     def close(self) -> None:
-        """End all processes; one that is in the middle of a unit leaves it as it is."""
+        """End all processes; one in the middle of a unit leaves that half done."""
         for child in self._children:
             child.kill()
         for child in self._children:

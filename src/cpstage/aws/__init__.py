@@ -4,11 +4,11 @@ This package adds what botocore lacks: job credentials that refresh themselves, 
 the last progress, resumed bodies, checked answers, and requests that can be interrupted. ::
 
     config (AwsConfig: the caller's settings)
-      ├──▶ sessions (boto3 sessions and clients) ──▶ connections (their sockets)
+      ├──▶ sessions (boto3 sessions, clients and connections)
       └──▶ client (one call: retried, checked, logged; a job's credentials, refreshed)
              └──▶ errors (what botocore raises, in few kinds) ──▶ hints (exit code and hint of each)
 
     codepipeline (the job API) and s3 (operations on objects) call through client;
     job_session and uploads read and upload a job's artifacts through s3;
-    job_result puts the result of a job through codepipeline, executions reads past executions.
+    executions reads past executions through codepipeline.
 """

@@ -26,15 +26,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore import xform_name
 
-from cpstage.aws.connections import Connections
 from cpstage.aws.errors import NetworkError, ServiceError, UnreadableAnswer, translated
 from cpstage.errors import CpstageError, Reportable
 from cpstage.job import SessionCredentials
 from cpstage.job.masking import MASK, MaskedDict, Secret, reveal, secrets_in
+
+if TYPE_CHECKING:
+    from cpstage.aws.sessions import Connections
 
 _LOGGER = logging.getLogger("cpstage")
 
@@ -70,14 +72,10 @@ def has(*members: str) -> Check:
 
 
 class Retries:
-    """The time limit of retries, and their number.
-
-    Args:
-        timeout: Seconds since the last progress after which nothing is tried again.
+    """The time limit of retries, in seconds since the last progress, and their number.
 
     Attributes:
         stopped: When set, no request is sent any more, and none waits for a retry.
-        count: How many requests were sent again.
     """
 
     def __init__(self, timeout: float) -> None:
@@ -156,9 +154,9 @@ class JobCredentials:
 
     def get_frozen_credentials(self) -> SessionCredentials:
         """Return the credentials for the next request; botocore calls this for each."""
-        if self._is_old():
+        if self._clock() >= self._old_at:
             with self._lock:
-                if self._is_old():
+                if self._clock() >= self._old_at:
                     self._refresh_ahead_of_time()
         return self.current
 
@@ -176,9 +174,6 @@ class JobCredentials:
             _LOGGER.info("cannot refresh the job's session ahead of time: %s", error.message)
             self._old_at = self._clock() + min(_TRY_AGAIN_SECONDS, self._max_age)
 
-    def _is_old(self) -> bool:
-        return self._clock() >= self._old_at
-
     def _use(self, new: SessionCredentials) -> None:
         self.current = new
         lasts = self._max_age - (new.age_seconds or 0.0)
@@ -194,8 +189,6 @@ class AwsClient:
 
     Attributes:
         boto3_client: The client itself, for ``botocore.stub.Stubber`` and event handlers.
-        connections: Its connections.
-        retries: How long to go on after failures.
         secrets: Returns what the service may quote of the caller's credentials.
         credentials: The job's, for a client that signs with them.
         retries_itself: Whether botocore retries, since the caller has configured that.

@@ -1,39 +1,55 @@
 """The CodePipeline job API, for both kinds of job, called with the caller's own credentials.
 
 The operations are those of the API reference, such as ``GetJobDetails`` and
-``GetThirdPartyJobDetails``.
+``GetThirdPartyJobDetails``. The result of a job is checked against the limits of the API reference,
+so that hours of work do not end in a ValidationException, and put again after failures.
 """
 
 from __future__ import annotations
 
+import json
+import logging
+import math
 import shlex
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, get_args
 
-from cpstage.aws.client import Check, Retries, has
+from cpstage.aws.client import Answer, Check, Retries, has, most_tries
 from cpstage.aws.config import AwsConfig
 from cpstage.aws.errors import aws_failures
 from cpstage.errors import (
     AccessDenied,
     ConfigurationError,
     CpstageError,
+    FailureType,
     NotFound,
     OutOfSync,
     ServiceUnavailable,
+    UsageError,
 )
 from cpstage.job import ActionTypeId, Job, parse_job
 from cpstage.job.document import is_document
 from cpstage.job.masking import MaskedDict, Secret, mask_objects, secret
 
-NOT_IN_PROGRESS = "it has a result already, timed out, or was never acknowledged"
+if TYPE_CHECKING:
+    from cpstage.job.result import Details, Reported
 
-_STATUS_SECONDS = 10.0
-"""For a request that only asks whether a job is in progress."""
+# A fetch reports nothing: the limits of results are imported where they are used.
+
+_LOGGER = logging.getLogger("cpstage")
+
+NOT_IN_PROGRESS = "it has a result already, timed out, or was never acknowledged"
 
 _UNKNOWN_AGE_SECONDS = 60.0
 """Credentials of unknown age may expire at any time."""
+
+_NO_MESSAGE = "the job failed, and no message was given"
+_MAYBE_PUT = "a try whose answer was lost may have put the result: look at the pipeline"
+_COUNTS_AS_REPORTED = "a try whose answer was lost counts as reported; look at the pipeline"
 
 
 def get_job_details(
@@ -93,8 +109,8 @@ def is_in_progress(job_id: str, *, client_token: Secret | None, config: AwsConfi
 
 
 def _briefly(config: AwsConfig) -> AwsConfig:
-    """Return a config for a status request, which is not worth the whole retry timeout."""
-    return replace(config, timeout=min(config.timeout, _STATUS_SECONDS))
+    """Return a config for a request that is worth ten seconds, not the whole retry timeout."""
+    return replace(config, timeout=min(config.timeout, 10.0))
 
 
 def current_job(job: Job, *, config: AwsConfig) -> Job:
@@ -174,6 +190,158 @@ def require_in_progress(job_id: str, *, client_token: Secret | None, config: Aws
     )
 
 
+def report_success(
+    job_id: str,
+    *,
+    details: Details | None = None,
+    output_variables: Mapping[str, str] | None = None,
+    continuation_token: str | Secret | None = None,
+    client_token: str | Secret | None = None,
+    config: AwsConfig | None = None,
+) -> Reported:
+    """Tell CodePipeline that a job has done its work.
+
+    Args:
+        job_id: The id of the job.
+        details: The details of the result.
+        output_variables: The action's output variables.
+        continuation_token: Ends this job and starts another, which is handed the token; the action
+            goes on until a job of it ends without one.
+        client_token: The client's half of a third-party job's token.
+        config: How to reach AWS.
+
+    Raises:
+        UsageError, ConfigurationError: CodePipeline would refuse a value.
+        OutOfSync, NotFound: The job is not in progress, or does not exist.
+        AccessDenied, ServiceUnavailable: As CodePipeline says; the latter after retries.
+    """
+    from cpstage.job.result import Details, Reported, check_token, check_variables
+
+    client_token, continuation_token = secret(client_token), secret(continuation_token)
+    variables = check_variables(output_variables or {})
+    if variables and continuation_token:
+        raise ConfigurationError(
+            "there are output variables and a continuation token: CodePipeline takes one of them",
+            hint="leave output variables to the last job of the action",
+        )
+    if variables and client_token:
+        raise ConfigurationError(
+            "the result of a third-party job has no output variables", hint="leave them out"
+        )
+    parameters = (details or Details()).success_members()
+    if variables:
+        parameters["outputVariables"] = variables
+    if continuation_token is not None:
+        parameters["continuationToken"] = check_token(continuation_token)
+    _put("Success", job_id, parameters, client_token, config or AwsConfig())
+    return Reported(
+        job_id, "success", output_variables=(*variables,), continued=continuation_token is not None
+    )
+
+
+def report_failure(
+    job_id: str,
+    message: str,
+    *,
+    failure_type: FailureType = "JobFailed",
+    external_execution_id: str | None = None,
+    client_token: str | Secret | None = None,
+    config: AwsConfig | None = None,
+) -> Reported:
+    """Tell CodePipeline that a job has failed.
+
+    Args:
+        job_id: The id of the job.
+        message: Why; of a longer one than the service takes, the end is kept; an empty one is
+            replaced, with a warning.
+        failure_type: The failure type.
+        external_execution_id: The ID of the job in another system.
+        client_token: The client's half of a third-party job's token.
+        config: How to reach AWS.
+
+    Raises:
+        UsageError: The failure type is unknown.
+        OutOfSync, NotFound: The job is not in progress, or does not exist.
+        AccessDenied, ServiceUnavailable: As CodePipeline says; the latter after retries.
+    """
+    from cpstage.job import result
+
+    client_token = secret(client_token)
+    message = result.without_control_characters(message)
+    if not message.strip():
+        _LOGGER.warning("warning: the message is empty: %r is reported", _NO_MESSAGE)
+        message = _NO_MESSAGE
+    if failure_type not in get_args(FailureType):
+        known = ", ".join(get_args(FailureType))
+        raise UsageError(
+            f"{failure_type[:200]!r} is not a failure type of CodePipeline", hint=f"give {known}"
+        )
+    execution_id = external_execution_id or None
+    try:
+        result.check_id("external execution id", execution_id, result.MOST_EXECUTION_ID)
+    except ConfigurationError as error:
+        _LOGGER.warning("warning: %s: it is left out", error.message)
+        execution_id = None
+    shown = result.end_of(message, result.MOST_MESSAGE)
+    details = result.given(type=failure_type, message=shown, externalExecutionId=execution_id)
+    _put("Failure", job_id, {"failureDetails": details}, client_token, config or AwsConfig())
+    return result.Reported(job_id, "failure", failure_type, shown)
+
+
+def _put(
+    kind: str, job_id: str, members: Mapping[str, Any], token: Secret | None, config: AwsConfig
+) -> None:
+    """Put a result until CodePipeline accepts or refuses it, or the time limit is reached.
+
+    The number of tries within that time has no limit: hours of work may depend on the result.
+    """
+    put_once = partial(
+        call,
+        config,
+        f"PutJob{kind}Result",
+        {"jobId": job_id, **members},
+        f"report the {kind.lower()} of job {job_id}",
+        _is_empty,
+        client_token=token,
+        retries=Retries(0),
+    )
+    retries, began = Retries(config.timeout), time.monotonic()
+    failures, may_be_put = 0, False
+    while True:
+        try:
+            put_once()
+            return
+        except OutOfSync as error:
+            if may_be_put or getattr(error.__cause__, "retries", None):  # botocore sent it again
+                _LOGGER.warning("job %s has ended: %s", job_id, _COUNTS_AS_REPORTED)
+                return
+            raise OutOfSync(error.message, hint=NOT_IN_PROGRESS) from error
+        except ServiceUnavailable as error:
+            failures += 1
+            # A service that throttles did nothing with the request.
+            may_be_put = may_be_put or "Throttl" not in getattr(error.__cause__, "code", "")
+            if not most_tries(error.__cause__):
+                raise
+            if not retries.wait(failures, began, math.inf):
+                raise ServiceUnavailable(error.message, hint=_MAYBE_PUT) from error
+        except CpstageError as error:
+            if may_be_put:
+                raise type(error)(error.message, hint=_MAYBE_PUT) from error
+            raise
+
+
+def _is_empty(answer: Answer) -> str | None:
+    """Refuse a false success: an error document, or the page of a proxy."""
+    body = answer.get("Body", b"")
+    try:
+        document = json.loads(body) if body.strip() else {}
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict) or "__type" in document:
+        return "the answer is not that of CodePipeline to a result"
+    return None
+
+
 def poll_for_jobs(
     action_type: ActionTypeId, *, most: int, query: Mapping[str, str] | None, config: AwsConfig
 ) -> list[MaskedDict]:
@@ -203,8 +371,7 @@ def acknowledge_job(
     Raises:
         OutOfSync: Another worker has polled for it since.
     """
-    parameters = {"jobId": job_id, "nonce": nonce}
-    doing = f"acknowledge job {job_id}"
+    parameters, doing = {"jobId": job_id, "nonce": nonce}, f"acknowledge job {job_id}"
     check = has("status")
     answer = call(config, "AcknowledgeJob", parameters, doing, check, client_token=client_token)
     return str(answer["status"])
@@ -245,16 +412,10 @@ def call(
     client_token: Secret | None = None,
     retries: Retries | None = None,
 ) -> MaskedDict:
-    """Call an operation of CodePipeline with the caller's own credentials.
+    """Call an operation of CodePipeline, which is named as its permission.
 
-    Args:
-        config: How to reach AWS.
-        operation: The operation, whose name is also that of the permission.
-        parameters: Its members.
-        doing: What the call does, as in "cannot <doing>".
-        check: Says what a good answer lacks.
-        client_token: Makes the call that of a third-party job.
-        retries: The time limit of retries.
+    ``doing`` is what the call does, as in "cannot <doing>". A client token makes the call that of a
+    third-party job.
     """
     if client_token:
         operation = operation.replace("Job", "ThirdPartyJob", 1)

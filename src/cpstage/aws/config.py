@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import boto3
 
     from cpstage.aws.client import AwsClient, JobCredentials, Retries
-    from cpstage.aws.connections import Connections
+    from cpstage.aws.sessions import Connections
     from cpstage.job.masking import Secret
 
 DEFAULT_TIMEOUT: float = 300
@@ -167,7 +167,7 @@ class AwsConfig:
 
         def make() -> None:
             with suppress(Exception):
-                self._cache.once(key, lambda: self._new_client("s3", region, is_of_a_job=True))
+                self._cache.once(key, lambda: self._new_client("s3", region, of_job=True))
 
         threading.Thread(target=make, name="cpstage-client", daemon=True).start()
 
@@ -215,12 +215,12 @@ class AwsConfig:
         """The region that is given, or ``AWS_REGION`` where no session is given."""
         return self.region or (None if self.given_session else os.environ.get("AWS_REGION"))
 
-    def _default_config(self) -> Any:
-        return self._botocore.get_default_client_config()
-
     def _region_of_session(self) -> str | None:
         default = self._default_config()
         return self._session.region_name or getattr(default, "region_name", None)
+
+    def _default_config(self) -> Any:
+        return self._botocore.get_default_client_config()
 
     @property
     def _settings(self) -> tuple[Any, ...]:
@@ -257,44 +257,38 @@ class AwsConfig:
         credentials: JobCredentials | None = None,
         retries: Retries | None = None,
     ) -> AwsClient:
-        from cpstage.aws.client import AwsClient
-        from cpstage.aws.client import Retries as NewRetries
+        from cpstage.aws.client import AwsClient, Retries
 
         key = (service, region, self._settings)
         if credentials is None:
-            client = self._cache.once(
-                key, lambda: self._new_client(service, region, is_of_a_job=False)
-            )
+            client = self._cache.once(key, lambda: self._new_client(service, region, of_job=False))
         else:  # each signs with its own credentials
-            client = self._cache.take(("job", *key))
-            client = client or self._new_client(service, region, is_of_a_job=True)
+            client = self._cache.take(("job", *key)) or self._new_client(
+                service, region, of_job=True
+            )
         return AwsClient(
             *client,
-            retries or NewRetries(self.timeout),
+            retries or Retries(self.timeout),
             secrets=list if credentials else self.callers_secrets,
             credentials=credentials,
             retries_itself=self._has_retry_settings(),
             ca_bundle=self._ca_bundle(),
         )
 
-    def _new_client(
-        self, service: str, region: str, *, is_of_a_job: bool
-    ) -> tuple[Any, Connections]:
-        """Return a boto3 client, and its connections."""
+    def _new_client(self, service: str, region: str, *, of_job: bool) -> tuple[Any, Connections]:
         from botocore import UNSIGNED
 
         from cpstage.aws.sessions import new_client, require_credentials
 
         signs = self.sign_requests or service != "codepipeline"
-        if signs and not is_of_a_job:
+        if signs and not of_job:
             self._read(lambda: require_credentials(lambda: self._session))
-        times = {name: self._seconds(name) for name in ("connect_timeout", "read_timeout")}
-        options: dict[str, Any] = {
-            name: seconds or None for name, seconds in times.items() if seconds is not None
-        }
+        options: dict[str, Any] = {}
+        for name in ("connect_timeout", "read_timeout"):
+            if (seconds := self._seconds(name)) is not None:
+                options[name] = seconds or None
         if not self._has_retry_settings():
             options["retries"] = {"total_max_attempts": 1}
-
         if not signs:
             options["signature_version"] = UNSIGNED
         settings = {
@@ -302,7 +296,7 @@ class AwsConfig:
             "endpoint_url": self.endpoint_url,
             "verify": self.ca_bundle if self.verify_ssl else False,
         }
-        if is_of_a_job:
+        if of_job:
             # Placeholders: a job's credentials take their place when a request is signed.
             settings |= {"aws_access_key_id": "job", "aws_secret_access_key": "job"}
         return self._read(

@@ -55,9 +55,8 @@ def list_executions(
     """
     name, where, _ = _resolve(pipeline, config)
     doing, members = f"list the executions of pipeline {name}", "pipelineExecutionSummaries"
-    parameters = {"pipelineName": name}
-    for member in _pages(where, "ListPipelineExecutions", parameters, members, doing):
-        summary = parse_summary(member)
+    for one in _pages(where, "ListPipelineExecutions", {"pipelineName": name}, members, doing):
+        summary = parse_summary(one)
         if status is None or summary.status == status:
             yield summary
 
@@ -191,8 +190,7 @@ def _execution(
 ) -> Execution:
     arn, keys = _stores(name, where)
     home = where.require_region()
-    latest = [chosen] if chosen else latest_attempts(actions)
-    inputs, outputs = artifacts_of(latest)
+    inputs, outputs = artifacts_of([chosen] if chosen else latest_attempts(actions))
     return Execution(
         id=chosen.id if chosen else summary.id,
         account_id=arn.split(":")[4] if arn else None,
@@ -215,9 +213,7 @@ def _choose_action(latest: Sequence[ActionExecution], wanted: str, title: str) -
         paths = " or ".join(one.path for one in found)
         raise UsageError(f"{title} has several actions {wanted}", hint=f"give {paths}")
     if not found:
-        names = [one.name for one in latest]
-        close = _close(wanted, names, 1)
-        meant = f"did you mean {close[0]}? " if close else ""
+        meant = _meant(wanted, [one.name for one in latest], 1)
         known = ", ".join(one.path for one in latest) or "none"
         raise NotFound(f"{title} has no action {wanted!r}", hint=f"{meant}its actions are: {known}")
     return found[0]
@@ -234,9 +230,7 @@ def _failed_action(latest: Sequence[ActionExecution], title: str) -> ActionExecu
     return found[0]
 
 
-def _stores(
-    name: str, where: AwsConfig
-) -> tuple[str | None, Mapping[str | None, EncryptionKey | None]]:
+def _stores(name: str, where: AwsConfig) -> tuple[str | None, Mapping[str | None, EncryptionKey]]:
     """Return the ARN of a pipeline, and the KMS keys of its artifact stores by region.
 
     A pipeline with one store has the region None. GetPipeline may be denied: only encrypted
@@ -248,13 +242,11 @@ def _stores(
         return None, {}
     pipeline = answer["pipeline"]
     stores = {None: pipeline.get("artifactStore"), **pipeline.get("artifactStores", {})}
-    keys = {region: _key(store or {}) for region, store in stores.items()}
+    keys: dict[str | None, EncryptionKey] = {}
+    for region, store in stores.items():
+        if key := (store or {}).get("encryptionKey"):
+            keys[region] = EncryptionKey(key.get("id"), key.get("type"))
     return answer.get("metadata", {}).get("pipelineArn"), keys
-
-
-def _key(store: Mapping[str, Any]) -> EncryptionKey | None:
-    key = store.get("encryptionKey") or {}
-    return EncryptionKey(key.get("id"), key.get("type")) if key else None
 
 
 def _resolve(pipeline: str, config: AwsConfig | None) -> tuple[str, AwsConfig, str | None]:
@@ -294,12 +286,15 @@ def _no_pipeline(name: str, where: AwsConfig) -> NotFound:
         names = [str(one.get("name")) for one in answer["pipelines"]]
     except CpstageError:  # it is only for the hint
         names = []
-    close = _close(name, names, _MOST_NAMED)
-    meant = f"did you mean {', '.join(close)}? " if close else ""
     return NotFound(
         f"pipeline {name!r} does not exist in {where.require_region()}",
-        hint=f"{meant}check the name, the account and --region",
+        hint=f"{_meant(name, names, _MOST_NAMED)}check the name, the account and --region",
     )
+
+
+def _meant(word: str, words: Sequence[str], most: int) -> str:
+    close = _close(word, words, most)
+    return f"did you mean {', '.join(close)}? " if close else ""
 
 
 def _no_execution(

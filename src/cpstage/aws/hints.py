@@ -135,10 +135,11 @@ def failure_of(error: Exception, doing: str, hints: Hints) -> CpstageError:
     what = f"cannot {doing}: {error}{getattr(error, 'also', '')}"
     if isinstance(error, SetupError):
         return ConfigurationError(what, hint=error.hint)
-    if isinstance(error, CredentialsRefused) and not error.busy:
-        return AccessDenied(what, hint=_LOCAL_CREDENTIALS_HINT)
-    busy = isinstance(error, CredentialsRefused)
-    return ServiceUnavailable(what, hint=_BUSY_HINT if busy else _NETWORK_HINT)
+    if isinstance(error, CredentialsRefused):
+        if not error.busy:
+            return AccessDenied(what, hint=_LOCAL_CREDENTIALS_HINT)
+        return ServiceUnavailable(what, hint=_BUSY_HINT)
+    return ServiceUnavailable(what, hint=_NETWORK_HINT)
 
 
 def _refusal(error: ServiceError, doing: str, hints: Hints) -> CpstageError:

@@ -57,7 +57,6 @@ class JobSession:
         """One thread makes a client: boto3's sessions cannot be shared."""
 
     def __enter__(self) -> JobSession:
-        """Return the session."""
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -128,9 +127,7 @@ _MOST_HEADS = 3
 class UploadCheck(NamedTuple):
     """The result of a multipart upload that was created and aborted to test the permission.
 
-    Attributes:
-        kms_key_id: The key that S3 would have encrypted it under.
-        left: Why the abort failed; the upload is then still open, without parts.
+    ``left`` is why the abort failed; the upload is then still open, without parts.
     """
 
     kms_key_id: str | None
@@ -139,13 +136,7 @@ class UploadCheck(NamedTuple):
 
 @dataclass(frozen=True)
 class Store:
-    """A job's artifacts in S3.
-
-    Attributes:
-        s3: S3 with the job's session credentials, or the caller's.
-        key: The KMS key of the job's outputs; None for the bucket's default key.
-        read_with: Whose credentials, for messages.
-    """
+    """A job's artifacts in S3; ``key`` encrypts the outputs, or the bucket's default key does."""
 
     s3: S3
     key: EncryptionKey | None
@@ -298,10 +289,8 @@ class ObjectInfo(NamedTuple):
     """The answer of HeadObject.
 
     Attributes:
-        size: The size in bytes.
         etag: The ETag, with its quotes.
         version_id: The version ID; None in a bucket without versions.
-        content_type: The media type that the uploader set.
         encryption: The server-side encryption: ``aws:kms``, ``aws:kms:dsse``, ``AES256`` or None.
         kms_key_id: The ARN of the KMS key, for ``aws:kms`` and ``aws:kms:dsse``.
         checksum: The full-object checksum, where S3 has one.

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from botocore.exceptions import FlexibleChecksumError
 
 from cpstage._deflate import crc32
-from cpstage.aws.client import Answer, AwsClient, Retries, has
+from cpstage.aws.client import Answer, AwsClient, Check, Retries, has
 from cpstage.aws.errors import NetworkError, translated
 from cpstage.errors import ArtifactRejected
 
@@ -129,18 +129,6 @@ class RunningChecksum(NamedTuple):
             )
 
 
-class Part(NamedTuple):
-    """A part of a multipart upload, as CompleteMultipartUpload names it."""
-
-    number: int
-    etag: str
-    crc32: str
-
-    def members(self) -> dict[str, Any]:
-        """Return the members of ``CompletedPart``."""
-        return {"PartNumber": self.number, "ETag": self.etag, "ChecksumCRC32": self.crc32}
-
-
 class OpenUpload(NamedTuple):
     """A multipart upload that was created, and neither completed nor aborted."""
 
@@ -154,25 +142,17 @@ class OpenUpload(NamedTuple):
 
 
 class S3:
-    """Calls operations on objects.
+    """Calls operations on objects; the log has the names of artifacts by bucket and key."""
 
-    Args:
-        client: Sends the requests.
-        names: Names of artifacts by bucket and key, for the log.
-    """
-
-    def __init__(
-        self, client: AwsClient, names: Mapping[tuple[str, str], str] | None = None
-    ) -> None:
+    def __init__(self, client: AwsClient, names: Mapping[tuple[str, str], str] = {}) -> None:
         self._client = client
-        self._names = names or {}
+        self._names = names
 
     def head_object(self, bucket: str, key: str, *, checksum: bool = False) -> Answer:
         """Call HeadObject; ``checksum`` also needs kms:Decrypt."""
         mode = {"ChecksumMode": "ENABLED"} if checksum else {}
-        return self._call(
-            "HeadObject", {"Bucket": bucket, "Key": key, **mode}, has("ETag", "ContentLength")
-        )
+        parameters = {"Bucket": bucket, "Key": key, **mode}
+        return self._call("HeadObject", parameters, has("ETag", "ContentLength"))
 
     def get_range(
         self, bucket: str, key: str, offset: int, length: int, etag: str | None = None
@@ -188,10 +168,10 @@ class S3:
         done, failures, began = 0, 0, time.monotonic()
         was_changed = False
         retries = self._client.retries
+        parameters = {"Bucket": bucket, "Key": key, **({"IfMatch": etag} if etag else {})}
         while True:
-            parameters = {"Bucket": bucket, "Key": key, **({"IfMatch": etag} if etag else {})}
             failure = self._get_into(pieces, parameters, offset + done, length - done)
-            got = sum(map(len, pieces)) - done
+            got = length_of(pieces) - done
             done += got
             if failure is None:
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -251,28 +231,19 @@ class S3:
         upload = OpenUpload(members["Bucket"], members["Key"], answer["UploadId"])
         return upload, answer
 
-    def upload_part(
-        self, upload: OpenUpload, number: int, body: Pieces, crc32: str
-    ) -> tuple[Part, Answer]:
+    def upload_part(self, upload: OpenUpload, number: int, body: Pieces, crc32: str) -> Answer:
         """Send one part, with base64 of its CRC-32."""
-        parameters = {
-            **upload.members(),
-            "PartNumber": number,
-            "Body": Body(body),
-            "ChecksumCRC32": crc32,
-        }
-        answer = self._call(
-            "UploadPart", parameters, has("ETag"), f"part {number}, {length_of(body)} bytes"
-        )
-        return Part(number, answer["ETag"], crc32), answer
+        part = {"PartNumber": number, "Body": Body(body), "ChecksumCRC32": crc32}
+        detail = f"part {number}, {length_of(body)} bytes"
+        return self._call("UploadPart", {**upload.members(), **part}, has("ETag"), detail)
 
     def complete_multipart_upload(
-        self, upload: OpenUpload, parts: Sequence[Part], crc32: str
+        self, upload: OpenUpload, parts: Sequence[Mapping[str, Any]], crc32: str
     ) -> Answer:
         """Complete an upload; S3 compares the full-object CRC-32 (base64)."""
         parameters = {
             **upload.members(),
-            "MultipartUpload": {"Parts": [part.members() for part in parts]},
+            "MultipartUpload": {"Parts": parts},
             "ChecksumCRC32": crc32,
             "ChecksumType": "FULL_OBJECT",
         }
@@ -281,23 +252,23 @@ class S3:
 
     def abort_multipart_upload(self, upload: OpenUpload, timeout: float) -> None:
         """Abort an upload, which removes its parts; retry for at most ``timeout`` seconds."""
-        self._client.call(
-            "AbortMultipartUpload",
-            upload.members(),
-            about=self._title(upload.members()),
-            check=_not_aborted,
-            retries=Retries(timeout),
-        )
+        retries = Retries(timeout)
+        self._call("AbortMultipartUpload", upload.members(), _not_aborted, retries=retries)
 
     def interrupt(self) -> None:
         """Interrupt pending requests, and retry none."""
         self._client.interrupt()
 
     def _call(
-        self, operation: str, parameters: Mapping[str, Any], check: Any, detail: str = ""
+        self,
+        operation: str,
+        parameters: Mapping[str, Any],
+        check: Check,
+        detail: str = "",
+        retries: Retries | None = None,
     ) -> Answer:
         about = f"{self._title(parameters)} {detail}".rstrip()
-        return self._client.call(operation, parameters, about=about, check=check)
+        return self._client.call(operation, parameters, about=about, check=check, retries=retries)
 
     def _title(self, members: Mapping[str, Any]) -> str:
         bucket, key = members["Bucket"], members["Key"]

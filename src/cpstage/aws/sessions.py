@@ -1,33 +1,50 @@
-"""boto3 sessions and clients, set up as cpstage needs them: lean, tracked, without retries.
+"""boto3 sessions, clients and connections, set up as cpstage needs them.
 
-What is set here is what botocore has a public seam for: a loader of models, a client's Config, and
-event handlers. The one exception is :class:`cpstage.aws.connections.Connections`.
+Sessions and clients are lean, and without retries. They are set up by what botocore has a public
+seam for: a loader of models, a client's Config, and event handlers.
+
+Connections can be interrupted, and have a minimum rate of data. botocore waits for each piece of an
+answer as long as the read timeout, so a peer that sends a byte now and then is never given up; and
+it cannot end a request from another thread. Both are added by connection classes for urllib3's
+pools. For that, :class:`Connections`, and nothing else, sets two undocumented attributes of
+botocore's HTTP session.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
-import botocore
 import botocore.session
+from botocore.awsrequest import (
+    AWSHTTPConnection,
+    AWSHTTPConnectionPool,
+    AWSHTTPSConnection,
+    AWSHTTPSConnectionPool,
+)
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from botocore.handlers import BUILTIN_HANDLERS, REGISTER_FIRST, REGISTER_LAST
 from botocore.loaders import JSONFileLoader, Loader
 from botocore.parsers import ResponseParserError
 from botocore.utils import get_environ_proxies
+from urllib3.exceptions import ProtocolError
 
 from cpstage._deflate import gunzip
-from cpstage._version import __version__
-from cpstage.aws.connections import Connections
+from cpstage._package import __version__
 from cpstage.aws.errors import CALLER_EXPIRED_HINT, translated
 from cpstage.errors import AccessDenied, ConfigurationError, ServiceUnavailable, local_reason
 
@@ -36,13 +53,19 @@ _LOGGER = logging.getLogger("cpstage")
 _SERVICES = ["codepipeline", "kms", "s3", "signin", "sso", "sso-oidc", "sts"]
 """The services that are called, and those that botocore gets credentials from."""
 
-
 _SENDABLE = re.compile("[!-~]*")
 """Characters of credentials that an HTTP header can carry."""
 
 _S3_CONNECTIONS = 32
 """Connections that are kept: as many as ranges are read at once (:mod:`cpstage.archive.blob`), and
 parts are sent. One that finds no room is closed, and costs its next request a handshake."""
+
+_LEAST_BYTES = 1 << 10
+"""Bytes that a peer has to deliver within one read timeout, once its answer has begun."""
+
+_MOST_HEADER_BYTES = 1 << 20
+_MOST_DOCUMENT_BYTES = 16 << 20
+"""Bytes of an answer's headers, and of an answer without an object: AWS sends far fewer."""
 
 
 def new_session(profile: str | None, region: str | None) -> boto3.Session:
@@ -195,11 +218,7 @@ def new_client(
 
 
 def _check_proxy_variables() -> None:
-    """Refuse a blank proxy: requests for credentials use it before the client's own requests.
-
-    Raises:
-        ConfigurationError: A variable is blank.
-    """
+    """Refuse a blank proxy: requests for credentials use it before the client's own requests."""
     for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"):
         value = os.environ.get(name)
         if value and not value.strip():
@@ -207,11 +226,7 @@ def _check_proxy_variables() -> None:
 
 
 def _check_url(url: str, what: str, hint: str) -> None:
-    """Refuse any other URL than a web server's, which botocore tries for minutes.
-
-    Raises:
-        ConfigurationError: Its scheme, host or port is missing or malformed, or it has a query.
-    """
+    """Refuse any other URL than a web server's, which botocore tries for minutes."""
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         _ = parts.port
@@ -260,3 +275,171 @@ def _warn_of_redirect(request_dict: dict[str, Any], attempts: int, **_: Any) -> 
         region = context.get("signing", {}).get("region")
         what = "bucket %s is in %s: redirected"
         _LOGGER.warning(what, redirect.get("bucket"), region)
+
+
+class _Bounds(threading.local):
+    """The limits of the next answer, for the thread that waits for it."""
+
+    most_bytes: int = _MOST_DOCUMENT_BYTES
+    patience: float = 1.0
+    keeps_cut: bool = False
+
+
+class Connections:
+    """The open connections of one boto3 client."""
+
+    def __init__(self, client: Any) -> None:
+        self.bounds = _Bounds()
+        self._sockets: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        session = client._endpoint.http_session
+        session._pool_classes_by_scheme = session._manager.pool_classes_by_scheme = _pools(self)
+
+    def add(self, sock: Any) -> None:
+        """Keep a socket, as long as something else does."""
+        with self._lock:
+            self._sockets.add(sock)
+
+    def end(self) -> None:
+        """Shut down every connection; threads that wait for an answer get an error."""
+        with self._lock:
+            sockets = [*self._sockets]
+        for sock in sockets:
+            with suppress(OSError):  # it may just be closed
+                if isinstance(sock, socket.socket):
+                    # The method of an SSLSocket would go on in plain text.
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                else:  # TLS inside TLS, through a proxy
+                    sock.socket.shutdown(socket.SHUT_RDWR)
+
+    @contextmanager
+    def expecting(
+        self,
+        most_bytes: int = _MOST_DOCUMENT_BYTES,
+        *,
+        patience: float = 1.0,
+        keeps_cut: bool = False,
+    ) -> Iterator[None]:
+        """Set the limits of answers to requests of this thread.
+
+        Args:
+            most_bytes: Bytes of the body.
+            patience: How many read timeouts the peer has for each KiB.
+            keeps_cut: Whether a body that is cut ends there, for a caller that counts its bytes
+                and resumes it. Otherwise the received bytes are lost in buffers.
+        """
+        bounds = vars(self.bounds)  # those of this thread
+        bounds.update(most_bytes=most_bytes, patience=patience, keeps_cut=keeps_cut)
+        try:
+            yield
+        finally:
+            bounds.clear()
+
+
+class _Answer(io.RawIOBase):
+    """The bytes of one answer as they come from the socket, whose read timeout may be None."""
+
+    def __init__(self, raw: io.RawIOBase, seconds: float | None, bounds: _Bounds) -> None:
+        self._raw = raw
+        self._seconds = None if seconds is None else seconds * bounds.patience
+        self._most = bounds.most_bytes + _MOST_HEADER_BYTES
+        self._keeps_cut = bounds.keeps_cut
+        self._waited = 0.0
+        self._received = 0
+        self.total = 0
+        self.has_ended = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        began = time.monotonic()
+        try:
+            count = self._raw.readinto(buffer)
+        except OSError:
+            if not (self._keeps_cut and self.total):
+                raise
+            count = 0
+        if not count:
+            self.has_ended = True
+            return count
+        if self.total:  # the time until an answer begins is the socket's own timeout
+            self._waited += time.monotonic() - began
+        self.total += count
+        self._received += count
+        if self.total > self._most:
+            raise OSError(f"the answer does not end after {self._most:,} bytes")
+        if self._seconds is not None and self._waited > self._seconds:
+            if self._received < _LEAST_BYTES:
+                raise TimeoutError(f"fewer than {_LEAST_BYTES:,} bytes in {self._seconds:g} s")
+            self._waited, self._received = 0.0, 0
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Socket:
+    """A connected socket with bounded answers; other methods are those of the socket."""
+
+    def __init__(self, sock: Any, bounds: _Bounds) -> None:
+        self._sock = sock
+        self._bounds = bounds
+        self.answer: _Answer | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+    def makefile(self, mode: str, buffering: int | None = None, **_: Any) -> Any:
+        raw = self._sock.makefile(mode, buffering=0)
+        self.answer = _Answer(raw, self._sock.gettimeout(), self._bounds)
+        return self.answer if buffering == 0 else io.BufferedReader(self.answer)
+
+
+def _pools(connections: Connections) -> dict[str, type]:
+    """Return urllib3's pool classes by scheme, with connections that are tracked."""
+
+    class Tracked:
+        """Mixed into botocore's connection classes."""
+
+        sock: Any
+
+        def connect(self) -> None:
+            super().connect()  # type: ignore[misc]
+            connections.add(self.sock)
+            self.sock = _Socket(self.sock, connections.bounds)
+
+        def getresponse(self) -> Any:
+            sock = self.sock
+            response = super().getresponse()  # type: ignore[misc]
+            # http.client takes the end of the connection for the end of the headers.
+            if sock.answer is not None and sock.answer.has_ended:
+                raise ProtocolError("the answer was cut in its headers")
+            return response
+
+    class Complete:
+        """Mixed into botocore's pools: a body that is shorter than announced is an error."""
+
+        def urlopen(self, *arguments: Any, **options: Any) -> Any:
+            options["enforce_content_length"] = True
+            return super().urlopen(*arguments, **options)  # type: ignore[misc]
+
+    # The two bases of botocore's classes declare the same methods otherwise.
+    class Http(Tracked, AWSHTTPConnection):  # type: ignore[misc]
+        """A connection without TLS."""
+
+    class Https(Tracked, AWSHTTPSConnection):  # type: ignore[misc]
+        """A connection with TLS."""
+
+    class HttpPool(Complete, AWSHTTPConnectionPool):
+        """Connections without TLS to one host."""
+
+        ConnectionCls = Http
+
+    class HttpsPool(Complete, AWSHTTPSConnectionPool):
+        """Connections with TLS to one host."""
+
+        ConnectionCls = Https
+
+    return {"http": HttpPool, "https": HttpsPool}

@@ -24,7 +24,7 @@ from urllib.parse import urlencode
 from cpstage._deflate import crc32_combine, crc32_of
 from cpstage.aws.client import Answer
 from cpstage.aws.errors import CallFailed, NetworkError, ServiceError
-from cpstage.aws.s3 import S3, Checksum, OpenUpload, Part, Pieces, crc32_checksum, length_of
+from cpstage.aws.s3 import S3, Checksum, OpenUpload, Pieces, crc32_checksum, length_of
 from cpstage.errors import AccessDenied
 from cpstage.job import EncryptionKey, S3Location
 
@@ -69,23 +69,18 @@ class StorageOptions(NamedTuple):
 
     def members(self) -> dict[str, Any]:
         """Return the members of PutObject and CreateMultipartUpload."""
-        asked: dict[str, Any] = {"ServerSideEncryption": self.sse}
-        if self.bucket_key:
-            asked["BucketKeyEnabled"] = True
-        if self.acl:
-            asked["ACL"] = self.acl
-        if self.tags:
-            asked["Tagging"] = urlencode(self.tags)
-        return asked
+        more = {
+            "BucketKeyEnabled": self.bucket_key,
+            "ACL": self.acl,
+            "Tagging": urlencode(self.tags),
+        }
+        asked = {name: value for name, value in more.items() if value}
+        return {"ServerSideEncryption": self.sse, **asked}
 
     def permissions(self) -> str:
         """Return the S3 actions that the upload needs, for a hint."""
-        actions = ["s3:PutObject"]
-        if self.acl:
-            actions.append("s3:PutObjectAcl")
-        if self.tags:
-            actions.append("s3:PutObjectTagging")
-        return ", ".join(actions)
+        more = {"s3:PutObjectAcl": self.acl, "s3:PutObjectTagging": self.tags}
+        return ", ".join(["s3:PutObject", *(action for action, asked in more.items() if asked)])
 
 
 class Upload(NamedTuple):
@@ -138,22 +133,15 @@ class StorageCheck:
                 hint="remove the object from the bucket, and check the bucket's policy",
             )
         asked = self._key_id
-        if asked and not _same_key(asked, used):
+        # Resolving an alias needs a permission that job sessions lack: any key is accepted.
+        is_alias = asked is not None and "alias/" in asked
+        if asked and not is_alias and asked not in (used, (used or "").rpartition("/")[2]):
             raise AccessDenied(
                 f"S3 stored {location} under the key {used}, but {asked} was requested",
                 hint="remove the object from the bucket, and check the bucket's encryption",
             )
         etag, version_id = self._recorded.get("ETag", ""), self._recorded.get("VersionId")
         return Upload(location, size, etag, version_id, encryption, used, checksum)
-
-
-def _same_key(asked: str, used: str | None) -> bool:
-    """Compare a key ID, key ARN or alias with the key ARN that S3 reports.
-
-    Resolving an alias needs a permission that job sessions lack, so an alias is accepted for any
-    key.
-    """
-    return "alias/" in asked or asked in (used, (used or "").rpartition("/")[2])
 
 
 def in_parts(chunks: Iterator[bytes], size_bound: int) -> Iterator[Pieces]:
@@ -186,9 +174,9 @@ def _append(part: list[memoryview | bytearray], piece: memoryview) -> None:
 
 
 class _Sent(NamedTuple):
-    """A part that S3 has stored."""
+    """A part that S3 has stored, as CompleteMultipartUpload names it."""
 
-    part: Part
+    completed: Mapping[str, Any]
     size: int
     crc: int
 
@@ -200,8 +188,8 @@ class _Creation:
         may_exist: Whether an upload with an unknown ID may exist.
     """
 
-    def __init__(self, create: Callable[[], OpenUpload]) -> None:
-        self._create = create
+    def __init__(self, of: MultipartUpload) -> None:
+        self._of = of
         self._under_way = threading.Lock()
         self._upload: OpenUpload | None = None
         self.may_exist = False
@@ -210,10 +198,11 @@ class _Creation:
         with self._under_way:
             self.may_exist = True
             try:
-                self._upload = self._create()
+                self._upload, answer = self._of.s3.create_multipart_upload(self._of.members)
             except Exception as error:
                 self.may_exist = may_be_applied(error)
                 raise
+            self._of.record_answer(answer)
             return self._upload
 
     def upload_within(self, seconds: float) -> OpenUpload | None:
@@ -238,7 +227,6 @@ class MultipartUpload:
     """One multipart upload.
 
     Attributes:
-        s3: S3 with the job's session credentials.
         members: Location, media type and encryption, named as in CreateMultipartUpload.
         record_answer: Is called with each answer of S3.
         uploaded: Is called with the number of bytes of each stored part.
@@ -257,7 +245,7 @@ class MultipartUpload:
         """
         pool = ThreadPoolExecutor(_UPLOADERS, thread_name_prefix="cpstage-upload")
         futures: list[Future[_Sent]] = []
-        creation = _Creation(self._create)
+        creation = _Creation(self)
         try:
             # In a thread: a signal in this one would lose the answer with the upload ID. The first
             # parts are packed meanwhile.
@@ -291,7 +279,7 @@ class MultipartUpload:
         AbortMultipartUpload shows it: S3 answers NoSuchUpload for a completed upload, whose ID
         only this process knows.
         """
-        parts = [one.part for one in sent]
+        parts = [one.completed for one in sent]
         try:
             return self.s3.complete_multipart_upload(upload, parts, checksum.value)
         except (ServiceError, NetworkError) as error:
@@ -332,18 +320,14 @@ class MultipartUpload:
                 sent.append(futures[len(sent)].result())
         return sent + [one.result() for one in futures[len(sent) :]]
 
-    def _create(self) -> OpenUpload:
-        upload, answer = self.s3.create_multipart_upload(self.members)
-        self.record_answer(answer)
-        return upload
-
     def _send_one(self, created: Future[OpenUpload], number: int, body: Pieces) -> _Sent:
         crc, size = crc32_of(body), length_of(body)
-        upload = created.result()
-        part, answer = self.s3.upload_part(upload, number, body, crc32_checksum(crc).value)
+        checksum = crc32_checksum(crc).value
+        answer = self.s3.upload_part(created.result(), number, body, checksum)
         self.record_answer(answer)
         self.uploaded(size)
-        return _Sent(part, size, crc)
+        completed = {"PartNumber": number, "ETag": answer["ETag"], "ChecksumCRC32": checksum}
+        return _Sent(completed, size, crc)
 
     def _give_up(self, creation: _Creation, futures: list[Future[_Sent]]) -> str:
         """Interrupt the part uploads, then abort the upload; say what may be left in the bucket.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import click
 
+from cpstage._package import __version__
 from cpstage._posix import (
     handle_signals,
     is_postponed,
@@ -24,7 +25,6 @@ from cpstage._posix import (
     reuse_freed_memory,
     signals,
 )
-from cpstage._version import __version__
 from cpstage.cli.output import Terminal, flush_or_drop, replace_closed_stdout
 from cpstage.errors import Reportable, Stopped, UsageError, reportable
 
@@ -54,28 +54,30 @@ GROUPS = {
         "run": _Command("run", "Fetch a job's inputs, run CMD, push its outputs."),
         "work": _Command("work", "Run the jobs of an action type, until stopped."),
         "claim": _Command("work", "Acknowledge a waiting job, and print its id."),
-        "report": _Command("report", "Report the result of a job to CodePipeline."),
+        "report": _Command("run", "Report the result of a job to CodePipeline."),
         "env": _Command("export", "Print the variables of a job in a workspace."),
         "credentials": _Command("export", "Print a job's session credentials, SECRETS included."),
     },
     "Job details": {
-        "show": _Command("description", "Show a job and the objects at its locations."),
+        "show": _Command("inspect", "Show a job and the objects at its locations."),
         "get-job-details": _Command(
             "get_job_details", "Print the job's document, as the AWS CLI does."
         ),
     },
     "Inspecting artifacts and finding problems": {
         "executions": _Command(
-            "description", "List a pipeline's past executions, or the actions of one."
+            "inspect", "List a pipeline's past executions, or the actions of one."
         ),
         "ls": _Command("contents", "List the contents of artifacts, without fetching them."),
         "cat": _Command("contents", "Write members of an artifact to stdout."),
-        "diff": _Command("diff", "Compare a fetched tree, two executions, or two local archives."),
-        "doctor": _Command("doctor", "Check everything that a run of a job needs."),
+        "diff": _Command(
+            "contents", "Compare a fetched tree, two executions, or two local archives."
+        ),
+        "doctor": _Command("inspect", "Check everything that a run of a job needs."),
     },
     "Local files": {
-        "unpack": _Command("archives", "Unpack a zip, tar or tar.gz."),
-        "pack": _Command("archives", "Pack a directory into a zip, tar or tar.gz."),
+        "unpack": _Command("transfer", "Unpack a zip, tar or tar.gz."),
+        "pack": _Command("transfer", "Pack a directory into a zip, tar or tar.gz."),
     },
     "Without an AWS account": {
         "demo": _Command("local", "Run a complete job on an embedded local AWS."),

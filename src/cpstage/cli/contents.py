@@ -1,11 +1,12 @@
-"""``cpstage ls`` and ``cpstage cat``: the contents of artifacts, read where they are."""
+"""``cpstage ls``, ``cat`` and ``diff``: the contents of artifacts, read where they are."""
 
 from __future__ import annotations
 
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -15,6 +16,7 @@ from cpstage.cli.job_options import (
     JobSource,
     archive_option,
     artifact_source_options,
+    both_given,
     skip_missing_option,
 )
 from cpstage.cli.options import (
@@ -24,11 +26,14 @@ from cpstage.cli.options import (
     output_options,
     progress_option,
     session_options,
+    workspace_option,
 )
 from cpstage.cli.output import Terminal, counted, stdout_failures
 from cpstage.errors import NotFound, UsageError, printable
+from cpstage.progress import amount
 
 if TYPE_CHECKING:
+    from cpstage.inspect.comparison import Changes, Comparison
     from cpstage.inspect.listing import Listed, Listing
 
 _LS_EXAMPLES = """\b
@@ -68,11 +73,9 @@ def ls(
     words: tuple[str, ...],
     archive: str | None,
     skip_missing: bool,
-    unpacking: cpstage.Unpacking,
-    config: cpstage.AwsConfig,
     credentials_max_age: float,
     terminal: Terminal,
-    progress: cpstage.Progress,
+    **common: Any,
 ) -> None:
     """List the contents of artifacts, without fetching them.
 
@@ -91,12 +94,11 @@ def ls(
     """
     artifacts, members = _members_among(words) if archive is None else ([], [*words])
     only = cpstage.Globs(tuple(members))
-    common: dict[str, Any] = {"unpacking": unpacking, "config": config, "progress": progress}
     found: Iterable[Listing]
     if archive is not None:
         job, found = None, [cpstage.inspect.list_archive(archive, members=only, **common)]
     else:
-        job = source.load_artifacts(config, terminal)
+        job = source.load_artifacts(common["config"], terminal)
         found = cpstage.inspect.list_artifacts(
             job,
             artifacts,
@@ -191,10 +193,9 @@ def cat(
     words: tuple[str, ...],
     archive: str | None,
     force: bool,
-    unpacking: cpstage.Unpacking,
-    config: cpstage.AwsConfig,
     credentials_max_age: float,
     terminal: Terminal,
+    **common: Any,
 ) -> None:
     """Write members of an artifact to stdout.
 
@@ -208,27 +209,21 @@ def cat(
     written.
 
     Binary data is written to a terminal only with --force.
-
-    JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     chunks: Iterable[bytes | memoryview]
     if archive is not None:
         if not words:
             raise UsageError("PATH is missing", hint="see 'cpstage cat --help'")
         paths = [*words]
-        chunks = cpstage.inspect.read_archive(archive, paths, unpacking=unpacking, config=config)
+        chunks = cpstage.inspect.read_archive(archive, paths, **common)
     else:
         if len(words) < 2:
             missing = "PATH is" if words else "ARTIFACT and PATH are"
             raise UsageError(f"{missing} missing", hint="write 'cpstage cat JOB_ID ARTIFACT PATH'")
         artifact, *paths = words
+        job = source.load_artifacts(common["config"], terminal)
         chunks = cpstage.inspect.read_member(
-            source.load_artifacts(config, terminal),
-            artifact,
-            paths,
-            unpacking=unpacking,
-            config=config,
-            credentials_max_age=credentials_max_age,
+            job, artifact, paths, credentials_max_age=credentials_max_age, **common
         )
     if sys.stdout.isatty() and not force:
         chunks = _text_only(chunks, paths)
@@ -251,3 +246,196 @@ def _text_only(
             )
         last = bytes(chunk[-1:])
         yield chunk
+
+
+_DIFF_EXAMPLES = """\b
+Examples:
+  cpstage diff JOB_ID
+  cpstage diff JOB_ID AppSource --workspace build
+  cpstage diff --pipeline release --failed --with previous
+  cpstage diff --pipeline release --execution 3137f7cb --with 1a2b3c4d -u
+  cpstage diff --local old.zip new.zip --content '**/*.py'
+"""
+
+_DIFFERENT = 1
+"""The exit code of diff(1) and cmp(1)."""
+
+
+@click.command(cls=Command, epilog=_DIFF_EXAMPLES)
+@click.argument("arguments", nargs=-1, metavar="[JOB_ID] [ARTIFACT]...")
+@artifact_source_options
+@click.option(
+    "--with",
+    "other",
+    metavar="ID|previous",
+    help="Compare the execution of --pipeline with this one; previous is the last successful one "
+    "before it.",
+)
+@click.option(
+    "--local",
+    nargs=2,
+    type=str,
+    metavar="OLD NEW",
+    help="Compare two local archives or directories.",
+)
+@click.option(
+    "--content",
+    multiple=True,
+    metavar="PATH",
+    help="Print a unified diff of these changed members: names or globs; repeatable.",
+)
+@flag("-u", "--unified", help="Print a unified diff of all changed members.")
+@skip_missing_option
+@workspace_option
+@unpacking_options
+@session_options
+@output_options
+@progress_option
+def diff(
+    *,
+    source: JobSource,
+    words: tuple[str, ...],
+    other: str | None,
+    local: tuple[str, str] | None,
+    content: tuple[str, ...],
+    unified: bool,
+    skip_missing: bool,
+    workspace: str,
+    credentials_max_age: float,
+    terminal: Terminal,
+    **common: Any,
+) -> None:
+    """Compare a fetched tree, two executions, or two local archives.
+
+    With a job, the command compares WORKSPACE/in/<artifact>/ with the remote archive: names, kinds,
+    sizes, execute bits, targets of symlinks, and the CRC-32 of every file. A past execution is
+    compared in the same way, with WORKSPACE/made/<artifact>/ as well. The command reads only the
+    central directory of a zip, and decrypts an encrypted message into an unnamed temporary file.
+    Artifacts that were fetched with --no-unpack or --no-decrypt are compared as files.
+
+    With --with, the command compares the artifacts of two executions of a pipeline, and prints what
+    changed from the execution of --with to the one of --pipeline: members that were added, removed
+    or changed. It reads only the central directories of zips. --content and --unified also read
+    the changed members, and print a unified diff of those that are text in UTF-8.
+
+    With --local, it compares two local archives or directories in the same way.
+
+    Exit code 0 means no difference, 1 means a difference.
+
+    JOB_ID may also be given as CPSTAGE_JOB_ID: then 'cpstage diff ARTIFACT' is enough.
+    """
+    texts = cpstage.inspect.Texts(() if unified else content, wanted=unified or bool(content))
+    _check_options(source, words, other, local, is_detailed=texts.wanted or skip_missing)
+    job: cpstage.ArtifactSet | None = None
+    between: dict[str, str] | None = None
+    compared: list[Comparison] = []
+    changed: list[Changes] = []
+    if local:
+        changed = [cpstage.inspect.compare_local(*local, texts=texts, **common)]
+    elif other is not None:
+        job, before = _executions(source, other, common["config"], terminal)
+        between = {"before": before.execution_id, "after": job.execution_id}
+        changed = [
+            *cpstage.inspect.compare_executions(
+                job,
+                before,
+                words,
+                texts=texts,
+                missing=terminal.warn if skip_missing else None,
+                **common,
+            )
+        ]
+    else:
+        job = source.load_artifacts(common["config"], terminal)
+        compared = cpstage.inspect.compare(
+            job, workspace, words, credentials_max_age=credentials_max_age, **common
+        )
+    for one in compared:
+        for artifact in one.replaced:
+            terminal.warn(f"the object of {artifact.name} is another one than was fetched")
+    same = not any(one.differences for one in compared) and all(one.is_same for one in changed)
+    document = {
+        "same": same,
+        "read_with": job.read_with if job else None,
+        "between": between,
+        "compared": [one.document() for one in compared],
+        "changed": [one.document() for one in changed],
+    }
+    terminal.result(
+        document, "\n".join([*map(_comparison_text, compared), *map(_changes_text, changed)])
+    )
+    if not same:
+        click.get_current_context().exit(_DIFFERENT)
+
+
+def _check_options(
+    source: JobSource,
+    artifacts: tuple[str, ...],
+    other: str | None,
+    local: tuple[str, str] | None,
+    *,
+    is_detailed: bool,
+) -> None:
+    """Refuse options that say nothing together."""
+    if other is not None and local:
+        raise both_given("--with", "--local")
+    if other is not None and source.past is None:
+        raise UsageError("--with is given without --pipeline", hint="give --pipeline too")
+    if local and artifacts:
+        raise UsageError(f"--local takes two paths, and {artifacts[0]!r} is a third one")
+    if is_detailed and other is None and not local:
+        raise UsageError(
+            "--content, --unified and --skip-missing are about two executions or local archives",
+            hint="give --with or --local",
+        )
+
+
+def _executions(
+    source: JobSource, wanted: str, config: cpstage.AwsConfig, terminal: Terminal
+) -> tuple[cpstage.Execution, cpstage.Execution]:
+    """Return the execution and the one to compare it with: of the same action, if one is chosen."""
+    from cpstage.aws.executions import previous_success
+
+    found = source.load_artifacts(config, terminal, needs_artifacts=False)
+    after = cast("cpstage.Execution", found)
+    where = replace(config, region=after.region)
+    other = previous_success(after, config=where).id if wanted == "previous" else wanted
+    action = after.action.path if after.action else None
+    before = cpstage.get_execution(after.pipeline, other, action=action, config=where)
+    terminal.note(f"cpstage: what changed from execution {before.execution_id} to that one")
+    return after, before
+
+
+def _changes_text(changes: Changes) -> str:
+    name = printable(changes.name)
+    if changes.is_same:
+        how = amount(changes.entries, "entries") if changes.entries else "the same object"
+        return f"same\t{name}\t{how}"
+    if changes.before is None or changes.after is None:
+        which = "added" if changes.before is None else "removed"
+        where = printable(str(changes.after or changes.before))
+        lines = [f"{which}\t{name}\tartifact at {where}"]
+    else:
+        lines = [
+            _difference(f"{name}/{one.path}", one.what, one.before, one.after)
+            for one in changes.changes
+        ]
+    # A text keeps its tabs; other control characters could move the cursor.
+    lines += ["\t".join(map(printable, line.split("\t"))) for line in changes.text]
+    return "\n".join(lines)
+
+
+def _comparison_text(compared: Comparison) -> str:
+    if not compared.differences:
+        return f"same\t{printable(str(compared.path))}\t{amount(compared.entries, 'entries')}"
+    lines = [
+        _difference(str(compared.path / one.path), one.what, one.remote, one.local)
+        for one in compared.differences
+    ]
+    return "\n".join(lines)
+
+
+def _difference(path: str, what: str, before: object, after: object) -> str:
+    is_in_one = what in ("added", "removed", "missing")
+    change = after or before if is_in_one else f"{before} became {after}"
+    return f"{what}\t{printable(path)}\t{printable(str(change))}"

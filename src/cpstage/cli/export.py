@@ -57,19 +57,18 @@ def env(
 
     The variables name the directory of each artifact. They contain no credentials. Without JOB_ID,
     or with the job that was fetched into the workspace, the command calls no AWS service.
-
-    JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
-    from cpstage.runner.environment import job_environment, render, staged_environment
+    from cpstage.runner import environment
 
     place = cpstage.Workspace(workspace)
     job = source.load(config) if source.file is not None else None
-    variables = staged_environment(place, job.id if job else source.job_id, codebuild=codebuild_env)
+    known = job.id if job else source.job_id
+    variables = environment.staged_environment(place, known, codebuild=codebuild_env)
     if variables is None:
         job = job or source.load(config, uses_s3=False)
         terminal.warn(f"job {job.id} has not been fetched into {place.root}")
-        variables = job_environment(job, place, codebuild=codebuild_env)
-    terminal.raw(render(variables, "json" if terminal.json else format))
+        variables = environment.job_environment(job, place, codebuild=codebuild_env)
+    terminal.raw(environment.render(variables, "json" if terminal.json else format))
 
 
 _CREDENTIALS_EXAMPLES = """\b
@@ -103,8 +102,6 @@ def credentials(
     printed expiry makes tools ask again in time. A document that 'get-job-details --save' saved
     says how old its credentials are. For other documents, cpstage asks CodePipeline for current
     credentials; where it cannot, the printed expiry is one minute from now.
-
-    JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     from cpstage.aws.codepipeline import current_job, process_credentials
 

@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 import cpstage
-from cpstage._version import __version__
+from cpstage._package import __version__
 from cpstage.cli.aws_output import FORMATS, compile_query, output_format, render
 from cpstage.cli.job_options import refuse_document
 from cpstage.cli.options import Command, Function, aws_options, flag, json_options
@@ -272,16 +272,13 @@ def _job_document(
 
 def _save(given: str | None, token: str, config: cpstage.AwsConfig, file: str) -> None:
     """Save the document for ``--job-file``; an existing file is replaced in one step."""
-    from cpstage.errors import local_failures
-    from cpstage.filesystem.tree import replace_file, require_replaceable
+    from cpstage.filesystem.files import replaced_file
     from cpstage.job import saved_document
 
     asked_at = datetime.now(timezone.utc)
     document = saved_document(_job_document(given, token, config, True), asked_at)
-    path = Path(file)
-    require_replaceable(path)
-    with local_failures(path):
-        replace_file(path, f"{json.dumps(document, indent=4)}\n".encode())
+    with replaced_file(Path(file)) as output:
+        output.write(f"{json.dumps(document, indent=4)}\n".encode("ascii"))
 
 
 def _print(text: str) -> None:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,6 +28,11 @@ from cpstage.errors import ConfigurationError, NotFound, UsageError, local_reaso
 if TYPE_CHECKING:
     from cpstage.job import ArtifactSet
     from cpstage.job.masking import Secret
+
+
+_VARIABLE = "CPSTAGE_JOB_ID"
+_JOB_ID_HELP = f"JOB_ID may also be given as {_VARIABLE}."
+"""The end of the help of a command, unless the command says more about the variable."""
 
 
 class JobSource(NamedTuple):
@@ -52,11 +58,7 @@ class JobSource(NamedTuple):
         in_progress: bool = False,
         needs_artifacts: bool = True,
     ) -> ArtifactSet:
-        """Load the job as :meth:`load`, or the past execution, and say who reads its artifacts.
-
-        Raises:
-            NotFound: The execution does not exist, or lacks the artifacts that are needed.
-        """
+        """Load the job as :meth:`load`, or the past execution, and say who reads its artifacts."""
         if self.past is None:
             return self.load(config, in_progress=in_progress)
         execution = cpstage.get_execution(**self.past, config=config)
@@ -73,14 +75,11 @@ class JobSource(NamedTuple):
     ) -> cpstage.Job:
         """Get the job from CodePipeline, or read its document.
 
-        Args:
-            config: The caller's settings.
-            uses_s3: Whether the command goes on to S3, whose client is made meanwhile.
-            in_progress: Whether the job of a saved document has to be in progress.
+        With ``uses_s3``, the client of S3 is made meanwhile. With ``in_progress``, the job of a
+        saved document has to be in progress.
 
         Raises:
             UsageError: Neither an ID nor a file is given.
-            OutOfSync: The job is not in progress.
             CpstageError: CodePipeline refuses, or the document holds no job.
         """
         if self.file is not None:
@@ -168,14 +167,14 @@ def job_options(function: Function, *, takes_past: bool = False) -> Function:
         if past and not takes_past:
             raise _no_session()
         if named and (past or job_id or job_file is not None):
-            raise _both("an execution" if past else "a job", named[0])
+            raise both_given("an execution" if past else "a job", named[0])
         if past and (job_id or job_file is not None):
-            raise _both("JOB_ID" if job_id else "--job-file", "--pipeline")
+            raise both_given("JOB_ID" if job_id else "--job-file", "--pipeline")
         if job_id and job_file is not None:
-            raise _both("JOB_ID", "--job-file")
+            raise both_given("JOB_ID", "--job-file")
         if "" in (job_id, job_file):
             raise _is_empty("JOB_ID" if job_id == "" else "--job-file")
-        known = job_id or os.environ.get("CPSTAGE_JOB_ID") or ""
+        known = job_id or os.environ.get(_VARIABLE) or ""
         refuse_document(known, "JOB_ID")
         refuse_document(job_file or "", "--job-file")
         if job_id and not _JOB_ID.fullmatch(job_id) and os.path.isfile(job_id):
@@ -186,6 +185,8 @@ def job_options(function: Function, *, takes_past: bool = False) -> Function:
         source = JobSource(known.rstrip("\r\n") or None, secret(client_token), job_file, past)
         return function(source=source, **others)
 
+    help_text = cleandoc(function.__doc__ or "")
+    command.__doc__ = help_text if _VARIABLE in help_text else f"{help_text}\n\n{_JOB_ID_HELP}"
     past_options = gather("past", _past, *_past_options(hidden=not takes_past))
     return _JOB_FILE(_CLIENT_TOKEN(past_options(command)))
 
@@ -203,13 +204,14 @@ def _split(arguments: tuple[str, ...], *, is_given: bool) -> tuple[str | None, t
     """
     if not arguments:
         return None, ()
-    is_known = is_given or bool(os.environ.get("CPSTAGE_JOB_ID"))
+    is_known = is_given or bool(os.environ.get(_VARIABLE))
     if is_known and not _JOB_ID.fullmatch(arguments[0]) and arguments[0]:
         return None, arguments
     return arguments[0], arguments[1:]
 
 
-def _both(one: str, other: str) -> UsageError:
+def both_given(one: str, other: str) -> UsageError:
+    """Return the error for two options that exclude each other."""
     return UsageError(f"both {one} and {other} are given", hint="give one of them")
 
 
@@ -248,7 +250,7 @@ def _past(**past: Any) -> Mapping[str, Any] | None:
             raise _is_empty(name)
     for one, other in (("--execution", "--failed"), ("--action", "--failed-action")):
         if one in given and other in given:
-            raise _both(one, other)
+            raise both_given(one, other)
     return past
 
 
@@ -321,11 +323,8 @@ def _details(
     created: str | None,
     **others: Any,
 ) -> cpstage.Details:
-    """Return the details of a success.
-
-    A build may have made the values. So they are checked when the job is known, and a malformed one
-    is reported as a failure of the job.
-    """
+    # A build may have made the values. So they are checked when the job is known, and a malformed
+    # one is reported as a failure of the job.
     from cpstage.job.result import Revision
 
     made = None

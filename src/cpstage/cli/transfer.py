@@ -1,19 +1,28 @@
-"""``cpstage fetch`` and ``cpstage push``: a job's input and output artifacts."""
+"""``cpstage fetch`` and ``cpstage push``, and ``unpack`` and ``pack`` for local archives."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
 
 import cpstage
-from cpstage.cli.archive_options import staging_options, upload_options
+from cpstage.cli.archive_options import (
+    extraction_options,
+    message_encryption_options,
+    packing_options,
+    staging_options,
+    upload_options,
+)
 from cpstage.cli.job_options import JobSource, artifact_source_options, force_option, job_options
 from cpstage.cli.options import (
     AwsCommand,
+    Command,
+    a_directory,
     a_file,
+    aws_options,
     flag,
     output_options,
     progress_option,
@@ -72,34 +81,25 @@ def fetch(
     and what they made to WORKSPACE/made/<artifact>/. Without --action, made/ gets everything that
     the execution made; an artifact that several actions made is named <artifact>@<action>. The
     caller's credentials read the objects.
-
-    JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     if codebuild_env and env_file is None:
         raise UsageError("--codebuild-env has no file to go to", hint="give --env-file FILE")
     job = source.load_artifacts(config, terminal)
 
     place = cpstage.Workspace(workspace)
-    writing: AbstractContextManager[Any] = nullcontext()
     if env_file is not None and not dry_run:
         from cpstage.runner import environment
 
         # Names that collide are found before the fetch, and so is a file that cannot be written.
         environment.job_environment(job, place, codebuild=codebuild_env)
-        writing = environment.env_file(env_file, place)
-    with writing as write:
-        result = cpstage.fetch(
-            job,
-            workspace,
-            fetch_options,
-            dry_run=dry_run,
-            config=config,
-            warn=terminal.warn,
-            **options,
-        )
-        if write is not None:
-            inputs = {str(one.artifact.name): one.path for one in result.inputs}
-            write(environment.job_environment(job, place, inputs, codebuild=codebuild_env))
+        environment.check_env_file(Path(env_file), place)
+    result = cpstage.fetch(
+        job, workspace, fetch_options, dry_run=dry_run, config=config, warn=terminal.warn, **options
+    )
+    if env_file is not None and not dry_run:
+        inputs = {str(one.artifact.name): one.path for one in result.inputs}
+        variables = environment.job_environment(job, place, inputs, codebuild=codebuild_env)
+        environment.write_env_file(Path(env_file), variables)
     terminal.result(result.document(), fetched_text(result))
 
 
@@ -156,7 +156,6 @@ def push(
     source: JobSource,
     config: cpstage.AwsConfig,
     terminal: Terminal,
-    progress: cpstage.Progress,
     workspace: str,
     paths: dict[str, str],
     push_options: cpstage.PushOptions,
@@ -168,15 +167,12 @@ def push(
     Every output artifact is packed from WORKSPACE/out/<artifact>/, or from the PATH given for it,
     and uploaded to the S3 location that CodePipeline assigned, with the job's session credentials
     and KMS key.
-
-    JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     result = cpstage.push(
         source.load(config, in_progress=not (force or options.get("dry_run"))),
         workspace,
         replace(push_options, paths=paths),
         config=config,
-        progress=progress,
         warn=terminal.warn,
         **options,
     )
@@ -193,3 +189,67 @@ def pushed_text(result: cpstage.PushResult) -> str:
         to = shortened(pushed.artifact.location)
         lines.append(f"{pushed.status}\t{printable(relative(pushed.source))}\t{what}, to {to}")
     return "\n".join(lines)
+
+
+_UNPACK_EXAMPLES = """\b
+Examples:
+  cpstage unpack app.zip --into app
+  cpstage unpack build.tar.gz --into build --max-size 100000000
+  cpstage unpack encrypted.zip --into app --decrypt-key ARN
+"""
+
+
+@click.command(cls=Command, epilog=_UNPACK_EXAMPLES)
+@click.argument("archive", shell_complete=a_file)
+@click.option(
+    "--into",
+    required=True,
+    metavar="DIR",
+    shell_complete=a_directory,
+    help="New or empty directory.",
+)
+@extraction_options
+@aws_options()
+@output_options
+@progress_option
+def unpack(*, archive: str, into: str, terminal: Terminal, **options: Any) -> None:
+    """Unpack a zip, tar or tar.gz.
+
+    DIR contains the whole archive in the end, or is unchanged if the archive is unsafe, damaged or
+    over a limit. An encrypted message is decrypted with the keys given with --decrypt-key, and your
+    own AWS credentials.
+    """
+    done = cpstage.unpack(archive, into, **options)
+    what = counted(done.contents.files, "file") if done.contents else "the encrypted message"
+    text = f"unpacked\t{printable(str(done.path))}\t{what} from {printable(str(done.archive))}"
+    terminal.result(done.document(), text)
+
+
+_PACK_EXAMPLES = """\b
+Examples:
+  cpstage pack dist --output dist.zip
+  cpstage pack dist --output dist.tar.gz --exclude '*.o'
+  cpstage pack dist --output encrypted.zip --encrypt --encrypt-key ARN
+"""
+
+
+@click.command(cls=Command, epilog=_PACK_EXAMPLES)
+@click.argument("directory", shell_complete=a_directory)
+@click.option(
+    "--output", required=True, metavar="FILE", shell_complete=a_file, help="Archive to write."
+)
+@flag("--overwrite", help="Replace FILE if it exists.")
+@packing_options
+@message_encryption_options
+@aws_options()
+@output_options
+@progress_option
+def pack(*, directory: str, output: str, terminal: Terminal, **options: Any) -> None:
+    """Pack a directory into a zip, tar or tar.gz.
+
+    The same tree gives the same bytes. If packing fails, FILE is unchanged.
+    """
+    done = cpstage.pack(directory, output, **options)
+    what = f"{amount(done.size)}, {done.format}, {counted(done.files, 'file')}"
+    text = f"packed\t{printable(str(done.path))}\t{what} of {printable(str(done.source))}"
+    terminal.result(done.document(), text)

@@ -1,16 +1,23 @@
-"""The header of an encrypted message, read without KMS and without the SDK.
+"""The header of an encrypted message: reading it, the keys that it names, and its context.
 
-It follows the "AWS Encryption SDK message format reference", versions 1 and 2. Nothing in it is
-authentic before the message is decrypted: it serves to recognise messages, and to describe an
-artifact. Objects of the Amazon S3 Encryption Client, which cpstage does not decrypt, are recognised
-by their metadata.
+It follows the "AWS Encryption SDK message format reference", versions 1 and 2, and is read without
+KMS and without the SDK. Nothing in it is authentic before the message is decrypted: it serves to
+recognise messages, and to describe an artifact. Objects of the Amazon S3 Encryption Client, which
+cpstage does not decrypt, are recognised by their metadata.
+
+Anyone can write a message header, so KMS is called only with keys that the caller or the job names,
+or with keys of one account. The encryption context is plain text in the header and in CloudTrail;
+KMS decrypts a data key only with the same context.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+from cpstage.errors import ArtifactRejected, ConfigurationError
 
 HEAD_BYTES = 256 << 10
 """A message is recognised if its header ends in so many bytes."""
@@ -108,7 +115,8 @@ def _header(fields: _Fields) -> Header:
     if version == 1:
         _require(fields.number(4) == 0 and fields.number(1) == _IV_BYTES)
     frame_length = fields.number(4)
-    _require(_is_possible(content_type, frame_length))
+    is_framed = content_type == _FRAMED and 0 < frame_length <= _LONGEST_FRAME
+    _require(is_framed or (content_type == _NOT_FRAMED and frame_length == 0))
     fields.take(_IV_BYTES if version == 1 else _COMMITMENT_BYTES)
     fields.take(_TAG_BYTES)
     return Header(version, algorithm, context, keys, frame_length, fields.tell())
@@ -131,12 +139,6 @@ def _wrapping_key(fields: _Fields) -> str:
     fields.counted()
     shown = name.decode(errors="backslashreplace")
     return shown if provider == "aws-kms" else f"{provider}/{shown}"
-
-
-def _is_possible(content_type: int, frame_length: int) -> bool:
-    if content_type == _FRAMED:
-        return 0 < frame_length <= _LONGEST_FRAME
-    return content_type == _NOT_FRAMED and frame_length == 0
 
 
 def _require(holds: bool) -> None:
@@ -163,3 +165,172 @@ def s3_client_object(metadata: Mapping[str, str]) -> str | None:
         if name in metadata:
             return f"encrypted by the Amazon S3 Encryption Client (format version {version})"
     return None
+
+
+_ARN = re.compile(
+    r"arn:(?P<partition>aws[a-z-]*):kms:(?P<region>[a-z0-9-]{1,32}):(?P<account>[0-9]{12}):"
+    r"(?P<resource>(?:key|alias)/[A-Za-z0-9:/_-]{1,256})"
+)
+
+
+class Arn(NamedTuple):
+    """The ARN of a KMS key or alias."""
+
+    partition: str
+    region: str
+    account: str
+    resource: str
+
+
+class WrappedKey(NamedTuple):
+    """A data key, encrypted under the KMS key with this ARN."""
+
+    arn: str
+    blob: bytes
+
+
+def parse_arn(text: str) -> Arn | None:
+    """Read the ARN of a KMS key or alias; None for any other text."""
+    match = _ARN.fullmatch(text)
+    return Arn(**match.groupdict()) if match else None
+
+
+def related(one: Arn | None, other: Arn | None) -> bool:
+    """Whether two ARNs are those of one key, or of replicas of one multi-region key.
+
+    All replicas have one id, which begins with ``mrk-``, in one account (AWS KMS Developer Guide,
+    "Multi-Region keys in AWS KMS").
+    """
+    if one is None or other is None:
+        return False
+    is_multi_region = one.resource.startswith("key/mrk-")
+    return one == (other._replace(region=one.region) if is_multi_region else other)
+
+
+def replicas(arn: str, region: str | None) -> list[str]:
+    """Return the ARNs under which a key may be asked: first that of its replica in a region."""
+    found = parse_arn(arn)
+    if found is None or region is None or not found.resource.startswith("key/mrk-"):
+        return [arn]
+    near = ":".join(("arn", found.partition, "kms", region, found.account, found.resource))
+    return list(dict.fromkeys((near, arn)))
+
+
+class AllowedKeys(NamedTuple):
+    """The keys that may decrypt a message.
+
+    Attributes:
+        key_ids: Key ids, ARNs or aliases; they are tried first.
+        account_id: An account whose keys are all allowed, in any region.
+        partition: The partition of that account.
+        region: Where replicas of multi-region keys are asked first.
+    """
+
+    key_ids: Sequence[str]
+    account_id: str | None = None
+    partition: str = "aws"
+    region: str | None = None
+
+    def calls(self, wrapped: Iterable[WrappedKey]) -> list[tuple[str, WrappedKey]]:
+        """Return the calls to KMS in order: which key decrypts which encrypted data key.
+
+        KMS resolves a bare id or an alias, and refuses a data key that another key encrypted, so
+        kms:Decrypt is enough to follow an alias.
+        """
+        known = sorted(wrapped)
+        named = [(name, one) for name in self.key_ids for one in known if _may_be(name, one.arn)]
+        found = [
+            (name, one)
+            for one in known
+            if self._in_account(one.arn)
+            for name in replicas(one.arn, self.region)
+        ]
+        return list(dict.fromkeys(named + found))
+
+    def __str__(self) -> str:
+        parts = list(self.key_ids)
+        if self.account_id:
+            parts.append(f"any key of account {self.account_id}")
+        return ", ".join(parts) or "no key"
+
+    def _in_account(self, text: str) -> bool:
+        arn = parse_arn(text)
+        return (
+            arn is not None
+            and arn.resource.startswith("key/")
+            and (arn.partition, arn.account) == (self.partition, self.account_id)
+        )
+
+
+def _may_be(name: str, text: str) -> bool:
+    """Whether a key id, ARN or alias can mean the key with this ARN."""
+    named, arn = parse_arn(name), parse_arn(text)
+    if arn is None or not arn.resource.startswith("key/"):
+        return False
+    if named is None:
+        return name.startswith("alias/") or arn.resource == f"key/{name}"
+    return related(named, arn) or (named.resource.startswith("alias/") and named[:3] == arn[:3])
+
+
+_RESERVED = "aws-crypto-"
+_SHOWN = 100
+"""Characters of a value in an error: the writer of the message chose its length."""
+
+
+def job_context(
+    *,
+    account: str | None = None,
+    pipeline: str | None = None,
+    stage: str | None = None,
+    action: str | None = None,
+    artifact: str | None = None,
+) -> dict[str, str]:
+    """Return the pairs that name a place in a pipeline; None leaves a pair out.
+
+    A message is encrypted with all pairs. A later action knows the account, the pipeline and the
+    artifact, but not the stage and the action that encrypted it, so it compares those three.
+    """
+    parts = {
+        "cpstage:account": account,
+        "cpstage:pipeline": pipeline,
+        "cpstage:stage": stage,
+        "cpstage:action": action,
+        "cpstage:artifact": artifact,
+    }
+    return {name: value for name, value in parts.items() if value}
+
+
+def check_new(context: Mapping[str, str]) -> None:
+    """Check the encryption context of a new message.
+
+    Raises:
+        ConfigurationError: A name is empty, or reserved by the AWS Encryption SDK.
+    """
+    for name in context:
+        if not name or name.startswith(_RESERVED):
+            raise ConfigurationError(
+                f"the encryption context cannot have a pair named {name!r}",
+                hint=f"choose a name that does not begin with {_RESERVED}",
+            )
+
+
+def check_found(found: Mapping[str, str], expected: Mapping[str, str]) -> None:
+    """Check that the context of a message has the expected pairs; it may have more.
+
+    Raises:
+        ArtifactRejected: A pair is missing or differs.
+    """
+    for name, value in expected.items():
+        if name not in found:
+            raise ArtifactRejected(
+                f"the message is bound to another artifact: its encryption context has no {name}"
+            )
+        if found[name] != value:
+            raise ArtifactRejected(
+                "the message is bound to another artifact: its encryption context says "
+                f"{name} is {_short(found[name])}, not {_short(value)}"
+            )
+
+
+def _short(value: str) -> str:
+    return repr(value if len(value) <= _SHOWN else value[:_SHOWN] + "…")

@@ -4,8 +4,11 @@ Memory holds one frame. The encryption context binds the message to its place in
 frame is authenticated before it is returned. The message is complete after the last frame: publish
 the plaintext only when the iterator has ended.
 
-The SDK gets its data keys from :class:`KmsMaterials`, over our own calls to KMS, so that refusals
-reach the user with KMS's own text. Importing the SDK costs a third of a second: this module is
+The SDK gets its data keys from :class:`KmsMaterials`, over our own calls to KMS. The SDK's own
+master keys and providers turn every answer of KMS into "unable to decrypt any data key", and accept
+no client whose credentials a job refreshes. Its keyrings come with the Material Providers Library,
+which triples the import time. Calling KMS by boto3 keeps the reason of a refusal, and needs no
+permission beyond the operation itself. Importing the SDK costs a third of a second: this module is
 imported on first use.
 """
 
@@ -13,7 +16,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, NamedTuple
@@ -34,16 +37,30 @@ from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from cpstage.encryption.header import Header, read_header
-from cpstage.encryption.kms import AllowedKeys, Clients, Kms, WrappedKey, check_found, check_new
+from cpstage.aws.client import Answer, AwsClient, has
+from cpstage.aws.errors import CALLER_EXPIRED_HINT, SESSION_EXPIRED_HINT, ServiceError, aws_failures
+from cpstage.encryption.header import (
+    AllowedKeys,
+    Header,
+    WrappedKey,
+    check_found,
+    check_new,
+    parse_arn,
+    read_header,
+    related,
+)
 from cpstage.errors import (
     AccessDenied,
     ArtifactRejected,
     ConfigurationError,
     CpstageError,
     InternalError,
+    ServiceUnavailable,
 )
 from cpstage.job.masking import SecretBytes
+
+Clients = Callable[["str | None"], AwsClient]
+"""Returns the KMS client of a region; None is the pipeline's region."""
 
 MOST_KEYS = 5
 """Encrypted data keys of one message: each can cost the reader a call to KMS."""
@@ -58,6 +75,22 @@ LONGEST_FRAME = 16 << 20
 _PROVIDER = "aws-kms"
 _PUBLIC_KEY = "aws-crypto-public-key"
 _SHOWN = 200
+"""Characters of a key's name in an error: the writer of the message chose its length."""
+
+_ANSWERS = {
+    "GenerateDataKey": ("KeyId", "CiphertextBlob", "Plaintext"),
+    "Encrypt": ("KeyId", "CiphertextBlob"),
+    "Decrypt": ("KeyId", "Plaintext"),
+}
+"""Members that the answers of KMS have."""
+
+
+_KEY_HINT = "check which key it is, its state, and its account and region"
+_KEY_UNUSABLE = {
+    *("DisabledException", "IncorrectKeyException", "InvalidArnException"),
+    *("InvalidKeyUsageException", "KMSInvalidStateException", "NotFoundException"),
+}
+_CHANGED = "InvalidCiphertextException"
 
 
 class EncryptedMessage(NamedTuple):
@@ -96,10 +129,12 @@ def encrypt(
             f"cannot encrypt under {len(key_ids)} KMS keys", hint=f"give 1 to {MOST_KEYS} of them"
         )
     check_new(context)
-    stream = _client(CommitmentPolicy.REQUIRE_ENCRYPT_REQUIRE_DECRYPT).stream(
+    policy = CommitmentPolicy.REQUIRE_ENCRYPT_REQUIRE_DECRYPT
+    client = EncryptionSDKClient(commitment_policy=policy, max_encrypted_data_keys=MOST_KEYS)
+    stream = client.stream(
         mode="e",
         source=_Source(chunks),
-        materials_manager=KmsMaterials(Kms(kms), AllowedKeys(key_ids), {}),
+        materials_manager=KmsMaterials(kms, AllowedKeys(key_ids), {}),
         encryption_context=dict(context),
         algorithm=AlgorithmSuite.AES_256_GCM_HKDF_SHA512_COMMIT_KEY,
         frame_length=frame_length,
@@ -121,10 +156,6 @@ def _ciphertext(stream: Any, frame_length: int) -> Iterator[bytes]:
         # Otherwise the overhead of each frame stays in the SDK's buffer and is copied again.
         if rest := stream.read(len(stream.output_buffer)):
             yield rest
-
-
-def _client(policy: CommitmentPolicy) -> EncryptionSDKClient:
-    return EncryptionSDKClient(commitment_policy=policy, max_encrypted_data_keys=MOST_KEYS)
 
 
 class _Source:
@@ -180,10 +211,11 @@ def decrypt(
     if not requires_commitment:
         policy = CommitmentPolicy.REQUIRE_ENCRYPT_ALLOW_DECRYPT
     allowed = AllowedKeys(key_ids, account_id, partition, region)
-    stream = _client(policy).stream(
+    client = EncryptionSDKClient(commitment_policy=policy, max_encrypted_data_keys=MOST_KEYS)
+    stream = client.stream(
         mode="d",
         source=source,
-        materials_manager=KmsMaterials(Kms(kms), allowed, context),
+        materials_manager=KmsMaterials(kms, allowed, context),
         max_body_length=LONGEST_FRAME,
     )
     try:
@@ -240,24 +272,31 @@ class KmsMaterials(CryptoMaterialsManager):  # type: ignore[misc] # the SDK has 
     """Wraps data keys under all allowed KMS keys, and unwraps them with the first that can.
 
     Attributes:
-        kms: The calls.
+        kms: Returns the KMS client of a region.
         allowed: The keys.
         expected: The pairs that the encryption context of a message to decrypt must have.
     """
 
-    kms: Kms
+    kms: Clients
     allowed: AllowedKeys
     expected: Mapping[str, str]
 
     def get_encryption_materials(self, request: Any) -> EncryptionMaterials:
-        """Make a data key with the first key, and wrap it under the others."""
+        """Make a data key with the first key, and wrap it under the others.
+
+        Raises:
+            AccessDenied, ServiceUnavailable, ConfigurationError: As KMS says, naming the key.
+        """
         context = request.encryption_context
         first, *others = self.allowed.key_ids
-        plaintext, made = self.kms.generate(first, context)
-        wrapped = [made, *(self.kms.wrap(key_id, plaintext, context) for key_id in others)]
+        made = self._encrypted(first, "GenerateDataKey", context, NumberOfBytes=32)
+        plaintext = SecretBytes(made["Plaintext"])
+        answers = [made]
+        answers += [self._encrypted(one, "Encrypt", context, Plaintext=plaintext) for one in others]
+        wrapped = [WrappedKey(one["KeyId"], one["CiphertextBlob"]) for one in answers]
         return EncryptionMaterials(
             algorithm=request.algorithm,
-            data_encryption_key=_data_key(plaintext, made),
+            data_encryption_key=_data_key(plaintext, wrapped[0]),
             encrypted_data_keys={
                 EncryptedDataKey(MasterKeyInfo(_PROVIDER, one.arn), one.blob) for one in wrapped
             },
@@ -281,7 +320,7 @@ class KmsMaterials(CryptoMaterialsManager):  # type: ignore[misc] # the SDK has 
             for key in request.encrypted_data_keys
             if key.key_provider.provider_id == _PROVIDER
         ]
-        plaintext, used = self._unwrap(wrapped, context)
+        plaintext, used = self._unwrapped(wrapped, context)
         if len(plaintext.reveal()) != request.algorithm.data_key_len:
             raise SerializationError("the data key is not as long as the algorithm's")
         return DecryptionMaterials(
@@ -289,31 +328,82 @@ class KmsMaterials(CryptoMaterialsManager):  # type: ignore[misc] # the SDK has 
             verification_key=_verification_key(request.algorithm, context),
         )
 
-    def _unwrap(
+    def _unwrapped(
         self, wrapped: Sequence[WrappedKey], context: Mapping[str, str]
     ) -> tuple[SecretBytes, WrappedKey]:
         failures: list[CpstageError] = []
         for key_id, one in self.allowed.calls(wrapped):
             try:
-                return self.kms.unwrap(key_id, one, context), one
+                return self._decrypted(key_id, one, context), one
             except CpstageError as error:
                 failures.append(error)
         if not failures:
+            names = ", ".join(sorted(one.arn[:_SHOWN] for one in wrapped))
             raise AccessDenied(
-                f"the message is encrypted under {_names(wrapped)}; allowed keys: {self.allowed}",
+                f"the message is encrypted under {names or 'keys that are not in KMS'}; "
+                f"allowed keys: {self.allowed}",
                 hint="if you trust that key, allow it with --decrypt-key",
             )
         first = failures[0]
         raise type(first)("; ".join(one.message for one in failures), hint=first.hint) from first
 
+    def _encrypted(
+        self, key_id: str, operation: str, context: Mapping[str, str], **parameters: Any
+    ) -> Answer:
+        """Make or encrypt a data key under a key (GenerateDataKey, Encrypt)."""
+        parameters["EncryptionContext"] = {**context}
+        return self._call(f"encrypt under the KMS key {key_id}", operation, key_id, parameters)
+
+    def _decrypted(
+        self, key_id: str, wrapped: WrappedKey, context: Mapping[str, str]
+    ) -> SecretBytes:
+        """Decrypt a wrapped data key, with the named key and no other (Decrypt)."""
+        doing = f"decrypt with the KMS key {key_id}"
+        parameters = {"CiphertextBlob": wrapped.blob, "EncryptionContext": {**context}}
+        answer = self._call(doing, "Decrypt", key_id, parameters)
+        used = answer["KeyId"]
+        if not related(parse_arn(used), parse_arn(wrapped.arn)):
+            raise ArtifactRejected(
+                f"the encrypted message names the KMS key {wrapped.arn}, but {used} decrypted it"
+            )
+        return SecretBytes(answer["Plaintext"])
+
+    def _call(
+        self, doing: str, operation: str, key_id: str, parameters: Mapping[str, Any]
+    ) -> Answer:
+        """Call KMS; its own code stays in the message of a refusal.
+
+        A key is named by any of the four forms that KMS takes: ARN, bare id, alias ARN, alias name.
+        """
+        arn = parse_arn(key_id)
+        if arn is None and (not key_id or key_id.startswith("arn:")):
+            raise ConfigurationError(
+                f"{key_id!r} is not the ARN of a KMS key or alias",
+                hint="arn:aws:kms:REGION:ACCOUNT:key/ID is one",
+            )
+        client = self.kms(arn.region if arn else None)
+        is_of_job = client.credentials is not None  # local files are the caller's
+        who = "the job's session" if is_of_job else "the caller's policy"
+        denied_hint = f"{who} and the key's policy have to allow kms:{operation} on it"
+        expired_hint = SESSION_EXPIRED_HINT if is_of_job else CALLER_EXPIRED_HINT
+        with aws_failures(doing, denied_hint=denied_hint, expired_hint=expired_hint):
+            try:
+                check = has(*_ANSWERS[operation])
+                answer = client.call(operation, {"KeyId": key_id, **parameters}, check=check)
+            except ServiceError as error:
+                what = error.text(doing)
+                if error.code in _KEY_UNUSABLE:
+                    raise AccessDenied(what, hint=_KEY_HINT) from error
+                if error.code == _CHANGED:
+                    raise ArtifactRejected(what) from error
+                raise
+        if parse_arn(str(answer["KeyId"])) is None:  # other text must not be shown
+            raise ServiceUnavailable(f"cannot {doing}: KMS answered a KeyId that is not an ARN")
+        return answer
+
 
 def _data_key(plaintext: SecretBytes, wrapped: WrappedKey) -> DataKey:
     return DataKey(MasterKeyInfo(_PROVIDER, wrapped.arn), plaintext.reveal(), wrapped.blob)
-
-
-def _names(wrapped: Sequence[WrappedKey]) -> str:
-    """Return the key names of a message, cut: the writer of the message chose their length."""
-    return ", ".join(sorted(one.arn[:_SHOWN] for one in wrapped)) or "keys that are not in KMS"
 
 
 def _verification_key(algorithm: Any, context: Mapping[str, str]) -> bytes | None:

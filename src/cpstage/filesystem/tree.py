@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import NewType
 
 from cpstage._posix import DIRECTORY, O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK
-from cpstage.errors import WorkspaceUnavailable, local_failure, local_failures
+from cpstage.errors import local_failure, local_failures
 from cpstage.progress import Advance, counted
 
 RelativePath = NewType("RelativePath", str)
@@ -87,13 +87,6 @@ class Tree:
             cache.close()
         os.close(self._root)
 
-    def make_directory(self, path: RelativePath) -> None:
-        """Create a directory and its parents; one that exists is fine."""
-        try:
-            self._open(path)
-        except OSError as error:
-            raise local_failure(error, self.root / path, "create") from error
-
     def write_file(
         self,
         path: RelativePath,
@@ -148,7 +141,7 @@ class Tree:
             Its part of the tree's fingerprint: the sum of the hashes of it and of what is in it,
             without its subdirectories. 0 where it is not to be hashed.
         """
-        with local_failures(self.root / path, "set the mode and mtime of"):
+        try:
             directory = self._open(path)
             hashed = hash_files(directory, path) if hashes else 0
             if mode != DIRECTORY_MODE:
@@ -157,6 +150,9 @@ class Tree:
             if mtime_ns is not None:
                 _set_mtime(directory, self._read_at, mtime_ns)
             return hashed + hash_directory(directory, path) if hashes and path else hashed
+        except (OSError, UnicodeEncodeError) as error:
+            doing = "set the mode and mtime of"
+            raise local_failure(error, self.root / path, doing) from error
 
     def _find_umask(self) -> int:
         """Return the process's umask by a file: umask(2) would change it for other threads."""
@@ -269,33 +265,6 @@ def write_all(descriptor: int, chunk: bytes | memoryview) -> int:
     while written < len(chunk):
         written += os.write(descriptor, memoryview(chunk)[written:])
     return written
-
-
-def require_replaceable(path: Path) -> None:
-    """Raise WorkspaceUnavailable if a path leads to a device, a directory, a FIFO or a symlink."""
-    with local_failures(path, "look at"):
-        if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
-            raise WorkspaceUnavailable(
-                f"{path} is not a regular file", hint="give the name of a new file"
-            )
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a new file that only its owner may read; raise WorkspaceUnavailable or LocalIOError."""
-    with local_failures(path), os.fdopen(os.open(path, _NEW_FILE, 0o600), "wb") as file:
-        file.write(text.encode(errors="surrogatepass"))
-
-
-def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Write a file, in one step in the place of another; raise OSError."""
-    new = path.with_name(f".cpstage-{os.urandom(8).hex()}")  # named before a signal can come
-    try:
-        with os.fdopen(os.open(new, _NEW_FILE, 0o600), "wb") as file:
-            file.write(data)
-        new.chmod(mode)
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
 
 
 def fingerprint(root: Path, advance: Advance | None = None) -> str:

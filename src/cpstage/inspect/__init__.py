@@ -5,8 +5,9 @@ Every name is loaded on first use, which keeps each command fast.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from cpstage._package import loaded_on_first_use
 
 if TYPE_CHECKING:
     from cpstage.inspect.comparison import (
@@ -36,7 +37,6 @@ _HOMES = {
     "doctor": "Check diagnose",
     "listing": "Listing list_archive list_artifacts",
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
     "Change",
@@ -60,14 +60,4 @@ __all__ = [
     "read_member",
 ]
 
-
-def __getattr__(name: str) -> object:
-    """Import a public name on first use (PEP 562)."""
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    """Return the public names, for completion in an interactive Python."""
-    return [*__all__]
+__getattr__, __dir__ = loaded_on_first_use(__name__, _HOMES)

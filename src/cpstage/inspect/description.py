@@ -15,7 +15,7 @@ from cpstage.aws.executions import find_execution, list_actions, list_executions
 from cpstage.aws.job_session import JobSession, ObjectInfo
 from cpstage.encryption.header import s3_client_object
 from cpstage.errors import ArtifactRejected, CpstageError
-from cpstage.job import Artifact, ArtifactSet, Job, location_document
+from cpstage.job import Artifact, ArtifactSet, Job, artifact_document
 from cpstage.job.execution import (
     ActionExecution,
     Execution,
@@ -60,7 +60,7 @@ def describe(job: ArtifactSet, *, config: AwsConfig | None = None) -> dict[str, 
         "execution": _execution(job) if isinstance(job, Execution) else None,
         "inputs": [_object(one, session) for one in job.input_artifacts],
         "outputs": [_object(one, session) for one in job.made_artifacts]
-        or [{"name": one.name, "location": location_document(one)} for one in job.output_artifacts],
+        or [*map(artifact_document, job.output_artifacts)],
     }
 
 
@@ -104,8 +104,7 @@ def _configuration(job: ArtifactSet, config: AwsConfig) -> dict[str, str]:
 
 
 def _object(artifact: Artifact, session: JobSession) -> dict[str, Any]:
-    location = location_document(artifact)
-    known = {"name": artifact.name, "location": location, "revision": artifact.revision}
+    known = {**artifact_document(artifact), "revision": artifact.revision}
     try:
         store = session.store
         info = store.head(artifact)

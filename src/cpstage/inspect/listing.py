@@ -234,8 +234,7 @@ def _validated(
 ) -> tuple[tuple[str, ...], set[str]]:
     """Say in each entry why fetch would refuse it, as far as names and links show it.
 
-    Returns:
-        The reasons of all entries, and the names of the links that fetch would leave out.
+    Return the reasons of all entries, and the names of the links that fetch would leave out.
     """
     plan = Plan()
     refused: list[str] = []
@@ -347,11 +346,7 @@ def _crc_of_object(remote: OpenArtifact, progress: Progress) -> int:
 
 
 def tree_entries(root: Path, most: int = 0) -> Entries:
-    """Return the entries of a local tree, of whose files at most so many bytes are read.
-
-    Raises:
-        LocalIOError: It cannot be read.
-    """
+    """Return the entries of a local tree, of whose files at most so many bytes are read."""
     found = {str(entry.path): entry for entry in walk(root, Globs())}
     listed = {}
     for path, one in found.items():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -26,8 +27,8 @@ from cpstage.job import (
     PipelineContext,
     ReadWith,
     S3Location,
+    artifact_document,
     check_artifact_name,
-    location_document,
 )
 from cpstage.job.masking import Secret
 
@@ -57,11 +58,7 @@ class PipelineReference(NamedTuple):
 
 
 def parse_pipeline(text: str) -> PipelineReference:
-    """Read the name of a pipeline, its ARN, or the URL of its page or of an execution's page.
-
-    Raises:
-        UsageError: The text is malformed.
-    """
+    """Read a pipeline's name, ARN or URL, or an execution's URL; raise UsageError for others."""
     found: PipelineReference | None = None
     if "://" in text:
         found = _of_url(text)
@@ -120,9 +117,7 @@ class ExecutionSummary:
             "id": self.id,
             "status": self.status,
             "status_summary": self.status_summary,
-            "start_time": iso(self.start_time),
-            "last_update_time": iso(self.last_update_time),
-            "duration_seconds": _duration(self.start_time, self.last_update_time),
+            **_times(self),
             "trigger": self.trigger,
             "trigger_detail": self.trigger_detail,
             "source_revisions": [dict(one) for one in self.source_revisions],
@@ -162,8 +157,7 @@ class ActionExecution:
     @property
     def error(self) -> str | None:
         """Code and message of its failure, on one line."""
-        parts = [part for part in (self.error_code, self.error_message) if part]
-        return ": ".join(parts) or None
+        return ": ".join(filter(None, (self.error_code, self.error_message))) or None
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON has it; values of the configuration are left out."""
@@ -172,9 +166,7 @@ class ActionExecution:
             "stage": self.stage,
             "action": self.name,
             "status": self.status,
-            "start_time": iso(self.start_time),
-            "last_update_time": iso(self.last_update_time),
-            "duration_seconds": _duration(self.start_time, self.last_update_time),
+            **_times(self),
             "action_type": str(self.action_type_id) if self.action_type_id else None,
             "region": self.region,
             "error_code": self.error_code,
@@ -182,8 +174,8 @@ class ActionExecution:
             "external_id": self.external_id,
             "external_summary": self.external_summary,
             "external_url": self.external_url,
-            "inputs": [*map(_artifact_document, self.inputs)],
-            "outputs": [*map(_artifact_document, self.outputs)],
+            "inputs": [*map(artifact_document, self.inputs)],
+            "outputs": [*map(artifact_document, self.outputs)],
         }
 
 
@@ -374,11 +366,10 @@ def context_of(
 def moment(value: object) -> datetime | None:
     """Read a time of an answer, which clients leave as text: seconds since 1970, or as in HTTP."""
     text = str(value)
-    for read in (_of_seconds, parsedate_to_datetime):
-        try:
-            return read(text)
-        except (ValueError, TypeError, OverflowError, OSError):
-            continue
+    with suppress(ValueError, OverflowError, OSError):
+        return datetime.fromtimestamp(float(text), timezone.utc)
+    with suppress(ValueError, TypeError, OverflowError):
+        return parsedate_to_datetime(text)
     return None
 
 
@@ -387,13 +378,13 @@ def iso(time: datetime | None) -> str | None:
     return f"{time.astimezone(timezone.utc):%Y-%m-%dT%H:%M:%SZ}" if time else None
 
 
-def _duration(start: datetime | None, end: datetime | None) -> int | None:
-    """Return the seconds between two times."""
-    return round((end - start).total_seconds()) if start and end else None
-
-
-def _of_seconds(text: str) -> datetime:
-    return datetime.fromtimestamp(float(text), timezone.utc)
+def _times(one: ExecutionSummary | ActionExecution) -> dict[str, Any]:
+    start, end = one.start_time, one.last_update_time
+    return {
+        "start_time": iso(start),
+        "last_update_time": iso(end),
+        "duration_seconds": round((end - start).total_seconds()) if start and end else None,
+    }
 
 
 def _artifacts(parent: Document, member: str) -> tuple[Artifact, ...]:
@@ -405,10 +396,6 @@ def _artifacts(parent: Document, member: str) -> tuple[Artifact, ...]:
         if bucket and key:  # an action that never ran has names only
             found.append(Artifact(check_artifact_name(one.get("name")), S3Location(bucket, key)))
     return tuple(found)
-
-
-def _artifact_document(artifact: Artifact) -> dict[str, Any]:
-    return {"name": artifact.name, "location": location_document(artifact)}
 
 
 def _mapping(parent: Document, member: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
-from typing import Literal, NamedTuple, NewType
+from typing import Any, Literal, NamedTuple, NewType
 
 from cpstage.errors import AccessDenied, ConfigurationError, UsageError, printable
 from cpstage.job.masking import MASK, SHORTEST_SECRET, Secret
@@ -38,7 +38,7 @@ _MOST_SKEW_SECONDS = 300
 
 
 class S3Location(NamedTuple):
-    """``S3ArtifactLocation``: a bucket, and a key that is sent as it is."""
+    """``S3ArtifactLocation``: a bucket, and a key that is sent unchanged."""
 
     bucket: str
     key: str
@@ -290,11 +290,7 @@ def check_artifact_name(name: object) -> ArtifactName:
 
 
 def check_job_directory(job_id: str) -> None:
-    """Check that the id of a job is safe as the name of a directory.
-
-    Raises:
-        ConfigurationError: It is not of the form that CodePipeline issues.
-    """
+    """Raise ConfigurationError if the id of a job is not safe as the name of a directory."""
     if not re.fullmatch(_JOB_DIRECTORY, job_id):
         raise ConfigurationError(
             f"the job has the id {job_id!r}, which cannot name a directory",
@@ -308,16 +304,9 @@ def choose(
     what: str = "input artifact",
     whose: str = "the job",
 ) -> list[Artifact]:
-    """Return the artifacts that any of the globs matches; all if no glob is given.
+    """Return the artifacts that any of the names or globs matches; all if no glob is given.
 
-    Args:
-        artifacts: What to choose from.
-        globs: Names or globs.
-        what: The noun for the artifacts, in the error.
-        whose: The job or execution, in the error.
-
-    Raises:
-        UsageError: A glob matches none.
+    Raise UsageError if a glob matches none; ``what`` and ``whose`` are the nouns in its message.
     """
     if not globs:
         return [*artifacts]
@@ -334,3 +323,8 @@ def choose(
 def location_document(artifact: Artifact) -> dict[str, str]:
     """Return an artifact's location as JSON has it."""
     return {"bucket": artifact.location.bucket, "key": artifact.location.key}
+
+
+def artifact_document(artifact: Artifact) -> dict[str, Any]:
+    """Return an artifact's name and location as JSON has them."""
+    return {"name": artifact.name, "location": location_document(artifact)}

@@ -19,14 +19,23 @@ from typing import Any, Literal
 
 from cpstage.errors import ConfigurationError, FailureType, UsageError, unreadable_input
 from cpstage.job.document import SURROGATE, is_unicode
+from cpstage.job.masking import Secret
 
 _LOGGER = logging.getLogger("cpstage")
 
 _MOST_SUMMARY = 2048
 """Characters of a summary (API reference, ``ExecutionDetails`` and ``CurrentRevision``)."""
 
+MOST_MESSAGE = 5000
+"""Characters of a failure's message (API reference, ``FailureDetails``)."""
+
 MOST_EXECUTION_ID = 1500
 """Characters (API reference, ``ExecutionDetails``)."""
+
+_MOST_TOKEN = 2048
+
+MOST_TOKEN_BYTES = 4 * _MOST_TOKEN + 2
+"""Of a file with a token: four for each character in UTF-8, and the end of the line."""
 
 _CUT = "..."
 
@@ -157,11 +166,7 @@ def _percentage(value: int | str | None) -> int | None:
 
 
 def check_id(what: str, value: str | None, most: int) -> None:
-    """Check an ID, which cannot be cut; one that is None is not sent.
-
-    Raises:
-        ConfigurationError: It is empty, too long or not Unicode text.
-    """
+    """Raise ConfigurationError for an ID that is empty, not Unicode text, or too long to send."""
     if value is None:
         return
     if not is_unicode(value):
@@ -233,11 +238,7 @@ _ELSEWHERE = "put large values into an output artifact"
 
 
 def read_variables(path: Path | str) -> dict[str, str]:
-    """Read a file of output variables.
-
-    Raises:
-        ConfigurationError: It cannot be read, or holds something else.
-    """
+    """Read a file of output variables; raise ConfigurationError if it holds something else."""
     try:
         with open(path, "rb") as file:
             data = file.read(MOST_READ + 1)
@@ -247,10 +248,7 @@ def read_variables(path: Path | str) -> dict[str, str]:
 
 
 def parse_variables(data: bytes, path: str) -> dict[str, str]:
-    """Return the output variables from the content of a file; errors as in :func:`read_variables`.
-
-    Messages have the path.
-    """
+    """Return the output variables from the content of a file, whose path messages have."""
     if len(data) > MOST_READ:
         raise ConfigurationError(
             f"the output variables {path} are longer than {MOST_READ:,} bytes", hint=_ELSEWHERE
@@ -266,11 +264,7 @@ def parse_variables(data: bytes, path: str) -> dict[str, str]:
 
 
 def check_variables(variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables, if CodePipeline accepts them.
-
-    Raises:
-        ConfigurationError: A name has another form, or they are too long together.
-    """
+    """Return the variables; raise ConfigurationError if CodePipeline would refuse them."""
     for name in variables:
         if not _VARIABLE_NAME.fullmatch(name):
             raise ConfigurationError(
@@ -340,3 +334,52 @@ def _value(found: re.Match[str]) -> str:
         return re.sub(r"(?s)\\(.)", lambda escape: _ESCAPED.get(escape[1], escape[1]), double)
     value: str = plain.strip() if single is None else single
     return value
+
+
+def end_of(text: str, most: int) -> str:
+    """Return the last ``most`` UTF-16 units of a text: no other way of counting counts more."""
+    units = text.encode("utf-16-le", "replace")
+    return units[-2 * most :].decode("utf-16-le", "ignore") if most > 0 else ""
+
+
+def check_token(token: Secret) -> Secret:
+    """Return a continuation token; raise ConfigurationError if the service would refuse it."""
+    if not is_unicode(token.reveal()):
+        raise ConfigurationError(
+            "the continuation token is not Unicode text", hint="write it as UTF-8"
+        )
+    if not 1 <= len(token) <= _MOST_TOKEN:
+        raise ConfigurationError(
+            f"the continuation token has {len(token):,} characters, and not 1 to {_MOST_TOKEN:,}"
+        )
+    return token
+
+
+def read_token(path: Path | str) -> Secret:
+    """Read a continuation token, without the end of its line.
+
+    Raises:
+        ConfigurationError: It cannot be read, or the service would not take it.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MOST_TOKEN_BYTES + 1)
+    except OSError as error:
+        raise unreadable_input(error, f"the continuation token {path}") from error
+    return parse_token(data, str(path))
+
+
+def parse_token(data: bytes, path: str) -> Secret:
+    """Return a continuation token from the content of a file; errors as in :func:`read_token`."""
+    try:
+        text = data.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise ConfigurationError(
+            f"the continuation token {path} is not UTF-8 text", hint="write it as UTF-8"
+        ) from None
+    token = check_token(Secret(text))
+    if not text.isprintable():
+        raise ConfigurationError(
+            f"the continuation token {path} has control characters", hint="write one line of text"
+        )
+    return token

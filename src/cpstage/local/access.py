@@ -22,7 +22,6 @@ import hmac
 import json
 import re
 import secrets
-import threading
 import time
 import uuid
 from base64 import b32encode, b64encode
@@ -59,14 +58,9 @@ class Request(wrappers.Request):
     max_form_memory_size = None  # an object may have the content type of a form
 
     @property
-    def uri(self) -> str:
-        """The path and the query as they were sent, percent-encoding untouched."""
-        return str(self.environ["RAW_URI"])
-
-    @property
     def raw_path(self) -> str:
-        """The path as it was sent."""
-        return self.uri.partition("?")[0]
+        """The path as it was sent, percent-encoding untouched."""
+        return str(self.environ["RAW_URI"]).partition("?")[0]
 
     @property
     def unsigned_query(self) -> str:
@@ -122,55 +116,50 @@ def _elements(members: Mapping[str, str]) -> str:
     return "".join(f"<{name}>{escape(value)}</{name}>" for name, value in members.items())
 
 
-class _Fault(NamedTuple):
-    """A message, and its codes: that of S3, of JSON services (400) and of Query services (403)."""
-
-    message: str
-    codes: tuple[str, str, str]
-    s3_status: int = 403
-
-
 _FAULTS = {
-    "anonymous": _Fault(
+    "anonymous": (
         "Access Denied: the request is not signed.",
-        ("AccessDenied", "MissingAuthenticationTokenException", "MissingAuthenticationToken"),
+        (403, "AccessDenied"),
+        ("MissingAuthenticationTokenException", "MissingAuthenticationToken"),
     ),
-    "unknown key": _Fault(
+    "unknown key": (
         "The AWS access key id you provided does not exist in our records.",
-        ("InvalidAccessKeyId", "UnrecognizedClientException", "InvalidClientTokenId"),
+        (403, "InvalidAccessKeyId"),
+        ("UnrecognizedClientException", "InvalidClientTokenId"),
     ),
-    "wrong token": _Fault(
+    "wrong token": (
         "The provided token is malformed or otherwise not valid.",
-        ("InvalidToken", "UnrecognizedClientException", "InvalidClientTokenId"),
-        s3_status=400,
+        (400, "InvalidToken"),
+        ("UnrecognizedClientException", "InvalidClientTokenId"),
     ),
-    "wrong signature": _Fault(
+    "wrong signature": (
         "The request signature we calculated does not match the signature you provided.",
-        ("SignatureDoesNotMatch", "InvalidSignatureException", "SignatureDoesNotMatch"),
+        (403, "SignatureDoesNotMatch"),
+        ("InvalidSignatureException", "SignatureDoesNotMatch"),
     ),
-    "clock skew": _Fault(
+    "clock skew": (
         "Signature expired: the request time is too far from the current time.",
-        ("RequestTimeTooSkewed", "InvalidSignatureException", "SignatureDoesNotMatch"),
+        (403, "RequestTimeTooSkewed"),
+        ("InvalidSignatureException", "SignatureDoesNotMatch"),
     ),
-    "expired": _Fault(
+    "expired": (
         "The provided token has expired.",
-        ("ExpiredToken", "ExpiredTokenException", "ExpiredToken"),
-        s3_status=400,
+        (400, "ExpiredToken"),
+        ("ExpiredTokenException", "ExpiredToken"),
     ),
-    "denied": _Fault("Access Denied", ("AccessDenied", "AccessDeniedException", "AccessDenied")),
+    "denied": ("Access Denied", (403, "AccessDenied"), ("AccessDeniedException", "AccessDenied")),
 }
+"""Messages, with status and code of S3, and the codes of JSON (400) and of Query services (403)."""
 
 
 def refuse(fault: str, service: str, message: str | None = None) -> NoReturn:
     """Raise a :class:`Refusal` with the status and code of a service."""
-    found = _FAULTS[fault]
-    s3_code, json_code, query_code = found.codes
-    status, code = found.s3_status, s3_code
+    default, (status, code), (json_code, query_code) = _FAULTS[fault]
     if service in _JSON_SERVICES:
         status, code = 400, json_code
     elif service in _QUERY_SERVICES:
         status, code = 403, query_code
-    raise Refusal(status, code, message or found.message)
+    raise Refusal(status, code, message or default)
 
 
 class Statement(NamedTuple):
@@ -186,14 +175,11 @@ class Statement(NamedTuple):
 
 @dataclass
 class Identity:
-    """One access key and what it may do.
+    """One access key and what it may do; only a job's session has a token, and expires.
 
     Attributes:
         name: Its name in the record of calls: `caller`, `admin`, `job:<id>`.
-        arn: Its name in messages.
-        token: The session token; None for a lasting key.
-        expires_at: End of life in seconds since the epoch; None for a lasting key.
-        job_id: The job whose session this is.
+        expires_at: End of life in seconds since the epoch.
         session: Which of the job's sessions this is, from 1.
         requests: Counts the requests that a session is good for; None for any number.
     """
@@ -237,7 +223,6 @@ class Identities:
     """Every identity of one local AWS, by access key."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._by_key: dict[str, Identity] = {}
 
     def find(self, access_key: str) -> Identity | None:
@@ -276,17 +261,12 @@ class Identities:
 
     def expire(self, job_id: str) -> None:
         """End every session of a job now."""
-        with self._lock:
-            for identity in self._by_key.values():
-                if identity.job_id == job_id:
-                    identity.expires_at = 0.0
+        for identity in [*self._by_key.values()]:  # a copy: sessions are added meanwhile
+            if identity.job_id == job_id:
+                identity.expires_at = 0.0
 
     def authenticate(self, request: Request, authorization: Authorization) -> Identity:
-        """Return the identity that signed a request.
-
-        Raises:
-            Refusal: The key is unknown or has expired, or :meth:`Authorization.prove` refuses.
-        """
+        """Return the identity that signed a request; raise a :class:`Refusal` for any other."""
         identity = self.find(authorization.access_key)
         if identity is None or (identity.token is not None and authorization.token is None):
             refuse("unknown key", authorization.service)
@@ -298,8 +278,7 @@ class Identities:
         return identity
 
     def _add(self, identity: Identity) -> Identity:
-        with self._lock:
-            self._by_key[identity.access_key] = identity
+        self._by_key[identity.access_key] = identity
         return identity
 
 
@@ -317,9 +296,6 @@ class Authorization:
 
     Attributes:
         timestamp: When the request was signed, as sent (`20150830T123600Z`).
-        region: The region of the credential scope, and `service` its service.
-        signed_headers: Names of the headers that the signature covers.
-        signature: The signature, in hex.
         lifetime: Seconds for which a presigned URL is valid; None for a signature in a header.
     """
 

@@ -22,7 +22,7 @@ from werkzeug.wrappers import Response
 from cpstage.local.access import ACCOUNT, Refusal, json_reply
 from cpstage.local.client import ActionRun, Input, Revision
 from cpstage.local.job_api import read_request
-from cpstage.local.jobs import JobService, StoredArtifact, place
+from cpstage.local.jobs import ActionType, JobService, StoredArtifact, place
 
 HISTORY_SECONDS = 365 * 24 * 3600.0
 """How long CodePipeline keeps executions (CodePipeline User Guide, quotas)."""
@@ -101,27 +101,29 @@ class History:
         self.add_pipeline(pipeline)
         execution_id = str(uuid.uuid4())
         with self._lock:
-            began = started if started is not None else self._next_start(pipeline)
+            began = started
+            if began is None:  # later than every other execution of the pipeline
+                others = [one.started for one in self._pipelines[pipeline]]
+                began = max(others) + 1 if others else time.time() - _HOUR
             summary = {
                 "pipelineExecutionId": execution_id,
                 "status": status,
                 **_given(statusSummary=status_summary),
                 "startTime": began,
                 "lastUpdateTime": began + sum(run.seconds for run in runs),
-                "sourceRevisions": [_revision(one) for one in revisions],
+                "sourceRevisions": [
+                    {"actionName": one.action, "revisionId": one.id}
+                    | _given(revisionSummary=one.summary, revisionUrl=one.url)
+                    for one in revisions
+                ],
                 "trigger": {"triggerType": trigger[0], "triggerDetail": trigger[1]},
-                **({"stopTrigger": {"reason": stop_reason}} if stop_reason else {}),
+                **_given(stopTrigger=_given(reason=stop_reason)),
                 "executionMode": mode,
                 "executionType": kind,
             }
             kept = [*self._keep(pipeline, runs, began)]
             self._pipelines[pipeline].append(_Execution(execution_id, began, summary, kept))
         return execution_id
-
-    def _next_start(self, pipeline: str) -> float:
-        """Return a time later than that of every other execution of the pipeline."""
-        latest = [one.started for one in self._pipelines[pipeline]]
-        return max(latest) + 1 if latest else time.time() - _HOUR
 
     def _keep(self, pipeline: str, runs: Sequence[ActionRun], began: float) -> Iterator[_KeptRun]:
         made: dict[str, tuple[StoredArtifact, Input]] = {}
@@ -215,7 +217,7 @@ class History:
         owner = document.get("actionOwnerFilter")
         found = [
             {
-                "id": _type_id(key),
+                "id": ActionType(*key)._asdict(),
                 "actionConfigurationProperties": [
                     {"name": name, "required": False, "key": False, "secret": is_secret}
                     for name, is_secret in properties.items()
@@ -229,14 +231,14 @@ class History:
         return _page("actionTypes", found, document)
 
     def _get_type(self, document: _Document) -> _Document:
-        key = (document["category"], document["owner"], document["provider"], document["version"])
+        key = ActionType(*(document[name] for name in ActionType._fields))
         properties = self.action_types.get(key)
         if properties is None:
             message = f"The action type {'/'.join(key)} is not known"
             raise Refusal(400, "ActionTypeNotFoundException", message)
         return {
             "actionType": {
-                "id": _type_id(key),
+                "id": key._asdict(),
                 "executor": {"type": "JobWorker", "configuration": {}},
                 "inputArtifactDetails": _COUNTS,
                 "outputArtifactDetails": _COUNTS,
@@ -283,11 +285,6 @@ def _succeeded_in(execution: _Execution, stage: str) -> bool:
     return bool(last) and set(last.values()) == {"Succeeded"}
 
 
-def _revision(revision: Revision) -> _Document:
-    named = {"actionName": revision.action, "revisionId": revision.id}
-    return {**named, **_given(revisionSummary=revision.summary, revisionUrl=revision.url)}
-
-
 def _given(**members: object) -> _Document:
     """Return members without those that are empty."""
     return {name: value for name, value in members.items() if value}
@@ -312,7 +309,7 @@ def _detail(execution_id: str, kept: _KeptRun, region: str) -> _Document:
         "lastUpdateTime": kept.started + run.seconds,
         "status": run.status,
         "input": {
-            "actionTypeId": _type_id(run.action_type),
+            "actionTypeId": ActionType(*run.action_type)._asdict(),
             "configuration": dict(run.configuration),
             "resolvedConfiguration": dict(run.configuration),
             "region": run.region or region,
@@ -332,10 +329,6 @@ def _artifact(one: StoredArtifact) -> _Document:
     return {"name": one.name, "s3location": {"bucket": one.bucket, "key": one.key}}
 
 
-def _type_id(key: ActionTypeKey) -> _Document:
-    return dict(zip(("category", "owner", "provider", "version"), key, strict=True))
-
-
 def _stages(runs: Sequence[_KeptRun], home: str) -> Iterator[_Document]:
     """Yield the stages that the runs were of, in their order."""
     stages: dict[str, dict[str, _KeptRun]] = {}
@@ -347,7 +340,7 @@ def _stages(runs: Sequence[_KeptRun], home: str) -> Iterator[_Document]:
             "actions": [
                 {
                     "name": name,
-                    "actionTypeId": _type_id(kept.run.action_type),
+                    "actionTypeId": ActionType(*kept.run.action_type)._asdict(),
                     "runOrder": 1,
                     "configuration": dict(kept.run.configuration),
                     "inputArtifacts": [{"name": one.name} for one in kept.inputs],

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -57,17 +57,6 @@ class JobWorkerAPI:
 
     def __init__(self, jobs: JobService) -> None:
         self._jobs = jobs
-        self._book = jobs.book
-        self._handlers: dict[str, Callable[[_Document], _Document]] = {
-            "PollForJobs": self._poll,
-            "PollForThirdPartyJobs": self._poll_third_party,
-            "GetJobDetails": self._details,
-            "GetThirdPartyJobDetails": self._third_party_details,
-        }
-        for kind in ("", "ThirdParty"):
-            self._handlers[f"Acknowledge{kind}Job"] = self._acknowledge
-            self._handlers[f"Put{kind}JobSuccessResult"] = self._put_success
-            self._handlers[f"Put{kind}JobFailureResult"] = self._finish
 
     def answer(self, operation: str, body: bytes, region: str) -> Response:
         """Answer one call.
@@ -75,82 +64,64 @@ class JobWorkerAPI:
         Raises:
             Refusal: One of the operation's errors.
         """
-        if operation not in self._handlers:
+        if operation not in OPERATIONS:
             raise Refusal(400, "UnknownOperationException", f"No operation {operation} here")
         document = read_request(operation, body)
-        model = _model().operation_model(operation)
-        job_id = document.get("jobId")
-        if job_id is not None:
-            self._check_job(job_id, "ThirdParty" in operation, document, region)
-        output = self._handlers[operation](document)
-        # An operation without output answers with an empty body.
-        return Response() if model.output_shape is None else json_reply(output)
+        third_party = "ThirdParty" in operation
+        if operation.startswith("Poll"):
+            return json_reply({"jobs": self._poll(document, third_party)})
+        job = self._find(document, third_party, region)
+        if operation.startswith("Get"):
+            return json_reply({"jobDetails": self._details(job)})
+        if operation.startswith("Acknowledge"):
+            return json_reply({"status": self._acknowledge(job.id, document["nonce"])})
+        if operation.endswith("SuccessResult"):
+            _check_variables(document)
+        self._finish(job.id, "Succeeded" if "Success" in operation else "Failed", document)
+        return Response()  # the operations without output have an empty body
 
-    def _check_job(self, job_id: str, third_party: bool, document: _Document, region: str) -> None:
+    def _find(self, document: _Document, third_party: bool, region: str) -> JobState:
         """Refuse a job that is unknown in the region, or of the other kind."""
-        job = self._book.find(job_id)
+        job_id = document["jobId"]
+        job = self._jobs.find(job_id)
         if job is None or region != self._jobs.region or (job.third_party and not third_party):
             _not_found(job_id)
         if third_party and not job.third_party:
             raise Refusal(400, "InvalidJobException", f"Job {job_id} is not a third-party job")
         if third_party and job.client_token != document["clientToken"]:
             raise Refusal(400, "InvalidClientTokenException", "The client token does not match")
+        return job
 
-    def _poll(self, document: _Document) -> _Document:
-        jobs = self._dispatch(document, third_party=False)
-        own = [{**self._job(one), "nonce": one.nonce, "accountId": ACCOUNT} for one in jobs]
-        return {"jobs": own}
-
-    def _poll_third_party(self, document: _Document) -> _Document:
-        jobs = self._dispatch(document, third_party=True)
-        return {"jobs": [{"clientId": one.client_id, "jobId": one.id} for one in jobs]}
-
-    def _dispatch(self, document: _Document, third_party: bool) -> list[JobState]:
+    def _poll(self, document: _Document, third_party: bool) -> list[_Document]:
         action_type = ActionType(**document["actionTypeId"])
         owner = "ThirdParty" if third_party else "Custom"
-        if action_type.owner != owner or action_type not in self._book.action_types:
+        if action_type.owner != owner or action_type not in self._jobs.polled_types:
             message = f"The action type {'/'.join(document['actionTypeId'].values())} is not known"
             raise Refusal(400, "ActionTypeNotFoundException", message)
         query = (document.get("queryParam") or {}).items()
-        return self._book.dispatch(action_type, query, document.get("maxBatchSize") or 1)
+        jobs = self._jobs.dispatch(action_type, query, document.get("maxBatchSize") or 1)
+        if third_party:
+            return [{"clientId": one.client_id, "jobId": one.id} for one in jobs]
+        return [{**self._job(one), "nonce": one.nonce, "accountId": ACCOUNT} for one in jobs]
 
-    def _acknowledge(self, document: _Document) -> _Document:
-        status = self._book.acknowledge(document["jobId"], document["nonce"])
+    def _acknowledge(self, job_id: str, nonce: str) -> str:
+        status = self._jobs.acknowledge(job_id, nonce)
         if status is None:
             message = "The nonce is not valid: another worker has polled for the job since"
             raise Refusal(400, "InvalidNonceException", message)
-        return {"status": status}
+        return status
 
-    def _details(self, document: _Document) -> _Document:
-        return {"jobDetails": {**self._job(self._open(document)), "accountId": ACCOUNT}}
+    def _details(self, job: JobState) -> _Document:
+        if job.status not in OPEN:
+            _not_found(job.id)
+        more = {"nonce": job.nonce} if job.third_party else {"accountId": ACCOUNT}
+        return {**self._job(job), **more}
 
-    def _third_party_details(self, document: _Document) -> _Document:
-        job = self._open(document)
-        return {"jobDetails": {**self._job(job), "nonce": job.nonce}}
-
-    def _open(self, document: _Document) -> JobState:
-        job = self._book.find(document["jobId"])
-        if job is None or job.status not in OPEN:
-            _not_found(document["jobId"])
-        return job
-
-    def _put_success(self, document: _Document) -> _Document:
-        variables = document.get("outputVariables") or {}
-        if variables and document.get("continuationToken"):
-            message = "outputVariables and continuationToken cannot be given together"
-            raise Refusal(400, "ValidationException", message)
-        size = sum(len(f"{key}{value}".encode()) for key, value in variables.items())
-        if size > _OUTPUT_VARIABLES_LIMIT:
-            message = f"The output variables take {size} bytes of {_OUTPUT_VARIABLES_LIMIT}"
-            raise Refusal(400, "OutputVariablesSizeExceededException", message)
-        return self._finish(document, "Succeeded")
-
-    def _finish(self, document: _Document, status: str = "Failed") -> _Document:
+    def _finish(self, job_id: str, status: str, document: _Document) -> None:
         kept = {k: v for k, v in document.items() if k not in ("jobId", "clientToken")}
-        if not self._book.finish(document["jobId"], status, kept):
-            message = f"Job {document['jobId']} is not in progress"
+        if not self._jobs.finish(job_id, status, kept):
+            message = f"Job {job_id} is not in progress"
             raise Refusal(400, "InvalidJobStateException", message)
-        return {}
 
     def _job(self, job: JobState) -> _Document:
         session = self._jobs.issue_session(job)
@@ -165,7 +136,7 @@ class JobWorkerAPI:
             )
             context["pipelineExecutionId"] = job.pipeline_execution_id
         data: _Document = {
-            "actionTypeId": vars(job.action_type),
+            "actionTypeId": job.action_type._asdict(),
             "actionConfiguration": {"configuration": dict(job.configuration)},
             "pipelineContext": context,
             "inputArtifacts": [_artifact(artifact) for artifact in job.inputs],
@@ -181,6 +152,17 @@ class JobWorkerAPI:
         if job.encryption_key is not None:
             data["encryptionKey"] = dict(job.encryption_key)
         return {"id": job.id, "data": data}
+
+
+def _check_variables(document: _Document) -> None:
+    variables = document.get("outputVariables") or {}
+    if variables and document.get("continuationToken"):
+        message = "outputVariables and continuationToken cannot be given together"
+        raise Refusal(400, "ValidationException", message)
+    size = sum(len(f"{key}{value}".encode()) for key, value in variables.items())
+    if size > _OUTPUT_VARIABLES_LIMIT:
+        message = f"The output variables take {size} bytes of {_OUTPUT_VARIABLES_LIMIT}"
+        raise Refusal(400, "OutputVariablesSizeExceededException", message)
 
 
 def _artifact(artifact: StoredArtifact) -> _Document:
@@ -218,7 +200,7 @@ def read_request(operation: str, body: bytes) -> _Document:
     return document
 
 
-_TYPES: dict[str, type | tuple[type, ...]] = {
+_TYPES: dict[str, Any] = {
     "structure": dict,
     "map": dict,
     "string": str,
@@ -229,10 +211,12 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 
 def _faults(value: Any, shape: Shape, path: str) -> Iterator[str]:
     """Yield what is wrong; no job-worker input has a list or a boolean."""
-    if not _has_type(value, shape):
+    # bool is an int to Python, but not to the service.
+    if not isinstance(value, _TYPES[shape.type_name]) or isinstance(value, bool):
         raise Refusal(400, "SerializationException", f"{path or 'The body'} has a wrong type")
+    failed = "failed to satisfy constraint: Member must"
     for constraint in _broken(value, shape):
-        yield _fault(path, constraint)
+        yield f"Value at '{path}' {failed} {constraint}"
     prefix = f"{path}." if path else ""
     if isinstance(shape, StructureShape):
         for name, member in shape.members.items():
@@ -240,20 +224,11 @@ def _faults(value: Any, shape: Shape, path: str) -> Iterator[str]:
             if value.get(name) is not None:
                 yield from _faults(value[name], member, prefix + name)
             elif name in shape.required_members:
-                yield _fault(prefix + name, "not be null")
+                yield f"Value at '{prefix}{name}' {failed} not be null"
     elif isinstance(shape, MapShape):
         for key, item in value.items():
             yield from _faults(key, shape.key, f"{prefix}key")
             yield from _faults(item, shape.value, f"{prefix}{key}")
-
-
-def _has_type(value: Any, shape: Shape) -> bool:
-    # bool is an int to Python, but not to the service.
-    return isinstance(value, _TYPES[shape.type_name]) and not isinstance(value, bool)
-
-
-def _fault(path: str, constraint: str) -> str:
-    return f"Value at '{path}' failed to satisfy constraint: Member must {constraint}"
 
 
 def _broken(value: Any, shape: Shape) -> Iterator[str]:
@@ -276,9 +251,6 @@ def _broken(value: Any, shape: Shape) -> Iterator[str]:
         yield f"satisfy regular expression pattern: {pattern}"
 
 
-_Answer = tuple[int, dict[str, Any], str]
-
-
 class MockJobs(JobService):
     """The jobs that `mock_jobs` makes moto answer for."""
 
@@ -287,19 +259,15 @@ class MockJobs(JobService):
         self._open()
         self._api = JobWorkerAPI(self)
 
-    def method(self, operation: str) -> Callable[[CodePipelineResponse], _Answer]:
-        """Return an operation as a method of moto's CodePipeline."""
-
-        def answer(call: CodePipelineResponse) -> _Answer:
-            try:
-                reply = self._api.answer(operation, call.body.encode(), call.region)
-            except Refusal as refusal:
-                reply = refusal.reply("codepipeline")
-            # moto takes the status from this member of the headers.
-            headers = {**dict(reply.headers), "status": reply.status_code}
-            return reply.status_code, headers, reply.get_data(as_text=True)
-
-        return answer
+    def answer(self, operation: str, call: CodePipelineResponse) -> tuple[int, dict[str, Any], str]:
+        """Answer a call as a method of moto's CodePipeline does."""
+        try:
+            reply = self._api.answer(operation, call.body.encode(), call.region)
+        except Refusal as refusal:
+            reply = refusal.reply("codepipeline")
+        # moto takes the status from this member of the headers.
+        headers = {**dict(reply.headers), "status": reply.status_code}
+        return reply.status_code, headers, reply.get_data(as_text=True)
 
 
 @contextmanager
@@ -336,6 +304,8 @@ def mock_jobs(
     if not botocore_stubber.enabled:
         raise RuntimeError("mock_aws is not active: write `with mock_aws(), mock_jobs() as jobs:`")
     jobs = MockJobs(region, redeliver_seconds)
-    methods: dict[str, Any] = {xform_name(name): jobs.method(name) for name in OPERATIONS}
+    methods: dict[str, Any] = {
+        xform_name(name): lambda call, name=name: jobs.answer(name, call) for name in OPERATIONS
+    }
     with patch.multiple(CodePipelineResponse, create=True, **methods):
         yield jobs

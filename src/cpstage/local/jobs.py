@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from cpstage.local.access import ACCOUNT, Identities, Identity, Statement
 from cpstage.local.backend import MANAGED_KEY, Backend
@@ -30,8 +30,7 @@ _STATUSES = OPEN | {"TimedOut", "Succeeded", "Failed"}
 _KEY_ALPHABET = string.ascii_letters + string.digits
 
 
-@dataclass(frozen=True)
-class ActionType:
+class ActionType(NamedTuple):
     """The action type that a job belongs to and a worker polls for."""
 
     category: str
@@ -52,13 +51,10 @@ class StoredArtifact:
 
 @dataclass(frozen=True)
 class JobState:
-    """A job as it stands at one moment.
-
-    Members that are not here are those of :class:`NewJob`.
+    """A job as it stands at one moment; other members are those of :class:`NewJob`.
 
     Attributes:
         nonce: The nonce of the last poll, for AcknowledgeJob.
-        client_id: The client of a third-party job; None for a custom one.
         client_token: The token that calls on a third-party job must have; None for a custom one.
         dispatched_at: When a poll last returned it (`time.monotonic`).
         sessions: How many sessions have been issued.
@@ -97,126 +93,26 @@ class JobState:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON document."""
-        return {**asdict(self), "session_actions": sorted(self.session_actions)}
-
-
-def _new_nonce() -> str:
-    return secrets.token_hex(8)
-
-
-class Book:
-    """Every job of one local AWS, by id; each change is one step under a lock.
-
-    Attributes:
-        action_types: The action types that polls may name.
-    """
-
-    def __init__(self, redeliver_seconds: float) -> None:
-        self._redeliver_seconds = redeliver_seconds
-        self._lock = threading.RLock()
-        self._jobs: dict[str, JobState] = {}
-        self.action_types = {_action_type(NewJob(third_party=one)) for one in (False, True)}
-
-    def add(self, job: JobState) -> None:
-        """Enter a job, and with it its action type."""
-        with self._lock:
-            self._jobs[job.id] = job
-            self.action_types.add(job.action_type)
-
-    def find(self, job_id: str) -> JobState | None:
-        """Return the current state of a job, or None."""
-        return self._jobs.get(job_id)
-
-    def change(self, job_id: str, **members: Any) -> JobState:
-        """Change members of a job, and return its new state."""
-        with self._lock:
-            changed = replace(self._jobs[job_id], **members)
-            self._jobs[job_id] = changed
-            return changed
-
-    def next_session(self, job_id: str) -> int:
-        """Count one more session of a job, and return its number."""
-        with self._lock:
-            return self.change(job_id, sessions=self._jobs[job_id].sessions + 1).sessions
-
-    def dispatch(
-        self, action_type: ActionType, query: Iterable[tuple[str, str]], limit: int
-    ) -> list[JobState]:
-        """Return jobs to a poll, each with a new nonce; dispatched ones again after a while.
-
-        They have the action type, and the configuration values of the query.
-        """
-        wanted = set(query)
-        now = time.monotonic()
-        with self._lock:
-            matching = [
-                job.id
-                for job in self._jobs.values()
-                if self._is_waiting(job, now)
-                and job.action_type == action_type
-                and wanted <= set(job.configuration.items())
-            ]
-            return [
-                self.change(job_id, status="Dispatched", nonce=_new_nonce(), dispatched_at=now)
-                for job_id in matching[:limit]
-            ]
-
-    def _is_waiting(self, job: JobState, now: float) -> bool:
-        forgotten = job.dispatched_at + self._redeliver_seconds <= now
-        return job.status == "Queued" or (job.status == "Dispatched" and forgotten)
-
-    def acknowledge(self, job_id: str, nonce: str) -> str | None:
-        """Start a dispatched job; return its status, or None for another nonce than the last."""
-        with self._lock:
-            job = self._jobs[job_id]
-            if job.nonce != nonce:
-                return None
-            if job.status == "Dispatched":
-                job = self.change(job_id, status="InProgress")
-            return job.status
-
-    def finish(self, job_id: str, status: str, result: Mapping[str, Any]) -> bool:
-        """End a job in progress with a result; return False for a job that is not in progress.
-
-        A result with a continuation token adds a new job for the same action.
-        """
-        with self._lock:
-            job = self._jobs[job_id]
-            if job.status != "InProgress":
-                return False
-            token = result.get("continuationToken")
-            following = None
-            if token is not None:
-                following = str(uuid.uuid4())
-                self.add(
-                    replace(
-                        job,
-                        id=following,
-                        status="Queued",
-                        nonce=_new_nonce(),
-                        client_token=str(uuid.uuid4()) if job.third_party else None,
-                        continuation_token=token,
-                        sessions=0,
-                    )
-                )
-            self.change(job_id, status=status, result=result, continued_as=following)
-            return True
+        named = {"action_type": self.action_type._asdict()}
+        return {**asdict(self), **named, "session_actions": sorted(self.session_actions)}
 
 
 class JobService(TakesJobs):
     """The jobs of one region; the arguments are those of :class:`LocalAWS`.
 
+    Each change of a job is one step under a lock.
+
     Attributes:
         region: The pipeline's region.
         bucket: The pipeline's bucket.
         key_arn: The ARN of the pipeline's KMS key.
-        book: The jobs.
         stores: The artifact bucket and the KMS key of each region.
+        polled_types: The action types that polls may name.
     """
 
     key_arn: str
-    book: Book
     stores: dict[str, tuple[str, str]]
+    polled_types: set[ActionType]
 
     def __init__(
         self,
@@ -231,11 +127,13 @@ class JobService(TakesJobs):
         self._session_seconds = session_seconds
         self._session_actions = frozenset(session_actions)
         self._redeliver_seconds = redeliver_seconds
+        self._jobs_lock = threading.RLock()
 
     def _open(self) -> None:
         """Create the bucket, unless moto has it, and the KMS key; begin without jobs."""
         self._backend = Backend()
-        self.book = Book(self._redeliver_seconds)
+        self._jobs: dict[str, JobState] = {}
+        self.polled_types = {_action_type(NewJob(third_party=one)) for one in (False, True)}
         self._identities = Identities()
         self.stores = {}
         _, self.key_arn = self.store_of(self.region)
@@ -261,21 +159,96 @@ class JobService(TakesJobs):
                 artifact.bucket, artifact.key, item.body, item.content_type, key_arn
             )
 
+    def find(self, job_id: str) -> JobState | None:
+        """Return the current state of a job, or None."""
+        return self._jobs.get(job_id)
+
     def job(self, job_id: str) -> JobState:
         """Return the current state of a job.
 
         Raises:
             KeyError: There is no such job.
         """
-        job = self.book.find(job_id)
-        if job is None:
-            raise KeyError(job_id)
-        return job
+        return self._jobs[job_id]
 
     def set_status(self, job_id: str, status: str) -> None:
         """Change the status of a job, as time-outs and stopped pipelines do."""
         _check_status(status)
-        self.book.change(job_id, status=status)
+        self._change(job_id, status=status)
+
+    def _add(self, job: JobState) -> None:
+        with self._jobs_lock:
+            self._jobs[job.id] = job
+            self.polled_types.add(job.action_type)
+
+    def _change(self, job_id: str, **members: Any) -> JobState:
+        with self._jobs_lock:
+            changed = replace(self._jobs[job_id], **members)
+            self._jobs[job_id] = changed
+            return changed
+
+    def dispatch(
+        self, action_type: ActionType, query: Iterable[tuple[str, str]], limit: int
+    ) -> list[JobState]:
+        """Return jobs to a poll, each with a new nonce; dispatched ones again after a while.
+
+        They have the action type, and the configuration values of the query.
+        """
+        wanted = set(query)
+        now = time.monotonic()
+        with self._jobs_lock:
+            matching = [
+                job.id
+                for job in self._jobs.values()
+                if self._is_waiting(job, now)
+                and job.action_type == action_type
+                and wanted <= set(job.configuration.items())
+            ]
+            return [
+                self._change(job_id, status="Dispatched", nonce=_new_nonce(), dispatched_at=now)
+                for job_id in matching[:limit]
+            ]
+
+    def _is_waiting(self, job: JobState, now: float) -> bool:
+        forgotten = job.dispatched_at + self._redeliver_seconds <= now
+        return job.status == "Queued" or (job.status == "Dispatched" and forgotten)
+
+    def acknowledge(self, job_id: str, nonce: str) -> str | None:
+        """Start a dispatched job; return its status, or None for another nonce than the last."""
+        with self._jobs_lock:
+            job = self._jobs[job_id]
+            if job.nonce != nonce:
+                return None
+            if job.status == "Dispatched":
+                job = self._change(job_id, status="InProgress")
+            return job.status
+
+    def finish(self, job_id: str, status: str, result: Mapping[str, Any]) -> bool:
+        """End a job in progress with a result; return False for a job that is not in progress.
+
+        A result with a continuation token adds a new job for the same action.
+        """
+        with self._jobs_lock:
+            job = self._jobs[job_id]
+            if job.status != "InProgress":
+                return False
+            token = result.get("continuationToken")
+            following = None
+            if token is not None:
+                following = str(uuid.uuid4())
+                self._add(
+                    replace(
+                        job,
+                        id=following,
+                        status="Queued",
+                        nonce=_new_nonce(),
+                        client_token=str(uuid.uuid4()) if job.third_party else None,
+                        continuation_token=token,
+                        sessions=0,
+                    )
+                )
+            self._change(job_id, status=status, result=result, continued_as=following)
+            return True
 
     def submit(self, job: NewJob) -> str:
         """Make a job; see :meth:`TakesJobs.submit`."""
@@ -308,7 +281,7 @@ class JobService(TakesJobs):
         )
         for item, artifact in zip(job.inputs, state.inputs, strict=True):
             self.store(artifact, item, self._input_key(item, artifact, state))
-        self.book.add(state)
+        self._add(state)
         return state.id
 
     def _input_key(self, item: Input, artifact: StoredArtifact, state: JobState) -> str:
@@ -336,7 +309,8 @@ class JobService(TakesJobs):
 
     def issue_session(self, job: JobState) -> Identity:
         """Make new session credentials for a job."""
-        number = self.book.next_session(job.id)
+        with self._jobs_lock:
+            number = self._change(job.id, sessions=self._jobs[job.id].sessions + 1).sessions
         return self._identities.add_session(
             job.id, number, self._statements(job), job.session_seconds, job.session_requests
         )
@@ -354,6 +328,10 @@ class JobService(TakesJobs):
             Statement(listing, frozenset(f"arn:aws:s3:::{bucket}" for bucket in buckets)),
             Statement(keys, frozenset(self._key_of(job, bucket) for bucket in buckets)),
         )
+
+
+def _new_nonce() -> str:
+    return secrets.token_hex(8)
 
 
 def _objects(artifacts: tuple[StoredArtifact, ...]) -> frozenset[str]:

@@ -1,7 +1,8 @@
 """The embedded local AWS as a server on the loopback address.
 
-werkzeug's server listens and reads the requests. Its request handler closes the connection after
-every answer; the handler here keeps the connection open, as AWS does and boto3 expects.
+It authenticates, authorizes and records every request, and hands it to what answers it. werkzeug's
+server listens and reads the requests. Its request handler closes the connection after every answer;
+the handler here keeps the connection open, as AWS does and boto3 expects.
 
 Under `/_cpstage/`, beside the AWS APIs, another process adds jobs and reads the record, in JSON. A
 web page in a browser cannot: the control endpoint requires a header that a page may not send across
@@ -11,12 +12,13 @@ origins, and a loopback Host, which a rebound DNS name is not.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -26,16 +28,26 @@ from werkzeug.serving import ThreadedWSGIServer
 from werkzeug.test import run_wsgi_app
 from werkzeug.wrappers import Response
 
-from cpstage.local.access import Identity, Request, json_reply
-from cpstage.local.backend import Backend
+from cpstage.local.access import (
+    ACCOUNT,
+    Authorization,
+    Identity,
+    Refusal,
+    Request,
+    json_reply,
+    refuse,
+)
+from cpstage.local.backend import SSE, SSE_KEY, Backend, Operation, json_object, s3_operation
 from cpstage.local.client import CONTROL_HEADER, CONTROL_PREFIX, SESSION_ACTIONS, Call, NewJob
-from cpstage.local.gate import Gate
 from cpstage.local.history import ActionTypeKey, History, Properties
 from cpstage.local.job_api import OPERATIONS, JobWorkerAPI
 from cpstage.local.jobs import REDELIVER_SECONDS, JobService
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+_LOG = logging.getLogger(__name__)
+_TARGETS = {"CodePipeline_20150709": "codepipeline", "TrentService": "kms"}
 
 CALLER_ACTIONS = frozenset(f"codepipeline:{name}" for name in OPERATIONS)
 """What the caller may do: the job-worker API. Nothing on S3 or KMS."""
@@ -102,6 +114,7 @@ class LocalAWS(JobService):
         self._port = port
         self._caller_actions = frozenset(caller_actions)
         self._server: LoopbackServer | None = None
+        self._calls_lock = threading.Lock()
 
     def start(self) -> None:
         """Start with an empty account, the pipeline's bucket and its key.
@@ -119,16 +132,84 @@ class LocalAWS(JobService):
             self.action_types = self.history.action_types
             self._admin = self._identities.add_user("admin", {"*"})
             self._caller = self._identities.add_user("caller", self._caller_actions)
-            api = JobWorkerAPI(self)
-            self._gate = Gate(self._identities, self._backend, api, self.history)
+            self._api = JobWorkerAPI(self)
+            self._calls: list[Call] = []
             self._server = LoopbackServer(self._port, self._answer)
         except BaseException:
             _RUNNING.release()
             raise
 
     def _answer(self, request: Request) -> Response:
-        is_control = request.raw_path.startswith(CONTROL_PREFIX)
-        return self._control(request) if is_control else self._gate.answer(request)
+        """Answer a request, and record it if it is one to AWS."""
+        if request.raw_path.startswith(CONTROL_PREFIX):
+            return self._control(request)
+        authorization: Authorization | None = None
+        asked = _asked(request, None)
+        error = None
+        try:
+            authorization = Authorization.read(request)
+            asked = _asked(request, authorization)
+            reply = self._serve(request, asked, authorization)
+        except Refusal as refusal:
+            reply, error = refusal.reply(asked.service), refusal.code
+        except Exception:
+            _LOG.exception("the local AWS failed on %s %s", request.method, request.raw_path)
+            failure = Refusal(500, "InternalError", "The local AWS failed; see its log.")
+            reply, error = failure.reply(asked.service), failure.code
+        call = self._call(request, asked, authorization, reply, error)
+        with self._calls_lock:
+            self._calls.append(replace(call, sequence=len(self._calls) + 1))
+        return reply
+
+    def _serve(
+        self, request: Request, asked: Operation, authorization: Authorization | None
+    ) -> Response:
+        if authorization is None:
+            refuse("anonymous", asked.service)
+        identity = self._identities.authenticate(request, authorization)
+        region = authorization.region
+        if asked.service == "s3":
+            return self._backend.answer_s3(request, asked, identity, region)
+        if asked.service == "kms":
+            return self._backend.answer_kms(request, asked.operation, identity, region)
+        if (asked.service, asked.operation) == ("sts", "GetCallerIdentity"):
+            return _caller_identity(identity)  # which takes no permission
+        identity.require(f"{asked.service}:{asked.operation}", "*")
+        if asked.service == "codepipeline":
+            api = self.history if asked.operation in self.history.operations else self._api
+            return api.answer(asked.operation, request.get_data(), region)
+        if asked.service not in ("iam", "sts"):
+            refuse("denied", asked.service, f"The local AWS has no {asked.service}.")
+        return self._backend.answer(request, asked.service, region)
+
+    def _call(
+        self,
+        request: Request,
+        asked: Operation,
+        authorization: Authorization | None,
+        reply: Response,
+        error: str | None,
+    ) -> Call:
+        identity = self._identities.find(authorization.access_key) if authorization else None
+        stranger = "unknown" if authorization else "anonymous"
+        is_s3, headers = asked.service == "s3", request.headers
+        document = {} if is_s3 else json_object(request.get_data())
+        return Call(
+            sequence=0,
+            service=asked.service,
+            action=asked.operation,
+            identity=identity.name if identity else stranger,
+            session=identity.session if identity else None,
+            job_id=_text(document.get("jobId")) or (identity.job_id if identity else None),
+            bucket=asked.bucket,
+            key=asked.key,
+            server_side_encryption=headers.get(SSE) if is_s3 else None,
+            kms_key_id=headers.get(SSE_KEY) if is_s3 else _text(document.get("KeyId")),
+            bucket_key=headers.get(f"{SSE}-bucket-key-enabled") == "true",
+            byte_range=headers.get("range"),
+            status=reply.status_code,
+            error=error or _error_of(reply),
+        )
 
     def _control(self, request: Request) -> Response:
         """Answer `GET record`, `POST jobs` and `GET jobs/<id>` of the control endpoint."""
@@ -144,7 +225,7 @@ class LocalAWS(JobService):
             except (TypeError, ValueError, AttributeError) as error:
                 return _message(400, f"not a description of a job: {error}")
             return _json({"job_id": new})
-        job = self.book.find(job_id) if resource == "jobs" else None
+        job = self.find(job_id) if resource == "jobs" else None
         if request.method == "GET" and job is not None:
             return _json(job.to_json())
         return _message(404, "There is nothing here")
@@ -202,7 +283,8 @@ class LocalAWS(JobService):
 
     def calls(self) -> list[Call]:
         """Return the record of who called what."""
-        return self._gate.calls()
+        with self._calls_lock:
+            return list(self._calls)
 
     def _environment(self, identity: Identity) -> dict[str, str]:
         return {
@@ -215,6 +297,45 @@ class LocalAWS(JobService):
             # A proxy is of no use on the way to this machine itself.
             "NO_PROXY": LOOPBACK,
         }
+
+
+def _asked(request: Request, authorization: Authorization | None) -> Operation:
+    """Read what a request asks for; the service is that of the signature, or else guessed."""
+    prefix, _, operation = request.headers.get("x-amz-target", "").partition(".")
+    is_form = request.mimetype == "application/x-www-form-urlencoded"
+    action = request.form.get("Action", "") if is_form else ""
+    guessed = _TARGETS.get(prefix, "sts" if action else "s3")
+    service = authorization.service if authorization else guessed
+    if service == "s3":
+        return s3_operation(request)
+    return Operation(service, operation or action or request.method)
+
+
+def _caller_identity(identity: Identity) -> Response:
+    body = (
+        '<GetCallerIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">'
+        f"<GetCallerIdentityResult><Arn>{identity.arn}</Arn>"
+        f"<UserId>{identity.access_key}</UserId><Account>{ACCOUNT}</Account>"
+        "</GetCallerIdentityResult><ResponseMetadata><RequestId>local</RequestId>"
+        "</ResponseMetadata></GetCallerIdentityResponse>"
+    )
+    return Response(body, content_type="text/xml")
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _error_of(reply: Response) -> str | None:
+    """Return the error code that moto put into an answer."""
+    if reply.status_code < 400:
+        return None
+    body = reply.get_data()
+    code = json_object(body).get("__type")
+    if code is not None:
+        return str(code).rpartition("#")[2]
+    _, found, rest = body.partition(b"<Code>")
+    return rest.partition(b"</Code>")[0].decode() if found else str(reply.status_code)
 
 
 def _json(document: object, status: int = 200) -> Response:

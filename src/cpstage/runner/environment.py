@@ -20,7 +20,7 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,15 +33,14 @@ from cpstage.errors import (
     local_failures,
     local_reason,
 )
+from cpstage.filesystem.files import replaced_file, require_writable, write_private
 from cpstage.filesystem.removal import removed_at_end
-from cpstage.filesystem.tree import require_replaceable, write_private
 from cpstage.job import ArtifactSet, Job
 from cpstage.job.masking import Secret, reveal
-from cpstage.job.result import MOST_READ, parse_variables
+from cpstage.job.result import MOST_READ, MOST_TOKEN_BYTES, parse_token, parse_variables
 from cpstage.transfer.manifest import job_of, staged_inputs
 from cpstage.workspace.layout import Workspace
-from cpstage.workspace.publishing import staging_in, sweep
-from cpstage.workspace.state import NotOurs, read_own
+from cpstage.workspace.lock import NotOurs, read_own
 
 _SECRETS = {
     "AWS_SECRET_ACCESS_KEY",
@@ -174,28 +173,21 @@ def _line(name: str, value: str, syntax: Syntax) -> str:
     return line if syntax == "dotenv" else f"export {line}"
 
 
-@contextmanager
-def env_file(
-    path: Path | str, workspace: Workspace
-) -> Iterator[Callable[[Mapping[str, str]], object]]:
-    """Make a file of ``NAME=value`` lines, quoted only where a shell needs it.
+def check_env_file(path: Path, workspace: Workspace) -> None:
+    """Check that :func:`write_env_file` can write a file; make the workspace that it lies in."""
+    if path.parent.resolve() == workspace.root:
+        workspace.create()
+    require_writable(path)
 
-    The context's value writes the variables. The file takes its place when the context ends without
-    an error. A workspace that it is to lie in is made for it.
+
+def write_env_file(path: Path, variables: Mapping[str, str]) -> None:
+    """Write ``NAME=value`` lines, quoted only where a shell needs it, into a file.
 
     Raises:
         WorkspaceUnavailable, LocalIOError: It cannot be written.
     """
-    place = Path(path)
-    require_replaceable(place)
-    if place.parent.resolve() == workspace.root:
-        workspace.create()
-    sweep(place.parent)
-    with staging_in(place.parent, place) as staging, local_failures(place):
-        new = os.open(staging / "variables", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(new, "wb") as file:
-            yield lambda variables: file.write(render(variables, "dotenv"))
-        (staging / "variables").replace(place)
+    with replaced_file(path) as file:
+        file.write(render(variables, "dotenv"))
 
 
 @dataclass(frozen=True)
@@ -207,19 +199,22 @@ class Left:
 
 
 class HandedFiles:
-    """The files of one command, in a directory of their own."""
+    """The files of one command, in a directory of their own, and the variables that name them."""
 
     def __init__(self, directory: Path) -> None:
-        self._variables = directory / "output-variables"
-        self._next_token = directory / "next-continuation-token"
+        self._directory = directory
         self.environment: dict[str, str] = {}
-        self.write("CPSTAGE_OUTPUT_VARIABLES", self._variables, "")
-        self.write("CPSTAGE_NEXT_CONTINUATION_TOKEN_FILE", self._next_token, "")
+        self._variables = self.write("CPSTAGE_OUTPUT_VARIABLES", "output-variables")
+        self._next_token = self.write(
+            "CPSTAGE_NEXT_CONTINUATION_TOKEN_FILE", "next-continuation-token"
+        )
 
-    def write(self, variable: str, path: Path, text: str) -> None:
-        """Write one more, and note the variable that names it."""
+    def write(self, variable: str, name: str, text: str = "") -> Path:
+        """Write a file, note the variable that names it, and return its path."""
+        path = self._directory / name
         write_private(path, text)
         self.environment[variable] = str(path)
+        return path
 
     def collect(self, secrets: Iterable[Secret]) -> Left:
         """Read what the command has left; no value may contain one of the secrets.
@@ -229,8 +224,6 @@ class HandedFiles:
             ConfigurationError: They are not what was made, or hold what cannot be reported.
             LocalIOError: They cannot be read.
         """
-        from cpstage.aws.job_result import MOST_TOKEN_BYTES, parse_token
-
         written = _left_in(self._variables, MOST_READ, "output variables")
         variables = parse_variables(written, str(self._variables))
         text = _left_in(self._next_token, MOST_TOKEN_BYTES, "continuation token")
@@ -252,23 +245,18 @@ class HandedFiles:
 
 @contextmanager
 def handed_files(directory: Path, job: Job, *, pass_configuration: bool) -> Iterator[HandedFiles]:
-    """Make the files of a command in a new directory, and remove it at the end.
-
-    Raises:
-        WorkspaceUnavailable, LocalIOError: They cannot be written.
-    """
+    """Make the files of a command in a new directory, and remove it at the end."""
     with removed_at_end(directory):
         with local_failures(directory, "create"):
             directory.mkdir(mode=0o700)
         files = HandedFiles(directory)
         if job.continuation_token is not None:
-            path = directory / "continuation-token"
-            files.write("CPSTAGE_CONTINUATION_TOKEN_FILE", path, job.continuation_token.reveal())
+            token = job.continuation_token
+            files.write("CPSTAGE_CONTINUATION_TOKEN_FILE", "continuation-token", token.reveal())
         if pass_configuration:  # in no variable of this function: a traceback may show those
-            path = directory / "configuration.json"
             files.write(
                 "CPSTAGE_CONFIGURATION",
-                path,
+                "configuration.json",
                 json.dumps(reveal(job.action_configuration), indent=2) + "\n",
             )
         yield files

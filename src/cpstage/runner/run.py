@@ -13,14 +13,14 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from cpstage.aws.codepipeline import get_job, is_in_progress
+from cpstage.aws.codepipeline import get_job, is_in_progress, report_failure, report_success
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
-from cpstage.aws.job_result import MOST_MESSAGE, end_of, report_failure, report_success
 from cpstage.errors import (
     AccessDenied,
     ConfigurationError,
@@ -35,7 +35,14 @@ from cpstage.errors import (
 )
 from cpstage.job import Job
 from cpstage.job.masking import MASK, SHORTEST_SECRET, Secret
-from cpstage.job.result import Details, Reported, length_of, without_control_characters
+from cpstage.job.result import (
+    MOST_MESSAGE,
+    Details,
+    Reported,
+    end_of,
+    length_of,
+    without_control_characters,
+)
 from cpstage.progress import Progress
 from cpstage.runner.command import CommandOptions, Finished, execute
 from cpstage.runner.environment import Left, handed_files, inherited, job_environment, secrets_of
@@ -244,11 +251,11 @@ class _Run:
             }
             directory = _directory(self.options.directory, place, inputs)
             self.commanding(True)
-            with _JobWatch(job, self.config, self.interrupts, self.watch_seconds) as watch:
+            with _watched(job, self.config, self.interrupts, self.watch_seconds) as check:
                 done = execute(self.command, directory, environment, self.options, self.interrupts)
                 self.result.command = done
             self.commanding(False)
-            watch.check()
+            check()
             if done.orphans:
                 what = "were killed" if self.options.kill_orphans else "still run"
                 numbers = ", ".join(map(str, done.orphans[:10]))
@@ -275,11 +282,10 @@ class _Run:
 
         def put(report: Callable[..., Reported], **members: Any) -> Reportable | None:
             """Report, and return why that could not be done, if so."""
+            how = {"client_token": token, "config": config, **members}
             try:
                 with self.interrupts.stopping(spared=1):
-                    result.reported = report(
-                        result.job_id, client_token=token, config=config, **members
-                    )
+                    result.reported = report(result.job_id, **how)
             except (Reportable, Exception) as error:
                 return reportable(error)
             return None
@@ -338,49 +344,43 @@ class JobOver(OutOfSync):
     default_hint = "release the change again"
 
 
-class _JobWatch:
-    """Asks about a job every few seconds, in a thread, as long as the context lasts.
+@contextmanager
+def _watched(
+    job: Job, config: AwsConfig, interrupts: Interrupts, seconds: float
+) -> Iterator[Callable[[], None]]:
+    """Ask about a job every few seconds, in a thread, as long as the context lasts.
 
-    When the job is over, the run gets SIGTERM: once, and again where that did not help.
+    When the job is over, the run gets SIGTERM: once, and again where that did not help. The
+    context's value raises JobOver if the job was over before the command ended.
     """
+    ended, over = threading.Event(), threading.Event()
 
-    def __init__(self, job: Job, config: AwsConfig, interrupts: Interrupts, seconds: float) -> None:
-        self._job = job
-        self._config = config
-        self._interrupts = interrupts
-        self._seconds = seconds
-        self._ended = threading.Event()
-        self._is_over = False
-
-    def __enter__(self) -> _JobWatch:
-        threading.Thread(target=self._watch, name="job-watch", daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()  # the thread may be in a request, which is not waited for
-
-    def check(self) -> None:
-        """Raise JobOver if the job was over before the command ended."""
-        if self._is_over:
-            raise JobOver(
-                f"job {self._job.id} is no longer in progress: its command was stopped, and "
-                "nothing was pushed"
-            )
-
-    def _watch(self) -> None:
-        while not self._ended.wait(self._seconds):
+    def watch() -> None:
+        while not ended.wait(seconds):
             try:
-                token = self._job.client_token
-                if is_in_progress(self._job.id, client_token=token, config=self._config):
+                if is_in_progress(job.id, client_token=job.client_token, config=config):
                     continue
             except (AccessDenied, ConfigurationError):
                 return  # the caller may not ask
             except CpstageError:
                 continue
-            if self._ended.is_set():
+            if ended.is_set():
                 return
-            self._is_over = True
-            self._interrupts.receive(signal.SIGTERM)
-            if not self._ended.wait(KILL_AFTER):
-                self._interrupts.receive(signal.SIGTERM)
+            over.set()
+            interrupts.receive(signal.SIGTERM)
+            if not ended.wait(KILL_AFTER):
+                interrupts.receive(signal.SIGTERM)
             return
+
+    def check() -> None:
+        if over.is_set():
+            raise JobOver(
+                f"job {job.id} is no longer in progress: its command was stopped, and nothing was "
+                "pushed"
+            )
+
+    threading.Thread(target=watch, name="job-watch", daemon=True).start()
+    try:
+        yield check
+    finally:
+        ended.set()  # the thread may be in a request, which is not waited for

@@ -9,7 +9,7 @@ the foreground group, as a shell does. A stop of the command (``^Z``, or a read 
 stops cpstage too, and cpstage continues the command when it is continued. Without a terminal,
 nothing happens.
 
-Waiting: Python runs a signal handler between two of its own instructions. A signal just before
+Waiting: Python runs a signal handler between two bytecode instructions. A signal just before
 waitpid(2) would therefore wait for the end of the command. So cpstage blocks in poll(2) on a pipe
 that every signal writes to (:func:`signal.set_wakeup_fd`), SIGCHLD included.
 

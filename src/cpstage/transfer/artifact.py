@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cpstage.archive.blob import Blob, FileBlob, ReadAhead
 from cpstage.archive.formats import HEAD_BYTES as FORMAT_HEAD_BYTES
@@ -29,6 +29,7 @@ from cpstage.encryption.header import (
     HEAD_BYTES,
     S3_CLIENT_HINT,
     Header,
+    job_context,
     read_header,
     s3_client_object,
 )
@@ -39,7 +40,7 @@ from cpstage.progress import Progress
 from cpstage.transfer.options import Unpacking
 
 if TYPE_CHECKING:
-    from cpstage.encryption.kms import Clients
+    from cpstage.encryption.messages import Clients
 
 _LOGGER = logging.getLogger("cpstage")
 
@@ -48,17 +49,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class DecryptionKeys:
-    """The arguments that an encrypted artifact is decrypted with.
-
-    Attributes:
-        kms: Returns the KMS client of a region.
-        key_ids: Keys that may decrypt it.
-        context: Pairs that its encryption context must have.
-        requires_commitment: Whether messages without key commitment are refused.
-        account_id: An account whose keys may decrypt it too.
-        partition: The partition of that account.
-        region: Where replicas of multi-region keys are asked first.
-    """
+    """The arguments of :func:`cpstage.encryption.messages.decrypt` for one artifact."""
 
     kms: Clients
     key_ids: Sequence[str]
@@ -79,8 +70,6 @@ def job_keys(
     job: ArtifactSet, artifact: Artifact, kms: Clients, options: Unpacking
 ) -> DecryptionKeys:
     """Return what decrypts a job's artifact: the job's key and account, and the caller's keys."""
-    from cpstage.encryption.kms import job_context  # most artifacts are not encrypted messages
-
     own = job.encryption_key.kms_key_id if job.encryption_key else None
     # The context has the name that the artifact has in its pipeline.
     name = plain_name(artifact.name)
@@ -96,13 +85,10 @@ def job_keys(
     )
 
 
-@dataclass(frozen=True)
-class Identified:
-    """The identification of an artifact by its first bytes.
+class Identified(NamedTuple):
+    """The header of an encrypted message, or the archive format of plain bytes.
 
-    Attributes:
-        header: The header of an encrypted message; None for plain bytes.
-        format: The archive format of plain bytes; None for a file that is kept.
+    Both are None for plain bytes that are kept as a file.
     """
 
     header: Header | None
@@ -264,42 +250,31 @@ def extract(
         WorkspaceUnavailable: It collides with another artifact of the same tree.
         LocalIOError: The disk is full, or failed.
     """
+    hints = {"name": source.hint, "content_type": source.content_type}
     with (
         progress.phase(f"{source.name}: {source.doing}", source.blob.size) as advance,
         ReadAhead(source.blob, advance, source.checksum) as stream,
         naming(source.title),
     ):
-        extracted = _extract(stream, source, unpacker, options, scratch=scratch, progress=progress)
+        found = identify(stream.peek(HEAD_BYTES), options, **hints)
+        if found.header is None:
+            extracted = _write(stream, found.format, source, unpacker, options)
+        elif options.encrypted_messages == "keep":
+            unpacker.keep(stream, source.file_name(), source.name)
+            extracted = Extracted(None, envelope=found.message)
+        else:
+            with (
+                decrypted(stream, source.keys(), scratch) as plain,
+                progress.phase(f"{source.name}: unpacking", plain.size) as unpacked,
+                ReadAhead(plain, unpacked) as opened,
+            ):
+                plain_format = archive_format(opened.peek(FORMAT_HEAD_BYTES), options, **hints)
+                extracted = _write(opened, plain_format, source, unpacker, options)
+            extracted = replace(extracted, envelope=found.message, decrypted=True)
         stream.finish()
     for note in extracted.notes:
         _LOGGER.warning("%s: %s", source.title, note)
     return extracted
-
-
-def _extract(
-    stream: ReadAhead,
-    source: Source,
-    unpacker: Unpacker,
-    options: Unpacking,
-    *,
-    scratch: Path,
-    progress: Progress,
-) -> Extracted:
-    hints = {"name": source.hint, "content_type": source.content_type}
-    found = identify(stream.peek(HEAD_BYTES), options, **hints)
-    if found.header is None:
-        return _write(stream, found.format, source, unpacker, options)
-    if options.encrypted_messages == "keep":
-        unpacker.keep(stream, source.file_name(), source.name)
-        return Extracted(None, envelope=found.message)
-    with (
-        decrypted(stream, source.keys(), scratch) as plain,
-        progress.phase(f"{source.name}: unpacking", plain.size) as advance,
-        ReadAhead(plain, advance) as opened,
-    ):
-        plain_format = archive_format(opened.peek(FORMAT_HEAD_BYTES), options, **hints)
-        extracted = _write(opened, plain_format, source, unpacker, options)
-    return replace(extracted, envelope=found.message, decrypted=True)
 
 
 def _write(

@@ -159,8 +159,13 @@ def fetch(
                     compared = fetching.compare(known.doubtful, staging, warn)
                     staged, moves, fingerprints = fetching.stage(known.todo, staging)
                     result = _in_order(found, staged, known.settled, compared)
-                    _warn_of_modified(known.settled, warn)
-                    entries = manifest.entries(result, {**fingerprints, **_fingerprints(compared)})
+                    modified = (one.path for one in known.settled if one.status == "modified")
+                    for path in dict.fromkeys(modified):
+                        warn(f"{path} was modified since it was staged; --replace stages it anew")
+                    for one in compared:
+                        same = one.status == "unchanged"
+                        fingerprints[one.path] = fingerprint(one.path) if same else "modified"
+                    entries = manifest.entries(result, fingerprints)
                     moves += place.output_moves([*outputs.values()], staging, replace=new_out)
                     moves += place.record_moves(record_of(job), entries, staging)
                     place.publish(moves)
@@ -194,19 +199,6 @@ def _all_missing(errors: Sequence[ObjectNotFound], *, is_rest: bool) -> ObjectNo
         what, which = f"{len(errors)} objects do not exist any more", "them"
     rest = ": --skip-missing stages the rest" if is_rest else ""
     return ObjectNotFound(what, hint=f"a lifecycle rule may have removed {which}{rest}")
-
-
-def _warn_of_modified(settled: Sequence[Staged], warn: Callable[[str], object]) -> None:
-    for path in dict.fromkeys(one.path for one in settled if one.status == "modified"):
-        warn(f"{path} was modified since it was staged; --replace stages it anew")
-
-
-def _fingerprints(compared: Sequence[Staged]) -> dict[Path, str]:
-    """Return what the manifest says of trees that were compared, by the places of the artifacts."""
-    return {
-        one.path: fingerprint(one.path) if one.status == "unchanged" else "modified"
-        for one in compared
-    }
 
 
 class _Fetch(NamedTuple):

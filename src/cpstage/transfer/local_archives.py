@@ -32,7 +32,8 @@ from cpstage.errors import (
     WorkspaceUnavailable,
     local_failures,
 )
-from cpstage.filesystem.tree import RelativePath, Tree, require_replaceable
+from cpstage.filesystem.files import require_replaceable
+from cpstage.filesystem.tree import RelativePath, Tree
 from cpstage.progress import Progress, Silence
 from cpstage.transfer.artifact import Extracted, Source, callers_keys, extract, naming, read_head
 from cpstage.transfer.options import Packing, Unpacking
@@ -46,10 +47,7 @@ class Unpacked:
     """The result of :func:`unpack`.
 
     Attributes:
-        archive: The file.
-        path: The directory.
         format: The archive format, or None for an encrypted message that was kept.
-        contents: Counts of what was unpacked.
         envelope: The header of the encrypted message as JSON has it.
         notes: What differs from the archive.
     """
@@ -101,7 +99,11 @@ def unpack(
     """
     require_posix()
     file, target, how = Path(archive), Path(into), unpacking or Unpacking()
-    with _opened(file) as blob, _staging_for(target) as staging:
+    if not os.path.lexists(file):
+        raise NotFound(f"{file} does not exist", hint="give an archive")
+    if not file.is_file():
+        raise ArtifactRejected(f"{file} is not a regular file", hint="give an archive")
+    with closing(FileBlob(file)) as blob, _staging_for(target) as staging:
         keys = partial(callers_keys, config or AwsConfig(), how)
         source = Source(
             file.name, str(file), lambda: file.name, blob, keys, file.name, doing="unpacking"
@@ -123,14 +125,6 @@ def _extract(source: Source, root: Path, how: Unpacking, progress: Progress) -> 
         with naming(source.title):
             unpacker.finish()
     return extracted
-
-
-def _opened(file: Path) -> closing[FileBlob]:
-    if not os.path.lexists(file):
-        raise NotFound(f"{file} does not exist", hint="give an archive")
-    if not file.is_file():
-        raise ArtifactRejected(f"{file} is not a regular file", hint="give an archive")
-    return closing(FileBlob(file))
 
 
 def _staging_for(target: Path) -> AbstractContextManager[Path]:
@@ -188,9 +182,7 @@ class Packed:
     Attributes:
         source: The directory.
         path: The archive.
-        format: Its format.
-        files: How many files it holds.
-        unpacked_size: How many bytes they have together.
+        unpacked_size: How many bytes the files have together.
         size: How many bytes the archive has.
         envelope: The header of the encrypted message as JSON has it.
         notes: What was left out, or differs from the directory.
@@ -235,7 +227,7 @@ def pack(
         directory: What to pack.
         output: The archive; its suffix decides the format where ``packing`` leaves it open.
         packing: How to pack.
-        encryption: The keys to encrypt it under; None leaves it as it is packed.
+        encryption: The keys to encrypt it under; None leaves the archive unencrypted.
         overwrite: Whether a file in its place is replaced.
         config: The configuration of the KMS client, with the caller's own credentials.
         progress: Shows all phases.

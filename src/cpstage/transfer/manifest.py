@@ -44,13 +44,10 @@ class Staged:
     """One input artifact.
 
     Attributes:
-        artifact: The job's artifact.
         path: Where it is, or would be, staged.
         status: ``staged`` now; ``unchanged`` or ``modified`` since an earlier fetch; or ``planned``
             by a dry run.
-        info: The metadata of the object.
-        format: The archive format; None for a kept file.
-        contents: What was unpacked; None for a kept file.
+        format: The archive format; None for a kept file, as are the contents.
         verified: What was compared to prove that the bytes are those of the object.
         envelope: The header of the encrypted message as JSON has it.
         notes: What differs from the archive, or why nothing was unpacked.

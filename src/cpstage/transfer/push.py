@@ -24,7 +24,7 @@ from cpstage.archive.paths import quoted
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
 from cpstage.aws.uploads import StorageOptions, Upload
-from cpstage.encryption.header import Header
+from cpstage.encryption.header import Header, job_context
 from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound, local_failures
 from cpstage.filesystem.walk import read_file, single
 from cpstage.job import Artifact, EncryptionKey, Job, location_document
@@ -45,13 +45,10 @@ class Pushed:
     """One output artifact.
 
     Attributes:
-        artifact: The job's artifact.
         source: The directory or file that is packed.
         status: ``pushed`` now, ``planned`` by a dry run, or ``skipped`` since it is empty.
         format: The archive format, or ``raw`` for a single file.
-        files: How many files it holds.
-        unpacked_size: How many bytes they have together.
-        upload: The answer of S3 to the upload.
+        unpacked_size: How many bytes its files have together.
         envelope: The header of the encrypted message as JSON has it.
         notes: What was left out, differs from the directory, or hinders a fetch; a line each.
     """
@@ -241,7 +238,7 @@ def _own_output(name: str, workspace: Workspace) -> Path:
 
 
 def _refuse_undeclared(job: Job, workspace: Workspace, paths: Mapping[str, Path]) -> None:
-    declared = [artifact.name for artifact in job.output_artifacts]
+    declared = [one.name for one in job.output_artifacts]
     known = f"the job declares {', '.join(declared) or 'no outputs'}"
     for name in paths:
         if name not in declared:
@@ -338,23 +335,28 @@ class _Uploader(NamedTuple):
         return _uploaded(output, *sent)
 
     def _upload_small(self, outputs: Sequence[ListedOutput]) -> Iterator[Pushed]:
-        """Pack outputs into memory one after the other, and send several at once."""
-        with at_once(lambda packed: self._send(*packed), map(self._collected, outputs)) as sent:
+        """Pack outputs into memory one after the other, and send several at once.
+
+        To pack one takes milliseconds, and has no phase.
+        """
+        packed = ((one, iter([*self._packed(one, lambda _: None)])) for one in outputs)
+        with at_once(lambda one: self._send(*one), packed) as sent:
             for output, answer in zip(outputs, sent, strict=True):
                 with self.progress.phase(f"{output.artifact.name}: uploading", None) as uploaded:
                     upload, header = answer.result()
                     uploaded(upload.size)
                 yield _uploaded(output, upload, header)
 
-    def _collected(self, output: ListedOutput) -> tuple[ListedOutput, Iterator[bytes]]:
-        """Pack an output into memory, which takes milliseconds and has no phase of its own."""
-        return output, iter([*self._packed(output, lambda _: None)])
-
     def _send(
         self, output: ListedOutput, chunks: Iterator[bytes], uploaded: Advance = lambda _: None
     ) -> tuple[Upload, Header | None]:
-        """Encrypt and upload a packed output."""
-        chunks, header = self._encrypted(output, chunks)
+        """Upload a packed output, encrypted and bound to its place if that is requested."""
+        header = None
+        if self.key_ids:
+            from cpstage.encryption.messages import encrypt
+
+            kms, context = self.session.kms, self._context_of(output)
+            header, chunks = encrypt(chunks, key_ids=self.key_ids, context=context, kms=kms)
         upload = self.session.store.upload(
             chunks,
             output.artifact,
@@ -370,15 +372,7 @@ class _Uploader(NamedTuple):
             return read_file(next(iter(output.entries)), advance)
         return self.packer.pack(output.entries, output.format, advance)
 
-    def _encrypted(
-        self, output: ListedOutput, chunks: Iterator[bytes]
-    ) -> tuple[Iterator[bytes], Header | None]:
-        """Encrypt a stream, bound to its place, if requested."""
-        if not self.key_ids:
-            return chunks, None
-        from cpstage.encryption.kms import job_context
-        from cpstage.encryption.messages import encrypt
-
+    def _context_of(self, output: ListedOutput) -> dict[str, str]:
         job = self.session.job
         place = job_context(
             account=job.account_id,
@@ -387,9 +381,7 @@ class _Uploader(NamedTuple):
             action=job.pipeline_context.action_name,
             artifact=output.artifact.name,
         )
-        context = {**self.context, **place}
-        message = encrypt(chunks, key_ids=self.key_ids, context=context, kms=self.session.kms)
-        return message.chunks, message.header
+        return {**self.context, **place}
 
 
 def _encryption_keys(job: Job, encryption: Encryption) -> Sequence[str]:

@@ -1,9 +1,8 @@
 """A job worker: poll, acknowledge, run, report; its health and its events."""
 
-from cpstage.worker.claims import JobQueue, claim_job, read_client_tokens
+from cpstage.worker.claims import JobQueue, WorkerEvent, claim_job, read_client_tokens
 from cpstage.worker.job import JobCommand, JobPlaces
-from cpstage.worker.loop import Worker, WorkerOptions
-from cpstage.worker.monitoring import WorkerEvent, WorkerHealth, health_page
+from cpstage.worker.loop import Worker, WorkerHealth, WorkerOptions, health_page
 
 __all__ = [
     "JobCommand",

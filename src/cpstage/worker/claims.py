@@ -1,15 +1,24 @@
-"""Claiming jobs: polling for them, and acknowledging those that a poll returns.
+"""Claiming jobs, and the events that a worker tells of them.
 
-A poll only offers a job; the acknowledgement with the nonce of that poll makes it the worker's.
+A poll only offers a job; the acknowledgement with the nonce of that poll makes it the worker's. An
+event for each change of state holds no secret.
+
+Workers that start together must not poll together: after an empty poll, the wait is a quarter of
+the interval plus a random time with a long tail; after a failure, it has full jitter up to a bound
+that doubles.
 """
 
 from __future__ import annotations
 
 import json
+import random
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from cpstage.aws.codepipeline import acknowledge_job, get_job_details, poll_for_jobs
@@ -21,6 +30,7 @@ from cpstage.errors import (
     OutOfSync,
     ServiceUnavailable,
     local_reason,
+    printable,
 )
 from cpstage.job import ActionTypeId, check_job_directory, parse_job
 from cpstage.job.masking import Secret
@@ -31,6 +41,12 @@ a worker that is stopped waits for it."""
 
 ACKNOWLEDGE_TIMEOUT = 30.0
 """Seconds. A lost answer may have been a yes: the job is then in progress without a worker."""
+
+_READ_TIMEOUT = 60.0
+"""Seconds, where the connection has none: botocore's default."""
+
+_MOST_POLLS = 4
+"""Polls that were given up and have not ended, after which there are no more."""
 
 _MOST_LOST = 10
 """Jobs that are polled for without a pause while other workers acknowledge each of them first."""
@@ -147,6 +163,64 @@ class JobQueue:
         return token
 
 
+class Poller:
+    """Polls a queue in threads, and gives up on a poll that does not end."""
+
+    def __init__(self, queue: JobQueue) -> None:
+        self._queue = queue
+        self._polls: list[threading.Thread] = []
+
+    def poll(self, most: int) -> list[Offer]:
+        """Ask for jobs; raise ServiceUnavailable if no answer comes within the read timeout."""
+        answers: SimpleQueue[list[Offer] | BaseException] = SimpleQueue()
+
+        def poll() -> None:
+            try:
+                answers.put(self._queue.poll(most))
+            except BaseException as error:
+                answers.put(error)
+
+        self._polls = [thread for thread in self._polls if thread.is_alive()]
+        seconds = self._queue.config.read_timeout or _READ_TIMEOUT
+        try:
+            if len(self._polls) >= _MOST_POLLS:
+                raise Empty
+            self._polls.append(threading.Thread(target=poll, name="poll", daemon=True))
+            self._polls[-1].start()
+            answer = answers.get(timeout=seconds)
+        except Empty:
+            raise ServiceUnavailable(f"a poll did not end within {seconds:g} seconds") from None
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+
+_LEAST, _LONGEST = 0.25, 5.0
+"""Both in intervals."""
+
+_LEAST_BACKOFF, _LONGEST_BACKOFF = 0.1, 300.0
+
+
+class Pace:
+    """The waits of one worker, in seconds; ``interval`` is that of :class:`WorkerOptions`."""
+
+    def __init__(self, interval: float) -> None:
+        self._interval = interval
+        self._failures = 0
+
+    def found_nothing(self) -> float:
+        """Return the seconds to wait after a poll that brought no job."""
+        self._failures = 0
+        tail = random.expovariate(1 / (1 - _LEAST))
+        return self._interval * min(_LEAST + tail, _LONGEST)
+
+    def failed(self) -> float:
+        """Return the seconds to wait after a poll that failed: the more, the more there were."""
+        self._failures = min(self._failures + 1, 32)
+        bound = min(_LONGEST_BACKOFF, self._interval * 2**self._failures)
+        return max(_LEAST_BACKOFF, random.uniform(0, bound))  # noqa: S311 (it hides nothing)
+
+
 def claim_job(
     queue: JobQueue, *, wait: float = 0.0, interval: float = 10.0, tell: Callable[[str], None]
 ) -> Claim:
@@ -220,3 +294,79 @@ def _text(document: Mapping[str, Any], member: str) -> str:
     if not isinstance(value, str):
         raise ConfigurationError(f"a job came without {member!r}", hint="check the endpoint")
     return value
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The job that an event is about, and where in which pipeline it runs."""
+
+    job_id: str
+    pipeline: str | None = None
+    stage: str | None = None
+    action: str | None = None
+
+
+@dataclass(frozen=True)
+class WorkerEvent:
+    """One change of state.
+
+    Attributes:
+        name: What happened: of the worker ``polling``, ``health``, ``poll-failed``, ``unwell``,
+            ``well``, ``left``, ``draining`` or ``stopped``; of a job ``dropped``, or ``claimed``,
+            ``started``, ``warning``, ``reported`` or ``report-failed``, and ``succeeded`` or
+            ``failed``.
+        about: The job.
+        seconds: How long it took.
+        exit_code: Of the job's process.
+        workspace: What is kept of it.
+        message: More about it, for people.
+        time: When, in UTC.
+    """
+
+    name: str
+    about: Subject | None = None
+    seconds: float | None = None
+    exit_code: int | None = None
+    workspace: str | None = None
+    message: str | None = None
+    time: str = field(default_factory=_now)
+
+    def members(self) -> dict[str, Any]:
+        """Return the members that have a value, in a fixed order."""
+        found = {
+            "time": self.time,
+            "event": self.name,
+            **(vars(self.about) if self.about else {}),
+            "seconds": None if self.seconds is None else round(self.seconds, 3),
+            "exit_code": self.exit_code,
+            "workspace": self.workspace,
+            "message": self.message,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+    def text(self) -> str:
+        """Return it as a line for a person: the time, the event, and the rest by name."""
+        members = self.members()
+        head = f"{members.pop('time')} {members.pop('event')}"
+        message = members.pop("message", "")
+        rest = " ".join(f"{name}={value}" for name, value in members.items())
+        return printable(" ".join(filter(None, (head, rest, message))))
+
+
+Tell = Callable[[WorkerEvent], object]
+
+
+def described(job_id: str, document: Mapping[str, Any] | None = None) -> Subject:
+    """Describe a job by its document, which is not validated yet."""
+
+    def name(*path: str) -> str | None:
+        found: Any = document
+        for member in ("data", "pipelineContext", *path):
+            found = found.get(member) if isinstance(found, dict) else None
+        return found if isinstance(found, str) else None
+
+    return Subject(job_id, name("pipelineName"), name("stage", "name"), name("action", "name"))

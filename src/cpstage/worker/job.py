@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cpstage._posix import make_no_core_file, reuse_freed_memory
+from cpstage.aws.codepipeline import report_failure
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
-from cpstage.aws.job_result import report_failure
 from cpstage.errors import (
     CommandFailed,
     FailureType,
@@ -46,8 +46,7 @@ from cpstage.runner.command import TIMED_OUT, CommandOptions
 from cpstage.runner.run import run
 from cpstage.runner.signals import KILL_AFTER, processes, stopped_by
 from cpstage.transfer.options import FetchOptions, PushOptions
-from cpstage.worker.claims import Claim
-from cpstage.worker.monitoring import Tell, WorkerEvent, described
+from cpstage.worker.claims import Claim, Tell, WorkerEvent, described
 from cpstage.workspace.layout import Workspace
 from cpstage.workspace.lock import left_workspaces, lock_new_directory, note_ending, remove_secrets
 

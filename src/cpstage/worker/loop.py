@@ -3,46 +3,44 @@
 :meth:`Worker.work` runs the loop in its thread. Each job has a process, and a thread that waits for
 it. The loop reads one queue, which the threads and the signal handlers write to.
 
-Workers that start together must not poll together: after an empty poll, the wait is a quarter of
-the interval plus a random time with a long tail; after a failure, it has full jitter up to a bound
-that doubles.
+A worker is healthy while its loop turns and its polls are answered; single errors do not count, but
+polls that have failed for too long. A file or an HTTP page shows its health.
 """
 
 from __future__ import annotations
 
+import json
 import math
-import random
+import socket
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime, timezone
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from socketserver import TCPServer
+from typing import Any
 
-from cpstage.errors import CpstageError, ServiceUnavailable, UsageError
-from cpstage.worker.claims import JobQueue, Offer
-from cpstage.worker.job import JobCommand, JobPlaces, WorkingJob
-from cpstage.worker.monitoring import (
-    HealthFile,
-    Subject,
-    Tell,
-    WorkerEvent,
-    WorkerHealth,
-    described,
+from cpstage.errors import (
+    ConfigurationError,
+    CpstageError,
+    ServiceUnavailable,
+    UsageError,
+    printable,
 )
+from cpstage.filesystem.files import replaced_file
+from cpstage.worker.claims import JobQueue, Offer, Pace, Poller, Tell, WorkerEvent, described
+from cpstage.worker.job import JobCommand, JobPlaces, WorkingJob
 
 DEFAULT_INTERVAL = 10.0
 """Seconds between two polls that find nothing, on average."""
 
 DEFAULT_GRACE = 30.0
 """Seconds that a stopped job has to end by itself, and then again to report that it was killed."""
-
-_READ_TIMEOUT = 60.0
-"""Seconds, where the connection has none: botocore's default."""
-
-_MOST_POLLS = 4
-"""Polls that were given up and have not ended, after which there are no more."""
 
 _LONGEST_TURN = 30.0
 """Seconds after which the loop says that it is alive, however rarely it polls."""
@@ -92,8 +90,12 @@ class Worker:
         places: Where their workspaces are, and what is kept of them.
         options: How many jobs, and how often to poll.
         health: The health of the worker, which is updated.
-        health_file: Is written whenever the loop turns.
+        health_file: Is replaced whenever the loop turns, and removed at the end.
         tell: Is called with each change of state, from several threads.
+
+    Raises:
+        UsageError: The queue's config has a boto3 session.
+        WorkspaceUnavailable, LocalIOError: The health file cannot be written.
     """
 
     def __init__(
@@ -117,7 +119,7 @@ class Worker:
         self._places = places
         self._options = options or WorkerOptions()
         self._health = health or WorkerHealth()
-        self._file = HealthFile(health_file, self._health) if health_file else None
+        self._health_file = health_file
         self._tell = tell
         self._pace = Pace(self._options.interval)
         self._mail: SimpleQueue[WorkingJob | None] = SimpleQueue()
@@ -127,8 +129,9 @@ class Worker:
         self._has_polled = False
         self._has_told = False
         self._next_stop = math.inf
-        self._polls: list[threading.Thread] = []
+        self._poller = Poller(queue)
         self.counts = Counts()
+        self._write_health()
 
     @property
     def was_stopped(self) -> bool:
@@ -160,7 +163,7 @@ class Worker:
         for workspace, left in self._places.sweep():
             self.counts.left += 1
             why = "; ".join(left) or "a worker that was killed left the workspace of this job"
-            about = Subject(workspace.name)
+            about = described(workspace.name)
             self._tell(WorkerEvent("left", about, workspace=str(workspace), message=why))
         try:
             while not self._is_done():
@@ -173,8 +176,9 @@ class Worker:
             self._tell_of_signals()  # of one that came before the first turn
         finally:
             self._abandon()
-            if self._file:
-                self._file.remove()
+            if self._health_file:
+                with suppress(OSError):
+                    self._health_file.unlink()
         ended = f"{self.counts.succeeded} succeeded, {self.counts.failed} failed"
         self._tell(WorkerEvent("stopped", message=ended))
 
@@ -201,7 +205,7 @@ class Worker:
         )
         began = time.monotonic()
         try:
-            offers = self._poll_queue(most)
+            offers = self._poller.poll(most)
         except CpstageError as error:
             self._poll_failed(error, time.monotonic() - began)
             return
@@ -226,35 +230,6 @@ class Worker:
             self._tell(WorkerEvent("well"))
         return True
 
-    def _poll_queue(self, most: int) -> list[Offer]:
-        """Poll in a thread, and give up on a poll that does not end.
-
-        Raises:
-            ServiceUnavailable: It did not end within the read timeout.
-            CpstageError: As :meth:`JobQueue.poll`.
-        """
-        answers: SimpleQueue[list[Offer] | BaseException] = SimpleQueue()
-
-        def poll() -> None:
-            try:
-                answers.put(self._queue.poll(most))
-            except BaseException as error:
-                answers.put(error)
-
-        self._polls = [thread for thread in self._polls if thread.is_alive()]
-        seconds = self._queue.config.read_timeout or _READ_TIMEOUT
-        try:
-            if len(self._polls) >= _MOST_POLLS:
-                raise Empty
-            self._polls.append(threading.Thread(target=poll, name="poll", daemon=True))
-            self._polls[-1].start()
-            answer = answers.get(timeout=seconds)
-        except Empty:
-            raise ServiceUnavailable(f"a poll did not end within {seconds:g} seconds") from None
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
-
     def _poll_failed(self, error: CpstageError, seconds: float) -> None:
         """Go on where the error may pass; a refusal of the first poll is a configuration error."""
         may_pass = isinstance(error, ServiceUnavailable) or self._has_polled
@@ -269,7 +244,7 @@ class Worker:
             claim = self._queue.claim(offer)
         except CpstageError as error:
             self.counts.dropped += 1
-            about = described(offer.job_id, offer.document or {})
+            about = described(offer.job_id, offer.document)
             self._tell(WorkerEvent("dropped", about, message=str(error)))
             return False
         self.counts.claimed += 1
@@ -286,8 +261,13 @@ class Worker:
         if not self._may_claim():
             status = "draining"
         self._health.beat(status=status, running=len(self._jobs), **vars(self.counts))
-        if self._file:
-            self._file.write()
+        with suppress(CpstageError):  # a full disk shows in the file's age
+            self._write_health()
+
+    def _write_health(self) -> None:
+        if self._health_file:
+            with replaced_file(self._health_file, mode=0o644) as file:
+                file.write(_body(self._health.report()[1]))
 
     def _tell_of_signals(self) -> None:
         """Say once that there was a first one; a handler could not."""
@@ -325,27 +305,146 @@ class Worker:
             self._receive(self._mail.get())
 
 
-_LEAST, _LONGEST = 0.25, 5.0
-"""Both in intervals."""
+DEFAULT_PATIENCE = 300.0
+"""Seconds for which polling may fail before the worker counts as unwell."""
 
-_LEAST_BACKOFF, _LONGEST_BACKOFF = 0.1, 300.0
+_STANDSTILL = 150.0
+"""Seconds in which the loop of a worker turns at least once, also when AWS does not answer."""
 
 
-class Pace:
-    """The waits of one worker, in seconds; ``interval`` is that of :class:`WorkerOptions`."""
+class WorkerHealth:
+    """The health of a worker; safe to use in several threads.
 
-    def __init__(self, interval: float) -> None:
-        self._interval = interval
-        self._failures = 0
+    Args:
+        patience: Seconds for which polling may fail.
+    """
 
-    def found_nothing(self) -> float:
-        """Return the seconds to wait after a poll that brought no job."""
-        self._failures = 0
-        tail = random.expovariate(1 / (1 - _LEAST))
-        return self._interval * min(_LEAST + tail, _LONGEST)
+    def __init__(self, patience: float = DEFAULT_PATIENCE) -> None:
+        self._patience = patience
+        self._lock = threading.Lock()
+        self._alive = time.monotonic()
+        self._failing: float | None = None
+        self._failure: str | None = None
+        self._last_poll: str | None = None
+        self._problem: str | None = None
+        self._facts: dict[str, Any] = {}
 
-    def failed(self) -> float:
-        """Return the seconds to wait after a poll that failed: the more, the more there were."""
-        self._failures = min(self._failures + 1, 32)
-        bound = min(_LONGEST_BACKOFF, self._interval * 2**self._failures)
-        return max(_LEAST_BACKOFF, random.uniform(0, bound))  # noqa: S311 (it hides nothing)
+    def polled(self) -> None:
+        """Note a poll that was answered."""
+        with self._lock:
+            self._failing = self._failure = None
+            self._last_poll = datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+    def poll_failed(self, message: str, seconds: float = 0.0) -> bool:
+        """Note why a poll was not answered, after how many seconds; return if it is a first."""
+        with self._lock:
+            is_first = self._failing is None
+            if is_first:
+                self._failing = time.monotonic() - seconds
+            self._failure = message
+            return is_first
+
+    def problem(self, message: str | None) -> bool:
+        """Note why no job can be worked on, or None if jobs can be; return whether it is new."""
+        with self._lock:
+            is_new = (message is None) != (self._problem is None)
+            self._problem = message
+            return is_new
+
+    def beat(self, **facts: Any) -> None:
+        """Note that the loop turns, and facts for the report."""
+        with self._lock:
+            self._alive = time.monotonic()
+            self._facts = facts
+
+    def report(self) -> tuple[bool, dict[str, Any]]:
+        """Return whether the worker is well, and the document that says it."""
+        with self._lock:
+            now = time.monotonic()
+            failing = 0.0 if self._failing is None else now - self._failing
+            turns = now - self._alive <= _STANDSTILL
+            well = self._problem is None and failing <= self._patience and turns
+            return well, {
+                "healthy": well,
+                **self._facts,
+                "last_poll": self._last_poll,
+                "failing_seconds": round(failing, 1),
+                "problem": self._problem or self._failure,
+            }
+
+
+@contextmanager
+def health_page(health: WorkerHealth, host: str, port: int) -> Iterator[int]:
+    """Answer ``GET /healthz`` with 200 while the worker is healthy, and 503 while it is not.
+
+    Args:
+        health: The worker's health.
+        host: The address to listen on.
+        port: The port; 0 for a free one.
+
+    Yields:
+        The port.
+
+    Raises:
+        ConfigurationError: The port is not available.
+    """
+    try:
+        server = _HealthServer((host, port), health)
+    except (OSError, TypeError, UnicodeError) as error:  # what the socket says of a bad host name
+        why = getattr(error, "strerror", None) or "the host name is malformed"
+        raise ConfigurationError(
+            f"cannot listen on {printable(host)} port {port}: {why}",
+            hint="give another --health-port or --health-host",
+        ) from error
+    threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class _HealthServer(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], health: WorkerHealth) -> None:
+        self.health = health
+        if ":" in address[0]:
+            self.address_family = socket.AF_INET6
+        super().__init__(address, _HealthHandler)
+
+    def server_bind(self) -> None:
+        """Bind, and do not ask for the name of the host as an HTTPServer does: it may take long."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Ignore a client that disconnected."""
+
+
+class _HealthHandler(BaseHTTPRequestHandler):
+    server: _HealthServer
+    server_version = "cpstage"
+    sys_version = ""
+    timeout = 10
+
+    def do_GET(self) -> None:
+        """Answer with the worker's health, at its one address."""
+        if self.path.partition("?")[0] == "/healthz":
+            is_well, document = self.server.health.report()
+            status = 200 if is_well else 503
+        else:
+            status, document = 404, {"message": "ask for /healthz"}
+        body = _body(document)
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Log nothing: stderr is the worker's log."""
+
+
+def _body(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document).encode() + b"\n"

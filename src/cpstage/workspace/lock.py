@@ -1,4 +1,8 @@
-"""The lock that tells which run is in a workspace.
+"""The locks of a workspace, and the JSON files in ``.cpstage/`` that tell its state.
+
+A build may have put anything in the place of a file. So each is opened without following a symlink
+and without waiting for the other end of a FIFO, has to be a regular file with one name, and is read
+up to a bound. What is damaged counts as missing.
 
 One run at a time is in a workspace. The lock is the kernel's (flock(2)): it ends with its process,
 so that nothing has to be guessed about what a killed run has left. A file beside it names the
@@ -21,6 +25,7 @@ says how the job ended, as soon as that is known::
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import socket
@@ -33,7 +38,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from cpstage._posix import DIRECTORY, NOT_OFFERED, O_CLOEXEC, O_NOFOLLOW
+from cpstage._posix import DIRECTORY, NOT_OFFERED, O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK
 from cpstage.errors import (
     CpstageError,
     LocalIOError,
@@ -43,13 +48,15 @@ from cpstage.errors import (
     local_reason,
 )
 from cpstage.filesystem.removal import remove_tree
-from cpstage.workspace.state import read_json, write_json
 
 with suppress(ImportError):  # Windows, where this module can be imported
     import fcntl
 
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP} | NOT_OFFERED
 """Errors of a file system without flock(2)."""
+
+_MOST_JSON = 16 << 20
+"""Bytes of a JSON file: some thousand times as much as a job needs."""
 
 _POLL = 0.05
 _NAMING_SECONDS = 3.0
@@ -58,6 +65,95 @@ _NAMING_POLL = 0.02
 _NOTE = "ended.json"
 _JOB_ID = re.compile(r"[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}")
 """The name of a workspace, which a build cannot change."""
+
+
+class NotOurs(ValueError):
+    """A file of ours was replaced by something else, or is too long."""
+
+
+def read_own(path: Path, most: int) -> bytes:
+    """Read a file that a build may have replaced.
+
+    Raises:
+        NotOurs: It is a symlink, a FIFO or another special file, has a second name (hard link), or
+            has more than ``most`` bytes.
+        OSError: It is missing, or cannot be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK):
+            raise NotOurs("it is a symlink") from error
+        if error.errno == errno.ENXIO:  # a socket
+            raise NotOurs("it is not a regular file") from error
+        raise
+    try:  # os.fdopen refuses a directory, and leaves its descriptor open
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise NotOurs("it is not a regular file")
+        if status.st_nlink > 1:
+            raise NotOurs("it is a hard link to another file")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(most + 1)
+    finally:
+        os.close(descriptor)
+    if len(data) > most:
+        raise NotOurs(f"it has more than {most:,} bytes")
+    return data
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file; return an empty document if it is missing or damaged."""
+    try:
+        document = json.loads(read_own(path, _MOST_JSON))
+    except (OSError, RecursionError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def write_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a file in the place of what was there; raise WorkspaceUnavailable or LocalIOError."""
+    with local_failures(path):
+        path.unlink(missing_ok=True)
+        _write_new(path, document, durable=False)
+
+
+def write_json_durably(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a file as :func:`write_json` does, which is whole even after a loss of power."""
+    new = unfinished(path)
+    with local_failures(path):
+        new.unlink(missing_ok=True)
+        _write_new(new, document, durable=True)
+        new.rename(path)
+        directory = os.open(path.parent, DIRECTORY)
+        try:
+            _sync(directory)
+        finally:
+            os.close(directory)
+
+
+def unfinished(path: Path) -> Path:
+    """Return where a file is until it is whole."""
+    return path.with_name(f"{path.name}.new")
+
+
+def _write_new(path: Path, document: Mapping[str, Any], *, durable: bool) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        json.dump(document, file, indent=2)
+        file.write("\n")
+        if durable:
+            file.flush()
+            _sync(descriptor)
+
+
+def _sync(descriptor: int) -> None:
+    """Wait for the disk, where the file system knows how."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NOT_OFFERED:
+            raise
 
 
 class HeldLock:
@@ -151,7 +247,6 @@ def _is_free(lock_file: Path, stack: ExitStack) -> bool:
 def _acquire(
     lock_file: Path, wait: float, holder: Path, place: Path, make: Callable[[], object]
 ) -> int:
-    """Acquire the lock; return its descriptor."""
     until = time.monotonic() + wait
     while (descriptor := _try(lock_file, place)) is None:
         late = time.monotonic() - until
@@ -161,8 +256,11 @@ def _acquire(
             continue
         found = read_json(holder)
         if _is_there(found) or late >= _NAMING_SECONDS:
+            whom = "another run, whose process is unknown"
+            if "pid" in found:
+                whom = f"process {found['pid']} on {found.get('host')} since {found.get('since')}"
             in_use = WorkspaceInUse(
-                f"the workspace {place} is in use by {_describe(found)}",
+                f"the workspace {place} is in use by {whom}",
                 hint="wait for that run with --wait, or give another --workspace",
             )
             in_use.job_id = found.get("job_id")
@@ -232,8 +330,8 @@ def _identity(file: Path | int) -> tuple[int, int] | None:
 
 def _this_process(job_id: str | None) -> dict[str, Any]:
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    known = {"pid": os.getpid(), "host": socket.gethostname(), "since": now}
-    return {**known, "job_id": job_id} if job_id else known
+    named = {"job_id": job_id} if job_id else {}
+    return {"pid": os.getpid(), "host": socket.gethostname(), "since": now, **named}
 
 
 def _is_there(holder: Mapping[str, Any]) -> bool:
@@ -248,12 +346,6 @@ def _is_there(holder: Mapping[str, Any]) -> bool:
     except OSError:  # a process of another user
         return True
     return True
-
-
-def _describe(holder: Mapping[str, Any]) -> str:
-    if "pid" not in holder:
-        return "another run, whose process is unknown"
-    return f"process {holder['pid']} on {holder.get('host')} since {holder.get('since')}"
 
 
 @contextmanager

@@ -44,8 +44,13 @@ from typing import Any, NamedTuple
 from cpstage._posix import NOT_OFFERED
 from cpstage.errors import CpstageError, WorkspaceUnavailable, local_failures
 from cpstage.filesystem.removal import make_writable, remove_tree, removed_at_end
-from cpstage.workspace.lock import lock_new_directory, locked_directory
-from cpstage.workspace.state import read_json, unfinished, write_json_durably
+from cpstage.workspace.lock import (
+    lock_new_directory,
+    locked_directory,
+    read_json,
+    unfinished,
+    write_json_durably,
+)
 
 _STAGING = ".cpstage-staging-"
 
@@ -189,12 +194,14 @@ def _put(move: Move, *, replace: bool) -> None:
 def _roll_back(move: Move, inode: int) -> None:
     """Undo a move, if it got so far."""
     move.staged.parent.mkdir(parents=True, exist_ok=True)  # a person may have cleared up by hand
-    if _is_there(move.target) and _is(move.target, inode, move.staged.parent):
-        if _is_there(move.staged):
-            if exchange(move.staged, move.target):
-                return
-            move.staged.rename(move.replaced)
-        move.target.rename(move.staged)
+    if _is_there(move.target):
+        found = move.target.lstat()
+        if (found.st_dev, found.st_ino) == (move.staged.parent.stat().st_dev, inode):
+            if _is_there(move.staged):
+                if exchange(move.staged, move.target):
+                    return
+                move.staged.rename(move.replaced)
+            move.target.rename(move.staged)
     if _is_there(move.replaced) and not _is_there(move.target):
         move.replaced.rename(move.target)
 
@@ -206,12 +213,6 @@ def _is_there(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     return True
-
-
-def _is(path: Path, inode: int, neighbour: Path) -> bool:
-    """Whether something is what has an inode of the file system of another path."""
-    found = path.lstat()
-    return (found.st_dev, found.st_ino) == (neighbour.stat().st_dev, inode)
 
 
 _AT_FDCWD = -100

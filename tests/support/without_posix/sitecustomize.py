@@ -1,6 +1,6 @@
 """Takes from Python what only POSIX systems have; loaded at its start where this is on its path.
 
-The standard library is loaded first: it has ways of its own on other systems.
+The standard library is loaded first: it uses other ways on other systems.
 """
 
 from __future__ import annotations

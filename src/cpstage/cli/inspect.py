@@ -1,7 +1,9 @@
-"""``cpstage show`` and ``cpstage executions``: descriptions of jobs and past executions."""
+"""``cpstage show``, ``executions`` and ``doctor``: jobs and past executions, and their checks."""
 
 from __future__ import annotations
 
+import sys
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +11,20 @@ import click
 
 import cpstage
 from cpstage.cli.job_options import JobSource, artifact_source_options
-from cpstage.cli.options import AwsCommand, Number, aws_options, output_options, retry_option
-from cpstage.cli.output import Terminal, took
+from cpstage.cli.options import (
+    AwsCommand,
+    Number,
+    aws_options,
+    output_options,
+    retry_option,
+    workspace_option,
+)
+from cpstage.cli.output import Terminal, coloured, took
 from cpstage.errors import printable
 
 if TYPE_CHECKING:
     from cpstage.inspect.description import DescribedExecution, ListedExecution
+    from cpstage.inspect.doctor import Check
 
 _SHOW_EXAMPLES = """\b
 Examples:
@@ -42,8 +52,6 @@ def show(source: JobSource, config: cpstage.AwsConfig, terminal: Terminal) -> No
     for others.
 
     With --pipeline, it shows a past execution and the objects of all its artifacts.
-
-    JOB_ID may also be given as CPSTAGE_JOB_ID.
     """
     job = source.load_artifacts(config, terminal, needs_artifacts=False)
     described = cpstage.inspect.describe(job, config=config)
@@ -258,3 +266,54 @@ def _revision(revision: Any) -> str:
     short = (revision["id"] or "?")[:_SHORT_REVISION]
     first = (text or "").strip().partition("\n")[0]
     return f"{source}: {short}{f' {first}' if first else ''}"
+
+
+_DOCTOR_EXAMPLES = """\b
+Examples:
+  cpstage doctor JOB_ID
+  cpstage doctor JOB_ID --workspace build
+  cpstage doctor --job-file saved.json --json
+  cpstage doctor --pipeline release --failed
+"""
+
+_COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
+
+
+@click.command(cls=AwsCommand, epilog=_DOCTOR_EXAMPLES)
+@click.argument("job_id", required=False)
+@artifact_source_options
+@workspace_option
+@aws_options(retry_option(20, help="How long each check retries when the network or AWS fails."))
+@output_options
+def doctor(
+    *, source: JobSource, workspace: str, config: cpstage.AwsConfig, terminal: Terminal
+) -> None:
+    """Check everything that a run of a job needs.
+
+    The command checks region, network, clock, the caller's credentials, the job, its session, each
+    input (reads the first byte), each output (starts a multipart upload and aborts it), the key,
+    and the workspace. It prints what to change for each failure, and exits with the code of the
+    first one. It creates no object and leaves no file.
+
+    With --pipeline, the command checks whether the caller may read the artifacts of a past
+    execution, and starts no upload.
+    """
+    from cpstage.inspect.doctor import exit_code
+
+    checks = []
+    load = partial(source.load_artifacts, config, terminal, in_progress=True, needs_artifacts=False)
+    for check in cpstage.inspect.diagnose(load, workspace, config=config):
+        checks.append(check)
+        if not terminal.json:
+            terminal.line(_check_text(check))
+    code = exit_code(checks)
+    terminal.document({"exit_code": code, "checks": [check.document() for check in checks]})
+    if code:
+        click.get_current_context().exit(code)
+
+
+def _check_text(check: Check) -> str:
+    name = f"{check.name} {check.subject}" if check.subject else check.name
+    status = coloured(f"{check.status:<8}", _COLOURS.get(check.status, "reset"), sys.stdout)
+    line = f"{status} {printable(f'{name}: {check.detail}')}"
+    return f"{line}\n         {printable(check.fix)}" if check.fix else line
