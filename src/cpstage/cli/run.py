@@ -118,7 +118,7 @@ _RUN_EXAMPLES = """\b
 Examples:
   cpstage run JOB_ID -- make release
   cpstage run JOB_ID --report --report-tail 20 --timeout 3600 -- ./build.sh
-  cpstage run JOB_ID --cwd App --output Build=in/App/dist -- npm run build
+  cpstage run JOB_ID --cwd App --output-path Build=in/App/dist -- make dist
   cpstage run JOB_ID --report -- \\
     sh -c 'echo version=1.2 >> "$CPSTAGE_OUTPUT_VARIABLES"'
 """
