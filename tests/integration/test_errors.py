@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -436,6 +437,42 @@ def test_nohup_is_heeded(cli: Cli) -> None:
         server.communicate()
 
     assert server.returncode == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("command", "empty"),
+    [
+        ("fetch JOB --workspace ''", "--workspace"),
+        ("fetch JOB --env-file ''", "--env-file"),
+        ("push JOB -w ''", "--workspace"),
+        ("run JOB --cwd '' -- true", "--cwd"),
+        (
+            "work --category C --provider P --version 1 --workspace-root '' -- true",
+            "--workspace-root",
+        ),
+        ("work --category C --provider P --version 1 --health-file '' -- true", "--health-file"),
+        ("show --job-file ''", "--job-file"),
+        ("ls --archive ''", "--archive"),
+        ("diff --local a.zip ''", "--local"),
+        ("get-job-details --job-id JOB --save ''", "--save"),
+        ("pack '' --output a.zip", "DIRECTORY"),
+        ("pack . --output ''", "--output"),
+        ("unpack '' --into b", "ARCHIVE"),
+        ("unpack a.zip --into ''", "--into"),
+        ("local job ''", "DIRECTORY"),
+    ],
+)
+def test_an_empty_path_is_not_the_current_directory(
+    aws: LocalAWS, cli: Cli, command: str, empty: str
+) -> None:
+    """A script has it from a variable that is unset."""
+    done = cli(*shlex.split(command.replace("JOB", _job(aws))))
+
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == (
+        f"cpstage: error: {empty} is empty; is the variable that it comes from unset?\n"
+    )
+    assert names(cli.directory) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -14,6 +14,7 @@ import cpstage
 from cpstage.cli.archive_options import unpacking_options
 from cpstage.cli.job_options import (
     JobSource,
+    a_file,
     archive_option,
     artifact_source_options,
     both_given,
@@ -271,7 +272,7 @@ _DIFFERENT = 1
 @click.option(
     "--local",
     nargs=2,
-    type=str,
+    type=a_file,
     metavar="OLD NEW",
     help="Compare two local archives or directories.",
 )

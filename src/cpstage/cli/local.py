@@ -27,6 +27,7 @@ from cpstage.cli.options import (
     Command,
     Number,
     Option,
+    a_directory,
     flag,
     output_options,
     progress_option,
@@ -179,7 +180,7 @@ Examples:
   cpstage local job --queued
 """,
 )
-@click.argument("directory", required=False)
+@click.argument("directory", required=False, type=a_directory)
 @click.option(
     "--output-artifact",
     "outputs",
