@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -215,3 +216,42 @@ def test_a_read_only_workspace_is_named(aws: LocalAWS, cli: Cli) -> None:
     cli.directory.chmod(0o700)
     assert done.returncode == 73
     assert "Permission denied" in done.stderr
+
+
+RIGHTS_OF_ROOT = "-dac_override,-dac_read_search"
+
+
+@pytest.mark.skipif(
+    os.geteuid() == 0 and shutil.which("setpriv") is None,
+    reason="root may read anything: setpriv of util-linux takes that right away",
+)
+@pytest.mark.parametrize(
+    "command",
+    ["fetch JOB", "fetch JOB --dry-run", "push JOB", "run JOB -- true", "diff JOB", "env"],
+)
+@pytest.mark.parametrize("closed", ["", ".cpstage"])
+def test_a_workspace_of_another_user_is_not_an_empty_one(
+    aws: LocalAWS, cli: Cli, command: str, closed: str
+) -> None:
+    job_id = _job(aws)
+    assert cli("fetch", job_id, "--workspace", "theirs").returncode == 0
+    place = cli.directory / "theirs" / closed
+    rights = [f"--bounding-set={RIGHTS_OF_ROOT}", f"--inh-caps={RIGHTS_OF_ROOT}"]
+    words = command.replace("JOB", job_id).split()
+    place.chmod(0)
+
+    done = subprocess.run(
+        [
+            *(["setpriv", *rights] if os.geteuid() == 0 else []),
+            *(sys.executable, "-m", "cpstage", *words),
+        ],
+        cwd=cli.directory,
+        env={**cli.environment, "CPSTAGE_WORKSPACE": "theirs"},
+        capture_output=True,
+        text=True,
+    )
+
+    place.chmod(0o700)
+    assert done.returncode == 73, done.stderr
+    assert str(cli.directory / "theirs") in done.stderr
+    assert "Permission denied; check the owner and mode of it" in done.stderr

@@ -14,7 +14,6 @@ import cpstage
 from cpstage.cli.archive_options import unpacking_options
 from cpstage.cli.job_options import (
     JobSource,
-    a_file,
     archive_option,
     artifact_source_options,
     both_given,
@@ -22,6 +21,7 @@ from cpstage.cli.job_options import (
 )
 from cpstage.cli.options import (
     Command,
+    a_file,
     flag,
     log_options,
     output_options,
