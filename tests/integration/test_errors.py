@@ -364,10 +364,24 @@ def test_a_limit_of_the_shell_is_named(cli: Cli, limit: str) -> None:
     assert not (cli.directory / "b").exists()
 
 
-def test_a_full_disk_behind_stdout(aws: LocalAWS, cli: Cli) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        "show JOB",
+        "get-job-details --job-id JOB",
+        "cat JOB App f",
+        "local serve",
+        "--help",
+        "--version",
+        "local --help",
+        "fetch --help",
+    ],
+)
+def test_a_full_disk_behind_stdout(aws: LocalAWS, cli: Cli, command: str) -> None:
+    words = command.replace("JOB", _job(aws)).split()
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "cpstage", "show", _job(aws)],
+            [sys.executable, "-m", "cpstage", *words],
             env=dict(cli.environment),
             stdout=full,
             stderr=subprocess.PIPE,
@@ -375,7 +389,9 @@ def test_a_full_disk_behind_stdout(aws: LocalAWS, cli: Cli) -> None:
         )
 
     assert done.returncode == 74
-    assert "No space left on device" in done.stderr
+    assert done.stderr.splitlines()[-1] == (
+        "cpstage: error: cannot write to stdout: No space left on device"
+    )
 
 
 @pytest.mark.parametrize("command", ["show JOB", "--help", "fetch --help"])

@@ -29,7 +29,7 @@ from cpstage.cli.options import (
     session_options,
     workspace_option,
 )
-from cpstage.cli.output import Terminal, counted
+from cpstage.cli.output import Terminal, counted, stdout_failures
 from cpstage.errors import LocalIOError, NotFound, UsageError, printable
 from cpstage.progress import amount
 
@@ -230,8 +230,10 @@ def cat(
     if sys.stdout.isatty() and not force:
         chunks = _text_only(chunks, paths)
     for chunk in chunks:
-        sys.stdout.buffer.write(chunk)
-    sys.stdout.buffer.flush()  # what cannot be written is an error here: it is the result
+        with stdout_failures():
+            sys.stdout.buffer.write(chunk)
+    with stdout_failures():  # what cannot be written is an error here: it is the result
+        sys.stdout.buffer.flush()
 
 
 def _text_only(

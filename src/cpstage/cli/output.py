@@ -63,12 +63,12 @@ class Terminal:
         if not _speaks_unicode():
             text = text.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding)
         # Without color=True escape sequences would be cut out of values on a pipe.
-        with _stdout_failures():
+        with stdout_failures():
             click.echo(text.encode(errors="backslashreplace").decode(), color=True)
 
     def raw(self, data: bytes) -> None:
         """Print bytes on stdout as they are: names of files may be no text."""
-        with _stdout_failures():
+        with stdout_failures():
             click.echo(data, nl=False)
 
     def note(self, message: str) -> None:
@@ -205,14 +205,28 @@ def _speaks_unicode() -> bool:
 
 
 @contextmanager
-def _stdout_failures() -> Iterator[None]:
-    """Raise LocalIOError where stdout cannot be written, unless its reader has left (EPIPE)."""
+def stdout_failures() -> Iterator[None]:
+    """Raise LocalIOError if stdout cannot be written, unless its reader has left (EPIPE)."""
     try:
         yield
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise LocalIOError(f"cannot write to stdout: {local_reason(error)}") from error
+        raise _unwritable(error) from error
+
+
+def of_stdout(error: BaseException) -> BaseException:
+    """Return our error where click could not print help, and any other exception unchanged."""
+    frames = traceback.walk_tb(error.__traceback__)
+    if isinstance(error, OSError) and any(
+        frame.f_globals.get("__name__") == click.echo.__module__ for frame, _ in frames
+    ):
+        return _unwritable(error)
+    return error
+
+
+def _unwritable(error: OSError) -> LocalIOError:
+    return LocalIOError(f"cannot write to stdout: {local_reason(error)}")
 
 
 def _say(message: str) -> None:
