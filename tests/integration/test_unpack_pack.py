@@ -404,3 +404,21 @@ def test_names_that_are_one_on_a_folding_file_system_are_refused(first: str, sec
     folding.admit(first, "file", "App", budget)
     with pytest.raises(ArtifactRejected, match="has the same name as"):
         folding.admit(second, "file", "App", budget)
+
+
+@pytest.mark.parametrize("symlinks", ["keep", "follow"])
+def test_pack_says_nothing_about_uploads(cli: Cli, symlinks: str) -> None:
+    """And its advice works."""
+    tree = cli.directory / "tree"
+    tree.mkdir()
+    (tree / "f").write_text("x")
+    (tree / "l").symlink_to("/nowhere")
+
+    done = cli("pack", "tree", "--output", "tree.zip", "--symlinks", symlinks)
+    advised = cli("pack", "tree", "--output", "tree.zip", "--symlinks", symlinks, "--exclude", "l")
+
+    assert done.returncode
+    assert "leave" in done.stderr
+    assert "--exclude" in done.stderr
+    assert "upload" not in done.stderr
+    assert advised.returncode == 0, advised.stderr
