@@ -222,6 +222,17 @@ def test_an_sts_that_does_not_tell_fails_nothing(aws: LocalAWS, cli: Cli) -> Non
             assert why in detail
 
 
+def test_credentials_that_sts_does_not_accept_fail(aws: LocalAWS, cli: Cli) -> None:
+    job_id = aws.add_job()
+    unknown, wrong = {"AWS_ACCESS_KEY_ID": "AKIA" + "X" * 16}, {"AWS_SECRET_ACCESS_KEY": "wrong"}
+
+    for variables, why in ((unknown, "InvalidClientTokenId"), (wrong, "SignatureDoesNotMatch")):
+        code, checks = _examined(cli, job_id, **variables)
+        assert (code, [*_failures(checks)]) == (77, ["caller", "job"])
+        assert why in _caller(checks)["detail"]
+        assert _caller(checks)["fix"]
+
+
 def test_a_clock_that_is_off_and_a_network_that_is_not_there(aws: LocalAWS, cli: Cli) -> None:
     job_id = aws.add_job(outputs=["Built"])
     saved = cli("get-job-details", "--job-id", job_id, "--reveal-secrets").stdout
