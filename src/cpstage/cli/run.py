@@ -219,8 +219,9 @@ def _print_run(result: cpstage.RunResult, terminal: Terminal) -> None:
     )
     for text in filter(None, texts):
         terminal.note(text)
-    if result.failure and result.report_failure:
-        terminal.fail(result.report_failure)
+    unreported = result.report_failure
+    if result.failure and unreported and str(unreported) != str(result.failure):
+        terminal.fail(unreported)
     if result.error:
         raise result.error
 
