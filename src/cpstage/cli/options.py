@@ -191,22 +191,18 @@ class Number(click.IntRange):
     name = "number"
 
 
-class PathName(click.ParamType):
+class PathName(click.types.StringParamType):
     """A path on this machine, which a shell completes.
 
     An empty one is refused: it comes from a variable that is unset, and would be the current
     directory. :class:`click.Path` takes it.
     """
 
-    name = "text"
-
     def __init__(self, kind: str, *, as_path: bool = False) -> None:
         self._kind = kind
         self._as_path = as_path
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> str | Path:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Refuse an empty path, unless a shell completes the line."""
         if value == "" and param is not None and not (ctx and ctx.resilient_parsing):
             named = long_name(param) if isinstance(param, click.Option) else ""
