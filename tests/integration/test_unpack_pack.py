@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from cpstage.archive.options import Budget, Limits
 from cpstage.archive.paths import Plan
 from cpstage.errors import ArtifactRejected
-from mounts import with_processes
+from mounts import mounted, with_processes
 from samples import tar_of, zip_of, zip_with_link
 from trees import awkward_tree, listing, names
 
@@ -422,3 +423,28 @@ def test_pack_says_nothing_about_uploads(cli: Cli, symlinks: str) -> None:
     assert "--exclude" in done.stderr
     assert "upload" not in done.stderr
     assert advised.returncode == 0, advised.stderr
+
+
+@pytest.mark.parametrize(
+    "command", ["pack IN/tree --output IN/full/a.zip", "unpack IN/a.zip --into IN/full/a"]
+)
+def test_the_advice_for_a_full_disk_names_no_option_of_other_commands(
+    cli: Cli, command: str
+) -> None:
+    (cli.directory / "tree").mkdir()
+    (cli.directory / "tree/f").write_bytes(os.urandom(100_000))
+    assert cli("pack", "tree", "--output", "a.zip").returncode == 0
+    words = command.replace("IN", str(cli.directory)).split()
+
+    with mounted(cli.directory / "full", "size=64k") as full:
+        done = subprocess.run(
+            [*full.prefix, sys.executable, "-m", "cpstage", *words],
+            env=dict(cli.environment),
+            capture_output=True,
+            text=True,
+        )
+        assert full.names() == []
+
+    assert done.returncode == 74
+    assert "No space left on device; free some space" in done.stderr
+    assert "--workspace" not in done.stderr

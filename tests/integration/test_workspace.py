@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from cpstage.local import Input, LocalAWS
 from cpstage.workspace.publishing import exchange
+from mounts import without_privileges
 from samples import zip_of
 from trees import names
 
@@ -218,13 +218,6 @@ def test_a_read_only_workspace_is_named(aws: LocalAWS, cli: Cli) -> None:
     assert "Permission denied" in done.stderr
 
 
-RIGHTS_OF_ROOT = "-dac_override,-dac_read_search"
-
-
-@pytest.mark.skipif(
-    os.geteuid() == 0 and shutil.which("setpriv") is None,
-    reason="root may read anything: setpriv of util-linux takes that right away",
-)
 @pytest.mark.parametrize(
     "command",
     ["fetch JOB", "fetch JOB --dry-run", "push JOB", "run JOB -- true", "diff JOB", "env"],
@@ -236,15 +229,11 @@ def test_a_workspace_of_another_user_is_not_an_empty_one(
     job_id = _job(aws)
     assert cli("fetch", job_id, "--workspace", "theirs").returncode == 0
     place = cli.directory / "theirs" / closed
-    rights = [f"--bounding-set={RIGHTS_OF_ROOT}", f"--inh-caps={RIGHTS_OF_ROOT}"]
     words = command.replace("JOB", job_id).split()
     place.chmod(0)
 
     done = subprocess.run(
-        [
-            *(["setpriv", *rights] if os.geteuid() == 0 else []),
-            *(sys.executable, "-m", "cpstage", *words),
-        ],
+        [*without_privileges(), sys.executable, "-m", "cpstage", *words],
         cwd=cli.directory,
         env={**cli.environment, "CPSTAGE_WORKSPACE": "theirs"},
         capture_output=True,
