@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -448,3 +449,16 @@ def test_the_advice_for_a_full_disk_names_no_option_of_other_commands(
     assert done.returncode == 74
     assert "No space left on device; free some space" in done.stderr
     assert "--workspace" not in done.stderr
+
+
+def test_a_file_that_is_not_an_archive_is_not_said_to_be_kept(cli: Cli) -> None:
+    (cli.directory / "a.gz").write_bytes(gzip.compress(zip_of({"f": "x"})))
+
+    done = cli("unpack", "a.gz", "--into", "b")
+
+    assert done.returncode == 65
+    assert done.stderr == (
+        "cpstage: error: a.gz is in the format gzip-compressed zip, and not a zip, tar or tar.gz "
+        "archive; nothing of it was staged\n"
+    )
+    assert names(cli.directory) == ["a.gz"]

@@ -197,7 +197,7 @@ class _Walker:
                 if expected not in (None, (status.st_dev, status.st_ino)):
                     raise LocalIOError(
                         f"{directory} was replaced while it was listed",
-                        hint="wait until the build has ended, then push again",
+                        hint="wait until the build has ended, then try again",
                     )
                 self.above[-1] = (directory, (status.st_dev, status.st_ino))
                 with os.scandir(descriptor) as scanned:
@@ -363,7 +363,7 @@ def read(entry: Entry, offset: int, length: int) -> bytes:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise _unreadable(entry.source, error, hint="push again when it can be read") from error
+        raise _unreadable(entry.source, error, hint="try again when it can be read") from error
     if status.st_size != entry.size:
         raise _changed(entry, "its size ")
     found = (status.st_ino, status.st_mtime_ns, status.st_dev, len(data))
@@ -386,7 +386,7 @@ def _pread(descriptor: int, length: int, offset: int) -> bytes:
 def _changed(entry: Entry, what: str = "") -> LocalIOError:
     return LocalIOError(
         f"{entry.source} changed {what}while it was read",
-        hint="wait until the build has ended, then push again",
+        hint="wait until the build has ended, then try again",
     )
 
 
