@@ -18,7 +18,13 @@ from cpstage.aws.config import AwsConfig
 from cpstage.aws.errors import ServiceError, UnreadableAnswer, aws_failures
 from cpstage.aws.hints import seconds_off
 from cpstage.aws.job_session import JobSession
-from cpstage.errors import AccessDenied, CpstageError, UsageError, WorkspaceUnavailable
+from cpstage.errors import (
+    AccessDenied,
+    CpstageError,
+    UsageError,
+    WorkspaceUnavailable,
+    local_failures,
+)
 from cpstage.job import Artifact, ArtifactSet, Job
 from cpstage.workspace.layout import Workspace
 from cpstage.workspace.lock import require_locks
@@ -104,7 +110,12 @@ def diagnose(
         yield from _readable("output", job, job.made_artifacts, where, sizes)
         yield from _skipped(("key",), "nothing is uploaded for a past execution")
     size = sum(sizes) if job else None
-    yield _tried("workspace", lambda: _examine_workspace(workspace, size))
+
+    def examine() -> str:
+        with local_failures(Path(workspace), "look at"):
+            return _examine_workspace(workspace, size)
+
+    yield _tried("workspace", examine)
 
 
 def exit_code(checks: Iterable[Check]) -> int:
