@@ -8,7 +8,7 @@
 
 Phases come in CodeBuild's order, and all commands of a phase in one shell, which ends at the first
 that fails; post_build runs as well when build has failed. What else a buildspec may hold (env,
-artifacts, cache, reports) is not read: artifacts are named by --output. Needs PyYAML.
+artifacts, cache, reports) is not read: artifacts are named by --output-path. Needs PyYAML.
 """
 
 import subprocess

@@ -259,7 +259,7 @@ def listing(texts: Iterable[str], shown: int = MOST_SHOWN) -> str:
 _OCCUPIED = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOTEMPTY}
 _FORBIDDEN = {errno.EACCES, errno.EPERM}
 _HINTS = {
-    **dict.fromkeys([errno.ENOSPC, errno.EDQUOT], "free some space, or give another --workspace"),
+    **dict.fromkeys([errno.ENOSPC, errno.EDQUOT], "free some space, or use another disk"),
     errno.ENOENT: "check that its directory is there",
     errno.ENAMETOOLONG: "give shorter names, or a shorter path",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",

@@ -144,6 +144,49 @@ def test_without_a_server_the_commands_say_how_to_start_one(plain: Cli) -> None:
         assert "cpstage local serve" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("options", "commands"),
+    [
+        ([], "cpstage fetch && cpstage env"),
+        (
+            ["--debugger"],
+            "cpstage executions sample-pipeline && cpstage fetch --pipeline sample-pipeline "
+            "--failed --failed-action && cpstage env",
+        ),
+    ],
+)
+def test_a_shell_that_takes_the_printed_variables_can_go_on(
+    plain: Cli, options: list[str], commands: str
+) -> None:
+    """Also one that had the job of another server."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "cpstage", "local", "serve", *options],
+        env=dict(plain.environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stdout is not None
+        assert server.stderr is not None
+        variables = server.stdout.readline()
+        while "CPSTAGE_JOB_ID" not in variables:
+            variables += server.stdout.readline()
+        note = server.stderr.readline()
+        cpstage = f'cpstage() {{ {sys.executable} -m cpstage "$@"; }}'
+        done = subprocess.run(
+            ["sh", "-ec", f"{variables}{cpstage}\n{commands}"],
+            cwd=plain.directory,
+            env={**plain.environment, "CPSTAGE_JOB_ID": "another"},
+            capture_output=True,
+            text=True,
+        )
+        server.terminate()
+
+    assert f"then: {commands.partition(' && ')[0]}. Ctrl-C stops." in note
+    assert done.returncode == 0, done.stderr
+    assert "export CPSTAGE_IN_APPSOURCE=" in done.stdout
+
+
 def test_serving_on_a_taken_port_is_one_line(
     plain: Cli, served: tuple[dict[str, Any], subprocess.Popen[str]]
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ import pytest
 from aws_clients import kms, s3
 from constant_server import answering_server
 from cpstage.local import SESSION_ACTIONS, Input, LocalAWS
+from mounts import without_privileges
 from samples import zip_of
 
 if TYPE_CHECKING:
@@ -220,6 +223,44 @@ def test_an_sts_that_does_not_tell_fails_nothing(aws: LocalAWS, cli: Cli) -> Non
             detail = _caller(checks)["detail"]
             assert "the identity, which a run does not need, is unknown" in detail
             assert why in detail
+
+
+@pytest.mark.parametrize("closed", ["", ".cpstage"])
+def test_a_workspace_of_another_user_fails_its_check_alone(
+    aws: LocalAWS, cli: Cli, closed: str
+) -> None:
+    job_id = aws.add_job(outputs=["Built"])
+    assert cli("fetch", job_id, "--workspace", "theirs").returncode == 0
+    place = cli.directory / "theirs" / closed
+    place.chmod(0)
+
+    done = subprocess.run(
+        [
+            *(*without_privileges(), sys.executable, "-m", "cpstage"),
+            *("doctor", job_id, "--workspace", "theirs", "--json"),
+        ],
+        cwd=cli.directory,
+        env=dict(cli.environment),
+        capture_output=True,
+        text=True,
+    )
+
+    place.chmod(0o700)
+    assert done.returncode == 73, done.stderr
+    failures = _failures(json.loads(done.stdout)["checks"])
+    assert [*failures] == ["workspace"]
+    assert "Permission denied" in failures["workspace"]["detail"]
+
+
+def test_credentials_that_sts_does_not_accept_fail(aws: LocalAWS, cli: Cli) -> None:
+    job_id = aws.add_job()
+    unknown, wrong = {"AWS_ACCESS_KEY_ID": "AKIA" + "X" * 16}, {"AWS_SECRET_ACCESS_KEY": "wrong"}
+
+    for variables, why in ((unknown, "InvalidClientTokenId"), (wrong, "SignatureDoesNotMatch")):
+        code, checks = _examined(cli, job_id, **variables)
+        assert (code, [*_failures(checks)]) == (77, ["caller", "job"])
+        assert why in _caller(checks)["detail"]
+        assert _caller(checks)["fix"]
 
 
 def test_a_clock_that_is_off_and_a_network_that_is_not_there(aws: LocalAWS, cli: Cli) -> None:

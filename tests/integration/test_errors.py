@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -363,10 +364,24 @@ def test_a_limit_of_the_shell_is_named(cli: Cli, limit: str) -> None:
     assert not (cli.directory / "b").exists()
 
 
-def test_a_full_disk_behind_stdout(aws: LocalAWS, cli: Cli) -> None:
+@pytest.mark.parametrize(
+    "command",
+    [
+        "show JOB",
+        "get-job-details --job-id JOB",
+        "cat JOB App f",
+        "local serve",
+        "--help",
+        "--version",
+        "local --help",
+        "fetch --help",
+    ],
+)
+def test_a_full_disk_behind_stdout(aws: LocalAWS, cli: Cli, command: str) -> None:
+    words = command.replace("JOB", _job(aws)).split()
     with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "cpstage", "show", _job(aws)],
+            [sys.executable, "-m", "cpstage", *words],
             env=dict(cli.environment),
             stdout=full,
             stderr=subprocess.PIPE,
@@ -374,7 +389,9 @@ def test_a_full_disk_behind_stdout(aws: LocalAWS, cli: Cli) -> None:
         )
 
     assert done.returncode == 74
-    assert "No space left on device" in done.stderr
+    assert done.stderr.splitlines()[-1] == (
+        "cpstage: error: cannot write to stdout: No space left on device"
+    )
 
 
 @pytest.mark.parametrize("command", ["show JOB", "--help", "fetch --help"])
@@ -436,6 +453,42 @@ def test_nohup_is_heeded(cli: Cli) -> None:
         server.communicate()
 
     assert server.returncode == 128 + signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    ("command", "empty"),
+    [
+        ("fetch JOB --workspace ''", "--workspace"),
+        ("fetch JOB --env-file ''", "--env-file"),
+        ("push JOB -w ''", "--workspace"),
+        ("run JOB --cwd '' -- true", "--cwd"),
+        (
+            "work --category C --provider P --version 1 --workspace-root '' -- true",
+            "--workspace-root",
+        ),
+        ("work --category C --provider P --version 1 --health-file '' -- true", "--health-file"),
+        ("show --job-file ''", "--job-file"),
+        ("ls --archive ''", "--archive"),
+        ("diff --local a.zip ''", "--local"),
+        ("get-job-details --job-id JOB --save ''", "--save"),
+        ("pack '' --output a.zip", "DIRECTORY"),
+        ("pack . --output ''", "--output"),
+        ("unpack '' --into b", "ARCHIVE"),
+        ("unpack a.zip --into ''", "--into"),
+        ("local job ''", "DIRECTORY"),
+    ],
+)
+def test_an_empty_path_is_not_the_current_directory(
+    aws: LocalAWS, cli: Cli, command: str, empty: str
+) -> None:
+    """A script has it from a variable that is unset."""
+    done = cli(*shlex.split(command.replace("JOB", _job(aws))))
+
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == (
+        f"cpstage: error: {empty} is empty; is the variable that it comes from unset?\n"
+    )
+    assert names(cli.directory) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

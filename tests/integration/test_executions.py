@@ -199,6 +199,8 @@ def test_doctor_reads_and_uploads_nothing(aws: LocalAWS, debug: Cli, failed: str
     assert done.returncode == 0, done.stdout
     assert "ok       input AppSource: " in done.stdout
     assert "ok       output AppReport: " in done.stdout
+    whole = debug("doctor", "--pipeline", PIPELINE).stdout
+    assert f"ok       job: {failed} of {PIPELINE}\n" in whole
     assert "CreateMultipartUpload" not in {one.action for one in aws.calls()[before:]}
 
 

@@ -90,6 +90,20 @@ def test_a_signature_that_is_too_old_is_about_the_clock(aws: LocalAWS, cli: Cli,
     assert "the clock of this machine is off by +" in line
 
 
+def test_the_local_aws_gives_request_ids_as_aws_does(aws: LocalAWS, cli: Cli) -> None:
+    """A refusal that is practised on it looks like one in an account."""
+    unknown = cli("fetch", "nobody-knows-it")
+    denied = cli("pack", ".", "--output", "a.zip", "--encrypt", "--encrypt-key", aws.key_arn)
+    answered = cli("fetch", _small(aws), "-v").stderr.splitlines()
+
+    assert "(request ID " in unknown.stderr
+    assert denied.returncode == 77
+    assert "(request ID " in denied.stderr
+    calls = [line for line in answered if ": status " in line]
+    assert calls
+    assert all(", request ID " in line for line in calls)
+
+
 @pytest.mark.parametrize("header", ["x-amzn-RequestId", "x-amz-request-id"])
 def test_the_request_id_is_on_the_line_and_in_the_log(aws: LocalAWS, cli: Cli, header: str) -> None:
     operation = "GetJobDetails" if header == "x-amzn-RequestId" else "GetObject"

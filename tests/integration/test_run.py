@@ -448,3 +448,16 @@ def test_a_run_in_another_thread_is_stopped_by_its_caller(
 
     assert isinstance(result.error, Stopped)
     assert failure(aws, job_id)["message"] == "stopped by SIGTERM"
+
+
+def test_the_advice_for_an_empty_output_works(aws: LocalAWS, cli: Cli) -> None:
+    job_id = aws.add_job(outputs=["Built"])
+    (cli.directory / "results").mkdir()
+    (cli.directory / "results/f").write_text("x")
+
+    done = cli("run", job_id, "--", "true")
+    advised = cli("run", job_id, "--output-path", "Built=results", "--", "true")
+
+    assert done.returncode == 66
+    assert "cpstage run: --output-path Built=PATH" in done.stderr
+    assert advised.returncode == 0, advised.stderr

@@ -183,6 +183,16 @@ def test_a_result_whose_answer_is_lost_counts_as_reported(
     assert aws.job(job_id).status == ("Succeeded" if result == _SUCCESS else "Failed")
 
 
+@pytest.mark.parametrize("missing", [["AWS_REGION", "AWS_DEFAULT_REGION"], ["AWS_ACCESS_KEY_ID"]])
+def test_what_prevents_run_and_report_is_said_once(
+    aws: LocalAWS, cli: Cli, missing: list[str]
+) -> None:
+    done = cli("run", add_job(aws), "--report", "--", "true", without=tuple(missing))
+
+    assert done.returncode in (77, 78)
+    assert done.stderr.count("cpstage: error: ") == 1
+
+
 def test_a_result_of_which_no_answer_comes_may_have_been_put(aws: LocalAWS, cli: Cli) -> None:
     job_id = add_job(aws)
     with FaultProxy(aws.endpoint_url, [Rule(Close(None), _SUCCESS, times=None)]) as proxy:

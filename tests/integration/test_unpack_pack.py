@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +15,7 @@ import pytest
 from cpstage.archive.options import Budget, Limits
 from cpstage.archive.paths import Plan
 from cpstage.errors import ArtifactRejected
-from mounts import with_processes
+from mounts import mounted, with_processes
 from samples import tar_of, zip_of, zip_with_link
 from trees import awkward_tree, listing, names
 
@@ -404,3 +406,59 @@ def test_names_that_are_one_on_a_folding_file_system_are_refused(first: str, sec
     folding.admit(first, "file", "App", budget)
     with pytest.raises(ArtifactRejected, match="has the same name as"):
         folding.admit(second, "file", "App", budget)
+
+
+@pytest.mark.parametrize("symlinks", ["keep", "follow"])
+def test_pack_says_nothing_about_uploads(cli: Cli, symlinks: str) -> None:
+    """And its advice works."""
+    tree = cli.directory / "tree"
+    tree.mkdir()
+    (tree / "f").write_text("x")
+    (tree / "l").symlink_to("/nowhere")
+
+    done = cli("pack", "tree", "--output", "tree.zip", "--symlinks", symlinks)
+    advised = cli("pack", "tree", "--output", "tree.zip", "--symlinks", symlinks, "--exclude", "l")
+
+    assert done.returncode
+    assert "leave" in done.stderr
+    assert "--exclude" in done.stderr
+    assert "upload" not in done.stderr
+    assert advised.returncode == 0, advised.stderr
+
+
+@pytest.mark.parametrize(
+    "command", ["pack IN/tree --output IN/full/a.zip", "unpack IN/a.zip --into IN/full/a"]
+)
+def test_the_advice_for_a_full_disk_names_no_option_of_other_commands(
+    cli: Cli, command: str
+) -> None:
+    (cli.directory / "tree").mkdir()
+    (cli.directory / "tree/f").write_bytes(os.urandom(100_000))
+    assert cli("pack", "tree", "--output", "a.zip").returncode == 0
+    words = command.replace("IN", str(cli.directory)).split()
+
+    with mounted(cli.directory / "full", "size=64k") as full:
+        done = subprocess.run(
+            [*full.prefix, sys.executable, "-m", "cpstage", *words],
+            env=dict(cli.environment),
+            capture_output=True,
+            text=True,
+        )
+        assert full.names() == []
+
+    assert done.returncode == 74
+    assert "No space left on device; free some space" in done.stderr
+    assert "--workspace" not in done.stderr
+
+
+def test_a_file_that_is_not_an_archive_is_not_said_to_be_kept(cli: Cli) -> None:
+    (cli.directory / "a.gz").write_bytes(gzip.compress(zip_of({"f": "x"})))
+
+    done = cli("unpack", "a.gz", "--into", "b")
+
+    assert done.returncode == 65
+    assert done.stderr == (
+        "cpstage: error: a.gz is in the format gzip-compressed zip, and not a zip, tar or tar.gz "
+        "archive; nothing of it was staged\n"
+    )
+    assert names(cli.directory) == ["a.gz"]

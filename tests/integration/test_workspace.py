@@ -13,6 +13,7 @@ import pytest
 
 from cpstage.local import Input, LocalAWS
 from cpstage.workspace.publishing import exchange
+from mounts import without_privileges
 from samples import zip_of
 from trees import names
 
@@ -215,3 +216,31 @@ def test_a_read_only_workspace_is_named(aws: LocalAWS, cli: Cli) -> None:
     cli.directory.chmod(0o700)
     assert done.returncode == 73
     assert "Permission denied" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["fetch JOB", "fetch JOB --dry-run", "push JOB", "run JOB -- true", "diff JOB", "env"],
+)
+@pytest.mark.parametrize("closed", ["", ".cpstage"])
+def test_a_workspace_of_another_user_is_not_an_empty_one(
+    aws: LocalAWS, cli: Cli, command: str, closed: str
+) -> None:
+    job_id = _job(aws)
+    assert cli("fetch", job_id, "--workspace", "theirs").returncode == 0
+    place = cli.directory / "theirs" / closed
+    words = command.replace("JOB", job_id).split()
+    place.chmod(0)
+
+    done = subprocess.run(
+        [*without_privileges(), sys.executable, "-m", "cpstage", *words],
+        cwd=cli.directory,
+        env={**cli.environment, "CPSTAGE_WORKSPACE": "theirs"},
+        capture_output=True,
+        text=True,
+    )
+
+    place.chmod(0o700)
+    assert done.returncode == 73, done.stderr
+    assert str(cli.directory / "theirs") in done.stderr
+    assert "Permission denied; check the owner and mode of it" in done.stderr

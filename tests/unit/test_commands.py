@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,25 @@ def test_every_command_has_examples_of_itself(path: str, command: click.Command)
     examples = [line for line in lines if line.startswith("  ")]
 
     assert [line for line in examples if path in line]
+
+
+def test_examples_have_the_names_of_options_of_today() -> None:
+    """A former name works, and prints a warning."""
+    group = command_line.cpstage
+    local = group.get_command(click.Context(group), "local")
+    commands = {**dict(_leaves(group)), "cpstage local": local}
+    text = "\n".join((command and command.epilog) or "" for command in commands.values())
+
+    unknown = []
+    for line in re.findall(r"^  (cpstage .*)$", text.replace("\\\n", ""), re.MULTILINE):
+        path = max((path for path in commands if f"{line} ".startswith(f"{path} ")), key=len)
+        command = commands[path]
+        assert command is not None
+        known = {name for one in command.params for name in (*one.opts, *one.secondary_opts)}
+        words = line.partition(" -- ")[0].split()
+        unknown += [(line, word) for word in words if word[:2] == "--" and word not in known]
+
+    assert not unknown
 
 
 @pytest.mark.parametrize(("path", "command"), [*_leaves(command_line.cpstage)])

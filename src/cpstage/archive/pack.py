@@ -187,4 +187,4 @@ class Packer:
 
 
 def _not_packed(root: Path, why: str, hint: str) -> ArtifactRejected:
-    return ArtifactRejected(f"cannot pack {root}: {why}", hint=f"{hint}; nothing was uploaded")
+    return ArtifactRejected(f"cannot pack {root}: {why}", hint=f"{hint}; nothing was packed")

@@ -25,7 +25,7 @@ from cpstage._posix import (
     reuse_freed_memory,
     signals,
 )
-from cpstage.cli.output import Terminal, flush_or_drop, replace_closed_stdout
+from cpstage.cli.output import Terminal, flush_or_drop, of_stdout, replace_closed_stdout
 from cpstage.errors import Reportable, Stopped, UsageError, reportable
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ def _run(arguments: Sequence[str], terminal: Terminal) -> int:
     except BrokenPipeError:
         return _SIGNALLED + sum(signals("SIGPIPE"))
     except (Reportable, Exception) as error:
-        failure = reportable(error)
+        failure = reportable(of_stdout(error))
     else:
         return 0
     terminal.fail(failure)

@@ -21,6 +21,7 @@ from cpstage.cli.job_options import (
 )
 from cpstage.cli.options import (
     Command,
+    a_file,
     flag,
     log_options,
     output_options,
@@ -230,7 +231,7 @@ def cat(
     for chunk in chunks:
         with stdout_failures():
             sys.stdout.buffer.write(chunk)
-    with stdout_failures():
+    with stdout_failures():  # what cannot be written is an error here: it is the result
         sys.stdout.buffer.flush()
 
 
@@ -274,7 +275,7 @@ _DIFFERENT = 1
 @click.option(
     "--local",
     nargs=2,
-    type=str,
+    type=a_file,
     metavar="OLD NEW",
     help="Compare two local archives or directories.",
 )

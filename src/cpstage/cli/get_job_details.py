@@ -21,7 +21,7 @@ import cpstage
 from cpstage._package import __version__
 from cpstage.cli.aws_output import FORMATS, compile_query, output_format, render
 from cpstage.cli.job_options import refuse_document
-from cpstage.cli.options import Command, Function, aws_options, flag, json_options
+from cpstage.cli.options import Command, Function, a_file, aws_options, flag, json_options
 from cpstage.cli.output import Terminal, stdout_failures
 from cpstage.errors import ConfigurationError, UsageError, local_reason
 
@@ -183,6 +183,7 @@ Options of the AWS CLI that change nothing here, such as --no-paginate, are acce
 @click.option(
     "--save",
     "saved",
+    type=a_file,
     metavar="FILE",
     help="Save the document, SECRETS included, in FILE (mode 0600), with the time at which "
     "CodePipeline issued its credentials; print nothing.",

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 import cpstage
-from cpstage.cli.options import Decorator, Function, a_file, flag, gather
+from cpstage.cli.options import Decorator, Function, a_file, flag, gather, is_empty
 from cpstage.cli.output import Terminal
 from cpstage.errors import ConfigurationError, NotFound, UsageError, local_reason
 
@@ -172,8 +172,8 @@ def job_options(function: Function, *, takes_past: bool = False) -> Function:
             raise both_given("JOB_ID" if job_id else "--job-file", "--pipeline")
         if job_id and job_file is not None:
             raise both_given("JOB_ID", "--job-file")
-        if "" in (job_id, job_file):
-            raise _is_empty("JOB_ID" if job_id == "" else "--job-file")
+        if job_id == "":
+            raise is_empty("JOB_ID")
         known = job_id or os.environ.get(_VARIABLE) or ""
         refuse_document(known, "JOB_ID")
         refuse_document(job_file or "", "--job-file")
@@ -215,10 +215,6 @@ def both_given(one: str, other: str) -> UsageError:
     return UsageError(f"both {one} and {other} are given", hint="give one of them")
 
 
-def _is_empty(name: str) -> UsageError:
-    return UsageError(f"{name} is empty", hint="is the variable that it comes from unset?")
-
-
 def _is_a_file(path: str) -> UsageError:
     """Say how to name a local archive: the service would say that the job is unknown."""
     context = click.get_current_context()
@@ -247,7 +243,7 @@ def _past(**past: Any) -> Mapping[str, Any] | None:
         return None
     for name, value in values.items():
         if value == "":
-            raise _is_empty(name)
+            raise is_empty(name)
     for one, other in (("--execution", "--failed"), ("--action", "--failed-action")):
         if one in given and other in given:
             raise both_given(one, other)
@@ -282,7 +278,7 @@ def _past_options(*, hidden: bool) -> list[Decorator]:
 _JOB_FILE = click.option(
     "--job-file",
     metavar="FILE|-",
-    shell_complete=a_file,
+    type=a_file,
     help="Saved job document, in any format that AWS returns.",
 )
 _CLIENT_TOKEN = click.option(
@@ -296,7 +292,7 @@ _JOB_ID = re.compile(r"[0-9a-f]{8}-[0-9A-Za-z-]+")
 
 
 archive_option = click.option(
-    "--archive", metavar="FILE", shell_complete=a_file, help="Instead of a job: a local archive."
+    "--archive", metavar="FILE", type=a_file, help="Instead of a job: a local archive."
 )
 
 skip_missing_option = flag(

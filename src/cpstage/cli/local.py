@@ -27,6 +27,7 @@ from cpstage.cli.options import (
     Command,
     Number,
     Option,
+    a_directory,
     flag,
     output_options,
     progress_option,
@@ -91,7 +92,7 @@ def _asking(endpoint_url: str | None) -> Iterator[LocalAWSClient]:
     epilog="""\b
 Examples:
   cpstage local serve
-  cpstage local job ./my-source --output AppBuild
+  cpstage local job ./my-source --output-artifact AppBuild
   cpstage local record
 """
 )
@@ -144,8 +145,7 @@ def serve(
             ) from error
     try:
         add_sample_history(aws)
-        environment = aws.debugger_environment if debugger else aws.environment
-        _announce(terminal, aws, add_sample_job(aws), environment)
+        _announce(terminal, aws, add_sample_job(aws), debugger=debugger)
         threading.Event().wait()
     except Stopped as stopped:
         terminal.note("The local AWS has stopped.")
@@ -154,16 +154,21 @@ def serve(
         aws.stop()
 
 
-def _announce(terminal: Terminal, aws: LocalAWS, job_id: str, environment: dict[str, str]) -> None:
+def _announce(terminal: Terminal, aws: LocalAWS, job_id: str, *, debugger: bool) -> None:
+    """Print the variables of the caller, or of a debugger, who may not ask for the job."""
+    from cpstage.local.sample import PIPELINE
+
+    environment = aws.debugger_environment if debugger else aws.environment
     if terminal.json:
         document = {"endpoint_url": aws.endpoint_url, "region": aws.region, "job_id": job_id}
-        click.echo(json.dumps({**document, "environment": environment}))
+        terminal.line(json.dumps({**document, "environment": environment}))
         return
-    click.echo("unset AWS_PROFILE AWS_SESSION_TOKEN")
-    for name, value in environment.items():
-        click.echo(f"export {name}={shlex.quote(value)}")
-    click.echo(f"export CPSTAGE_JOB_ID={job_id}")
-    terminal.note("Paste these lines into another shell, then: cpstage fetch. Ctrl-C stops.")
+    lines = ["unset AWS_PROFILE AWS_SESSION_TOKEN"]
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in environment.items()]
+    lines.append("unset CPSTAGE_JOB_ID" if debugger else f"export CPSTAGE_JOB_ID={job_id}")
+    terminal.line("\n".join(lines))
+    then = f"cpstage executions {PIPELINE}" if debugger else "cpstage fetch"
+    terminal.note(f"Paste these lines into another shell, then: {then}. Ctrl-C stops.")
 
 
 @local.command(
@@ -171,11 +176,11 @@ def _announce(terminal: Terminal, aws: LocalAWS, job_id: str, environment: dict[
     epilog="""\b
 Examples:
   cpstage local job
-  cpstage local job ./my-source --output AppBuild --output Docs
+  cpstage local job ./my-source --output-artifact AppBuild
   cpstage local job --queued
 """,
 )
-@click.argument("directory", required=False)
+@click.argument("directory", required=False, type=a_directory)
 @click.option(
     "--output-artifact",
     "outputs",

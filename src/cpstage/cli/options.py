@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -190,6 +191,45 @@ class Number(click.IntRange):
     name = "number"
 
 
+class PathName(click.types.StringParamType):
+    """A path on this machine, which a shell completes.
+
+    An empty one is refused: it comes from a variable that is unset, and would be the current
+    directory. :class:`click.Path` takes it.
+    """
+
+    def __init__(self, kind: str, *, as_path: bool = False) -> None:
+        self._kind = kind
+        self._as_path = as_path
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse an empty path, unless a shell completes the line."""
+        if value == "" and param is not None and not (ctx and ctx.resilient_parsing):
+            named = long_name(param) if isinstance(param, click.Option) else ""
+            raise is_empty(named or param.human_readable_name)
+        return Path(value) if self._as_path else value
+
+    def shell_complete(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        param: click.Parameter,  # noqa: ARG002
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        """Let the shell complete the path."""
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(incomplete, type=self._kind)]
+
+
+def is_empty(name: str) -> UsageError:
+    """Return the error for an empty value of an option or argument."""
+    return UsageError(f"{name} is empty", hint="is the variable that it comes from unset?")
+
+
+a_file = PathName("file")
+a_directory = PathName("dir")
+
+
 def flag(*names: str, **others: Any) -> Decorator:
     """Declare an option without a value."""
     return click.option(*names, is_flag=True, **others)
@@ -240,19 +280,6 @@ def gather(
     return decorate
 
 
-def _path(
-    _context: click.Context, _: click.Parameter, incomplete: str, *, kind: str
-) -> list[CompletionItem]:
-    from click.shell_completion import CompletionItem
-
-    return [CompletionItem(incomplete, type=kind)]
-
-
-a_file = functools.partial(_path, kind="file")
-a_directory = functools.partial(_path, kind="dir")
-"""Complete a path; callbacks of click."""
-
-
 def pairs(
     _context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
 ) -> dict[str, str]:
@@ -271,7 +298,7 @@ workspace_option = click.option(
     "--workspace",
     metavar="DIR",
     default=".",
-    shell_complete=a_directory,
+    type=a_directory,
     help="Directory with in/ and out/; else CPSTAGE_WORKSPACE. [the current directory]",
 )
 
@@ -295,7 +322,7 @@ def aws_options(*more: Decorator) -> Decorator:
         click.option(
             "--ca-bundle",
             metavar="FILE",
-            shell_complete=a_file,
+            type=a_file,
             help="CA certificates; else AWS_CA_BUNDLE.",
         ),
         flag("--no-verify-ssl", help="Do not verify certificates."),

@@ -248,13 +248,27 @@ def is_stdout_closed() -> bool:
 
 @contextmanager
 def stdout_failures() -> Iterator[None]:
-    """Raise LocalIOError where stdout cannot be written, unless its reader has left (EPIPE)."""
+    """Raise LocalIOError if stdout cannot be written, unless its reader has left (EPIPE)."""
     try:
         yield
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise LocalIOError(f"cannot write to stdout: {local_reason(error)}") from error
+        raise _unwritable(error) from error
+
+
+def of_stdout(error: BaseException) -> BaseException:
+    """Return our error where click could not print help, and any other exception unchanged."""
+    frames = traceback.walk_tb(error.__traceback__)
+    if isinstance(error, OSError) and any(
+        frame.f_globals.get("__name__") == click.echo.__module__ for frame, _ in frames
+    ):
+        return _unwritable(error)
+    return error
+
+
+def _unwritable(error: OSError) -> LocalIOError:
+    return LocalIOError(f"cannot write to stdout: {local_reason(error)}")
 
 
 def _say(message: str) -> None:

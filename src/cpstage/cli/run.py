@@ -25,6 +25,7 @@ from cpstage.cli.options import (
     Decorator,
     Number,
     Option,
+    a_directory,
     aws_options,
     flag,
     gather,
@@ -75,6 +76,7 @@ def command_options(*, kills_orphans: bool) -> Decorator:
             "--cwd",
             "directory",
             default=".",
+            type=a_directory,
             metavar="DIR",
             help="Working directory of CMD: an input artifact's name, or a path. [the workspace]",
         ),
@@ -118,7 +120,7 @@ _RUN_EXAMPLES = """\b
 Examples:
   cpstage run JOB_ID -- make release
   cpstage run JOB_ID --report --report-tail 20 --timeout 3600 -- ./build.sh
-  cpstage run JOB_ID --cwd App --output Build=in/App/dist -- npm run build
+  cpstage run JOB_ID --cwd App --output-path Build=in/App/dist -- make dist
   cpstage run JOB_ID --report -- \\
     sh -c 'echo version=1.2 >> "$CPSTAGE_OUTPUT_VARIABLES"'
 """
@@ -223,8 +225,9 @@ def _print_run(result: cpstage.RunResult, terminal: Terminal) -> None:
     )
     for text in filter(None, texts):
         terminal.note(text)
-    if result.failure and result.report_failure:
-        terminal.fail(result.report_failure)
+    unreported = result.report_failure
+    if result.failure and unreported and str(unreported) != str(result.failure):
+        terminal.fail(unreported)
     if result.error:
         raise result.error
 

@@ -53,7 +53,7 @@ Examples:
 @click.option(
     "--env-file",
     metavar="FILE",
-    shell_complete=a_file,
+    type=a_file,
     help="Write the job's variables as NAME=value lines.",
 )
 @flag("--codebuild-env", help="Add CODEBUILD_SRC_DIR variables to that file.")
@@ -200,12 +200,12 @@ Examples:
 
 
 @click.command(cls=Command, epilog=_UNPACK_EXAMPLES)
-@click.argument("archive", shell_complete=a_file)
+@click.argument("archive", type=a_file)
 @click.option(
     "--into",
     required=True,
     metavar="DIR",
-    shell_complete=a_directory,
+    type=a_directory,
     help="New or empty directory.",
 )
 @extraction_options
@@ -234,10 +234,8 @@ Examples:
 
 
 @click.command(cls=Command, epilog=_PACK_EXAMPLES)
-@click.argument("directory", shell_complete=a_directory)
-@click.option(
-    "--output", required=True, metavar="FILE", shell_complete=a_file, help="Archive to write."
-)
+@click.argument("directory", type=a_directory)
+@click.option("--output", required=True, metavar="FILE", type=a_file, help="Archive to write.")
 @flag("--overwrite", help="Replace FILE if it exists.")
 @packing_options
 @message_encryption_options

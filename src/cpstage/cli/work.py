@@ -18,6 +18,7 @@ from cpstage.cli.archive_options import run_staging_options, run_upload_options
 from cpstage.cli.options import (
     AwsCommand,
     Number,
+    PathName,
     aws_options,
     choice,
     flag,
@@ -89,7 +90,7 @@ _queue_options = gather(
     ),
     click.option(
         "--client-tokens",
-        type=click.Path(path_type=Path),
+        type=PathName("file", as_path=True),
         metavar="FILE",
         help='For third-party jobs: a JSON object {"CLIENT_ID": "TOKEN"}.',
     ),
@@ -139,7 +140,7 @@ _places_options = gather(
     click.option(
         "--workspace-root",
         "root",
-        type=click.Path(path_type=Path),
+        type=PathName("dir", as_path=True),
         default=Path("."),
         metavar="DIR",
         help="Parent of the jobs' workspaces DIR/<job id>/. [the current directory]",
@@ -213,7 +214,7 @@ Examples:
 @choice("--log-format", values=["text", "json"], help="Format of the log on stderr.")
 @click.option(
     "--health-file",
-    type=click.Path(path_type=Path),
+    type=PathName("file", as_path=True),
     metavar="FILE",
     help="Write the worker's health to FILE at every poll.",
 )

@@ -168,7 +168,7 @@ def walk(
         raise ArtifactRejected(
             f"symlinks lead out of {walker.root}: {shown}",
             hint="copy what they point to with --symlinks follow-outside, or leave them out with "
-            "--exclude; nothing was uploaded",
+            "--exclude; nothing was packed",
         )
 
 
@@ -197,7 +197,7 @@ class _Walker:
                 if expected not in (None, (status.st_dev, status.st_ino)):
                     raise LocalIOError(
                         f"{directory} was replaced while it was listed",
-                        hint="wait until the build has ended, then push again",
+                        hint="wait until the build has ended, then try again",
                     )
                 self.above[-1] = (directory, (status.st_dev, status.st_ino))
                 with os.scandir(descriptor) as scanned:
@@ -265,6 +265,9 @@ class _Walker:
             if error.errno == errno.ENOENT and self._symlinks == "follow-outside":
                 self._report(f"the symlink {path!r} points to nothing and was left out")
                 return None
+            if error.errno == errno.ENOENT:
+                hint = "it is a symlink to nothing: leave it out with --exclude, or give "
+                raise _unreadable(source, error, f"{hint}--symlinks keep") from error
             raise
         if os.path.commonpath([real, self.root]) != self.root:
             if self._symlinks == "follow":
@@ -311,7 +314,7 @@ def _not_utf8(misnamed: list[tuple[str, str]]) -> ArtifactRejected:
     what, are = ("the name", "is") if len(misnamed) == 1 else ("the names", "are")
     return ArtifactRejected(
         f"{what} {shown} {are} not UTF-8",
-        hint="rename them, or leave them out with --exclude; nothing was uploaded",
+        hint="rename them, or leave them out with --exclude; nothing was packed",
     )
 
 
@@ -319,10 +322,10 @@ def _file(source: str, path: RelativePath, status: os.stat_result) -> Entry:
     if not stat.S_ISREG(status.st_mode):
         raise ArtifactRejected(
             f"{source} is neither a file, a directory nor a link",
-            hint="leave it out with --exclude; nothing was uploaded",
+            hint="leave it out with --exclude; nothing was packed",
         )
     if not _is_readable(source, status):
-        raise LocalIOError(f"cannot read {source}: Permission denied", hint="nothing was uploaded")
+        raise LocalIOError(f"cannot read {source}: Permission denied", hint="nothing was packed")
     identity = (status.st_ino, status.st_mtime_ns, status.st_dev)
     return Entry(path, "file", source, status.st_size, status.st_mode & 0o777, "", *identity)
 
@@ -360,7 +363,7 @@ def read(entry: Entry, offset: int, length: int) -> bytes:
         finally:
             os.close(descriptor)
     except OSError as error:
-        raise _unreadable(entry.source, error, hint="push again when it can be read") from error
+        raise _unreadable(entry.source, error, hint="try again when it can be read") from error
     if status.st_size != entry.size:
         raise _changed(entry, "its size ")
     found = (status.st_ino, status.st_mtime_ns, status.st_dev, len(data))
@@ -383,9 +386,9 @@ def _pread(descriptor: int, length: int, offset: int) -> bytes:
 def _changed(entry: Entry, what: str = "") -> LocalIOError:
     return LocalIOError(
         f"{entry.source} changed {what}while it was read",
-        hint="wait until the build has ended, then push again",
+        hint="wait until the build has ended, then try again",
     )
 
 
-def _unreadable(path: str, error: OSError, hint: str = "nothing was uploaded") -> LocalIOError:
+def _unreadable(path: str, error: OSError, hint: str = "nothing was packed") -> LocalIOError:
     return LocalIOError(f"cannot read {path}: {local_reason(error)}", hint=hint)

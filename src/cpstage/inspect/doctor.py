@@ -36,6 +36,13 @@ _MOST_SECONDS_OFF = 300.0
 
 _NOTICEABLE_SECONDS_OFF = 60.0
 
+_WRONG_CREDENTIALS = {
+    *("InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId"),
+    *("SignatureDoesNotMatch", "InvalidSignatureException", "IncompleteSignature"),
+}
+"""Codes for credentials that AWS does not know: every call with them is refused (AWS General
+Reference, common errors)."""
+
 _SECONDS_FOR_STS = 5.0
 """A network without a route to STS often drops packets silently."""
 
@@ -88,7 +95,8 @@ def diagnose(
         job = load()
         context = job.pipeline_context
         names = (context.pipeline_name, context.stage_name, context.action_name)
-        return f"{job.id} of {' / '.join(name or '?' for name in names)}"
+        # An execution of which no action is selected has no stage either.
+        return f"{job.id} of {' / '.join(filter(None, names)) or 'an unknown pipeline'}"
 
     yield _tried("job", get)
     sizes: list[int] = []
@@ -230,7 +238,10 @@ def _ask_for_time(where: AwsConfig) -> tuple[str, str | None]:
 def _whose_credentials(where: AwsConfig) -> str:
     """Return the caller's identity and the source of its credentials.
 
-    A run does not call STS, so an unreachable STS is not a failure.
+    A run does not call STS, so an unreachable STS is not a failure, and no denial by a policy is.
+
+    Raises:
+        AccessDenied: There are no credentials, or AWS does not accept them.
     """
     where.codepipeline()
     origin = "credentials that the AWS configuration leads to"
@@ -241,6 +252,11 @@ def _whose_credentials(where: AwsConfig) -> str:
     try:
         caller = replace(where, timeout=min(where.timeout, _SECONDS_FOR_STS)).caller()
     except CpstageError as error:
+        refusal = error.__cause__
+        if isinstance(refusal, ServiceError) and (
+            refusal.is_expired or refusal.code in _WRONG_CREDENTIALS
+        ):
+            raise
         return f"{origin}; the identity, which a run does not need, is unknown: {error.message}"
     return f"{caller.arn} of account {caller.account}, by {origin}"
 

@@ -43,7 +43,7 @@ from werkzeug.wrappers import Response
 ACCOUNT = "123456789012"
 
 _JSON_TYPE = "application/x-amz-json-1.1"
-_JSON_SERVICES = frozenset({"codepipeline", "kms"})
+JSON_SERVICES = frozenset({"codepipeline", "kms"})
 _QUERY_SERVICES = frozenset({"sts", "iam"})
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
@@ -95,7 +95,7 @@ class Refusal(Exception):
     def reply(self, service: str) -> Response:
         """Return the error in the protocol of a service."""
         message, request_id = str(self), str(uuid.uuid4())
-        if service in _JSON_SERVICES:
+        if service in JSON_SERVICES:
             reply = json_reply({"__type": self.code, "message": message}, self.status)
             reply.headers["x-amzn-ErrorType"] = self.code
             return reply
@@ -155,7 +155,7 @@ _FAULTS = {
 def refuse(fault: str, service: str, message: str | None = None) -> NoReturn:
     """Raise a :class:`Refusal` with the status and code of a service."""
     default, (status, code), (json_code, query_code) = _FAULTS[fault]
-    if service in _JSON_SERVICES:
+    if service in JSON_SERVICES:
         status, code = 400, json_code
     elif service in _QUERY_SERVICES:
         status, code = 403, query_code

@@ -16,6 +16,7 @@ import logging
 import os
 import socket
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
@@ -30,6 +31,7 @@ from werkzeug.wrappers import Response
 
 from cpstage.local.access import (
     ACCOUNT,
+    JSON_SERVICES,
     Authorization,
     Identity,
     Refusal,
@@ -156,6 +158,8 @@ class LocalAWS(JobService):
             _LOG.exception("the local AWS failed on %s %s", request.method, request.raw_path)
             failure = Refusal(500, "InternalError", "The local AWS failed; see its log.")
             reply, error = failure.reply(asked.service), failure.code
+        if asked.service in JSON_SERVICES:  # as AWS does, and S3 and STS have it in their replies
+            reply.headers.setdefault("x-amzn-RequestId", str(uuid.uuid4()))
         call = self._call(request, asked, authorization, reply, error)
         with self._calls_lock:
             self._calls.append(replace(call, sequence=len(self._calls) + 1))

@@ -35,7 +35,15 @@ from cpstage.errors import (
 from cpstage.filesystem.files import require_replaceable
 from cpstage.filesystem.tree import RelativePath, Tree
 from cpstage.progress import Progress, Silence
-from cpstage.transfer.artifact import Extracted, Source, callers_keys, extract, naming, read_head
+from cpstage.transfer.artifact import (
+    Extracted,
+    Source,
+    callers_keys,
+    extract,
+    identify,
+    naming,
+    read_head,
+)
 from cpstage.transfer.options import Packing, Unpacking
 from cpstage.workspace.publishing import Move, journal_in, staging_in, sweep
 
@@ -115,13 +123,21 @@ def unpack(
     return Unpacked(file, target, done.format, done.contents, done.envelope, done.notes)
 
 
+def _require_archive(source: Source, how: Unpacking) -> None:
+    """Raise ArtifactRejected for what a fetch would keep as a file, with a note about that."""
+    head = read_head(source.blob)
+    with naming(source.title):
+        found = identify(head, how, name=source.hint, content_type=source.content_type)
+    if found.header is None and found.format is None:
+        other = other_format(head)
+        what = f"is in the format {other}, and" if other else "is"
+        raise ArtifactRejected(f"{source.title} {what} not a zip, tar or tar.gz archive")
+
+
 def _extract(source: Source, root: Path, how: Unpacking, progress: Progress) -> Extracted:
+    _require_archive(source, how)
     with Tree(root) as tree, Unpacker(tree, how, progress) as unpacker:
         extracted = extract(source, unpacker, how, root.parent, progress)
-        if extracted.format is None and extracted.envelope is None:
-            other = other_format(read_head(source.blob))
-            what = f"is in the format {other}, and" if other else "is"
-            raise ArtifactRejected(f"{source.title} {what} not a zip, tar or tar.gz archive")
         with naming(source.title):
             unpacker.finish()
     return extracted

@@ -232,7 +232,7 @@ def _own_output(name: str, workspace: Workspace) -> Path:
         raise ArtifactRejected(
             f"{source} is a symlink to {quoted(target)}",
             hint=f"write the results into a directory {source}, or name the other directory with "
-            f"{name}=PATH (cpstage run: --output-path {name}=PATH); nothing was uploaded",
+            f"{_another_path(name)}; nothing was uploaded",
         )
     return source
 
@@ -279,8 +279,13 @@ def _nothing_to_push(output: ListedOutput) -> NotFound:
         + ("" if there else ", which is not there"),
         hint="put the results there, look at "
         + ("--include and --exclude" if there else "--workspace")
-        + f", or give {name}=PATH or --if-empty ignore",
+        + f", or give {_another_path(name)} or --if-empty ignore",
     )
+
+
+def _another_path(name: str) -> str:
+    """Say how 'push' and 'run' take an output from another path; 'work' cannot."""
+    return f"{name}=PATH (cpstage run: --output-path {name}=PATH)"
 
 
 def _with_key(job: Job, key_id: str | None) -> Job:

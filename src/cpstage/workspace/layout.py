@@ -315,8 +315,12 @@ class Workspace:
         return {name: entry for name, entry in entries.items() if isinstance(entry, dict)}
 
     def record(self) -> dict[str, Any]:
-        """Return the public facts of the job that was staged last, or an empty document."""
-        return read_json(self._state / "job.json")
+        """Return the public facts of the job that was staged last, or an empty document.
+
+        Raises:
+            WorkspaceUnavailable: They are there, and this user may not read them.
+        """
+        return read_json(self._state / "job.json", refuse_denied=True)
 
     def was_written_in_this_boot(self) -> bool:
         """Whether the manifest was written since the last boot, as far as it says.
@@ -326,13 +330,15 @@ class Workspace:
         return self._recorded().get("boot_id") == boot_id()
 
     def _recorded(self) -> dict[str, Any]:
-        return read_json(self._manifest)
+        return read_json(self._manifest, refuse_denied=True)
 
     def _refuse_links(self) -> None:
         """Refuse links in the layout: they would lead writes and renames elsewhere."""
         ours = (self._state, self._state / "staging", self.handed)
         for directory in (self.inputs, self.outputs, *ours):
-            if directory.is_symlink():
+            with local_failures(directory, "look at"):
+                is_link = directory.is_symlink()
+            if is_link:
                 raise WorkspaceUnavailable(
                     f"{directory} is a symbolic link", hint="replace it by a directory"
                 )

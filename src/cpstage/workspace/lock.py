@@ -44,6 +44,7 @@ from cpstage.errors import (
     LocalIOError,
     WorkspaceInUse,
     WorkspaceUnavailable,
+    local_failure,
     local_failures,
     local_reason,
 )
@@ -102,10 +103,18 @@ def read_own(path: Path, most: int) -> bytes:
     return data
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a file; return an empty document if it is missing or damaged."""
+def read_json(path: Path, *, refuse_denied: bool = False) -> dict[str, Any]:
+    """Read a file; return an empty document if it is missing or damaged.
+
+    With ``refuse_denied``, raise WorkspaceUnavailable if this user may not read it: a workspace of
+    another user is not an empty one.
+    """
     try:
         document = json.loads(read_own(path, _MOST_JSON))
+    except PermissionError as error:
+        if refuse_denied:
+            raise local_failure(error, path, "read") from error
+        return {}
     except (OSError, RecursionError, ValueError):
         return {}
     return document if isinstance(document, dict) else {}
