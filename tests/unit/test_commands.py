@@ -14,7 +14,8 @@ from cpstage import cli as command_line
 from cpstage._deflate import DEFAULT_LEVEL
 from cpstage.aws.config import DEFAULT_MAX_AGE, DEFAULT_TIMEOUT
 from cpstage.cli import GROUPS
-from cpstage.worker.loop import DEFAULT_GRACE, DEFAULT_INTERVAL, DEFAULT_PATIENCE
+from cpstage.worker.health import DEFAULT_PATIENCE
+from cpstage.worker.loop import DEFAULT_GRACE, DEFAULT_INTERVAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

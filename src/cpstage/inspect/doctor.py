@@ -238,7 +238,7 @@ def _ask_for_time(where: AwsConfig) -> tuple[str, str | None]:
 def _whose_credentials(where: AwsConfig) -> str:
     """Return the caller's identity and the source of its credentials.
 
-    A run does not call STS, so an unreachable STS is not a failure, and no denial by a policy is.
+    A run does not call STS: an unreachable STS is not a failure, and neither is a denial by policy.
 
     Raises:
         AccessDenied: There are no credentials, or AWS does not accept them.
