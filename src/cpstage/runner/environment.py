@@ -40,7 +40,7 @@ from cpstage.job.masking import Secret, reveal
 from cpstage.job.result import MOST_READ, MOST_TOKEN_BYTES, parse_token, parse_variables
 from cpstage.transfer.manifest import job_of, staged_inputs
 from cpstage.workspace.layout import Workspace
-from cpstage.workspace.lock import NotOurs, read_own
+from cpstage.workspace.state import NotOurs, read_own
 
 _SECRETS = {
     "AWS_SECRET_ACCESS_KEY",

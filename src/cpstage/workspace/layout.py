@@ -37,8 +37,9 @@ from cpstage.errors import (
 )
 from cpstage.filesystem.removal import make_writable, remove_tree, removed_at_end
 from cpstage.filesystem.tree import boot_id
-from cpstage.workspace.lock import HeldLock, left_by_others, locked, read_json, write_json
+from cpstage.workspace.lock import HeldLock, left_by_others, locked
 from cpstage.workspace.publishing import Journal, Move
+from cpstage.workspace.state import read_json, write_json
 
 Outputs = Literal["refuse", "replace", "keep"]
 """What a fetch does with an ``out/`` that holds the outputs of another job."""

@@ -44,13 +44,8 @@ from typing import Any, NamedTuple
 from cpstage._posix import NOT_OFFERED
 from cpstage.errors import CpstageError, WorkspaceUnavailable, local_failures
 from cpstage.filesystem.removal import make_writable, remove_tree, removed_at_end
-from cpstage.workspace.lock import (
-    lock_new_directory,
-    locked_directory,
-    read_json,
-    unfinished,
-    write_json_durably,
-)
+from cpstage.workspace.lock import lock_new_directory, locked_directory
+from cpstage.workspace.state import read_json, unfinished, write_json_durably
 
 _STAGING = ".cpstage-staging-"
 
