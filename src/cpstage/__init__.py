@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cpstage._package import __version__, loaded_on_first_use
+from cpstage._version import __version__, loaded_on_first_use
 
 if TYPE_CHECKING:
     from cpstage import errors as errors
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from cpstage.workspace.layout import Workspace
 
 _HOMES = {
-    "_package": "__version__",
+    "_version": "__version__",
     "archive.options": "Limits",
     "aws.codepipeline": "get_job get_job_details report_failure report_success",
     "aws.config": "AwsConfig",

@@ -220,7 +220,10 @@ def _is_in_removed_directory() -> bool:
 
 
 def unreadable_input(error: OSError, what: str) -> ConfigurationError | LocalIOError:
-    """Return our error for a file of the caller that cannot be read; ``what`` has its path."""
+    """Return our error for a file of the caller that cannot be read; ``what`` has its path.
+
+    It is a LocalIOError where the disk or the system failed, else a ConfigurationError.
+    """
     text = f"cannot read {what}: {local_reason(error)}"
     if error.errno in (errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE):
         return LocalIOError(text)
@@ -238,6 +241,8 @@ def printable(text: str) -> str:
     Names out of archives and answers of services end up in messages: they must not be able to
     move the cursor of the terminal that shows them, nor to forge a second line of a log.
     """
+    if text.isprintable():  # most are, and a listing has 200,000 names
+        return text
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode()
         for character in text

@@ -38,7 +38,7 @@ FLOORS: tuple[tuple[tuple[str, float, float, str], ...], ...] = (
 
 GROUND: tuple[tuple[str, ...], ...] = (
     ("job", "progress", "_posix"),
-    ("errors", "_deflate", "_package"),
+    ("errors", "_deflate", "_version"),
 )
 """Below them: what any room may use; these modules import neither AWS, archives nor workspaces."""
 

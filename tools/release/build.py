@@ -91,9 +91,9 @@ def _write_checksums(files: list[Path], into: Path) -> None:
 
 def version() -> str:
     """Return the version of the checkout."""
-    found = re.search(r'__version__ = "(.+)"', (ROOT / "src/cpstage/_package.py").read_text())
+    found = re.search(r'__version__ = "(.+)"', (ROOT / "src/cpstage/_version.py").read_text())
     if not found:
-        raise SystemExit("src/cpstage/_package.py holds no version")
+        raise SystemExit("src/cpstage/_version.py holds no version")
     return found[1]
 
 

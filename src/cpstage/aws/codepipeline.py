@@ -44,6 +44,7 @@ _LOGGER = logging.getLogger("cpstage")
 
 NOT_IN_PROGRESS = "it has a result already, timed out, or was never acknowledged"
 
+_STATUS_SECONDS = 10.0
 _UNKNOWN_AGE_SECONDS = 60.0
 """Credentials of unknown age may expire at any time."""
 
@@ -109,8 +110,8 @@ def is_in_progress(job_id: str, *, client_token: Secret | None, config: AwsConfi
 
 
 def _briefly(config: AwsConfig) -> AwsConfig:
-    """Return a config for a request that is worth ten seconds, not the whole retry timeout."""
-    return replace(config, timeout=min(config.timeout, 10.0))
+    """Return a config for a status request, which is not worth the whole retry timeout."""
+    return replace(config, timeout=min(config.timeout, _STATUS_SECONDS))
 
 
 def current_job(job: Job, *, config: AwsConfig) -> Job:

@@ -44,7 +44,7 @@ from botocore.utils import get_environ_proxies
 from urllib3.exceptions import ProtocolError
 
 from cpstage._deflate import gunzip
-from cpstage._package import __version__
+from cpstage._version import __version__
 from cpstage.aws.errors import CALLER_EXPIRED_HINT, translated
 from cpstage.errors import AccessDenied, ConfigurationError, ServiceUnavailable, local_reason
 

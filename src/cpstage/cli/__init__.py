@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import click
 
-from cpstage._package import __version__
 from cpstage._posix import (
     handle_signals,
     is_postponed,
@@ -25,6 +24,7 @@ from cpstage._posix import (
     reuse_freed_memory,
     signals,
 )
+from cpstage._version import __version__
 from cpstage.cli.output import Terminal, flush_or_drop, of_stdout, replace_closed_stdout
 from cpstage.errors import Reportable, Stopped, UsageError, reportable
 

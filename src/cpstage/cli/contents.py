@@ -421,9 +421,7 @@ def _changes_text(changes: Changes) -> str:
             _difference(f"{name}/{one.path}", one.what, one.before, one.after)
             for one in changes.changes
         ]
-    # A text keeps its tabs; other control characters could move the cursor.
-    lines += ["\t".join(map(printable, line.split("\t"))) for line in changes.text]
-    return "\n".join(lines)
+    return "\n".join([*lines, *changes.text])
 
 
 def _comparison_text(compared: Comparison) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 import cpstage
-from cpstage._package import __version__
+from cpstage._version import __version__
 from cpstage.cli.aws_output import FORMATS, compile_query, output_format, render
 from cpstage.cli.job_options import refuse_document
 from cpstage.cli.options import Command, Function, a_file, aws_options, flag, json_options

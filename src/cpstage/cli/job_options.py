@@ -58,7 +58,11 @@ class JobSource(NamedTuple):
         in_progress: bool = False,
         needs_artifacts: bool = True,
     ) -> ArtifactSet:
-        """Load the job as :meth:`load`, or the past execution, and say who reads its artifacts."""
+        """Load the job as :meth:`load`, or the past execution, and say who reads its artifacts.
+
+        Raises:
+            NotFound: The execution does not exist, or lacks the artifacts that are needed.
+        """
         if self.past is None:
             return self.load(config, in_progress=in_progress)
         execution = cpstage.get_execution(**self.past, config=config)
@@ -80,6 +84,7 @@ class JobSource(NamedTuple):
 
         Raises:
             UsageError: Neither an ID nor a file is given.
+            OutOfSync: The job is not in progress.
             CpstageError: CodePipeline refuses, or the document holds no job.
         """
         if self.file is not None:

@@ -218,7 +218,7 @@ def _speaks_unicode() -> bool:
 
 
 class _ClosedStdout(io.BufferedIOBase):
-    """Refuses a result, which nobody would get."""
+    """Raises LocalIOError for every result that is written."""
 
     def writable(self) -> bool:
         return True
@@ -234,8 +234,8 @@ class _ClosedStdout(io.BufferedIOBase):
 def replace_closed_stdout() -> None:
     """Let each result that is printed on a closed stdout raise LocalIOError.
 
-    Python has None in its place, to which click prints without an error. As with coreutils,
-    a closed stdout is no error where nothing is printed.
+    Python has None in its place, to which click prints without an error. A command that prints
+    nothing succeeds, as those of coreutils do.
     """
     if sys.stdout is None:
         sys.stdout = io.TextIOWrapper(_ClosedStdout(), encoding="utf-8", write_through=True)

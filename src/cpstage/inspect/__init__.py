@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cpstage._package import loaded_on_first_use
+from cpstage._version import loaded_on_first_use
 
 if TYPE_CHECKING:
     from cpstage.inspect.comparison import (

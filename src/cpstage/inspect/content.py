@@ -231,7 +231,11 @@ def _temporary_directory(size: int) -> Path:
 
 
 def find_artifacts(job: ArtifactSet, globs: Sequence[str]) -> list[Artifact]:
-    """Return the artifacts of some names; without a name, all inputs, or all of an execution."""
+    """Return the artifacts of some names; without a name, all inputs, or all of an execution.
+
+    Raises:
+        UsageError: A name or glob matches nothing.
+    """
     if not globs:
         return [*job.input_artifacts, *job.made_artifacts]
     every = [*job.input_artifacts, *job.output_artifacts]

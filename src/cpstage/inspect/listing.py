@@ -346,7 +346,11 @@ def _crc_of_object(remote: OpenArtifact, progress: Progress) -> int:
 
 
 def tree_entries(root: Path, most: int = 0) -> Entries:
-    """Return the entries of a local tree, of whose files at most so many bytes are read."""
+    """Return the entries of a local tree, of whose files at most so many bytes are read.
+
+    Raises:
+        LocalIOError: It cannot be read.
+    """
     found = {str(entry.path): entry for entry in walk(root, Globs())}
     listed = {}
     for path, one in found.items():

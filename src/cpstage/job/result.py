@@ -238,13 +238,22 @@ _ELSEWHERE = "put large values into an output artifact"
 
 
 def read_variables(path: Path | str) -> dict[str, str]:
-    """Read a file of output variables; raise ConfigurationError if it holds something else."""
+    """Read a file of output variables.
+
+    Raises:
+        ConfigurationError, LocalIOError: It cannot be read, or holds something else.
+    """
+    data = _start_of(path, MOST_READ, "output variables")
+    return parse_variables(data, str(path))
+
+
+def _start_of(path: Path | str, most: int, what: str) -> bytes:
+    """Read a file up to one byte more than is accepted."""
     try:
         with open(path, "rb") as file:
-            data = file.read(MOST_READ + 1)
+            return file.read(most + 1)
     except OSError as error:
-        raise unreadable_input(error, f"the output variables {path}") from error
-    return parse_variables(data, str(path))
+        raise unreadable_input(error, f"the {what} {path}") from error
 
 
 def parse_variables(data: bytes, path: str) -> dict[str, str]:
@@ -361,12 +370,7 @@ def read_token(path: Path | str) -> Secret:
     Raises:
         ConfigurationError: It cannot be read, or the service would not take it.
     """
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MOST_TOKEN_BYTES + 1)
-    except OSError as error:
-        raise unreadable_input(error, f"the continuation token {path}") from error
-    return parse_token(data, str(path))
+    return parse_token(_start_of(path, MOST_TOKEN_BYTES, "continuation token"), str(path))
 
 
 def parse_token(data: bytes, path: str) -> Secret:

@@ -199,7 +199,7 @@ class Left:
 
 
 class HandedFiles:
-    """The files of one command, in a directory of their own, and the variables that name them."""
+    """The files of one command, in one directory, and the variables that name them."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -245,7 +245,11 @@ class HandedFiles:
 
 @contextmanager
 def handed_files(directory: Path, job: Job, *, pass_configuration: bool) -> Iterator[HandedFiles]:
-    """Make the files of a command in a new directory, and remove it at the end."""
+    """Make the files of a command in a new directory, and remove it at the end.
+
+    Raises:
+        WorkspaceUnavailable, LocalIOError: They cannot be written.
+    """
     with removed_at_end(directory):
         with local_failures(directory, "create"):
             directory.mkdir(mode=0o700)

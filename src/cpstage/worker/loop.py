@@ -14,11 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from cpstage.errors import (
-    CpstageError,
-    ServiceUnavailable,
-    UsageError,
-)
+from cpstage.errors import CpstageError, ServiceUnavailable, UsageError
 from cpstage.filesystem.files import replaced_file
 from cpstage.worker.claims import JobQueue, Offer, Pace, Poller, Tell, WorkerEvent, described
 from cpstage.worker.health import WorkerHealth, health_body
