@@ -421,7 +421,9 @@ def _changes_text(changes: Changes) -> str:
             _difference(f"{name}/{one.path}", one.what, one.before, one.after)
             for one in changes.changes
         ]
-    return "\n".join([*lines, *changes.text])
+    # A text keeps its tabs; a newline in a member's name would look like a line of ours.
+    lines += ["\t".join(map(printable, line.split("\t"))) for line in changes.text]
+    return "\n".join(lines)
 
 
 def _comparison_text(compared: Comparison) -> str:
