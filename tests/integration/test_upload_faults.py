@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 from aws_clients import s3
+from cpstage.archive.blob import InFlight
 from cpstage.local import Input, LocalAWS, Output
 from fault_plans import RandomFaults, Rule
 from fault_proxy import FaultProxy
@@ -24,6 +26,7 @@ from faults import (
     Drop,
     Fault,
     Flip,
+    Meanwhile,
     Reset,
     Stall,
     redirect,
@@ -70,6 +73,45 @@ def _uploads(aws: LocalAWS, job_id: str) -> list[str]:
 
 def _left_nothing(aws: LocalAWS, job_id: str) -> bool:
     return not _stored(aws, job_id) and not _uploads(aws, job_id)
+
+
+class _Far:
+    """A store to which parts take long: each waits until more of them than four are on their way.
+
+    Attributes:
+        most: How many were on their way at the same time.
+    """
+
+    _SECONDS = 1.0
+
+    def __init__(self) -> None:
+        self.most = 0
+        self._now = 0
+        self._changed = threading.Condition()
+
+    def pass_part(self) -> None:
+        with self._changed:
+            self._now += 1
+            self.most = max(self.most, self._now)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self.most > 4, self._SECONDS)
+            self._now -= 1
+
+
+def test_more_parts_are_on_their_way_to_a_store_that_is_far_away(aws: LocalAWS, cli: Cli) -> None:
+    far = _Far()
+    job_id = _job(aws, cli)
+    os.truncate(cli.directory / "noise", 14 * 8 * MIB)
+
+    with FaultProxy(
+        aws.endpoint_url, [Rule(Meanwhile(far.pass_part), "UploadPart", times=None)]
+    ) as proxy:
+        done = _push(cli, proxy, job_id)
+
+    assert done.returncode == 0, done.stderr
+    assert proxy.operations.count("UploadPart") == 14
+    assert 4 < far.most <= InFlight(0.0).most
+    assert len(_stored(aws, job_id)[0]) == 14 * 8 * MIB
 
 
 @pytest.mark.parametrize("body", [SMALL, LARGE], ids=["small", "large"])

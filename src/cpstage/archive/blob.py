@@ -101,8 +101,8 @@ _FEWEST = 4
 """Blocks that are on their way or waiting, besides the one being consumed."""
 
 _MORE_PER_THREAD = 2
-"""More blocks for each thread that unpacks: a faster machine takes more bytes in a round trip, and
-has more memory."""
+"""More blocks for each thread that unpacks or packs: a faster machine takes more bytes in a round
+trip, and has more memory."""
 
 _MORE = 2
 _GAIN = 1.1
@@ -112,17 +112,18 @@ _GAIN = 1.1
 class InFlight:
     """How many blocks are on their way or waiting: as many as the network makes use of.
 
-    That is its bandwidth times its delay. While the consumer has to wait, more are tried, up to a
-    bound that bounds the memory too. They stay if more bytes come by them.
+    That is its bandwidth times its delay. While this process has to wait for the network, more are
+    tried, up to a bound that bounds the memory too. They stay if more bytes are carried by them.
 
     Attributes:
         count: How many.
+        most: The bound.
         is_far: Whether the first block was waited for long.
     """
 
-    def __init__(self, most: int, now: float) -> None:
+    def __init__(self, now: float, most: int | None = None) -> None:
         self.count = self._useful = _FEWEST
-        self._most = most
+        self.most = most or _FEWEST + _MORE_PER_THREAD * thread_count()
         self.is_far = False
         self._rate = 0.0
         self._blocks = self._bytes = 0
@@ -130,7 +131,7 @@ class InFlight:
         self._began = now
 
     def take(self, length: int, *, waited: bool, now: float) -> None:
-        """Count a block that was reached: its bytes, whether it was waited for, and when."""
+        """Count a block that came or was sent: its bytes, whether it was waited for, and when."""
         if not self._rate and not self._blocks:
             self.is_far = waited and now - self._began > _FAR_SECONDS
         self._blocks += 1
@@ -138,7 +139,7 @@ class InFlight:
         self._waited = self._waited or waited
         if self._blocks < self.count:
             return
-        if self._waited and self.count < self._most:
+        if self._waited and self.count < self.most:
             self._try_more(self._bytes / max(now - self._began, 1e-6))
         self._blocks = self._bytes = 0
         self._waited = False
@@ -147,9 +148,9 @@ class InFlight:
     def _try_more(self, rate: float) -> None:
         if rate > self._rate * _GAIN:
             self._rate, self._useful = rate, self.count
-            self.count = min(self.count + _MORE, self._most)
+            self.count = min(self.count + _MORE, self.most)
         else:
-            self.count = self._most = self._useful
+            self.count = self.most = self._useful
 
 
 class Digest(Protocol):
@@ -192,9 +193,8 @@ class ReadAhead(io.RawIOBase):
         self._coming: deque[Future[bytes]] = deque()
         self._pool: ThreadPoolExecutor | None = None
         if blob.size > READ_SIZE:
-            most = _FEWEST + _MORE_PER_THREAD * thread_count()
-            self._in_flight = InFlight(most, time.monotonic())
-            self._pool = ThreadPoolExecutor(most, thread_name_prefix="cpstage-read")
+            self._in_flight = InFlight(time.monotonic())
+            self._pool = ThreadPoolExecutor(self._in_flight.most, thread_name_prefix="cpstage-read")
             self._fetch(self._pool, _FIRST)
 
     def is_far(self) -> bool:

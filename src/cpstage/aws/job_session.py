@@ -31,7 +31,7 @@ from cpstage.errors import CpstageError, NotFound, OutOfSync
 from cpstage.job import Artifact, ArtifactSet, EncryptionKey, Job, ReadWith, SessionCredentials
 
 if TYPE_CHECKING:
-    from cpstage.aws.uploads import StorageOptions, Upload
+    from cpstage.aws.uploads import InFlight, StorageOptions, Upload
 
 # A fetch uploads nothing: what uploads is imported where it is used.
 
@@ -195,6 +195,7 @@ class Store:
         *,
         content_type: str,
         size_bound: int,
+        in_flight: InFlight,
         options: StorageOptions | None = None,
         uploaded: Callable[[int], object] = lambda _: None,
     ) -> Upload:
@@ -205,6 +206,7 @@ class Store:
             artifact: The artifact, with its location.
             content_type: The media type of the object.
             size_bound: An upper bound of the size in bytes, which sets the size of a part.
+            in_flight: Says how many parts to send at the same time.
             options: How S3 is to store the object.
             uploaded: Is called with the number of bytes that were uploaded.
 
@@ -232,7 +234,7 @@ class Store:
                 uploaded(length)
                 return stored.check(location, length, checksum)
 
-            upload = MultipartUpload(self.s3, members, stored.record, uploaded)
+            upload = MultipartUpload(self.s3, members, stored.record, uploaded, in_flight)
             size, checksum = upload.send(chain((first, second), parts))
         return stored.check(location, size, checksum)
 

@@ -3,22 +3,23 @@
 Every upload requests SSE-KMS, since the policy of CodePipeline's buckets denies anything else.
 A request names a key where the job has one; otherwise S3 uses the bucket's default key.
 
-A multipart upload sends its parts in a thread pool and in bounded memory. S3 compares the
-full-object CRC-32. An upload that fails or is interrupted is aborted, which removes its parts from
-the bucket.
+A multipart upload sends as many parts at once as the network makes use of, in bounded memory. S3
+compares the full-object CRC-32. An upload that fails or is interrupted is aborted, which removes
+its parts from the bucket.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 from urllib.parse import urlencode
 
 from cpstage._deflate import crc32_combine, crc32_of
@@ -41,8 +42,8 @@ _MOST_PARTS = 9_000
 """S3 accepts 10,000 parts (Amazon S3 User Guide, multipart upload limits). The reserve covers the
 headers of an archive, whose size is estimated."""
 
-_UPLOADERS = 4
-"""Parts that are sent at the same time, while the next part is collected."""
+_FEWEST_IN_FLIGHT = 4
+"""Parts of any size that may be sent at the same time, while the next part is collected."""
 
 _ANSWER_SECONDS = 1.5
 """Seconds that an interrupted upload waits for the answer with its upload ID."""
@@ -173,6 +174,21 @@ def _append(part: list[memoryview | bytearray], piece: memoryview) -> None:
         part.append(bytearray(piece))
 
 
+class InFlight(Protocol):
+    """How many parts are sent at once, as :class:`cpstage.archive.blob.InFlight` learns it.
+
+    Attributes:
+        count: How many.
+        most: The bound.
+    """
+
+    count: int
+    most: int
+
+    def take(self, length: int, *, waited: bool, now: float) -> None:
+        """Count a part that was sent: its bytes, whether it was waited for, and when."""
+
+
 class _Sent(NamedTuple):
     """A part that S3 has stored, as CompleteMultipartUpload names it."""
 
@@ -230,12 +246,14 @@ class MultipartUpload:
         members: Location, media type and encryption, named as in CreateMultipartUpload.
         record_answer: Is called with each answer of S3.
         uploaded: Is called with the number of bytes of each stored part.
+        in_flight: Says how many parts to send at the same time.
     """
 
     s3: S3
     members: Mapping[str, Any]
     record_answer: Callable[[Answer], object]
     uploaded: Callable[[int], object]
+    in_flight: InFlight
 
     def send(self, parts: Iterator[Pieces]) -> tuple[int, Checksum]:
         """Upload all parts, and complete the upload; return the size in bytes and the checksum.
@@ -243,7 +261,7 @@ class MultipartUpload:
         Raises:
             Exception: The exception of the iterator, or of S3; the upload was aborted.
         """
-        pool = ThreadPoolExecutor(_UPLOADERS, thread_name_prefix="cpstage-upload")
+        pool = ThreadPoolExecutor(self.in_flight.most, thread_name_prefix="cpstage-upload")
         futures: list[Future[_Sent]] = []
         creation = _Creation(self)
         try:
@@ -311,14 +329,20 @@ class MultipartUpload:
         pool: ThreadPoolExecutor,
         futures: list[Future[_Sent]],
     ) -> list[_Sent]:
-        sent: list[_Sent] = []
+        pending: set[Future[_Sent]] = set()
+        room = self.in_flight.most * _PART
         for number, body in enumerate(parts, 1):
             if created.done():
                 created.result()  # to end at once if it failed
+            fit = max(room // length_of(body), _FEWEST_IN_FLIGHT)
             futures.append(pool.submit(self._send_one, created, number, body))
-            if len(futures) - len(sent) >= _UPLOADERS:
-                sent.append(futures[len(sent)].result())
-        return sent + [one.result() for one in futures[len(sent) :]]
+            pending.add(futures[-1])
+            if len(pending) >= min(self.in_flight.count, fit):
+                waited = not any(one.done() for one in pending)
+                done, pending = wait_for(pending, return_when=FIRST_COMPLETED)
+                for one in done:
+                    self.in_flight.take(one.result().size, waited=waited, now=time.monotonic())
+        return [one.result() for one in futures]
 
     def _send_one(self, created: Future[OpenUpload], number: int, body: Pieces) -> _Sent:
         crc, size = crc32_of(body), length_of(body)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import mimetypes
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from cpstage.archive.blob import SMALL_BYTES, FileBlob, at_once
+from cpstage.archive.blob import SMALL_BYTES, FileBlob, InFlight, at_once
 from cpstage.archive.formats import CONTENT_TYPES, HEAD_BYTES, Format, recognise
 from cpstage.archive.pack import Packer
 from cpstage.archive.packing_list import PackingList, ratio_note
@@ -367,6 +368,7 @@ class _Uploader(NamedTuple):
             output.artifact,
             content_type=_ENCRYPTED_CONTENT_TYPE if header else output.content_type,
             size_bound=output.size_bound,
+            in_flight=InFlight(time.monotonic()),
             options=self.storage,
             uploaded=uploaded,
         )
