@@ -88,6 +88,19 @@ def test_the_help_of_every_command_fits_a_terminal(path: str, command: click.Com
     assert max(map(len, said.splitlines())) <= 80
 
 
+@pytest.mark.parametrize(("path", "command"), [*_leaves(command_line.cpstage)])
+def test_a_script_can_give_the_same_options_to_every_command(
+    path: str, command: click.Command
+) -> None:
+    names = {name for one in command.params for name in one.opts}
+    wanted = {"--progress", "--verbose", "--quiet", "--debug"}
+    if "--endpoint-url" in names:  # the local AWS is no caller
+        wanted |= {"--region", "--profile", "--ca-bundle", "--no-verify-ssl"}
+        wanted |= {"--connect-timeout", "--read-timeout", "--retry-timeout"}
+
+    assert wanted <= names
+
+
 LIMITS = Limits()
 DEFAULTS = [
     ("push", "--compression-level", f"default: {DEFAULT_LEVEL};"),

@@ -173,7 +173,7 @@ _SHORT_REVISION = 12
     type=click.Choice(_STATUSES, case_sensitive=False),
     help="List only executions of this status.",
 )
-@aws_options(retry_option())
+@aws_options()
 @output_options
 def executions(
     *,
@@ -283,7 +283,9 @@ _COLOURS = {"ok": "green", "warning": "yellow", "failed": "red"}
 @click.argument("job_id", required=False)
 @artifact_source_options
 @workspace_option
-@aws_options(retry_option(20, help="How long each check retries when the network or AWS fails."))
+@aws_options(
+    retry=retry_option(20, help="How long each check retries when the network or AWS fails.")
+)
 @output_options
 def doctor(
     *, source: JobSource, workspace: str, config: cpstage.AwsConfig, terminal: Terminal

@@ -48,6 +48,8 @@ SECTIONS = {
 }
 """Sections of a command's help, below its own options."""
 
+_PROGRESS = ("auto", "bar", "log", "none")
+
 _SECTION_OF = {name: title for title, names in SECTIONS.items() for name in names}
 
 
@@ -91,6 +93,12 @@ class Command(click.Command):
 
     def __init__(self, *args: Any, **others: Any) -> None:
         super().__init__(*args, **others)
+        if not any("--progress" in one.opts for one in self.params):
+            # A script can give it to every command, also to one that has no progress to show.
+            modes = click.Choice(_PROGRESS)
+            self.params.append(
+                click.Option(["--progress"], type=modes, hidden=True, expose_value=False)
+            )
         for option in self.params:
             if not isinstance(option, click.Option) or not option.allow_from_autoenv:
                 continue
@@ -311,7 +319,17 @@ def _config(
     )
 
 
-def aws_options(*more: Decorator) -> Decorator:
+def retry_option(
+    default: float = DEFAULT_TIMEOUT,
+    help: str = "How long to retry without progress when the network or AWS fails.",
+) -> Decorator:
+    """Return how long to try again, for :func:`aws_options`."""
+    return seconds(
+        "--retry-timeout", "timeout", cls=Option, former=["--timeout"], default=default, help=help
+    )
+
+
+def aws_options(*more: Decorator, retry: Decorator | None = None) -> Decorator:
     """Add the AWS CLI's common options, and more about AWS; the command gets a ``config``."""
     return gather(
         "config",
@@ -339,17 +357,8 @@ def aws_options(*more: Decorator) -> Decorator:
             help="How long to wait for the next KiB of an answer; 0 waits without limit. [60]",
         ),
         *more,
+        retry or retry_option(),
         apart=["credentials_max_age"],
-    )
-
-
-def retry_option(
-    default: float = DEFAULT_TIMEOUT,
-    help: str = "How long to retry without progress when the network or AWS fails.",
-) -> Decorator:
-    """Return how long to try again, for :func:`aws_options`."""
-    return seconds(
-        "--retry-timeout", "timeout", cls=Option, former=["--timeout"], default=default, help=help
     )
 
 
@@ -358,8 +367,7 @@ session_options = aws_options(
         "--credentials-max-age",
         default=DEFAULT_MAX_AGE,
         help="Age at which cpstage refreshes the job's session credentials.",
-    ),
-    retry_option(),
+    )
 )
 """Options of AWS and of a job's session; the command gets ``credentials_max_age``, too."""
 
@@ -410,7 +418,7 @@ progress_option = gather(
     _progress,
     choice(
         "--progress",
-        values=["auto", "bar", "log", "none"],
+        values=_PROGRESS,
         help="Progress as bars (terminal), as lines (log), or not at all.",
     ),
 )

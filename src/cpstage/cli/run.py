@@ -32,7 +32,6 @@ from cpstage.cli.options import (
     output_options,
     pairs,
     progress_option,
-    retry_option,
     seconds,
     session_options,
     workspace_option,
@@ -293,7 +292,7 @@ _report_anyway_option = flag(
     "another job. CPSTAGE_CONTINUATION_TOKEN also works. Others can see a "
     "command line.",
 )
-@aws_options(retry_option())
+@aws_options()
 @output_options
 def success(
     *,
@@ -362,7 +361,7 @@ def _or_stdin(file: str) -> str:
     help=f"Failure type: {', '.join(get_args(FailureType))}.",
 )
 @execution_id_option
-@aws_options(retry_option())
+@aws_options()
 @output_options
 def failure(
     *,
