@@ -94,8 +94,8 @@ def test_a_script_can_give_the_same_options_to_every_command(
 ) -> None:
     names = {name for one in command.params for name in one.opts}
     wanted = {"--progress", "--verbose", "--quiet", "--debug"}
-    if "--endpoint-url" in names:  # the local AWS is no caller
-        wanted |= {"--region", "--profile", "--ca-bundle", "--no-verify-ssl"}
+    if "--ca-bundle" in names:  # commands of the local AWS call nobody else
+        wanted |= {"--region", "--profile", "--endpoint-url", "--no-verify-ssl"}
         wanted |= {"--connect-timeout", "--read-timeout", "--retry-timeout"}
 
     assert wanted <= names
