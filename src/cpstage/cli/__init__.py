@@ -25,7 +25,7 @@ from cpstage._posix import (
     signals,
 )
 from cpstage._version import __version__
-from cpstage.cli.output import Terminal, flush_or_drop, of_stdout, replace_closed_stdout
+from cpstage.cli.output import Terminal, flush_or_drop, use_checked_stdout
 from cpstage.errors import Reportable, Stopped, UsageError, reportable
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     if hasattr(signal, "SIGCHLD"):  # ignored by the caller, exit codes of commands are lost
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     open_missing_streams()
-    replace_closed_stdout()
+    use_checked_stdout()
     terminal = Terminal()
     try:
         code = _run(sys.argv[1:] if arguments is None else arguments, terminal)
@@ -226,7 +226,7 @@ def _run(arguments: Sequence[str], terminal: Terminal) -> int:
     except BrokenPipeError:
         return _SIGNALLED + sum(signals("SIGPIPE"))
     except (Reportable, Exception) as error:
-        failure = reportable(of_stdout(error))
+        failure = reportable(error)
     else:
         return 0
     terminal.fail(failure)

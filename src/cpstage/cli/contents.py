@@ -29,7 +29,7 @@ from cpstage.cli.options import (
     session_options,
     workspace_option,
 )
-from cpstage.cli.output import Terminal, counted, stdout_failures
+from cpstage.cli.output import Terminal, counted
 from cpstage.errors import NotFound, UsageError, printable
 from cpstage.progress import amount
 
@@ -229,10 +229,8 @@ def cat(
     if sys.stdout.isatty() and not force:
         chunks = _text_only(chunks, paths)
     for chunk in chunks:
-        with stdout_failures():
-            sys.stdout.buffer.write(chunk)
-    with stdout_failures():  # what cannot be written is an error here: it is the result
-        sys.stdout.buffer.flush()
+        sys.stdout.buffer.write(chunk)
+    sys.stdout.buffer.flush()  # what cannot be written is an error here: it is the result
 
 
 def _text_only(

@@ -22,7 +22,7 @@ from cpstage._version import __version__
 from cpstage.cli.aws_output import FORMATS, compile_query, output_format, render
 from cpstage.cli.job_options import refuse_document
 from cpstage.cli.options import Command, Function, a_file, aws_options, flag, json_options
-from cpstage.cli.output import Terminal, stdout_failures
+from cpstage.cli.output import Terminal
 from cpstage.errors import ConfigurationError, UsageError, local_reason
 
 _FILE = "file://"
@@ -285,8 +285,7 @@ def _save(given: str | None, token: str, config: cpstage.AwsConfig, file: str) -
 def _print(text: str) -> None:
     try:
         # Without color=True escape sequences would be cut out of values when stdout is a pipe.
-        with stdout_failures():
-            click.echo(text, nl=False, color=True)
+        click.echo(text, nl=False, color=True)
     except UnicodeEncodeError:
         # The reason holds a character of the document.
         raise ConfigurationError(

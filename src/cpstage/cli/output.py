@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import traceback
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from cpstage.errors import Reportable
     from cpstage.job import S3Location
+
+_STDOUT = 1
 
 _LOGGERS_WITHOUT_SECRETS = ("botocore.credentials", "urllib3.connectionpool")
 """Where the credentials come from, and each request's line. botocore's other loggers print headers
@@ -69,13 +71,11 @@ class Terminal:
         if not _speaks_unicode():
             text = text.encode(sys.stdout.encoding, "backslashreplace").decode(sys.stdout.encoding)
         # Without color=True escape sequences would be cut out of values on a pipe.
-        with stdout_failures():
-            click.echo(text.encode(errors="backslashreplace").decode(), color=True)
+        click.echo(text.encode(errors="backslashreplace").decode(), color=True)
 
     def raw(self, data: bytes) -> None:
         """Print bytes on stdout as they are: names of files may be no text."""
-        with stdout_failures():
-            click.echo(data, nl=False)
+        click.echo(data, nl=False)
 
     def note(self, message: str) -> None:
         """Print a note on stderr."""
@@ -208,7 +208,7 @@ def flush_or_drop() -> None:
         try:
             if stream is not None:
                 stream.flush()
-        except (OSError, ValueError):
+        except (OSError, ValueError, LocalIOError):
             with suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
@@ -217,58 +217,45 @@ def _speaks_unicode() -> bool:
     return sys.stdout.encoding.lower().replace("-", "") == "utf8"
 
 
-class _ClosedStdout(io.BufferedIOBase):
-    """Raises LocalIOError for every result that is written."""
+class _Stdout(io.FileIO):
+    """Stdout, whose failures are our errors; that its reader has left is a BrokenPipeError."""
 
-    def writable(self) -> bool:
-        return True
+    def __init__(self, *, is_closed: bool) -> None:
+        super().__init__(_STDOUT, "w", closefd=False)
+        self._is_closed = is_closed
 
     def write(self, data: ReadableBuffer, /) -> int:
-        if not memoryview(data).nbytes:
-            return 0  # click tries that
-        raise LocalIOError(
-            "cannot write to stdout: it is closed", hint="redirect it to a file or to /dev/null"
-        )
+        if self._is_closed and memoryview(data).nbytes:  # click tries to write nothing
+            raise LocalIOError(
+                "cannot write to stdout: it is closed", hint="redirect it to a file or to /dev/null"
+            )
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise LocalIOError(f"cannot write to stdout: {local_reason(error)}") from error
 
 
-def replace_closed_stdout() -> None:
-    """Let each result that is printed on a closed stdout raise LocalIOError.
+def use_checked_stdout() -> None:
+    """Let a result that cannot be printed raise LocalIOError; descriptor 1 is open.
 
-    Python has None in its place, to which click prints without an error. A command that prints
-    nothing succeeds, as those of coreutils do.
+    Python has None in the place of a closed stdout, to which click prints without an error. A
+    command that prints nothing succeeds there, as those of coreutils do.
     """
-    if sys.stdout is None:
-        sys.stdout = io.TextIOWrapper(_ClosedStdout(), encoding="utf-8", write_through=True)
+    found = sys.stdout
+    if found is None:  # without a buffer, which would be written again at the end
+        closed = _Stdout(is_closed=True)
+        sys.stdout = io.TextIOWrapper(closed, encoding="utf-8", write_through=True)
+    elif found is sys.__stdout__:  # and not what a caller in Python has put in its place
+        names = ("encoding", "errors", "line_buffering", "write_through")
+        settings = {name: getattr(found, name) for name in names}
+        sys.stdout = io.TextIOWrapper(io.BufferedWriter(_Stdout(is_closed=False)), **settings)
 
 
 def is_stdout_closed() -> bool:
     """Whether stdout was closed when cpstage started."""
-    return isinstance(sys.stdout.buffer, _ClosedStdout)
-
-
-@contextmanager
-def stdout_failures() -> Iterator[None]:
-    """Raise LocalIOError if stdout cannot be written, unless its reader has left (EPIPE)."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise _unwritable(error) from error
-
-
-def of_stdout(error: BaseException) -> BaseException:
-    """Return our error where click could not print help, and any other exception unchanged."""
-    frames = traceback.walk_tb(error.__traceback__)
-    if isinstance(error, OSError) and any(
-        frame.f_globals.get("__name__") == click.echo.__module__ for frame, _ in frames
-    ):
-        return _unwritable(error)
-    return error
-
-
-def _unwritable(error: OSError) -> LocalIOError:
-    return LocalIOError(f"cannot write to stdout: {local_reason(error)}")
+    return isinstance(sys.stdout.buffer, _Stdout)
 
 
 def _say(message: str) -> None:
