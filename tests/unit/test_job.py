@@ -293,7 +293,7 @@ def test_a_document_that_is_nested_too_deeply_is_refused(tmp_path: Path, levels:
     text = json.dumps({**_details(), "unknown": "*"}).replace('"*"', nested)
     (tmp_path / "job.json").write_text(text)
 
-    with pytest.raises(ConfigurationError, match="nested too deeply|is not JSON"):
+    with pytest.raises(ConfigurationError, match=r"nested too deeply|is not JSON"):
         JobSource(None, None, str(tmp_path / "job.json")).require_id()
 
 
