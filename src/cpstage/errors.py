@@ -270,6 +270,10 @@ _HINTS = {
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.EFBIG: "raise the limit of the size of a file (ulimit -f)",
 }
+_ONE_FILE_SYSTEM = (
+    "a mount or a lower layer of an overlay (a container's image) is in the way: give a path "
+    "outside of it"
+)
 
 
 @contextmanager
@@ -301,6 +305,8 @@ def local_failure(
         return WorkspaceUnavailable(what, hint="something else is in its place")
     if error.errno == errno.EROFS:
         return WorkspaceUnavailable(what, hint="give a path on another file system")
+    if error.errno == errno.EXDEV:  # overlayfs answers so for a directory of a lower layer
+        return WorkspaceUnavailable(what, hint=_ONE_FILE_SYSTEM)
     if error.errno in _FORBIDDEN:
         return WorkspaceUnavailable(what, hint="check the owner and mode of it")
     return LocalIOError(what, hint=_HINTS.get(error.errno or 0))

@@ -163,6 +163,8 @@ _RECORD = record_of(parse_job({"id": "some-job", "data": {}}))
         "[]",
         "not JSON",
         json.dumps({**_RECORD, "pipeline": ["x"]}),
+        json.dumps({**_RECORD, "pipeline": "\ud800"}),
+        json.dumps({**_RECORD, "stage": "a\0b"}),
         json.dumps({**_RECORD, "inputs": {"../x": {"bucket": "b", "key": "k"}}}),
         json.dumps({**_RECORD, "outputs": ["x"]}),
     ],

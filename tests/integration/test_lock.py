@@ -190,6 +190,28 @@ def test_a_file_system_that_cannot_sync_is_good_enough(aws: LocalAWS, cli: Cli) 
 
 
 @can_deny
+def test_a_place_on_another_file_system_is_named(aws: LocalAWS, cli: Cli) -> None:
+    """As a directory in the image of a container, which overlayfs does not rename."""
+    job_id = add_job(aws)
+    assert cli("fetch", job_id).returncode == 0
+    (cli.directory / "in/App/f").write_text("edited")
+    command = [sys.executable, "-m", "cpstage", "fetch", job_id, "--replace"]
+
+    done = subprocess.run(
+        [*without("renameat2", "EXDEV"), *command],
+        cwd=cli.directory,
+        env=cli.environment,
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 73
+    assert "in/App: Invalid cross-device link; a mount or a lower layer of an" in done.stderr
+    assert (cli.directory / "in/App/f").read_text() == "edited"
+    assert names(cli.directory) == ["in", "in/App", "in/App/f"]
+
+
+@can_deny
 def test_a_disk_that_fails_is_named_before_anything_is_published(aws: LocalAWS, cli: Cli) -> None:
     done = fetch_without("fsync", "EIO", aws, cli)
 

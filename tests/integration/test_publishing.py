@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import signal
 from itertools import count
@@ -150,6 +151,9 @@ HOSTILE = {
     "linked": {"staged": ".cpstage/staging/x", "target": "link/victim", "is": 0},
     "from out": {"staged": "../victim", "target": "in/App", "is": 0},
     "no number": {"staged": ".cpstage/staging/x", "target": "in/App", "is": "x"},
+    "infinite": {"staged": ".cpstage/staging/x", "target": "in/App", "is": math.inf},
+    "a NUL": {"staged": ".cpstage/staging/x\0", "target": "in/App", "is": 0},
+    "a surrogate": {"staged": ".cpstage/staging/x", "target": "in/\ud800", "is": 0},
     "nothing": {},
 }
 

@@ -462,3 +462,20 @@ def test_a_file_that_is_not_an_archive_is_not_said_to_be_kept(cli: Cli) -> None:
         "archive; nothing of it was staged\n"
     )
     assert names(cli.directory) == ["a.gz"]
+
+
+def test_a_path_that_no_option_allows_is_not_to_be_had_by_one(cli: Cli, tmp_path: Path) -> None:
+    deep = tmp_path / "tree" / "/".join("d" * 500)
+    deep.mkdir(parents=True)
+    (deep / "file").touch()
+
+    packed = cli("pack", "tree", "--output", "deep.zip", cwd=tmp_path)
+    into = ("--into", "new", "--max-depth", "500")
+    refused = cli("unpack", "deep.zip", *into, cwd=tmp_path)
+
+    assert packed.returncode == 0
+    assert refused.returncode == 65
+    assert "500 at most" in packed.stderr
+    assert "501 components, and 500 are the most" in refused.stderr
+    assert "--max-depth" not in packed.stderr + refused.stderr
+    assert not (tmp_path / "new").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -139,7 +140,9 @@ def test_a_manifest_that_lost_a_member_counts_as_none(aws: LocalAWS, cli: Cli, m
     assert cli("fetch", job_id, "--replace").returncode == 0
 
 
-@pytest.mark.parametrize(("member", "value"), [("directories", "many"), ("verified", 5)])
+@pytest.mark.parametrize(
+    ("member", "value"), [("directories", "many"), ("directories", math.inf), ("verified", 5)]
+)
 def test_a_manifest_with_another_kind_of_member_counts_as_none(
     aws: LocalAWS, cli: Cli, member: str, value: object
 ) -> None:

@@ -276,6 +276,7 @@ def test_credentials_that_would_break_a_header_are_refused_unseen(member: str, v
         lambda details: details.update(id="\ud800"),
         lambda details: details["data"]["pipelineContext"].update(pipelineName="\udfff"),
         lambda details: details["data"]["encryptionKey"].update(id="key\nid"),
+        lambda details: details["data"]["pipelineContext"].update(pipelineName="a\0b"),
     ],
 )
 def test_text_that_cannot_be_sent_is_refused(change: Any) -> None:
@@ -284,6 +285,16 @@ def test_text_that_cannot_be_sent_is_refused(change: Any) -> None:
 
     with pytest.raises(ConfigurationError):
         parse_job(details)
+
+
+@pytest.mark.parametrize("levels", [700, 100_000])
+def test_a_document_that_is_nested_too_deeply_is_refused(tmp_path: Path, levels: int) -> None:
+    nested = '{"a":' * levels + "1" + "}" * levels
+    text = json.dumps({**_details(), "unknown": "*"}).replace('"*"', nested)
+    (tmp_path / "job.json").write_text(text)
+
+    with pytest.raises(ConfigurationError, match=r"nested too deeply|is not JSON"):
+        JobSource(None, None, str(tmp_path / "job.json")).require_id()
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,9 @@ UnsafeLinks = Literal["reject", "skip", "keep"]
 RATIO_FREE = 64 << 20
 """Bytes of output below which no ratio is refused."""
 
+MOST_DEPTH = 500
+"""Components of a path: the highest limit that the commands take."""
+
 ZIP_RECORD_BYTES, ZIP_RECORD_ROOM = 64, 512
 """Bytes of a central directory record of ours besides its name, and bytes that the central
 directory may have for each entry besides the limit of headers."""
@@ -158,7 +161,14 @@ class Budget:
 
     def check_depth(self, path: str) -> None:
         """Check how deep a path is."""
-        if path.count("/") >= self._limits.depth:
+        components = path.count("/") + 1
+        if components > max(self._limits.depth, MOST_DEPTH):
+            raise ArtifactRejected(
+                f"a path of the archive has {components:,} components, and {MOST_DEPTH} are the "
+                "most",
+                hint="pack fewer levels of directories",
+            )
+        if components > self._limits.depth:
             raise _over("depth", f"{self._limits.depth} components in a path", "--max-depth")
 
     def spend_bytes(self, count: int) -> None:

@@ -14,7 +14,13 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from cpstage._deflate import deflated_piece, inflater
-from cpstage.archive.options import RATIO_FREE, ZIP_RECORD_BYTES, ZIP_RECORD_ROOM, Limits
+from cpstage.archive.options import (
+    MOST_DEPTH,
+    RATIO_FREE,
+    ZIP_RECORD_BYTES,
+    ZIP_RECORD_ROOM,
+    Limits,
+)
 from cpstage.archive.workers import Processes, in_order, is_worth_forking
 from cpstage.filesystem.walk import Entry
 
@@ -191,6 +197,8 @@ def ratio_note(unpacked: int, packed: int) -> list[str]:
 
 
 def _limit_note(name: str, value: int, unit: str) -> str:
+    if name == "depth" and value > MOST_DEPTH:
+        return f"fetch refuses this archive ({value:,} {unit}): it takes {MOST_DEPTH} at most"
     return (
         f"fetch refuses this archive under its default limits ({value:,} {unit}): "
         f"fetch it with --max-{name} {value}"

@@ -71,8 +71,13 @@ def parse_job(document: object, *, issued_at: datetime | None = None) -> Job:
     Raises:
         ConfigurationError: The document has another shape, or a member of it is unusable.
     """
-    # Masked for tracebacks that show variables.
-    document = _with_api_names(mask_objects(document))
+    try:
+        # Masked for tracebacks that show variables.
+        document = _with_api_names(mask_objects(document))
+    except RecursionError:  # its traceback has the document on every level
+        raise ConfigurationError(
+            "the job document is nested too deeply", hint=_AS_IT_CAME
+        ) from None
     details = _job_member(document)
     data = _mapping(details, "data")
     key = _mapping(data, "encryptionKey")
@@ -159,12 +164,19 @@ def _text(parent: Document, member: str) -> str | None:
         raise _unusable(member, "is not a string")
     if not is_unicode(parent.get(member) or ""):
         raise _unusable(member, "is not Unicode text")
+    if not is_plain(parent.get(member) or ""):
+        raise _unusable(member, "holds a NUL")
     return parent.get(member) or None
 
 
 def is_unicode(text: str) -> bool:
     """Whether a text has no lone surrogate, as half a pair in JSON or a byte that is not UTF-8."""
     return not SURROGATE.search(text)
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text can be the value of a variable: Unicode text without a NUL."""
+    return is_unicode(text) and "\0" not in text
 
 
 def _header_text(parent: Document, member: str) -> str | None:

@@ -28,6 +28,7 @@ from cpstage.job import (
     location_document,
     plain_name,
 )
+from cpstage.job.document import is_plain
 from cpstage.progress import Progress, phase_of_many
 from cpstage.transfer.options import Unpacking
 from cpstage.workspace.layout import Workspace
@@ -262,7 +263,7 @@ def staged_inputs(workspace: Workspace, job: ArtifactSet) -> dict[str, Path]:
 
 def _text(record: Mapping[str, Any], name: str) -> str | None:
     value = record[name]
-    if not isinstance(value, str | None):
+    if not isinstance(value, str | None) or not is_plain(value or ""):
         raise TypeError(name)
     return value
 

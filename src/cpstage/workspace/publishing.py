@@ -160,6 +160,8 @@ class Journal(NamedTuple):
         """Return the path of a name, which leads neither out of the root nor through a link."""
         place = self.root / name
         parts = PurePosixPath(name).parts
+        if b"\0" in os.fsencode(name):  # which fails for other names that no file can have
+            raise ValueError
         if not parts or {"/", ".."} & set(parts) or place.parent.resolve() != place.parent:
             raise ValueError
         return place

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import stat
 from collections.abc import Mapping
@@ -64,7 +65,8 @@ def read_json(path: Path, *, refuse_denied: bool = False) -> dict[str, Any]:
     another user is not an empty one.
     """
     try:
-        document = json.loads(read_own(path, _MOST_JSON))
+        text = read_own(path, _MOST_JSON)
+        document = json.loads(text, parse_float=_finite, parse_constant=_finite)
     except PermissionError as error:
         if refuse_denied:
             raise local_failure(error, path, "read") from error
@@ -72,6 +74,14 @@ def read_json(path: Path, *, refuse_denied: bool = False) -> dict[str, Any]:
     except (OSError, RecursionError, ValueError):
         return {}
     return document if isinstance(document, dict) else {}
+
+
+def _finite(text: str) -> float:
+    """Read a fraction, or what JavaScript writes for one; no count is infinite or not a number."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError
+    return value
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
