@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from cpstage.local.sample import BUILD_COMMAND, add_sample_job
 from run_jobs import failure, puts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from command_line import Cli
     from cpstage.local import LocalAWS
@@ -50,14 +51,16 @@ def _assert_delivered(aws: LocalAWS, job_id: str) -> None:
 
 @_requires("make")
 def test_make_does_a_whole_job(aws: LocalAWS, user: Cli) -> None:
-    shutil.copy(EXAMPLES / "make/Makefile", user.directory)
+    place = user.directory / "with blanks"
+    place.mkdir()
+    shutil.copy(EXAMPLES / "make/Makefile", place)
     for targets in (["job"], ["job", "clean"]):  # the second one in the workspace of the first
         job_id = add_sample_job(aws)
-        done = _run(user, "make", *targets, CPSTAGE_JOB_ID=job_id)
+        done = _run(user, "make", "-C", str(place), *targets, CPSTAGE_JOB_ID=job_id)
 
         assert done.returncode == 0, done.stdout + done.stderr
         _assert_delivered(aws, job_id)
-    assert [one.name for one in user.directory.iterdir()] == ["Makefile"]
+    assert [one.name for one in place.iterdir()] == ["Makefile"]
 
 
 @_requires("make")
@@ -177,19 +180,95 @@ def _action() -> dict[str, Any]:
     return action
 
 
-def _run_action(user: Cli, **inputs: str) -> subprocess.CompletedProcess[str]:
-    """Run the step of the action that does the work of a job."""
+def _action_steps(
+    user: Cli, **inputs: str
+) -> tuple[tuple[str, ...], dict[str, str], Callable[[], None]]:
+    """Return the command of the job, its variables, and what the clean-up step does."""
     declared = {name: given["default"] for name, given in _action()["inputs"].items()}
     given = {**declared, **{name.replace("_", "-"): value for name, value in inputs.items()}}
-    (step,) = (one for one in _action()["runs"]["steps"] if one["name"] == "Run the job")
+    job, removal = _action()["runs"]["steps"][1:]
+    assert (job["name"], removal["if"].split()[0]) == ("Run the job", "always()")
     values = {f"inputs.{name}": value for name, value in given.items()}
-    return _run(
-        user,
-        *("bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]),
-        GITHUB_RUN_ID="17",
-        RUNNER_TEMP=user.environment["TMPDIR"],
-        **{name: _expanded(value, values) for name, value in step["env"].items()},
+    output = user.directory / "output"
+    variables = {
+        "GITHUB_OUTPUT": str(output),
+        "GITHUB_RUN_ID": "17",
+        "RUNNER_TEMP": user.environment["TMPDIR"],
+        **{name: _expanded(value, values) for name, value in job["env"].items()},
+    }
+
+    def clean() -> None:
+        workspace = output.read_text().removeprefix("workspace=").rstrip("\n")
+        environment = {
+            name: _expanded(value, {"steps.job.outputs.workspace": workspace})
+            for name, value in removal["env"].items()
+        }
+        assert _run(user, *_script(user, removal["run"]), **environment).returncode == 0
+        assert list(Path(user.environment["TMPDIR"]).iterdir()) == []
+
+    return _script(user, job["run"]), variables, clean
+
+
+def _script(user: Cli, text: str) -> tuple[str, ...]:
+    """Return the command that a runner starts for a step: bash reads the script from a file."""
+    script = user.directory / "step.sh"
+    script.write_text(text)
+    return ("bash", "--noprofile", "--norc", "-eo", "pipefail", str(script))
+
+
+def _run_action(user: Cli, **inputs: str) -> subprocess.CompletedProcess[str]:
+    """Run the steps of the action that do the work of a job."""
+    command, variables, clean = _action_steps(user, **inputs)
+    done = _run(user, *command, **variables)
+    clean()
+    return done
+
+
+def _interrupted(user: Cli, command: tuple[str, ...], **variables: str) -> tuple[int, str]:
+    """Cancel a step as a runner does, when it says ``ready``: its shell alone gets the signal."""
+    with subprocess.Popen(
+        command,
+        cwd=user.directory,
+        env={**user.environment, **variables},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as step:
+        try:
+            assert step.stdout is not None
+            assert step.stdout.readline() == "ready\n"
+            step.send_signal(signal.SIGINT)
+            said, _ = step.communicate(timeout=60)
+        finally:
+            step.kill()
+    return step.returncode, said
+
+
+def test_a_cancelled_run_of_the_action_is_reported(aws: LocalAWS, user: Cli) -> None:
+    job_id = add_sample_job(aws)
+    command, variables, clean = _action_steps(
+        user, job_id=job_id, command="echo ready; exec sleep 300"
     )
+
+    code, _ = _interrupted(user, command, **variables)
+    clean()
+
+    assert code == 128 + signal.SIGINT
+    assert failure(aws, job_id)["message"] == "stopped by SIGINT"
+
+
+def test_a_cancelled_step_of_the_workflow_stops_the_build(aws: LocalAWS, user: Cli) -> None:
+    workflow = yaml.safe_load((EXAMPLES / "github-actions/job.yml").read_text())
+    (step,) = (one for one in workflow["jobs"]["job"]["steps"] if one["name"] == "Build")
+    workspace = user.directory / "job"
+    user("fetch", add_sample_job(aws), "--workspace", str(workspace))
+    (workspace / "in/AppSource/build.sh").write_text(
+        "trap 'echo caught; exit 3' INT\necho ready\nwhile :; do sleep 0.05; done\n"
+    )
+
+    code, said = _interrupted(user, _script(user, step["run"]), CPSTAGE_WORKSPACE=str(workspace))
+
+    assert (code, said) == (3, "caught\n")
 
 
 def test_the_action_does_a_whole_job(aws: LocalAWS, user: Cli) -> None:

@@ -216,4 +216,4 @@ def test_without_the_extra_the_command_says_what_installs_it(
     done = plain(*command, PYTHONPATH=path)
 
     assert done.returncode == 78
-    assert "pip install 'cpstage[local]'" in done.stderr
+    assert "pip install '.[local]'" in done.stderr

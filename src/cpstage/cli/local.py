@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def _local_extra() -> Iterator[None]:
-    """Raise ConfigurationError with the command that installs the extra, if it is missing."""
+    """Raise ConfigurationError with the commands that install the extra, if it is missing."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -59,7 +59,8 @@ def _local_extra() -> Iterator[None]:
             raise
         raise ConfigurationError(
             f"the embedded local AWS is not installed ({error.name} is missing)",
-            hint="install it with: python -m pip install 'cpstage[local]'",
+            hint="in a clone, install the extra as you installed cpstage: pip install '.[local]', "
+            "uv tool install '.[local]' or pipx install --force '.[local]'",
         ) from error
 
 
