@@ -585,6 +585,19 @@ def test_health_is_a_page_and_a_file(aws: LocalAWS, cli: Cli) -> None:
     assert not file.exists()
 
 
+def test_health_has_all_members_before_the_first_poll(tmp_path: Path) -> None:
+    file = tmp_path / "health.json"
+    queue = cpstage.worker.JobQueue(ActionTypeId("Build", "Custom", "CpstageLocal", "1"))
+    command = cpstage.worker.JobCommand(["true"])
+
+    cpstage.worker.Worker(queue, command, cpstage.worker.JobPlaces(tmp_path), health_file=file)
+
+    document = json.loads(file.read_text())
+    assert (document["healthy"], document["status"], document["running"]) == (True, "polling", 0)
+    counts = ("claimed", "dropped", "succeeded", "failed", "left")
+    assert [document[name] for name in counts] == [0] * 5
+
+
 def test_a_worker_whose_polls_fail_is_unwell(aws: LocalAWS, cli: Cli) -> None:
     rule = Rule(INTERNAL_ERROR, "PollForJobs", times=None)
     with (

@@ -31,8 +31,8 @@ from cpstage.errors import CommandFailed, CommandNotStarted, Reportable, local_r
 from cpstage.runner.signals import (
     Foreground,
     Interrupts,
+    Orphans,
     ProcessGroup,
-    adopting,
     signal_name,
     stopped_by,
     waiting,
@@ -75,7 +75,8 @@ class CommandOptions:
         tail_lines: How many of the last lines that it prints are kept. Where any are, it prints
             into pipes, also on a terminal.
         stdout_to_stderr: Whether its stdout goes to our stderr.
-        kill_orphans: Whether processes that it leaves behind are killed.
+        kill_orphans: Whether processes that it leaves behind are killed. ``cpstage run`` and a
+            worker also find those that left its process group, as daemons do.
     """
 
     directory: str = "."
@@ -152,7 +153,7 @@ def execute(
     with ExitStack() as stack:
         stack.enter_context(interrupts.forwarded(command.receive))
         foreground = stack.enter_context(Foreground())
-        adopted = stack.enter_context(adopting())
+        adopted = Orphans.from_now_on()
         tee = stack.enter_context(_Tee(options)) if options.tail_lines else None
         wait = stack.enter_context(waiting(adopted.reap))
         process = _start(argv, directory, environment, options, tee)

@@ -44,7 +44,7 @@ from cpstage.job.masking import secret
 from cpstage.job.result import Details
 from cpstage.runner.command import TIMED_OUT, CommandOptions
 from cpstage.runner.run import run
-from cpstage.runner.signals import KILL_AFTER, processes, stopped_by
+from cpstage.runner.signals import KILL_AFTER, adopt_orphans, processes, stopped_by
 from cpstage.transfer.options import FetchOptions, PushOptions
 from cpstage.worker.claims import Claim, Tell, WorkerEvent, described
 from cpstage.workspace.layout import Workspace
@@ -409,6 +409,7 @@ def main(answer: int, lock: int) -> None:
     """
     make_no_core_file()
     reuse_freed_memory()
+    adopt_orphans()
     os.set_inheritable(answer, False)
     os.set_inheritable(lock, False)
     order: _Order = pickle.load(sys.stdin.buffer)  # noqa: S301 (it comes from ourselves)
