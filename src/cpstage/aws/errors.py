@@ -45,8 +45,11 @@ _BUSY = {
 _DAMAGED = {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch"}
 """The received bytes differ from the sent bytes."""
 
-_UNPARSED = (AttributeError, KeyError, TypeError, ValueError)
+_UNPARSED = (AttributeError, KeyError, RecursionError, TypeError, ValueError)
 """Exceptions of botocore's parsers for a well-formed answer of another shape."""
+
+_OTHERS_REDIRECTS = {302, 303, 308}
+"""Statuses that AWS never answers with (S3 redirects with 301 and 307); login pages do."""
 
 # Patterns are compiled on first use: a command that succeeds needs none.
 _CODE = r"[A-Za-z0-9._]{1,100}"
@@ -230,6 +233,10 @@ def _service_error(error: boto.ClientError, secrets: Iterable[Secret]) -> Except
     status = int(about.get("HTTPStatusCode", 0))
     if status == 407:
         return NetworkError("the proxy refuses the request: 407 Proxy Authentication Required")
+    # botocore takes a body that is not JSON for the message.
+    is_page = status < 500 and str(refused.get("Message", "")).lstrip().startswith("<")
+    if is_page or status in _OTHERS_REDIRECTS:
+        return NetworkError(f"the answer is not from AWS: status {status}, as of a login page")
     hidden = [*secrets]
     code = str(refused.get("Code", ""))
     code = code if re.fullmatch(_CODE, masked(code, hidden)) else str(status)

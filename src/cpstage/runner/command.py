@@ -25,9 +25,17 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
-from cpstage.errors import CommandFailed, CommandNotStarted, Reportable, local_reason
+from cpstage.errors import (
+    CommandFailed,
+    CommandNotStarted,
+    Reportable,
+    UsageError,
+    local_reason,
+    require_type,
+)
 from cpstage.runner.signals import (
     Foreground,
     Interrupts,
@@ -89,6 +97,14 @@ class CommandOptions:
     stdout_to_stderr: bool = False
     kill_orphans: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse what is no number; the command line has limits of its own."""
+        require_type("tail_lines", self.tail_lines, int)
+        if self.tail_lines < 0:
+            raise UsageError("tail_lines is below 0")
+        for name in ("time_limit", "kill_after"):
+            require_type(name, getattr(self, name), int, float, NoneType)
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -138,6 +154,20 @@ class Finished:
             "timed_out": self.timed_out,
             "stopped_by": signal_name(self.stopped_by) if self.stopped_by else None,
         }
+
+
+def words_of(command: Sequence[str]) -> tuple[str, ...]:
+    """Return a program and its arguments, which may be paths, as text.
+
+    Raises:
+        UsageError: There are none.
+        TypeError: The command is a string, or an argument is neither a string nor a path.
+    """
+    if isinstance(command, str | bytes):
+        raise TypeError("the command is a string: give a list, such as ['sh', '-c', 'COMMAND']")
+    if not command:
+        raise UsageError("no command is given", hint="give it after --")
+    return tuple(map(os.fsdecode, command))
 
 
 def execute(
@@ -195,6 +225,7 @@ def _start(
         with suppress(AttributeError, OSError, ValueError):
             stream.flush()
     stdout = 2 if options.stdout_to_stderr else None
+    name = argv[0] or "''"  # of a variable of a shell that is empty
 
     def start(command: Sequence[str]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(  # noqa: S603 (what the user asked for)
@@ -215,14 +246,14 @@ def _start(
             # A script without an interpreter's line is for the shell (POSIX, execvp).
             return start([_SHELL, _found(argv[0], environment), *argv[1:]])
     except ValueError as error:
-        raise CommandNotStarted(f"cannot start {argv[0]}: it holds a NUL", _NOT_RUN) from error
+        raise CommandNotStarted(f"cannot start {name}: it holds a NUL", _NOT_RUN) from error
     except OSError as error:
         why, code, hint = local_reason(error), _NOT_RUN, None
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             code = _NOT_FOUND
             if missing := _missing_interpreter(argv[0], directory, environment):
                 why, hint = missing, "check the first line of the script"
-        raise CommandNotStarted(f"cannot start {argv[0]}: {why}", code, hint=hint) from error
+        raise CommandNotStarted(f"cannot start {name}: {why}", code, hint=hint) from error
 
 
 def _found(program: str, environment: Mapping[str, str]) -> str:

@@ -34,7 +34,6 @@ from cpstage.errors import (
     InternalError,
     LocalIOError,
     Reportable,
-    UsageError,
     local_failures,
     reportable,
 )
@@ -42,7 +41,7 @@ from cpstage.filesystem.removal import remove_tree
 from cpstage.job import parse_job
 from cpstage.job.masking import secret
 from cpstage.job.result import Details
-from cpstage.runner.command import TIMED_OUT, CommandOptions
+from cpstage.runner.command import TIMED_OUT, CommandOptions, words_of
 from cpstage.runner.run import run
 from cpstage.runner.signals import KILL_AFTER, adopt_orphans, processes, stopped_by
 from cpstage.transfer.options import FetchOptions, PushOptions
@@ -137,8 +136,7 @@ class JobCommand:
     credentials_max_age: float = DEFAULT_MAX_AGE
 
     def __post_init__(self) -> None:
-        if not self.command:
-            raise UsageError("no command is given", hint="give it after --")
+        object.__setattr__(self, "command", words_of(self.command))
 
 
 @dataclass(frozen=True)
