@@ -624,6 +624,15 @@ def test_a_worker_whose_polls_fail_is_unwell(aws: LocalAWS, cli: Cli) -> None:
     assert code == 0
 
 
+def test_the_address_of_a_health_page_can_be_asked(aws: LocalAWS, cli: Cli) -> None:
+    with worker(cli, "--health-port", "0", "--health-host", "::1", *BUILD) as running:
+        url = running.until("health")["message"]
+        assert url.startswith("http://[::1]:")
+        assert page(url)[0] == 200
+        running.send(signal.SIGTERM)
+        assert running.end() == 0
+
+
 def test_a_port_that_is_taken_is_told(aws: LocalAWS, cli: Cli) -> None:
     port = aws.endpoint_url.rpartition(":")[2]
 

@@ -425,7 +425,7 @@ def main(answer: int, lock: int) -> None:
         config=order.config,
         credentials_max_age=command.credentials_max_age,
         warn=warnings.append,
-        commanding=lambda begins: os.write(answer, _BEGINS if begins else _ENDS),
+        commanding=lambda begins: _tell_worker(answer, _BEGINS if begins else _ENDS),
     )
     if result.error is None:
         note_ending(order.workspace, succeeded=True)
@@ -437,5 +437,13 @@ def main(answer: int, lock: int) -> None:
         unreported=str(unreported) if unreported else None,
         warnings=tuple(warnings),
     )
-    with os.fdopen(answer, "wb") as pipe:
-        pickle.dump(outcome, pipe)
+    _tell_worker(answer, pickle.dumps(outcome))
+    os.close(answer)
+
+
+def _tell_worker(answer: int, words: bytes) -> None:
+    """Write to the worker; one that was killed needs no answer, and its job goes on."""
+    left = memoryview(words)
+    with suppress(BrokenPipeError):
+        while left:
+            left = left[os.write(answer, left) :]
