@@ -336,6 +336,17 @@ def test_a_range_that_was_not_asked_for_is_not_taken(head: bytes) -> None:
         assert "not the range" in str(_cut(server, _range))
 
 
+@pytest.mark.parametrize("status", [b"301 Moved", b"302 Found", b"307 Temporary"])
+def test_a_redirect_of_everything_is_not_followed_without_end(status: bytes) -> None:
+    answer = b"HTTP/1.1 " + status + b"\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n"
+    with scripted_server(says(*[answer] * 50)) as server:
+        for ask in (_head, _get):
+            with pytest.raises((NetworkError, ServiceError)):
+                ask(_client(server))
+
+    assert len(server.heads) <= 4
+
+
 def _head(client: AwsClient) -> object:
     return S3(client).head_object("bucket", "key")
 
