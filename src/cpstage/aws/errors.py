@@ -313,10 +313,13 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         pending += [each for each in inside if isinstance(each, BaseException)]
 
 
-def _unsigned_or_unparsed(error: Exception) -> CallFailed:
+def _unsigned_or_unparsed(error: Exception) -> Exception:
     """Distinguish a request that cannot be signed from an answer that cannot be read."""
-    frames = walk_tb(error.__traceback__)
-    if any(frame.f_globals.get("__name__") == "botocore.signers" for frame, _ in frames):
+    modules = {frame.f_globals.get("__name__") for frame, _ in walk_tb(error.__traceback__)}
+    if "botocore.credentials" in modules:  # refreshed when the request was signed
+        what = "the AWS credentials cannot be read: they are malformed"
+        return CredentialsRefused(what, busy=False)
+    if "botocore.signers" in modules:
         return SetupError("the request cannot be signed", SIGNATURE_HINT)
     return UnreadableAnswer(200, "the answer cannot be read")
 
