@@ -289,13 +289,35 @@ def test_an_interrupt_ends_what_is_under_way_and_nothing_is_sent_again() -> None
             _get(client)
 
 
-@pytest.mark.parametrize("body", [b"[]", b"null", b"<html>", b"", b'"' + b"x" * 100 + b'"'])
+@pytest.mark.parametrize(
+    "body", [b"[]", b"null", b"<html>", b"", b'"' + b"x" * 100 + b'"', b"[" * 100_000]
+)
 def test_an_answer_of_codepipeline_that_is_no_job(cli: Cli, body: bytes) -> None:
     with answering_server(200, body) as url:
         done = cli("fetch", "some-job", "--retry-timeout", "0.2", AWS_ENDPOINT_URL=url)
 
     assert done.returncode == 69, done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (302, {"Location": "http://127.0.0.1:1/login"}),
+        (403, {"Content-Type": "text/html"}),
+        (404, {"Content-Type": "text/html; charset=utf-8"}),
+    ],
+)
+@pytest.mark.parametrize("command", [("fetch", "some-job"), ("report", "success", "some-job")])
+def test_the_page_of_a_proxy_is_not_an_answer_of_aws(
+    cli: Cli, command: tuple[str, ...], status: int, headers: dict[str, str]
+) -> None:
+    with answering_server(status, b"<html>login</html>", headers) as url:
+        done = cli(*command, "--retry-timeout", "0.2", AWS_ENDPOINT_URL=url)
+
+    assert done.returncode == 69, done.stderr
+    assert "the answer is not from AWS: status" in done.stderr
+    assert "html" not in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -312,6 +334,17 @@ def test_a_range_that_was_not_asked_for_is_not_taken(head: bytes) -> None:
     answer = b"HTTP/1.1 " + head + b"\r\n" + HEADERS + b"\r\nok"
     with scripted_server(says(answer)) as server:
         assert "not the range" in str(_cut(server, _range))
+
+
+@pytest.mark.parametrize("status", [b"301 Moved", b"302 Found", b"307 Temporary"])
+def test_a_redirect_of_everything_is_not_followed_without_end(status: bytes) -> None:
+    answer = b"HTTP/1.1 " + status + b"\r\nLocation: /login\r\nContent-Length: 0\r\n\r\n"
+    with scripted_server(says(*[answer] * 50)) as server:
+        for ask in (_head, _get):
+            with pytest.raises((NetworkError, ServiceError)):
+                ask(_client(server))
+
+    assert len(server.heads) <= 4
 
 
 def _head(client: AwsClient) -> object:

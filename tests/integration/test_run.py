@@ -6,8 +6,10 @@ import json
 import os
 import signal
 import stat
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -448,6 +450,53 @@ def test_a_run_in_another_thread_is_stopped_by_its_caller(
 
     assert isinstance(result.error, Stopped)
     assert failure(aws, job_id)["message"] == "stopped by SIGTERM"
+
+
+def test_runs_at_once_in_one_program_leave_each_other_alone(
+    aws: LocalAWS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in aws.environment.items():
+        monkeypatch.setenv(name, value)
+    places = [tmp_path / "first", tmp_path / "second"]
+    warnings: list[str] = []
+    options = cpstage.CommandOptions(kill_orphans=True)
+
+    with ThreadPoolExecutor() as pool:
+        running = []
+        for place in places:
+            place.mkdir()
+            os.mkfifo(place / "begun")
+            os.mkfifo(place / "end")
+            command = shell("echo > begun; read x < end; exit 3")
+            run_one = partial(cpstage.run, command_options=options, warn=warnings.append)
+            running.append(pool.submit(run_one, add_job(aws), command, place))
+            (place / "begun").read_text()
+        codes = []
+        for place, one in zip(places, running, strict=True):
+            (place / "end").write_text("now\n")
+            done = one.result(60).command
+            codes.append(done.exit_code if done else None)
+
+    assert (codes, warnings) == ([3, 3], [])
+
+
+def test_what_botocore_starts_is_not_taken_for_an_orphan() -> None:
+    program = """
+import subprocess
+from cpstage.runner.signals import Orphans, adopt_orphans
+adopt_orphans()
+orphans = Orphans.from_now_on()
+ours = subprocess.Popen(["sh", "-c", "exit 7"], stdout=subprocess.PIPE)
+ours.stdout.read()
+theirs = subprocess.Popen(["sh", "-c", "sleep 600 & echo $!"], stdout=-1, start_new_session=True)
+left = int(theirs.stdout.readline())
+theirs.wait()
+assert orphans.settled(theirs.pid) == [left]
+orphans.kill(theirs.pid)
+orphans.reap(None)
+assert ours.wait() == 7
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_the_advice_for_an_empty_output_works(aws: LocalAWS, cli: Cli) -> None:

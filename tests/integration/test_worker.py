@@ -585,6 +585,19 @@ def test_health_is_a_page_and_a_file(aws: LocalAWS, cli: Cli) -> None:
     assert not file.exists()
 
 
+def test_health_has_all_members_before_the_first_poll(tmp_path: Path) -> None:
+    file = tmp_path / "health.json"
+    queue = cpstage.worker.JobQueue(ActionTypeId("Build", "Custom", "CpstageLocal", "1"))
+    command = cpstage.worker.JobCommand(["true"])
+
+    cpstage.worker.Worker(queue, command, cpstage.worker.JobPlaces(tmp_path), health_file=file)
+
+    document = json.loads(file.read_text())
+    assert (document["healthy"], document["status"], document["running"]) == (True, "polling", 0)
+    counts = ("claimed", "dropped", "succeeded", "failed", "left")
+    assert [document[name] for name in counts] == [0] * 5
+
+
 def test_a_worker_whose_polls_fail_is_unwell(aws: LocalAWS, cli: Cli) -> None:
     rule = Rule(INTERNAL_ERROR, "PollForJobs", times=None)
     with (
@@ -609,6 +622,15 @@ def test_a_worker_whose_polls_fail_is_unwell(aws: LocalAWS, cli: Cli) -> None:
 
     assert (status, document["healthy"]) == (503, False)
     assert code == 0
+
+
+def test_the_address_of_a_health_page_can_be_asked(aws: LocalAWS, cli: Cli) -> None:
+    with worker(cli, "--health-port", "0", "--health-host", "::1", *BUILD) as running:
+        url = running.until("health")["message"]
+        assert url.startswith("http://[::1]:")
+        assert page(url)[0] == 200
+        running.send(signal.SIGTERM)
+        assert running.end() == 0
 
 
 def test_a_port_that_is_taken_is_told(aws: LocalAWS, cli: Cli) -> None:

@@ -195,6 +195,22 @@ def test_workspaces_that_a_killed_worker_left_are_named_once(aws: LocalAWS, cli:
     assert "left" not in work(cli, "--once", *build(BUILD)).events()
 
 
+def test_a_job_that_survives_its_worker_is_reported(aws: LocalAWS, cli: Cli) -> None:
+    job_id = queued(aws)
+    for name in ("begun", "end"):
+        os.mkfifo(cli.directory / name)
+    with worker(cli, *build(f"echo > ../begun; read x < ../end; {BUILD}")) as running:
+        running.until("started", job_id=job_id)
+        (cli.directory / "begun").read_text()
+        running.process.kill()
+        running.process.wait()
+        (cli.directory / "end").write_text("now\n")
+        while aws.job(job_id).status == "InProgress":
+            pass
+
+    assert result(aws, job_id) == ("Succeeded", "")
+
+
 def test_a_workspace_of_a_job_that_ended_well_is_swept(aws: LocalAWS, cli: Cli) -> None:
     place = cli.directory / "5af48dbb-522e-493f-b3c0-cb2c6efd32f8"
     (place / ".cpstage").mkdir(parents=True)

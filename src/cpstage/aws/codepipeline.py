@@ -30,6 +30,7 @@ from cpstage.errors import (
     OutOfSync,
     ServiceUnavailable,
     UsageError,
+    require_type,
 )
 from cpstage.job import ActionTypeId, Job, parse_job
 from cpstage.job.document import is_document
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from cpstage.job.result import Details, Reported
 
 # A fetch reports nothing: the limits of results are imported where they are used.
-
 _LOGGER = logging.getLogger("cpstage")
 
 NOT_IN_PROGRESS = "it has a result already, timed out, or was never acknowledged"
@@ -170,8 +170,7 @@ def process_credentials(job: Job, *, lifetime: float) -> dict[str, str | int]:
     }
     if credentials.session_token is not None:
         document["SessionToken"] = credentials.session_token.reveal()
-    expiration = now + timedelta(seconds=left)
-    return {**document, "Expiration": expiration.strftime("%Y-%m-%dT%H:%M:%SZ")}
+    return {**document, "Expiration": f"{now + timedelta(seconds=left):%Y-%m-%dT%H:%M:%SZ}"}
 
 
 def require_in_progress(job_id: str, *, client_token: Secret | None, config: AwsConfig) -> None:
@@ -218,6 +217,8 @@ def report_success(
     """
     from cpstage.job.result import Details, Reported, check_token, check_variables
 
+    details = details or Details()
+    require_type("details", details, Details)
     client_token, continuation_token = secret(client_token), secret(continuation_token)
     variables = check_variables(output_variables or {})
     if variables and continuation_token:
@@ -229,7 +230,7 @@ def report_success(
         raise ConfigurationError(
             "the result of a third-party job has no output variables", hint="leave them out"
         )
-    parameters = (details or Details()).success_members()
+    parameters = details.success_members()
     if variables:
         parameters["outputVariables"] = variables
     if continuation_token is not None:
@@ -415,12 +416,12 @@ def call(
 ) -> MaskedDict:
     """Call an operation of CodePipeline, which is named as its permission.
 
-    ``doing`` is what the call does, as in "cannot <doing>". A client token makes the call that of a
-    third-party job.
+    A client token makes the call that of a third-party job; ``doing`` is as in "cannot <doing>".
     """
     if client_token:
         operation = operation.replace("Job", "ThirdPartyJob", 1)
         parameters = {**parameters, "clientToken": client_token}
+    require_type("config", config, AwsConfig)
     client = config.codepipeline()
     denied_hint = f"the caller needs codepipeline:{operation}"
     with aws_failures(f"{doing} in {client.region}", denied_hint=denied_hint):

@@ -45,8 +45,11 @@ _BUSY = {
 _DAMAGED = {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch"}
 """The received bytes differ from the sent bytes."""
 
-_UNPARSED = (AttributeError, KeyError, TypeError, ValueError)
+_UNPARSED = (AttributeError, KeyError, RecursionError, TypeError, ValueError)
 """Exceptions of botocore's parsers for a well-formed answer of another shape."""
+
+_OTHERS_REDIRECTS = {302, 303, 308}
+"""Statuses that AWS never answers with (S3 redirects with 301 and 307); login pages do."""
 
 # Patterns are compiled on first use: a command that succeeds needs none.
 _CODE = r"[A-Za-z0-9._]{1,100}"
@@ -230,6 +233,10 @@ def _service_error(error: boto.ClientError, secrets: Iterable[Secret]) -> Except
     status = int(about.get("HTTPStatusCode", 0))
     if status == 407:
         return NetworkError("the proxy refuses the request: 407 Proxy Authentication Required")
+    # botocore takes a body that is not JSON for the message.
+    is_page = status < 500 and str(refused.get("Message", "")).lstrip().startswith("<")
+    if is_page or status in _OTHERS_REDIRECTS:
+        return NetworkError(f"the answer is not from AWS: status {status}, as of a login page")
     hidden = [*secrets]
     code = str(refused.get("Code", ""))
     code = code if re.fullmatch(_CODE, masked(code, hidden)) else str(status)
@@ -306,10 +313,13 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         pending += [each for each in inside if isinstance(each, BaseException)]
 
 
-def _unsigned_or_unparsed(error: Exception) -> CallFailed:
+def _unsigned_or_unparsed(error: Exception) -> Exception:
     """Distinguish a request that cannot be signed from an answer that cannot be read."""
-    frames = walk_tb(error.__traceback__)
-    if any(frame.f_globals.get("__name__") == "botocore.signers" for frame, _ in frames):
+    modules = {frame.f_globals.get("__name__") for frame, _ in walk_tb(error.__traceback__)}
+    if "botocore.credentials" in modules:  # refreshed when the request was signed
+        what = "the AWS credentials cannot be read: they are malformed"
+        return CredentialsRefused(what, busy=False)
+    if "botocore.signers" in modules:
         return SetupError("the request cannot be signed", SIGNATURE_HINT)
     return UnreadableAnswer(200, "the answer cannot be read")
 

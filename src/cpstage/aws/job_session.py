@@ -27,7 +27,7 @@ from cpstage.aws.errors import (
     aws_failures,
 )
 from cpstage.aws.s3 import S3, Checksum, Pieces, crc32_checksum, full_object_checksum, length_of
-from cpstage.errors import CpstageError, NotFound, OutOfSync
+from cpstage.errors import CpstageError, NotFound, OutOfSync, require_type
 from cpstage.job import Artifact, ArtifactSet, EncryptionKey, Job, ReadWith, SessionCredentials
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class JobSession:
     def __init__(
         self, job: ArtifactSet, config: AwsConfig, max_age: float = DEFAULT_MAX_AGE
     ) -> None:
+        require_type("config", config, AwsConfig)
         self.job = job
         self.retries = Retries(config.timeout)
         self._config = config

@@ -211,6 +211,7 @@ def new_client(
     if service == "s3":
         events.register_last("before-call.s3", _without_expect)
         events.register_first("needs-retry.s3.HeadObject", _without_head_bucket)
+        events.register_first("needs-retry.s3.HeadBucket", _without_another)
         events.register_last("needs-retry.s3", _warn_of_redirect)
     if service == "codepipeline":
         events.register("before-parse.codepipeline", _keep_body)
@@ -267,14 +268,18 @@ def _without_head_bucket(response: Any, **_: Any) -> None:
         error["Code"] = "BadRequest"
 
 
+def _without_another(request_dict: dict[str, Any], **_: Any) -> None:
+    """Keep botocore from calling HeadBucket because HeadBucket was redirected, without end."""
+    request_dict["context"].setdefault("s3_redirect", {})["redirected"] = "not followed"
+
+
 def _warn_of_redirect(request_dict: dict[str, Any], attempts: int, **_: Any) -> None:
     """Warn that a bucket lies in another region than the configured one."""
     context = request_dict.get("context", {})
     redirect = context.get("s3_redirect", {})
-    if attempts == 1 and redirect.get("redirected"):
+    if attempts == 1 and redirect.get("redirected") is True:
         region = context.get("signing", {}).get("region")
-        what = "bucket %s is in %s: redirected"
-        _LOGGER.warning(what, redirect.get("bucket"), region)
+        _LOGGER.warning("bucket %s is in %s: redirected", redirect.get("bucket"), region)
 
 
 class _Bounds(threading.local):

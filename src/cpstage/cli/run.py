@@ -39,7 +39,7 @@ from cpstage.cli.options import (
 from cpstage.cli.output import Terminal
 from cpstage.cli.transfer import fetched_text, pushed_text
 from cpstage.errors import ConfigurationError, CpstageError, FailureType, LocalIOError, UsageError
-from cpstage.runner.signals import Interrupts
+from cpstage.runner.signals import Interrupts, adopt_orphans
 
 if TYPE_CHECKING:
     from cpstage.job.result import Reported
@@ -181,6 +181,7 @@ def run(
         command_options.tail_lines or any(one is not None for one in vars(details).values())
     ):
         raise UsageError("there is something to report, and no --report", hint="give --report")
+    adopt_orphans()
     # What comes while the rest is loaded is a signal to the run as well.
     with Interrupts() as interrupts:
         release_signals()

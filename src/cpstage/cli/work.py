@@ -294,7 +294,8 @@ def work(
         page = cpstage.worker.health_page(health, health_host, health_port)
     with page as port:
         if port is not None:
-            address = f"http://{health_host}:{port}/healthz"
+            host = f"[{health_host}]" if ":" in health_host else health_host
+            address = f"http://{host}:{port}/healthz"
             tell(cpstage.worker.WorkerEvent("health", message=address))
         _work_until_stopped(worker)
 

@@ -23,7 +23,14 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from cpstage._posix import DIRECTORY, O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK
-from cpstage.errors import ArtifactRejected, LocalIOError, UsageError, listing, local_reason
+from cpstage.errors import (
+    ArtifactRejected,
+    LocalIOError,
+    UsageError,
+    listing,
+    local_reason,
+    refuse_text,
+)
 from cpstage.filesystem.tree import RelativePath
 
 
@@ -33,6 +40,11 @@ class Globs:
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a single string."""
+        refuse_text("include", self.include)
+        refuse_text("exclude", self.exclude)
 
     def takes(self, path: str) -> bool:
         """Whether a path is included; :meth:`prunes` says whether it is excluded."""

@@ -86,8 +86,16 @@ def secret(value: None) -> None: ...
 @overload
 def secret(value: str | Secret | None) -> Secret | None: ...
 def secret(value: str | Secret | None) -> Secret | None:
-    """Return a text as a secret; None and secrets stay what they are."""
-    return Secret(value) if isinstance(value, str) else value
+    """Return a text as a secret; None and secrets stay what they are.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if value is None or isinstance(value, Secret):
+        return value
+    if not isinstance(value, str):
+        raise TypeError(f"a secret is a {type(value).__name__}, and not a str")
+    return Secret(value)
 
 
 class MaskedDict(dict[str, Any]):

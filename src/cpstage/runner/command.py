@@ -25,14 +25,22 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
-from cpstage.errors import CommandFailed, CommandNotStarted, Reportable, local_reason
+from cpstage.errors import (
+    CommandFailed,
+    CommandNotStarted,
+    Reportable,
+    UsageError,
+    local_reason,
+    require_type,
+)
 from cpstage.runner.signals import (
     Foreground,
     Interrupts,
+    Orphans,
     ProcessGroup,
-    adopting,
     signal_name,
     stopped_by,
     waiting,
@@ -75,7 +83,8 @@ class CommandOptions:
         tail_lines: How many of the last lines that it prints are kept. Where any are, it prints
             into pipes, also on a terminal.
         stdout_to_stderr: Whether its stdout goes to our stderr.
-        kill_orphans: Whether processes that it leaves behind are killed.
+        kill_orphans: Whether processes that it leaves behind are killed. ``cpstage run`` and a
+            worker also find those that left its process group, as daemons do.
     """
 
     directory: str = "."
@@ -87,6 +96,14 @@ class CommandOptions:
     tail_lines: int = 0
     stdout_to_stderr: bool = False
     kill_orphans: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what is no number; the command line has limits of its own."""
+        require_type("tail_lines", self.tail_lines, int)
+        if self.tail_lines < 0:
+            raise UsageError("tail_lines is below 0")
+        for name in ("time_limit", "kill_after"):
+            require_type(name, getattr(self, name), int, float, NoneType)
 
 
 @dataclass(frozen=True)
@@ -139,6 +156,20 @@ class Finished:
         }
 
 
+def words_of(command: Sequence[str]) -> tuple[str, ...]:
+    """Return a program and its arguments, which may be paths, as text.
+
+    Raises:
+        UsageError: There are none.
+        TypeError: The command is a string, or an argument is neither a string nor a path.
+    """
+    if isinstance(command, str | bytes):
+        raise TypeError("the command is a string: give a list, such as ['sh', '-c', 'COMMAND']")
+    if not command:
+        raise UsageError("no command is given", hint="give it after --")
+    return tuple(map(os.fsdecode, command))
+
+
 def execute(
     argv: Sequence[str],
     directory: Path,
@@ -152,7 +183,7 @@ def execute(
     with ExitStack() as stack:
         stack.enter_context(interrupts.forwarded(command.receive))
         foreground = stack.enter_context(Foreground())
-        adopted = stack.enter_context(adopting())
+        adopted = Orphans.from_now_on()
         tee = stack.enter_context(_Tee(options)) if options.tail_lines else None
         wait = stack.enter_context(waiting(adopted.reap))
         process = _start(argv, directory, environment, options, tee)
@@ -194,6 +225,7 @@ def _start(
         with suppress(AttributeError, OSError, ValueError):
             stream.flush()
     stdout = 2 if options.stdout_to_stderr else None
+    name = argv[0] or "''"  # of a variable of a shell that is empty
 
     def start(command: Sequence[str]) -> subprocess.Popen[bytes]:
         return subprocess.Popen(  # noqa: S603 (what the user asked for)
@@ -214,14 +246,14 @@ def _start(
             # A script without an interpreter's line is for the shell (POSIX, execvp).
             return start([_SHELL, _found(argv[0], environment), *argv[1:]])
     except ValueError as error:
-        raise CommandNotStarted(f"cannot start {argv[0]}: it holds a NUL", _NOT_RUN) from error
+        raise CommandNotStarted(f"cannot start {name}: it holds a NUL", _NOT_RUN) from error
     except OSError as error:
         why, code, hint = local_reason(error), _NOT_RUN, None
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             code = _NOT_FOUND
             if missing := _missing_interpreter(argv[0], directory, environment):
                 why, hint = missing, "check the first line of the script"
-        raise CommandNotStarted(f"cannot start {argv[0]}: {why}", code, hint=hint) from error
+        raise CommandNotStarted(f"cannot start {name}: {why}", code, hint=hint) from error
 
 
 def _found(program: str, environment: Mapping[str, str]) -> str:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from cpstage.aws.codepipeline import get_job, is_in_progress, report_failure, report_success
@@ -32,6 +33,7 @@ from cpstage.errors import (
     UsageError,
     WorkspaceInUse,
     reportable,
+    require_type,
 )
 from cpstage.job import Job
 from cpstage.job.masking import MASK, SHORTEST_SECRET, Secret
@@ -44,7 +46,7 @@ from cpstage.job.result import (
     without_control_characters,
 )
 from cpstage.progress import Progress
-from cpstage.runner.command import CommandOptions, Finished, execute
+from cpstage.runner.command import CommandOptions, Finished, execute, words_of
 from cpstage.runner.environment import Left, handed_files, inherited, job_environment, secrets_of
 from cpstage.runner.signals import KILL_AFTER, Interrupts
 from cpstage.transfer.fetch import FetchResult, fetch
@@ -150,12 +152,17 @@ def run(
     Raises:
         UsageError: The command is empty.
     """
-    if not command:
-        raise UsageError("no command is given", hint="give it after --")
+    words = words_of(command)
+    require_type("the job", job, Job, str)
+    require_type("report", report, Details, NoneType)
+    require_type("config", config, AwsConfig, NoneType)
+    require_type("fetch_options", fetch_options, FetchOptions, NoneType)
+    require_type("command_options", command_options, CommandOptions, NoneType)
+    require_type("push_options", push_options, PushOptions, NoneType)
     result = RunResult(job if isinstance(job, str) else job.id)
     this = _Run(
         result=result,
-        command=command,
+        command=words,
         fetch_options=fetch_options or FetchOptions(),
         options=command_options or CommandOptions(),
         push_options=push_options or PushOptions(),

@@ -14,9 +14,10 @@ waitpid(2) would therefore wait for the end of the command. So cpstage blocks in
 that every signal writes to (:func:`signal.set_wakeup_fd`), SIGCHLD included.
 
 Orphans: a process that the command leaves behind is found by its process group. One that left the
-group (setsid(2), as daemons do) is adopted by cpstage, which is a subreaper while the command runs
-(prctl(2), PR_SET_CHILD_SUBREAPER), or process 1 of a container. An adopted process that has ended
-is a zombie until it is reaped. Without ``/proc`` (Linux) nothing is found.
+group (setsid(2), as daemons do) is adopted by cpstage, whose process is a subreaper
+(:func:`adopt_orphans`). An adopted process that has ended is a zombie until it is reaped. Without
+``/proc`` (Linux) nothing is found. A Python program that calls cpstage adopts nothing: it may start
+processes in other threads, and run several commands at once.
 """
 
 from __future__ import annotations
@@ -331,9 +332,20 @@ def processes() -> list[Process]:
 
 
 class Orphans(NamedTuple):
-    """The processes that a command leaves behind; others are those of this process."""
+    """The processes that a command leaves behind.
 
-    others: frozenset[int]
+    Attributes:
+        others: The children that this process has already; None for a process that adopts nothing.
+    """
+
+    others: frozenset[int] | None
+
+    @classmethod
+    def from_now_on(cls) -> Orphans:
+        """Return those of a command that is about to start."""
+        if not _is_subreaper():
+            return cls(None)
+        return cls(frozenset(one.pid for one in processes() if one.parent == os.getpid()))
 
     def settled(self, group: int) -> list[int]:
         """Return the IDs of those that still run a moment after the command, if any do."""
@@ -344,7 +356,7 @@ class Orphans(NamedTuple):
 
     def reap(self, command: int | None) -> None:
         """Reap those that have ended, but not the command itself."""
-        for one in processes():
+        for one in processes() if self.others is not None else ():
             if one.state == "Z" and self._is_adopted(one, command):
                 with suppress(ChildProcessError):
                     os.waitpid(one.pid, os.WNOHANG)
@@ -373,29 +385,32 @@ class Orphans(NamedTuple):
         return found
 
     def _is_adopted(self, one: Process, command: int | None) -> bool:
-        return one.parent == os.getpid() and one.pid != command and one.pid not in self.others
+        if self.others is None or one.parent != os.getpid() or one.pid in (command, *self.others):
+            return False
+        # A command has a process group. What botocore starts (credential_process) has ours.
+        return one.group != os.getpgrp()
 
 
-@contextmanager
-def adopting() -> Iterator[Orphans]:
-    """Adopt what a command leaves behind, as long as the context lasts."""
-    others = frozenset(one.pid for one in processes() if one.parent == os.getpid())
-    was_subreaper = _set_subreaper(adopt=True)
-    try:
-        yield Orphans(others)
-    finally:
-        _set_subreaper(adopt=was_subreaper)
+def adopt_orphans() -> None:
+    """Adopt what the commands of this process leave behind.
+
+    For a process that runs one command, and starts no others.
+    """
+    if sys.platform == "linux":
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
-def _set_subreaper(*, adopt: bool) -> bool:
-    """Become a subreaper, or stop being one; return whether this process was one before."""
-    if sys.platform != "linux":
-        return False
+def _is_subreaper() -> bool:
     import ctypes
 
-    before = ctypes.c_int(0)
+    answer = ctypes.c_int(0)
+    if sys.platform == "linux":
+        _prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(answer))
+    return bool(answer.value)
+
+
+def _prctl(operation: int, argument: Any) -> None:
+    import ctypes
+
     with suppress(AttributeError, OSError):
-        prctl = ctypes.CDLL(None).prctl
-        prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(before), 0, 0, 0)
-        prctl(_PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0)
-    return bool(before.value)
+        ctypes.CDLL(None).prctl(operation, argument, 0, 0, 0)

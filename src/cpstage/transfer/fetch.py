@@ -21,7 +21,7 @@ from cpstage.archive.formats import Format
 from cpstage.archive.unpack import Unpacker
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
-from cpstage.errors import ObjectChanged, ObjectNotFound, local_failures
+from cpstage.errors import ObjectChanged, ObjectNotFound, local_failures, require_type
 from cpstage.filesystem.removal import remove_tree
 from cpstage.filesystem.tree import Tree, differences, fingerprint
 from cpstage.job import Artifact, ArtifactSet, choose, location_document
@@ -130,6 +130,8 @@ def fetch(
         LocalIOError: The disk is full, or failed.
     """
     options, progress = options or FetchOptions(), progress or Silence()
+    require_type("the job", job, ArtifactSet)
+    require_type("options", options, FetchOptions)
     place = Workspace(workspace)
     outputs: dict[str, Path] = {one.name: place.output(one.name) for one in job.artifacts_to_build}
     session = JobSession(job, config or AwsConfig(), credentials_max_age)

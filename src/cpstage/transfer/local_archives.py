@@ -31,6 +31,7 @@ from cpstage.errors import (
     NotFound,
     WorkspaceUnavailable,
     local_failures,
+    refuse_text,
 )
 from cpstage.filesystem.files import require_replaceable
 from cpstage.filesystem.tree import RelativePath, Tree
@@ -189,6 +190,10 @@ class MessageEncryption:
 
     key_ids: Sequence[str]
     context: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse a single string in place of a list."""
+        refuse_text("key_ids", self.key_ids)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cpstage.archive.options import ExtractOptions, PackOptions
-from cpstage.errors import UsageError
+from cpstage.errors import UsageError, refuse_text, require_type
 from cpstage.job import ArtifactSet
 
 if TYPE_CHECKING:
@@ -49,6 +49,11 @@ class Unpacking(ExtractOptions):
     key_ids: Sequence[str] = ()
     context: Mapping[str, str] = field(default_factory=dict)
     commitment: Commitment = "require-encrypt-require-decrypt"
+
+    def __post_init__(self) -> None:
+        """Refuse a single string in place of a list."""
+        refuse_text("no_unpack", self.no_unpack)
+        refuse_text("key_ids", self.key_ids)
 
     def of_artifact(self, name: str) -> Unpacking:
         """Return the options for one artifact: ``unpack`` says whether it is unpacked."""
@@ -100,7 +105,8 @@ class Encryption:
     sse: ServerSideEncryption = "aws:kms"
 
     def __post_init__(self) -> None:
-        """Refuse what S3 does not have."""
+        """Refuse what S3 does not have, and a single key in place of a list."""
+        refuse_text("key_ids", self.key_ids)
         if self.sse not in ("aws:kms", "aws:kms:dsse"):
             raise UsageError(f"{self.sse!r} is not an SSE-KMS encryption of artifacts")
         if self.bucket_key and self.sse == "aws:kms:dsse":
@@ -135,6 +141,10 @@ class FetchOptions:
     inputs: FetchInputs = "always"
     skip_missing: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse a single string in place of a list."""
+        refuse_text("artifacts", self.artifacts)
+
     def skips_inputs(self, job: ArtifactSet) -> bool:
         """Whether the inputs of a job are not fetched."""
         return self.inputs == "never" or (self.inputs == "first" and job.is_continued)
@@ -167,6 +177,7 @@ class PushOptions:
 
     def __post_init__(self) -> None:
         """Refuse tags that S3 does not store ("Categorizing objects", S3 User Guide)."""
+        require_type("paths", self.paths, Mapping)
         if len(self.tags) > _MOST_TAGS:
             raise UsageError(f"{len(self.tags)} tags are given", hint="S3 stores at most 10")
         for name, value in self.tags.items():

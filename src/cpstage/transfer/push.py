@@ -26,7 +26,13 @@ from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
 from cpstage.aws.uploads import StorageOptions, Upload
 from cpstage.encryption.header import Header, job_context
-from cpstage.errors import ArtifactRejected, ConfigurationError, NotFound, local_failures
+from cpstage.errors import (
+    ArtifactRejected,
+    ConfigurationError,
+    NotFound,
+    local_failures,
+    require_type,
+)
 from cpstage.filesystem.walk import read_file, single
 from cpstage.job import Artifact, EncryptionKey, Job, location_document
 from cpstage.progress import Advance, Progress, Silence
@@ -139,6 +145,8 @@ def push(
         AccessDenied, ServiceUnavailable: As S3 and KMS say, or S3 did not encrypt as asked.
     """
     options = options or PushOptions()
+    require_type("the job", job, Job)
+    require_type("options", options, PushOptions)
     packing, how = options.packing, options.encryption
     given = {name: Path(path) for name, path in options.paths.items()}
     shown = progress or Silence()

@@ -34,7 +34,6 @@ from cpstage.errors import (
     InternalError,
     LocalIOError,
     Reportable,
-    UsageError,
     local_failures,
     reportable,
 )
@@ -42,9 +41,9 @@ from cpstage.filesystem.removal import remove_tree
 from cpstage.job import parse_job
 from cpstage.job.masking import secret
 from cpstage.job.result import Details
-from cpstage.runner.command import TIMED_OUT, CommandOptions
+from cpstage.runner.command import TIMED_OUT, CommandOptions, words_of
 from cpstage.runner.run import run
-from cpstage.runner.signals import KILL_AFTER, processes, stopped_by
+from cpstage.runner.signals import KILL_AFTER, adopt_orphans, processes, stopped_by
 from cpstage.transfer.options import FetchOptions, PushOptions
 from cpstage.worker.claims import Claim, Tell, WorkerEvent, described
 from cpstage.workspace.layout import Workspace
@@ -137,8 +136,7 @@ class JobCommand:
     credentials_max_age: float = DEFAULT_MAX_AGE
 
     def __post_init__(self) -> None:
-        if not self.command:
-            raise UsageError("no command is given", hint="give it after --")
+        object.__setattr__(self, "command", words_of(self.command))
 
 
 @dataclass(frozen=True)
@@ -409,6 +407,7 @@ def main(answer: int, lock: int) -> None:
     """
     make_no_core_file()
     reuse_freed_memory()
+    adopt_orphans()
     os.set_inheritable(answer, False)
     os.set_inheritable(lock, False)
     order: _Order = pickle.load(sys.stdin.buffer)  # noqa: S301 (it comes from ourselves)
@@ -426,7 +425,7 @@ def main(answer: int, lock: int) -> None:
         config=order.config,
         credentials_max_age=command.credentials_max_age,
         warn=warnings.append,
-        commanding=lambda begins: os.write(answer, _BEGINS if begins else _ENDS),
+        commanding=lambda begins: _tell_worker(answer, _BEGINS if begins else _ENDS),
     )
     if result.error is None:
         note_ending(order.workspace, succeeded=True)
@@ -438,5 +437,13 @@ def main(answer: int, lock: int) -> None:
         unreported=str(unreported) if unreported else None,
         warnings=tuple(warnings),
     )
-    with os.fdopen(answer, "wb") as pipe:
-        pickle.dump(outcome, pipe)
+    _tell_worker(answer, pickle.dumps(outcome))
+    os.close(answer)
+
+
+def _tell_worker(answer: int, words: bytes) -> None:
+    """Write to the worker; one that was killed needs no answer, and its job goes on."""
+    left = memoryview(words)
+    with suppress(BrokenPipeError):
+        while left:
+            left = left[os.write(answer, left) :]

@@ -115,6 +115,7 @@ class Worker:
         self._next_stop = math.inf
         self._poller = Poller(queue)
         self.counts = Counts()
+        self._note_health()
         self._write_health()
 
     @property
@@ -241,12 +242,15 @@ class Worker:
         return True
 
     def _beat(self) -> None:
+        self._note_health()
+        with suppress(CpstageError):  # a full disk shows in the file's age
+            self._write_health()
+
+    def _note_health(self) -> None:
         status = "polling" if self._wants_jobs() else "working"
         if not self._may_claim():
             status = "draining"
         self._health.beat(status=status, running=len(self._jobs), **vars(self.counts))
-        with suppress(CpstageError):  # a full disk shows in the file's age
-            self._write_health()
 
     def _write_health(self) -> None:
         if self._health_file:
