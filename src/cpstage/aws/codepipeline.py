@@ -36,10 +36,9 @@ from cpstage.job import ActionTypeId, Job, parse_job
 from cpstage.job.document import is_document
 from cpstage.job.masking import MaskedDict, Secret, mask_objects, secret
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # a fetch reports nothing: what a report needs is imported where it is used
     from cpstage.job.result import Details, Reported
 
-# A fetch reports nothing: the limits of results are imported where they are used.
 _LOGGER = logging.getLogger("cpstage")
 
 NOT_IN_PROGRESS = "it has a result already, timed out, or was never acknowledged"

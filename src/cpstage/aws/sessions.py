@@ -211,7 +211,7 @@ def new_client(
     if service == "s3":
         events.register_last("before-call.s3", _without_expect)
         events.register_first("needs-retry.s3.HeadObject", _without_head_bucket)
-        events.register_first("needs-retry.s3.HeadBucket", _without_another)
+        events.register_first("needs-retry.s3.HeadBucket", _without_second_head_bucket)
         events.register_last("needs-retry.s3", _warn_of_redirect)
     if service == "codepipeline":
         events.register("before-parse.codepipeline", _keep_body)
@@ -268,7 +268,7 @@ def _without_head_bucket(response: Any, **_: Any) -> None:
         error["Code"] = "BadRequest"
 
 
-def _without_another(request_dict: dict[str, Any], **_: Any) -> None:
+def _without_second_head_bucket(request_dict: dict[str, Any], **_: Any) -> None:
     """Keep botocore from calling HeadBucket because HeadBucket was redirected, without end."""
     request_dict["context"].setdefault("s3_redirect", {})["redirected"] = "not followed"
 
