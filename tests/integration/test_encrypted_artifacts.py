@@ -12,6 +12,7 @@ import pytest
 
 from aws_clients import kms, s3
 from cpstage import AwsConfig, get_job
+from cpstage.archive.workers import thread_count
 from cpstage.aws.job_session import JobSession
 from cpstage.local import SESSION_ACTIONS, Input, LocalAWS
 from encrypted_artifacts import encrypt_artifact, flipped_at, header_length
@@ -355,5 +356,6 @@ def test_a_large_artifact_is_sealed_as_a_stream(aws: LocalAWS, cli: Cli, tmp_pat
     )
 
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout.splitlines()[-1]) < 160 * 1024
+    more_parts = thread_count() - 2  # a faster machine has more of them on their way
+    assert int(done.stdout.splitlines()[-1]) < (160 + 8 * more_parts) * 1024
     assert names(cli.directory) == []

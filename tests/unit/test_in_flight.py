@@ -16,7 +16,8 @@ def _settled(bandwidth: float, round_trip: float, *, consumer: float = 1e12, mos
         consumer: Bytes per second that are consumed.
         most: The bound.
     """
-    flight, now = InFlight(0.0, most), 0.0
+    flight, now = InFlight(0.0), 0.0
+    flight.most = most
     for _ in range(200):
         by_the_network = flight.count * READ_SIZE / (round_trip + READ_SIZE / bandwidth)
         rate = min(bandwidth, by_the_network, consumer)
@@ -54,7 +55,7 @@ def test_a_consumer_that_is_slower_than_the_network_needs_no_more() -> None:
 def test_the_first_block_shows_whether_the_blob_is_far_away(
     waited: bool, seconds: float, is_far: bool
 ) -> None:
-    flight = InFlight(10.0, 16)
+    flight = InFlight(10.0)
 
     flight.take(1 << 16, waited=waited, now=10.0 + seconds)
     flight.take(READ_SIZE, waited=not waited, now=11.0)

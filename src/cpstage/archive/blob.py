@@ -101,8 +101,8 @@ _FEWEST = 4
 """Blocks that are on their way or waiting, besides the one being consumed."""
 
 _MORE_PER_THREAD = 2
-"""More blocks for each thread that unpacks or packs: a faster machine takes more bytes in a round
-trip, and has more memory."""
+"""More blocks for each thread that unpacks: a faster machine takes more bytes in a round trip, and
+has more memory."""
 
 _MORE = 2
 _GAIN = 1.1
@@ -121,9 +121,9 @@ class InFlight:
         is_far: Whether the first block was waited for long.
     """
 
-    def __init__(self, now: float, most: int | None = None) -> None:
+    def __init__(self, now: float, more_per_thread: int = _MORE_PER_THREAD) -> None:
         self.count = self._useful = _FEWEST
-        self.most = most or _FEWEST + _MORE_PER_THREAD * thread_count()
+        self.most = _FEWEST + more_per_thread * thread_count()
         self.is_far = False
         self._rate = 0.0
         self._blocks = self._bytes = 0

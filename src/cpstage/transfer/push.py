@@ -44,6 +44,9 @@ Warn = Callable[[str], object]
 
 _LOGGER = logging.getLogger("cpstage")
 
+_MORE_PARTS_PER_THREAD = 1
+"""Parts on their way besides the first four; packing and encrypting take memory as well."""
+
 _ENCRYPTED_CONTENT_TYPE = "application/octet-stream"
 
 
@@ -376,7 +379,7 @@ class _Uploader(NamedTuple):
             output.artifact,
             content_type=_ENCRYPTED_CONTENT_TYPE if header else output.content_type,
             size_bound=output.size_bound,
-            in_flight=InFlight(time.monotonic()),
+            in_flight=InFlight(time.monotonic(), _MORE_PARTS_PER_THREAD),
             options=self.storage,
             uploaded=uploaded,
         )
