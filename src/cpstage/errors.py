@@ -58,13 +58,13 @@ def require_type(what: str, value: object, *kinds: type) -> None:
     """Raise TypeError unless an argument of a caller has one of the types."""
     if not isinstance(value, kinds):
         wanted = " or ".join(kind.__name__ for kind in kinds)
-        raise TypeError(f"{what} is a {type(value).__name__}, and not a {wanted}")
+        raise TypeError(f"{what} is of type {type(value).__name__}, and not {wanted}")
 
 
 def refuse_text(what: str, value: object) -> None:
     """Raise TypeError for a string in place of a list: it would be a list of its characters."""
     if isinstance(value, str | bytes):
-        raise TypeError(f"{what}: a {type(value).__name__} is given, and not a list of strings")
+        raise TypeError(f"{what} is of type {type(value).__name__}, and not a list of strings")
 
 
 class CpstageError(Reportable, Exception):

@@ -94,7 +94,7 @@ def secret(value: str | Secret | None) -> Secret | None:
     if value is None or isinstance(value, Secret):
         return value
     if not isinstance(value, str):
-        raise TypeError(f"a secret is a {type(value).__name__}, and not a str")
+        raise TypeError(f"a secret is of type {type(value).__name__}, and not str")
     return Secret(value)
 
 
