@@ -54,19 +54,6 @@ class Reportable(BaseException):
         return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
-def require_type(what: str, value: object, *kinds: type) -> None:
-    """Raise TypeError unless an argument of a caller has one of the types."""
-    if not isinstance(value, kinds):
-        wanted = " or ".join(kind.__name__ for kind in kinds)
-        raise TypeError(f"{what} is of type {type(value).__name__}, and not {wanted}")
-
-
-def refuse_text(what: str, value: object) -> None:
-    """Raise TypeError for a string in place of a list: it would be a list of its characters."""
-    if isinstance(value, str | bytes):
-        raise TypeError(f"{what} is of type {type(value).__name__}, and not a list of strings")
-
-
 class CpstageError(Reportable, Exception):
     """An error of cpstage: it could not do what it was asked to do."""
 
@@ -230,6 +217,19 @@ def _is_in_removed_directory() -> bool:
     except FileNotFoundError:
         return True
     return False
+
+
+def require_type(what: str, value: object, *kinds: type) -> None:
+    """Raise TypeError unless an argument of a caller has one of the types."""
+    if not isinstance(value, kinds):
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise TypeError(f"{what} is of type {type(value).__name__}, and not {wanted}")
+
+
+def refuse_text(what: str, value: object) -> None:
+    """Raise TypeError for a string in place of a list: it would be a list of its characters."""
+    if isinstance(value, str | bytes):
+        raise TypeError(f"{what} is of type {type(value).__name__}, and not a list of strings")
 
 
 def unreadable_input(error: OSError, what: str) -> ConfigurationError | LocalIOError:

@@ -12,6 +12,7 @@ import pytest
 from cpstage import Limits
 from cpstage import cli as command_line
 from cpstage._deflate import DEFAULT_LEVEL
+from cpstage.archive.options import MOST_DEPTH
 from cpstage.aws.config import DEFAULT_MAX_AGE, DEFAULT_TIMEOUT
 from cpstage.cli import GROUPS
 from cpstage.worker.health import DEFAULT_PATIENCE
@@ -126,6 +127,15 @@ def test_help_says_the_default_that_holds(name: str, option: str, says: str) -> 
 
     _, _, rest = said.partition(f"  {option} ")
     assert says in rest.partition("\n  -")[0]
+
+
+def test_the_deepest_path_that_an_option_takes_is_the_one_that_errors_name() -> None:
+    command = dict(_leaves(command_line.cpstage))["cpstage unpack"]
+
+    (kind,) = (one.type for one in command.params if "--max-depth" in one.opts)
+
+    assert isinstance(kind, click.IntRange)
+    assert kind.max == MOST_DEPTH
 
 
 def test_every_module_of_a_command_is_in_the_list() -> None:

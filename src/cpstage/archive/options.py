@@ -161,15 +161,16 @@ class Budget:
 
     def check_depth(self, path: str) -> None:
         """Check how deep a path is."""
-        components = path.count("/") + 1
-        if components > max(self._limits.depth, MOST_DEPTH):
-            raise ArtifactRejected(
-                f"a path of the archive has {components:,} components, and {MOST_DEPTH} are the "
-                "most",
-                hint="pack fewer levels of directories",
-            )
-        if components > self._limits.depth:
-            raise _over("depth", f"{self._limits.depth} components in a path", "--max-depth")
+        if path.count("/") >= self._limits.depth:
+            raise self._too_deep(path.count("/") + 1)
+
+    def _too_deep(self, components: int) -> ArtifactRejected:
+        if components <= MOST_DEPTH:
+            return _over("depth", f"{self._limits.depth} components in a path", "--max-depth")
+        return ArtifactRejected(
+            f"a path of the archive has {components:,} components, and {MOST_DEPTH} are the most",
+            hint="pack fewer levels of directories",
+        )
 
     def spend_bytes(self, count: int) -> None:
         """Count bytes of output, before they are written; check also their ratio to the archive."""

@@ -98,7 +98,7 @@ class CommandOptions:
     kill_orphans: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what is no number; the command line has limits of its own."""
+        """Refuse values of another type, and a negative number of lines."""
         require_type("tail_lines", self.tail_lines, int)
         if self.tail_lines < 0:
             raise UsageError("tail_lines is below 0")
