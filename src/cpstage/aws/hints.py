@@ -30,6 +30,7 @@ from cpstage.errors import (
     ObjectNotFound,
     OutOfSync,
     ServiceUnavailable,
+    extra_hint,
 )
 
 _CALLER_HINT = "check which identity the AWS CLI's 'aws sts get-caller-identity' shows"
@@ -204,7 +205,7 @@ def _settings_failure(error: boto.BotoCoreError, doing: str) -> CpstageError:
         return ServiceUnavailable(what, hint=_NETWORK_HINT)
     if needs := _needs_crt(error):
         return ConfigurationError(
-            f"cannot {doing}: {needs} requires awscrt", hint="install cpstage[crt]"
+            f"cannot {doing}: {needs} requires awscrt", hint=extra_hint("crt")
         )
     hint = next((one for kind, one in _WRONG_SETTINGS if isinstance(error, kind)), None)
     return ConfigurationError(what, hint=hint or settings_hint(str(report)))

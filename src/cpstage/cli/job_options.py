@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 import cpstage
-from cpstage.cli.options import Decorator, Function, a_file, flag, gather, is_empty
+from cpstage.cli.options import Decorator, Function, PathName, a_file, flag, gather, is_empty
 from cpstage.cli.output import Terminal
 from cpstage.errors import ConfigurationError, NotFound, UsageError, local_reason
 
@@ -283,7 +283,7 @@ def _past_options(*, hidden: bool) -> list[Decorator]:
 _JOB_FILE = click.option(
     "--job-file",
     metavar="FILE|-",
-    type=a_file,
+    type=PathName("file", or_stdin=True),
     help="Saved job document, in any format that AWS returns.",
 )
 _CLIENT_TOKEN = click.option(

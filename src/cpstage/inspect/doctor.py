@@ -173,7 +173,7 @@ def _readable(
         store.open(artifact, info).read(0, min(1, info.size))
         encryption = " ".join(filter(None, (info.encryption or "no encryption", info.kms_key_id)))
         unverified = info.unverified_checksum
-        missing = f"; its {unverified} is not verified without cpstage[crt]" if unverified else ""
+        missing = f"; its {unverified} is not verified without the extra crt" if unverified else ""
         return f"{info.size:,} bytes can be read, {encryption}{missing}"
 
     for artifact in artifacts:
