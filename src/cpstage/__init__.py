@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cpstage.filesystem.walk import Globs
     from cpstage.job import ArtifactSet, Job, parse_job
     from cpstage.job.execution import Execution
-    from cpstage.job.masking import Secret
+    from cpstage.job.model import Secret
     from cpstage.job.result import Details
     from cpstage.progress import Progress, progress_to
     from cpstage.runner.command import CommandOptions
@@ -45,7 +45,7 @@ _HOMES = {
     "filesystem.walk": "Globs",
     "job": "ArtifactSet Job parse_job",
     "job.execution": "Execution",
-    "job.masking": "Secret",
+    "job.model": "Secret",
     "job.result": "Details",
     "progress": "Progress progress_to",
     "runner.command": "CommandOptions",

@@ -20,7 +20,7 @@ from cpstage.aws.job_session import JobSession
 from cpstage.aws.s3 import S3, OpenUpload
 from cpstage.errors import AccessDenied, OutOfSync
 from cpstage.job import SessionCredentials
-from cpstage.job.masking import Secret
+from cpstage.job.model import Secret
 from cpstage.local import SESSION_ACTIONS, Call, Input, LocalAWS
 from samples import zip_of
 from trees import names

@@ -20,7 +20,7 @@ from cpstage.aws.config import DEFAULT_TIMEOUT
 from cpstage.aws.errors import NetworkError, ServiceError
 from cpstage.aws.s3 import S3
 from cpstage.job import SessionCredentials
-from cpstage.job.masking import Secret
+from cpstage.job.model import Secret
 from cpstage.local import Input, LocalAWS
 from fault_plans import Rule
 from fault_proxy import FaultProxy

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cpstage.job.masking import Secret
+    from cpstage.job.model import Secret
     from cpstage.local import LocalAWS
 
 pytestmark = pytest.mark.slow

@@ -28,7 +28,7 @@ from cpstage import AwsConfig
 from cpstage.aws.client import JobCredentials
 from cpstage.encryption.messages import decrypt, encrypt
 from cpstage.job import SessionCredentials
-from cpstage.job.masking import Secret, secret
+from cpstage.job.model import Secret, secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -33,7 +33,8 @@ from botocore import xform_name
 from cpstage.aws.errors import NetworkError, ServiceError, UnreadableAnswer, translated
 from cpstage.errors import CpstageError, Reportable
 from cpstage.job import SessionCredentials
-from cpstage.job.masking import MASK, MaskedDict, Secret, reveal, secrets_in
+from cpstage.job.document import MaskedDict, reveal, secrets_in
+from cpstage.job.model import MASK, Secret
 
 if TYPE_CHECKING:
     from cpstage.aws.sessions import Connections
@@ -235,7 +236,7 @@ class AwsClient:
 
         Args:
             operation: As the API reference names it, such as ``GetObject``.
-            parameters: Its members; a :class:`~cpstage.job.masking.Secret` is sent in plain, and
+            parameters: Its members; a :class:`~cpstage.Secret` is sent in plain, and
                 masked in what the service says. A ``Body`` with ``seek`` is sent from its start.
             about: What the call is about, for the log.
             check: Says what a good answer lacks; such a request is retried.

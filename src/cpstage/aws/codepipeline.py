@@ -33,8 +33,8 @@ from cpstage.errors import (
     require_type,
 )
 from cpstage.job import ActionTypeId, Job, parse_job
-from cpstage.job.document import is_document
-from cpstage.job.masking import MaskedDict, Secret, mask_objects, secret
+from cpstage.job.document import MaskedDict, is_document, mask_objects
+from cpstage.job.model import Secret, secret
 
 if TYPE_CHECKING:  # a fetch reports nothing: what a report needs is imported where it is used
     from cpstage.job.result import Details, Reported

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cpstage.aws.client import AwsClient, JobCredentials, Retries
     from cpstage.aws.sessions import Connections
-    from cpstage.job.masking import Secret
+    from cpstage.job.model import Secret
 
 DEFAULT_TIMEOUT: float = 300
 """Seconds since the last progress after which a failed request is not sent again."""
@@ -306,7 +306,7 @@ class AwsConfig:
 
     def callers_secrets(self) -> list[Secret]:
         """Return the secret values of the caller's credentials; empty if unreadable."""
-        from cpstage.job.masking import SHORTEST_SECRET, Secret
+        from cpstage.job.model import SHORTEST_SECRET, Secret
 
         try:
             found = self._session.get_credentials() if self.sign_requests else None

@@ -19,7 +19,7 @@ from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 from urllib3 import exceptions as http
 
-from cpstage.job.masking import Secret, mask_queries, masked
+from cpstage.job.model import Secret, mask_queries, masked
 
 CALLER_EXPIRED_HINT = "renew them (for example with 'aws sso login') and run the command again"
 """For the caller's own credentials."""

@@ -27,7 +27,7 @@ from cpstage.errors import ConfigurationError, NotFound, UsageError, local_reaso
 
 if TYPE_CHECKING:
     from cpstage.job import ArtifactSet
-    from cpstage.job.masking import Secret
+    from cpstage.job.model import Secret
 
 
 _VARIABLE = "CPSTAGE_JOB_ID"
@@ -184,7 +184,7 @@ def job_options(function: Function, *, takes_past: bool = False) -> Function:
         refuse_document(job_file or "", "--job-file")
         if job_id and not _JOB_ID.fullmatch(job_id) and os.path.isfile(job_id):
             raise _is_a_file(job_id)
-        from cpstage.job.masking import secret
+        from cpstage.job.model import secret
 
         # A variable that a Windows tool set may end with a CR.
         source = JobSource(known.rstrip("\r\n") or None, secret(client_token), job_file, past)

@@ -312,7 +312,7 @@ def success(
     given as CPSTAGE_JOB_ID.
     """
     from cpstage.aws.codepipeline import require_in_progress
-    from cpstage.job.masking import secret
+    from cpstage.job.model import secret
     from cpstage.job.result import read_token, read_variables
 
     job_id = source.require_id()

@@ -57,7 +57,7 @@ from cpstage.errors import (
     InternalError,
     ServiceUnavailable,
 )
-from cpstage.job.masking import SecretBytes
+from cpstage.job.model import SecretBytes
 
 Clients = Callable[["str | None"], AwsClient]
 """Returns the KMS client of a region; None is the pipeline's region."""

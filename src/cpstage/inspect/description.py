@@ -25,7 +25,7 @@ from cpstage.job.execution import (
     moment,
     parse_pipeline,
 )
-from cpstage.job.masking import MASK
+from cpstage.job.model import MASK
 from cpstage.transfer.artifact import identify, read_head
 from cpstage.transfer.options import Unpacking
 

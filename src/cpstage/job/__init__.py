@@ -1,6 +1,6 @@
 """A job, its document in every shape that AWS returns, its result, and past executions.
 
-Secrets of a job mask themselves when they are printed (:mod:`cpstage.job.masking`).
+Secrets of a job mask themselves when they are printed (:class:`cpstage.Secret`).
 """
 
 from cpstage.job.document import Document, mask_document, parse_job, saved_document

@@ -30,7 +30,7 @@ from cpstage.job import (
     artifact_document,
     check_artifact_name,
 )
-from cpstage.job.masking import Secret
+from cpstage.job.model import Secret
 
 _CONSOLE_PATH = re.compile(
     r"/codesuite/codepipeline/pipelines/(?P<name>[^/]+)(?:/executions/(?P<execution>[^/]+))?(?:/|$)"

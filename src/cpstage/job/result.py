@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from cpstage.errors import ConfigurationError, FailureType, UsageError, unreadable_input
 from cpstage.job.document import SURROGATE, is_unicode
-from cpstage.job.masking import Secret
+from cpstage.job.model import Secret
 
 _LOGGER = logging.getLogger("cpstage")
 
