@@ -15,8 +15,7 @@ import pytest
 from aws_clients import s3
 from constant_server import answering_server
 from cpstage import AwsConfig, CpstageError, get_job
-from cpstage.aws.client import JobCredentials
-from cpstage.aws.job_session import JobSession
+from cpstage.aws.job_session import JobCredentials, JobSession
 from cpstage.aws.s3 import S3, OpenUpload
 from cpstage.errors import AccessDenied, OutOfSync
 from cpstage.job import SessionCredentials

@@ -92,7 +92,7 @@ def test_a_small_fetch_loads_what_it_needs(aws: LocalAWS, cli: Cli) -> None:
     assert "boto3" in loaded
     assert not loaded.intersection(
         {"aws_encryption_sdk", "cryptography", "tqdm", "moto"}
-        | {f"cpstage.aws.{one}" for one in ("executions", "hints", "uploads")}
+        | {f"cpstage.aws.{one}" for one in ("errors", "executions", "uploads")}
         | {f"cpstage.{one}" for one in ("inspect", "job.result", "runner", "worker")}
         | {"cpstage.transfer.push"}
     )

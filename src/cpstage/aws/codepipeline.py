@@ -18,9 +18,8 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
-from cpstage.aws.client import Answer, Check, Retries, has, most_tries
+from cpstage.aws.client import Answer, Check, Retries, aws_failures, has, most_tries
 from cpstage.aws.config import AwsConfig
-from cpstage.aws.errors import aws_failures
 from cpstage.errors import (
     AccessDenied,
     ConfigurationError,

@@ -12,7 +12,8 @@ from typing import Any
 from cpstage.aws.codepipeline import secret_properties
 from cpstage.aws.config import AwsConfig
 from cpstage.aws.executions import find_execution, list_actions, list_executions
-from cpstage.aws.job_session import JobSession, ObjectInfo
+from cpstage.aws.job_session import JobSession
+from cpstage.aws.s3 import ObjectInfo
 from cpstage.encryption.header import s3_client_object
 from cpstage.errors import ArtifactRejected, CpstageError
 from cpstage.job import Artifact, ArtifactSet, Job, artifact_document

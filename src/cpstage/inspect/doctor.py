@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from cpstage.aws.client import ServiceError, UnreadableAnswer, aws_failures
 from cpstage.aws.config import AwsConfig
-from cpstage.aws.errors import ServiceError, UnreadableAnswer, aws_failures
-from cpstage.aws.hints import seconds_off
+from cpstage.aws.errors import seconds_off
 from cpstage.aws.job_session import JobSession
 from cpstage.errors import (
     AccessDenied,

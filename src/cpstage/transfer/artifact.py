@@ -23,8 +23,7 @@ from cpstage.archive.formats import Format, not_unpacked, recognise
 from cpstage.archive.members import Contents
 from cpstage.archive.unpack import Unpacker
 from cpstage.aws.config import AwsConfig
-from cpstage.aws.job_session import ObjectInfo
-from cpstage.aws.s3 import RunningChecksum
+from cpstage.aws.s3 import ObjectInfo, RunningChecksum
 from cpstage.encryption.header import (
     HEAD_BYTES,
     S3_CLIENT_HINT,
