@@ -113,18 +113,8 @@ class ExecutionSummary:
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON has it."""
-        return {
-            "id": self.id,
-            "status": self.status,
-            "status_summary": self.status_summary,
-            **_times(self),
-            "trigger": self.trigger,
-            "trigger_detail": self.trigger_detail,
-            "source_revisions": [dict(one) for one in self.source_revisions],
-            "stop_reason": self.stop_reason,
-            "execution_mode": self.execution_mode,
-            "execution_type": self.execution_type,
-        }
+        revisions = [dict(one) for one in self.source_revisions]
+        return {**vars(self), **_times(self), "source_revisions": revisions}
 
 
 @dataclass(frozen=True)
