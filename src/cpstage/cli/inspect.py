@@ -29,8 +29,7 @@ from cpstage.cli.output import Terminal, coloured, took
 from cpstage.errors import UsageError, printable
 
 if TYPE_CHECKING:
-    from cpstage.inspect.description import DescribedExecution, ListedExecution
-    from cpstage.inspect.doctor import Check
+    from cpstage.inspect import Check, DescribedExecution, ListedExecution
     from cpstage.runner.environment import Syntax
 
 _SHOW_EXAMPLES = """\b
@@ -397,7 +396,7 @@ def doctor(
     With --pipeline, the command checks whether the caller may read the artifacts of a past
     execution, and starts no upload.
     """
-    from cpstage.inspect.doctor import exit_code
+    from cpstage.inspect.job import exit_code
 
     checks = []
     load = partial(source.load_artifacts, config, terminal, in_progress=True, needs_artifacts=False)

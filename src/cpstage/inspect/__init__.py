@@ -10,6 +10,12 @@ from typing import TYPE_CHECKING
 from cpstage._version import loaded_on_first_use
 
 if TYPE_CHECKING:
+    from cpstage.aws.executions import (
+        DescribedExecution,
+        ListedExecution,
+        describe_execution,
+        past_executions,
+    )
     from cpstage.inspect.comparison import (
         Change,
         Changes,
@@ -20,21 +26,14 @@ if TYPE_CHECKING:
         compare_local,
     )
     from cpstage.inspect.content import read_archive, read_member
-    from cpstage.inspect.description import (
-        DescribedExecution,
-        ListedExecution,
-        describe,
-        describe_execution,
-        past_executions,
-    )
-    from cpstage.inspect.doctor import Check, diagnose
+    from cpstage.inspect.job import Check, describe, diagnose
     from cpstage.inspect.listing import Listing, list_archive, list_artifacts
 
 _HOMES = {
+    ".aws.executions": "DescribedExecution ListedExecution describe_execution past_executions",
     "comparison": "Change Changes Comparison Texts compare compare_executions compare_local",
     "content": "read_archive read_member",
-    "description": "DescribedExecution ListedExecution describe describe_execution past_executions",
-    "doctor": "Check diagnose",
+    "job": "Check describe diagnose",
     "listing": "Listing list_archive list_artifacts",
 }
 
