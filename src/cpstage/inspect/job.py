@@ -256,7 +256,7 @@ def _of_the_job(job: Job, where: AwsConfig, sizes: list[int]) -> Iterator[Check]
         if not (job.credentials or job.input_artifacts or job.output_artifacts):
             return "the job has no artifacts, and needs none"
         expires = job.require_credentials().expires_at
-        until = f" until {expires:%Y-%m-%dT%H:%M:%SZ}" if expires else ""
+        until = f" until {iso(expires)}" if expires else ""
         return f"the job carries those of its session{until}"
 
     carried = _tried("credentials", credentials)
