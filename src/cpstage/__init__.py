@@ -1,7 +1,8 @@
 """Fetch and stage AWS CodePipeline job artifacts.
 
 The public API: every name is loaded on first use, which keeps commands that need no AWS fast. More
-is in the submodules :mod:`cpstage.errors`, :mod:`cpstage.inspect` and :mod:`cpstage.worker`.
+is in the submodules :mod:`cpstage.errors`, :mod:`cpstage.inspect`, :mod:`cpstage.job` and
+:mod:`cpstage.worker`.
 """
 
 from __future__ import annotations
@@ -19,12 +20,9 @@ if TYPE_CHECKING:
     from cpstage.archive.options import Limits
     from cpstage.aws.codepipeline import get_job, get_job_details, report_failure, report_success
     from cpstage.aws.config import AwsConfig
-    from cpstage.aws.executions import get_execution, list_actions, list_executions
     from cpstage.errors import CpstageError
     from cpstage.filesystem.walk import Globs
-    from cpstage.job import ArtifactSet, Job, parse_job
-    from cpstage.job.execution import Execution
-    from cpstage.job.masking import Secret
+    from cpstage.job import Job, parse_job
     from cpstage.job.result import Details
     from cpstage.progress import Progress, progress_to
     from cpstage.runner.command import CommandOptions
@@ -40,12 +38,9 @@ _HOMES = {
     "archive.options": "Limits",
     "aws.codepipeline": "get_job get_job_details report_failure report_success",
     "aws.config": "AwsConfig",
-    "aws.executions": "get_execution list_actions list_executions",
     "errors": "CpstageError",
     "filesystem.walk": "Globs",
-    "job": "ArtifactSet Job parse_job",
-    "job.execution": "Execution",
-    "job.masking": "Secret",
+    "job": "Job parse_job",
     "job.result": "Details",
     "progress": "Progress progress_to",
     "runner.command": "CommandOptions",
@@ -58,13 +53,11 @@ _HOMES = {
 }
 
 __all__ = [
-    "ArtifactSet",
     "AwsConfig",
     "CommandOptions",
     "CpstageError",
     "Details",
     "Encryption",
-    "Execution",
     "FetchOptions",
     "FetchResult",
     "Globs",
@@ -76,16 +69,12 @@ __all__ = [
     "PushOptions",
     "PushResult",
     "RunResult",
-    "Secret",
     "Unpacking",
     "Workspace",
     "__version__",
     "fetch",
-    "get_execution",
     "get_job",
     "get_job_details",
-    "list_actions",
-    "list_executions",
     "pack",
     "parse_job",
     "progress_to",

@@ -46,6 +46,11 @@ def page() -> str:
             if not inspect.isfunction(one) and name not in errors
         },
         "cpstage.inspect": _names_of(cpstage.inspect),
+        "cpstage.job": {
+            name: one
+            for name, one in _names_of(cpstage.job).items()
+            if inspect.isclass(one) and name not in public
+        },
         "cpstage.worker": _names_of(cpstage.worker),
     }
     parts = [_HEAD]

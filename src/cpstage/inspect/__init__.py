@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cpstage._version import loaded_on_first_use
 
 if TYPE_CHECKING:
+    from cpstage.aws.executions import get_execution, list_actions, list_executions
     from cpstage.inspect.comparison import (
         Change,
         Changes,
@@ -29,8 +30,11 @@ if TYPE_CHECKING:
     )
     from cpstage.inspect.doctor import Check, diagnose
     from cpstage.inspect.listing import Listing, list_archive, list_artifacts
+    from cpstage.job.execution import Execution
 
 _HOMES = {
+    ".aws.executions": "get_execution list_actions list_executions",
+    ".job.execution": "Execution",
     "comparison": "Change Changes Comparison Texts compare compare_executions compare_local",
     "content": "read_archive read_member",
     "description": "DescribedExecution ListedExecution describe describe_execution past_executions",
@@ -44,6 +48,7 @@ __all__ = [
     "Check",
     "Comparison",
     "DescribedExecution",
+    "Execution",
     "ListedExecution",
     "Listing",
     "Texts",
@@ -53,8 +58,11 @@ __all__ = [
     "describe",
     "describe_execution",
     "diagnose",
+    "get_execution",
+    "list_actions",
     "list_archive",
     "list_artifacts",
+    "list_executions",
     "past_executions",
     "read_archive",
     "read_member",

@@ -182,7 +182,7 @@ def past_executions(
 
     Raises:
         UsageError, NotFound, AccessDenied, ServiceUnavailable, ConfigurationError: As
-            :func:`cpstage.list_executions`; the failed actions need
+            :func:`cpstage.inspect.list_executions`; the failed actions need
             ``codepipeline:ListActionExecutions``.
     """
     for summary in list_executions(pipeline, status=status, config=config):
@@ -203,7 +203,7 @@ def describe_execution(
 
     Raises:
         UsageError, NotFound, AccessDenied, ServiceUnavailable, ConfigurationError: As
-            :func:`cpstage.get_execution`.
+            :func:`cpstage.inspect.get_execution`.
     """
     reference, where = parse_pipeline(pipeline), config or AwsConfig()
     summary = find_execution(pipeline, execution, config=where)

@@ -4,6 +4,7 @@ Secrets of a job mask themselves when they are printed (:mod:`cpstage.job.maskin
 """
 
 from cpstage.job.document import Document, mask_document, parse_job, saved_document
+from cpstage.job.masking import Secret
 from cpstage.job.model import (
     APART,
     ActionTypeId,
@@ -36,6 +37,7 @@ __all__ = [
     "PipelineContext",
     "ReadWith",
     "S3Location",
+    "Secret",
     "SessionCredentials",
     "artifact_document",
     "check_artifact_name",
