@@ -13,8 +13,8 @@ __version__ = "0.2.0"
 
 def loaded_on_first_use(
     package: str, homes: Mapping[str, str], submodules: str = ""
-) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
-    """Return ``__getattr__`` and ``__dir__`` for a package with public names (PEP 562).
+) -> tuple[Callable[[str], object], Callable[[], list[str]], list[str]]:
+    """Return ``__getattr__``, ``__dir__`` and ``__all__`` of a package (PEP 562).
 
     Args:
         package: The name of the package.
@@ -31,4 +31,4 @@ def loaded_on_first_use(
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(import_module(f".{home_of[name]}", package), name)
 
-    return load, lambda: [*home_of, *modules]
+    return load, lambda: [*home_of, *modules], sorted(home_of)

@@ -48,7 +48,7 @@ def page() -> str:
         "cpstage.inspect": _names_of(cpstage.inspect),
         "cpstage.job": {
             name: one
-            for name, one in _names_of(cpstage.job).items()
+            for name, one in vars(cpstage.job).items()
             if inspect.isclass(one) and name not in public
         },
         "cpstage.worker": _names_of(cpstage.worker),
