@@ -1,7 +1,8 @@
 """Fetch and stage AWS CodePipeline job artifacts.
 
 The public API: every name is loaded on first use, which keeps commands that need no AWS fast. More
-is in the submodules :mod:`cpstage.errors`, :mod:`cpstage.inspect` and :mod:`cpstage.worker`.
+is in the submodules :mod:`cpstage.errors`, :mod:`cpstage.inspect`, :mod:`cpstage.job` and
+:mod:`cpstage.worker`.
 """
 
 from __future__ import annotations
@@ -23,16 +24,10 @@ if TYPE_CHECKING:
     from cpstage.aws.codepipeline import report_failure as report_failure
     from cpstage.aws.codepipeline import report_success as report_success
     from cpstage.aws.config import AwsConfig as AwsConfig
-    from cpstage.aws.executions import get_execution as get_execution
-    from cpstage.aws.executions import list_actions as list_actions
-    from cpstage.aws.executions import list_executions as list_executions
     from cpstage.errors import CpstageError as CpstageError
     from cpstage.filesystem.walk import Globs as Globs
-    from cpstage.job import ArtifactSet as ArtifactSet
     from cpstage.job import Job as Job
     from cpstage.job import parse_job as parse_job
-    from cpstage.job.execution import Execution as Execution
-    from cpstage.job.model import Secret as Secret
     from cpstage.job.result import Details as Details
     from cpstage.progress import Progress as Progress
     from cpstage.progress import progress_to as progress_to
@@ -58,12 +53,9 @@ _HOMES = {
     "archive.options": "Limits",
     "aws.codepipeline": "get_job get_job_details report_failure report_success",
     "aws.config": "AwsConfig",
-    "aws.executions": "get_execution list_actions list_executions",
     "errors": "CpstageError",
     "filesystem.walk": "Globs",
-    "job": "ArtifactSet Job parse_job",
-    "job.execution": "Execution",
-    "job.model": "Secret",
+    "job": "Job parse_job",
     "job.result": "Details",
     "progress": "Progress progress_to",
     "runner.command": "CommandOptions",

@@ -307,7 +307,7 @@ class AwsClient:
 
         Args:
             operation: As the API reference names it, such as ``GetObject``.
-            parameters: Its members; a :class:`~cpstage.Secret` is sent in plain, and
+            parameters: Its members; a :class:`~cpstage.job.Secret` is sent in plain, and
                 masked in what the service says. A ``Body`` with ``seek`` is sent from its start.
             about: What the call is about, for the log.
             check: Says what a good answer lacks; such a request is retried.

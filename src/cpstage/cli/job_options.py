@@ -64,7 +64,7 @@ class JobSource(NamedTuple):
         """
         if self.past is None:
             return self.load(config, in_progress=in_progress)
-        execution = cpstage.get_execution(**self.past, config=config)
+        execution = cpstage.inspect.get_execution(**self.past, config=config)
         terminal.note(f"cpstage: {execution.title}: the caller's credentials read the artifacts")
         if needs_artifacts and not (execution.input_artifacts or execution.output_artifacts):
             raise NotFound(

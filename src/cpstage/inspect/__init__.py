@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from cpstage.aws.executions import DescribedExecution as DescribedExecution
     from cpstage.aws.executions import ListedExecution as ListedExecution
     from cpstage.aws.executions import describe_execution as describe_execution
+    from cpstage.aws.executions import get_execution as get_execution
+    from cpstage.aws.executions import list_actions as list_actions
+    from cpstage.aws.executions import list_executions as list_executions
     from cpstage.aws.executions import past_executions as past_executions
     from cpstage.inspect.comparison import Change as Change
     from cpstage.inspect.comparison import Changes as Changes
@@ -29,9 +32,12 @@ if TYPE_CHECKING:
     from cpstage.inspect.listing import Listing as Listing
     from cpstage.inspect.listing import list_archive as list_archive
     from cpstage.inspect.listing import list_artifacts as list_artifacts
+    from cpstage.job.execution import Execution as Execution
 
 _HOMES = {
-    ".aws.executions": "DescribedExecution ListedExecution describe_execution past_executions",
+    ".aws.executions": "DescribedExecution ListedExecution describe_execution get_execution "
+    "list_actions list_executions past_executions",
+    ".job.execution": "Execution",
     "comparison": "Change Changes Comparison Texts compare compare_executions compare_local",
     "content": "read_archive read_member",
     "job": "Check describe diagnose",

@@ -1,6 +1,6 @@
 """A job, its document in every shape that AWS returns, its result, and past executions.
 
-Secrets of a job mask themselves when they are printed (:class:`cpstage.Secret`).
+Secrets of a job mask themselves when they are printed (:class:`cpstage.job.Secret`).
 """
 
 from cpstage.job.document import Document as Document
@@ -17,6 +17,7 @@ from cpstage.job.model import Job as Job
 from cpstage.job.model import PipelineContext as PipelineContext
 from cpstage.job.model import ReadWith as ReadWith
 from cpstage.job.model import S3Location as S3Location
+from cpstage.job.model import Secret as Secret
 from cpstage.job.model import SessionCredentials as SessionCredentials
 from cpstage.job.model import artifact_document as artifact_document
 from cpstage.job.model import check_artifact_name as check_artifact_name

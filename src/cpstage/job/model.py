@@ -79,7 +79,7 @@ class SecretBytes(_Masked):
 
 
 class Secret(_Masked):
-    """A text that is a secret."""
+    """A text that only ``reveal()`` returns: each print of it is a mask."""
 
     __slots__ = ("_text",)
 
