@@ -70,7 +70,6 @@ class ArtifactRejected(CpstageError):
 
     exit_code = 65
     failure_type = "JobFailed"
-    default_hint = "nothing of it was staged"
 
 
 class NotFound(CpstageError):

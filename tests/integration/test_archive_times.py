@@ -116,6 +116,47 @@ def test_a_time_that_is_none_does_not_refuse_a_member(tmp_path: Path, field: byt
     assert (tmp_path / "t/f").read_bytes() == b"x"
 
 
+def nearest_mtime(directory: Path, seconds: int) -> int:
+    """What the file system makes of an mtime of at most 62 bits."""
+    (directory / "probe").touch()
+    os.utime(directory / "probe", (seconds, seconds))
+    return (directory / "probe").stat().st_mtime_ns
+
+
+@pytest.mark.parametrize("seconds", [-(1 << 40), 1 << 40, 1 << 80])
+def test_a_time_that_no_file_can_have_is_changed_with_a_note(tmp_path: Path, seconds: int) -> None:
+    directory = member(b"d/", kind=b"5")
+    body = tar(pax(record(b"mtime", b"%d" % seconds)), member(b"old", b"x"), directory)
+    notes = unpack(body, tmp_path / "t").notes
+    expected = nearest_mtime(tmp_path, min(seconds, 1 << 62))
+
+    assert mtime_ns(tmp_path / "t/old") == expected
+    named = [note for note in notes if "mtimes" in note and note.endswith("'old'")]
+    assert len(named) == (expected != seconds * 10**9)
+
+
+@pytest.mark.parametrize("name", ["old", "old/"])
+def test_a_time_of_a_zip_that_no_file_can_have_is_changed_with_a_note(
+    tmp_path: Path, name: str
+) -> None:
+    in_1700 = -8_520_336_000
+    entries = (Entry(name, extra=ntfs(in_1700)), Entry("f", extra=timestamp(WINTER)))
+    notes = unpack(zip_bytes(*entries), tmp_path / "t").notes
+    expected = nearest_mtime(tmp_path, in_1700)
+
+    assert mtime_ns(tmp_path / "t" / name) == expected
+    named = [note for note in notes if "mtimes" in note and note.endswith(repr(name))]
+    assert len(named) == (expected != in_1700 * 10**9)
+    now = ExtractOptions(mtime="now")
+    assert not unpack(zip_bytes(*entries), tmp_path / "now", options=now).notes
+
+
+def test_a_name_of_our_own_files_may_be_in_an_archive(tmp_path: Path) -> None:
+    body = tar(member("cpstage-\u00e9", b"x"), member("d/", kind=b"5", mode=0o700))
+    unpack(body, tmp_path / "t")
+    assert permissions(tmp_path / "t/d") == 0o700
+
+
 def test_a_symlink_has_its_mtime(tmp_path: Path) -> None:
     unpack(tar(header("l", kind=b"2", link=b"f", mtime=WINTER)), tmp_path / "t")
     assert mtime_ns(tmp_path / "t/l") == WINTER * 10**9

@@ -200,6 +200,21 @@ def test_a_file_that_is_stopped_while_it_is_written_leaves_nothing(
     assert os.listdir(cli.directory / "target") == []
 
 
+def test_a_file_that_a_killed_process_left_is_removed_by_the_next(aws: LocalAWS, cli: Cli) -> None:
+    job_id = add_job(aws, OLD)
+    arguments = ("get-job-details", "--job-id", job_id, "--save", "job.json")
+    (cli.directory / ".cpstage-new-mine").touch()
+
+    done = finish(
+        start(cli, stopping(signal.SIGKILL, "making .cpstage-new-[0-9a-f]*", 1, *arguments))
+    )
+
+    assert done.returncode == -signal.SIGKILL
+    assert len(os.listdir(cli.directory)) == 2
+    assert cli(*arguments).returncode == 0
+    assert sorted(os.listdir(cli.directory)) == [".cpstage-new-mine", "job.json"]
+
+
 @each_signal
 def test_a_fetch_that_is_stopped_before_any_step_of_publishing(
     aws: LocalAWS, cli: Cli, before: Listing, number: signal.Signals

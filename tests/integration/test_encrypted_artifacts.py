@@ -6,11 +6,13 @@ import json
 import os
 import subprocess
 import sys
+from base64 import b64encode
 from typing import TYPE_CHECKING
 
 import pytest
 
 from aws_clients import kms, s3
+from constant_server import answering_server
 from cpstage import AwsConfig, get_job
 from cpstage.archive.workers import thread_count
 from cpstage.aws.job_session import JobSession
@@ -243,6 +245,37 @@ def test_options_that_make_no_sense_alone(
 
     assert done.returncode == 2
     assert says in done.stderr
+
+
+KEY_ARN = "arn:aws:kms:us-east-1:123456789012:key/11111111-2222-3333-4444-555555555555"
+
+
+@pytest.mark.parametrize(
+    ("changed", "code", "why"),
+    [
+        ({"Plaintext": bytes(16)}, 69, "KMS answered a data key of another length"),
+        ({"CiphertextBlob": b""}, 69, "KMS answered a data key of another length"),
+        ({"CiphertextBlob": bytes(70_000)}, 69, "KMS answered a data key of another length"),
+        ({"KeyId": KEY_ARN.replace("1111", "2222")}, 77, "KMS encrypted under arn:aws:kms:"),
+    ],
+)
+@pytest.mark.parametrize("key_id", [KEY_ARN, KEY_ARN.rpartition("/")[2]])
+def test_a_data_key_that_would_not_decrypt_is_refused(
+    cli: Cli, tree: Path, key_id: str, changed: dict[str, bytes | str], code: int, why: str
+) -> None:
+    made = {"KeyId": KEY_ARN, "Plaintext": bytes(32), "CiphertextBlob": b"wrapped", **changed}
+    answer = {
+        name: one if isinstance(one, str) else b64encode(one).decode() for name, one in made.items()
+    }
+    with answering_server(200, json.dumps(answer).encode()) as url:
+        given = {"AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL_KMS": url}
+        keys = ("--encrypt", "--encrypt-key", key_id, "--retry-timeout", "1")
+        packing = cli.with_variables(given)
+        done = packing("pack", str(tree), "--output", "packed.zip", *keys)
+
+    assert done.returncode == code, done.stderr
+    assert f"cannot encrypt under the KMS key {key_id}: {why}" in done.stderr
+    assert not (cli.directory / "packed.zip").exists()
 
 
 @pytest.mark.parametrize("key_id", ["arn:aws:kms:us-east-1:1:key/x", "no-such-key"])

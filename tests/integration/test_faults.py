@@ -24,6 +24,7 @@ from faults import (
     PRECONDITION_FAILED,
     SLOW_DOWN,
     Answer,
+    Changed,
     Close,
     Drop,
     Fault,
@@ -346,6 +347,38 @@ def test_an_object_that_changed_once_is_read_from_its_start(aws: LocalAWS, cli: 
     assert done.returncode == 0, done.stderr
     assert names(cli.directory / "in") == ["App", "App/new"]
     assert 412 in {exchange.status for exchange in proxy.log}
+
+
+@pytest.mark.parametrize(("times", "code"), [(1, 0), (None, 75)])
+def test_a_range_of_another_object_is_not_taken(
+    aws: LocalAWS, cli: Cli, times: int | None, code: int
+) -> None:
+    """A cache, or a store that ignores If-Match, answers with what is there now."""
+    job_id = aws.add_job([Input("App", LARGE, ".tar")])
+    other = Changed("ETag", '"other"')
+    plan = [Rule(other, "GetObject", byte_range=SECOND_BLOCK, times=times)]
+
+    with FaultProxy(aws.endpoint_url, plan) as proxy:
+        done = cli("fetch", job_id, AWS_ENDPOINT_URL=proxy.url)
+
+    assert done.returncode == code, done.stderr
+    if code:
+        _failed(done, code, _location(aws, job_id), "was replaced", "run the command again")
+        assert _nothing_staged(cli.directory)
+    else:
+        assert (cli.directory / "in/App/noise").read_bytes() == NOISE
+
+
+def test_a_weak_etag_is_that_of_the_same_object(aws: LocalAWS, cli: Cli) -> None:
+    job_id = aws.add_job([Input("App", LARGE, ".tar")])
+    artifact = aws.job(job_id).inputs[0]
+    found = s3(aws.admin_environment).head_object(Bucket=artifact.bucket, Key=artifact.key)
+    plan = [Rule(Changed("ETag", f"W/{found['ETag']}"), "GetObject", times=None)]
+
+    with FaultProxy(aws.endpoint_url, plan) as proxy:
+        done = cli("fetch", job_id, AWS_ENDPOINT_URL=proxy.url)
+
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("operation", ["HeadObject", "GetObject"])

@@ -168,6 +168,31 @@ def test_a_damaged_archive_is_one_line(aws: LocalAWS, cli: Cli, body: bytes) -> 
         assert done.stdout == ""
         assert len(done.stderr.splitlines()) == 1
         assert "artifact App at s3://" in done.stderr
+        assert done.stderr.endswith("; check the action that made it\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "body"), [("a.zip", b"PK\3\4 cut off"), ("a.tar", tar_of({"f": "x" * 600})[:700])]
+)
+def test_the_hint_about_a_damaged_local_archive_is_one_for_its_owner(
+    cli: Cli, name: str, body: bytes
+) -> None:
+    (cli.directory / name).write_bytes(body)
+    (cli.directory / "f.tgz").write_bytes(b"no gzip")
+    (cli.directory / "crc.zip").write_bytes(
+        zip_bytes(Entry("f", b"x", central={"crc": 1}, local={"crc": 1}))
+    )
+
+    for done in (
+        cli("ls", "--archive", name),
+        cli("ls", "--archive", "f.tgz"),
+        cli("cat", "--archive", name, "f"),
+        cli("cat", "--archive", "crc.zip", "f"),
+        cli("diff", "--local", name, "f.tgz"),
+    ):
+        assert done.returncode == 65
+        assert re.match(r"cpstage: error: [a-z]+\.[a-z]+: ", done.stderr)
+        assert done.stderr.endswith("; copy it again, or make it anew\n")
 
 
 def test_names_choose_inputs_and_outputs(aws: LocalAWS, cli: Cli) -> None:

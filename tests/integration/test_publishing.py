@@ -154,6 +154,12 @@ HOSTILE = {
     "infinite": {"staged": ".cpstage/staging/x", "target": "in/App", "is": math.inf},
     "a NUL": {"staged": ".cpstage/staging/x\0", "target": "in/App", "is": 0},
     "a surrogate": {"staged": ".cpstage/staging/x", "target": "in/\ud800", "is": 0},
+    "too long": {"staged": ".cpstage/staging/x", "target": "in/" + "x" * 256, "is": 0},
+    "too long a directory": {"staged": ".cpstage/staging/x", "target": "x" * 256 + "/x", "is": 0},
+    "too long a path": {"staged": ".cpstage/staging/" + "x/" * 3000, "target": "in/x", "is": 0},
+    "a circle": {"staged": ".cpstage/staging/x", "target": "circle/App", "is": 0},
+    "not staged": {"staged": "in/App", "target": "in/Lib", "is": 0},
+    "around it": {"staged": ".cpstage/staging/x", "target": ".cpstage/staging", "is": 0},
     "nothing": {},
 }
 
@@ -164,6 +170,7 @@ def test_a_journal_that_leads_elsewhere_is_refused(
 ) -> None:
     """Somebody may have put it there, as into a repository that is checked out."""
     (workspace / "link").symlink_to(tmp_path)
+    (workspace / "circle").symlink_to("circle")
     (workspace / ".cpstage/staging").mkdir(parents=True)
     (workspace / ".cpstage/staging/x.replaced").mkdir()
     (tmp_path / "victim.replaced").write_text("")

@@ -118,6 +118,20 @@ def test_an_unpack_into_an_empty_directory_is_whole_or_taken_back(cli: Cli) -> N
     assert step == len(FILES) + 3  # the journal, each file, the end of the journal, what is next
 
 
+def test_an_unpack_of_the_longest_name_is_taken_back(cli: Cli) -> None:
+    files = {"a": "x", "n" * 255: "x"}
+    (cli.directory / "app.zip").write_bytes(zip_of(files))
+    (cli.directory / "into").mkdir()
+    unpack = ("unpack", "app.zip", "--into", "into")
+    assert killed(cli, "publishing", 3, *unpack) == -signal.SIGKILL
+
+    done = cli(*unpack)
+
+    assert done.returncode == 0, done.stderr
+    assert left_in(cli.directory) == []
+    assert content_of(cli.directory / "into") == files
+
+
 def test_a_pack_that_was_killed_is_swept_by_the_next_and_not_packed(cli: Cli) -> None:
     for name, content in FILES.items():
         (cli.directory / name).write_text(content)

@@ -285,6 +285,17 @@ class Without(OnTheWay):
 
 
 @dataclass(frozen=True)
+class Changed(Without):
+    """Give a header of the answer another value."""
+
+    value: str
+
+    def heading(self, raw: bytes, link: Link) -> Iterator[bytes]:
+        left = b"".join(super().heading(raw, link))
+        yield left.replace(b"\r\n", f"\r\n{self.header}: {self.value}\r\n".encode(), 1)
+
+
+@dataclass(frozen=True)
 class Unannounced(OnTheWay):
     """Send a body whose length is not announced, and close the connection before its end.
 

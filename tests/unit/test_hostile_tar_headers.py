@@ -453,7 +453,9 @@ def test_a_tar_without_end_blocks_is_accepted_with_a_note(tmp_path: Path, compre
     assert "no end-of-archive blocks" in contents.notes[0]
 
 
-@pytest.mark.parametrize("last", [pax(record("path", "x")), long_name("x")])
+@pytest.mark.parametrize(
+    "last", [pax(record("path", "x")), pax(record("comment", "x"), kind=GLOBAL), long_name("x")]
+)
 def test_a_tar_that_ends_after_an_extended_header(tmp_path: Path, last: bytes) -> None:
     refused(tar(*THREE, last, end=b""), tmp_path, "not followed by a member")
 
@@ -462,7 +464,7 @@ CUT = [
     member("file", "x" * 700),
     long_name("n" * 150) + member("short", "x"),
     pax(record("path", "p" * 150)) + member("short", "x"),
-    directory("d"),
+    pax(record("comment", "c"), kind=GLOBAL) + directory("d"),
     link("d/l", "../file"),
 ]
 
@@ -479,11 +481,17 @@ def test_a_tar_that_is_cut_off_anywhere() -> None:
         assert len(members_of(whole[:length])) <= len(CUT)
 
 
-@pytest.mark.parametrize("length", range(0, 4700, 131))
+@pytest.mark.parametrize("length", range(0, 5700, 131))
 def test_a_tar_that_is_cut_off_is_not_unpacked(tmp_path: Path, length: int) -> None:
     body = tar(*CUT)[:length]
 
     refused(body, tmp_path, "cut off|not followed|not a tar archive|is empty")
+
+
+def test_an_empty_tree_of_git_has_a_global_header(tmp_path: Path) -> None:
+    body = tar(pax(record("comment", "of a commit"), kind=GLOBAL))
+
+    assert unpack(body, tmp_path / "into").notes == []
 
 
 def test_padding_after_data_may_be_anything(tmp_path: Path) -> None:

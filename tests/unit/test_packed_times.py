@@ -61,6 +61,21 @@ def test_a_tar_keeps_fractions_and_times_before_1970(
     assert (tmp_path / "out/key").stat().st_mtime_ns == (tree / "key").stat().st_mtime_ns
 
 
+def test_times_that_a_zip_cannot_have_are_noted(tmp_path: Path, tree: Path) -> None:
+    after_2107 = 4_400_000_000
+    os.utime(tree / "d/tool", (after_2107, after_2107))
+
+    (note,) = pack(tree, tmp_path / "a.zip").notes
+    assert "mtimes that a zip cannot have" in note
+    assert note.endswith("'d/tool'")
+    assert not pack(tree, tmp_path / "a.tar").notes
+    assert not pack(tree, tmp_path / "b.zip", packing=Packing(mtime="fixed")).notes
+    (note,) = pack(tree, tmp_path / "c.zip", packing=Packing(mtime=-(1 << 33))).notes
+    assert "'key'" in note
+    unpack(tmp_path / "c.zip", tmp_path / "out")
+    assert (tmp_path / "out/key").stat().st_mtime == -(1 << 31)
+
+
 @pytest.mark.parametrize(
     ("command", "kind"),
     [

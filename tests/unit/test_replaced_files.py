@@ -65,6 +65,18 @@ def test_an_error_of_the_writer_leaves_the_old_file(tmp_path: Path) -> None:
     assert path.read_bytes() == b"old"
 
 
+def test_a_file_that_is_being_written_is_left_alone(tmp_path: Path) -> None:
+    with replaced_file(tmp_path / "one") as one:
+        with replaced_file(tmp_path / "other") as other:
+            other.write(b"other")
+        one.write(b"one")
+
+    assert {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)} == {
+        "one": b"one",
+        "other": b"other",
+    }
+
+
 def test_a_file_may_have_the_longest_name(tmp_path: Path) -> None:
     path = tmp_path / ("\u4e2d" * 85)  # 255 bytes
 

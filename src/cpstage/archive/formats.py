@@ -17,6 +17,9 @@ Format = Literal["zip", "tar", "tar.gz"]
 HEAD_BYTES = 4096
 """Bytes of the start that :func:`recognise` needs."""
 
+UNCHANGED_HINT = "check the action that made it, or fetch it unchanged with --no-unpack"
+"""For an object that is not what its name or its start says."""
+
 CONTENT_TYPES: dict[Format, str] = {
     "zip": "application/zip",
     "tar": "application/tar",
@@ -68,7 +71,7 @@ def recognise(head: bytes, *, name: str = "", content_type: str = "") -> Format 
         raise ArtifactRejected(
             f"{name or 'the artifact'} is gzip around a {inside} archive",
             hint="the uploader left Content-Encoding: gzip on it: upload the archive itself, or "
-            "fetch the object with --no-unpack",
+            "decompress it with gunzip",
         )
     if hint == "zip" and head:
         # Anything may stand before a zip (a self-extractor does): its directory is at the end.
@@ -80,7 +83,7 @@ def recognise(head: bytes, *, name: str = "", content_type: str = "") -> Format 
         kind = "empty" if not head else f"{other}" if other else f"not a {hint} archive"
         raise ArtifactRejected(
             f"{name or 'the artifact'} is {kind}, though its name or Content-Type says {hint}",
-            hint="check the action that made it, or fetch it unchanged with --no-unpack",
+            hint=UNCHANGED_HINT,
         )
     return None
 
@@ -168,7 +171,7 @@ def _inflate_start(head: bytes) -> bytes:
     except zlib.error as error:
         raise ArtifactRejected(
             f"the artifact begins as gzip and is damaged: {error}",
-            hint="check the action that made it, or fetch it unchanged with --no-unpack",
+            hint=UNCHANGED_HINT,
         ) from error
     with suppress(zlib.error):  # damage behind the start is found, and named, when it is unpacked
         while not any(inflated) and len(inflated) <= RECORD_BYTES:

@@ -14,7 +14,7 @@ from cpstage.archive.options import PackOptions
 from cpstage.archive.packing_list import Begin, PackingList, PackingPool, limit_notes
 from cpstage.archive.paths import check_name, leaving, unsafe_links
 from cpstage.archive.workers import thread_count
-from cpstage.archive.zip_writer import pack_unit, zip_stream
+from cpstage.archive.zip_writer import mtime_notes, pack_unit, zip_stream
 from cpstage.errors import ArtifactRejected, listing
 from cpstage.filesystem.tree import RelativePath
 from cpstage.filesystem.walk import Entry, Globs, Symlinks, walk
@@ -138,7 +138,8 @@ class Packer:
         if self._is_eager and archive_format != "raw":
             begin = self._pool(archive_format).begin
         found = list_entries(root, how.globs, how.symlinks, listed, archive=archive, begin=begin)
-        for note in limit_notes(found, archive_format):
+        mtimes = mtime_notes(found, self._rule) if archive_format == "zip" else []
+        for note in [*limit_notes(found, archive_format), *mtimes]:
             _LOGGER.warning("%s: %s", root, note)
             found.notes.append(note)
         return found

@@ -106,12 +106,14 @@ class PackingList:
         size: How many bytes the files have together.
         depth: Components of the longest path, counted by its slashes.
         name_size: Characters of all paths together.
+        mtimes: The oldest and the newest mtime, in nanoseconds since the epoch.
         notes: What was left out, or differs from the directory.
     """
 
     def __init__(self, entries: Iterable[Entry], begin: Begin = lambda _: None) -> None:
         self.files = self.directories = self.size = self._count = 0
         self.depth = self.name_size = 0
+        self.mtimes: tuple[int, ...] = ()
         self.notes: list[str] = []
         self._cut: list[Batch | Entry] = []
         batch: list[Entry] = []
@@ -146,6 +148,8 @@ class PackingList:
         self.files += kinds.count("file")
         self.directories += kinds.count("directory")
         self.name_size += sum([len(entry.path) for entry in entries])
+        mtimes = [*self.mtimes, *[entry.mtime_ns for entry in entries]]
+        self.mtimes = (min(mtimes), max(mtimes))
         self.depth = max(self.depth, *[1 + entry.path.count("/") for entry in entries])
 
     def units(self) -> Iterator[Batch | FilePart]:

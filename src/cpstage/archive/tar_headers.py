@@ -36,7 +36,7 @@ _MAP = slice(386 - 345, 495 - 345)
 _SPACES = sum(b" " * 8)
 _POSITIVE, _NEGATIVE = 0x80, 0xFF
 _LARGEST = (1 << 63) - 1
-_DECIMAL_TIME = re.compile(rb"(-?)(\d{1,19})(?:\.(\d*))?")
+_DECIMAL_TIME = re.compile(rb"(-?)(\d{1,99})(?:\.(\d*))?")
 _OCTAL_TIME = re.compile(rb" *([0-7]*)(?:[\0 ]|$)")
 _MOST_DIGITS = len(str(_LARGEST))
 

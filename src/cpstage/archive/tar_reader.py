@@ -149,12 +149,14 @@ class _TarReader:
 
     def members(self) -> Iterator[Member]:
         """Read member by member; what is left of the data of one is passed over."""
+        is_due = False
         try:
             while block := self._stream.read(BLOCK):
                 if block == _ZEROS:
                     break
                 header = read_header(block)
-                if header.kind in EXTENDED:
+                is_due = header.kind in EXTENDED
+                if is_due:
                     self._extend(header)
                     continue
                 self._members += 1
@@ -167,7 +169,8 @@ class _TarReader:
                     raise Damaged("it is cut off")
                 if self._members >= self._counted:
                     self._count_ahead()
-            if self._extended:
+            # git writes a global header before an empty tree too, and then the end.
+            if self._extended or (is_due and not block):
                 raise Damaged("an extended header is not followed by a member")
         except Damaged as error:
             raise self._damaged(error) from error
@@ -214,6 +217,8 @@ class _TarReader:
         self._left = size
         body = b"".join(self._pieces(size))
         padding = self._stream.read(-size % BLOCK)
+        if len(padding) < -size % BLOCK:
+            raise Damaged("it is cut off")
         self._drained(BLOCK + size + len(padding))
         if header.kind in _MAY_PRECEDE:
             if b"\0" not in (body[-1:], padding[:1]):

@@ -6,14 +6,14 @@ import io
 import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from operator import attrgetter
 
 from cpstage.archive.blob import ReadAhead
 from cpstage.archive.formats import Format
 from cpstage.archive.members import Contents, Member, UnsafeLink, bytes_of
-from cpstage.archive.options import Budget, ExtractOptions
+from cpstage.archive.options import FIXED_MTIME, Budget, ExtractOptions
 from cpstage.archive.paths import (
     Plan,
     check_links,
@@ -44,6 +44,12 @@ _NAMES_WITHIN = 64 << 20
 
 _PASSABLE = stat.S_IRWXU
 
+_COMMON_MTIMES = FIXED_MTIME * 10**9, (10**9 << 31) - 1
+"""Of 1980 to 2038, in nanoseconds since the epoch: every file system has these mtimes."""
+
+_COMMON_DOS_TIMES = (1 << 5 | 1) << 16, (2038 - 1980) << 25
+"""The same as DOS dates and times, which are local: 1980-01-01 to the end of 2037."""
+
 
 @dataclass(frozen=True)
 class _Extraction:
@@ -52,6 +58,16 @@ class _Extraction:
     source: str
     budget: Budget
     contents: Contents
+    changed_mtimes: list[str] = field(default_factory=list)
+
+    def note_mtimes(self) -> None:
+        """Note the members whose mtimes had to be changed."""
+        if self.changed_mtimes:
+            named = listing(map(quoted, self.changed_mtimes))
+            self.contents.notes.append(
+                "mtimes that the file system cannot have were changed to the nearest that it can, "
+                f"of {named}"
+            )
 
 
 class Unpacker:
@@ -158,6 +174,7 @@ class Unpacker:
         with phase_of_many(self._progress, f"{source}: reading the directory", count) as advance:
             entries = reader.read_directory(advance)
         with phase_of_many(self._progress, f"{source}: checking the names", count) as advance:
+            self._fit_mtimes(entries, extraction)
             self._admit_entries(entries, extraction, advance)
         targets = link_targets(stream.blob, entries)
         self._plan.links.update((one.place, target) for one, target in targets if one.place)
@@ -218,6 +235,32 @@ class Unpacker:
             elif entry.kind == "link":
                 self._link_times[path] = self._pool.time(entry.mtime)
 
+    def _fit_mtimes(self, entries: Iterable[ZipEntry], extraction: _Extraction) -> None:
+        """Change mtimes that the file system cannot have."""
+        (oldest, newest), (oldest_dos, newest_dos) = _COMMON_MTIMES, _COMMON_DOS_TIMES
+        for entry in entries:
+            if entry.mtime_ns is None:  # the DOS time takes longer to read than to compare
+                is_common = oldest_dos <= entry.dos_time < newest_dos
+            else:
+                is_common = oldest <= entry.mtime_ns <= newest
+            if not is_common:
+                fitting = self._fitting_mtime(entry.mtime, entry.name, extraction)
+                if fitting != entry.mtime:  # else that of the local file header may come
+                    entry.mtime_ns = fitting
+        extraction.note_mtimes()
+
+    def _fitting_mtime(
+        self, mtime_ns: int | None, name: str, extraction: _Extraction
+    ) -> int | None:
+        """Return the mtime of a member, or the nearest one that the file system can have."""
+        oldest, newest = _COMMON_MTIMES
+        if mtime_ns is None or oldest <= mtime_ns <= newest or self._now is not None:
+            return mtime_ns
+        nearest = self._tree.nearest_mtime(mtime_ns)
+        if nearest != mtime_ns:
+            extraction.changed_mtimes.append(name)
+        return nearest
+
     def _add_tar(self, stream: ReadAhead, extraction: _Extraction, *, compressed: bool) -> None:
         # Most artifacts are zips, and need not wait for it to be loaded.
         from cpstage.archive.tar_reader import tar_members
@@ -241,11 +284,15 @@ class Unpacker:
                 raise _with_others(error, chain([member.name], _names_near(members))) from error
             self._write_member(path, there, member, extraction)
         self._pool.settle()
+        extraction.note_mtimes()
 
     def _write_member(
         self, path: RelativePath, there: bool, member: Member, extraction: _Extraction
     ) -> None:
         size = 0
+        mtime_ns = self._fitting_mtime(member.mtime_ns, member.name, extraction)
+        if mtime_ns != member.mtime_ns:
+            member = member._replace(mtime_ns=mtime_ns)
         if member.kind == "directory":  # made with the first file in it, or when it is finished
             self._plan.directories[path] = (member.mode, member.mtime_ns)
         elif member.kind == "link":

@@ -45,6 +45,7 @@ from cpstage.archive.zip_format import (
     UTF8_NAME,
     ZIP64,
 )
+from cpstage.errors import listing
 from cpstage.filesystem.walk import Entry, read
 
 _VERSION, _VERSION64 = 20, 45
@@ -171,12 +172,28 @@ def record(  # noqa: PLR0917 (keywords would be slower)
     return Record(name, attributes, method, crc, packed, size, dos, timestamp, is_streamed)
 
 
+def mtime_notes(entries: PackingList, rule: MtimeRule) -> list[str]:
+    """Return what a zip changes of the mtimes of entries, in a list of one line or none."""
+    if all(_holds_mtime(one, rule) for one in entries.mtimes):
+        return []
+    changed = (repr(one.path) for one in entries if not _holds_mtime(one.mtime_ns, rule))
+    return [
+        "mtimes that a zip cannot have (before 1901-12-13 or after 2107) are changed to the "
+        f"nearest that it can; a tar keeps them: {listing(changed)}"
+    ]
+
+
+def _holds_mtime(mtime_ns: int, rule: MtimeRule) -> bool:
+    seconds = rule.apply(mtime_ns) // 10**9
+    return seconds >= _MIN32 and _times(seconds, rule.is_reproducible)[0] != _LAST_DOS
+
+
 @lru_cache(4096)
 def _times(seconds: int, is_utc: bool) -> tuple[tuple[int, int], bytes]:
     """Return the DOS time and date (4.4.6) of an mtime, and its extended timestamp."""
     timestamp = b""
-    if _MIN32 <= seconds <= _MAX32:
-        timestamp = _TIMESTAMP.pack(TIMESTAMP, 5, HAS_MTIME, seconds)
+    if seconds <= _MAX32:
+        timestamp = _TIMESTAMP.pack(TIMESTAMP, 5, HAS_MTIME, max(seconds, _MIN32))
     try:
         found = time.gmtime(seconds) if is_utc else time.localtime(seconds)
     except (OverflowError, ValueError, OSError):

@@ -25,7 +25,7 @@ from botocore.exceptions import FlexibleChecksumError
 
 from cpstage._deflate import crc32
 from cpstage.aws.client import Answer, AwsClient, Check, NetworkError, Retries, has
-from cpstage.errors import ArtifactRejected
+from cpstage.errors import ArtifactRejected, ObjectChanged
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -243,12 +243,16 @@ class S3:
         """Read a range into a buffer; return the failure that stopped the read."""
         wanted = f"bytes={offset}-{offset + length - 1}"
         with self._client.connections.expecting(length, keeps_cut=True):
-            body = self._call(
+            answer = self._call(
                 "GetObject",
                 {**parameters, "Range": wanted},
                 lambda one: _not_the_range(one, offset, length),
                 detail=wanted,
-            )["Body"]
+            )
+            body = answer["Body"]
+            if not _has_etag(answer, parameters.get("IfMatch")):
+                body.close()
+                raise ObjectChanged(f"{self._title(parameters)} was replaced while it was read")
             try:
                 piece = body.read(length)
                 if piece:
@@ -388,6 +392,11 @@ def _not_aborted(answer: Answer) -> str | None:
     """Refuse a success other than 204 (S3 API reference): a proxy's page aborts nothing."""
     status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")
     return None if status == 204 else f"the answer to the abort has status {status}"
+
+
+def _has_etag(answer: Answer, etag: str | None) -> bool:
+    """Whether an answer is of the object that was asked for: caches may ignore ``If-Match``."""
+    return etag is None or answer["ETag"].removeprefix("W/") == etag.removeprefix("W/")
 
 
 def _not_the_range(answer: Answer, offset: int, length: int) -> str | None:

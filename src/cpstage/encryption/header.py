@@ -207,6 +207,14 @@ def related(one: Arn | None, other: Arn | None) -> bool:
     return one == (other._replace(region=one.region) if is_multi_region else other)
 
 
+def is_key(key_id: str, arn: str) -> bool:
+    """Whether the key with an ARN is the one that was named, as far as its name tells."""
+    named = parse_arn(key_id)
+    if named is None:
+        return key_id.startswith("alias/") or arn.endswith(f":key/{key_id}")
+    return named.resource.startswith("alias/") or related(named, parse_arn(arn))
+
+
 def replicas(arn: str, region: str | None) -> list[str]:
     """Return the ARNs under which a key may be asked: first that of its replica in a region."""
     found = parse_arn(arn)

@@ -52,6 +52,7 @@ from cpstage.encryption.header import (
     WrappedKey,
     check_found,
     check_new,
+    is_key,
     parse_arn,
     read_header,
     related,
@@ -91,6 +92,9 @@ _ANSWERS = {
 }
 """Members that the answers of KMS have."""
 
+
+_LONGEST_BLOB = 6144
+"""Bytes of a CiphertextBlob, at most (AWS KMS API Reference)."""
 
 _KEY_HINT = "check which key it is, its state, and its account and region"
 _KEY_UNUSABLE = {
@@ -357,9 +361,21 @@ class KmsMaterials(CryptoMaterialsManager):  # type: ignore[misc] # the SDK has 
     def _encrypted(
         self, key_id: str, operation: str, context: Mapping[str, str], **parameters: Any
     ) -> Answer:
-        """Make or encrypt a data key under a key (GenerateDataKey, Encrypt)."""
+        """Make or encrypt a data key under a key (GenerateDataKey, Encrypt).
+
+        An answer that does not fit would make a message that no key decrypts.
+        """
+        doing = f"encrypt under the KMS key {key_id}"
         parameters["EncryptionContext"] = {**context}
-        return self._call(f"encrypt under the KMS key {key_id}", operation, key_id, parameters)
+        answer = self._call(doing, operation, key_id, parameters)
+        length = parameters.get("NumberOfBytes", 0)
+        is_whole = len(answer.get("Plaintext", b"")) == length
+        if not is_whole or not 0 < len(answer["CiphertextBlob"]) <= _LONGEST_BLOB:
+            raise ServiceUnavailable(f"cannot {doing}: KMS answered a data key of another length")
+        if not is_key(key_id, answer["KeyId"]):
+            what = f"cannot {doing}: KMS encrypted under {answer['KeyId']}"
+            raise AccessDenied(what, hint="check where --endpoint-url and the proxies lead")
+        return answer
 
     def _decrypted(
         self, key_id: str, wrapped: WrappedKey, context: Mapping[str, str]

@@ -1,21 +1,37 @@
-"""Single files: replaced in one step, or made for their owner alone."""
+"""Single files: replaced in one step, or made for their owner alone.
+
+Until it is whole, a new file is beside its place (``.cpstage-new-*``), and locked (flock(2)). One
+that is not locked was left by a process that was killed: the next one that writes a file in the
+same directory removes it. What belongs to another user is never touched.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from cpstage._posix import O_CLOEXEC, O_NOFOLLOW
+from cpstage._posix import O_CLOEXEC, O_NOFOLLOW, O_NONBLOCK
 from cpstage.errors import WorkspaceUnavailable, local_failures
 from cpstage.filesystem.removal import removed_at_end
+
+_HAS_LOCKS = True
+try:
+    import fcntl
+except ImportError:  # Windows, where this module can be imported
+    _HAS_LOCKS = False
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | O_NOFOLLOW | O_CLOEXEC
 
 _PRIVATE = 0o600
+
+_NEW = ".cpstage-new-"
+_LEFT = re.compile(re.escape(_NEW) + "[0-9a-f]{16}")
 
 
 def require_replaceable(path: Path) -> None:
@@ -51,14 +67,47 @@ def replaced_file(path: Path, mode: int = _PRIVATE) -> Iterator[BinaryIO]:
     """
     require_replaceable(path)
     with local_failures(path):
+        directory = path.parent.resolve()
+        _sweep(directory)
         # Without the name of the file, which may be as long as a name can be.
-        new = path.parent.resolve() / f".cpstage-new-{os.urandom(8).hex()}"
-        with removed_at_end(new):
-            with os.fdopen(os.open(new, _NEW_FILE, _PRIVATE), "wb") as file:
+        new = directory / f"{_NEW}{os.urandom(8).hex()}"
+        with ExitStack() as stack, removed_at_end(new):
+            with os.fdopen(_make_locked(new, stack), "wb") as file:
                 yield file
                 if mode != _PRIVATE:
                     os.fchmod(file.fileno(), mode)
             new.replace(path)
+
+
+def _make_locked(new: Path, stack: ExitStack) -> int:
+    """Make a file, and return its descriptor; its lock is held until a stack is closed."""
+    while True:
+        descriptor = os.open(new, _NEW_FILE, _PRIVATE)
+        if not _HAS_LOCKS:
+            return descriptor
+        with suppress(OSError):  # then no other process can lock it, either
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.path.lexists(new):
+            stack.callback(os.close, os.dup(descriptor))
+            return descriptor
+        os.close(descriptor)  # swept before it was locked
+
+
+def _sweep(directory: Path) -> None:
+    """Remove the files of this user that killed processes left, where locks tell which."""
+    names: list[str] = []
+    with suppress(OSError):
+        names = [name for name in os.listdir(directory) if _LEFT.fullmatch(name)]
+    for left in (directory / name for name in names if _HAS_LOCKS):
+        with suppress(OSError):  # it is gone, in use, or not a file of ours
+            descriptor = os.open(left, os.O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                status = os.fstat(descriptor)
+                if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
+                    left.unlink()
+            finally:
+                os.close(descriptor)
 
 
 def write_private(path: Path, text: str) -> None:

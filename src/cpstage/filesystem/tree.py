@@ -21,7 +21,7 @@ import stat
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NewType
 
@@ -43,6 +43,9 @@ _MOST_OPEN = 64
 _PROBE = "cpstage-\u00e9".encode()
 _SAME_PROBE = ("CPSTAGE-\u00c9".encode(), "cpstage-e\u0301".encode())
 """The probe's name in capitals, and in the decomposed form (Unicode NFD), whatever the locale."""
+
+_MOST_TIME = 10**9 << 62
+"""Nanoseconds since the epoch: more than most file systems have, and no overflow anywhere."""
 
 _READ = os.O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC
 
@@ -74,6 +77,7 @@ class Tree:
         self.root = root
         self._read_at = time.time_ns()
         self._umask: int | None = None
+        self._mtimes: tuple[int, int] | None = None
         with local_failures(root, "open"):
             self._root = os.open(root, os.O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         self._local = threading.local()
@@ -154,16 +158,35 @@ class Tree:
             doing = "set the mode and mtime of"
             raise local_failure(error, self.root / path, doing) from error
 
+    def nearest_mtime(self, mtime_ns: int) -> int:
+        """Return the nearest mtime that the file system has, in nanoseconds since the epoch."""
+        if self._mtimes is None:
+            with self._probe() as file:
+                self._mtimes = (
+                    _limit_of_mtimes(file, -_MOST_TIME),
+                    _limit_of_mtimes(file, _MOST_TIME),
+                )
+        oldest, newest = self._mtimes
+        return min(max(mtime_ns, oldest), newest)
+
     def _find_umask(self) -> int:
         """Return the process's umask by a file: umask(2) would change it for other threads."""
         if self._umask is None:
-            file = os.open(_PROBE, _NEW_FILE, 0o777, dir_fd=self._root)
-            try:
+            with self._probe() as file:
                 self._umask = 0o777 & ~os.fstat(file).st_mode
+        return self._umask
+
+    @contextmanager
+    def _probe(self) -> Iterator[int]:
+        """Make a file for a while, with a name that no archive and no other process can have."""
+        name = f".cpstage-{os.urandom(8).hex()}"
+        with local_failures(self.root, "write to"):
+            file = os.open(name, _NEW_FILE, 0o777, dir_fd=self._root)
+            try:
+                yield file
             finally:
                 os.close(file)
-                os.unlink(_PROBE, dir_fd=self._root)
-        return self._umask
+                os.unlink(name, dir_fd=self._root)
 
     def make_hard_link(self, path: RelativePath, existing: RelativePath) -> None:
         """Give a regular file of this tree a second name."""
@@ -257,6 +280,14 @@ def _set_mtime(descriptor: int, atime_ns: int, mtime_ns: int) -> None:
         os.utime(descriptor, ns=(atime_ns, mtime_ns))
     except (OSError, OverflowError):
         pass
+
+
+def _limit_of_mtimes(descriptor: int, extreme_ns: int) -> int:
+    """Return what becomes of an extreme mtime: Linux takes the nearest that the file system has."""
+    with suppress(OSError, OverflowError):
+        os.utime(descriptor, ns=(extreme_ns, extreme_ns))
+        return os.fstat(descriptor).st_mtime_ns
+    return extreme_ns
 
 
 def write_all(descriptor: int, chunk: bytes | memoryview) -> int:

@@ -13,7 +13,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -63,6 +63,8 @@ _ROOM_HINT = "free some space, or set TMPDIR to a directory with enough space"
 _OTHERS_HINT = "see cpstage ls for the entries that can be read"
 _GLOB = re.compile(r"[*?\[]")
 _BUFFER = 1 << 18
+
+_Chunks = Iterator[bytes | memoryview]
 
 
 class Counted:
@@ -135,7 +137,7 @@ def open_artifact(
         raise AccessDenied(error.message, hint=_OUTPUT_HINT) from error
     refuse_s3_client(artifact, info.metadata, options)
     counted = Counted(session.store.open(artifact, info))
-    with naming(artifact.title):
+    with naming_artifact(artifact):
         head = read_head(counted)
         found = identify(head, options, name=artifact.location.key, content_type=info.content_type)
     blob = BytesBlob(head) if len(head) == info.size else counted
@@ -150,6 +152,22 @@ class FileLocation(S3Location):
 
     def __str__(self) -> str:
         return self.key
+
+
+class LocalFile(Artifact):
+    """A local file in the place of an artifact."""
+
+    @property
+    def title(self) -> str:
+        """The path, for messages."""
+        return self.location.key
+
+
+def naming_artifact(artifact: Artifact) -> AbstractContextManager[None]:
+    """Name an artifact, or a local file, in a rejection of what was to be read and not staged."""
+    is_local = isinstance(artifact, LocalFile)
+    hint = "copy it again, or make it anew" if is_local else "check the action that made it"
+    return naming(artifact.title, hint, is_local=is_local)
 
 
 @contextmanager
@@ -167,7 +185,7 @@ def open_archive(
         LocalIOError: It cannot be read, or the disk is too small for the plaintext.
     """
     path = Path(file)
-    artifact = Artifact(ArtifactName(path.name), FileLocation("", str(path)))
+    artifact = LocalFile(ArtifactName(path.name), FileLocation("", str(path)))
     with local_failures(path, "read"):
         if not path.exists():
             raise NotFound(f"{path} does not exist", hint="give an archive")
@@ -175,7 +193,7 @@ def open_archive(
             raise ArtifactRejected(f"{path} is not a regular file", hint="give an archive")
     with closing(FileBlob(path)) as blob:
         counted = Counted(blob)
-        with naming(str(path)):
+        with naming_artifact(artifact):
             found = identify(read_head(counted), options, name=path.name, content_type="")
         info = ObjectInfo(blob.size, "", None, "", None, None)
         opened = OpenArtifact(artifact, info, found.format, counted, counted, found.message)
@@ -203,7 +221,7 @@ def _decrypted(
     checksum = begin_checksum(artifact, info)
     hints = {"name": artifact.location.key, "content_type": info.content_type}
     with ExitStack() as stack:
-        with naming(artifact.title):
+        with naming_artifact(artifact):
             with (
                 progress.phase(f"{artifact.name}: decrypting", info.size) as advance,
                 ReadAhead(opened.counted, advance, checksum) as stream,
@@ -338,22 +356,27 @@ def read_archive(
 
 def each_member(
     remote: OpenArtifact, paths: Sequence[str], limits: Limits
-) -> Iterator[tuple[str, Iterator[bytes | memoryview]]]:
+) -> Iterator[tuple[str, _Chunks]]:
     """Return the names and the data of members; paths and errors as those of :func:`read_member`.
 
     Read the data of one member before you ask for the next one.
     """
-    with naming(remote.artifact.title):
-        if remote.format is None:
-            for path in paths:
-                yield path, _whole(remote, path)
-        elif remote.format == "zip":
-            yield from _zip_members(remote, paths, limits)
-        else:
-            yield from _tar_members(remote, paths, limits)
+    with naming_artifact(remote.artifact):
+        found: Iterator[tuple[str, _Chunks]] = ((path, _whole(remote, path)) for path in paths)
+        if remote.format:
+            read = _zip_members if remote.format == "zip" else _tar_members
+            found = read(remote, paths, limits)
+        for path, chunks in found:
+            yield path, _named(chunks, remote.artifact)
 
 
-def _whole(remote: OpenArtifact, path: str) -> Iterator[memoryview]:
+def _named(chunks: _Chunks, artifact: Artifact) -> _Chunks:
+    """Return data that is read outside of the function that returned it."""
+    with naming_artifact(artifact):
+        yield from chunks
+
+
+def _whole(remote: OpenArtifact, path: str) -> _Chunks:
     """Read an object that is not an archive, under its own name."""
     name = remote.artifact.location.file_name
     if plain_path(path) != name and not _is_glob_of(path, name):
@@ -366,7 +389,7 @@ def _whole(remote: OpenArtifact, path: str) -> Iterator[memoryview]:
 
 def _zip_members(
     remote: OpenArtifact, paths: Sequence[str], limits: Limits
-) -> Iterator[tuple[str, Iterator[bytes | memoryview]]]:
+) -> Iterator[tuple[str, _Chunks]]:
     entries = read_entries(remote, limits)
     # Nothing is returned where one of the paths leads nowhere.
     for entry in [one for path in paths for one in _entries(entries, remote, path)]:
@@ -389,7 +412,7 @@ def _entries(entries: Sequence[ZipEntry], remote: OpenArtifact, path: str) -> li
 
 def _tar_members(
     remote: OpenArtifact, paths: Sequence[str], limits: Limits
-) -> Iterator[tuple[str, Iterator[bytes]]]:
+) -> Iterator[tuple[str, _Chunks]]:
     """Read a tar as far as is needed: to its end only for a glob, and for a missing name."""
     names = {plain_path(path): path for path in paths}
     globs = [path for path in paths if _GLOB.search(path)]

@@ -30,6 +30,7 @@ from cpstage.inspect.content import (
     each_member,
     find_artifacts,
     members,
+    naming_artifact,
     open_archive,
     open_artifact,
     plain_path,
@@ -38,7 +39,6 @@ from cpstage.inspect.content import (
 from cpstage.job import ArtifactSet, location_document
 from cpstage.job.execution import iso
 from cpstage.progress import Advance, Progress, Silence
-from cpstage.transfer.artifact import naming
 from cpstage.transfer.options import Unpacking
 
 
@@ -197,7 +197,7 @@ def list_remote(
     if remote.format is None:
         name, size = remote.artifact.location.file_name, remote.blob.size
         return Listing(remote, (Listed(name, "file", size, size),))
-    with naming(remote.artifact.title):
+    with naming_artifact(remote.artifact):
         if remote.format == "zip":
             entries = [*_zip_entries(remote, options.limits)]
         else:

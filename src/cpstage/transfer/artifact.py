@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cpstage.archive.blob import Blob, FileBlob, ReadAhead
 from cpstage.archive.formats import HEAD_BYTES as FORMAT_HEAD_BYTES
-from cpstage.archive.formats import Format, not_unpacked, recognise
+from cpstage.archive.formats import UNCHANGED_HINT, Format, not_unpacked, recognise
 from cpstage.archive.members import Contents
 from cpstage.archive.unpack import Unpacker
 from cpstage.aws.config import AwsConfig
@@ -157,12 +157,18 @@ def read_head(blob: Blob) -> bytes:
 
 
 @contextmanager
-def naming(title: str) -> Iterator[None]:
-    """Name the artifact in a rejection."""
+def naming(
+    title: str, hint: str = "nothing of it was staged", *, is_local: bool = False
+) -> Iterator[None]:
+    """Name the artifact in a rejection, which gets a hint where it has none.
+
+    A local archive is not made by an action, and cannot be fetched.
+    """
     try:
         yield
     except ArtifactRejected as error:
-        raise ArtifactRejected(f"{title}: {error.message}", hint=error.hint) from error
+        own = "" if is_local and error.hint == UNCHANGED_HINT else error.hint
+        raise ArtifactRejected(f"{title}: {error.message}", hint=own or hint) from error
 
 
 @contextmanager

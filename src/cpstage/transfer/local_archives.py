@@ -127,12 +127,13 @@ def unpack(
 def _require_archive(source: Source, how: Unpacking) -> None:
     """Raise ArtifactRejected for what a fetch would keep as a file, with a note about that."""
     head = read_head(source.blob)
-    with naming(source.title):
+    with naming(source.title, is_local=True):
         found = identify(head, how, name=source.hint, content_type=source.content_type)
     if found.header is None and found.format is None:
         other = other_format(head)
         what = f"is in the format {other}, and" if other else "is"
-        raise ArtifactRejected(f"{source.title} {what} not a zip, tar or tar.gz archive")
+        message = f"{source.title} {what} not a zip, tar or tar.gz archive"
+        raise ArtifactRejected(message, hint="nothing of it was staged")
 
 
 def _extract(source: Source, root: Path, how: Unpacking, progress: Progress) -> Extracted:

@@ -34,6 +34,7 @@ stages in the same directory. What belongs to another user is never touched.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -142,16 +143,21 @@ class Journal(NamedTuple):
         """Read what was to be done; the journal may be corrupt or edited."""
         try:
             document = read_json(self.path)
-            begun = [
-                (Move(self._place(one["staged"]), self._place(one["target"])), int(one["is"]))
-                for one in document["moves"]
-            ]
+            begun = [(self._move(one), int(one["is"])) for one in document["moves"]]
             return begun, [self._place(name) for name in document["made"]]
         except (KeyError, TypeError, ValueError) as error:
             raise WorkspaceUnavailable(
                 f"{self.path}, which a run that was killed has left, is damaged",
                 hint="look at what is there, remove that file, and run the command again",
             ) from error
+
+    def _move(self, entry: Any) -> Move:
+        """Read a move; what was staged lies beside the journal, and its target is not around it."""
+        move = Move(self._place(entry["staged"]), self._place(entry["target"]))
+        above = move.staged.parents
+        if self.path.parent not in above or move.target in above:
+            raise ValueError
+        return move
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
@@ -162,9 +168,25 @@ class Journal(NamedTuple):
         parts = PurePosixPath(name).parts
         if b"\0" in os.fsencode(name):  # which fails for other names that no file can have
             raise ValueError
-        if not parts or {"/", ".."} & set(parts) or place.parent.resolve() != place.parent:
+        if not parts or {"/", ".."} & set(parts) or not _is_direct(self.root, parts):
             raise ValueError
         return place
+
+
+def _is_direct(root: Path, parts: Sequence[str]) -> bool:
+    """Whether a file can have a path below a root, and none of its directories is a link."""
+    place = root.joinpath(*parts)
+    try:
+        for one in (place, *map(root.joinpath, parts)):  # a directory of it may be missing
+            with suppress(FileNotFoundError, NotADirectoryError):
+                one.lstat()
+        return place.parent.resolve() == place.parent
+    except RuntimeError:  # what Python before 3.13 says of links in a circle
+        return False
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+            return False
+        raise
 
 
 def _make_movable(move: Move) -> None:
@@ -208,6 +230,10 @@ def _is_there(path: Path) -> bool:
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:  # what was to be replaced may have the longest name
+            raise
         return False
     return True
 
