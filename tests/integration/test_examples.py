@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from aws_clients import s3
 from cpstage.local.sample import BUILD_COMMAND, add_sample_job
 from job_outcomes import WORKER_ACTIONS
 
@@ -134,6 +135,27 @@ def test_systemd_understands_the_unit(tmp_path: Path) -> None:
     )
 
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_others_can_read_what_the_builds_of_the_service_write(aws: LocalAWS, user: Cli) -> None:
+    unit = (EXAMPLES / "worker/cpstage-worker.service").read_text()
+    [umask] = re.findall(r"^UMask=(\d+)$", unit, re.MULTILINE)
+    job_id = aws.add_job([], ["App"])
+    build = ("sh", "-c", "mkdir out/App/site && echo x >out/App/site/page")
+
+    subprocess.run(
+        [sys.executable, "-m", "cpstage", "run", job_id, "--", *build],
+        cwd=user.directory,
+        env=dict(user.environment),
+        check=True,
+        umask=int(umask, 8),
+    )
+
+    [app] = aws.job(job_id).outputs
+    stored = s3(aws.admin_environment).get_object(Bucket=app.bucket, Key=app.key)["Body"].read()
+    (user.directory / "app.zip").write_bytes(stored)
+    listed = user("ls", "--archive", "app.zip", "site/page").stdout.splitlines()
+    assert listed[-1].startswith("-rw-r--r--")
 
 
 def test_the_role_of_the_worker_allows_what_workers_do_and_no_more() -> None:

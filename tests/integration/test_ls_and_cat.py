@@ -63,6 +63,26 @@ def test_ls_lists_a_zip_in_columns(aws: LocalAWS, cli: Cli) -> None:
     ]
 
 
+@pytest.mark.parametrize("format", ["zip", "tar.gz"])
+def test_ls_shows_the_permission_bits_that_unpack_restores(cli: Cli, format: str) -> None:
+    modes = {"own": 0o600, "group": 0o640, "read": 0o444, "run": 0o750, "sub": 0o700}
+    tree = cli.directory / "tree"
+    (tree / "sub").mkdir(parents=True)
+    for name, mode in modes.items():
+        if name != "sub":
+            (tree / name).touch()
+        (tree / name).chmod(mode)
+    assert cli("pack", "tree", "--output", "packed", "--format", format).returncode == 0
+
+    listed = cli("ls", "--archive", "packed").stdout.splitlines()[1:]
+    cli("unpack", "packed", "--into", "copy")
+
+    shown = {row.split()[-1].rstrip("/"): row.split()[0] for row in listed}
+    copies = {path.name: path for path in (cli.directory / "copy").iterdir()}
+    assert shown == {name: stat.filemode(path.stat().st_mode) for name, path in copies.items()}
+    assert shown["own"] == "-rw-------"
+
+
 def test_a_large_zip_is_listed_and_read_by_a_few_small_requests(aws: LocalAWS, cli: Cli) -> None:
     body = zip_bytes(file("large", os.urandom(LARGE)), file("small", b"needle\n"))
     job_id = aws.add_job([Input("App", body)])

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from command_line import Cli
     from cpstage.local import LocalAWS
+    from worker_processes import Working
 
 pytestmark = pytest.mark.e2e
 
@@ -126,6 +127,53 @@ def test_a_poll_that_never_ends_is_given_up(aws: LocalAWS, cli: Cli) -> None:
 
     assert document["failing_seconds"] >= 1
     assert document["problem"]
+
+
+# It is stopped while it waits
+
+LONG = ("--poll-interval", "3600", "--health-port", "0")
+AT_ONCE = 10
+"""Seconds: more than a busy machine takes, and far less than any wait of these workers."""
+
+
+def stopped_at_once(running: Working) -> bool:
+    began = time.monotonic()
+    running.send(signal.SIGTERM)
+    return running.end() == 0 and time.monotonic() - began < AT_ONCE
+
+
+def test_it_stops_at_once_after_a_poll_without_jobs(aws: LocalAWS, cli: Cli) -> None:
+    with worker(cli, *LONG, *build(BUILD)) as running:
+        address = running.until("health")["message"]
+        while not health(address)[1]["last_poll"]:
+            pass
+        assert stopped_at_once(running)
+
+
+def test_it_stops_at_once_after_a_failed_poll(cli: Cli) -> None:
+    nowhere = "http://127.0.0.1:1"
+    quick = ("--retry-timeout", "0.1")
+    with worker(cli, *LONG, *quick, *build(BUILD), AWS_ENDPOINT_URL=nowhere) as running:
+        running.until("poll-failed")
+        assert stopped_at_once(running)
+
+
+def test_it_stops_at_once_where_no_job_can_run(aws: LocalAWS, cli: Cli, tmp_path: Path) -> None:
+    with mounted(tmp_path / "small", "size=16k") as small:
+        root = ("--workspace-root", str(small.place))
+        with worker(cli, *LONG, *root, *build(BUILD), prefix=small.prefix) as running:
+            running.until("unwell")
+            assert stopped_at_once(running)
+
+
+def test_it_stops_at_once_during_a_poll_that_is_not_answered(cli: Cli) -> None:
+    endless = ("--read-timeout", "0")
+    with (
+        stalling_server() as server,
+        worker(cli, *LONG, *endless, *build(BUILD), AWS_ENDPOINT_URL=server.url) as running,
+    ):
+        assert server.stalled.wait(AT_ONCE)
+        assert stopped_at_once(running)
 
 
 def test_a_drain_has_a_limit(aws: LocalAWS, cli: Cli) -> None:

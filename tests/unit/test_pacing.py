@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from statistics import mean
+from typing import TYPE_CHECKING
+
+import pytest
 
 from cpstage.worker.claims import Pace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MANY = 5000
 
@@ -30,16 +36,26 @@ def test_waits_after_failures_grow_to_a_bound_and_are_never_nothing() -> None:
     means = [mean(column) for column in zip(*rows, strict=True)]
 
     assert all(wait >= 0.1 for row in rows for wait in row)
-    assert all(wait <= 300 for row in rows for wait in row)
-    assert means[0] < means[2] < means[4]
-    assert means[-1] > 100
+    assert all(wait <= 60 for row in rows for wait in row)
+    assert means[0] < means[1] < means[2]
+    assert means[-1] > 20
 
 
-def test_a_poll_that_is_answered_ends_a_row_of_failures() -> None:
+@pytest.mark.parametrize("interval", [0.2, 10, 3600])
+def test_the_end_of_a_long_outage_is_found_within_a_minute(interval: float) -> None:
+    pace = Pace(interval)
+
+    waits = [pace.failed() for _ in range(MANY)]
+
+    assert max(waits) <= 60
+
+
+@pytest.mark.parametrize("answer", [Pace.found_nothing, Pace.found_jobs])
+def test_a_poll_that_is_answered_ends_a_row_of_failures(answer: Callable[[Pace], float]) -> None:
     pace = Pace(1)
     for _ in range(30):
         pace.failed()
 
-    pace.found_nothing()
+    answer(pace)
 
     assert pace.failed() <= 2

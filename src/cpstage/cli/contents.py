@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -48,13 +49,7 @@ Examples:
   cpstage ls --archive dist.zip 'lib/**'
 """
 
-_MODES = {
-    "file": "-rw-r--r--",
-    "directory": "drwxr-xr-x",
-    "link": "lrwxrwxrwx",
-    "hard link": "hrw-r--r--",
-}
-_EXECUTABLE = "-rwxr-xr-x"
+_TYPES = {"file": "-", "directory": "d", "link": "l", "hard link": "h"}
 _UNREADABLE = "?---------"
 """Of an entry that cannot be read or unpacked; the warning says why."""
 
@@ -82,10 +77,10 @@ def ls(
 
     ARTIFACT is a name or a glob; the default is all inputs, and all artifacts of a past execution.
     MEMBER is a path or a glob with a slash or a dot, such as '**/*.jar'; it lists only the members
-    that match, in all these artifacts. Columns are permission bits after extraction, size,
-    compressed size, CRC-32, mtime, and name. The command reads only the central
-    directory of a zip, and all of a tar. It decrypts an encrypted message into an unnamed temporary
-    file.
+    that match, in all these artifacts. Columns are permission bits (extraction applies the
+    umask to them), size, compressed size, CRC-32, mtime, and name. The command reads only the
+    central directory of a zip, and all of a tar. It decrypts an encrypted message into an unnamed
+    temporary file.
 
     An entry that cannot be read or unpacked has ? in place of its type, and a warning says why.
 
@@ -157,7 +152,7 @@ def _listing_text(listing: Listing) -> str:
 def _row(entry: Listed) -> str:
     if entry.refused:
         return printable(f"{_UNREADABLE} {entry.size:>14,} {'-':>14} {'-':>8}  {entry.name}")
-    mode = _EXECUTABLE if entry.executable and entry.kind == "file" else _MODES[entry.kind]
+    mode = _TYPES[entry.kind] + stat.filemode(entry.permissions)[1:]
     packed = "-" if entry.packed is None else f"{entry.packed:,}"
     crc = "-" if entry.crc is None else f"{entry.crc:08x}"
     leads = f" -> {entry.target}" if entry.target else ""

@@ -22,7 +22,7 @@ from cpstage.archive.zip_reader import link_targets
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
 from cpstage.errors import ArtifactRejected, ObjectNotFound, local_failures
-from cpstage.filesystem.tree import RelativePath
+from cpstage.filesystem.tree import DIRECTORY_MODE, FILE_MODE, RelativePath
 from cpstage.filesystem.walk import Globs, read_file, walk
 from cpstage.inspect.content import (
     FileLocation,
@@ -56,6 +56,7 @@ class Listed:
         target: Where a link leads, or which entry a hard link stands for.
         refused: Why the entry cannot be read or unpacked.
         mtime_ns: Its mtime, in nanoseconds since the epoch; None where the archive has none.
+        mode: Its permission bits; 0 where the archive has no permission bits.
     """
 
     name: str
@@ -67,6 +68,14 @@ class Listed:
     target: str = ""
     refused: str | None = None
     mtime_ns: int | None = None
+    mode: int = 0
+
+    @property
+    def permissions(self) -> int:
+        """The permission bits that extraction gives it under a umask of 0."""
+        if self.kind == "link":
+            return 0o777
+        return self.mode or (DIRECTORY_MODE if self.kind == "directory" else FILE_MODE)
 
     @property
     def mtime(self) -> str | None:
@@ -216,7 +225,7 @@ def _zip_entries(remote: OpenArtifact, limits: Limits) -> Iterator[Listed]:
     for one in entries:
         target = targets.get(one.offset, "")
         data = (one.size, one.packed, one.crc, one.executable)
-        yield Listed(one.name, one.kind, *data, target, one.fault or None, one.mtime)
+        yield Listed(one.name, one.kind, *data, target, one.fault or None, one.mtime, one.mode)
 
 
 def _listed(member: Member) -> Listed:
@@ -224,9 +233,9 @@ def _listed(member: Member) -> Listed:
     if member.fault:
         return Listed(name, kind, member.size, refused=member.fault)
     if kind != "file":
-        return Listed(name, kind, target=member.target, mtime_ns=when)
-    crc = crc32_of(member.chunks())
-    return Listed(name, kind, member.size, None, crc, member.executable, mtime_ns=when)
+        return Listed(name, kind, target=member.target, mtime_ns=when, mode=member.mode)
+    data = (member.size, None, crc32_of(member.chunks()), member.executable)
+    return Listed(name, kind, *data, mtime_ns=when, mode=member.mode)
 
 
 def _validated(

@@ -5,7 +5,7 @@ event for each change of state holds no secret.
 
 Workers that start together must not poll together: after an empty poll, the wait is a quarter of
 the interval plus a random time with a long tail; after a failure, it has full jitter up to a bound
-that doubles.
+that doubles, to a minute at most: a worker finds the end of an outage no later than that.
 """
 
 from __future__ import annotations
@@ -163,16 +163,31 @@ class JobQueue:
         return token
 
 
+_Answers = SimpleQueue["list[Offer] | BaseException"]
+
+
 class Poller:
     """Polls a queue in threads, and gives up on a poll that does not end."""
 
     def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
         self._polls: list[threading.Thread] = []
+        self._answers = _Answers()
+        self._is_stopped = False
+
+    def stop(self) -> None:
+        """Make a poll in progress, and all later ones, return no jobs at once.
+
+        May be called in a signal handler. CodePipeline offers jobs that nobody acknowledges again.
+        """
+        self._is_stopped = True
+        self._answers.put([])
 
     def poll(self, most: int) -> list[Offer]:
         """Ask for jobs; raise ServiceUnavailable if no answer comes within the read timeout."""
-        answers: SimpleQueue[list[Offer] | BaseException] = SimpleQueue()
+        self._answers = answers = _Answers()
+        if self._is_stopped:  # checked last: a signal from here on writes to this queue
+            return []
 
         def poll() -> None:
             try:
@@ -198,7 +213,8 @@ class Poller:
 _LEAST, _LONGEST = 0.25, 5.0
 """Both in intervals."""
 
-_LEAST_BACKOFF, _LONGEST_BACKOFF = 0.1, 300.0
+_LEAST_BACKOFF, _LONGEST_BACKOFF = 0.1, 60.0
+"""Both in seconds."""
 
 
 class Pace:
@@ -207,6 +223,11 @@ class Pace:
     def __init__(self, interval: float) -> None:
         self._interval = interval
         self._failures = 0
+
+    def found_jobs(self) -> float:
+        """Return the seconds to wait after a poll that brought jobs: more of them may wait."""
+        self._failures = 0
+        return 0.0
 
     def found_nothing(self) -> float:
         """Return the seconds to wait after a poll that brought no job."""

@@ -130,6 +130,7 @@ class Worker:
         """
         self._signals += 1
         self._mail.put(None)
+        self._poller.stop()
         if self._signals > 1:
             self._next_stop = time.monotonic() + self._options.grace
             # At once, also where the loop waits for an answer of AWS.
@@ -194,10 +195,12 @@ class Worker:
         except CpstageError as error:
             self._poll_failed(error, time.monotonic() - began)
             return
+        if self._signals:
+            return
         self._health.polled()
         self._has_polled = True
         claimed = [self._claim(offer) for offer in offers if not self._signals]
-        wait = 0.0 if any(claimed) else self._pace.found_nothing()
+        wait = self._pace.found_jobs() if any(claimed) else self._pace.found_nothing()
         self._next_poll = time.monotonic() + wait
 
     def _has_room(self) -> bool:
