@@ -162,6 +162,12 @@ class CredentialsRefused(Exception):
         self.busy = busy
 
 
+def may_be_applied(error: BaseException) -> bool:
+    """Whether the failed request may have taken effect: its answer was lost or unreadable."""
+    passing = isinstance(error, ServiceError) and error.may_pass
+    return isinstance(error, NetworkError) or passing
+
+
 @contextmanager
 def aws_failures(
     doing: str,

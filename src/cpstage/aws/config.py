@@ -13,6 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from cpstage.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -179,8 +181,6 @@ class AwsConfig:
         Raises:
             ConfigurationError: The region or the profile is missing.
         """
-        from cpstage.errors import ConfigurationError
-
         found = (
             self._region_of_options
             or self._once("region", self._region_of_session)
@@ -355,7 +355,6 @@ class AwsConfig:
     def _read(self, read: Callable[[], _Found], what: str = "the AWS client") -> _Found:
         """Read settings or credentials through botocore, and translate its errors."""
         from cpstage.aws.client import aws_failures
-        from cpstage.errors import ConfigurationError
 
         with aws_failures(f"set up {what}"):
             try:

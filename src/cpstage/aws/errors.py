@@ -12,6 +12,8 @@ import os
 import re
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from traceback import walk_tb
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -417,9 +419,6 @@ def settings_hint(why: str, other: str = _SETTINGS_HINT) -> str:
 
 def seconds_off(stamp: str | None) -> float | None:
     """Return the seconds that this clock is ahead of a Date header; None for a malformed one."""
-    from datetime import datetime, timezone
-    from email.utils import parsedate_to_datetime
-
     try:
         return (datetime.now(timezone.utc) - parsedate_to_datetime(stamp or "")).total_seconds()
     except (TypeError, ValueError):

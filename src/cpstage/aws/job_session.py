@@ -28,6 +28,7 @@ from cpstage.aws.client import (
     Retries,
     ServiceError,
     aws_failures,
+    may_be_applied,
 )
 from cpstage.aws.codepipeline import get_job
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
@@ -328,8 +329,6 @@ class Store:
         try:
             return self.s3.put_object(body, checksum.value, members)
         except (NetworkError, ServiceError) as error:
-            from cpstage.aws.uploads import may_be_applied
-
             if may_be_applied(error):
                 error.also = "; the object may have been stored"
             raise

@@ -23,7 +23,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from urllib.parse import urlencode
 
 from cpstage._deflate import crc32_combine, crc32_of
-from cpstage.aws.client import Answer, CallFailed, NetworkError, ServiceError
+from cpstage.aws.client import Answer, CallFailed, NetworkError, ServiceError, may_be_applied
 from cpstage.aws.s3 import S3, Checksum, OpenUpload, Pieces, crc32_checksum, length_of
 from cpstage.errors import AccessDenied
 from cpstage.job import EncryptionKey, S3Location
@@ -229,12 +229,6 @@ class _Creation:
 
 def _is_no_upload(error: Exception) -> bool:
     return isinstance(error, ServiceError) and error.code == "NoSuchUpload"
-
-
-def may_be_applied(error: BaseException) -> bool:
-    """Whether the failed request may have taken effect: its answer was lost or unreadable."""
-    passing = isinstance(error, ServiceError) and error.may_pass
-    return isinstance(error, NetworkError) or passing
 
 
 @dataclass(frozen=True)

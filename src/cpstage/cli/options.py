@@ -265,9 +265,7 @@ def seconds(*names: str, or_none: bool = False, **others: Any) -> Decorator:
     return click.option(*names, type=Seconds(or_none=or_none), **others)
 
 
-def gather(
-    name: str, make: Callable[..., Any] | str, *options: Decorator, apart: Sequence[str] = ()
-) -> Decorator:
+def gather(name: str, make: Callable[..., Any] | str, *options: Decorator) -> Decorator:
     """Add options to a command, which gets one argument for all of them.
 
     Args:
@@ -275,7 +273,6 @@ def gather(
         make: Gets the values of the options by their names, and returns the argument. A string is
             the name of an attribute of :mod:`cpstage`, which is loaded when the command runs.
         options: The options, in the order in which the help shows them.
-        apart: Names of options whose values stay arguments of their own.
     """
 
     def decorate(function: Function) -> Function:
@@ -290,8 +287,7 @@ def gather(
         count = len(parameters)
         for option in reversed(options):
             option(command)
-        added = [one.name for one in reversed(parameters[count:])]
-        names = [one for one in added if one not in apart]
+        names = [one.name for one in parameters[count:]]
         return command
 
     return decorate
@@ -367,18 +363,19 @@ def aws_options(*more: Decorator, retry: Decorator | None = None) -> Decorator:
         ),
         *more,
         retry or retry_option(),
-        apart=["credentials_max_age"],
     )
 
 
-session_options = aws_options(
-    seconds(
-        "--credentials-max-age",
-        default=DEFAULT_MAX_AGE,
-        help="Age at which cpstage refreshes the job's session credentials.",
-    )
+_MAX_AGE = seconds(
+    "--credentials-max-age",
+    default=DEFAULT_MAX_AGE,
+    help="Age at which cpstage refreshes the job's session credentials.",
 )
-"""Options of AWS and of a job's session; the command gets ``credentials_max_age``, too."""
+
+
+def session_options(function: Function) -> Function:
+    """Add options of AWS and of a job's session; the command gets ``credentials_max_age``, too."""
+    return aws_options()(_MAX_AGE(function))
 
 
 def _terminal(
