@@ -281,6 +281,14 @@ def listing(texts: Iterable[str], shown: int = MOST_SHOWN) -> str:
     return ", ".join(found[:shown]) + more
 
 
+def shortened(path: object) -> str:
+    """Return a path for a message: of one that is too long for most systems, both ends."""
+    text = str(path)
+    return text if len(text) <= _MOST_PATH else f"{text[:_ENDS]}…{text[-_ENDS:]}"
+
+
+_MOST_PATH, _ENDS = 500, 200
+
 _OCCUPIED = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOTEMPTY}
 _FORBIDDEN = {errno.EACCES, errno.EPERM}
 _HINTS = {
@@ -317,10 +325,11 @@ def local_failure(
     """Return our error for one of the file system; see :func:`local_failures`."""
     if isinstance(error, UnicodeEncodeError):
         return LocalIOError(
-            f"cannot {doing} {path}: file names are in {error.encoding} here, and lack a character",
+            f"cannot {doing} {shortened(path)}: file names are in {error.encoding} here, and lack "
+            "a character",
             hint="use a UTF-8 locale, or set PYTHONUTF8=1",
         )
-    what = f"cannot {doing} {path}: {local_reason(error)}"
+    what = f"cannot {doing} {shortened(path)}: {local_reason(error)}"
     if error.errno in _OCCUPIED:
         return WorkspaceUnavailable(what, hint="something else is in its place")
     if error.errno == errno.EROFS:

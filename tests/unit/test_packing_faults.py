@@ -304,6 +304,22 @@ def test_units_are_taken_no_further_ahead_than_is_said() -> None:
         assert (next(results), len(taken)) == (1, 6)
 
 
+def test_a_path_that_the_system_does_not_take_is_named_by_its_ends(tmp_path: Path) -> None:
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(40):
+        os.mkdir("d" * 200, dir_fd=here)
+        below = os.open("d" * 200, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+
+    with pytest.raises(LocalIOError, match=r"cannot read .*d…d.*--exclude") as caught:
+        entries_of(tmp_path)
+
+    assert len(str(caught.value)) < 700
+    assert entries_of(tmp_path, "d*") == []
+
+
 def test_what_is_not_an_exception_stops_the_work_too() -> None:
     before = _threads()
 

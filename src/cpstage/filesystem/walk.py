@@ -30,6 +30,7 @@ from cpstage.errors import (
     listing,
     local_reason,
     refuse_text,
+    shortened,
 )
 from cpstage.filesystem.tree import RelativePath
 
@@ -403,4 +404,6 @@ def _changed(entry: Entry, what: str = "") -> LocalIOError:
 
 
 def _unreadable(path: str, error: OSError, hint: str = "nothing was packed") -> LocalIOError:
-    return LocalIOError(f"cannot read {path}: {local_reason(error)}", hint=hint)
+    if error.errno == errno.ENAMETOOLONG:
+        hint = "leave its directory out with --exclude; nothing was packed"
+    return LocalIOError(f"cannot read {shortened(path)}: {local_reason(error)}", hint=hint)
