@@ -396,7 +396,7 @@ def _executions(
     other = previous_success(after, config=where).id if wanted == "previous" else wanted
     action = after.action.path if after.action else None
     before = cpstage.inspect.get_execution(after.pipeline, other, action=action, config=where)
-    terminal.note(f"cpstage: what changed from execution {before.execution_id} to that one")
+    terminal.note(f"cpstage: changes from execution {before.execution_id} to {after.execution_id}")
     return after, before
 
 

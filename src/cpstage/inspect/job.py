@@ -388,7 +388,7 @@ def _clock(stamp: str | None) -> Check:
 def _examine_workspace(workspace: Path | str, size: int | None) -> str:
     """Check that the workspace, or its nearest existing parent, can be written to and has space.
 
-    ``size`` is that of the packed inputs in bytes; None without a job.
+    ``size`` is the size of the inputs in S3, in bytes; None without a job.
     """
     from cpstage.workspace.layout import Workspace
     from cpstage.workspace.lock import require_locks
@@ -403,7 +403,7 @@ def _examine_workspace(workspace: Path | str, size: int | None) -> str:
             hint="remove it as its owner, for example as root after a build in a container",
         )
     free = shutil.disk_usage(existing).free
-    needed = "" if size is None else f", and the inputs have {size:,} packed"
+    needed = "" if size is None else f"; the inputs have {size:,} bytes in S3"
     return f"{root} can be written to; {free:,} bytes are free{needed}"
 
 
