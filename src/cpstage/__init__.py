@@ -1,14 +1,16 @@
 """Fetch and stage AWS CodePipeline job artifacts.
 
 The public API: every name is loaded on first use, which keeps commands that need no AWS fast. More
-is in the submodules :mod:`cpstage.errors`, :mod:`cpstage.inspect` and :mod:`cpstage.worker`.
+is in the submodules :mod:`cpstage.errors`, :mod:`cpstage.inspect`, :mod:`cpstage.job` and
+:mod:`cpstage.worker`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cpstage._version import __version__, loaded_on_first_use
+from cpstage._version import __version__ as __version__
+from cpstage._version import loaded_on_first_use
 
 if TYPE_CHECKING:
     from cpstage import errors as errors
@@ -16,36 +18,44 @@ if TYPE_CHECKING:
     from cpstage import job as job
     from cpstage import progress as progress
     from cpstage import worker as worker
-    from cpstage.archive.options import Limits
-    from cpstage.aws.codepipeline import get_job, get_job_details, report_failure, report_success
-    from cpstage.aws.config import AwsConfig
-    from cpstage.aws.executions import get_execution, list_actions, list_executions
-    from cpstage.errors import CpstageError
-    from cpstage.filesystem.walk import Globs
-    from cpstage.job import ArtifactSet, Job, parse_job
-    from cpstage.job.execution import Execution
-    from cpstage.job.masking import Secret
-    from cpstage.job.result import Details
-    from cpstage.progress import Progress, progress_to
-    from cpstage.runner.command import CommandOptions
-    from cpstage.runner.run import RunResult, run
-    from cpstage.transfer.fetch import FetchResult, fetch
-    from cpstage.transfer.local_archives import MessageEncryption, pack, unpack
-    from cpstage.transfer.options import Encryption, FetchOptions, Packing, PushOptions, Unpacking
-    from cpstage.transfer.push import PushResult, push
-    from cpstage.workspace.layout import Workspace
+    from cpstage.archive.options import Limits as Limits
+    from cpstage.aws.codepipeline import get_job as get_job
+    from cpstage.aws.codepipeline import get_job_details as get_job_details
+    from cpstage.aws.codepipeline import report_failure as report_failure
+    from cpstage.aws.codepipeline import report_success as report_success
+    from cpstage.aws.config import AwsConfig as AwsConfig
+    from cpstage.errors import CpstageError as CpstageError
+    from cpstage.filesystem.walk import Globs as Globs
+    from cpstage.job import Job as Job
+    from cpstage.job import parse_job as parse_job
+    from cpstage.job.result import Details as Details
+    from cpstage.progress import Progress as Progress
+    from cpstage.progress import progress_to as progress_to
+    from cpstage.runner.command import CommandOptions as CommandOptions
+    from cpstage.runner.run import RunResult as RunResult
+    from cpstage.runner.run import run as run
+    from cpstage.transfer.fetch import FetchResult as FetchResult
+    from cpstage.transfer.fetch import fetch as fetch
+    from cpstage.transfer.local_archives import MessageEncryption as MessageEncryption
+    from cpstage.transfer.local_archives import pack as pack
+    from cpstage.transfer.local_archives import unpack as unpack
+    from cpstage.transfer.options import Encryption as Encryption
+    from cpstage.transfer.options import FetchOptions as FetchOptions
+    from cpstage.transfer.options import Packing as Packing
+    from cpstage.transfer.options import PushOptions as PushOptions
+    from cpstage.transfer.options import Unpacking as Unpacking
+    from cpstage.transfer.push import PushResult as PushResult
+    from cpstage.transfer.push import push as push
+    from cpstage.workspace.layout import Workspace as Workspace
 
 _HOMES = {
     "_version": "__version__",
     "archive.options": "Limits",
     "aws.codepipeline": "get_job get_job_details report_failure report_success",
     "aws.config": "AwsConfig",
-    "aws.executions": "get_execution list_actions list_executions",
     "errors": "CpstageError",
     "filesystem.walk": "Globs",
-    "job": "ArtifactSet Job parse_job",
-    "job.execution": "Execution",
-    "job.masking": "Secret",
+    "job": "Job parse_job",
     "job.result": "Details",
     "progress": "Progress progress_to",
     "runner.command": "CommandOptions",
@@ -57,43 +67,6 @@ _HOMES = {
     "workspace.layout": "Workspace",
 }
 
-__all__ = [
-    "ArtifactSet",
-    "AwsConfig",
-    "CommandOptions",
-    "CpstageError",
-    "Details",
-    "Encryption",
-    "Execution",
-    "FetchOptions",
-    "FetchResult",
-    "Globs",
-    "Job",
-    "Limits",
-    "MessageEncryption",
-    "Packing",
-    "Progress",
-    "PushOptions",
-    "PushResult",
-    "RunResult",
-    "Secret",
-    "Unpacking",
-    "Workspace",
-    "__version__",
-    "fetch",
-    "get_execution",
-    "get_job",
-    "get_job_details",
-    "list_actions",
-    "list_executions",
-    "pack",
-    "parse_job",
-    "progress_to",
-    "push",
-    "report_failure",
-    "report_success",
-    "run",
-    "unpack",
-]
-
-__getattr__, __dir__ = loaded_on_first_use(__name__, _HOMES, "errors inspect job progress worker")
+__getattr__, __dir__, __all__ = loaded_on_first_use(
+    __name__, _HOMES, "errors inspect job progress worker"
+)

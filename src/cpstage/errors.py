@@ -186,6 +186,14 @@ NO_ROOM_HINT = "raise its limits (ulimit -u and -v), or run less at a time"
 """For a system that gives no more processes, threads or memory."""
 
 
+def extra_hint(extra: str) -> str:
+    """Return the commands that install an extra, one for each way to install cpstage."""
+    return (
+        f"in a clone, install the extra as you installed cpstage: pip install '.[{extra}]', "
+        f"uv tool install '.[{extra}]' or pipx install --force '.[{extra}]'"
+    )
+
+
 def reportable(error: BaseException) -> Reportable:
     """Return the error of the exit-code table for any exception: the last line of defence."""
     if isinstance(error, Reportable):

@@ -15,12 +15,11 @@ import pytest
 from aws_clients import s3
 from constant_server import answering_server
 from cpstage import AwsConfig, CpstageError, get_job
-from cpstage.aws.client import JobCredentials
-from cpstage.aws.job_session import JobSession
+from cpstage.aws.job_session import JobCredentials, JobSession
 from cpstage.aws.s3 import S3, OpenUpload
 from cpstage.errors import AccessDenied, OutOfSync
 from cpstage.job import SessionCredentials
-from cpstage.job.masking import Secret
+from cpstage.job.model import Secret
 from cpstage.local import SESSION_ACTIONS, Call, Input, LocalAWS
 from samples import zip_of
 from trees import names

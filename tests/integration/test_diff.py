@@ -111,6 +111,31 @@ def test_what_was_not_fetched_is_an_error(aws: LocalAWS, cli: Cli) -> None:
     assert "artifact App has not been fetched" in done.stderr
 
 
+@pytest.mark.parametrize("layout", ["per-artifact", "merged"])
+def test_a_symlink_in_place_of_an_artifact_is_refused(aws: LocalAWS, cli: Cli, layout: str) -> None:
+    job_id = aws.add_job([Input("App", zip_of(FILES))])
+    assert cli("fetch", job_id, "--layout", layout).returncode == 0
+    place = cli.directory / ("in/App" if layout == "per-artifact" else "in")
+    place.rename(cli.directory / "elsewhere")
+    place.symlink_to(cli.directory / "elsewhere")
+
+    done = cli("diff", job_id)
+
+    assert done.returncode == 65
+    assert f"{place} is a symlink to '{cli.directory}/elsewhere'; fetch it again" in done.stderr
+
+
+def test_a_symlink_in_place_of_an_artifact_is_replaced_by_a_fetch(aws: LocalAWS, cli: Cli) -> None:
+    """As the error says."""
+    job_id = aws.add_job([Input("App", zip_of(FILES))])
+    assert cli("fetch", job_id).returncode == 0
+    (cli.directory / "in/App").rename(cli.directory / "elsewhere")
+    (cli.directory / "in/App").symlink_to(cli.directory / "elsewhere")
+
+    assert cli("fetch", job_id, "--replace").returncode == 0
+    assert _differences(cli, job_id) == (0, {})
+
+
 def test_an_object_that_was_replaced_is_named(aws: LocalAWS, cli: Cli) -> None:
     job_id = aws.add_job([Input("App", zip_of(FILES))])
     assert cli("fetch", job_id).returncode == 0

@@ -69,10 +69,11 @@ def test_a_checksum_that_cannot_be_computed_is_named(aws: LocalAWS, cli: Cli) ->
         (one,) = json.loads(done.stdout)["inputs"]
         assert one["checksum"] == f"CRC64NVME:{CRC64NVME_OF_TEXT}"
         assert one["unverified_checksum"] == "CRC64NVME"
-    assert "the CRC64NVME of the object is not verified: install cpstage[crt]" in fetched.stderr
+    assert "the CRC64NVME of the object is not verified; in a clone, install" in fetched.stderr
+    assert "pip install '.[crt]'" in fetched.stderr
     (read,) = [one for one in checks if one["name"] == "input"]
     assert (code, read["status"]) == (0, "ok")
-    assert "its CRC64NVME is not verified without cpstage[crt]" in read["detail"]
+    assert "its CRC64NVME is not verified without the extra crt" in read["detail"]
 
 
 @pytest.mark.skipif(not find_spec("awscrt"), reason="needs the extra crt")

@@ -491,6 +491,35 @@ def test_an_empty_path_is_not_the_current_directory(
     assert names(cli.directory) == []
 
 
+@pytest.mark.parametrize(
+    ("command", "dash"),
+    [
+        ("pack src --output -", "--output"),
+        ("pack - --output a.zip", "DIRECTORY"),
+        ("unpack - --into b", "ARCHIVE"),
+        ("unpack a.zip --into -", "--into"),
+        ("fetch JOB --env-file -", "--env-file"),
+        ("fetch JOB -w -", "--workspace"),
+        ("ls --archive -", "--archive"),
+        ("get-job-details --job-id JOB --save -", "--save"),
+        ("work --category C --provider P --version 1 --health-file - -- true", "--health-file"),
+    ],
+)
+def test_a_dash_is_not_the_name_of_a_file(aws: LocalAWS, cli: Cli, command: str, dash: str) -> None:
+    """Other tools read stdin or write to stdout for it."""
+    (cli.directory / "src").mkdir()
+
+    done = cli(*shlex.split(command.replace("JOB", _job(aws))))
+
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == (
+        f"cpstage: error: {dash} is '-', and takes neither stdin nor stdout; "
+        "give a path, which is './-' for a file of that name\n"
+    )
+    assert names(cli.directory) == ["src"]
+    assert cli("pack", "src", "--output", "./-").returncode == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_the_workspace_as_it_was(
     aws: LocalAWS, cli: Cli, number: signal.Signals

@@ -475,9 +475,11 @@ def test_an_execution_in_python(aws: LocalAWS, failed: str, tmp_path: Path) -> N
         region=aws.region, endpoint_url=aws.endpoint_url, session=_session(environment)
     )
 
-    execution = cpstage.get_execution(PIPELINE, failed, action="BuildWithCpstage", config=config)
+    execution = cpstage.inspect.get_execution(
+        PIPELINE, failed, action="BuildWithCpstage", config=config
+    )
     result = cpstage.fetch(execution, tmp_path, config=config)
-    listed = [*cpstage.list_executions(PIPELINE, config=config)]
+    listed = [*cpstage.inspect.list_executions(PIPELINE, config=config)]
 
     assert execution.read_with == "caller"
     assert [one.name for one in execution.input_artifacts] == ["AppSource", "AppConfig"]
@@ -485,9 +487,9 @@ def test_an_execution_in_python(aws: LocalAWS, failed: str, tmp_path: Path) -> N
     assert listed[0] == execution.summary
     assert "not-a-real-secret" not in repr(execution)
     with pytest.raises(NotFound):
-        cpstage.get_execution(PIPELINE, UNKNOWN, config=config)
+        cpstage.inspect.get_execution(PIPELINE, UNKNOWN, config=config)
     with pytest.raises(UsageError):
-        cpstage.get_execution(PIPELINE, action="x", failed_action=True, config=config)
+        cpstage.inspect.get_execution(PIPELINE, action="x", failed_action=True, config=config)
 
 
 def _session(environment: dict[str, str]) -> Any:

@@ -15,12 +15,12 @@ import pytest
 
 from constant_server import answering_server
 from cpstage import AwsConfig
-from cpstage.aws.client import JobCredentials, Retries, has
+from cpstage.aws.client import NetworkError, Retries, ServiceError, has
 from cpstage.aws.config import DEFAULT_TIMEOUT
-from cpstage.aws.errors import NetworkError, ServiceError
+from cpstage.aws.job_session import JobCredentials
 from cpstage.aws.s3 import S3
 from cpstage.job import SessionCredentials
-from cpstage.job.masking import Secret
+from cpstage.job.model import Secret
 from cpstage.local import Input, LocalAWS
 from fault_plans import Rule
 from fault_proxy import FaultProxy

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cpstage.archive.blob import FileBlob
-from cpstage.aws.job_session import ObjectInfo
+from cpstage.aws.s3 import ObjectInfo
 from cpstage.inspect.content import Counted, OpenArtifact
 from cpstage.inspect.listing import list_remote
 from cpstage.job import Artifact, S3Location, check_artifact_name

@@ -11,10 +11,9 @@ import pytest
 from botocore.model import StructureShape
 
 import cpstage
-from cpstage.aws.client import JobCredentials
 from cpstage.aws.codepipeline import get_job
 from cpstage.aws.config import AwsConfig
-from cpstage.aws.job_session import JobSession
+from cpstage.aws.job_session import JobCredentials, JobSession
 from cpstage.cli.output import Terminal
 from cpstage.errors import ConfigurationError, reportable
 from secret_markers import add_job, is_in, planted, planted_aws
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cpstage.job.masking import Secret
+    from cpstage.job.model import Secret
     from cpstage.local import LocalAWS
 
 pytestmark = pytest.mark.slow

@@ -190,7 +190,10 @@ WITH_CRT = [
 ]
 
 REFUSED: Mapping[str, Any] = {"fails": True, "count": 0}
-INSTALL = "signature version v4a requires awscrt; install cpstage[crt]"
+CRT = (
+    "requires awscrt; in a clone, install the extra as you installed cpstage: pip install '.[crt]'"
+)
+INSTALL = f"signature version v4a {CRT}"
 WITHOUT_CRT = [
     (signing_with("codepipeline", "v4a", **REFUSED), INSTALL),
     (signing_with("kms", "v4a", **REFUSED), INSTALL),
@@ -203,7 +206,7 @@ WITHOUT_CRT = [
             config=profile("login_session = arn:aws:iam::123456789012:user/me"),
             **REFUSED,
         ),
-        "the login credential provider requires awscrt; install cpstage[crt]",
+        f"the login credential provider {CRT}",
     ),
 ]
 CHECK = "check signature_version in the AWS configuration"

@@ -25,10 +25,10 @@ from aws_encryption_sdk.key_providers.kms import KMSMasterKey
 
 from aws_clients import kms
 from cpstage import AwsConfig
-from cpstage.aws.client import JobCredentials
+from cpstage.aws.job_session import JobCredentials
 from cpstage.encryption.messages import decrypt, encrypt
 from cpstage.job import SessionCredentials
-from cpstage.job.masking import Secret, secret
+from cpstage.job.model import Secret, secret
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

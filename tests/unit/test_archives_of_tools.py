@@ -155,6 +155,7 @@ def test_deflate64_without_the_extra_is_refused_by_name(tmp_path: Path) -> None:
 
     assert done.returncode == 65
     assert "Deflate64" in done.stderr
+    assert "pip install '.[deflate64]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -14,7 +14,8 @@ from cpstage import parse_job
 from cpstage.cli.job_options import JobSource
 from cpstage.errors import ConfigurationError
 from cpstage.job import mask_document
-from cpstage.job.masking import Secret, reveal
+from cpstage.job.document import reveal
+from cpstage.job.model import Secret
 
 CANARIES = {
     "accessKeyId": "canary-access-key",

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from cpstage import CpstageError, Job, parse_job
 from cpstage.errors import ConfigurationError
 from cpstage.job import mask_document
-from cpstage.job.masking import MASK
+from cpstage.job.model import MASK
 from cpstage.transfer.manifest import record_of
 from secret_markers import CANARY, is_in
 

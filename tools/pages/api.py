@@ -46,6 +46,11 @@ def page() -> str:
             if not inspect.isfunction(one) and name not in errors
         },
         "cpstage.inspect": _names_of(cpstage.inspect),
+        "cpstage.job": {
+            name: one
+            for name, one in vars(cpstage.job).items()
+            if inspect.isclass(one) and name not in public
+        },
         "cpstage.worker": _names_of(cpstage.worker),
     }
     parts = [_HEAD]
@@ -108,7 +113,8 @@ def _signature(head: str, one: Any) -> str:
 def _parameter(parameter: inspect.Parameter) -> str:
     text = parameter.name
     if parameter.annotation is not parameter.empty:
-        text += f": {parameter.annotation}"
+        # A named tuple has the texts of its annotations as ForwardRef.
+        text += f": {getattr(parameter.annotation, '__forward_arg__', parameter.annotation)}"
     if parameter.default is not parameter.empty:
         default = repr(parameter.default)
         text += " = " + ("..." if " at 0x" in default or default == "<factory>" else default)

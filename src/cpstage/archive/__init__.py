@@ -8,7 +8,7 @@ goes straight into the files of a staging tree::
       │      order)      │     large files)                  │    (by descriptor)
       │                  └──▶ inflate ──────▶ tar_reader ────┘
       │                       (in a thread)  (member by member)
-      └──▶ zip_directory ──▶ members.Plan
+      └──▶ zip_directory ──▶ paths.Plan
            (all entries)     (before the first write; of a tar, each member)
 
 The central directory of a zip is read first and validated as a whole; nothing is written before the

@@ -20,6 +20,7 @@ from cpstage.archive.members import MemberKind, bytes_of, printable_text, text_o
 from cpstage.archive.options import ZIP_RECORD_ROOM, Budget
 from cpstage.archive.paths import refused
 from cpstage.archive.zip_format import (
+    DEFLATE64,
     DESCRIPTOR_FOLLOWS,
     DOS_DIRECTORY,
     ENCRYPTED,
@@ -49,7 +50,7 @@ from cpstage.archive.zip_format import (
     large_values,
     unicode_path,
 )
-from cpstage.errors import ArtifactRejected
+from cpstage.errors import ArtifactRejected, extra_hint
 from cpstage.progress import Advance, counted
 
 _RECORD = struct.Struct("<4s6H3L5H2L")
@@ -324,7 +325,8 @@ def _nature(  # noqa: PLR0917 (keywords would be slower)
         raise ValueError("is a patch, which is not supported")
     if method not in READABLE_METHODS:
         what = METHOD_NAMES.get(method, f"method {method}")
-        raise ValueError(f"is compressed with {what}, which is not supported")
+        needs = f"; {extra_hint('deflate64')}" if method == DEFLATE64 else ""
+        raise ValueError(f"is compressed with {what}, which is not supported{needs}")
     mode = attributes >> 16 if host in _UNIX_HOSTS else 0
     kind, permissions = stat.S_IFMT(mode), mode & 0o777
     if kind not in _KNOWN_TYPES:

@@ -51,7 +51,7 @@ METHOD_NAMES = {
     1: "Shrink",
     **dict.fromkeys((2, 3, 4, 5), "Reduce"),
     6: "Implode",
-    9: "Deflate64 (Windows Explorer, above 2 GB; install cpstage[deflate64])",
+    9: "Deflate64 (Windows Explorer, above 2 GB)",
     93: "zstd",
     95: "xz",
     98: "PPMd",

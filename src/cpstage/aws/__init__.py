@@ -5,10 +5,11 @@ the last progress, resumed bodies, checked answers, and requests that can be int
 
     config (AwsConfig: the caller's settings)
       ├──▶ sessions (boto3 sessions, clients and connections)
-      └──▶ client (one call: retried, checked, logged; a job's credentials, refreshed)
-             └──▶ errors (what botocore raises, in few kinds) ──▶ hints (exit code and hint of each)
+      └──▶ client (one call: retried, checked, logged; the few kinds of its errors)
+             └──▶ errors (the kind of what botocore raises; the exit code and hint of each)
 
     codepipeline (the job API) and s3 (operations on objects) call through client;
-    job_session and uploads read and upload a job's artifacts through s3;
+    job_session and uploads read and upload a job's artifacts through s3, with the job's
+    credentials, which refresh themselves;
     executions reads past executions through codepipeline.
 """

@@ -1,7 +1,9 @@
 """A boto3 client as cpstage calls it: retried, refreshed, checked, logged, and stopped at once.
 
 :meth:`AwsClient.call` sends every request to AWS: one operation of the API reference, repeated
-where that helps.
+where that helps. It raises few kinds of errors, by which retries are decided. After the retries,
+:func:`aws_failures` gives an error its exit code and its hint. What tells the kinds apart, and what
+they mean to a user, is in :mod:`cpstage.aws.errors`, which is loaded when a request has failed.
 
 One :class:`Retries` serves all requests of a command. The time limit counts from the last progress,
 which is any request that succeeded: a transfer does not fail because it is long. Delays have full
@@ -9,11 +11,6 @@ jitter, so that many workers that were interrupted together do not come back tog
 own retries do not serve: a signal cannot wake them, they count attempts only, and they do not
 resume a body. They are used where the caller has configured them (``AWS_MAX_ATTEMPTS``,
 ``AWS_RETRY_MODE``, the profile, a session's default config).
-
-CodePipeline issues a job's credentials without an expiry date, and a large transfer outlives them.
-They are refreshed when they reach a certain age, and when AWS says that they have expired.
-botocore's ``RefreshableCredentials`` need an expiry date, and botocore retries no ExpiredToken. So
-the clients of a job sign with :class:`JobCredentials`.
 """
 
 from __future__ import annotations
@@ -23,19 +20,21 @@ import math
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from botocore import xform_name
+from botocore.exceptions import BotoCoreError
 
-from cpstage.aws.errors import NetworkError, ServiceError, UnreadableAnswer, translated
-from cpstage.errors import CpstageError, Reportable
+from cpstage.errors import Reportable
 from cpstage.job import SessionCredentials
-from cpstage.job.masking import MASK, MaskedDict, Secret, reveal, secrets_in
+from cpstage.job.document import MaskedDict, reveal, secrets_in
+from cpstage.job.model import Secret
 
 if TYPE_CHECKING:
+    from cpstage.aws.job_session import JobCredentials
     from cpstage.aws.sessions import Connections
 
 _LOGGER = logging.getLogger("cpstage")
@@ -48,11 +47,151 @@ _FIRST_DELAY, _LONGEST_DELAY, _MOST_DOUBLINGS = 0.1, 10.0, 10
 _MOST_TRIES = 7
 """Of a request that fails before its answer begins: some six seconds, if the time allows."""
 
-_SPARE_SECONDS = 60.0
-"""Before the time at which credentials expire, where that is known."""
+CALLER_EXPIRED_HINT = "renew them (for example with 'aws sso login') and run the command again"
+"""For the caller's own credentials."""
 
-_TRY_AGAIN_SECONDS = 30.0
-"""After a refresh ahead of time has failed; the old credentials may well last a while longer."""
+SESSION_EXPIRED_HINT = "the job's session credentials expire faster than they can be refreshed"
+"""For a job's credentials, which are refreshed before anybody reads this."""
+
+_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
+_UNREADABLE = "UnreadableAnswer"
+_BUSY = {
+    _UNREADABLE,
+    *("BandwidthLimitExceeded", "DependencyTimeoutException", "InternalError"),
+    *("KMSInternalException", "KeyUnavailableException", "LimitExceededException"),
+    *("PriorRequestNotComplete", "ProvisionedThroughputExceededException", "RequestLimitExceeded"),
+    *("RequestThrottled", "RequestThrottledException", "RequestTimeout", "RequestTimeoutException"),
+    *("SlowDown", "Throttling", "ThrottlingException", "TooManyRequestsException"),
+}
+_DAMAGED = {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch"}
+"""The received bytes differ from the sent bytes."""
+
+
+class CallFailed(Exception):
+    """A call of AWS failed.
+
+    Attributes:
+        also: Text for the message: what the call may have left in AWS.
+    """
+
+    also: str = ""
+
+
+class NetworkError(CallFailed):
+    """A request had no complete answer.
+
+    Attributes:
+        began: Whether the answer had begun: then it was cut.
+    """
+
+    def __init__(self, message: str, *, began: bool = False) -> None:
+        super().__init__(message)
+        self.began = began
+
+
+class SetupError(CallFailed):
+    """A setting of the caller prevents the request: certificates, TLS, or a proxy.
+
+    Attributes:
+        hint: What to do about it.
+    """
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@dataclass(eq=False)
+class ServiceError(CallFailed):
+    """A service refused a request.
+
+    Attributes:
+        code: The service's own code; the status where the answer has none.
+        message: The service's message, secrets masked.
+        request_id: AWS's ID of the request, where the answer has one.
+        date: The Date header of the answer, where it has one.
+        retries: How often botocore itself sent the request again.
+    """
+
+    status: int
+    code: str
+    message: str
+    request_id: str | None = None
+    date: str | None = None
+    retries: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+    def text(self, doing: str) -> str:
+        """Return one line about the refusal: what failed, why, and AWS's request ID."""
+        request = f" (request ID {self.request_id})" if self.request_id else ""
+        return f"cannot {doing}: {self.code}: {self.message}".rstrip(".") + request + self.also
+
+    @property
+    def may_pass(self) -> bool:
+        """Whether the same request may be answered the next time.
+
+        S3 reports errors of KMS under KMS's own code and a prefix: ``KMS.ThrottlingException``.
+        """
+        busy = self.status >= 500 or self.status == 429
+        return busy or self.code.removeprefix("KMS.") in _BUSY or self.code in _DAMAGED
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether the token has expired."""
+        return self.code in _EXPIRED
+
+
+class UnreadableAnswer(ServiceError):
+    """An answer with a good status that lacks members, such as a proxy's login page."""
+
+    def __init__(self, status: int, what: str, request_id: str | None = None) -> None:
+        super().__init__(status, _UNREADABLE, what, request_id)
+
+
+class CredentialsRefused(Exception):
+    """A service that botocore asked for the caller's credentials refused them.
+
+    Attributes:
+        busy: Whether the service may give them the next time.
+    """
+
+    def __init__(self, message: str, *, busy: bool) -> None:
+        super().__init__(message)
+        self.busy = busy
+
+
+@contextmanager
+def aws_failures(
+    doing: str,
+    *,
+    denied_hint: str | None = None,
+    policy_hint: str | None = None,
+    expired_hint: str | None = None,
+    key_hint: str | None = None,
+) -> Iterator[None]:
+    """Turn a failure of the calls inside into a CpstageError, with a hint for its cause.
+
+    Args:
+        doing: What the call does and to what, as in "cannot <doing>".
+        denied_hint: For a denied call, such as the permission that is missing.
+        policy_hint: For a call that the bucket's policy denies explicitly.
+        expired_hint: For expired credentials of the call.
+        key_hint: For a KMS key that cannot be used.
+
+    Raises:
+        CpstageError: The error of the exit-code table.
+    """
+    try:
+        yield
+    except (CallFailed, CredentialsRefused, BotoCoreError) as error:
+        from cpstage.aws.errors import Hints, failure_of
+
+        hints = Hints(denied_hint, policy_hint, expired_hint, key_hint)
+        cause = None if isinstance(error, BotoCoreError) else error
+        raise failure_of(error, doing, hints) from cause
+
 
 Answer = Mapping[str, Any]
 """The members of an answer, as botocore parses them."""
@@ -116,73 +255,6 @@ def most_tries(error: BaseException | None) -> float:
     return _MOST_TRIES if isinstance(error, ServiceError) and error.may_pass else 0
 
 
-class JobCredentials:
-    """A job's session credentials.
-
-    Any number of threads refresh them once per expiry: a thread whose token has expired refreshes
-    only if that token is still the current one.
-
-    Args:
-        first: The credentials that came with the job.
-        refresh: Requests new ones. Its errors reach the caller of whatever needed them.
-        max_age: Seconds after which they are refreshed ahead of time.
-        clock: Seconds that never go back.
-
-    Attributes:
-        current: What requests are signed with now, however old it is.
-    """
-
-    def __init__(
-        self,
-        first: SessionCredentials,
-        refresh: Callable[[], SessionCredentials],
-        max_age: float,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._refresh = refresh
-        self._max_age = max_age
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._use(first)
-
-    def __repr__(self) -> str:
-        return f"JobCredentials({MASK})"
-
-    def before_sign(self, request: Any, **_: Any) -> None:
-        """Make botocore sign a request with these credentials, and with no others."""
-        request.context.setdefault("signing", {})["request_credentials"] = self
-
-    def get_frozen_credentials(self) -> SessionCredentials:
-        """Return the credentials for the next request; botocore calls this for each."""
-        if self._clock() >= self._old_at:
-            with self._lock:
-                if self._clock() >= self._old_at:
-                    self._refresh_ahead_of_time()
-        return self.current
-
-    def refresh_after(self, token: str | None) -> None:
-        """Refresh, unless another thread has done so since a request was signed with this token."""
-        with self._lock:
-            if token == self.current.token:
-                self._use(self._refresh())
-
-    def _refresh_ahead_of_time(self) -> None:
-        """Refresh; when that fails, go on with the old ones, until AWS refuses them."""
-        try:
-            self._use(self._refresh())
-        except CpstageError as error:
-            _LOGGER.info("cannot refresh the job's session ahead of time: %s", error.message)
-            self._old_at = self._clock() + min(_TRY_AGAIN_SECONDS, self._max_age)
-
-    def _use(self, new: SessionCredentials) -> None:
-        self.current = new
-        lasts = self._max_age - (new.age_seconds or 0.0)
-        if new.expires_at is not None:
-            left = (new.expires_at - datetime.now(timezone.utc)).total_seconds()
-            lasts = min(lasts, left - _SPARE_SECONDS)
-        self._old_at = self._clock() + lasts
-
-
 @dataclass(repr=False, eq=False)
 class AwsClient:
     """Calls operations of one service.
@@ -235,7 +307,7 @@ class AwsClient:
 
         Args:
             operation: As the API reference names it, such as ``GetObject``.
-            parameters: Its members; a :class:`~cpstage.job.masking.Secret` is sent in plain, and
+            parameters: Its members; a :class:`~cpstage.job.Secret` is sent in plain, and
                 masked in what the service says. A ``Body`` with ``seek`` is sent from its start.
             about: What the call is about, for the log.
             check: Says what a good answer lacks; such a request is retried.
@@ -297,6 +369,8 @@ class AwsClient:
         except Reportable as error:  # of a signal, or of credentials that cannot be refreshed
             raise error.with_traceback(None) from None
         except Exception as error:
+            from cpstage.aws.errors import translated
+
             hidden = [*secrets_in({**parameters}), *self.secrets()]
             hidden += signed_with.secrets() if signed_with else []
             failure = translated(error, operation, hidden, self.ca_bundle)

@@ -18,9 +18,8 @@ from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any, get_args
 
-from cpstage.aws.client import Answer, Check, Retries, has, most_tries
+from cpstage.aws.client import Answer, Check, Retries, aws_failures, has, most_tries
 from cpstage.aws.config import AwsConfig
-from cpstage.aws.errors import aws_failures
 from cpstage.errors import (
     AccessDenied,
     ConfigurationError,
@@ -33,8 +32,8 @@ from cpstage.errors import (
     require_type,
 )
 from cpstage.job import ActionTypeId, Job, parse_job
-from cpstage.job.document import is_document
-from cpstage.job.masking import MaskedDict, Secret, mask_objects, secret
+from cpstage.job.document import MaskedDict, is_document, mask_objects
+from cpstage.job.model import Secret, secret
 
 if TYPE_CHECKING:  # a fetch reports nothing: what a report needs is imported where it is used
     from cpstage.job.result import Details, Reported

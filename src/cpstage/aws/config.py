@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
     import boto3
 
-    from cpstage.aws.client import AwsClient, JobCredentials, Retries
+    from cpstage.aws.client import AwsClient, Retries
+    from cpstage.aws.job_session import JobCredentials
     from cpstage.aws.sessions import Connections
-    from cpstage.job.masking import Secret
+    from cpstage.job.model import Secret
 
 DEFAULT_TIMEOUT: float = 300
 """Seconds since the last progress after which a failed request is not sent again."""
@@ -145,8 +146,7 @@ class AwsConfig:
 
     def caller(self) -> Caller:
         """Call GetCallerIdentity, which needs no permission; errors are those of other calls."""
-        from cpstage.aws.client import has
-        from cpstage.aws.errors import aws_failures
+        from cpstage.aws.client import aws_failures, has
 
         with aws_failures("ask STS who the caller is"):
             client = self._client("sts", self.require_region())
@@ -306,7 +306,7 @@ class AwsConfig:
 
     def callers_secrets(self) -> list[Secret]:
         """Return the secret values of the caller's credentials; empty if unreadable."""
-        from cpstage.job.masking import SHORTEST_SECRET, Secret
+        from cpstage.job.model import SHORTEST_SECRET, Secret
 
         try:
             found = self._session.get_credentials() if self.sign_requests else None
@@ -354,7 +354,7 @@ class AwsConfig:
 
     def _read(self, read: Callable[[], _Found], what: str = "the AWS client") -> _Found:
         """Read settings or credentials through botocore, and translate its errors."""
-        from cpstage.aws.errors import aws_failures
+        from cpstage.aws.client import aws_failures
         from cpstage.errors import ConfigurationError
 
         with aws_failures(f"set up {what}"):
@@ -364,7 +364,7 @@ class AwsConfig:
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 if type(error).__module__.startswith("botocore"):
                     raise
-                from cpstage.aws.hints import settings_hint
+                from cpstage.aws.errors import settings_hint
 
                 why = str(error).rpartition("@")[2]  # what stands before may be a password
                 failure = ConfigurationError(

@@ -1,49 +1,50 @@
-"""The errors of AWS calls: few kinds, translated from the exceptions of botocore and urllib3.
+"""What a failed call of AWS means: its kind, and for a user its exit code, failure type and hint.
 
-:func:`translated` masks secrets. Retries decide by these kinds. After the retries,
-:func:`aws_failures` has :mod:`cpstage.aws.hints` give each error its exit code and its hint.
+:func:`translated` turns the exceptions of botocore and urllib3 into the few kinds of errors that
+:mod:`cpstage.aws.client` raises, and masks secrets. :func:`failure_of` turns these, and what
+botocore says of the caller's settings, into a :class:`~cpstage.errors.CpstageError`. This module
+alone decides what an error code of AWS means.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
 from traceback import walk_tb
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from botocore import exceptions as boto
 from botocore.parsers import ResponseParserError
 from urllib3 import exceptions as http
 
-from cpstage.job.masking import Secret, mask_queries, masked
-
-CALLER_EXPIRED_HINT = "renew them (for example with 'aws sso login') and run the command again"
-"""For the caller's own credentials."""
-
-SESSION_EXPIRED_HINT = "the job's session credentials expire faster than they can be refreshed"
-"""For a job's credentials, which are refreshed before anybody reads this."""
-
-SIGNATURE_HINT = "check signature_version in the AWS configuration"
-"""For a signature version that is unknown, or does not suit the service."""
+from cpstage.aws.client import (
+    CALLER_EXPIRED_HINT,
+    CredentialsRefused,
+    NetworkError,
+    ServiceError,
+    SetupError,
+    UnreadableAnswer,
+)
+from cpstage.errors import (
+    AccessDenied,
+    ConfigurationError,
+    CpstageError,
+    NotFound,
+    ObjectChanged,
+    ObjectNotFound,
+    OutOfSync,
+    ServiceUnavailable,
+    extra_hint,
+)
+from cpstage.job.model import Secret, mask_queries, masked
 
 _PROXY_HINT = "check HTTP_PROXY, HTTPS_PROXY and NO_PROXY"
 
-_EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired"}
-_UNREADABLE = "UnreadableAnswer"
-_BUSY = {
-    _UNREADABLE,
-    *("BandwidthLimitExceeded", "DependencyTimeoutException", "InternalError"),
-    *("KMSInternalException", "KeyUnavailableException", "LimitExceededException"),
-    *("PriorRequestNotComplete", "ProvisionedThroughputExceededException", "RequestLimitExceeded"),
-    *("RequestThrottled", "RequestThrottledException", "RequestTimeout", "RequestTimeoutException"),
-    *("SlowDown", "Throttling", "ThrottlingException", "TooManyRequestsException"),
-}
-_DAMAGED = {"BadDigest", "InvalidDigest", "XAmzContentSHA256Mismatch"}
-"""The received bytes differ from the sent bytes."""
+_SIGNATURE_HINT = "check signature_version in the AWS configuration"
+"""For a signature version that is unknown, or does not suit the service."""
 
 _UNPARSED = (AttributeError, KeyError, RecursionError, TypeError, ValueError)
 """Exceptions of botocore's parsers for a well-formed answer of another shape."""
@@ -51,7 +52,6 @@ _UNPARSED = (AttributeError, KeyError, RecursionError, TypeError, ValueError)
 _OTHERS_REDIRECTS = {302, 303, 308}
 """Statuses that AWS never answers with (S3 redirects with 301 and 307); login pages do."""
 
-# Patterns are compiled on first use: a command that succeeds needs none.
 _CODE = r"[A-Za-z0-9._]{1,100}"
 _REQUEST_ID = r"[A-Za-z0-9+/=_-]{1,128}"
 _LONGEST_MESSAGE = 500
@@ -63,132 +63,6 @@ _BAD_CERTIFICATES = "CERTIFICATE_OR_CRL|PEM|NO_START_LINE"
 _DAMAGED_RECORD = "BAD_RECORD_MAC|DECRYPTION_FAILED"
 _LOGIN = r"//[^/\s\"']*@"
 _REFUSED_TUNNEL = r"Tunnel connection failed: [0-9]{3}"
-
-
-class CallFailed(Exception):
-    """A call of AWS failed.
-
-    Attributes:
-        also: Text for the message: what the call may have left in AWS.
-    """
-
-    also: str = ""
-
-
-class NetworkError(CallFailed):
-    """A request had no complete answer.
-
-    Attributes:
-        began: Whether the answer had begun: then it was cut.
-    """
-
-    def __init__(self, message: str, *, began: bool = False) -> None:
-        super().__init__(message)
-        self.began = began
-
-
-class SetupError(CallFailed):
-    """A setting of the caller prevents the request: certificates, TLS, or a proxy.
-
-    Attributes:
-        hint: What to do about it.
-    """
-
-    def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.hint = hint
-
-
-@dataclass(eq=False)
-class ServiceError(CallFailed):
-    """A service refused a request.
-
-    Attributes:
-        code: The service's own code; the status where the answer has none.
-        message: The service's message, secrets masked.
-        request_id: AWS's ID of the request, where the answer has one.
-        date: The Date header of the answer, where it has one.
-        retries: How often botocore itself sent the request again.
-    """
-
-    status: int
-    code: str
-    message: str
-    request_id: str | None = None
-    date: str | None = None
-    retries: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.code}: {self.message}"
-
-    def text(self, doing: str) -> str:
-        """Return one line about the refusal: what failed, why, and AWS's request ID."""
-        request = f" (request ID {self.request_id})" if self.request_id else ""
-        return f"cannot {doing}: {self.code}: {self.message}".rstrip(".") + request + self.also
-
-    @property
-    def may_pass(self) -> bool:
-        """Whether the same request may be answered the next time.
-
-        S3 reports errors of KMS under KMS's own code and a prefix: ``KMS.ThrottlingException``.
-        """
-        busy = self.status >= 500 or self.status == 429
-        return busy or self.code.removeprefix("KMS.") in _BUSY or self.code in _DAMAGED
-
-    @property
-    def is_expired(self) -> bool:
-        """Whether the token has expired."""
-        return self.code in _EXPIRED
-
-
-class UnreadableAnswer(ServiceError):
-    """An answer with a good status that lacks members, such as a proxy's login page."""
-
-    def __init__(self, status: int, what: str, request_id: str | None = None) -> None:
-        super().__init__(status, _UNREADABLE, what, request_id)
-
-
-class CredentialsRefused(Exception):
-    """A service that botocore asked for the caller's credentials refused them.
-
-    Attributes:
-        busy: Whether the service may give them the next time.
-    """
-
-    def __init__(self, message: str, *, busy: bool) -> None:
-        super().__init__(message)
-        self.busy = busy
-
-
-@contextmanager
-def aws_failures(
-    doing: str,
-    *,
-    denied_hint: str | None = None,
-    policy_hint: str | None = None,
-    expired_hint: str | None = None,
-    key_hint: str | None = None,
-) -> Iterator[None]:
-    """Turn a failure of the calls inside into a CpstageError, with a hint for its cause.
-
-    Args:
-        doing: What the call does and to what, as in "cannot <doing>".
-        denied_hint: For a denied call, such as the permission that is missing.
-        policy_hint: For a call that the bucket's policy denies explicitly.
-        expired_hint: For expired credentials of the call.
-        key_hint: For a KMS key that cannot be used.
-
-    Raises:
-        CpstageError: The error of the exit-code table.
-    """
-    try:
-        yield
-    except (CallFailed, CredentialsRefused, boto.BotoCoreError) as error:
-        from cpstage.aws.hints import Hints, failure_of
-
-        hints = Hints(denied_hint, policy_hint, expired_hint, key_hint)
-        cause = None if isinstance(error, boto.BotoCoreError) else error
-        raise failure_of(error, doing, hints) from cause
 
 
 def translated(  # noqa: PLR0911 (one return for each kind)
@@ -320,7 +194,7 @@ def _unsigned_or_unparsed(error: Exception) -> Exception:
         what = "the AWS credentials cannot be read: they are malformed"
         return CredentialsRefused(what, busy=False)
     if "botocore.signers" in modules:
-        return SetupError("the request cannot be signed", SIGNATURE_HINT)
+        return SetupError("the request cannot be signed", _SIGNATURE_HINT)
     return UnreadableAnswer(200, "the answer cannot be read")
 
 
@@ -338,3 +212,215 @@ def _system_reason(error: BaseException) -> str:
         if isinstance(cause, OSError) and cause.strerror:
             return f" ({cause.strerror})"
     return ""
+
+
+_CALLER_HINT = "check which identity the AWS CLI's 'aws sts get-caller-identity' shows"
+_LOCAL_CREDENTIALS_HINT = "check the AWS credentials of this shell or profile"
+_NO_KEYS_HINT = "set AWS_PROFILE or --profile, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+_NETWORK_HINT = "check the network, the region, the proxy and --endpoint-url"
+_BUSY_HINT = "AWS is busy or broken: try again later"
+_KEY_HINT = "check the state of the KMS key"
+_SETTINGS_HINT = "check the options and the AWS configuration"
+
+_CUSTOMER_KEY_HINT = (
+    "the object is encrypted with a customer key (SSE-C), which a job does not carry: upload it "
+    "with SSE-KMS"
+)
+_POLICY_HINT = (
+    "the resource's policy denies the request explicitly: ask the owner for its condition"
+)
+
+_DENIED = {
+    *("403", "AccessDenied", "AccessDeniedException", "AllAccessDisabled", "Forbidden"),
+    *("InvalidClientTokenException", "NotAuthorized", "OptInRequired"),
+}
+
+_EXPLICIT_DENY = re.compile(r"explicit deny in an? ((?:[\w-]+ ){1,3}(?:policy|boundary))")
+_CUSTOMER_KEY_MESSAGE = re.compile("stored using a form of Server Side Encryption")
+"""S3's message, with the code InvalidRequest, for a GET without the customer's key."""
+
+_SKEWED = {"RequestTimeTooSkewed", "RequestInTheFuture"}
+_SKEWED_MESSAGE = re.compile("Signature (expired|not yet current)")
+"""Messages of CodePipeline and KMS with the code InvalidSignatureException."""
+
+_ROWS: tuple[tuple[set[str], type[CpstageError], str | None], ...] = (
+    (
+        {  # credentials that are invalid for every call
+            *("AuthFailure", "IncompleteSignature", "InvalidAccessKeyId", "InvalidClientTokenId"),
+            *("InvalidSignatureException", "InvalidToken", "MissingAuthenticationToken"),
+            *("MissingAuthenticationTokenException", "SignatureDoesNotMatch"),
+            "UnrecognizedClientException",
+        },
+        AccessDenied,
+        _CALLER_HINT,
+    ),
+    (
+        {"JobNotFoundException", "InvalidJobException"},
+        NotFound,
+        "check the job id and the region; a finished job is gone",
+    ),
+    (
+        {"ActionTypeNotFoundException"},
+        ConfigurationError,
+        "create the action type, or check category, provider, version and region",
+    ),
+    (
+        {"NoSuchBucket"},
+        ConfigurationError,
+        "the pipeline's artifact bucket does not exist: create it, or change the pipeline",
+    ),
+    ({"NoSuchKey", "NoSuchVersion", "NotFound", "404"}, ObjectNotFound, None),
+    (
+        {"InvalidObjectState"},
+        ObjectNotFound,
+        "the object is archived to Glacier: restore it, or release the change again",
+    ),
+    ({"PreconditionFailed", "412"}, ObjectChanged, None),
+    ({"InvalidJobStateException", "InvalidNonceException"}, OutOfSync, None),
+    (
+        {  # S3's for a bucket in another region
+            *("301", "307", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"),
+            *("PermanentRedirect", "TemporaryRedirect"),
+        },
+        ConfigurationError,
+        "give the region of the pipeline with --region",
+    ),
+)
+"""Codes with one meaning for all callers and operations."""
+
+
+class Hints(NamedTuple):
+    """Hints for the refusals of one call: arguments of ``aws_failures``."""
+
+    denied: str | None = None
+    policy: str | None = None
+    expired: str | None = None
+    key: str | None = None
+
+    def for_denial(self, message: str) -> str:
+        """Return the hint for a denial: AWS names the kind of policy that has an explicit deny."""
+        found = _EXPLICIT_DENY.search(message)
+        if not found:
+            return self.denied or _CALLER_HINT
+        if found[1] == "resource-based policy" and "kms:" not in message:
+            return self.policy or _POLICY_HINT
+        owner = "the key policy" if found[1] == "resource-based policy" else f"a {found[1]}"
+        return f"{owner} denies the request explicitly, which no permission overrides: change it"
+
+
+def failure_of(error: Exception, doing: str, hints: Hints) -> CpstageError:
+    """Return the row of the exit-code table that a failed call belongs to, with its hint."""
+    if isinstance(error, ServiceError):
+        return _refusal(error, doing, hints)
+    if isinstance(error, boto.BotoCoreError):
+        return _settings_failure(error, doing)
+    what = f"cannot {doing}: {error}{getattr(error, 'also', '')}"
+    if isinstance(error, SetupError):
+        return ConfigurationError(what, hint=error.hint)
+    if isinstance(error, CredentialsRefused):
+        if not error.busy:
+            return AccessDenied(what, hint=_LOCAL_CREDENTIALS_HINT)
+        return ServiceUnavailable(what, hint=_BUSY_HINT)
+    return ServiceUnavailable(what, hint=_NETWORK_HINT)
+
+
+def _refusal(error: ServiceError, doing: str, hints: Hints) -> CpstageError:
+    """Return the error for the refusal of a service, with its hint."""
+    what = error.text(doing)
+    if denied := _denial_hint(error, hints):
+        return AccessDenied(what, hint=denied)
+    for codes, kind, hint in _ROWS:
+        if error.code in codes:
+            return kind(what, hint=hint)
+    if error.may_pass:
+        return ServiceUnavailable(what, hint=_BUSY_HINT)
+    return ConfigurationError(what, hint="AWS refused the request for the reason it names")
+
+
+def _denial_hint(error: ServiceError, hints: Hints) -> str | None:
+    """Return the hint for a request that this caller may not make now; None for other errors."""
+    code = error.code
+    if code in _SKEWED or _SKEWED_MESSAGE.match(error.message):
+        off = seconds_off(error.date)
+        if off is None:
+            return "set the clock of this machine"
+        return f"the clock of this machine is off by {off:+.0f} s: set it"
+    if error.is_expired or code == "RequestExpired":  # of the signature, not of the credentials
+        return hints.expired or CALLER_EXPIRED_HINT
+    if code.startswith("KMS.") and not error.may_pass:
+        return hints.key or _KEY_HINT
+    if _CUSTOMER_KEY_MESSAGE.search(error.message):
+        return _CUSTOMER_KEY_HINT
+    return hints.for_denial(error.message) if code in _DENIED else None
+
+
+_LOCAL_CREDENTIALS = (
+    boto.CredentialRetrievalError,
+    boto.MetadataRetrievalError,
+    boto.NoAuthTokenError,
+    boto.PartialCredentialsError,
+    boto.RefreshWithMFAUnsupportedError,
+    boto.SSOError,
+    boto.TokenRetrievalError,
+    boto.UnknownCredentialError,
+)
+
+_WRONG_SETTINGS = (
+    (boto.ProfileNotFound, "check --profile, AWS_PROFILE and ~/.aws/config"),
+    (boto.InvalidRegionError, "check --region, AWS_REGION and the profile's region"),
+    (boto.UnknownSignatureVersionError, _SIGNATURE_HINT),
+)
+
+
+def _settings_failure(error: boto.BotoCoreError, doing: str) -> CpstageError:
+    """Translate botocore's errors about the caller's settings and credentials."""
+    if isinstance(error, boto.NoCredentialsError):
+        return AccessDenied(f"cannot {doing}: no AWS credentials were found", hint=_NO_KEYS_HINT)
+    report = error.kwargs.get("report") if isinstance(error, boto.ParamValidationError) else error
+    # A container's metadata service is quoted with all that it answers.
+    text = re.sub("(from container metadata): .*", r"\1", str(report), flags=re.DOTALL)
+    what = f"cannot {doing}: {text}".rstrip(".: ")
+    if isinstance(error, _LOCAL_CREDENTIALS) or type(error).__name__.startswith("Login"):
+        return AccessDenied(what, hint=_LOCAL_CREDENTIALS_HINT)
+    if isinstance(error, (boto.HTTPClientError, boto.ConnectionError)):
+        return ServiceUnavailable(what, hint=_NETWORK_HINT)
+    if needs := _needs_crt(error):
+        return ConfigurationError(
+            f"cannot {doing}: {needs} requires awscrt", hint=extra_hint("crt")
+        )
+    hint = next((one for kind, one in _WRONG_SETTINGS if isinstance(error, kind)), None)
+    return ConfigurationError(what, hint=hint or settings_hint(str(report)))
+
+
+def _needs_crt(error: boto.BotoCoreError) -> str | None:
+    """Return the feature that botocore has only with awscrt; None for other errors."""
+    if isinstance(error, boto.MissingDependencyException):
+        found = re.search("Using (.*?) requires", str(error))
+        return found[1] if found else "the request"
+    version = str(error.kwargs.get("signature_version"))
+    is_unknown = isinstance(error, boto.UnknownSignatureVersionError)
+    return f"signature version {version}" if is_unknown and "v4a" in version else None
+
+
+def settings_hint(why: str, other: str = _SETTINGS_HINT) -> str:
+    """Return the hint for a setting whose value botocore quotes, often without its name."""
+    if "endpoint url" in why.lower() or "invalid endpoint" in why.lower() or "IPv6" in why:
+        return "check --endpoint-url and AWS_ENDPOINT_URL"
+    named = [
+        name
+        for name, value in os.environ.items()
+        if name.startswith("AWS_") and value
+        if re.search(rf"(?<!\w){re.escape(value)}(?!\w)", why)
+    ]
+    return f"check {' and '.join(sorted(named))}" if named else other
+
+
+def seconds_off(stamp: str | None) -> float | None:
+    """Return the seconds that this clock is ahead of a Date header; None for a malformed one."""
+    from datetime import datetime, timezone
+    from email.utils import parsedate_to_datetime
+
+    try:
+        return (datetime.now(timezone.utc) - parsedate_to_datetime(stamp or "")).total_seconds()
+    except (TypeError, ValueError):
+        return None

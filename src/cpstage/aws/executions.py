@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
@@ -160,6 +160,89 @@ def get_execution(
     elif failed_action:
         chosen = _failed_action(latest, title)
     return _execution(name, where, summary, actions, chosen)
+
+
+@dataclass(frozen=True)
+class ListedExecution:
+    """An execution in a list, with the actions that failed in it."""
+
+    summary: ExecutionSummary
+    failed_actions: tuple[ActionExecution, ...] = ()
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        failed = [
+            {
+                "stage": one.stage,
+                "action": one.name,
+                "error_code": one.error_code,
+                "error_message": one.error_message,
+            }
+            for one in self.failed_actions
+        ]
+        return {**self.summary.document(), "failed_actions": failed}
+
+
+@dataclass(frozen=True)
+class DescribedExecution:
+    """One execution, and all attempts of its actions, oldest first."""
+
+    pipeline: str
+    region: str | None
+    listed: ListedExecution
+    actions: tuple[ActionExecution, ...]
+
+    def document(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
+        actions = [action.document() for action in self.actions]
+        execution = {**self.listed.document(), "actions": actions}
+        return {"pipeline": self.pipeline, "executions": [execution]}
+
+
+def past_executions(
+    pipeline: str, status: str | None = None, *, config: AwsConfig | None = None
+) -> Iterator[ListedExecution]:
+    """Return the executions of a pipeline, newest first, with the failed actions of failed ones.
+
+    Args:
+        pipeline: The pipeline: its name, its ARN, or a URL of the console.
+        status: Only executions of this status.
+        config: The configuration of the AWS clients, with the caller's own credentials.
+
+    Raises:
+        UsageError, NotFound, AccessDenied, ServiceUnavailable, ConfigurationError: As
+            :func:`list_executions`; the failed actions need
+            ``codepipeline:ListActionExecutions``.
+    """
+    for summary in list_executions(pipeline, status=status, config=config):
+        has_failed = summary.status == "Failed"
+        actions = list_actions(pipeline, summary.id, config=config) if has_failed else []
+        yield ListedExecution(summary, _failed(actions))
+
+
+def describe_execution(
+    pipeline: str, execution: str | None = None, *, config: AwsConfig | None = None
+) -> DescribedExecution:
+    """Return one execution with all its actions.
+
+    Args:
+        pipeline: The pipeline: its name, its ARN, or a URL of the console.
+        execution: The id, or its start; by default the one of the URL, or the latest one.
+        config: The configuration of the AWS clients, with the caller's own credentials.
+
+    Raises:
+        UsageError, NotFound, AccessDenied, ServiceUnavailable, ConfigurationError: As
+            :func:`get_execution`.
+    """
+    name, where, _ = _resolve(pipeline, config)
+    summary = find_execution(pipeline, execution, config=where)
+    actions = list_actions(name, summary.id, config=where)
+    listed = ListedExecution(summary, _failed(actions))
+    return DescribedExecution(name, where.require_region(), listed, tuple(actions))
+
+
+def _failed(actions: list[ActionExecution]) -> tuple[ActionExecution, ...]:
+    return tuple(one for one in latest_attempts(actions) if one.status == "Failed")
 
 
 def previous_success(execution: Execution, *, config: AwsConfig) -> ExecutionSummary:

@@ -7,33 +7,118 @@ artifacts of a past execution are read in the same way, with the caller's own cr
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from functools import cached_property, partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from cpstage._deflate import crc32_of
-from cpstage.aws.client import Answer, AwsClient, JobCredentials, Retries
-from cpstage.aws.codepipeline import get_job
-from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
-from cpstage.aws.errors import (
+from cpstage.aws.client import (
     CALLER_EXPIRED_HINT,
     SESSION_EXPIRED_HINT,
+    Answer,
+    AwsClient,
     NetworkError,
+    Retries,
     ServiceError,
     aws_failures,
 )
-from cpstage.aws.s3 import S3, Checksum, Pieces, crc32_checksum, full_object_checksum, length_of
+from cpstage.aws.codepipeline import get_job
+from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
+from cpstage.aws.s3 import S3, Checksum, ObjectInfo, Pieces, crc32_checksum, length_of, object_info
 from cpstage.errors import CpstageError, NotFound, OutOfSync, require_type
 from cpstage.job import Artifact, ArtifactSet, EncryptionKey, Job, ReadWith, SessionCredentials
+from cpstage.job.model import MASK
 
 if TYPE_CHECKING:
     from cpstage.aws.uploads import InFlight, StorageOptions, Upload
 
 # A fetch uploads nothing: what uploads is imported where it is used.
+
+_LOGGER = logging.getLogger("cpstage")
+
+_SPARE_SECONDS = 60.0
+"""Before the time at which credentials expire, where that is known."""
+
+_TRY_AGAIN_SECONDS = 30.0
+"""After a refresh ahead of time has failed; the old credentials may well last a while longer."""
+
+
+class JobCredentials:
+    """A job's session credentials, with which the clients of a job sign.
+
+    CodePipeline issues them without an expiry date, and a large transfer outlives them. They are
+    refreshed when they reach a certain age, and when AWS says that they have expired. botocore's
+    ``RefreshableCredentials`` need an expiry date, and botocore retries no ExpiredToken.
+
+    Any number of threads refresh them once per expiry: a thread whose token has expired refreshes
+    only if that token is still the current one.
+
+    Args:
+        first: The credentials that came with the job.
+        refresh: Requests new ones. Its errors reach the caller of whatever needed them.
+        max_age: Seconds after which they are refreshed ahead of time.
+        clock: Seconds that never go back.
+
+    Attributes:
+        current: What requests are signed with now, however old it is.
+    """
+
+    def __init__(
+        self,
+        first: SessionCredentials,
+        refresh: Callable[[], SessionCredentials],
+        max_age: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._refresh = refresh
+        self._max_age = max_age
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._use(first)
+
+    def __repr__(self) -> str:
+        return f"JobCredentials({MASK})"
+
+    def before_sign(self, request: Any, **_: Any) -> None:
+        """Make botocore sign a request with these credentials, and with no others."""
+        request.context.setdefault("signing", {})["request_credentials"] = self
+
+    def get_frozen_credentials(self) -> SessionCredentials:
+        """Return the credentials for the next request; botocore calls this for each."""
+        if self._clock() >= self._old_at:
+            with self._lock:
+                if self._clock() >= self._old_at:
+                    self._refresh_ahead_of_time()
+        return self.current
+
+    def refresh_after(self, token: str | None) -> None:
+        """Refresh, unless another thread has done so since a request was signed with this token."""
+        with self._lock:
+            if token == self.current.token:
+                self._use(self._refresh())
+
+    def _refresh_ahead_of_time(self) -> None:
+        """Refresh; when that fails, go on with the old ones, until AWS refuses them."""
+        try:
+            self._use(self._refresh())
+        except CpstageError as error:
+            _LOGGER.info("cannot refresh the job's session ahead of time: %s", error.message)
+            self._old_at = self._clock() + min(_TRY_AGAIN_SECONDS, self._max_age)
+
+    def _use(self, new: SessionCredentials) -> None:
+        self.current = new
+        lasts = self._max_age - (new.age_seconds or 0.0)
+        if new.expires_at is not None:
+            left = (new.expires_at - datetime.now(timezone.utc)).total_seconds()
+            lasts = min(lasts, left - _SPARE_SECONDS)
+        self._old_at = self._clock() + lasts
 
 
 class JobSession:
@@ -288,37 +373,6 @@ def _writing(
     )
 
 
-class ObjectInfo(NamedTuple):
-    """The answer of HeadObject.
-
-    Attributes:
-        etag: The ETag, with its quotes.
-        version_id: The version ID; None in a bucket without versions.
-        encryption: The server-side encryption: ``aws:kms``, ``aws:kms:dsse``, ``AES256`` or None.
-        kms_key_id: The ARN of the KMS key, for ``aws:kms`` and ``aws:kms:dsse``.
-        checksum: The full-object checksum, where S3 has one.
-        metadata: User metadata; names in lower case without ``x-amz-meta-``.
-        last_modified: When the object was stored, as S3 writes it (``Last-Modified``).
-        storage_class: Its storage class; S3 leaves ``STANDARD`` out.
-    """
-
-    size: int
-    etag: str
-    version_id: str | None
-    content_type: str
-    encryption: str | None
-    kms_key_id: str | None
-    checksum: Checksum | None = None
-    metadata: Mapping[str, str] = {}
-    last_modified: str | None = None
-    storage_class: str = "STANDARD"
-
-    @property
-    def unverified_checksum(self) -> str | None:
-        """The algorithm of the checksum, where it cannot be computed here."""
-        return self.checksum.algorithm if self.checksum and not self.checksum.begin() else None
-
-
 @dataclass(frozen=True)
 class S3Object:
     """An object as a blob: every read is a ranged GET with ``If-Match`` on the ETag of the HEAD."""
@@ -345,22 +399,6 @@ class S3Object:
         location = self.artifact.location
         with reading(self.artifact, self.info.kms_key_id, self.read_with):
             return self.s3.get_range(location.bucket, location.key, offset, length, self.info.etag)
-
-
-def object_info(answer: Answer) -> ObjectInfo:
-    """Return the facts of a HeadObject answer."""
-    return ObjectInfo(
-        size=answer["ContentLength"],
-        etag=answer["ETag"],
-        version_id=answer.get("VersionId"),
-        content_type=answer.get("ContentType", ""),
-        encryption=answer.get("ServerSideEncryption"),
-        kms_key_id=answer.get("SSEKMSKeyId"),
-        checksum=full_object_checksum(answer),
-        metadata=answer.get("Metadata", {}),
-        last_modified=answer.get("LastModified"),
-        storage_class=answer.get("StorageClass") or "STANDARD",
-    )
 
 
 def reading(

@@ -24,8 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from botocore.exceptions import FlexibleChecksumError
 
 from cpstage._deflate import crc32
-from cpstage.aws.client import Answer, AwsClient, Check, Retries, has
-from cpstage.aws.errors import NetworkError, translated
+from cpstage.aws.client import Answer, AwsClient, Check, NetworkError, Retries, has
 from cpstage.errors import ArtifactRejected
 
 if TYPE_CHECKING:
@@ -129,6 +128,53 @@ class RunningChecksum(NamedTuple):
             )
 
 
+class ObjectInfo(NamedTuple):
+    """The answer of HeadObject.
+
+    Attributes:
+        etag: The ETag, with its quotes.
+        version_id: The version ID; None in a bucket without versions.
+        encryption: The server-side encryption: ``aws:kms``, ``aws:kms:dsse``, ``AES256`` or None.
+        kms_key_id: The ARN of the KMS key, for ``aws:kms`` and ``aws:kms:dsse``.
+        checksum: The full-object checksum, where S3 has one.
+        metadata: User metadata; names in lower case without ``x-amz-meta-``.
+        last_modified: When the object was stored, as S3 writes it (``Last-Modified``).
+        storage_class: Its storage class; S3 leaves ``STANDARD`` out.
+    """
+
+    size: int
+    etag: str
+    version_id: str | None
+    content_type: str
+    encryption: str | None
+    kms_key_id: str | None
+    checksum: Checksum | None = None
+    metadata: Mapping[str, str] = {}
+    last_modified: str | None = None
+    storage_class: str = "STANDARD"
+
+    @property
+    def unverified_checksum(self) -> str | None:
+        """The algorithm of the checksum, where it cannot be computed here."""
+        return self.checksum.algorithm if self.checksum and not self.checksum.begin() else None
+
+
+def object_info(answer: Answer) -> ObjectInfo:
+    """Return the facts of a HeadObject answer."""
+    return ObjectInfo(
+        size=answer["ContentLength"],
+        etag=answer["ETag"],
+        version_id=answer.get("VersionId"),
+        content_type=answer.get("ContentType", ""),
+        encryption=answer.get("ServerSideEncryption"),
+        kms_key_id=answer.get("SSEKMSKeyId"),
+        checksum=full_object_checksum(answer),
+        metadata=answer.get("Metadata", {}),
+        last_modified=answer.get("LastModified"),
+        storage_class=answer.get("StorageClass") or "STANDARD",
+    )
+
+
 class OpenUpload(NamedTuple):
     """A multipart upload that was created, and neither completed nor aborted."""
 
@@ -211,6 +257,8 @@ class S3:
                 is_whole = len(piece) == length and not body.read(1)
                 return None if is_whole else NetworkError("the answer was cut", began=True)
             except Exception as error:
+                from cpstage.aws.errors import translated
+
                 failure = translated(error, "GetObject")
                 failure.__traceback__ = failure.__context__ = None
                 return failure

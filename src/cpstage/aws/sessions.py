@@ -45,7 +45,7 @@ from urllib3.exceptions import ProtocolError
 
 from cpstage._deflate import gunzip
 from cpstage._version import __version__
-from cpstage.aws.errors import CALLER_EXPIRED_HINT, translated
+from cpstage.aws.client import CALLER_EXPIRED_HINT
 from cpstage.errors import AccessDenied, ConfigurationError, ServiceUnavailable, local_reason
 
 _LOGGER = logging.getLogger("cpstage")
@@ -101,6 +101,8 @@ def require_credentials(session: Callable[[], boto3.Session]) -> None:
     except BotoCoreError:
         raise
     except ClientError as error:
+        from cpstage.aws.errors import translated
+
         refused = translated(error, "")
     except ResponseParserError:  # it quotes the answer, and with it the credentials
         what = "the AWS credentials cannot be read: the answer of STS is malformed"
@@ -118,7 +120,7 @@ def require_credentials(session: Callable[[], boto3.Session]) -> None:
         what = f"the AWS credentials cannot be read: cannot read{file}"
         refused = AccessDenied(f"{what}: {local_reason(error)}", hint="check the profile")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        from cpstage.aws.hints import settings_hint
+        from cpstage.aws.errors import settings_hint
 
         # The text of the exception may quote a secret.
         other = "check the credentials file, or what credential_process prints"
@@ -438,13 +440,9 @@ def _pools(connections: Connections) -> dict[str, type]:
         """A connection with TLS."""
 
     class HttpPool(Complete, AWSHTTPConnectionPool):
-        """Connections without TLS to one host."""
-
         ConnectionCls = Http
 
     class HttpsPool(Complete, AWSHTTPSConnectionPool):
-        """Connections with TLS to one host."""
-
         ConnectionCls = Https
 
     return {"http": HttpPool, "https": HttpsPool}

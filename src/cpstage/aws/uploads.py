@@ -23,8 +23,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 from urllib.parse import urlencode
 
 from cpstage._deflate import crc32_combine, crc32_of
-from cpstage.aws.client import Answer
-from cpstage.aws.errors import CallFailed, NetworkError, ServiceError
+from cpstage.aws.client import Answer, CallFailed, NetworkError, ServiceError
 from cpstage.aws.s3 import S3, Checksum, OpenUpload, Pieces, crc32_checksum, length_of
 from cpstage.errors import AccessDenied
 from cpstage.job import EncryptionKey, S3Location

@@ -55,8 +55,8 @@ GROUPS = {
         "work": _Command("work", "Run the jobs of an action type, until stopped."),
         "claim": _Command("work", "Acknowledge a waiting job, and print its id."),
         "report": _Command("run", "Report the result of a job to CodePipeline."),
-        "env": _Command("export", "Print the variables of a job in a workspace."),
-        "credentials": _Command("export", "Print a job's session credentials, SECRETS included."),
+        "env": _Command("inspect", "Print the variables of a job in a workspace."),
+        "credentials": _Command("inspect", "Print a job's session credentials, SECRETS included."),
     },
     "Job details": {
         "show": _Command("inspect", "Show a job and the objects at its locations."),

@@ -137,21 +137,19 @@ def compile_query(expression: str | None) -> Callable[[Any], Any]:
 
 
 def _bad_query(expression: str, error: Exception) -> UsageError:
-    return UsageError(f"Bad value for --query {expression}: {_reason(error)}")
-
-
-def _reason(error: Exception) -> str:
-    from jmespath.exceptions import JMESPathError, JMESPathTypeError
+    from jmespath.exceptions import JMESPathTypeError
 
     if isinstance(error, JMESPathTypeError):
         expected = " or ".join(error.expected_types)
-        return f"{error.function_name}() takes {expected}, got {error.actual_type}"
-    if isinstance(error, RecursionError):
-        return "it is nested too deeply"
-    if not isinstance(error, (JMESPathError, ValueError)):
-        return "it does not suit the document"
-    first_line = str(error).partition("\n")[0]
-    return first_line.rstrip(":.").removesuffix(", for expression")
+        why = f"{error.function_name}() takes {expected}, got {error.actual_type}"
+    elif isinstance(error, RecursionError):
+        why = "it is nested too deeply"
+    elif isinstance(error, ValueError):  # as are all errors of jmespath
+        first_line = str(error).partition("\n")[0]
+        why = first_line.rstrip(":.").removesuffix(", for expression")
+    else:
+        why = "it does not suit the document"
+    return UsageError(f"Bad value for --query {expression}: {why}")
 
 
 _PADDING = 4

@@ -320,7 +320,7 @@ def diff(
     """
     texts = cpstage.inspect.Texts(() if unified else content, wanted=unified or bool(content))
     _check_options(source, words, other, local, is_detailed=texts.wanted or skip_missing)
-    job: cpstage.ArtifactSet | None = None
+    job: cpstage.job.ArtifactSet | None = None
     between: dict[str, str] | None = None
     compared: list[Comparison] = []
     changed: list[Changes] = []
@@ -386,16 +386,16 @@ def _check_options(
 
 def _executions(
     source: JobSource, wanted: str, config: cpstage.AwsConfig, terminal: Terminal
-) -> tuple[cpstage.Execution, cpstage.Execution]:
+) -> tuple[cpstage.inspect.Execution, cpstage.inspect.Execution]:
     """Return the execution and the one to compare it with: of the same action, if one is chosen."""
     from cpstage.aws.executions import previous_success
 
     found = source.load_artifacts(config, terminal, needs_artifacts=False)
-    after = cast("cpstage.Execution", found)
+    after = cast("cpstage.inspect.Execution", found)
     where = replace(config, region=after.region)
     other = previous_success(after, config=where).id if wanted == "previous" else wanted
     action = after.action.path if after.action else None
-    before = cpstage.get_execution(after.pipeline, other, action=action, config=where)
+    before = cpstage.inspect.get_execution(after.pipeline, other, action=action, config=where)
     terminal.note(f"cpstage: changes from execution {before.execution_id} to {after.execution_id}")
     return after, before
 

@@ -252,7 +252,7 @@ def _is_masked(selected: object) -> bool:
         return any(_is_masked(value) for value in selected.values())
     if isinstance(selected, list):
         return any(_is_masked(value) for value in selected)
-    from cpstage.job.masking import MASK
+    from cpstage.job.model import MASK
 
     return selected == MASK
 

@@ -15,19 +15,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from inspect import cleandoc
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 import cpstage
-from cpstage.cli.options import Decorator, Function, a_file, flag, gather, is_empty
+from cpstage.cli.options import Decorator, Function, PathName, a_file, flag, gather, is_empty
 from cpstage.cli.output import Terminal
-from cpstage.errors import ConfigurationError, NotFound, UsageError, local_reason
+from cpstage.errors import ConfigurationError, NotFound, UsageError, unreadable_input
 
 if TYPE_CHECKING:
     from cpstage.job import ArtifactSet
-    from cpstage.job.masking import Secret
+    from cpstage.job.model import Secret
 
 
 _VARIABLE = "CPSTAGE_JOB_ID"
@@ -65,7 +64,7 @@ class JobSource(NamedTuple):
         """
         if self.past is None:
             return self.load(config, in_progress=in_progress)
-        execution = cpstage.get_execution(**self.past, config=config)
+        execution = cpstage.inspect.get_execution(**self.past, config=config)
         terminal.note(f"cpstage: {execution.title}: the caller's credentials read the artifacts")
         if needs_artifacts and not (execution.input_artifacts or execution.output_artifacts):
             raise NotFound(
@@ -120,22 +119,33 @@ def _read_document(file: str) -> Any:
     except (ValueError, RecursionError):
         # What stopped the parser holds the whole document, and with it the secrets.
         raise ConfigurationError(
-            f"the job file {'stdin' if file == '-' else file} is not JSON",
+            f"the job file {shown_name(file)} is not JSON",
             hint="save it with 'cpstage get-job-details --save FILE'",
         ) from None
 
 
-def read_file(file: str, what: str) -> bytes:
-    """Read a file, or stdin for ``-``; raise ConfigurationError where it cannot be read."""
-    where = f"{what} {'stdin' if file == '-' else file}"
+def shown_name(file: str) -> str:
+    """Return the name of a file for messages; ``-`` is stdin."""
+    return "stdin" if file == "-" else file
+
+
+def read_file(file: str, what: str, most: int = -1) -> bytes:
+    """Read a file, or stdin for ``-``, as far as one byte more than the most that are accepted.
+
+    Raises:
+        ConfigurationError, LocalIOError: It cannot be read.
+    """
+    where = f"the {what} {shown_name(file)}"
+    bound = most if most < 0 else most + 1
     try:
         if file != "-":
-            return Path(file).read_bytes()
+            with open(file, "rb") as stream:
+                return stream.read(bound)
         if sys.stdin is None:
-            raise ConfigurationError(f"cannot read the {where}: it is closed")
-        return sys.stdin.buffer.read()
+            raise ConfigurationError(f"cannot read {where}: it is closed")
+        return sys.stdin.buffer.read(bound)
     except OSError as error:
-        raise ConfigurationError(f"cannot read the {where}: {local_reason(error)}") from error
+        raise unreadable_input(error, where) from error
 
 
 def refuse_document(text: str, what: str) -> None:
@@ -184,7 +194,7 @@ def job_options(function: Function, *, takes_past: bool = False) -> Function:
         refuse_document(job_file or "", "--job-file")
         if job_id and not _JOB_ID.fullmatch(job_id) and os.path.isfile(job_id):
             raise _is_a_file(job_id)
-        from cpstage.job.masking import secret
+        from cpstage.job.model import secret
 
         # A variable that a Windows tool set may end with a CR.
         source = JobSource(known.rstrip("\r\n") or None, secret(client_token), job_file, past)
@@ -283,7 +293,7 @@ def _past_options(*, hidden: bool) -> list[Decorator]:
 _JOB_FILE = click.option(
     "--job-file",
     metavar="FILE|-",
-    type=a_file,
+    type=PathName("file", or_stdin=True),
     help="Saved job document, in any format that AWS returns.",
 )
 _CLIENT_TOKEN = click.option(

@@ -41,6 +41,7 @@ from cpstage.errors import (
     ServiceUnavailable,
     Stopped,
     UsageError,
+    extra_hint,
     printable,
 )
 from cpstage.job import check_artifact_name
@@ -59,8 +60,7 @@ def _local_extra() -> Iterator[None]:
             raise
         raise ConfigurationError(
             f"the embedded local AWS is not installed ({error.name} is missing)",
-            hint="in a clone, install the extra as you installed cpstage: pip install '.[local]', "
-            "uv tool install '.[local]' or pipx install --force '.[local]'",
+            hint=extra_hint("local"),
         ) from error
 
 

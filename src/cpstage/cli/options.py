@@ -203,18 +203,27 @@ class PathName(click.types.StringParamType):
     """A path on this machine, which a shell completes.
 
     An empty one is refused: it comes from a variable that is unset, and would be the current
-    directory. :class:`click.Path` takes it.
+    directory. So is ``-``, which other tools take for stdin or stdout. :class:`click.Path` takes
+    both as names of files.
     """
 
-    def __init__(self, kind: str, *, as_path: bool = False) -> None:
+    def __init__(self, kind: str, *, as_path: bool = False, or_stdin: bool = False) -> None:
         self._kind = kind
         self._as_path = as_path
+        self._or_stdin = or_stdin
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Refuse an empty path, unless a shell completes the line."""
-        if value == "" and param is not None and not (ctx and ctx.resilient_parsing):
+        """Refuse an empty path and a stream, unless a shell completes the line."""
+        if param is not None and not (ctx and ctx.resilient_parsing):
             named = long_name(param) if isinstance(param, click.Option) else ""
-            raise is_empty(named or param.human_readable_name)
+            name = named or param.human_readable_name
+            if value == "":
+                raise is_empty(name)
+            if value == "-" and not self._or_stdin:
+                raise UsageError(
+                    f"{name} is '-', and takes neither stdin nor stdout",
+                    hint="give a path, which is './-' for a file of that name",
+                )
         return Path(value) if self._as_path else value
 
     def shell_complete(

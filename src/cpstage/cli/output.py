@@ -109,7 +109,7 @@ class Terminal:
 
 def _traceback(error: BaseException) -> str:
     """Format an exception, without the messages of libraries that read answers of AWS."""
-    from cpstage.job.masking import MASK
+    from cpstage.job.model import MASK
 
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     for one in _chain(error):
@@ -137,7 +137,7 @@ def _without_exception(record: logging.LogRecord) -> bool:
 
 def _without_quotes(record: logging.LogRecord) -> bool:
     """Drop texts of exceptions, which quote answers, and queries of URLs, which may be signed."""
-    from cpstage.job.masking import mask_queries
+    from cpstage.job.model import mask_queries
 
     given = record.args if isinstance(record.args, tuple) else ()
     named = tuple(type(one).__name__ if isinstance(one, BaseException) else one for one in given)

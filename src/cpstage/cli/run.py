@@ -19,6 +19,7 @@ from cpstage.cli.job_options import (
     force_option,
     job_options,
     read_file,
+    shown_name,
 )
 from cpstage.cli.options import (
     AwsCommand,
@@ -312,8 +313,8 @@ def success(
     given as CPSTAGE_JOB_ID.
     """
     from cpstage.aws.codepipeline import require_in_progress
-    from cpstage.job.masking import secret
-    from cpstage.job.result import read_token, read_variables
+    from cpstage.job.model import secret
+    from cpstage.job.result import MOST_READ, MOST_TOKEN_BYTES, parse_token, parse_variables
 
     job_id = source.require_id()
     asked: dict[str, Any] = {"client_token": source.client_token, "config": config}
@@ -321,10 +322,12 @@ def success(
         details.check()
         token = secret(os.environ.get("CPSTAGE_CONTINUATION_TOKEN") or None)
         if continuation_token_file is not None:
-            token = read_token(_or_stdin(continuation_token_file))
+            file, what = continuation_token_file, "continuation token"
+            token = parse_token(read_file(file, what, MOST_TOKEN_BYTES), shown_name(file))
         variables = {}
         if output_variables_file is not None:
-            variables = read_variables(_or_stdin(output_variables_file))
+            file, what = output_variables_file, "output variables"
+            variables = parse_variables(read_file(file, what, MOST_READ), shown_name(file))
         variables.update(_variables(output_variables))
         if not force:
             require_in_progress(job_id, **asked)
@@ -338,10 +341,6 @@ def success(
             terminal.note("reported\tfailure")
         raise
     _print_reported(reported, terminal)
-
-
-def _or_stdin(file: str) -> str:
-    return "/dev/stdin" if file == "-" else file
 
 
 @report.command(cls=AwsCommand, epilog=_FAILURE_EXAMPLES)

@@ -37,8 +37,15 @@ from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from cpstage.aws.client import Answer, AwsClient, has
-from cpstage.aws.errors import CALLER_EXPIRED_HINT, SESSION_EXPIRED_HINT, ServiceError, aws_failures
+from cpstage.aws.client import (
+    CALLER_EXPIRED_HINT,
+    SESSION_EXPIRED_HINT,
+    Answer,
+    AwsClient,
+    ServiceError,
+    aws_failures,
+    has,
+)
 from cpstage.encryption.header import (
     AllowedKeys,
     Header,
@@ -57,7 +64,7 @@ from cpstage.errors import (
     InternalError,
     ServiceUnavailable,
 )
-from cpstage.job.masking import SecretBytes
+from cpstage.job.model import SecretBytes
 
 Clients = Callable[["str | None"], AwsClient]
 """Returns the KMS client of a region; None is the pipeline's region."""

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from cpstage.archive.paths import quoted
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
 from cpstage.aws.job_session import JobSession
 from cpstage.errors import ArtifactRejected, NotFound, ObjectNotFound, local_failures
@@ -32,22 +33,19 @@ _LONGEST_TEXT, _MOST_TEXT = 4 << 20, 64 << 20
 _MOST_PAIRS = 2_000_000
 """Pairs of equal lines in a member: with more, difflib can take minutes to hours."""
 
-What = Literal["added", "removed", "kind", "size", "content", "executable", "target"]
-
 
 @dataclass(frozen=True)
 class Change:
     """One way in which two archives differ.
 
     Attributes:
-        path: The member.
         what: In what; ``added`` is in the later one only, ``removed`` in the earlier one only.
         before: What the earlier one has; None for nothing.
         after: What the later one has; None for nothing.
     """
 
     path: str
-    what: What
+    what: Literal["added", "removed", "kind", "size", "content", "executable", "target"]
     before: str | int | bool | None = None
     after: str | int | bool | None = None
 
@@ -79,8 +77,7 @@ class Changes:
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON has it."""
-        changes = [asdict(one) for one in self.changes]
-        return {**asdict(self), "changes": changes, "text": list(self.text)}
+        return {**asdict(self), "changes": [*map(asdict, self.changes)], "text": [*self.text]}
 
 
 @dataclass(frozen=True)
@@ -105,7 +102,6 @@ class Difference:
     """One way in which a tree and an artifact differ.
 
     Attributes:
-        path: Where.
         what: In what; ``missing`` is in the artifact only, ``added`` in the tree only.
         remote: What the artifact has; None where it has nothing.
         local: What the tree has; None where it has nothing.
@@ -193,10 +189,13 @@ class _Fetched(NamedTuple):
     progress: Progress
 
     def path_of(self, artifact: Artifact, parent: Path) -> Path:
-        """Return the directory of an artifact, which exists."""
+        """Return the directory of an artifact, which a build did not replace by a symlink."""
         merged = self.manifest.get(artifact.name, {}).get("layout") == "merged"
         path = parent if merged else parent / artifact.name
         with local_failures(path, "read"):
+            if path.is_symlink():
+                what = f"{path} is a symlink to {quoted(str(path.readlink()))}"
+                raise ArtifactRejected(what, hint="fetch it again with --replace")
             if path.is_dir():
                 return path
         raise NotFound(

@@ -30,7 +30,8 @@ from cpstage.archive.zip_directory import read_directory, read_tail
 from cpstage.archive.zip_format import ZipEntry
 from cpstage.archive.zip_reader import entry_chunks
 from cpstage.aws.config import DEFAULT_MAX_AGE, AwsConfig
-from cpstage.aws.job_session import JobSession, ObjectInfo
+from cpstage.aws.job_session import JobSession
+from cpstage.aws.s3 import ObjectInfo
 from cpstage.encryption.header import Header
 from cpstage.errors import (
     AccessDenied,

@@ -13,22 +13,26 @@ from __future__ import annotations
 
 import copy
 import re
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
 from cpstage.errors import ConfigurationError
-from cpstage.job.masking import MASK, MaskedDict, Secret, mask_objects, secret
 from cpstage.job.model import (
+    MASK,
     ActionTypeId,
     Artifact,
     EncryptionKey,
     Job,
     PipelineContext,
     S3Location,
+    Secret,
+    SecretBytes,
     SessionCredentials,
     check_artifact_name,
+    secret,
 )
 
 Document = Mapping[str, Any]
@@ -118,6 +122,45 @@ def mask_document(document: Document) -> MaskedDict:
     if data.get("continuationToken"):
         data["continuationToken"] = MASK
     return masked
+
+
+class MaskedDict(dict[str, Any]):
+    """A JSON object that may hold secrets: a dictionary whose ``repr`` masks its values."""
+
+    def __repr__(self) -> str:
+        return f"{{{', '.join(f'{name!r}: {MASK}' for name in self)}}}"
+
+
+def mask_objects(value: Any) -> Any:
+    """Return a JSON value in which every object is a :class:`MaskedDict`."""
+    if isinstance(value, Mapping):
+        return MaskedDict((name, mask_objects(member)) for name, member in value.items())
+    if isinstance(value, list):
+        return [mask_objects(member) for member in value]
+    return value
+
+
+def reveal(value: Any) -> Any:
+    """Return a JSON value with the texts of its secrets in their places."""
+    if isinstance(value, (Secret, SecretBytes)):
+        return value.reveal()
+    if isinstance(value, Mapping):
+        return MaskedDict((name, reveal(member)) for name, member in value.items())
+    if isinstance(value, list):
+        return [reveal(member) for member in value]
+    return value
+
+
+def secrets_in(value: Any) -> list[Secret]:
+    """Return the secrets of a JSON value, bytes as JSON has them."""
+    if isinstance(value, Secret):
+        return [value]
+    if isinstance(value, SecretBytes):
+        return [Secret(b64encode(value.reveal()).decode())]
+    if isinstance(value, Mapping):
+        value = [*value.values()]
+    members = value if isinstance(value, list) else []
+    return [found for member in members for found in secrets_in(member)]
 
 
 def _job_member(document: object) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from cpstage.job import (
     artifact_document,
     check_artifact_name,
 )
-from cpstage.job.masking import Secret
+from cpstage.job.model import Secret
 
 _CONSOLE_PATH = re.compile(
     r"/codesuite/codepipeline/pipelines/(?P<name>[^/]+)(?:/executions/(?P<execution>[^/]+))?(?:/|$)"
@@ -113,18 +113,8 @@ class ExecutionSummary:
 
     def document(self) -> dict[str, Any]:
         """Return it as JSON has it."""
-        return {
-            "id": self.id,
-            "status": self.status,
-            "status_summary": self.status_summary,
-            **_times(self),
-            "trigger": self.trigger,
-            "trigger_detail": self.trigger_detail,
-            "source_revisions": [dict(one) for one in self.source_revisions],
-            "stop_reason": self.stop_reason,
-            "execution_mode": self.execution_mode,
-            "execution_type": self.execution_type,
-        }
+        revisions = [dict(one) for one in self.source_revisions]
+        return {**vars(self), **_times(self), "source_revisions": revisions}
 
 
 @dataclass(frozen=True)

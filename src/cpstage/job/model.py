@@ -1,21 +1,34 @@
-"""A CodePipeline job as immutable records.
+"""A CodePipeline job as immutable records, and its secrets, which never print themselves.
 
 Names are those of the CodePipeline API reference (``JobDetails``, ``ThirdPartyJobDetails``,
-``Job``). Strings that become paths are checked here once, and trusted afterwards. No ``repr`` shows
-a secret.
+``Job``). Strings that become paths are checked here once, and trusted afterwards.
+
+A traceback that shows local variables (``traceback.TracebackException(capture_locals=True)``,
+``rich``, ``pytest -l``) calls ``repr`` on them. So secrets travel as :class:`Secret`, and documents
+that hold secrets as :class:`MaskedDict`, until the call that needs the plain value.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from fnmatch import fnmatchcase
-from typing import Any, Literal, NamedTuple, NewType
+from typing import Any, Literal, NamedTuple, NewType, NoReturn, overload
 
 from cpstage.errors import AccessDenied, ConfigurationError, UsageError, printable
-from cpstage.job.masking import MASK, SHORTEST_SECRET, Secret
+
+MASK = "********"
+
+_LONGEST_SEARCHED = 8_000
+"""Characters of a message that are searched for secrets; the rest of the message is not shown."""
+
+_PIECE_OF_SECRET = 12
+"""Characters in a row of a secret that give too much of the secret away."""
+
+SHORTEST_SECRET = 8
+"""Characters: AWS has no shorter keys, and ``main`` would be found in every other line."""
 
 ArtifactName = NewType("ArtifactName", str)
 """An artifact's name that has been checked, and is safe as the name of a directory."""
@@ -35,6 +48,97 @@ _DEVICE_NAME = re.compile(r"CON|PRN|AUX|NUL|COM[0-9]|LPT[0-9]", re.IGNORECASE)
 
 _MOST_SKEW_SECONDS = 300
 """How far the clocks of two machines may be apart."""
+
+
+class _Masked:
+    """A value that no ``repr``, ``str``, format or pickle shows."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return MASK
+
+    def __format__(self, _: str) -> str:
+        return MASK
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret cannot be pickled")
+
+
+class SecretBytes(_Masked):
+    """A data key."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def reveal(self) -> bytes:
+        """Return its bytes."""
+        return self._data
+
+
+class Secret(_Masked):
+    """A text that only ``reveal()`` returns: each print of it is a mask."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the text."""
+        return self._text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __bool__(self) -> bool:
+        return bool(self._text)
+
+    def __len__(self) -> int:
+        return len(self._text)
+
+
+@overload
+def secret(value: str | Secret) -> Secret: ...
+@overload
+def secret(value: None) -> None: ...
+@overload
+def secret(value: str | Secret | None) -> Secret | None: ...
+def secret(value: str | Secret | None) -> Secret | None:
+    """Return a text as a secret; None and secrets stay what they are.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if value is None or isinstance(value, Secret):
+        return value
+    if not isinstance(value, str):
+        raise TypeError(f"a secret is of type {type(value).__name__}, and not str")
+    return Secret(value)
+
+
+def mask_queries(text: str) -> str:
+    """Hide the queries of URLs: a signature may be in one, and the session token."""
+    return re.sub(r"\?[^\s\"']+", f"?{MASK}", text)
+
+
+def masked(text: str, secrets: Iterable[Secret]) -> str:
+    """Return the first 8,000 characters of a text without secrets, also without cut ones."""
+    text = text[:_LONGEST_SEARCHED]
+    hidden = [one.reveal() for one in secrets if one]
+    for value in hidden:
+        text = text.replace(value, MASK)
+    shown = [*text]
+    for start in range(len(text) - _PIECE_OF_SECRET + 1):
+        piece = text[start : start + _PIECE_OF_SECRET]
+        if any(piece in value for value in hidden):
+            shown[start : start + _PIECE_OF_SECRET] = "*" * _PIECE_OF_SECRET
+    return "".join(shown)
 
 
 class S3Location(NamedTuple):

@@ -14,12 +14,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any, Literal
 
-from cpstage.errors import ConfigurationError, FailureType, UsageError, unreadable_input
+from cpstage.errors import ConfigurationError, FailureType, UsageError
 from cpstage.job.document import SURROGATE, is_unicode
-from cpstage.job.masking import Secret
+from cpstage.job.model import Secret
 
 _LOGGER = logging.getLogger("cpstage")
 
@@ -237,27 +236,12 @@ _CONTROL_IN_VALUE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _ELSEWHERE = "put large values into an output artifact"
 
 
-def read_variables(path: Path | str) -> dict[str, str]:
-    """Read a file of output variables.
+def parse_variables(data: bytes, path: str) -> dict[str, str]:
+    """Return the output variables from the content of a file, whose path messages have.
 
     Raises:
-        ConfigurationError, LocalIOError: It cannot be read, or holds something else.
+        ConfigurationError: It is too long, holds something else, or CodePipeline would refuse it.
     """
-    data = _start_of(path, MOST_READ, "output variables")
-    return parse_variables(data, str(path))
-
-
-def _start_of(path: Path | str, most: int, what: str) -> bytes:
-    """Read a file up to one byte more than is accepted."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(most + 1)
-    except OSError as error:
-        raise unreadable_input(error, f"the {what} {path}") from error
-
-
-def parse_variables(data: bytes, path: str) -> dict[str, str]:
-    """Return the output variables from the content of a file, whose path messages have."""
     if len(data) > MOST_READ:
         raise ConfigurationError(
             f"the output variables {path} are longer than {MOST_READ:,} bytes", hint=_ELSEWHERE
@@ -299,7 +283,7 @@ def check_variables(variables: Mapping[str, str]) -> dict[str, str]:
     return dict(variables)
 
 
-def _of_json(text: str, path: Path | str) -> dict[str, str]:
+def _of_json(text: str, path: str) -> dict[str, str]:
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
@@ -311,15 +295,10 @@ def _of_json(text: str, path: Path | str) -> dict[str, str]:
             raise ConfigurationError(
                 f"the output variable {name!r} in {path} is not a string", hint="quote it"
             )
-        if not is_unicode(name + value):
-            raise ConfigurationError(
-                f"the output variable {name!r} in {path} is not Unicode text",
-                hint="write both halves of a surrogate pair",
-            )
     return dict(document)
 
 
-def _of_lines(text: str, path: Path | str) -> dict[str, str]:
+def _of_lines(text: str, path: str) -> dict[str, str]:
     variables = {}
     at, end = 0, len(text)
     while at < end:
@@ -364,17 +343,12 @@ def check_token(token: Secret) -> Secret:
     return token
 
 
-def read_token(path: Path | str) -> Secret:
-    """Read a continuation token, without the end of its line.
+def parse_token(data: bytes, path: str) -> Secret:
+    """Return a continuation token from the content of a file, without the end of its line.
 
     Raises:
-        ConfigurationError: It cannot be read, or the service would not take it.
+        ConfigurationError: The service would not take it.
     """
-    return parse_token(_start_of(path, MOST_TOKEN_BYTES, "continuation token"), str(path))
-
-
-def parse_token(data: bytes, path: str) -> Secret:
-    """Return a continuation token from the content of a file; errors as in :func:`read_token`."""
     try:
         text = data.decode("utf-8").rstrip("\r\n")
     except UnicodeDecodeError:

@@ -36,7 +36,8 @@ from cpstage.errors import (
 from cpstage.filesystem.files import replaced_file, require_writable, write_private
 from cpstage.filesystem.removal import removed_at_end
 from cpstage.job import ArtifactSet, Job
-from cpstage.job.masking import Secret, reveal
+from cpstage.job.document import reveal
+from cpstage.job.model import Secret
 from cpstage.job.result import MOST_READ, MOST_TOKEN_BYTES, parse_token, parse_variables
 from cpstage.transfer.manifest import job_of, staged_inputs
 from cpstage.workspace.layout import Workspace

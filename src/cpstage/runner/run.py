@@ -36,7 +36,7 @@ from cpstage.errors import (
     require_type,
 )
 from cpstage.job import Job
-from cpstage.job.masking import MASK, SHORTEST_SECRET, Secret
+from cpstage.job.model import MASK, SHORTEST_SECRET, Secret
 from cpstage.job.result import (
     MOST_MESSAGE,
     Details,

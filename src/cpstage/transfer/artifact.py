@@ -23,8 +23,7 @@ from cpstage.archive.formats import Format, not_unpacked, recognise
 from cpstage.archive.members import Contents
 from cpstage.archive.unpack import Unpacker
 from cpstage.aws.config import AwsConfig
-from cpstage.aws.job_session import ObjectInfo
-from cpstage.aws.s3 import RunningChecksum
+from cpstage.aws.s3 import ObjectInfo, RunningChecksum
 from cpstage.encryption.header import (
     HEAD_BYTES,
     S3_CLIENT_HINT,
@@ -33,7 +32,7 @@ from cpstage.encryption.header import (
     read_header,
     s3_client_object,
 )
-from cpstage.errors import ArtifactRejected, local_failures
+from cpstage.errors import ArtifactRejected, extra_hint, local_failures
 from cpstage.filesystem.tree import write_all
 from cpstage.job import Artifact, ArtifactSet, plain_name
 from cpstage.progress import Progress
@@ -147,8 +146,8 @@ def refuse_s3_client(artifact: Artifact, metadata: Mapping[str, str], options: U
 def begin_checksum(artifact: Artifact, info: ObjectInfo) -> RunningChecksum | None:
     """Begin to compute the checksum of an object, and log one that cannot be computed here."""
     if info.unverified_checksum:
-        what = "%s: the %s of the object is not verified: install cpstage[crt]"
-        _LOGGER.info(what, artifact.title, info.unverified_checksum)
+        what = "%s: the %s of the object is not verified; %s"
+        _LOGGER.info(what, artifact.title, info.unverified_checksum, extra_hint("crt"))
     return info.checksum.begin() if info.checksum else None
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from cpstage.archive.formats import Format
 from cpstage.archive.members import Contents, contents_document, read_contents
-from cpstage.aws.job_session import ObjectInfo
+from cpstage.aws.s3 import ObjectInfo
 from cpstage.errors import ConfigurationError, WorkspaceUnavailable
 from cpstage.filesystem.tree import fingerprint
 from cpstage.job import (

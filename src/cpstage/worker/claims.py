@@ -33,7 +33,7 @@ from cpstage.errors import (
     printable,
 )
 from cpstage.job import ActionTypeId, check_job_directory, parse_job
-from cpstage.job.masking import Secret
+from cpstage.job.model import Secret
 
 POLL_TIMEOUT = 10.0
 """Seconds that a call may take before it counts as failed: the next poll is the other try, and

@@ -39,7 +39,7 @@ from cpstage.errors import (
 )
 from cpstage.filesystem.removal import remove_tree
 from cpstage.job import parse_job
-from cpstage.job.masking import secret
+from cpstage.job.model import secret
 from cpstage.job.result import Details
 from cpstage.runner.command import TIMED_OUT, CommandOptions, words_of
 from cpstage.runner.run import run

@@ -1,7 +1,7 @@
-"""Checks of everything that a run of a job needs, in the order of a run.
+"""A job described (``show``), and checks of everything that a run of it needs (``doctor``).
 
-After a failed check, the other checks are still made where they can be. The check of an output
-creates a multipart upload and aborts it at once.
+Secrets are masked. After a failed check, the other checks are still made where they can be. The
+check of an output creates a multipart upload and aborts it at once.
 """
 
 from __future__ import annotations
@@ -14,20 +14,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from cpstage.aws.client import ServiceError, UnreadableAnswer, aws_failures
+from cpstage.aws.codepipeline import secret_properties
 from cpstage.aws.config import AwsConfig
-from cpstage.aws.errors import ServiceError, UnreadableAnswer, aws_failures
-from cpstage.aws.hints import seconds_off
 from cpstage.aws.job_session import JobSession
+from cpstage.aws.s3 import ObjectInfo
+from cpstage.encryption.header import s3_client_object
 from cpstage.errors import (
     AccessDenied,
+    ArtifactRejected,
     CpstageError,
     UsageError,
     WorkspaceUnavailable,
     local_failures,
 )
-from cpstage.job import Artifact, ArtifactSet, Job
-from cpstage.workspace.layout import Workspace
-from cpstage.workspace.lock import require_locks
+from cpstage.job import Artifact, ArtifactSet, Job, artifact_document
+from cpstage.job.execution import Execution, iso, moment
+from cpstage.job.model import MASK
+from cpstage.transfer.artifact import identify, read_head
+from cpstage.transfer.options import Unpacking
 
 Status = Literal["ok", "warning", "failed", "skipped"]
 
@@ -45,6 +50,109 @@ Reference, common errors)."""
 
 _SECONDS_FOR_STS = 5.0
 """A network without a route to STS often drops packets silently."""
+
+
+def describe(job: ArtifactSet, *, config: AwsConfig | None = None) -> dict[str, Any]:
+    """Describe a job, with what S3 says of its inputs; secrets are masked.
+
+    An input whose HEAD fails is described by the error: a person who debugs a job wants to see the
+    rest of it all the same. Of a past execution, the outputs are described as well.
+
+    A value of the action's configuration is shown where the action type says that the property is
+    not secret.
+
+    Args:
+        job: The job, or a past execution.
+        config: The configuration of the AWS clients.
+    """
+    where = config or AwsConfig()
+    session = JobSession(job, where)
+    token = job.continuation_token if isinstance(job, Job) else None
+    return {
+        "id": job.id,
+        "account_id": job.account_id,
+        "action_type": str(job.action_type_id) if job.action_type_id else None,
+        "pipeline_context": job.pipeline_context._asdict(),
+        "region": job.region,
+        "configuration": _configuration(job, where),
+        "encryption_key": job.encryption_key._asdict() if job.encryption_key else None,
+        "continuation_token": MASK if token else None,
+        "credentials": _credentials(job),
+        "read_with": job.read_with,
+        "execution": _execution(job) if isinstance(job, Execution) else None,
+        "inputs": [_object(one, session) for one in job.input_artifacts],
+        "outputs": [_object(one, session) for one in job.made_artifacts]
+        or [*map(artifact_document, job.output_artifacts)],
+    }
+
+
+def _credentials(job: ArtifactSet) -> dict[str, Any]:
+    found = job.credentials if isinstance(job, Job) else None
+    age = found.age_seconds if found else None
+    return {
+        "present": found is not None,
+        "age_seconds": None if age is None else round(age),
+        "expires_at": iso(found.expires_at if found else None),
+    }
+
+
+def _execution(job: Execution) -> dict[str, Any]:
+    """Describe a past execution: the whole, and the action that was chosen."""
+    summary = job.summary.document() if job.summary else {}
+    action = job.action
+    return {
+        "status": summary.get("status"),
+        "start_time": summary.get("start_time"),
+        "duration_seconds": summary.get("duration_seconds"),
+        "source_revisions": summary.get("source_revisions", []),
+        "action_status": action.status if action else None,
+        "action_error": action.error if action else None,
+        "action_url": action.external_url if action else None,
+    }
+
+
+def _configuration(job: ArtifactSet, config: AwsConfig) -> dict[str, str]:
+    """Return the action's configuration; every value that may be a secret is masked."""
+    values, kind = job.action_configuration, job.action_type_id
+    if not values:
+        return {}
+    if not config.region and job.region:  # which a saved document tells too
+        config = replace(config, region=job.region)
+    is_secret = (secret_properties(kind, config=config) if kind else None) or {}
+    return {
+        name: MASK if is_secret.get(name, True) else value.reveal()
+        for name, value in values.items()
+    }
+
+
+def _object(artifact: Artifact, session: JobSession) -> dict[str, Any]:
+    known = {**artifact_document(artifact), "revision": artifact.revision}
+    try:
+        store = session.store
+        info = store.head(artifact)
+        head = read_head(store.open(artifact, info))
+    except CpstageError as error:
+        return {**known, "error": str(error)}
+    return {
+        **known,
+        **info._asdict(),
+        "last_modified": iso(moment(info.last_modified)),
+        "checksum": str(info.checksum) if info.checksum else None,
+        "unverified_checksum": info.unverified_checksum,
+        "client_side": s3_client_object(info.metadata),
+        **_identity(head, artifact, info),
+        "error": None,
+    }
+
+
+def _identity(head: bytes, artifact: Artifact, info: ObjectInfo) -> dict[str, Any]:
+    name, content_type = artifact.location.key, info.content_type
+    try:
+        found = identify(head, Unpacking(), name=name, content_type=content_type)
+    except ArtifactRejected as error:
+        return {"envelope": None, "format": error.message}
+    kind = "sealed" if found.header else found.format or "file"
+    return {"envelope": found.message, "format": kind}
 
 
 @dataclass(frozen=True)
@@ -173,7 +281,7 @@ def _readable(
         store.open(artifact, info).read(0, min(1, info.size))
         encryption = " ".join(filter(None, (info.encryption or "no encryption", info.kms_key_id)))
         unverified = info.unverified_checksum
-        missing = f"; its {unverified} is not verified without cpstage[crt]" if unverified else ""
+        missing = f"; its {unverified} is not verified without the extra crt" if unverified else ""
         return f"{info.size:,} bytes can be read, {encryption}{missing}"
 
     for artifact in artifacts:
@@ -263,6 +371,8 @@ def _whose_credentials(where: AwsConfig) -> str:
 
 def _clock(stamp: str | None) -> Check:
     """Compare this machine's clock with the date of an answer."""
+    from cpstage.aws.errors import seconds_off
+
     off = seconds_off(stamp)
     if off is None:
         return Check("clock", "skipped", "the answer of the endpoint has no date")
@@ -280,6 +390,9 @@ def _examine_workspace(workspace: Path | str, size: int | None) -> str:
 
     ``size`` is the size of the inputs in S3, in bytes; None without a job.
     """
+    from cpstage.workspace.layout import Workspace
+    from cpstage.workspace.lock import require_locks
+
     root = Workspace(workspace).root
     existing = next((path for path in (root, *root.parents) if path.exists()), root)
     require_locks(root, existing)
