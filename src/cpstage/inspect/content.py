@@ -65,6 +65,7 @@ _GLOB = re.compile(r"[*?\[]")
 _BUFFER = 1 << 18
 
 _Chunks = Iterator[bytes | memoryview]
+_Members = Iterator[tuple[str, _Chunks]]
 
 
 class Counted:
@@ -354,15 +355,13 @@ def read_archive(
             yield from chunks
 
 
-def each_member(
-    remote: OpenArtifact, paths: Sequence[str], limits: Limits
-) -> Iterator[tuple[str, _Chunks]]:
+def each_member(remote: OpenArtifact, paths: Sequence[str], limits: Limits) -> _Members:
     """Return the names and the data of members; paths and errors as those of :func:`read_member`.
 
     Read the data of one member before you ask for the next one.
     """
     with naming_artifact(remote.artifact):
-        found: Iterator[tuple[str, _Chunks]] = ((path, _whole(remote, path)) for path in paths)
+        found: _Members = ((path, _whole(remote, path)) for path in paths)
         if remote.format:
             read = _zip_members if remote.format == "zip" else _tar_members
             found = read(remote, paths, limits)
@@ -387,9 +386,7 @@ def _whole(remote: OpenArtifact, path: str) -> _Chunks:
         stream.finish()
 
 
-def _zip_members(
-    remote: OpenArtifact, paths: Sequence[str], limits: Limits
-) -> Iterator[tuple[str, _Chunks]]:
+def _zip_members(remote: OpenArtifact, paths: Sequence[str], limits: Limits) -> _Members:
     entries = read_entries(remote, limits)
     # Nothing is returned where one of the paths leads nowhere.
     for entry in [one for path in paths for one in _entries(entries, remote, path)]:
@@ -410,9 +407,7 @@ def _entries(entries: Sequence[ZipEntry], remote: OpenArtifact, path: str) -> li
     return found
 
 
-def _tar_members(
-    remote: OpenArtifact, paths: Sequence[str], limits: Limits
-) -> Iterator[tuple[str, _Chunks]]:
+def _tar_members(remote: OpenArtifact, paths: Sequence[str], limits: Limits) -> _Members:
     """Read a tar as far as is needed: to its end only for a glob, and for a missing name."""
     names = {plain_path(path): path for path in paths}
     globs = [path for path in paths if _GLOB.search(path)]
