@@ -237,6 +237,8 @@ class Unpacker:
 
     def _fit_mtimes(self, entries: Iterable[ZipEntry], extraction: _Extraction) -> None:
         """Change mtimes that the file system cannot have."""
+        if self._now is not None:  # no file gets an mtime of the archive
+            return
         (oldest, newest), (oldest_dos, newest_dos) = _COMMON_MTIMES, _COMMON_DOS_TIMES
         for entry in entries:
             if entry.mtime_ns is None:  # the DOS time takes longer to read than to compare

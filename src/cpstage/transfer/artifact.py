@@ -156,10 +156,11 @@ def read_head(blob: Blob) -> bytes:
     return blob.read(0, min(HEAD_BYTES, blob.size))
 
 
+NOT_STAGED = "nothing of it was staged"
+
+
 @contextmanager
-def naming(
-    title: str, hint: str = "nothing of it was staged", *, is_local: bool = False
-) -> Iterator[None]:
+def naming(title: str, hint: str = NOT_STAGED, *, is_local: bool = False) -> Iterator[None]:
     """Name the artifact in a rejection, which gets a hint where it has none.
 
     A local archive is not made by an action, and cannot be fetched.

@@ -37,6 +37,7 @@ from cpstage.filesystem.files import require_replaceable
 from cpstage.filesystem.tree import RelativePath, Tree
 from cpstage.progress import Progress, Silence
 from cpstage.transfer.artifact import (
+    NOT_STAGED,
     Extracted,
     Source,
     callers_keys,
@@ -133,7 +134,7 @@ def _require_archive(source: Source, how: Unpacking) -> None:
         other = other_format(head)
         what = f"is in the format {other}, and" if other else "is"
         message = f"{source.title} {what} not a zip, tar or tar.gz archive"
-        raise ArtifactRejected(message, hint="nothing of it was staged")
+        raise ArtifactRejected(message, hint=NOT_STAGED)
 
 
 def _extract(source: Source, root: Path, how: Unpacking, progress: Progress) -> Extracted:

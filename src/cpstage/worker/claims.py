@@ -178,7 +178,7 @@ class Poller:
     def stop(self) -> None:
         """Make a poll in progress, and all later ones, return no jobs at once.
 
-        May be called in a signal handler. CodePipeline offers jobs that nobody acknowledges again.
+        A signal handler may call it. CodePipeline offers a job again that is not acknowledged.
         """
         self._is_stopped = True
         self._answers.put([])

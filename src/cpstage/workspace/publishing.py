@@ -174,7 +174,7 @@ class Journal(NamedTuple):
 
 
 def _is_direct(root: Path, parts: Sequence[str]) -> bool:
-    """Whether a file can have a path below a root, and none of its directories is a link."""
+    """Whether a path below a root can exist, and leads through directories only."""
     place = root.joinpath(*parts)
     try:
         for one in (place, *map(root.joinpath, parts)):  # a directory of it may be missing
